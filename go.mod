@@ -1,0 +1,3 @@
+module github.com/machnet/machnet
+
+go 1.24.0

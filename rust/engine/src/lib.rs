@@ -1,0 +1,2 @@
+//! The run-to-completion loop.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The Machnet client as a static library.
+

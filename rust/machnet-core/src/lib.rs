@@ -1,0 +1,1 @@
+//! The whole stack on a simulated NIC.

@@ -1,0 +1,2 @@
+//! The Machnet client and its C ABI.
+#![no_std]

@@ -1,0 +1,2 @@
+//! The Machnet sidecar.
+fn main() {}

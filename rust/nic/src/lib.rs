@@ -1,0 +1,1 @@
+//! The least-common-denominator NIC.

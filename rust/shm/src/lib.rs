@@ -1,0 +1,2 @@
+//! The memory that an application and an engine share.
+#![no_std]
