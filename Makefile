@@ -1,0 +1,91 @@
+# Every command of the project. `make help` lists them; CI calls nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+APT_PACKAGES := build-essential libclang-dev libdpdk-dev pkg-config python3
+BIN := $(CURDIR)/bin
+LOG := target/test-log
+GO_MODULES := . cmd tests go/machnettest
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# One C archive per platform, made from the Rust client; the Go packages link it.
+CLIENT_ARCHIVE := go/internal/core/lib/linux_amd64/libmachnet.a
+# Times per test: libtest prints them only with an unstable option; the variable goes to the test programs alone,
+# so nothing is compiled differently.
+CARGO_TEST := cargo test --locked --config 'target."cfg(all())".runner=["env","RUSTC_BOOTSTRAP=1"]'
+REPORT_TIME := -Zunstable-options --report-time
+
+.PHONY: help
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: deps
+deps: ## install what is missing (apt); names what it cannot install
+	@scripts/deps.sh $(APT_PACKAGES)
+
+.PHONY: build
+build: deps ## bin/machnetd, bin/machnet and both static archives
+	cargo build --release --locked
+	scripts/archives.sh
+	mkdir -p $(BIN)
+	install -m 755 target/release/machnetd $(BIN)/machnetd
+	cd cmd && go build -o $(BIN)/machnet ./machnet
+	$(CC) -std=c11 -O2 -Wall -Wextra -Werror -I rust/machnet/include tests/c/echo.c $(CLIENT_ARCHIVE) -o $(BIN)/machnet-echo-c -lpthread
+
+.PHONY: demo
+demo: build ## two sidecars, a Go echo between them, beside kernel TCP
+	$(BIN)/machnet demo
+
+.PHONY: test
+test: build test-rust test-loom test-go test-e2e slowest ## everything that CI runs
+
+.PHONY: test-rust
+test-rust: | $(LOG)
+	$(CARGO_TEST) -- $(REPORT_TIME) 2>&1 | tee $(LOG)/rust.log
+
+.PHONY: test-loom
+test-loom: | $(LOG) ## every interleaving of the rings and of the sleep protocol, within loom's bounds
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO_TEST) -p machnet-shm --release --test loom_ring -- $(REPORT_TIME) 2>&1 | tee $(LOG)/loom.log
+
+.PHONY: test-go
+test-go: | $(LOG) ## Go unit tests and the whole stack in one process
+	go test -race -json ./go/... > $(LOG)/go.json || { scripts/go-failures.sh $(LOG)/go.json; exit 1; }
+	cd go/machnettest && go test -race -json ./... > ../../$(LOG)/gotest.json || { ../../scripts/go-failures.sh ../../$(LOG)/gotest.json; exit 1; }
+	cd cmd && go test -race -json ./... > ../$(LOG)/cmd.json || { ../scripts/go-failures.sh ../$(LOG)/cmd.json; exit 1; }
+	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/gotest.json $(LOG)/cmd.json
+
+.PHONY: test-e2e
+test-e2e: | $(LOG) ## real sidecars over memif, from Go and from C
+	cd tests && go test -race -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
+	@scripts/go-summary.sh $(LOG)/e2e.json
+
+.PHONY: slowest
+slowest:
+	@scripts/slowest.sh $(LOG)
+
+.PHONY: lint
+lint: ## rustfmt, clippy, gofmt, go vet, staticcheck; warnings are errors
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@test -z "$$(gofmt -l go cmd tests)" || { gofmt -l go cmd tests; echo "gofmt: the files above are not formatted; run gofmt -w"; exit 1; }
+	for m in $(GO_MODULES); do (cd $$m && go vet ./... && go run $(STATICCHECK) ./...); done
+
+.PHONY: bench
+bench: build ## the figures of docs/performance.md (some minutes)
+	$(BIN)/machnet bench --link memif
+	$(BIN)/machnet bench --link local
+
+.PHONY: header
+header: ## write the C header anew
+	MACHNET_WRITE=1 cargo test --locked -p machnet header_is_current
+
+.PHONY: archives
+archives: deps ## the static archives alone
+	scripts/archives.sh
+
+.PHONY: clean
+clean: ## remove what the build made
+	rm -rf target bin
+
+$(LOG):
+	mkdir -p $(LOG)
