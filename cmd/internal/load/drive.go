@@ -1,0 +1,254 @@
+package load
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Params says what to send over one connection.
+type Params struct {
+	Size     int           // bytes of a frame, MinSize to MaxSize
+	Inflight int           // frames outstanding at most; 1 or more
+	Buffered bool          // frames go through a buffered writer, flushed when nothing is waiting to be read
+	Rate     float64       // frames a second of an open loop; 0 is a closed loop
+	Warmup   time.Duration // not measured, at the start
+	Duration time.Duration // measured
+	Resend   bool          // the transport may lose frames: after a second without one, send anew
+}
+
+// Result is what one run measured. Latencies are nanoseconds.
+type Result struct {
+	Messages int64   // echoes completed while measuring
+	All      int64   // echoes completed, the warm-up's too: what the CPU time of the whole run is divided by
+	Seconds  float64 // time measured
+	Lost     int64   // frames given up (only where Resend)
+	Latency  *hdrhistogram.Histogram
+}
+
+// NewHistogram holds 1 ns to 100 s in three significant digits.
+func NewHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, 100_000_000_000, 3) }
+
+// Drive sends frames over conn as p says and measures the round trips. In a closed loop a frame goes when an echo
+// has come back; with a rate it goes when it is due, and its latency counts from then (no coordinated omission).
+func Drive(conn net.Conn, p Params) (*Result, error) {
+	switch {
+	case p.Size < MinSize || p.Size > MaxSize:
+		return nil, fmt.Errorf("size %d: a frame is %d to %d bytes", p.Size, MinSize, MaxSize)
+	case p.Inflight < 1:
+		return nil, fmt.Errorf("inflight %d: at least one message is in flight", p.Inflight)
+	}
+	d := &driver{conn: conn, p: p, frame: newFrame(p.Size, p.Buffered), echo: make([]byte, p.Size)}
+	d.in, d.out = bufio.NewReaderSize(conn, bufferSize), bufio.NewWriterSize(conn, bufferSize)
+	d.result = &Result{Latency: NewHistogram()}
+	var err error
+	switch {
+	case p.Rate > 0:
+		err = d.open()
+	case p.Size*p.Inflight <= bufferSize:
+		err = d.closed()
+	default:
+		// A window larger than the transport's buffers would fill both directions and stop: read beside writing.
+		err = d.closedBesideReader()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d.result, nil
+}
+
+type driver struct {
+	conn   net.Conn
+	p      Params
+	frame  []byte
+	echo   []byte
+	in     *bufio.Reader
+	out    *bufio.Writer
+	result *Result
+
+	begin, from, until time.Time
+}
+
+func (d *driver) start() {
+	d.begin = time.Now()
+	d.from = d.begin.Add(d.p.Warmup)
+	d.until = d.from.Add(d.p.Duration)
+	d.result.Seconds = d.p.Duration.Seconds()
+}
+
+// record counts one echo that was sent (or due) at sent and has come back at now.
+func (d *driver) record(sent, now time.Time) {
+	d.result.All++
+	if now.Before(d.from) || now.After(d.until) {
+		return
+	}
+	d.result.Messages++
+	// Out of range cannot be: the histogram ends above any deadline of ours.
+	_ = d.result.Latency.RecordValue(max(1, now.Sub(sent).Nanoseconds()))
+}
+
+func (d *driver) send() error {
+	if d.p.Buffered {
+		_, err := d.out.Write(d.frame)
+		return err
+	}
+	_, err := d.conn.Write(d.frame)
+	return err
+}
+
+// receive takes one echo and checks that it is ours: its header, and its end.
+func (d *driver) receive() error {
+	if d.p.Buffered && d.in.Buffered() < d.p.Size && d.out.Buffered() > 0 {
+		if err := d.out.Flush(); err != nil {
+			return err
+		}
+	}
+	if d.p.Resend {
+		if err := d.conn.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+			return err
+		}
+	}
+	if _, err := io.ReadFull(d.in, d.echo); err != nil {
+		return err
+	}
+	if string(d.echo[:MinSize]) != string(d.frame[:MinSize]) || d.echo[d.p.Size-1] != d.frame[d.p.Size-1] {
+		return fmt.Errorf("echo differs from what was sent: % x, sent % x", d.echo[:MinSize], d.frame[:MinSize])
+	}
+	return nil
+}
+
+// closed keeps Inflight frames outstanding from one goroutine.
+func (d *driver) closed() error {
+	d.start()
+	sent := make([]time.Time, d.p.Inflight) // in order of sending: echoes come back in order
+	for i := range sent {
+		sent[i] = time.Now()
+		if err := d.send(); err != nil {
+			return err
+		}
+	}
+	outstanding := len(sent)
+	for oldest := 0; outstanding > 0; oldest = (oldest + 1) % len(sent) {
+		err := d.receive()
+		now := time.Now()
+		switch {
+		case err == nil:
+			d.record(sent[oldest], now)
+		case d.p.Resend && errors.Is(err, os.ErrDeadlineExceeded):
+			d.result.Lost++
+		default:
+			return err
+		}
+		if now.After(d.until) {
+			outstanding--
+			continue
+		}
+		sent[oldest] = now
+		if err := d.send(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closedBesideReader keeps Inflight frames outstanding; a goroutine of its own reads the echoes.
+func (d *driver) closedBesideReader() error {
+	d.start()
+	sent := make(chan time.Time, d.p.Inflight) // what waits in it is in flight
+	failed := make(chan error, 1)
+	go func() {
+		var failure error
+		for at := range sent {
+			if failure == nil {
+				failure = d.receiveAlone()
+			}
+			if failure == nil {
+				d.record(at, time.Now())
+			}
+			if failure != nil {
+				// The writer may be blocked on a peer that has stopped.
+				_ = d.conn.SetWriteDeadline(time.Now())
+			}
+		}
+		failed <- failure
+	}()
+	var wrote error
+	for now := time.Now(); wrote == nil && now.Before(d.until); now = time.Now() {
+		sent <- now
+		wrote = d.send()
+		if wrote == nil && d.p.Buffered {
+			wrote = d.out.Flush() // a window this large fills the buffer anyway
+		}
+	}
+	if wrote != nil {
+		_ = d.conn.SetReadDeadline(time.Now())
+	}
+	close(sent)
+	if err := <-failed; err != nil && wrote == nil {
+		return err
+	}
+	return wrote
+}
+
+// receiveAlone is receive for a reader that must not touch the writer.
+func (d *driver) receiveAlone() error {
+	_, err := io.ReadFull(d.in, d.echo)
+	return err
+}
+
+// open sends a frame whenever one is due, whether or not the echoes keep up.
+func (d *driver) open() error {
+	d.start()
+	gap := time.Duration(float64(time.Second) / d.p.Rate)
+	due := make(chan time.Time, 1<<16)
+	var reader sync.WaitGroup
+	var failure error
+	reader.Add(1)
+	go func() {
+		defer reader.Done()
+		for at := range due {
+			if failure != nil {
+				continue
+			}
+			if failure = d.receiveAlone(); failure == nil {
+				d.record(at, time.Now())
+			} else {
+				_ = d.conn.SetWriteDeadline(time.Now())
+			}
+		}
+	}()
+	var wrote error
+	for next := d.begin; wrote == nil && next.Before(d.until); next = next.Add(gap) {
+		sleepUntil(next)
+		due <- next
+		_, wrote = d.conn.Write(d.frame)
+	}
+	if wrote != nil {
+		_ = d.conn.SetReadDeadline(time.Now())
+	}
+	close(due)
+	reader.Wait()
+	if wrote != nil {
+		return wrote
+	}
+	return failure
+}
+
+// sleepUntil returns at t or just after. The runtime's timers wake up to a millisecond late, so the last stretch is
+// waited out by giving the processor away again and again.
+func sleepUntil(t time.Time) {
+	const coarse = 1500 * time.Microsecond
+	if left := time.Until(t); left > coarse {
+		time.Sleep(left - coarse)
+	}
+	for time.Now().Before(t) {
+		yield()
+	}
+}

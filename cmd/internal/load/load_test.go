@@ -1,0 +1,77 @@
+package load
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+func serveTCP(t *testing.T) net.Conn {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go ServeListener(listener, func(err error) { t.Error(err) })
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func TestEveryLoopCompletesAndCountsItsEchoes(t *testing.T) {
+	for name, p := range map[string]Params{
+		"one in flight":            {Size: 64, Inflight: 1},
+		"window, a write a frame":  {Size: 64, Inflight: 32},
+		"window, buffered":         {Size: 64, Inflight: 32, Buffered: true},
+		"smallest frame":           {Size: MinSize, Inflight: 4},
+		"larger than any buffer":   {Size: 1 << 20, Inflight: 16},
+		"large window, buffered":   {Size: 32 << 10, Inflight: 32, Buffered: true},
+		"open loop":                {Size: 64, Inflight: 1, Rate: 2000},
+		"open loop, larger frames": {Size: 32 << 10, Inflight: 1, Rate: 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.Warmup, p.Duration = 10*time.Millisecond, 100*time.Millisecond
+			result, err := Drive(serveTCP(t), p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if result.Messages == 0 || result.All < result.Messages || result.Latency.TotalCount() != result.Messages {
+				t.Fatalf("messages %d, all %d, recorded %d: every echo is counted once", result.Messages, result.All, result.Latency.TotalCount())
+			}
+		})
+	}
+}
+
+func TestOpenLoopSendsAtItsRateNotAtTheEchoesPace(t *testing.T) {
+	result, err := Drive(serveTCP(t), Params{Size: 64, Inflight: 1, Rate: 1000, Duration: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 300 frames are due; those due just before the end may come back after it.
+	if result.All != 300 {
+		t.Fatalf("%d frames sent in 300 ms at 1000 a second, want 300", result.All)
+	}
+}
+
+func TestForeignPeerIsRefusedWithTheBound(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	go near.Write([]byte("GET / HTTP/1.1\r\n"))
+	err := Serve(far)
+	if err == nil || !strings.Contains(err.Error(), "a frame is 8 to 8388608 bytes") {
+		t.Fatalf("Serve = %v, want the bound of a frame", err)
+	}
+}
+
+func TestDriveRefusesBadParams(t *testing.T) {
+	for _, p := range []Params{{Size: 7, Inflight: 1}, {Size: MaxSize + 1, Inflight: 1}, {Size: 64}} {
+		if _, err := Drive(nil, p); err == nil {
+			t.Errorf("Drive(%+v) was accepted", p)
+		}
+	}
+}
