@@ -4,4 +4,9 @@ go 1.26.0
 
 require github.com/HdrHistogram/hdrhistogram-go v1.4.0
 
-require golang.org/x/sys v0.49.0 // indirect
+require (
+	github.com/machnet/machnet v0.0.0
+	golang.org/x/sys v0.49.0
+)
+
+replace github.com/machnet/machnet => ../

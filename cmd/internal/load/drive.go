@@ -52,7 +52,7 @@ func Drive(conn net.Conn, p Params) (*Result, error) {
 	switch {
 	case p.Rate > 0:
 		err = d.open()
-	case p.Size*p.Inflight <= bufferSize:
+	case p.Size*p.Inflight <= bufferSize || p.Resend: // datagrams never block the writer
 		err = d.closed()
 	default:
 		// A window larger than the transport's buffers would fill both directions and stop: read beside writing.
@@ -103,7 +103,7 @@ func (d *driver) send() error {
 	return err
 }
 
-// receive takes one echo and checks that it is ours: its header, and its end.
+// receive takes one echo and checks it.
 func (d *driver) receive() error {
 	if d.p.Buffered && d.in.Buffered() < d.p.Size && d.out.Buffered() > 0 {
 		if err := d.out.Flush(); err != nil {
@@ -118,7 +118,12 @@ func (d *driver) receive() error {
 	if _, err := io.ReadFull(d.in, d.echo); err != nil {
 		return err
 	}
-	if string(d.echo[:MinSize]) != string(d.frame[:MinSize]) || d.echo[d.p.Size-1] != d.frame[d.p.Size-1] {
+	return d.check()
+}
+
+// check says whether an echo is ours: its header, but for the place, and its end.
+func (d *driver) check() error {
+	if string(d.echo[:5]) != string(d.frame[:5]) || d.p.Size > MinSize && d.echo[d.p.Size-1] != d.frame[d.p.Size-1] {
 		return fmt.Errorf("echo differs from what was sent: % x, sent % x", d.echo[:MinSize], d.frame[:MinSize])
 	}
 	return nil
@@ -127,31 +132,47 @@ func (d *driver) receive() error {
 // closed keeps Inflight frames outstanding from one goroutine.
 func (d *driver) closed() error {
 	d.start()
-	sent := make([]time.Time, d.p.Inflight) // in order of sending: echoes come back in order
+	sent := make([]time.Time, d.p.Inflight) // by place in the window
+	sendAt := func(place int, now time.Time) error {
+		sent[place] = now
+		setPlace(d.frame, place)
+		return d.send()
+	}
 	for i := range sent {
-		sent[i] = time.Now()
-		if err := d.send(); err != nil {
+		if err := sendAt(i, time.Now()); err != nil {
 			return err
 		}
 	}
-	outstanding := len(sent)
-	for oldest := 0; outstanding > 0; oldest = (oldest + 1) % len(sent) {
+	for outstanding := len(sent); outstanding > 0; {
 		err := d.receive()
 		now := time.Now()
-		switch {
-		case err == nil:
-			d.record(sent[oldest], now)
-		case d.p.Resend && errors.Is(err, os.ErrDeadlineExceeded):
-			d.result.Lost++
-		default:
+		if d.p.Resend && errors.Is(err, os.ErrDeadlineExceeded) {
+			// Nothing for a whole second: all that was in flight is lost.
+			d.result.Lost += int64(outstanding)
+			if now.After(d.until) {
+				return nil
+			}
+			outstanding = len(sent)
+			for i := range sent {
+				if err := sendAt(i, now); err != nil {
+					return err
+				}
+			}
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		at := place(d.echo)
+		if at >= len(sent) {
+			return fmt.Errorf("echo of place %d in a window of %d", at, len(sent))
+		}
+		d.record(sent[at], now)
 		if now.After(d.until) {
 			outstanding--
 			continue
 		}
-		sent[oldest] = now
-		if err := d.send(); err != nil {
+		if err := sendAt(at, now); err != nil {
 			return err
 		}
 	}
@@ -199,8 +220,10 @@ func (d *driver) closedBesideReader() error {
 
 // receiveAlone is receive for a reader that must not touch the writer.
 func (d *driver) receiveAlone() error {
-	_, err := io.ReadFull(d.in, d.echo)
-	return err
+	if _, err := io.ReadFull(d.in, d.echo); err != nil {
+		return err
+	}
+	return d.check()
 }
 
 // open sends a frame whenever one is due, whether or not the echoes keep up.

@@ -1,0 +1,324 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/machnet/machnet/cmd/internal/load"
+	"github.com/machnet/machnet/cmd/internal/procs"
+)
+
+// benchConfig is a benchmark as asked for.
+type benchConfig struct {
+	link       string
+	transports []string
+	sizes      []int
+	inflights  []int
+	buffered   bool // rows with several in flight come a second time, buffered
+	rounds     int
+	duration   time.Duration // of one round of one arm
+	rate       float64
+	local      string // socket of a running sidecar; "" starts our own
+	remote     string // host:port of `machnet echo` behind another sidecar
+	remoteIP   string // host:port of `machnet echo` over the kernel's TCP and UDP
+	verbose    bool
+}
+
+func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var c benchConfig
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	link := fs.String("link", "memif", "what joins the two hosts: memif (two sidecars), or local (two processes on one sidecar)")
+	names := fs.String("transport", "machnet,tcp", "transports to measure: machnet, tcp, udp")
+	sizes := fs.String("size", "64,1024,32768", "message sizes in bytes, 8 to 8388608")
+	inflights := fs.String("inflight", "1,32", "messages in flight on the one connection")
+	fs.BoolVar(&c.buffered, "buffered", true, "give rows with several in flight a second time, through a buffered writer")
+	fs.IntVar(&c.rounds, "rounds", 5, "rounds; figures are medians over them")
+	fs.DurationVar(&c.duration, "duration", time.Second, "length of one round of one arm")
+	fs.Float64Var(&c.rate, "rate", 0, "open loop: messages a second, latencies counted from when each was due; 0 is a closed loop")
+	fs.StringVar(&c.local, "local", "", "control socket of a running sidecar (with --remote)")
+	fs.StringVar(&c.remote, "remote", "", "IP:port of `machnet echo` behind another running sidecar (with --local)")
+	fs.StringVar(&c.remoteIP, "remote-kernel", "", "IP:port of `machnet echo --transport tcp` (or udp) to measure beside it")
+	file := fs.String("json", "", "write an array of rows to this file; - is standard output")
+	fs.BoolVar(&c.verbose, "verbose", false, "show what the sidecars log")
+	if err := parse(fs, args, stderr, ""); err != nil {
+		return err
+	}
+	c.link = *link
+	var err error
+	if c.transports = strings.Split(*names, ","); true {
+		for _, name := range c.transports {
+			if err := checkTransport(name); err != nil {
+				return usagef("--%v", err)
+			}
+		}
+	}
+	if c.sizes, err = integers(*sizes, load.MinSize, load.MaxSize); err != nil {
+		return usagef("--size %v", err)
+	}
+	if c.inflights, err = integers(*inflights, 1, 1<<16); err != nil {
+		return usagef("--inflight %v", err)
+	}
+	switch {
+	case c.link != "memif" && c.link != "local":
+		return usagef("--link %q: use memif or local", c.link)
+	case c.rounds < 1 || c.duration < 10*time.Millisecond:
+		return usagef("--rounds %d --duration %v: at least one round of at least 10ms", c.rounds, c.duration)
+	case (c.local == "") != (c.remote == ""):
+		return usagef("--local and --remote go together: a running sidecar's socket, and the echo to reach through it")
+	case c.rate < 0 || c.rate > 10e6:
+		return usagef("--rate %v: 0 to 10000000 messages a second", c.rate)
+	}
+	rows, err := bench(ctx, c, newProgress(stderr))
+	if err != nil {
+		return err
+	}
+	if *file != "-" {
+		writeTable(stdout, c, rows)
+	}
+	return writeJSON(*file, stdout, rows)
+}
+
+func writeJSON(file string, stdout io.Writer, rows []row) error {
+	if file == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(rows, "", "  ")
+	if err != nil {
+		return err
+	}
+	text = append(text, '\n')
+	if file == "-" {
+		_, err = stdout.Write(text)
+		return err
+	}
+	return os.WriteFile(file, text, 0o644)
+}
+
+// integers reads a list like 64,1024.
+func integers(list string, low, high int) ([]int, error) {
+	var all []int
+	for _, word := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(word))
+		if err != nil || n < low || n > high {
+			return nil, fmt.Errorf("%q: a list of numbers from %d to %d", list, low, high)
+		}
+		all = append(all, n)
+	}
+	return all, nil
+}
+
+// bench runs the rounds: for each row of the table the arms take turns, and each round begins with another arm.
+func bench(ctx context.Context, c benchConfig, progress *progress) ([]row, error) {
+	progress.step("starting")
+	r, ctx, err := newRig(ctx, map[bool]io.Writer{true: progress.out}[c.verbose])
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	defer progress.clear()
+	if err := r.build(ctx, c); err != nil {
+		return nil, err
+	}
+	cases := c.cases()
+	total, done := len(cases)*c.rounds*len(r.arms), 0
+	var rows []row
+	for _, p := range cases {
+		samples := make([][]sample, len(r.arms))
+		for round := range c.rounds {
+			for turn := range r.arms {
+				i := (round + turn) % len(r.arms)
+				if r.arms[i].skips(p) {
+					done++
+					continue
+				}
+				progress.show(done, total, fmt.Sprintf("%s, %s, %d in flight", r.arms[i].transport, byteSize(p.Size), p.Inflight))
+				s, err := r.measure(ctx, r.arms[i], p)
+				if err != nil {
+					return nil, err
+				}
+				samples[i] = append(samples[i], s)
+				done++
+			}
+		}
+		rows = append(rows, makeRows(c, r.arms, p, samples)...)
+	}
+	return rows, nil
+}
+
+// cases lists what every arm runs, a row of the table each.
+func (c benchConfig) cases() []load.Params {
+	var cases []load.Params
+	for _, inflight := range c.inflights {
+		for _, size := range c.sizes {
+			p := load.Params{Size: size, Inflight: inflight, Rate: c.rate, Warmup: c.duration / 10, Duration: c.duration}
+			cases = append(cases, p)
+			if inflight > 1 && c.buffered && c.rate == 0 {
+				p.Buffered = true
+				cases = append(cases, p)
+			}
+		}
+	}
+	return cases
+}
+
+// skips says that a case means nothing to an arm: a datagram holds one frame of at most 64 KiB.
+func (a *arm) skips(p load.Params) bool {
+	return a.transport == "udp" && (p.Buffered || p.Size > 60<<10)
+}
+
+// Placements. With own, host A's application and sidecar share one core and host B's the other; TCP's client and
+// server have a core each. With same, both processes are on one core: where kernel TCP does best.
+const (
+	placementOwn    = "own"
+	placementSame   = "same"
+	placementAsIs   = "unbound"
+	placementEngine = "engine alone" // the sidecar has a core to itself, both applications share the other
+)
+
+// build starts the sidecars and the arms.
+func (r *rig) build(ctx context.Context, c benchConfig) error {
+	if c.local != "" {
+		return r.buildRemote(ctx, c)
+	}
+	cores, err := procs.Cores()
+	if err != nil {
+		return err
+	}
+	first, second := cores[0], cores[len(cores)-1]
+	machnetPlacement, serverCore, clientCore := placementOwn, second, first
+	var server, client endpoint
+	if c.has("machnet") {
+		if c.link == "local" {
+			if err := r.startSidecar(ctx, "A", hostA, "", first); err != nil {
+				return err
+			}
+			machnetPlacement, clientCore = placementEngine, second
+		} else {
+			if err := r.startSidecar(ctx, "A", hostA, "server", first); err != nil {
+				return err
+			}
+			if err := r.startSidecar(ctx, "B", hostB, "client", second); err != nil {
+				return err
+			}
+		}
+		b := r.sidecars[len(r.sidecars)-1]
+		client, server = endpoint{"machnet", r.sidecars[0].socket}, endpoint{"machnet", b.socket}
+		a := &arm{transport: "machnet", placement: machnetPlacement, wait: "sidecar adaptive, application yields 50 us then parks"}
+		if err := r.startArm(ctx, a, server, client, b.ip+":7000", "", serverCore, clientCore); err != nil {
+			return err
+		}
+	}
+	for _, transport := range []string{"tcp", "udp"} {
+		if !c.has(transport) {
+			continue
+		}
+		e := endpoint{transport: transport}
+		if c.link != "local" {
+			a := &arm{transport: transport, placement: placementOwn, wait: "netpoll"}
+			if err := r.startArm(ctx, a, e, e, "127.0.0.1:0", "", second, first); err != nil {
+				return err
+			}
+		}
+		a := &arm{transport: transport, placement: placementSame, wait: "netpoll"}
+		if err := r.startArm(ctx, a, e, e, "127.0.0.1:0", "", second, second); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// The two hosts of a benchmark, on a link of their own that nothing else can see.
+const (
+	hostA = "10.77.0.1"
+	hostB = "10.77.0.2"
+)
+
+// buildRemote measures through sidecars that run already.
+func (r *rig) buildRemote(ctx context.Context, c benchConfig) error {
+	for _, transport := range c.transports {
+		addr, e := c.remote, endpoint{transport: transport, socket: c.local}
+		if transport != "machnet" {
+			addr = c.remoteIP
+		}
+		if addr == "" {
+			continue
+		}
+		a := &arm{transport: transport, placement: placementAsIs, wait: "as configured"}
+		if err := r.startArm(ctx, a, e, e, "", addr, -1, -1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c benchConfig) has(transport string) bool {
+	for _, name := range c.transports {
+		if name == transport {
+			return true
+		}
+	}
+	return false
+}
+
+// measure has one arm do one run, and reads what every process spent meanwhile.
+func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error) {
+	before, err := r.cpu()
+	if err != nil {
+		return sample{}, err
+	}
+	began := time.Now()
+	result, err := a.runOnce(ctx, p)
+	if err != nil {
+		return sample{}, err
+	}
+	took := time.Since(began)
+	after, err := r.cpu()
+	if err != nil {
+		return sample{}, err
+	}
+	if result.Messages == 0 {
+		return sample{}, fmt.Errorf("%s: no echo of %d bytes came back in %v", a.client.Name, p.Size, p.Duration)
+	}
+	return newSample(a, result, after.since(before), took)
+}
+
+// cpuTimes is processor time by process.
+type cpuTimes map[*procs.Process]time.Duration
+
+func (r *rig) cpu() (cpuTimes, error) {
+	times := cpuTimes{}
+	var all []*procs.Process
+	for _, s := range r.sidecars {
+		all = append(all, s.Process)
+	}
+	for _, a := range r.arms {
+		for _, w := range []*worker{a.server, a.client} {
+			if w != nil {
+				all = append(all, w.Process)
+			}
+		}
+	}
+	for _, p := range all {
+		spent, err := p.CPU()
+		if err != nil {
+			return nil, err
+		}
+		times[p] = spent
+	}
+	return times, nil
+}
+
+func (t cpuTimes) since(before cpuTimes) cpuTimes {
+	d := cpuTimes{}
+	for p, spent := range t {
+		d[p] = spent - before[p]
+	}
+	return d
+}

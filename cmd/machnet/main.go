@@ -1,0 +1,113 @@
+// Command machnet measures and demonstrates Machnet: demo, ping, echo and bench.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+)
+
+// command is one subcommand. run gets its arguments, and writes results to stdout and everything else to stderr.
+type command struct {
+	name, summary string
+	run           func(ctx context.Context, args []string, stdout, stderr io.Writer) error
+}
+
+func commands() []command {
+	return []command{
+		{"demo", "two sidecars, a Go echo between them, beside kernel TCP", runDemo},
+		{"ping", "round-trip time to a peer's echo", runPing},
+		{"echo", "serve the echo that ping and bench --remote talk to", runEcho},
+		{"bench", "latency and throughput beside kernel TCP and UDP", runBench},
+		{"version", "print the version", runVersion},
+	}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		usage(stdout)
+		return 0
+	}
+	all := append(commands(), command{name: workerCommand, run: runWorker})
+	for _, c := range all {
+		if c.name != args[0] {
+			continue
+		}
+		err := c.run(ctx, args[1:], stdout, stderr)
+		switch {
+		case err == nil || errors.Is(err, flag.ErrHelp):
+			return 0
+		case errors.Is(err, errUsage):
+			fmt.Fprintf(stderr, "machnet %s: %v\n", c.name, err)
+			return 2
+		case ctx.Err() != nil:
+			fmt.Fprintf(stderr, "machnet %s: interrupted\n", c.name)
+			return 130
+		default:
+			fmt.Fprintf(stderr, "machnet %s: %v\n", c.name, err)
+			return 1
+		}
+	}
+	fmt.Fprintf(stderr, "machnet: %q is no command; `machnet help` lists them\n", args[0])
+	return 2
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "machnet: measure and demonstrate Machnet connections\n\nusage: machnet COMMAND [flags]\n\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-9s%s\n", c.name, c.summary)
+	}
+	fmt.Fprint(w, "\n`machnet COMMAND -h` prints the flags of a command.\n")
+}
+
+// errUsage marks what the user can mend on the command line.
+var errUsage = errors.New("wrong usage")
+
+func usagef(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", errUsage, fmt.Sprintf(format, args...))
+}
+
+// parse reads flags; what is wrong with them is a usage error.
+func parse(fs *flag.FlagSet, args []string, stderr io.Writer, positional string) error {
+	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		fmt.Fprintf(stderr, "usage: %s\n\n", strings.TrimSpace("machnet "+fs.Name()+" [flags] "+positional))
+		fs.PrintDefaults()
+	}
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return nil
+}
+
+func runVersion(_ context.Context, _ []string, stdout, _ io.Writer) error {
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" && version == "(devel)" {
+				version = setting.Value
+			}
+		}
+	}
+	_, err := fmt.Fprintf(stdout, "machnet %s\n", version)
+	return err
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/machnet/machnet/cmd/internal/load"
+)
+
+// defaultEchoPort is where `machnet echo` listens and `machnet ping` knocks.
+const defaultEchoPort = "7000"
+
+func runPing(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	fs := flag.NewFlagSet("ping", flag.ContinueOnError)
+	count := fs.Int("c", 10, "echoes to ask for; 0 goes on until interrupted")
+	interval := fs.Duration("i", 200*time.Millisecond, "pause between two")
+	size := fs.Int("s", 64, "message size in bytes, 8 to 8388608")
+	timeout := fs.Duration("W", 2*time.Second, "wait for the connection, and for each echo, at most so long")
+	socket := fs.String("socket", "", "the sidecar's control socket; by default $MACHNET_SOCKET or /var/run/machnet/machnet.sock")
+	if err := parse(fs, args, stderr, "IP[:port]"); err != nil {
+		return err
+	}
+	if fs.NArg() != 1 {
+		return usagef("name one peer, like 10.0.0.2 or 10.0.0.2:%s, that runs `machnet echo`", defaultEchoPort)
+	}
+	if *size < load.MinSize || *size > load.MaxSize {
+		return usagef("-s %d: a message is %d to %d bytes", *size, load.MinSize, load.MaxSize)
+	}
+	addr := fs.Arg(0)
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		addr = net.JoinHostPort(addr, defaultEchoPort)
+	}
+	dialContext, cancel := context.WithTimeout(ctx, *timeout)
+	defer cancel()
+	began := time.Now()
+	conn, err := endpoint{"machnet", *socket}.dial(dialContext, addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	fmt.Fprintf(stdout, "connected to %s in %.1f us\n", addr, micros(time.Since(began)))
+	pinger := load.NewPinger(conn, *size)
+	for i := 0; *count == 0 || i < *count; i++ {
+		if i > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(*interval):
+			}
+		}
+		var took time.Duration
+		if err = conn.SetDeadline(time.Now().Add(*timeout)); err == nil {
+			took, err = pinger.Ping()
+		}
+		if err != nil {
+			break
+		}
+		fmt.Fprintf(stdout, "%s from %s: seq=%d time=%.1f us\n", byteSize(*size), addr, i+1, micros(took))
+	}
+	if h := pinger.Latency; h.TotalCount() > 0 {
+		fmt.Fprintf(stdout, "%d echoes: min %.1f, p50 %.1f, p99 %.1f, max %.1f us\n", h.TotalCount(),
+			float64(h.Min())/1e3, float64(h.ValueAtQuantile(50))/1e3, float64(h.ValueAtQuantile(99))/1e3, float64(h.Max())/1e3)
+	}
+	if ctx.Err() != nil && errors.Is(err, net.ErrClosed) {
+		return nil // interrupted: the summary is what was wanted
+	}
+	return err
+}
+
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+
+func runEcho(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	fs := flag.NewFlagSet("echo", flag.ContinueOnError)
+	transport := fs.String("transport", "machnet", "machnet, tcp or udp")
+	socket := fs.String("socket", "", "the sidecar's control socket; by default $MACHNET_SOCKET or /var/run/machnet/machnet.sock")
+	addr := fs.String("addr", ":"+defaultEchoPort, "IP:port to listen on; without an IP, the sidecar's")
+	if err := parse(fs, args, stderr, ""); err != nil {
+		return err
+	}
+	if err := checkTransport(*transport); err != nil {
+		return usagef("--%v", err)
+	}
+	ready := func(at net.Addr) { fmt.Fprintf(stdout, "echo over %s at %s\n", *transport, at) }
+	report := func(err error) { fmt.Fprintf(stderr, "machnet echo: a connection ended: %v\n", err) }
+	return endpoint{*transport, *socket}.serve(ctx, *addr, ready, report)
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sort"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/machnet/machnet/cmd/internal/load"
+)
+
+// sample is one run of one arm. Times are microseconds.
+type sample struct {
+	p50, p99, p999 float64
+	rate           float64 // echoes a second
+	cpuApp         float64 // processor time of client and server for one echo
+	cpuSidecar     float64 // and of the sidecars
+	others         float64 // what the processes of all other arms used meanwhile, percent of one core
+	lost           int64
+}
+
+func newSample(a *arm, result *workResult, spent cpuTimes, took time.Duration) (sample, error) {
+	h, err := result.histogram()
+	if err != nil {
+		return sample{}, fmt.Errorf("%s: latencies: %w", a.client.Name, err)
+	}
+	s := sample{
+		p50: float64(h.ValueAtQuantile(50)) / 1e3, p99: float64(h.ValueAtQuantile(99)) / 1e3, p999: float64(h.ValueAtQuantile(99.9)) / 1e3,
+		rate: float64(result.Messages) / result.Seconds, lost: result.Lost,
+	}
+	var apps, sidecars, others time.Duration
+	for p, t := range spent {
+		switch {
+		case p == a.client.Process || a.server != nil && p == a.server.Process:
+			apps += t
+		case strings.HasPrefix(p.Name, "machnetd") && a.transport == "machnet":
+			sidecars += t
+		default:
+			others += t
+		}
+	}
+	per := func(t time.Duration) float64 { return float64(t.Nanoseconds()) / 1e3 / float64(result.All) }
+	s.cpuApp, s.cpuSidecar = per(apps), per(sidecars)
+	s.others = 100 * others.Seconds() / took.Seconds()
+	return s, nil
+}
+
+// row is one line of the results: medians over the rounds. Ratios are this row's figure divided by TCP's; null where
+// TCP was not measured.
+type row struct {
+	Transport  string  `json:"transport"`
+	Link       string  `json:"link"`
+	Size       int     `json:"size"`     // bytes
+	Inflight   int     `json:"inflight"` // messages
+	Batched    bool    `json:"batched"`  // several messages may go in one write
+	Rounds     int     `json:"rounds"`
+	Loop       string  `json:"loop"` // "closed", or "open at N/s"
+	Wait       string  `json:"wait"`
+	P50        float64 `json:"p50_us"`
+	P99        float64 `json:"p99_us"`
+	P999       float64 `json:"p999_us"`
+	Rate       float64 `json:"msgs_per_s"` // completed round trips a second on one connection
+	Gbps       float64 `json:"gbps"`       // payload, one way
+	CPUApp     float64 `json:"cpu_us_per_msg_app"`
+	CPUSidecar float64 `json:"cpu_us_per_msg_sidecar"`
+	Others     float64 `json:"others_cpu_percent"` // of one core, all processes of the other transports together
+	Lost       int64   `json:"lost"`               // messages given up (UDP), all rounds
+	Placement  string  `json:"placement"`
+
+	P50VsTCP      *float64 `json:"ratio_p50_vs_tcp"` // in the same placement (for link local: both processes on one core)
+	P99VsTCP      *float64 `json:"ratio_p99_vs_tcp"`
+	RateVsTCP     *float64 `json:"ratio_msgs_vs_tcp"`
+	P50VsTCPBest  *float64 `json:"ratio_p50_vs_tcp_best"` // TCP with both processes on one core
+	P99VsTCPBest  *float64 `json:"ratio_p99_vs_tcp_best"`
+	RateVsTCPBest *float64 `json:"ratio_msgs_vs_tcp_best"`
+}
+
+// makeRows turns the samples of one case, by arm, into rows.
+func makeRows(c benchConfig, arms []*arm, p load.Params, samples [][]sample) []row {
+	var rows []row
+	for i, a := range arms {
+		if len(samples[i]) == 0 {
+			continue
+		}
+		of := func(f func(sample) float64) float64 { return median(samples[i], f) }
+		r := row{
+			Transport: a.transport, Link: c.link, Size: p.Size, Inflight: p.Inflight, Batched: p.Buffered, Rounds: c.rounds,
+			Loop: "closed", Wait: a.wait, Placement: a.placement,
+			P50: of(func(s sample) float64 { return s.p50 }), P99: of(func(s sample) float64 { return s.p99 }),
+			P999: of(func(s sample) float64 { return s.p999 }), Rate: of(func(s sample) float64 { return s.rate }),
+			CPUApp: of(func(s sample) float64 { return s.cpuApp }), CPUSidecar: of(func(s sample) float64 { return s.cpuSidecar }),
+			Others: of(func(s sample) float64 { return s.others }),
+		}
+		if c.local != "" {
+			r.Link = "as configured"
+		}
+		if p.Rate > 0 {
+			r.Loop = fmt.Sprintf("open at %g/s", p.Rate)
+		}
+		r.Gbps = r.Rate * float64(p.Size) * 8 / 1e9
+		for _, s := range samples[i] {
+			r.Lost += s.lost
+		}
+		rows = append(rows, r)
+	}
+	tcp := func(placement string) *row {
+		for i := range rows {
+			if rows[i].Transport == "tcp" && (rows[i].Placement == placement || rows[i].Placement == placementAsIs) {
+				return &rows[i]
+			}
+		}
+		return nil
+	}
+	for i := range rows {
+		r := &rows[i]
+		beside := r.Placement
+		if beside == placementEngine {
+			beside = placementSame
+		}
+		if t := tcp(beside); t != nil {
+			r.P50VsTCP, r.P99VsTCP, r.RateVsTCP = ratio(r.P50, t.P50), ratio(r.P99, t.P99), ratio(r.Rate, t.Rate)
+		}
+		if t := tcp(placementSame); t != nil {
+			r.P50VsTCPBest, r.P99VsTCPBest, r.RateVsTCPBest = ratio(r.P50, t.P50), ratio(r.P99, t.P99), ratio(r.Rate, t.Rate)
+		}
+	}
+	return rows
+}
+
+func ratio(a, b float64) *float64 {
+	r := a / b
+	return &r
+}
+
+// median over the rounds; of an even number the mean of the middle two.
+func median(samples []sample, of func(sample) float64) float64 {
+	values := make([]float64, len(samples))
+	for i, s := range samples {
+		values[i] = of(s)
+	}
+	sort.Float64s(values)
+	middle := len(values) / 2
+	if len(values)%2 == 0 {
+		return (values[middle-1] + values[middle]) / 2
+	}
+	return values[middle]
+}
+
+// writeTable prints the rows for people.
+func writeTable(out io.Writer, c benchConfig, rows []row) {
+	loop := "closed loop: a message goes when an echo has come back"
+	if c.rate > 0 {
+		loop = fmt.Sprintf("open loop at %g messages/s: latency counts from when a message was due", c.rate)
+	}
+	fmt.Fprintf(out, "Echo round trips over one connection, %s.\n", loop)
+	fmt.Fprintf(out, "Medians of %d interleaved rounds of %v; CPU is client + server + sidecars for one echo.\n\n", c.rounds, c.duration)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "size\tin flight\twrites\ttransport\tplacement\tp50 us\tp99 us\tp99.9 us\techoes/s\tGb/s\tCPU us\tp50/TCP\tp99/TCP\techoes/TCP\tp50/TCP best\t")
+	for i, r := range rows {
+		if i > 0 && (r.Size != rows[i-1].Size || r.Inflight != rows[i-1].Inflight || r.Batched != rows[i-1].Batched) {
+			fmt.Fprintln(w, strings.Repeat("\t", 15))
+		}
+		writes := "each"
+		if r.Batched {
+			writes = "buffered"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%.1f\t%.1f\t%.1f\t%.0f\t%.2f\t%.2f\t%s\t%s\t%s\t%s\t\n", byteSize(r.Size), r.Inflight, writes, r.Transport, r.Placement,
+			r.P50, r.P99, r.P999, r.Rate, r.Gbps, r.CPUApp+r.CPUSidecar, times(r.P50VsTCP), times(r.P99VsTCP), times(r.RateVsTCP), times(r.P50VsTCPBest))
+	}
+	w.Flush()
+	fmt.Fprintln(out)
+	for _, line := range []struct{ placement, meaning string }{
+		{placementOwn, "host A's processes on the first core, host B's on the last"},
+		{placementSame, "client and server on one core: TCP's best placement (\"TCP best\")"},
+		{placementEngine, "the sidecar alone on the first core, client and server on the last; TCP beside it is in \"same\""},
+	} {
+		for _, r := range rows {
+			if r.Placement == line.placement {
+				fmt.Fprintf(out, "placement %q: %s\n", line.placement, line.meaning)
+				break
+			}
+		}
+	}
+	var worst float64
+	for _, r := range rows {
+		worst = max(worst, r.Others)
+	}
+	fmt.Fprintf(out, "while one transport ran, the processes of all others used at most %.2f %% of a core\n", worst)
+}
+
+func times(r *float64) string {
+	if r == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", *r)
+}
+
+func byteSize(n int) string {
+	switch {
+	case n >= 1<<20 && n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10 && n%(1<<10) == 0:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d B", n)
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/machnet/machnet/cmd/internal/load"
+	"github.com/machnet/machnet/cmd/internal/procs"
+)
+
+// stopGrace is how long a process may take to end in order.
+const stopGrace = 2 * time.Second
+
+// rig is what a benchmark runs on: a folder of its own, sidecars, and a pair of workers for each arm.
+type rig struct {
+	folder   string
+	sidecars []*sidecar
+	arms     []*arm
+	log      io.Writer // what sidecars print, or nil
+	failed   context.CancelCauseFunc
+	closing  chan struct{} // closed by close: from then on processes may end
+}
+
+type sidecar struct {
+	*procs.Process
+	host   string // "A" or "B"
+	ip     string
+	socket string
+}
+
+// arm is one transport in one placement.
+type arm struct {
+	transport string
+	placement string
+	wait      string
+	server    *worker
+	client    *worker
+}
+
+type worker struct {
+	*procs.Process
+	in    *json.Encoder
+	lines chan workerLine
+}
+
+// newRig makes the folder. The context it returns ends with ctx, or when a process ends before its time; its cause says which.
+func newRig(ctx context.Context, log io.Writer) (*rig, context.Context, error) {
+	folder, err := os.MkdirTemp("", "machnet-bench-")
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, failed := context.WithCancelCause(ctx)
+	return &rig{folder: folder, log: log, failed: failed, closing: make(chan struct{})}, ctx, nil
+}
+
+// close ends every process and removes the folder.
+func (r *rig) close() {
+	close(r.closing)
+	for _, a := range r.arms {
+		for _, w := range []*worker{a.client, a.server} {
+			if w != nil {
+				w.Stop(stopGrace)
+			}
+		}
+	}
+	for _, s := range r.sidecars {
+		s.Stop(stopGrace)
+	}
+	_ = os.RemoveAll(r.folder)
+	r.failed(nil)
+}
+
+// watch reports a process that ends before the rig is closed.
+func (r *rig) watch(p *procs.Process) {
+	go func() {
+		select {
+		case <-r.closing:
+		case <-p.Done():
+			select {
+			case <-r.closing:
+			default:
+				r.failed(p.Exit())
+			}
+		}
+	}()
+}
+
+// startSidecar starts machnetd for one host, its engine on one core. link is "server" or "client" of the memif pair,
+// or "" for a host without a neighbour.
+func (r *rig) startSidecar(ctx context.Context, host, ip, link string, core int) error {
+	program, err := sidecarProgram()
+	if err != nil {
+		return err
+	}
+	socket := filepath.Join(r.folder, host+".sock")
+	args := []string{"--ip", ip + "/24", "--socket", socket, "--file-prefix", filepath.Base(r.folder) + host, "--log", "warn"}
+	if link == "" {
+		link = "server"
+	}
+	args = append(args, "--memif", link+":"+filepath.Join(r.folder, "memif.sock"))
+	p, _, out, err := procs.Start(procs.Spec{Name: "machnetd of host " + host, Path: program, Args: args, Core: core, Log: r.log, Env: []string{"RUNTIME_DIRECTORY=" + r.folder}})
+	if err != nil {
+		return err
+	}
+	go io.Copy(io.Discard, out)
+	r.sidecars = append(r.sidecars, &sidecar{Process: p, host: host, ip: ip, socket: socket})
+	r.watch(p)
+	return waitForSocket(ctx, socket)
+}
+
+// waitForSocket returns when the sidecar's socket is there: it is made when everything else is ready.
+func waitForSocket(ctx context.Context, path string) error {
+	const patience = 20 * time.Second
+	for deadline := time.Now().Add(patience); ; {
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("machnetd has not made %s in %v; run it by hand to see why", path, patience)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// sidecarProgram is machnetd beside this program, or on the PATH.
+func sidecarProgram() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	beside := filepath.Join(filepath.Dir(self), "machnetd")
+	if _, err := os.Stat(beside); err == nil {
+		return beside, nil
+	}
+	for _, folder := range filepath.SplitList(os.Getenv("PATH")) {
+		path := filepath.Join(folder, "machnetd")
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("machnetd is neither beside %s nor on the PATH; `make build` puts both into bin/", self)
+}
+
+// startArm starts the server and the client of one arm and connects them. Core -1 leaves a process unbound.
+// An empty serverAddr means that the server runs elsewhere, at dialAddr.
+func (r *rig) startArm(ctx context.Context, a *arm, server, client endpoint, serverAddr, dialAddr string, serverCore, clientCore int) error {
+	r.arms = append(r.arms, a)
+	if serverAddr != "" {
+		w, err := r.startWorker("serve", a, server, serverAddr, serverCore)
+		if err != nil {
+			return err
+		}
+		a.server = w
+		line, err := w.next(ctx)
+		if err != nil {
+			return err
+		}
+		dialAddr = line.Addr
+	}
+	w, err := r.startWorker("drive", a, client, dialAddr, clientCore)
+	if err != nil {
+		return err
+	}
+	a.client = w
+	_, err = w.next(ctx)
+	return err
+}
+
+func (r *rig) startWorker(role string, a *arm, e endpoint, addr string, core int) (*worker, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	name := fmt.Sprintf("%s %s (%s)", a.transport, map[string]string{"serve": "server", "drive": "client"}[role], a.placement)
+	p, in, out, err := procs.Start(procs.Spec{
+		Name: name, Path: self, Core: core,
+		Args: []string{workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--addr", addr},
+		// Bound to one core, the runtime would choose one P, with which the goroutine that polls holds up all others.
+		Env: []string{"GOMAXPROCS=2"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{Process: p, in: json.NewEncoder(in), lines: make(chan workerLine)}
+	go func() {
+		defer close(w.lines)
+		for lines := json.NewDecoder(out); ; {
+			var line workerLine
+			if lines.Decode(&line) != nil {
+				return
+			}
+			select {
+			case w.lines <- line:
+			case <-r.closing:
+				return
+			}
+		}
+	}()
+	r.watch(p)
+	return w, nil
+}
+
+// next waits for the worker's next line.
+func (w *worker) next(ctx context.Context) (workerLine, error) {
+	select {
+	case line, ok := <-w.lines:
+		switch {
+		case !ok:
+			return line, w.Exit()
+		case line.Error != "":
+			return line, fmt.Errorf("%s: %s", w.Name, line.Error)
+		}
+		return line, nil
+	case <-ctx.Done():
+		// A worker that met a dead sidecar may say so better than the sidecar's exit does.
+		return workerLine{}, context.Cause(ctx)
+	}
+}
+
+// runOnce has an arm do one run.
+func (a *arm) runOnce(ctx context.Context, p load.Params) (*workResult, error) {
+	if err := a.client.in.Encode(p); err != nil {
+		return nil, errors.Join(err, context.Cause(ctx))
+	}
+	line, err := a.client.next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if line.Result == nil {
+		return nil, fmt.Errorf("%s: answered without a result", a.client.Name)
+	}
+	return line.Result, nil
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/machnet/machnet/cmd/internal/load"
+)
+
+// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive`. It obeys
+// lines of JSON on standard input, answers with lines of JSON on standard output, and ends when its input ends.
+const workerCommand = "worker"
+
+// workerLine is one answer of a worker.
+type workerLine struct {
+	Addr   string      `json:"addr,omitempty"`   // serve: listening here
+	Ready  bool        `json:"ready,omitempty"`  // drive: connected
+	Result *workResult `json:"result,omitempty"` // drive: a run is over
+	Error  string      `json:"error,omitempty"`  // the worker ends
+}
+
+// workResult is load.Result as it crosses the pipe; the histogram in its V2 compressed encoding.
+type workResult struct {
+	Messages, All, Lost int64
+	Seconds             float64
+	Latency             []byte
+}
+
+func (r *workResult) histogram() (*hdrhistogram.Histogram, error) {
+	return hdrhistogram.Decode(r.Latency)
+}
+
+func runWorker(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	fs := flag.NewFlagSet(workerCommand, flag.ContinueOnError)
+	transport := fs.String("transport", "machnet", "machnet, tcp or udp")
+	socket := fs.String("socket", "", "the sidecar's control socket (machnet)")
+	addr := fs.String("addr", "", "where to listen or whom to dial")
+	if len(args) == 0 {
+		return usagef("serve or drive")
+	}
+	if err := parse(fs, args[1:], stderr, ""); err != nil {
+		return err
+	}
+	if err := checkTransport(*transport); err != nil {
+		return err
+	}
+	e := endpoint{*transport, *socket}
+	out := json.NewEncoder(stdout)
+	var err error
+	switch args[0] {
+	case "serve":
+		err = workerServe(ctx, e, *addr, out)
+	case "drive":
+		err = workerDrive(ctx, e, *addr, out)
+	default:
+		return usagef("%q: a worker can serve or drive", args[0])
+	}
+	if err != nil && ctx.Err() == nil {
+		_ = out.Encode(workerLine{Error: err.Error()})
+	}
+	return err
+}
+
+func workerServe(ctx context.Context, e endpoint, addr string, out *json.Encoder) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel(nil)
+	}()
+	ready := func(at net.Addr) { _ = out.Encode(workerLine{Addr: at.String()}) }
+	// A connection that fails while we serve ends the worker: the run that it belongs to is lost.
+	failed := func(err error) {
+		if ctx.Err() == nil {
+			_ = out.Encode(workerLine{Error: err.Error()})
+			cancel(err)
+		}
+	}
+	if err := e.serve(ctx, addr, ready, failed); err != nil {
+		return err
+	}
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+func workerDrive(ctx context.Context, e endpoint, addr string, out *json.Encoder) error {
+	conn, err := e.dial(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if err := out.Encode(workerLine{Ready: true}); err != nil {
+		return err
+	}
+	in := json.NewDecoder(os.Stdin)
+	for {
+		var p load.Params
+		if err := in.Decode(&p); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read a command: %w", err)
+		}
+		p.Resend = e.transport == "udp"
+		result, err := load.Drive(conn, p)
+		if err != nil {
+			return err
+		}
+		latency, err := result.Latency.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+		if err != nil {
+			return err
+		}
+		line := workResult{Messages: result.Messages, All: result.All, Lost: result.Lost, Seconds: result.Seconds, Latency: latency}
+		if err := out.Encode(workerLine{Result: &line}); err != nil {
+			return err
+		}
+	}
+}
