@@ -1,1 +1,4 @@
 //! The least-common-denominator NIC.
+
+#[cfg(feature = "dpdk")]
+pub mod dpdk;

@@ -1,0 +1,126 @@
+//! What a caller may choose: how EAL gets its memory, which device, how its queues look.
+
+use machnet_wire::Mac;
+use std::path::PathBuf;
+
+/// How DPDK's environment starts. One per process: EAL can neither be started twice nor restarted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EalConfig {
+    /// Where packet buffers live.
+    pub memory: Memory,
+    /// Names this process's runtime folder; two sidecars on one machine need two. Unused with huge pages, which
+    /// are then private to the process.
+    pub file_prefix: String,
+    /// The devices that will be opened. Empty or virtual only: the PCI bus is not looked at.
+    pub devices: Vec<Device>,
+    /// Passed to EAL as they are, behind our own; for what this struct does not name.
+    pub extra_args: Vec<String>,
+}
+
+/// Where packet buffers live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Memory {
+    /// Ordinary pages, MiB: virtual devices only, since no PCI device can reach them without an IOMMU.
+    NoHuge {
+        /// MiB for everything; 64 is enough for one memif link of two queues.
+        mib: u32,
+    },
+    /// Huge pages, MiB; needed by PCI devices.
+    Huge {
+        /// MiB reserved at start.
+        mib: u32,
+    },
+}
+
+/// Which NIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Device {
+    /// A PCI address such as `0000:00:05.0` or `00:05.0`.
+    Pci(String),
+    /// The NIC with this address, kernel-bound (bifurcated drivers, Azure) or already given to DPDK.
+    Mac(Mac),
+    /// A virtual device in EAL's words, such as `net_af_packet0,iface=veth0,qpairs=2`.
+    Vdev(String),
+    /// Shared memory to another sidecar on this machine.
+    Memif(Memif),
+}
+
+/// One memif link: two processes, one Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memif {
+    /// The socket of the link. A leading `@` makes it abstract (no file, but one network namespace).
+    pub socket: PathBuf,
+    /// One side listens, the other connects, and again whenever the link breaks.
+    pub role: MemifRole,
+    /// Names the interface on that socket; both sides the same.
+    pub id: u32,
+    /// The other side's queue count, 1..=16; the same there for ours. Our `queues` times this must be at most 128.
+    pub peer_queues: u16,
+    /// The key under which our transmit side chooses the peer's queue; `None` draws one.
+    pub rss_key: Option<[u8; 40]>,
+}
+
+/// Who listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemifRole {
+    /// Creates the socket; one peer at a time.
+    Server,
+    /// Connects, and tries again every 50 ms.
+    Client,
+}
+
+/// One port and its queues.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Which NIC.
+    pub device: Device,
+    /// Queue pairs, one per engine.
+    pub queues: u16,
+    /// Descriptors per queue and direction; the least common denominator is 256.
+    pub descriptors: u16,
+    /// Largest IP packet, bytes, 576..=9000.
+    pub mtu: u16,
+    /// Address to use instead of the device's own.
+    pub mac: Option<Mac>,
+    /// Frames taken from, or handed to, the driver per call, 1..=32. 16, or 8 where cores are shared.
+    pub burst: u16,
+    /// Use the NIC's checksums where it offers them.
+    pub checksum_offload: bool,
+    /// Ask for receive interrupts where the driver has them.
+    pub interrupts: bool,
+}
+
+impl EalConfig {
+    /// Ordinary pages and virtual devices: needs no privileges and no preparation.
+    pub fn unprivileged(file_prefix: &str) -> Self {
+        EalConfig {
+            memory: Memory::NoHuge { mib: 64 },
+            file_prefix: file_prefix.to_owned(),
+            devices: Vec::new(),
+            extra_args: Vec::new(),
+        }
+    }
+}
+
+impl PortConfig {
+    /// One queue of 256 descriptors, 1500 bytes, bursts of 16, every help the NIC offers.
+    pub fn new(device: Device) -> Self {
+        PortConfig {
+            device,
+            queues: 1,
+            descriptors: 256,
+            mtu: 1500,
+            mac: None,
+            burst: 16,
+            checksum_offload: true,
+            interrupts: true,
+        }
+    }
+}
+
+impl Memif {
+    /// A link of one queue on each side.
+    pub fn new(socket: impl Into<PathBuf>, role: MemifRole) -> Self {
+        Memif { socket: socket.into(), role, id: 0, peer_queues: 1, rss_key: None }
+    }
+}
