@@ -1,1 +1,7 @@
-//! Bindings to DPDK.
+//! Bindings to DPDK through a shim of our own.
+//!
+//! `shim.h` is the reference: about forty functions with plain C types, bursts instead of packets. It is linked
+//! dynamically; drivers are plugins that EAL loads at run time.
+#![allow(non_camel_case_types, missing_docs)]
+
+include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
