@@ -1,3 +1,41 @@
-//! Bytes to typed headers and back.
+//! Bytes to typed headers and back: every format that Machnet puts on a wire, and the two kinds of number that the
+//! whole stack speaks, [`Nanos`] and [`Seq`].
+//!
+//! What arrives is parsed once into plain values; what is not understood is refused with a [`ParseError`] that names
+//! the field. Nothing here allocates, panics on input, or knows a connection. Offsets and golden vectors: docs/wire.md.
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod arp;
+pub mod checksum;
+mod error;
+pub mod ether;
+pub mod field;
+pub mod frame;
+pub mod header;
+pub mod hello;
+pub mod icmp;
+pub mod ipv4;
+mod nanos;
+mod seq;
+pub mod udp;
+
+pub use error::ParseError;
+pub use ether::Mac;
+pub use header::{Flags, Header, Kind, Packet, Sack};
+pub use hello::{Hello, PathEntry, Paths, Reason, Reset};
+pub use nanos::Nanos;
+pub use seq::Seq;
+
+/// Bytes of IPv4, UDP and Machnet header: what a unit's payload loses of the MTU.
+pub const OVERHEAD: usize = ipv4::LEN + udp::LEN + header::LEN;
+
+/// The most payload one unit can carry in packets of `mtu` bytes (IP header included): 1424 at 1500.
+pub const fn unit_size(mtu: u16) -> usize {
+    (mtu as usize).saturating_sub(OVERHEAD)
+}
+
+/// The smallest MTU that Machnet works with, bytes: what every IPv4 host must take (RFC 791).
+pub const MTU_MIN: u16 = 576;
+/// The largest MTU, bytes: ENA's.
+pub const MTU_MAX: u16 = 9001;

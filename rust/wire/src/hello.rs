@@ -1,0 +1,199 @@
+//! Bodies of the packets that make and end connections: SYN and SYN-ACK, RST, PATHS.
+
+use crate::{ParseError, field};
+
+/// Body of a SYN and of a SYN-ACK.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// The sender's own tag: every packet to it carries this.
+    pub tag: u32,
+    /// Drawn when the sender's sidecar started; another one means that all it knew is gone.
+    pub epoch: u64,
+    /// The largest IP packet that the sender takes, bytes.
+    pub mtu: u16,
+    /// The sender's receive queues.
+    pub queues: u16,
+    /// The queue on which it wants this connection's packets.
+    pub queue: u16,
+    /// UDP ports (source, destination) of a packet of the receiver's that came in on that queue; 0, 0 for none.
+    pub hit: (u16, u16),
+}
+
+impl Hello {
+    /// Bytes of the body.
+    pub const LEN: usize = 24;
+
+    /// Reads a body, which must end with it.
+    pub fn parse(b: &[u8]) -> Result<Hello, ParseError> {
+        let h = exact::<{ Self::LEN }>("machnet hello", b)?;
+        let reserved = field::u16_at(h, 22);
+        if reserved != 0 {
+            return Err(ParseError::Field { what: "machnet hello reserved", value: reserved.into() });
+        }
+        let hello = Hello {
+            tag: field::u32_at(h, 0),
+            epoch: field::u64_at(h, 4),
+            mtu: field::u16_at(h, 12),
+            queues: field::u16_at(h, 14),
+            queue: field::u16_at(h, 16),
+            hit: (field::u16_at(h, 18), field::u16_at(h, 20)),
+        };
+        if !(crate::MTU_MIN..=crate::MTU_MAX).contains(&hello.mtu) {
+            return Err(ParseError::Field { what: "machnet hello mtu", value: hello.mtu.into() });
+        }
+        if hello.queue >= hello.queues {
+            return Err(ParseError::Field { what: "machnet hello queue", value: hello.queue.into() });
+        }
+        Ok(hello)
+    }
+
+    /// The body's bytes.
+    pub fn emit(&self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        field::put32(&mut out, 0, self.tag);
+        field::put64(&mut out, 4, self.epoch);
+        field::put16(&mut out, 12, self.mtu);
+        field::put16(&mut out, 14, self.queues);
+        field::put16(&mut out, 16, self.queue);
+        field::put16(&mut out, 18, self.hit.0);
+        field::put16(&mut out, 20, self.hit.1);
+        out
+    }
+}
+
+/// Why there is no connection (any more).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Reason {
+    /// Nobody listens on the port.
+    Refused = 1,
+    /// The port pair belongs to a connection that lives.
+    PortInUse = 2,
+    /// No such connection here.
+    Closed = 3,
+    /// The application is gone.
+    AppGone = 4,
+    /// Nothing was heard for too long.
+    Timeout = 5,
+    /// The peer broke the protocol.
+    Protocol = 6,
+    /// The application reset the connection.
+    Aborted = 7,
+    /// No room for another connection.
+    NoResources = 8,
+}
+
+impl Reason {
+    fn from_wire(b: u8) -> Option<Reason> {
+        Some(match b {
+            1 => Reason::Refused,
+            2 => Reason::PortInUse,
+            3 => Reason::Closed,
+            4 => Reason::AppGone,
+            5 => Reason::Timeout,
+            6 => Reason::Protocol,
+            7 => Reason::Aborted,
+            8 => Reason::NoResources,
+            _ => return None,
+        })
+    }
+}
+
+/// Body of an RST.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reset {
+    /// The sender's epoch.
+    pub epoch: u64,
+    /// The tag that the refused packet carried (of a SYN, the tag in its body): proof that the sender of the RST saw
+    /// it, where it does not know the receiver's tag and the header's is 0.
+    pub echo: u32,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl Reset {
+    /// Bytes of the body.
+    pub const LEN: usize = 16;
+
+    /// Reads a body, which must end with it.
+    pub fn parse(b: &[u8]) -> Result<Reset, ParseError> {
+        let h = exact::<{ Self::LEN }>("machnet reset", b)?;
+        let Some(reason) = Reason::from_wire(h[12]) else {
+            return Err(ParseError::Field { what: "machnet reset reason", value: h[12].into() });
+        };
+        if h[13..16] != [0; 3] {
+            return Err(ParseError::Field {
+                what: "machnet reset reserved",
+                value: u32::from_be_bytes([0, h[13], h[14], h[15]]),
+            });
+        }
+        Ok(Reset { epoch: field::u64_at(h, 0), echo: field::u32_at(h, 8), reason })
+    }
+
+    /// The body's bytes.
+    pub fn emit(&self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        field::put64(&mut out, 0, self.epoch);
+        field::put32(&mut out, 8, self.echo);
+        out[12] = self.reason as u8;
+        out
+    }
+}
+
+/// One probe's way: the UDP ports it had, and the queue it reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PathEntry {
+    /// UDP source port.
+    pub src: u16,
+    /// UDP destination port.
+    pub dst: u16,
+    /// Receive queue.
+    pub queue: u16,
+}
+
+/// Body of PATHS: 1 to 32 entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Paths<'a>(&'a [[u8; 6]]);
+
+impl<'a> Paths<'a> {
+    /// The most entries.
+    pub const MAX: usize = 32;
+    /// Bytes of an entry.
+    pub const ENTRY: usize = 6;
+
+    /// Reads a body, which must be whole entries.
+    pub fn parse(b: &'a [u8]) -> Result<Paths<'a>, ParseError> {
+        let (entries, rest) = b.as_chunks::<{ Paths::ENTRY }>();
+        if entries.is_empty() || entries.len() > Paths::MAX || !rest.is_empty() {
+            return Err(ParseError::Field { what: "machnet paths length", value: b.len() as u32 });
+        }
+        Ok(Paths(entries))
+    }
+
+    /// The entries in order.
+    pub fn iter(&self) -> impl Iterator<Item = PathEntry> + 'a {
+        self.0.iter().map(|e| PathEntry {
+            src: field::u16_at(e, 0),
+            dst: field::u16_at(e, 2),
+            queue: field::u16_at(e, 4),
+        })
+    }
+
+    /// Writes at most 32 entries at the start of `out` and gives the bytes written.
+    pub fn emit(entries: &[PathEntry], out: &mut [u8]) -> usize {
+        let entries = &entries[..entries.len().min(Self::MAX)];
+        for (e, out) in entries.iter().zip(out.as_chunks_mut::<{ Paths::ENTRY }>().0) {
+            field::put16(out, 0, e.src);
+            field::put16(out, 2, e.dst);
+            field::put16(out, 4, e.queue);
+        }
+        entries.len() * Self::ENTRY
+    }
+}
+
+fn exact<'a, const N: usize>(what: &'static str, b: &'a [u8]) -> Result<&'a [u8; N], ParseError> {
+    match field::split::<N>(what, b)? {
+        (h, []) => Ok(h),
+        (_, rest) => Err(ParseError::Field { what, value: (N + rest.len()) as u32 }),
+    }
+}
