@@ -48,7 +48,9 @@ fn main() {
     let bindings = match generated {
         Ok(Ok(bindings)) => bindings,
         Ok(Err(error)) => fail(&format!("bindgen cannot read shim.h: {error}")),
-        Err(_) => fail("bindgen found no libclang; install it (Debian, Ubuntu: apt-get install libclang-dev) or point LIBCLANG_PATH at it"),
+        Err(_) => fail(
+            "bindgen found no libclang; install it (Debian, Ubuntu: apt-get install libclang-dev) or point LIBCLANG_PATH at it",
+        ),
     };
     if let Err(error) = bindings.write_to_file(&out) {
         fail(&format!("write {}: {error}", out.display()));
@@ -60,7 +62,9 @@ fn pkg_config(what: &str) -> Vec<String> {
     let program = std::env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".to_owned());
     let output = match Command::new(&program).args([what, "libdpdk"]).output() {
         Ok(output) => output,
-        Err(error) => fail(&format!("run {program}: {error}; install it (Debian, Ubuntu: apt-get install pkg-config)")),
+        Err(error) => {
+            fail(&format!("run {program}: {error}; install it (Debian, Ubuntu: apt-get install pkg-config)"))
+        }
     };
     if !output.status.success() {
         fail(&format!(

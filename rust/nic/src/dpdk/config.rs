@@ -78,7 +78,7 @@ pub struct PortConfig {
     pub queues: u16,
     /// Descriptors per queue and direction; the least common denominator is 256.
     pub descriptors: u16,
-    /// Largest IP packet, bytes, 576..=9000.
+    /// Largest IP packet, bytes, 576..=9001.
     pub mtu: u16,
     /// Address to use instead of the device's own.
     pub mac: Option<Mac>,

@@ -7,33 +7,22 @@
 //! let queues = eal.open(&PortConfig::new(Device::Memif(link)))?; // one per engine: give each to its thread
 //! # Ok::<(), machnet_nic::dpdk::DpdkError>(())
 //! ```
+//!
+//! Frames wait in the driver's rings only: a burst is given back to its pool before `receive` returns. A thread that
+//! uses a queue registers itself with EAL at its first burst.
 
 mod config;
+mod eal;
 mod error;
+mod find;
+mod gate;
+mod log;
+mod memif;
+mod port;
+mod queue;
 
 pub use config::{Device, EalConfig, Memif, MemifRole, Memory, PortConfig};
+pub use eal::Eal;
 pub use error::DpdkError;
-
-/// DPDK's environment, running. Ports keep it alive; dropping the last of all stops it.
-pub struct Eal {
-    _private: (),
-}
-
-/// One queue pair of one port.
-pub struct DpdkQueue {
-    _private: (),
-}
-
-impl Eal {
-    /// Starts EAL and takes over its log (target `dpdk` of `log`). The calling thread's CPU affinity stays as it was.
-    pub fn start(config: &EalConfig) -> Result<Eal, DpdkError> {
-        let _ = config;
-        todo!()
-    }
-
-    /// Opens one port and returns its queues, number 0 first. The port closes when the last queue is dropped.
-    pub fn open(&self, config: &PortConfig) -> Result<Vec<DpdkQueue>, DpdkError> {
-        let _ = config;
-        todo!()
-    }
-}
+pub use port::{Port, PortStats};
+pub use queue::{DpdkQueue, Drops};

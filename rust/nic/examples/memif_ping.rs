@@ -1,0 +1,110 @@
+//! Raw ping-pong of one frame over memif between two processes: what the NIC path costs with nothing on top.
+//!
+//! `cargo run --release -p machnet-nic --features dpdk --example memif_ping -- [rounds] [bytes]`
+
+use machnet_nic::dpdk::{Device, DpdkQueue, Eal, EalConfig, Memif, MemifRole, PortConfig};
+use machnet_nic::{Offload, Queue};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let result = match args.first().map(String::as_str) {
+        Some("echo") => echo(&args[1]),
+        _ => ping(number(&args, 0, 200_000), number(&args, 1, 64)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("memif_ping: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn number(args: &[String], at: usize, default: usize) -> usize {
+    args.get(at).and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+type Error = Box<dyn std::error::Error>;
+
+fn ping(rounds: usize, bytes: usize) -> Result<(), Error> {
+    let folder = std::env::temp_dir().join(format!("memif-ping-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let socket = folder.join("link.sock");
+    let mut queue = open(&socket, MemifRole::Server)?;
+    let mut child = Command::new(std::env::current_exe()?).arg("echo").arg(&socket).spawn()?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !queue.port().is_up() {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            return Err("the other process did not come up within 10 s".into());
+        }
+        queue.receive(1, &mut |_, _| {});
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut took = Vec::with_capacity(rounds);
+    for round in 0..rounds + WARM_UP {
+        let begun = Instant::now();
+        send(&mut queue, bytes);
+        let mut looks = 0u64;
+        while queue.receive(1, &mut |_, _| {}) == 0 {
+            looks += 1;
+            if looks.is_multiple_of(1 << 20) && begun.elapsed() > Duration::from_secs(5) {
+                let _ = child.kill();
+                return Err(format!("no answer in round {round}").into());
+            }
+        }
+        if round >= WARM_UP {
+            took.push(begun.elapsed().as_nanos() as u64);
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    took.sort_unstable();
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
+    println!(
+        "{bytes} bytes, {rounds} rounds, microseconds: p50 {:.2}  p99 {:.2}  p99.9 {:.2}",
+        at(0.5),
+        at(0.99),
+        at(0.999)
+    );
+    drop(queue);
+    std::fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+fn echo(socket: &str) -> Result<(), Error> {
+    let mut queue = open(socket.as_ref(), MemifRole::Client)?;
+    loop {
+        let mut len = 0;
+        if queue.receive(1, &mut |frame, _| len = frame.len()) > 0 {
+            send(&mut queue, len);
+        }
+    }
+}
+
+fn open(socket: &std::path::Path, role: MemifRole) -> Result<DpdkQueue, Error> {
+    let eal = Eal::start(&EalConfig::unprivileged(&format!("memif-ping-{}", std::process::id())))?;
+    let mut queues = eal.open(&PortConfig::new(Device::Memif(Memif::new(socket, role))))?;
+    pin(if role == MemifRole::Server { 0 } else { 1 });
+    Ok(queues.remove(0))
+}
+
+fn send(queue: &mut DpdkQueue, bytes: usize) {
+    let _ = queue.transmit(bytes, Offload::None, |frame| frame.fill(0x5a));
+    queue.flush();
+}
+
+/// A core of one's own, where there are two: the figures are about the path, not about the scheduler.
+fn pin(core: usize) {
+    // SAFETY: all bits zero is an empty set; the index is below its size; the set lives through the call.
+    unsafe {
+        let mut cpus: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut cpus);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &cpus);
+    }
+}
+
+/// Rounds that are not counted.
+const WARM_UP: usize = 10_000;

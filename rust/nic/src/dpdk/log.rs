@@ -1,0 +1,125 @@
+//! DPDK's log: every line goes to `log` under the target `dpdk`, and the last complaints are kept, so that an error
+//! can say in DPDK's own words what went wrong.
+
+use std::collections::VecDeque;
+use std::ffi::{c_char, c_int};
+use std::sync::Mutex;
+
+/// The last warnings and errors, numbered since the start.
+struct Recent {
+    lines: VecDeque<(u64, String)>,
+    next: u64,
+    /// A line whose end has not come yet: DPDK may write one in pieces.
+    partial: String,
+}
+
+static RECENT: Mutex<Recent> = Mutex::new(Recent { lines: VecDeque::new(), next: 0, partial: String::new() });
+
+/// A place in the log, to ask later what was said since.
+pub(super) struct Mark(u64);
+
+impl Mark {
+    pub(super) fn now() -> Mark {
+        Mark(lock().next)
+    }
+
+    /// Complaints since the mark, oldest first, joined; at most four, since the first ones carry the reason.
+    pub(super) fn complaints(&self) -> String {
+        let recent = lock();
+        let lines = recent.lines.iter().filter(|(n, _)| *n >= self.0).map(|(_, line)| line.as_str());
+        lines.take(4).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Sends DPDK's log here from now on; before EAL starts, or its first lines go to stderr.
+pub(super) fn take_over() {
+    // SAFETY: `sink` stays valid for ever and takes any thread; called before EAL starts, so nobody logs meanwhile.
+    let taken = unsafe { dpdk_sys::mdpdk_log_to(Some(sink)) };
+    if taken != 0 {
+        log::warn!(target: "dpdk", "DPDK's log cannot be captured (error {taken}); it goes to stderr");
+    }
+}
+
+extern "C" fn sink(level: c_int, text: *const c_char, len: usize) {
+    if text.is_null() {
+        return;
+    }
+    // SAFETY: the C library passes `len` readable bytes that live through this call.
+    let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), len) };
+    // A panic must not cross into C; losing a log line is the smaller harm.
+    let _ = std::panic::catch_unwind(|| append(level, &String::from_utf8_lossy(bytes)));
+}
+
+fn append(level: c_int, text: &str) {
+    let mut whole = Vec::new();
+    {
+        let mut recent = lock();
+        recent.partial.push_str(text);
+        while let Some(end) = recent.partial.find('\n') {
+            let line: String = recent.partial.drain(..=end).collect();
+            let line = line.trim();
+            if line.is_empty() {
+                continue;
+            }
+            if level <= WARNING {
+                let number = recent.next;
+                recent.next += 1;
+                recent.lines.push_back((number, line.to_owned()));
+                if recent.lines.len() > KEEP {
+                    recent.lines.pop_front();
+                }
+            }
+            whole.push(line.to_owned());
+        }
+    }
+    // Outside the lock: the logger is the application's and may take its time.
+    for line in whole {
+        log::log!(target: "dpdk", severity(level, &line), "{line}");
+    }
+}
+
+/// How loud a line of DPDK's is for us.
+fn severity(level: c_int, line: &str) -> log::Level {
+    // A memif client whose server is not there says so at every attempt, twenty times a second.
+    if EXPECTED.iter().any(|said| line.contains(said)) {
+        return log::Level::Trace;
+    }
+    match level {
+        ..=4 => log::Level::Error,
+        WARNING => log::Level::Warn,
+        6 | 7 => log::Level::Debug,
+        _ => log::Level::Trace,
+    }
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Recent> {
+    RECENT.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// DPDK's level of warnings; smaller is worse.
+const WARNING: c_int = 5;
+/// Complaints remembered.
+const KEEP: usize = 64;
+/// What the reconnecting memif client makes DPDK say in the ordinary course of things.
+const EXPECTED: [&str; 3] = ["Failed to connect socket", "Device with port_id=", "Invalid message size"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_since_a_mark_are_whole_lines_and_no_chatter() {
+        append(4, "EAL: before\n");
+        let mark = Mark::now();
+        append(7, "EAL: Detected CPU lcores: 2\n");
+        append(4, "EAL: cannot ");
+        append(4, "open it\nEAL: second\n");
+        assert_eq!(mark.complaints(), "EAL: cannot open it; EAL: second");
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_yet_is_no_error() {
+        assert_eq!(severity(4, "memif_connect_client(): Failed to connect socket: /x."), log::Level::Trace);
+        assert_eq!(severity(4, "EAL: no memory"), log::Level::Error);
+    }
+}

@@ -1,0 +1,390 @@
+//! One queue pair: bursts in, bursts out.
+
+use super::gate::Member;
+use super::memif::Matrix;
+use super::port::Port;
+use crate::{Full, Info, Offload, Queue, RxChecksum, Stats, Toeplitz};
+use dpdk_sys::mdpdk_frame;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+/// One queue pair of one port. Belongs to one thread at a time.
+pub struct DpdkQueue {
+    info: Info,
+    port: Arc<Port>,
+    id: u16,
+    member: Arc<Member>,
+    /// This queue may be in a burst; see `gate`. Ports without a gate stay online.
+    online: bool,
+    burst: usize,
+    /// The driver's receive rings whose union this queue reads; one, except on memif with several peer engines.
+    receive: Vec<u16>,
+    /// Where the next look begins, so that no ring starves.
+    next: usize,
+    /// Transmit rings; the frame's hash chooses where there are several.
+    transmit: Vec<Ring>,
+    hash: Option<Box<Toeplitz>>,
+    pool: Pool,
+    /// Buffers ready to be filled.
+    spare: Frames,
+    /// The last burst filled its bound: there is likely more.
+    more: bool,
+    stats: Stats,
+    dropped: Drops,
+}
+
+/// Frames this queue could not pass on, by reason; all of them are losses to the transport.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Built while the link was down.
+    pub link_down: u64,
+    /// The peer's queue was full (memif with several queues only; elsewhere `transmit` refuses instead).
+    pub peer_full: u64,
+    /// Received in several pieces that do not fit one buffer.
+    pub in_pieces: u64,
+}
+
+/// A transmit ring and what waits for it.
+struct Ring {
+    number: u16,
+    waiting: Frames,
+}
+
+/// At most a burst of frames.
+struct Frames {
+    all: [mdpdk_frame; MAX],
+    len: usize,
+}
+
+struct Pool(*mut c_void);
+
+// SAFETY: the pointers lead to DPDK's buffers and pool, which are not bound to a thread; `DpdkQueue` uses them from one
+// thread at a time, and the pool itself may be shared.
+unsafe impl Send for DpdkQueue {}
+
+impl DpdkQueue {
+    pub(super) fn new(
+        port: Arc<Port>,
+        info: Info,
+        pool: *mut c_void,
+        burst: u16,
+        matrix: Option<Matrix>,
+        key: Option<[u8; 40]>,
+    ) -> DpdkQueue {
+        let index = info.index;
+        let (receive, transmit): (Vec<u16>, Vec<u16>) = match matrix {
+            Some(m) => (m.receive(index).collect(), m.transmit(index).collect()),
+            None => (vec![index], vec![index]),
+        };
+        let hash = (transmit.len() > 1).then(|| Box::new(Toeplitz::new(&key.unwrap_or_else(random_key))));
+        DpdkQueue {
+            id: port.id,
+            member: port.gate.as_ref().map(|gate| gate.join()).unwrap_or_default(),
+            online: false,
+            burst: usize::from(burst).clamp(1, MAX),
+            receive,
+            next: 0,
+            transmit: transmit.into_iter().map(|number| Ring { number, waiting: Frames::empty() }).collect(),
+            hash,
+            pool: Pool(pool),
+            spare: Frames::empty(),
+            more: false,
+            stats: Stats::default(),
+            dropped: Drops::default(),
+            info,
+            port,
+        }
+    }
+
+    /// The port, for its counters.
+    pub fn port(&self) -> &Arc<Port> {
+        &self.port
+    }
+
+    /// What was lost here, and why.
+    pub fn drops(&self) -> Drops {
+        self.dropped
+    }
+
+    /// Tells that this thread will not touch the queue for a while: link changes need not wait for it. The next call
+    /// of any other method ends it. Cheap; `arm_interrupt` does it too.
+    pub fn idle(&mut self) {
+        if self.port.gate.is_some() {
+            self.member.leave();
+            self.online = false;
+        }
+    }
+
+    /// Whether a burst may touch the port now. Between bursts only: a link change may happen inside.
+    #[inline(always)]
+    fn go(&mut self) -> bool {
+        if self.online && !self.port.line.raised() { true } else { self.come_online() }
+    }
+
+    #[cold]
+    fn come_online(&mut self) -> bool {
+        // Without a place in EAL's table this thread has no mempool cache, and every buffer is a compare-and-swap.
+        thread_local!(static REGISTERED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+        if !REGISTERED.replace(true) {
+            // SAFETY: EAL runs as long as a port is open.
+            let ret = unsafe { dpdk_sys::mdpdk_thread_register() };
+            if ret < 0 {
+                log::warn!(
+                    "register an engine's thread with DPDK: error {}; it works without a buffer cache, slower",
+                    -ret
+                );
+            }
+        }
+        self.online = true;
+        self.member.enter(&self.port.line)
+    }
+
+    /// Fills `spare`.
+    #[cold]
+    fn refill(&mut self) -> bool {
+        // SAFETY: room for a burst; the pool lives as long as the port.
+        let got =
+            unsafe { dpdk_sys::mdpdk_alloc(self.pool.0, self.spare.all.as_mut_ptr(), self.burst as u16) };
+        self.spare.len = got.max(0) as usize;
+        self.spare.len > 0
+    }
+
+    /// The transmit ring for a frame.
+    #[inline]
+    fn choose(&self, frame: &[u8]) -> usize {
+        match &self.hash {
+            None => 0,
+            Some(hash) => usize::from(hash.queue(frame, self.transmit.len() as u16)),
+        }
+    }
+
+    /// Hands one ring's frames to the driver. Whether at least one went.
+    fn push(&mut self, ring: usize) -> bool {
+        let up = self.go();
+        let Ring { number, waiting } = &mut self.transmit[ring];
+        if !up {
+            self.dropped.link_down += waiting.len as u64;
+            waiting.free();
+            return true;
+        }
+        // SAFETY: the first `len` entries hold buffers that are ours; those the driver takes are forgotten just below.
+        let sent =
+            unsafe { dpdk_sys::mdpdk_tx(self.id, *number, waiting.all.as_mut_ptr(), waiting.len as u16) };
+        let sent = usize::from(sent);
+        for frame in &waiting.all[..sent] {
+            self.stats.tx_bytes += u64::from(frame.len);
+        }
+        self.stats.tx_frames += sent as u64;
+        waiting.all.copy_within(sent..waiting.len, 0);
+        waiting.len -= sent;
+        sent > 0
+    }
+}
+
+impl Queue for DpdkQueue {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn receive(&mut self, budget: usize, each: &mut impl FnMut(&[u8], RxChecksum)) -> usize {
+        if !self.go() {
+            return 0;
+        }
+        let mut frames = [mdpdk_frame::default(); MAX];
+        let mut left = budget;
+        let mut more = false;
+        for _ in 0..self.receive.len() {
+            let ring = self.receive[self.next];
+            loop {
+                let want = left.min(self.burst);
+                if want == 0 {
+                    break;
+                }
+                let mut refused = 0u32;
+                // SAFETY: room for `MAX >= want` frames; the ring is ours alone and the port may be touched.
+                let got = unsafe {
+                    dpdk_sys::mdpdk_rx(self.id, ring, frames.as_mut_ptr(), want as u16, &mut refused)
+                };
+                self.dropped.in_pieces += u64::from(refused);
+                let got = usize::from(got);
+                for frame in &frames[..got] {
+                    // SAFETY: the driver filled `len` bytes at `data`, in a buffer that is ours until freed below.
+                    let bytes = unsafe { std::slice::from_raw_parts(frame.data, frame.len as usize) };
+                    self.stats.rx_bytes += u64::from(frame.len);
+                    each(bytes, verdict(frame.flags));
+                }
+                if got > 0 {
+                    // SAFETY: `got` buffers that are ours, freed once.
+                    unsafe { dpdk_sys::mdpdk_free(frames.as_ptr(), got as u16) };
+                }
+                left -= got;
+                more |= got == want;
+                if got < want {
+                    break;
+                }
+            }
+            if left == 0 {
+                break; // this ring goes first next time: it may have more, and its frames are the oldest
+            }
+            self.next = if self.next + 1 == self.receive.len() { 0 } else { self.next + 1 };
+        }
+        self.more = more;
+        self.stats.rx_frames += (budget - left) as u64;
+        budget - left
+    }
+
+    fn transmit(&mut self, len: usize, offload: Offload, fill: impl FnOnce(&mut [u8])) -> Result<(), Full> {
+        // With one ring a full one is seen before the frame is built; with several only the frame tells which.
+        if self.transmit.len() == 1 && self.transmit[0].waiting.len == self.burst && !self.push(0) {
+            self.stats.tx_full += 1;
+            return Err(Full);
+        }
+        if self.spare.len == 0 && !self.refill() {
+            self.stats.tx_full += 1;
+            return Err(Full);
+        }
+        let mut frame = self.spare.all[self.spare.len - 1];
+        assert!(len <= frame.len as usize, "a frame of {len} bytes for an MTU of {}", self.info.mtu);
+        self.spare.len -= 1;
+        frame.len = len as u32;
+        // SAFETY: the buffer has room for `len` bytes, checked above, and is ours alone.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(frame.data, len) };
+        fill(bytes);
+        frame.flags = dpdk_sys::MDPDK_TX_PLAIN;
+        if matches!(offload, Offload::Udp4) {
+            if self.info.tx_checksum {
+                frame.flags = dpdk_sys::MDPDK_TX_UDP4;
+            } else {
+                machnet_wire::checksum::udp4(bytes);
+            }
+        }
+        let ring = self.choose(bytes);
+        if self.transmit[ring].waiting.len == self.burst && !self.push(ring) {
+            // What a NIC does to a queue that is not read.
+            self.dropped.peer_full += 1;
+            // SAFETY: a buffer of ours, freed once.
+            unsafe { dpdk_sys::mdpdk_free(&frame, 1) };
+            return Ok(());
+        }
+        let waiting = &mut self.transmit[ring].waiting;
+        waiting.all[waiting.len] = frame;
+        waiting.len += 1;
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        for ring in 0..self.transmit.len() {
+            if self.transmit[ring].waiting.len > 0 {
+                self.push(ring);
+            }
+        }
+    }
+
+    fn backlog(&mut self) -> u16 {
+        if !self.go() {
+            return 0;
+        }
+        let mut waiting = 0u16;
+        for &ring in &self.receive {
+            // SAFETY: the ring is ours and the port may be touched.
+            match unsafe { dpdk_sys::mdpdk_rx_waiting(self.id, ring) } {
+                // memif and others cannot tell: then at least another burst, if the last one was full.
+                count if count < 0 => return if self.more { self.burst as u16 } else { 0 },
+                count => waiting = waiting.saturating_add(count as u16),
+            }
+        }
+        waiting
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = self.stats;
+        stats.tx_dropped = self.dropped.link_down + self.dropped.peer_full;
+        stats.rx_errors = self.dropped.in_pieces;
+        if self.info.index == 0 {
+            // The NIC counts these per port; one queue tells them, so that a sum over queues is right.
+            let port = self.port.stats();
+            stats.rx_missed = port.rx_missed + port.rx_no_buffer;
+            stats.rx_errors += port.rx_errors;
+        }
+        stats
+    }
+
+    fn arm_interrupt(&mut self) -> Option<i32> {
+        if !self.info.interrupts {
+            self.idle();
+            return None;
+        }
+        // SAFETY: the port is open and was configured for interrupts.
+        let (fd, ret) = unsafe {
+            (
+                dpdk_sys::mdpdk_rx_intr_fd(self.id, self.receive[0]),
+                dpdk_sys::mdpdk_rx_intr_enable(self.id, self.receive[0]),
+            )
+        };
+        (fd >= 0 && ret == 0).then_some(fd)
+    }
+
+    fn disarm_interrupt(&mut self) {
+        if !self.info.interrupts {
+            return;
+        }
+        // SAFETY: as in `arm_interrupt`; eight writable bytes, and the descriptor is checked for input first.
+        unsafe {
+            dpdk_sys::mdpdk_rx_intr_disable(self.id, self.receive[0]);
+            let fd = dpdk_sys::mdpdk_rx_intr_fd(self.id, self.receive[0]);
+            let mut ready = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            if libc::poll(&mut ready, 1, 0) == 1 {
+                let mut count = [0u8; 8];
+                libc::read(fd, count.as_mut_ptr().cast(), count.len());
+            }
+        }
+    }
+}
+
+impl Drop for DpdkQueue {
+    fn drop(&mut self) {
+        self.spare.free();
+        self.transmit.iter_mut().for_each(|ring| ring.waiting.free());
+        if let Some(gate) = &self.port.gate {
+            gate.part(&self.member);
+        }
+    }
+}
+
+impl Frames {
+    fn empty() -> Frames {
+        Frames { all: [mdpdk_frame::default(); MAX], len: 0 }
+    }
+
+    fn free(&mut self) {
+        if self.len > 0 {
+            // SAFETY: the first `len` entries hold buffers that are ours, forgotten in the next line.
+            unsafe { dpdk_sys::mdpdk_free(self.all.as_ptr(), self.len as u16) };
+            self.len = 0;
+        }
+    }
+}
+
+fn verdict(flags: u32) -> RxChecksum {
+    match flags {
+        dpdk_sys::MDPDK_RX_GOOD => RxChecksum::Good,
+        dpdk_sys::MDPDK_RX_BAD => RxChecksum::Bad,
+        _ => RxChecksum::Unknown,
+    }
+}
+
+fn random_key() -> [u8; 40] {
+    let mut key = [0u8; 40];
+    random(&mut key);
+    key
+}
+
+/// Fills `out` from the kernel's generator.
+pub(super) fn random(out: &mut [u8]) {
+    // SAFETY: `out` is writable for its length; short requests are never interrupted once the generator is seeded.
+    let got = unsafe { libc::getrandom(out.as_mut_ptr().cast(), out.len(), 0) };
+    assert_eq!(got, out.len() as isize, "the kernel's random generator does not answer");
+}
+
+/// Frames per burst at most, as in the shim.
+const MAX: usize = 32;
