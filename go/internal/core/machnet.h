@@ -1,0 +1,481 @@
+// The C API of the Machnet client. Written by cbindgen from rust/machnet; `make header` writes it anew.
+//
+// A channel is one attachment to a sidecar. It serves one thread per direction at a time: the functions marked
+// [tx] share one direction, those marked [rx] the other, those marked [any] neither. A second caller in a
+// direction gets MACHNET_EBUSY, never undefined behaviour. machnet_detach must be alone.
+// Functions return 0 (or a count) or a negative MACHNET_E* code. Only those marked [blocks] ever wait.
+// IPv4 addresses are uint32_t with the first byte on top: 10.0.0.1 is 0x0a000001. Ports are in host order.
+
+#ifndef MACHNET_H
+#define MACHNET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Nothing to do now: no data, no token, no reply yet. Wait and call again.
+#define MACHNET_EAGAIN -1
+
+// The connection, listener or dial is not (or no longer) known: closed here, or a stale handle.
+#define MACHNET_ECLOSED -2
+
+// Nobody listens at the remote port.
+#define MACHNET_EREFUSED -3
+
+// No answer from the remote host in time, or a deadline passed in a call that blocks.
+#define MACHNET_ETIMEDOUT -4
+
+// The peer reset the connection, or its process or sidecar is gone.
+#define MACHNET_ERESET -5
+
+// The local port is in use.
+#define MACHNET_EINUSE -6
+
+// The sidecar is gone, or it dropped this channel. Nothing works on this channel any more.
+#define MACHNET_ENETDOWN -7
+
+// The message is longer than MACHNET_MAX_MESSAGE.
+#define MACHNET_ETOOBIG -8
+
+// Application and sidecar speak different versions of the channel.
+#define MACHNET_EVERSION -9
+
+// No sidecar listens at the socket path.
+#define MACHNET_ENOSIDECAR -10
+
+// Not permitted, by the socket's owner and mode or by the sidecar.
+#define MACHNET_EACCES -11
+
+// An argument is out of range; nothing was done.
+#define MACHNET_EINVAL -12
+
+// Another thread is inside this channel in the same direction.
+#define MACHNET_EBUSY -13
+
+// Out of memory, flows, listeners or channels, here or in the sidecar.
+#define MACHNET_ENOBUFS -14
+
+// The sender gave up the message in its middle; the part already read is all there will be. The connection lives.
+#define MACHNET_EABORTED -15
+
+// The peer has finished sending and everything was read.
+#define MACHNET_EEOF -16
+
+// The next message does not fit the buffer; it is kept, and machnet_recv_info.message_len says its length.
+#define MACHNET_EMSGSIZE -17
+
+// No route to the remote host.
+#define MACHNET_EUNREACHABLE -18
+
+// The dial was cancelled.
+#define MACHNET_ECANCELED -19
+
+// The local address is not one of the sidecar's.
+#define MACHNET_EADDR -20
+
+// The peer or the sidecar broke the protocol.
+#define MACHNET_EPROTO -21
+
+// This direction of the connection was already finished.
+#define MACHNET_EPIPE -22
+
+// The channel is not attached yet: machnet_attach_step has not returned 0.
+#define MACHNET_ENOTATTACHED -23
+
+// A call on the operating system was refused; machnet_error_text says which.
+#define MACHNET_ESYSTEM -24
+
+// Version of this C API; `machnet_abi_1` is its link-time witness.
+#define MACHNET_ABI 1
+
+// Longest message in bytes: 8 MiB.
+#define MACHNET_MAX_MESSAGE (8 << 20)
+
+// Bytes that always hold a whole error sentence with its final zero.
+#define MACHNET_ERROR_TEXT_MAX 256
+
+// `machnet_options.engine`: let the sidecar choose.
+#define MACHNET_ANY_ENGINE -1
+
+// Send: these bytes continue the message that an earlier call of the same connection accepted in part.
+#define MACHNET_SEND_CONTINUE 1
+
+// Receive, stream mode: bytes as they come, across the ends of messages.
+#define MACHNET_RECV_STREAM 0
+
+// Receive: only a message that fits the buffer is begun, else MACHNET_EMSGSIZE and the message is kept.
+#define MACHNET_RECV_MESSAGE 1
+
+// Receive: bytes of the current message only; the call stops at its end.
+#define MACHNET_RECV_ONE 2
+
+// Calls of the blocking API: return MACHNET_EAGAIN where they would wait.
+#define MACHNET_DONTWAIT 256
+
+// `machnet_recv_info.flags`: the bytes returned begin a message.
+#define MACHNET_INFO_BEGIN 1
+
+// `machnet_recv_info.flags`: the bytes returned reach the end of a message.
+#define MACHNET_INFO_END 2
+
+// `machnet_recv_info.flags`: more of this connection's data is already here.
+#define MACHNET_INFO_MORE 4
+
+// Event: `id` listens; `local_port` is the port.
+#define MACHNET_EVENT_LISTENING 1
+
+// Event: `id` cannot listen; `code` says why.
+#define MACHNET_EVENT_LISTEN_FAILED 2
+
+// Event: `id` does not listen any more; the last event of a listener.
+#define MACHNET_EVENT_UNLISTENED 3
+
+// Event: the dial `id` became `conn`.
+#define MACHNET_EVENT_CONNECTED 4
+
+// Event: the dial `id` ended without a connection; `code` says why.
+#define MACHNET_EVENT_CONNECT_FAILED 5
+
+// Event: the listener `id` accepted `conn`.
+#define MACHNET_EVENT_ACCEPTED 6
+
+// Event: `conn` has something to receive: data, the end, or an error. Told again only after a receive returned
+// MACHNET_EAGAIN.
+#define MACHNET_EVENT_READABLE 7
+
+// Event of machnet_poll_tx: a send on `conn` that returned MACHNET_EAGAIN (or a short count) may be tried again.
+#define MACHNET_EVENT_WRITABLE 8
+
+// Event: `conn` was ended by the peer or the sidecar; `code` says why. Data received before can still be read.
+// The handle stays until machnet_close.
+#define MACHNET_EVENT_CLOSED 9
+
+// One attachment to a sidecar.
+typedef struct machnet_channel machnet_channel;
+
+// How to attach. A null pointer means: any engine.
+typedef struct machnet_options {
+  // Engine to serve this channel, or MACHNET_ANY_ENGINE.
+  int32_t engine;
+  // Zero.
+  uint32_t reserved;
+} machnet_options;
+
+// What the sidecar told at attach, and this library's limits.
+typedef struct machnet_info_t {
+  // Address of the sidecar's host.
+  uint32_t ip;
+  // Engine that serves this channel.
+  uint32_t engine;
+  // Bytes of an IP packet on the wire.
+  uint32_t mtu;
+  // Payload bytes of one packet: a message up to this length is one unit.
+  uint32_t unit_size;
+  // Units of each direction that may be under way at once.
+  uint32_t units;
+  // Most units that one connection may have under way per direction.
+  uint32_t units_per_conn;
+  // Most connections of this channel.
+  uint32_t conns;
+  // Longest message, bytes.
+  uint32_t max_message;
+  // Version of the channel spoken.
+  uint32_t channel_version;
+  // MACHNET_ABI of this library.
+  uint32_t abi;
+  // Hash of the channel's layout.
+  uint64_t layout_hash;
+} machnet_info_t;
+
+// Where a waiter may look, without a call, whether a ring has something: it has when the 32-bit word at
+// `slots + (*head & mask) * stride` equals `*head + 1`. Load `*head` and the word atomically; write nothing.
+typedef struct machnet_ring_view {
+  // First slot; its sequence word is the first word.
+  const uint8_t *slots;
+  // Number of the next slot that this library will take.
+  const uint32_t *head;
+  // Slots - 1.
+  uint32_t mask;
+  // Bytes from slot to slot.
+  uint32_t stride;
+} machnet_ring_view;
+
+// Addresses for waiters; they stay valid until machnet_detach.
+typedef struct machnet_wait_view_t {
+  // Data and events for machnet_recv_some and machnet_poll.
+  struct machnet_ring_view deliver;
+  // Tokens that come back to senders.
+  struct machnet_ring_view complete;
+  // Replies of the sidecar for machnet_poll (listen, connect).
+  struct machnet_ring_view replies;
+  // Not zero while machnet_poll has events that already left the rings.
+  const uint32_t *events;
+  // Not zero while machnet_poll_tx has events that already left the ring.
+  const uint32_t *events_tx;
+  // Not zero once the sidecar is gone.
+  const uint32_t *down;
+} machnet_wait_view_t;
+
+// A connection: generation << 32 | index. Never 0. A handle of a closed connection is refused, not reused.
+typedef uint64_t machnet_conn;
+
+// The two ends of a connection, as the blocking calls tell them.
+typedef struct machnet_peer {
+  // Own address.
+  uint32_t local_ip;
+  // The other end's address.
+  uint32_t remote_ip;
+  // Own port.
+  uint16_t local_port;
+  // The other end's port.
+  uint16_t remote_port;
+} machnet_peer;
+
+// What machnet_recv_some says beside its count.
+typedef struct machnet_recv_info {
+  // Length of the whole message that the last byte returned (or the refused message) belongs to.
+  uint32_t message_len;
+  // Bytes of that message that were read before this call.
+  uint32_t offset;
+  // MACHNET_INFO_*.
+  uint32_t flags;
+} machnet_recv_info;
+
+// One event of machnet_poll or machnet_poll_tx. Fields that its kind does not name are 0.
+typedef struct machnet_event {
+  // MACHNET_EVENT_*.
+  uint32_t kind;
+  // A negative code, or 0.
+  int32_t code;
+  // The connection, or 0.
+  machnet_conn conn;
+  // The listener or dial, or 0.
+  uint32_t id;
+  // Of CONNECTED and ACCEPTED.
+  uint32_t local_ip;
+  // Of CONNECTED and ACCEPTED.
+  uint32_t remote_ip;
+  // Of CONNECTED, ACCEPTED and LISTENING.
+  uint16_t local_port;
+  // Of CONNECTED and ACCEPTED.
+  uint16_t remote_port;
+} machnet_event;
+
+// One part of a message for machnet_sendv.
+typedef struct machnet_iovec {
+  // First byte; may be null where `len` is 0.
+  const uint8_t *base;
+  // Bytes.
+  size_t len;
+} machnet_iovec;
+
+// A dial.
+typedef struct machnet_dial_t {
+  // Remote host.
+  uint32_t ip;
+  // Remote port, 1..=65535.
+  uint16_t port;
+  // Local port, or 0: any.
+  uint16_t local_port;
+  // Milliseconds until MACHNET_ETIMEDOUT; 0: the sidecar's default.
+  uint32_t timeout_ms;
+} machnet_dial_t;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// Link-time witness of the ABI: a program that refers to it cannot link another version's archive.
+void machnet_abi_1(void);
+
+// Begins to attach to the sidecar at `socket_path` (null: $MACHNET_SOCKET, else /var/run/machnet/machnet.sock).
+// MACHNET_EINVAL or MACHNET_ENOBUFS come from here, and then `*out` is null; every other error comes from
+// machnet_attach_step, where machnet_error_text has its sentence. Give the channel back with machnet_detach.
+int machnet_attach_begin(const char *socket_path,
+                         const struct machnet_options *options,
+                         struct machnet_channel **out);
+
+// Begins to attach over a connected SOCK_SEQPACKET socket, which the channel owns from here on, also on error.
+int machnet_attach_fd(int socket,
+                      const struct machnet_options *options,
+                      struct machnet_channel **out);
+
+// [tx and rx] Goes on attaching: 0 when done, MACHNET_EAGAIN: call again when machnet_socket is readable (or, if it
+// is -1, after a millisecond), anything else: the attachment is over, see machnet_error_text.
+int machnet_attach_step(struct machnet_channel *ch);
+
+// [any] The control socket, for the caller's poller while attaching; readable after that only when the sidecar is gone.
+// Owned by the channel; -1 before there is one.
+int machnet_socket(const struct machnet_channel *ch);
+
+// [any] The pipe that becomes readable when an armed channel has work, or hung up when the sidecar is gone.
+// O_NONBLOCK. Owned by the channel; -1 until attached.
+int machnet_doorbell(const struct machnet_channel *ch);
+
+// [any] Looks whether the sidecar lives: 0, or MACHNET_ENETDOWN. One system call.
+int machnet_check(const struct machnet_channel *ch);
+
+// [any] Fills `out`; all zero until attached.
+void machnet_info(const struct machnet_channel *ch, struct machnet_info_t *out);
+
+// [any] Fills `out` with the addresses that a waiter may load; MACHNET_ENOTATTACHED until attached.
+int machnet_wait_view(const struct machnet_channel *ch, struct machnet_wait_view_t *out);
+
+// [any] Copies the sentence of the last error of this channel, with a final zero, and returns its length without it.
+size_t machnet_error_text(const struct machnet_channel *ch,
+                          char *buf,
+                          size_t cap);
+
+// [any] A few words for a code; static, never null.
+const char *machnet_strerror(int code);
+
+// Gives everything back: the sidecar closes the channel's connections after what was sent. No other call may be under
+// way on this channel. Null is allowed.
+void machnet_detach(struct machnet_channel *ch);
+
+// Initializes the library: 0, or MACHNET_ESYSTEM where the machine lacks what the channel needs. Cheap, may be called again.
+int machnet_init(void);
+
+// [blocks] Attaches; see machnet_attach_begin. On an error `*out` is a channel that only machnet_error_text and machnet_detach
+// accept, or null.
+int machnet_attach(const char *socket_path,
+                   const struct machnet_options *options,
+                   struct machnet_channel **out);
+
+// [tx] Sets the local address of the next machnet_listen or machnet_connect: `ip` 0 or the sidecar's own (else
+// MACHNET_EADDR), `port` 0: any.
+int machnet_bind(struct machnet_channel *ch,
+                 uint32_t ip,
+                 uint16_t port);
+
+// [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port.
+int machnet_listen(struct machnet_channel *ch,
+                   uint32_t backlog,
+                   uint32_t *listener,
+                   uint16_t *port);
+
+// [rx] [blocks] Takes the next connection of `listener`. `peer` may be null. `flags`: 0 or MACHNET_DONTWAIT.
+int machnet_accept(struct machnet_channel *ch,
+                   uint32_t listener,
+                   machnet_conn *conn,
+                   struct machnet_peer *peer,
+                   uint32_t flags);
+
+// [tx and rx] [blocks] Connects to `ip`:`port`. `timeout_ms` 0: the sidecar's default.
+int machnet_connect(struct machnet_channel *ch,
+                    uint32_t ip,
+                    uint16_t port,
+                    uint32_t timeout_ms,
+                    machnet_conn *conn);
+
+// [tx] [blocks] Sends one message: 0 when all of it is accepted. `flags`: 0, or MACHNET_DONTWAIT: all of it at once or MACHNET_EAGAIN
+// and none (a message of more units than one connection may have under way is MACHNET_ETOOBIG then).
+int machnet_send(struct machnet_channel *ch,
+                 machnet_conn conn,
+                 const void *buf,
+                 size_t len,
+                 uint32_t flags);
+
+// [rx] [blocks] Receives; `flags` as in machnet_recv_some, plus MACHNET_DONTWAIT. With MACHNET_RECV_MESSAGE it returns a whole message.
+// Returns the count, 0 also at the end of the peer's data in stream mode, as recv(2) does.
+int64_t machnet_recv(struct machnet_channel *ch,
+                     machnet_conn conn,
+                     void *buf,
+                     size_t cap,
+                     uint32_t flags,
+                     struct machnet_recv_info *info);
+
+// [rx] [blocks] Waits until machnet_poll or a receive has something new, at most `timeout_ms` milliseconds (negative: for ever).
+// 1: something may be there, 0: the time is over, MACHNET_ENETDOWN.
+int machnet_wait(struct machnet_channel *ch,
+                 int timeout_ms);
+
+// [rx] Takes what the rings hold and writes up to `cap` events to `out`. Returns how many; call again while it returns `cap`.
+int machnet_poll(struct machnet_channel *ch,
+                 struct machnet_event *out,
+                 int cap);
+
+// [rx] Receives up to `cap` bytes of `conn`; looks at the ring when the connection's own queue is empty. `flags` is one of
+// MACHNET_RECV_STREAM, _MESSAGE, _ONE; `info` may be null. Returns the count; 0 is an empty message (never in stream mode, but
+// for `cap` 0). MACHNET_EAGAIN: nothing here; MACHNET_EEOF; MACHNET_EABORTED; MACHNET_EMSGSIZE; or the reason the connection ended.
+// A message longer than what is under way at once comes in several calls, the last with MACHNET_INFO_END.
+int64_t machnet_recv_some(struct machnet_channel *ch,
+                          machnet_conn conn,
+                          void *buf,
+                          size_t cap,
+                          uint32_t flags,
+                          struct machnet_recv_info *info);
+
+// [rx] Before sleeping on machnet_doorbell: 1 = armed and nothing is pending, the next thing to come rings; 0 = there is work
+// (or the sidecar is gone), and nothing is armed.
+int machnet_arm(struct machnet_channel *ch);
+
+// [rx] After sleeping, or instead of it: takes the armed state back.
+void machnet_disarm(struct machnet_channel *ch);
+
+// [any] Empties the doorbell pipe. 0, or MACHNET_ENETDOWN when the pipe was hung up.
+int machnet_drain(const struct machnet_channel *ch);
+
+// [tx] Sends `len` bytes as one message. Returns how many bytes were accepted (all of them, or as many whole units as there
+// are tokens), or MACHNET_EAGAIN when there is no token at all. After a short count the message is under way: the
+// rest goes by calls with MACHNET_SEND_CONTINUE and exactly the bytes that are left, or machnet_abort ends it.
+// A call without that flag while a message is under way, or with it while none is, is MACHNET_EINVAL.
+int64_t machnet_send_some(struct machnet_channel *ch,
+                          machnet_conn conn,
+                          const void *buf,
+                          size_t len,
+                          uint32_t flags);
+
+// [tx] The same for one message in `count` parts. After a short count call again with all the parts, MACHNET_SEND_CONTINUE, and in
+// `skip` the bytes accepted so far.
+int64_t machnet_sendv(struct machnet_channel *ch,
+                      machnet_conn conn,
+                      const struct machnet_iovec *parts,
+                      size_t count,
+                      size_t skip,
+                      uint32_t flags);
+
+// [tx] Takes completions and writes up to `cap` MACHNET_EVENT_WRITABLE events. Returns how many.
+int machnet_poll_tx(struct machnet_channel *ch, struct machnet_event *out, int cap);
+
+// [tx] Gives up the message that a short count left under way; the peer drops its part. 0, also when none is;
+// MACHNET_EAGAIN when there is no token for it.
+int machnet_abort(struct machnet_channel *ch, machnet_conn conn);
+
+// [tx] Half close: the peer reads what was sent, then the end. Receiving goes on. 0, MACHNET_EAGAIN when there is no token for it;
+// MACHNET_EINVAL while a message is under way.
+int machnet_finish(struct machnet_channel *ch,
+                   machnet_conn conn);
+
+// [tx] Forgets `conn`: what was sent is flushed by the sidecar in the background, then the peer sees the end. A message under
+// way is aborted. Everything not yet received is dropped. Always succeeds on an open handle, also after MACHNET_EVENT_CLOSED.
+int machnet_close(struct machnet_channel *ch,
+                  machnet_conn conn);
+
+// [tx] Forgets `conn` at once: what is not yet acknowledged is dropped, and the peer sees MACHNET_ERESET.
+int machnet_reset(struct machnet_channel *ch, machnet_conn conn);
+
+// [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
+// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED.
+int machnet_listen_begin(struct machnet_channel *ch,
+                         uint32_t ip,
+                         uint16_t port,
+                         uint32_t backlog,
+                         uint32_t *listener);
+
+// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one.
+int machnet_unlisten(struct machnet_channel *ch,
+                     uint32_t listener);
+
+// [tx] Asks for a connection. `*id` gets the id that MACHNET_EVENT_CONNECTED or _CONNECT_FAILED names.
+int machnet_dial_begin(struct machnet_channel *ch, const struct machnet_dial_t *request, uint32_t *id);
+
+// [tx] Gives up a dial. One event still comes: _CONNECT_FAILED with MACHNET_ECANCELED, or _CONNECTED where it was too late
+// (then close that connection).
+int machnet_dial_cancel(struct machnet_channel *ch,
+                        uint32_t id);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* MACHNET_H */

@@ -1,0 +1,98 @@
+//! The closed list of codes that cross the C ABI. Numbers never change their meaning; new ones are added below.
+
+/// Nothing to do now: no data, no token, no reply yet. Wait and call again.
+pub const MACHNET_EAGAIN: i32 = -1;
+/// The connection, listener or dial is not (or no longer) known: closed here, or a stale handle.
+pub const MACHNET_ECLOSED: i32 = -2;
+/// Nobody listens at the remote port.
+pub const MACHNET_EREFUSED: i32 = -3;
+/// No answer from the remote host in time, or a deadline passed in a call that blocks.
+pub const MACHNET_ETIMEDOUT: i32 = -4;
+/// The peer reset the connection, or its process or sidecar is gone.
+pub const MACHNET_ERESET: i32 = -5;
+/// The local port is in use.
+pub const MACHNET_EINUSE: i32 = -6;
+/// The sidecar is gone, or it dropped this channel. Nothing works on this channel any more.
+pub const MACHNET_ENETDOWN: i32 = -7;
+/// The message is longer than MACHNET_MAX_MESSAGE.
+pub const MACHNET_ETOOBIG: i32 = -8;
+/// Application and sidecar speak different versions of the channel.
+pub const MACHNET_EVERSION: i32 = -9;
+/// No sidecar listens at the socket path.
+pub const MACHNET_ENOSIDECAR: i32 = -10;
+/// Not permitted, by the socket's owner and mode or by the sidecar.
+pub const MACHNET_EACCES: i32 = -11;
+/// An argument is out of range; nothing was done.
+pub const MACHNET_EINVAL: i32 = -12;
+/// Another thread is inside this channel in the same direction.
+pub const MACHNET_EBUSY: i32 = -13;
+/// Out of memory, flows, listeners or channels, here or in the sidecar.
+pub const MACHNET_ENOBUFS: i32 = -14;
+/// The sender gave up the message in its middle; the part already read is all there will be. The connection lives.
+pub const MACHNET_EABORTED: i32 = -15;
+/// The peer has finished sending and everything was read.
+pub const MACHNET_EEOF: i32 = -16;
+/// The next message does not fit the buffer; it is kept, and machnet_recv_info.message_len says its length.
+pub const MACHNET_EMSGSIZE: i32 = -17;
+/// No route to the remote host.
+pub const MACHNET_EUNREACHABLE: i32 = -18;
+/// The dial was cancelled.
+pub const MACHNET_ECANCELED: i32 = -19;
+/// The local address is not one of the sidecar's.
+pub const MACHNET_EADDR: i32 = -20;
+/// The peer or the sidecar broke the protocol.
+pub const MACHNET_EPROTO: i32 = -21;
+/// This direction of the connection was already finished.
+pub const MACHNET_EPIPE: i32 = -22;
+/// The channel is not attached yet: machnet_attach_step has not returned 0.
+pub const MACHNET_ENOTATTACHED: i32 = -23;
+/// A call on the operating system was refused; machnet_error_text says which.
+pub const MACHNET_ESYSTEM: i32 = -24;
+
+/// Version of this C API; `machnet_abi_1` is its link-time witness.
+pub const MACHNET_ABI: u32 = 1;
+/// Longest message in bytes: 8 MiB.
+pub const MACHNET_MAX_MESSAGE: u32 = 8 << 20;
+/// Bytes that always hold a whole error sentence with its final zero.
+pub const MACHNET_ERROR_TEXT_MAX: u32 = 256;
+/// `machnet_options.engine`: let the sidecar choose.
+pub const MACHNET_ANY_ENGINE: i32 = -1;
+
+/// Send: these bytes continue the message that an earlier call of the same connection accepted in part.
+pub const MACHNET_SEND_CONTINUE: u32 = 1;
+/// Receive, stream mode: bytes as they come, across the ends of messages.
+pub const MACHNET_RECV_STREAM: u32 = 0;
+/// Receive: only a message that fits the buffer is begun, else MACHNET_EMSGSIZE and the message is kept.
+pub const MACHNET_RECV_MESSAGE: u32 = 1;
+/// Receive: bytes of the current message only; the call stops at its end.
+pub const MACHNET_RECV_ONE: u32 = 2;
+/// Calls of the blocking API: return MACHNET_EAGAIN where they would wait.
+pub const MACHNET_DONTWAIT: u32 = 256;
+
+/// `machnet_recv_info.flags`: the bytes returned begin a message.
+pub const MACHNET_INFO_BEGIN: u32 = 1;
+/// `machnet_recv_info.flags`: the bytes returned reach the end of a message.
+pub const MACHNET_INFO_END: u32 = 2;
+/// `machnet_recv_info.flags`: more of this connection's data is already here.
+pub const MACHNET_INFO_MORE: u32 = 4;
+
+/// Event: `id` listens; `local_port` is the port.
+pub const MACHNET_EVENT_LISTENING: u32 = 1;
+/// Event: `id` cannot listen; `code` says why.
+pub const MACHNET_EVENT_LISTEN_FAILED: u32 = 2;
+/// Event: `id` does not listen any more; the last event of a listener.
+pub const MACHNET_EVENT_UNLISTENED: u32 = 3;
+/// Event: the dial `id` became `conn`.
+pub const MACHNET_EVENT_CONNECTED: u32 = 4;
+/// Event: the dial `id` ended without a connection; `code` says why.
+pub const MACHNET_EVENT_CONNECT_FAILED: u32 = 5;
+/// Event: the listener `id` accepted `conn`.
+pub const MACHNET_EVENT_ACCEPTED: u32 = 6;
+/// Event: `conn` has something to receive: data, the end, or an error. Told again only after a receive returned
+/// MACHNET_EAGAIN.
+pub const MACHNET_EVENT_READABLE: u32 = 7;
+/// Event of machnet_poll_tx: a send on `conn` that returned MACHNET_EAGAIN (or a short count) may be tried again.
+pub const MACHNET_EVENT_WRITABLE: u32 = 8;
+/// Event: `conn` was ended by the peer or the sidecar; `code` says why. Data received before can still be read.
+/// The handle stays until machnet_close.
+pub const MACHNET_EVENT_CLOSED: u32 = 9;
