@@ -1,0 +1,200 @@
+//! memif against peers that die: whoever is left must neither crash nor hang, and must take up the next peer.
+//!
+//! The test program starts itself again in two roles, each a process of its own: a survivor, and one peer after
+//! another. Both send without pause, so that a peer always dies in the middle of a burst.
+
+use machnet_nic::dpdk::{Device, DpdkQueue, Eal, EalConfig, Memif, MemifRole, PortConfig};
+use machnet_nic::{Offload, Queue};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_server_outlives_fifty_killed_clients() {
+    kill_peers("server", 1, 50);
+}
+
+#[test]
+fn a_client_outlives_fifty_killed_servers() {
+    kill_peers("client", 1, 50);
+}
+
+#[test]
+fn two_engines_and_four_rings_outlive_their_peers() {
+    kill_peers("server", 2, 10);
+}
+
+/// Not a test: the other roles' way in. Ends at once when the program runs as a test.
+#[test]
+fn role() {
+    let Ok(role) = std::env::var("MEMIF_ROLE") else { return };
+    let var = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let role = if role == "server" { MemifRole::Server } else { MemifRole::Client };
+    run(
+        role,
+        Path::new(&var("MEMIF_SOCKET")),
+        var("MEMIF_QUEUES").parse().unwrap(),
+        var("MEMIF_NUMBER").parse().unwrap(),
+    );
+}
+
+fn kill_peers(survivor: &'static str, queues: u16, kills: u64) {
+    let folder = Folder::new(&format!("{survivor}{queues}"));
+    let socket = folder.0.join("link.sock");
+    let other = if survivor == "server" { "client" } else { "server" };
+    let mut left = Process::start(survivor, &socket, queues, 0);
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64 ^ u64::from(std::process::id());
+    println!("seed {seed:#x}");
+    for number in 1..=kills {
+        let mut peer = Process::start(other, &socket, queues, number);
+        // Told only once frames pass in both directions.
+        left.expect(&format!("heard {number}"), number);
+        peer.expect("heard 0", number);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        thread::sleep(Duration::from_micros(seed >> 33 & 0x7ff));
+        if number.is_multiple_of(5) {
+            drop(peer.child.stdin.take()); // a clean exit
+            let end = peer.child.wait().unwrap();
+            assert!(end.success(), "peer {number} left with {end}");
+        }
+        peer.kill();
+        assert!(left.child.try_wait().unwrap().is_none(), "the {survivor} died with peer {number}");
+    }
+    drop(left.child.stdin.take());
+    let end = left.child.wait().unwrap();
+    assert!(end.success(), "the {survivor} left with {end}");
+}
+
+/// One process of the pair: sends without pause, and says `heard N` when it first hears from process N.
+fn run(role: MemifRole, socket: &Path, queues: u16, number: u64) {
+    let eal = Eal::start(&EalConfig::unprivileged(&format!("memif-peer-{}", std::process::id()))).unwrap();
+    let link = Memif { peer_queues: queues, ..Memif::new(socket, role) };
+    let ports = eal.open(&PortConfig { queues, ..PortConfig::new(Device::Memif(link)) }).unwrap();
+    let heard: Arc<Vec<AtomicU64>> = Arc::new((0..queues).map(|_| AtomicU64::new(u64::MAX)).collect());
+    let stop = Arc::new(AtomicU64::new(0));
+    let engines: Vec<_> = ports
+        .into_iter()
+        .enumerate()
+        .map(|(index, queue)| {
+            let (heard, stop) = (heard.clone(), stop.clone());
+            thread::spawn(move || engine(queue, number, &heard[index], &stop))
+        })
+        .collect();
+    let watcher = stop.clone();
+    thread::spawn(move || {
+        let _ = std::io::stdin().read_line(&mut String::new()); // ends with the parent, or when it lets go
+        watcher.store(1, Ordering::Release);
+    });
+    let mut told = u64::MAX;
+    while stop.load(Ordering::Acquire) == 0 {
+        let first = heard[0].load(Ordering::Acquire);
+        if first != told && heard.iter().all(|h| h.load(Ordering::Acquire) == first) {
+            println!("heard {first}");
+            told = first;
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    engines.into_iter().for_each(|engine| engine.join().unwrap());
+}
+
+fn engine(mut queue: DpdkQueue, number: u64, heard: &AtomicU64, stop: &AtomicU64) {
+    let mut port = 0u16;
+    while stop.load(Ordering::Acquire) == 0 {
+        queue.receive(16, &mut |frame, _| {
+            assert_eq!(frame.len(), FRAME, "a frame of another length");
+            heard.store(u64::from_be_bytes(frame[42..50].try_into().unwrap()), Ordering::Release);
+        });
+        for _ in 0..16 {
+            port = port.wrapping_add(1);
+            let _ = queue.transmit(FRAME, Offload::None, |frame| build(frame, port, number));
+        }
+        queue.flush();
+        thread::yield_now();
+    }
+}
+
+/// Ethernet, IPv4 and UDP with a port that changes, so that every queue of the peer gets its share.
+fn build(frame: &mut [u8], port: u16, number: u64) {
+    frame.fill(0);
+    frame[12..14].copy_from_slice(&[8, 0]);
+    frame[14] = 0x45;
+    frame[23] = 17;
+    frame[34..36].copy_from_slice(&port.to_be_bytes());
+    frame[42..50].copy_from_slice(&number.to_be_bytes());
+}
+
+struct Process {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    role: &'static str,
+}
+
+impl Process {
+    fn start(role: &'static str, socket: &Path, queues: u16, number: u64) -> Process {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "role", "--nocapture"])
+            .env("MEMIF_ROLE", role)
+            .env("MEMIF_SOCKET", socket)
+            .env("MEMIF_QUEUES", queues.to_string())
+            .env("MEMIF_NUMBER", number.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out: ChildStdout = child.stdout.take().unwrap();
+        let (send, lines) = mpsc::channel();
+        thread::spawn(move || {
+            BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| send.send(line))
+        });
+        Process { child, lines, role }
+    }
+
+    /// Waits until the process says `line`.
+    fn expect(&mut self, line: &str, number: u64) {
+        let deadline = Instant::now() + BOUND;
+        while let Ok(said) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            // The test harness prints in front of the first line.
+            if said.ends_with(line) {
+                return;
+            }
+        }
+        let end = self.child.try_wait().unwrap();
+        panic!("peer {number}: the {} never said {line:?} within {BOUND:?}; it ended: {end:?}", self.role);
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("memif-peer-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Octets of a test frame.
+const FRAME: usize = 64;
+/// For a start and a handshake, on a machine that is busy with other things.
+const BOUND: Duration = Duration::from_secs(30);
