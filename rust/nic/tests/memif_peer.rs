@@ -28,6 +28,44 @@ fn two_engines_and_four_rings_outlive_their_peers() {
     kill_peers("server", 2, 10);
 }
 
+#[test]
+fn clients_that_vanish_before_they_are_greeted_leave_the_server_alive() {
+    let folder = Folder::new("vanish");
+    let socket = folder.0.join("link.sock");
+    let mut server = Process::start("server", &socket, 1, 0);
+    let deadline = Instant::now() + BOUND;
+    while !socket.exists() {
+        assert!(Instant::now() < deadline, "no socket within {BOUND:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+    for round in 0..200 {
+        knock(&socket, round % 2 == 0);
+    }
+    // Still of use to a proper one.
+    let mut client = Process::start("client", &socket, 1, 1);
+    server.expect("heard 1", 1);
+    client.expect("heard 0", 1);
+}
+
+/// Connects, perhaps says something that is no memif message, and is gone.
+fn knock(socket: &Path, speak: bool) {
+    // SAFETY: the address is a whole one, and every pointer lives through its call; the descriptor is closed once.
+    unsafe {
+        let mut address: libc::sockaddr_un = std::mem::zeroed();
+        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        for (to, from) in address.sun_path.iter_mut().zip(socket.as_os_str().as_encoded_bytes()) {
+            *to = *from as libc::c_char;
+        }
+        let fd = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0);
+        let len = size_of_val(&address) as libc::socklen_t;
+        assert_eq!(libc::connect(fd, (&raw const address).cast(), len), 0, "the server is gone");
+        if speak {
+            libc::send(fd, [0xa5u8; 128].as_ptr().cast(), 128, libc::MSG_NOSIGNAL);
+        }
+        libc::close(fd);
+    }
+}
+
 /// Not a test: the other roles' way in. Ends at once when the program runs as a test.
 #[test]
 fn role() {

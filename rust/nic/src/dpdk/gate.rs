@@ -19,6 +19,7 @@
 //! offline: nobody waits for it. The parked thread also reconnects memif clients, which the driver never does.
 
 use super::log::Mark;
+use super::relay::Relay;
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
@@ -73,6 +74,7 @@ pub(super) struct Gate {
     watch: AtomicPtr<c_void>,
     members: Mutex<Vec<Arc<Member>>>,
     ports: Mutex<Vec<Port>>,
+    relays: Mutex<Vec<Relay>>,
     commands: Mutex<Vec<Command>>,
     stop: AtomicBool,
     /// EAL's epoll descriptor as found last; it makes a new one whenever a callback comes or goes.
@@ -148,6 +150,7 @@ impl Gate {
             watch: AtomicPtr::new(std::ptr::null_mut()),
             members: Mutex::default(),
             ports: Mutex::default(),
+            relays: Mutex::default(),
             commands: Mutex::default(),
             stop: AtomicBool::new(false),
             epoll: AtomicI32::new(-1),
@@ -184,6 +187,12 @@ impl Gate {
         ring(&self.bell);
     }
 
+    /// Serves a memif server's door from now on.
+    pub(super) fn serve(&self, relay: Relay) {
+        lock(&self.relays).push(relay);
+        ring(&self.bell);
+    }
+
     /// Runs `command` in the parked interrupt thread, so that no driver callback runs meanwhile, and waits for it.
     /// The caller's queues must be offline.
     pub(super) fn run(&self, command: impl FnOnce() + Send + 'static) {
@@ -205,6 +214,7 @@ impl Gate {
     /// Forgets a port: nobody touches its link any more.
     pub(super) fn forget_port(&self, id: u16) {
         lock(&self.ports).retain(|port| port.id != id);
+        lock(&self.relays).retain(|relay| relay.port != id);
     }
 
     /// Lets EAL's thread go.
@@ -246,13 +256,14 @@ impl Gate {
                 Some(_) => wait,
                 None => Some(wait.unwrap_or(BLIND).min(BLIND)),
             };
-            let (due, called) = poll(epoll, &self.bell, wait);
+            let (due, called) = self.poll(epoll, wait);
             if called {
                 drain(&self.bell);
             }
             if due || epoll.is_none() {
                 break;
             }
+            lock(&self.relays).iter_mut().for_each(Relay::serve);
             for command in std::mem::take(&mut *lock(&self.commands)) {
                 command();
             }
@@ -275,6 +286,20 @@ impl Gate {
         });
         self.epoll.store(found.unwrap_or(-1), Ordering::Relaxed);
         found
+    }
+
+    /// Waits until a driver's callback is due, the bell rings, or a relay has work; which of the first two it was.
+    fn poll(&self, epoll: Option<c_int>, wait: Option<Duration>) -> (bool, bool) {
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // A negative descriptor is skipped.
+        let mut fds = vec![entry(epoll.unwrap_or(-1)), entry(self.bell.as_raw_fd())];
+        lock(&self.relays).iter().for_each(|relay| relay.interests(&mut fds));
+        // Rounded up, or the last fraction of a millisecond is spent spinning.
+        let millis = wait.map_or(-1, |w| (w.as_micros().div_ceil(1000)).min(60_000) as c_int);
+        // SAFETY: `fds` lives through the call. A relay that is dropped meanwhile closes its descriptors, which at
+        // worst wakes us for nothing.
+        let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };
+        if ready < 0 { (false, false) } else { (fds[0].revents != 0, fds[1].revents != 0) }
     }
 
     /// Returns when no queue is in a burst, nor will be before [`Gate::resume`].
@@ -402,18 +427,6 @@ fn watches(fd: &str, watched: c_int) -> bool {
         let target = line.strip_prefix("tfd:").and_then(|rest| rest.split_whitespace().next());
         target.and_then(|fd| fd.parse::<c_int>().ok()) == Some(watched)
     })
-}
-
-/// Waits for either descriptor; which of them is readable.
-fn poll(epoll: Option<c_int>, bell: &OwnedFd, wait: Option<Duration>) -> (bool, bool) {
-    let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // A negative descriptor is skipped.
-    let mut fds = [entry(epoll.unwrap_or(-1)), entry(bell.as_raw_fd())];
-    // Rounded up, or the last fraction of a millisecond is spent spinning.
-    let millis = wait.map_or(-1, |w| (w.as_micros().div_ceil(1000)).min(60_000) as c_int);
-    // SAFETY: `fds` holds two entries and lives through the call.
-    let ready = unsafe { libc::poll(fds.as_mut_ptr(), 2, millis) };
-    if ready < 0 { (false, false) } else { (fds[0].revents != 0, fds[1].revents != 0) }
 }
 
 fn eventfd() -> std::io::Result<OwnedFd> {

@@ -11,6 +11,7 @@
 
 use super::config::{Memif, MemifRole};
 use super::error::DpdkError;
+use super::relay;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -70,16 +71,19 @@ pub(super) fn devargs(
     buffer: u16,
     mac: &str,
 ) -> Result<String, DpdkError> {
-    let path = link.socket.to_str().unwrap_or_default();
+    // A server's driver listens behind our own door.
+    let behind = relay::behind(&link.socket);
+    let socket = if link.role == MemifRole::Server { &behind } else { &link.socket };
+    let path = socket.to_str().unwrap_or_default();
     let (path, is_abstract) = match path.strip_prefix('@') {
         Some(rest) => (rest, "yes"),
         None => (path, "no"),
     };
-    if path.is_empty() || path.len() >= SOCKET_MAX || path.contains([',', '=', ' ', '\n']) {
+    if path.is_empty() || path.len() + 1 >= SOCKET_MAX || path.contains([',', '=', ' ', '\n']) {
         return Err(DpdkError::Config(format!(
             "memif socket {:?}: needs 1 to {} bytes of UTF-8 without comma, equals sign or space",
             link.socket,
-            SOCKET_MAX - 1
+            SOCKET_MAX - 5
         )));
     }
     if link.id > 0xff {
@@ -134,6 +138,7 @@ pub(super) fn prepare_socket(link: &Memif) -> Result<(), DpdkError> {
     }
     if link.role == MemifRole::Server {
         remove_stale(&link.socket)?;
+        remove_stale(&relay::behind(&link.socket))?;
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ mod log;
 mod memif;
 mod port;
 mod queue;
+mod relay;
 
 pub use config::{Device, EalConfig, Memif, MemifRole, Memory, PortConfig};
 pub use eal::Eal;

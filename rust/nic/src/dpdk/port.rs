@@ -8,10 +8,10 @@ use super::gate::{Gate, Line};
 use super::log::Mark;
 use super::memif::{self, Matrix};
 use super::queue::DpdkQueue;
+use super::relay::Relay;
 use crate::Info;
 use machnet_wire::Mac;
 use std::ffi::{CStr, CString, c_char, c_void};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,8 +20,6 @@ pub struct Port {
     pub(super) id: u16,
     pub(super) line: Arc<Line>,
     pub(super) gate: Option<Arc<Gate>>,
-    /// The socket a memif server leaves behind.
-    socket: Option<PathBuf>,
     /// After `gate` in order of dropping.
     _eal: Arc<Shared>,
 }
@@ -237,7 +235,7 @@ impl Eal {
         if !opened.gated {
             // SAFETY: the port is configured.
             done(unsafe { dpdk_sys::mdpdk_port_start(opened.id) }, "start the port")?;
-            return Ok(Arc::new(Port { id: opened.id, line: Line::open(), gate: None, socket: None, _eal }));
+            return Ok(Arc::new(Port { id: opened.id, line: Line::open(), gate: None, _eal }));
         }
         let gate = self.shared.gate()?;
         if !opened.reconnect {
@@ -251,12 +249,15 @@ impl Eal {
         };
         let line = Line::down();
         gate.watch_port(opened.id, line.clone(), opened.reconnect, label);
-        let socket = opened
-            .memif
-            .as_ref()
-            .filter(|link| link.role == MemifRole::Server)
-            .map(|link| link.socket.clone());
-        Ok(Arc::new(Port { id: opened.id, line, gate: Some(gate), socket, _eal }))
+        if let Some(link) = opened.memif.as_ref().filter(|link| link.role == MemifRole::Server) {
+            let relay = Relay::open(opened.id, &link.socket).map_err(|error| DpdkError::Refused {
+                step: format!("listen on the memif socket {}", link.socket.display()),
+                errno: error.raw_os_error().unwrap_or(libc::EINVAL),
+                detail: String::new(),
+            })?;
+            gate.serve(relay);
+        }
+        Ok(Arc::new(Port { id: opened.id, line, gate: Some(gate), _eal }))
     }
 }
 
@@ -330,9 +331,6 @@ impl Drop for Port {
                 gate.run(move || unsafe {
                     dpdk_sys::mdpdk_port_stop(id);
                 });
-                if let Some(socket) = &self.socket {
-                    let _ = std::fs::remove_file(socket);
-                }
             }
         }
     }

@@ -1,0 +1,319 @@
+//! The door of a memif server.
+//!
+//! DPDK's listener registers a connection with EAL before it greets the client; a client that died in between makes
+//! it close the descriptor and leave the registration behind, and EAL then aborts the process. So the driver listens
+//! behind a socket of ours: we accept, connect to the driver, and pass messages (128 bytes each, some with a
+//! descriptor) both ways for as long as the link lives. Towards the driver we never vanish at a bad moment, and the
+//! end of either side is the end of both.
+//!
+//! Runs in the parked interrupt thread only, so nothing here may block.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// One server's door.
+pub(super) struct Relay {
+    /// The port behind it.
+    pub port: u16,
+    public: OwnedFd,
+    path: PathBuf,
+    driver: PathBuf,
+    pairs: Vec<Pair>,
+}
+
+/// One client and its connection to the driver.
+struct Pair {
+    /// `None` once it has left.
+    client: Option<OwnedFd>,
+    driver: OwnedFd,
+    /// The driver has spoken; before that we must not leave it.
+    greeted: bool,
+}
+
+/// Where the driver listens for a server known as `public`.
+pub(super) fn behind(public: &Path) -> PathBuf {
+    let mut path = public.as_os_str().to_owned();
+    path.push(".pmd");
+    path.into()
+}
+
+impl Relay {
+    /// Opens the door; the driver must listen already.
+    pub(super) fn open(port: u16, path: &Path) -> io::Result<Relay> {
+        let public = socket()?;
+        let (address, len) = address(path)?;
+        // SAFETY: the address lives through the calls, and `len` bytes of it are set.
+        unsafe {
+            check(libc::bind(public.as_raw_fd(), (&raw const address).cast(), len))?;
+            check(libc::listen(public.as_raw_fd(), BACKLOG))?;
+        }
+        Ok(Relay { port, public, path: path.to_owned(), driver: behind(path), pairs: Vec::new() })
+    }
+
+    /// Appends what [`Relay::serve`] waits for.
+    pub(super) fn interests(&self, out: &mut Vec<libc::pollfd>) {
+        let entry = |fd: &OwnedFd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        out.push(entry(&self.public));
+        for pair in &self.pairs {
+            out.push(entry(&pair.driver));
+            out.extend(pair.client.as_ref().map(entry));
+        }
+    }
+
+    /// Does what can be done without waiting.
+    pub(super) fn serve(&mut self) {
+        while let Ok(client) = accept(&self.public) {
+            match connect(&self.driver) {
+                Ok(driver) => self.pairs.push(Pair { client: Some(client), driver, greeted: false }),
+                // The driver's queue is full, at most two wait there: the client will come again.
+                Err(error) => log::debug!("memif {}: a client must come again: {error}", self.path.display()),
+            }
+        }
+        self.pairs.retain_mut(Pair::serve);
+    }
+}
+
+impl Pair {
+    /// `false` when nothing is left to be done.
+    fn serve(&mut self) -> bool {
+        let driver = pass(&self.driver, self.client.as_ref());
+        self.greeted |= driver != Passed::Nothing;
+        if let Some(client) = &self.client
+            && pass(client, Some(&self.driver)) == Passed::End
+        {
+            self.client = None;
+        }
+        driver != Passed::End && (self.client.is_some() || !self.greeted)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        for path in [&self.path, &self.driver] {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// What [`pass`] found.
+#[derive(PartialEq)]
+enum Passed {
+    Nothing,
+    Something,
+    End,
+}
+
+/// Passes on every message that waits, or drops it where nobody is left to have it.
+fn pass(from: &OwnedFd, to: Option<&OwnedFd>) -> Passed {
+    let mut bytes = [0u8; MESSAGE];
+    let mut passed = Passed::Nothing;
+    loop {
+        match receive(from, &mut bytes) {
+            Ok((0, _)) => return Passed::End,
+            // The end of `to` is found when it is read.
+            Ok((len, descriptor)) => {
+                passed = Passed::Something;
+                if let Some(to) = to {
+                    let _ = send(to, &bytes[..len], descriptor.as_ref());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return passed,
+            Err(_) => return Passed::End,
+        }
+    }
+}
+
+fn receive(from: &OwnedFd, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut control = Control::default();
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: all bits zero is an empty message; the buffers named next live through the call.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control.0);
+    // SAFETY: as above.
+    let len = unsafe { libc::recvmsg(from.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC) };
+    if len < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut found = None;
+    // SAFETY: the kernel wrote well-formed headers within `control`, and the macros stay inside it.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&message);
+        while let Some(h) = header.as_ref() {
+            if h.cmsg_level == libc::SOL_SOCKET && h.cmsg_type == libc::SCM_RIGHTS {
+                // Room for one: the kernel closes what does not fit.
+                let fd = libc::CMSG_DATA(h).cast::<c_int>().read_unaligned();
+                found = Some(OwnedFd::from_raw_fd(fd));
+            }
+            header = libc::CMSG_NXTHDR(&message, h);
+        }
+    }
+    Ok((len as usize, found))
+}
+
+fn send(to: &OwnedFd, bytes: &[u8], descriptor: Option<&OwnedFd>) -> io::Result<()> {
+    let mut control = Control::default();
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: all bits zero is an empty message; the buffers named next live through the call.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    if let Some(descriptor) = descriptor {
+        message.msg_control = control.0.as_mut_ptr().cast();
+        // SAFETY: `control` is aligned and has room for one header with one descriptor.
+        unsafe {
+            message.msg_controllen = libc::CMSG_SPACE(size_of::<c_int>() as u32) as _;
+            let header = libc::CMSG_FIRSTHDR(&message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(size_of::<c_int>() as u32) as _;
+            libc::CMSG_DATA(header).cast::<c_int>().write_unaligned(descriptor.as_raw_fd());
+        }
+    }
+    // SAFETY: as above.
+    let sent = unsafe { libc::sendmsg(to.as_raw_fd(), &message, libc::MSG_NOSIGNAL) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: the peer's address is not asked for; a descriptor that comes back is ours alone.
+    unsafe {
+        let fd = libc::accept4(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags);
+        check(fd)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let fd = socket()?;
+    let (address, len) = address(path)?;
+    // SAFETY: the address lives through the call, and `len` bytes of it are set.
+    check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const address).cast(), len) })?;
+    Ok(fd)
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; a descriptor that comes back is ours alone.
+    unsafe {
+        let fd = libc::socket(libc::AF_UNIX, kind, 0);
+        check(fd)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// The address of a path; a leading `@` makes it abstract, as long as its name, which is how the driver does it.
+fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+    // SAFETY: all bits zero is a valid address.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let name = path.as_os_str().as_encoded_bytes();
+    if name.is_empty() || name.len() >= address.sun_path.len() {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(name) {
+        *to = *from as libc::c_char;
+    }
+    let is_abstract = name[0] == b'@';
+    if is_abstract {
+        address.sun_path[0] = 0;
+    }
+    let end = if is_abstract { name.len() } else { name.len() + 1 };
+    let len = std::mem::offset_of!(libc::sockaddr_un, sun_path) + end;
+    Ok((address, len as libc::socklen_t))
+}
+
+fn check(ret: c_int) -> io::Result<()> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Room for credentials and one descriptor, aligned for their headers.
+#[derive(Default)]
+struct Control([u64; 12]);
+
+/// memif's messages have 128 bytes; more is cut, and the other side refuses it.
+const MESSAGE: usize = 256;
+/// Clients that wait for us.
+const BACKLOG: c_int = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Seek, Write};
+
+    /// A door with its "driver" behind it, and a client.
+    fn door(name: &str) -> (Relay, OwnedFd, OwnedFd) {
+        let path = PathBuf::from(format!("@memif-relay-{name}-{}", std::process::id()));
+        let (own, len) = address(&behind(&path)).unwrap();
+        let listener = socket().unwrap();
+        // SAFETY: the address lives through the calls.
+        unsafe {
+            check(libc::bind(listener.as_raw_fd(), (&raw const own).cast(), len)).unwrap();
+            check(libc::listen(listener.as_raw_fd(), 1)).unwrap();
+        }
+        let relay = Relay::open(0, &path).unwrap();
+        let client = connect(&path).unwrap();
+        (relay, listener, client)
+    }
+
+    #[test]
+    fn messages_and_descriptors_pass_both_ways() {
+        let (mut relay, listener, client) = door("pass");
+        relay.serve();
+        let driver = accept(&listener).unwrap();
+        send(&driver, b"hello", None).unwrap();
+        let mut file = File::from(OwnedFd::from(tempfile()));
+        file.write_all(b"region").unwrap();
+        send(&client, b"init", Some(&OwnedFd::from(file))).unwrap();
+        relay.serve();
+
+        let mut bytes = [0u8; MESSAGE];
+        let (len, none) = receive(&client, &mut bytes).unwrap();
+        assert_eq!((&bytes[..len], none.is_none()), (&b"hello"[..], true));
+        let (len, descriptor) = receive(&driver, &mut bytes).unwrap();
+        assert_eq!(&bytes[..len], b"init");
+        let mut region = File::from(descriptor.expect("the descriptor came along"));
+        region.rewind().unwrap();
+        let mut content = String::new();
+        region.read_to_string(&mut content).unwrap();
+        assert_eq!(content, "region");
+    }
+
+    #[test]
+    fn a_client_that_left_before_it_was_greeted_meets_a_driver_that_can_greet() {
+        let (mut relay, listener, client) = door("left");
+        drop(client);
+        relay.serve();
+        let driver = accept(&listener).unwrap();
+        send(&driver, b"hello", None).expect("we are still there");
+        relay.serve();
+        assert!(relay.pairs.is_empty());
+        assert_eq!(
+            receive(&driver, &mut [0; 8]).map(|(len, _)| len).unwrap(),
+            0,
+            "then the driver sees the end"
+        );
+    }
+
+    #[test]
+    fn the_end_of_the_driver_is_the_end_of_the_client() {
+        let (mut relay, listener, client) = door("end");
+        relay.serve();
+        drop(accept(&listener).unwrap());
+        relay.serve();
+        assert_eq!(receive(&client, &mut [0; 8]).map(|(len, _)| len).unwrap(), 0);
+    }
+
+    fn tempfile() -> File {
+        let path = std::env::temp_dir().join(format!("memif-relay-{}", std::process::id()));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        file
+    }
+}
