@@ -1,0 +1,73 @@
+//! What a flow can be told when it begins.
+
+use machnet_wire::{Hello, Nanos, Seq};
+
+/// Settings of all flows of a sidecar. Times are checked nowhere: zero means "at once".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// First retry of a SYN; doubles each time. RFC 6298 section 2.1 has 1 s, which is an eternity in a rack.
+    pub syn_retry: Nanos,
+    /// How long a half-open accepted flow waits for the peer's first packet.
+    pub half_open: Nanos,
+    /// How long an acknowledgement waits for data to ride on.
+    pub ack_delay: Nanos,
+    /// Packets of data after which an acknowledgement goes at once.
+    pub ack_every: u8,
+    /// Lower bound of the retransmission timeout.
+    pub rto_min: Nanos,
+    /// Upper bound of the retransmission timeout, back-off included, and of the pause between credit probes.
+    pub rto_max: Nanos,
+    /// Lower bound of the tail-loss probe's timeout.
+    pub pto_min: Nanos,
+    /// Silence after which an idle flow asks whether the peer lives.
+    pub keep_alive: Nanos,
+    /// Silence after which a peer that owes an answer is dead.
+    pub dead_after: Nanos,
+    /// Units promised to a peer that begins to send; doubles while it uses them.
+    pub credit_first: u32,
+    /// The most units promised, at most 1024.
+    pub credit_max: u32,
+    /// Idle time after which credit lapses, beside two round trips.
+    pub credit_lapse: Nanos,
+    /// Congestion window of a new flow, units.
+    pub window_first: u32,
+    /// How long a flow closed both ways stays to acknowledge a repeated FIN; a new SYN ends that at once.
+    pub linger: Nanos,
+    /// How long a flow whose application is gone waits for the peer's FIN after its own was acknowledged.
+    pub orphan: Nanos,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            syn_retry: Nanos::millis(10),
+            half_open: Nanos::secs(5),
+            ack_delay: Nanos::micros(25),
+            ack_every: 4,
+            rto_min: Nanos::millis(1),
+            rto_max: Nanos::millis(200),
+            pto_min: Nanos::micros(200),
+            keep_alive: Nanos::secs(1),
+            dead_after: Nanos::secs(2),
+            credit_first: 16,
+            credit_max: 256,
+            credit_lapse: Nanos::millis(1),
+            window_first: 8,
+            linger: Nanos::millis(20),
+            orphan: Nanos::secs(60),
+        }
+    }
+}
+
+/// Who the two ends are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Setup {
+    /// Our Machnet port.
+    pub local_port: u16,
+    /// The peer's Machnet port.
+    pub remote_port: u16,
+    /// What we say of ourselves: `tag` is random, never 0 and drawn for this flow; `mtu` is that of our NIC.
+    pub hello: Hello,
+    /// Number of our first unit and first transmission. Any; random ones make a trace easier to tell apart.
+    pub first: Seq,
+}

@@ -1,0 +1,146 @@
+//! What a flow asks of whoever drives it, and what it tells.
+
+use machnet_wire::{Header, Hello, Reason, Reset};
+
+/// What the engine gives a flow for the length of one call: buffers of the channel, promises of buffers, news.
+///
+/// **Accounting of receive units.** [`Io::grant`] reserves units; a unit reserved is consumed by exactly one of
+/// [`Io::deliver`] (returning true), [`Io::deliver_held`], [`Event::PeerFin`] and [`Event::Aborted`], or goes back by
+/// [`Io::ungrant`]. A held unit keeps its reservation until it is delivered or discarded; [`Io::discard_held`] frees
+/// the buffer, and the reservation goes back by `ungrant` of its own.
+///
+/// After [`Event::Closed`] a flow calls nothing here any more: all tokens are complete, all reservations returned.
+pub trait Io {
+    /// A unit to send: an inline copy or a lent buffer.
+    type Tx;
+    /// A unit received out of order and kept.
+    type Held;
+
+    /// Takes the next unit in order, straight from the packet. False: there is no buffer, which within the grant
+    /// cannot happen; the unit then counts as refused and comes again.
+    fn deliver(&mut self, unit: Fragment, payload: &[u8]) -> bool;
+    /// Keeps a unit that arrived ahead of its turn. `None`: no buffer; the unit comes again.
+    fn hold(&mut self, unit: Fragment, payload: &[u8]) -> Option<Self::Held>;
+    /// Takes a kept unit, now next in order.
+    fn deliver_held(&mut self, unit: Fragment, held: Self::Held);
+    /// Drops a kept unit.
+    fn discard_held(&mut self, held: Self::Held);
+    /// Takes back a unit that was sent and acknowledged, or given up.
+    fn complete(&mut self, tx: Self::Tx);
+    /// Reserves up to `more` receive units for this flow; how many it got.
+    fn grant(&mut self, more: u32) -> u32;
+    /// Gives `n` reserved units back.
+    fn ungrant(&mut self, n: u32);
+    /// Hears what happened, in order with the units delivered.
+    fn event(&mut self, event: Event);
+}
+
+/// What a unit is within its message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fragment {
+    /// It begins a message.
+    pub begin: bool,
+    /// It ends a message.
+    pub end: bool,
+    /// Total bytes of the message where `begin`, 0..=8 MiB; else 0.
+    pub message_len: u32,
+}
+
+/// A unit that the application wants sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Unit<T> {
+    /// Its place in the message.
+    pub fragment: Fragment,
+    /// Bytes of payload. More than [`crate::Flow::unit_size`] goes as several units on the wire.
+    pub len: u32,
+    /// The engine's token; comes back by [`Io::complete`].
+    pub tx: T,
+}
+
+/// News of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Both ends know of the connection; data may follow at once.
+    Established,
+    /// The peer sends no more. Consumes one reserved receive unit.
+    PeerFin,
+    /// The message being received will not be finished: its sender gave it up. Consumes one reserved receive unit.
+    Aborted,
+    /// The flow is over. Always the last event, and there is exactly one, unless `reset` or `detach` said so by its
+    /// own return. The flow itself lives on until [`crate::Flow::is_done`].
+    Closed(Closed),
+}
+
+/// How a flow ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closed {
+    /// Both directions finished and everything was acknowledged.
+    Clean,
+    /// Nothing was heard for the configured time: to our SYN, or in a connection.
+    Timeout,
+    /// The peer said so: refused, gone, reset.
+    ByPeer(Reason),
+    /// This end said so: the application's reset, or a peer that broke the protocol.
+    ByUs(Reason),
+}
+
+/// One packet to send. The header is complete but for `backlog`, which is the engine's to fill in.
+#[derive(Debug)]
+pub struct Transmit<'a, T> {
+    /// Machnet header.
+    pub header: Header,
+    /// SACK words that follow the header.
+    pub sack: &'a [u64],
+    /// What follows them.
+    pub body: Body<'a, T>,
+}
+
+/// What follows header and SACK words.
+#[derive(Debug)]
+pub enum Body<'a, T> {
+    /// Nothing.
+    None,
+    /// `len` bytes of a unit's payload from `offset` on.
+    Unit {
+        /// The token that `send` took.
+        tx: &'a T,
+        /// First byte within the token's payload.
+        offset: u32,
+        /// Bytes, at most [`crate::Flow::unit_size`].
+        len: u32,
+    },
+    /// SYN and SYN-ACK. The engine fills in `queue` and `hit` as its spraying wants, and may send a SYN more than
+    /// once by different routes; copies differ in nothing else.
+    Hello(Hello),
+    /// RST.
+    Reset(Reset),
+}
+
+impl<T> Body<'_, T> {
+    /// Bytes of the body.
+    pub fn len(&self) -> usize {
+        match self {
+            Body::None => 0,
+            Body::Unit { len, .. } => *len as usize,
+            Body::Hello(_) => Hello::LEN,
+            Body::Reset(_) => Reset::LEN,
+        }
+    }
+
+    /// Whether there is no body.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T> Transmit<'_, T> {
+    /// Bytes that follow UDP's header.
+    pub fn len(&self) -> usize {
+        machnet_wire::header::LEN + 8 * self.sack.len() + self.body.len()
+    }
+
+    /// Never: there is always a header.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
