@@ -1,0 +1,90 @@
+//! Memory of a channel: one anonymous mapping, made once at attach and cut into typed slices. No allocator: the archive
+//! must not bring one into a Go or C program, and nothing here grows after attach.
+use core::mem::{align_of, size_of};
+use core::ptr::NonNull;
+
+/// A mapping of zeroed pages, given back when dropped.
+pub struct Memory {
+    base: NonNull<u8>,
+    len: usize,
+    used: usize,
+}
+
+// SAFETY: the mapping belongs to the process, not to the thread that made it; `Memory` is its only owner.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    /// Maps `len` bytes (rounded up to pages); `None` when the system has none.
+    pub fn new(len: usize) -> Option<Self> {
+        let len = len.max(1).checked_next_multiple_of(PAGE)?;
+        // SAFETY: a new private anonymous mapping at an address of the kernel's choice touches no existing memory.
+        let base = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return None;
+        }
+        Some(Self { base: NonNull::new(base.cast())?, len, used: 0 })
+    }
+
+    /// Bytes that `count` values of `T` take, alignment included, to sum up for `new`.
+    pub const fn need<T>(count: usize) -> usize {
+        count.saturating_mul(size_of::<T>()).saturating_add(align_of::<T>())
+    }
+
+    /// Cuts `count` values off and fills them; `None` when the mapping is too small.
+    ///
+    /// # Safety
+    /// The slice is not used after this `Memory` is dropped.
+    pub unsafe fn carve<T>(&mut self, count: usize, mut fill: impl FnMut(usize) -> T) -> Option<&'static mut [T]> {
+        let at = self.used.checked_next_multiple_of(align_of::<T>())?;
+        let end = at.checked_add(count.checked_mul(size_of::<T>())?)?;
+        if end > self.len {
+            return None;
+        }
+        self.used = end;
+        // SAFETY: `at <= end <= len`, inside the mapping.
+        let first = unsafe { self.base.add(at) }.cast::<T>();
+        for i in 0..count {
+            // SAFETY: `i < count`, so the place lies within at..end; it is aligned, since `at` and the page are.
+            unsafe { first.add(i).write(fill(i)) };
+        }
+        // SAFETY: `count` values were written just now; at..end is handed out only once, because `used` moved past
+        // it. That nobody uses it after the drop is the caller's promise.
+        Some(unsafe { core::slice::from_raw_parts_mut(first.as_ptr(), count) })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: base and len are of the mapping made in `new`; whoever carved from it promised not to use it any more.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+const PAGE: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_apart_aligned_and_bounded() {
+        let mut memory = Memory::new(Memory::need::<u8>(3) + Memory::need::<u64>(4)).expect("pages");
+        // SAFETY: both slices end before `memory`.
+        let (a, b) = unsafe { (memory.carve(3, |i| i as u8), memory.carve(4, |i| i as u64 * 100)) };
+        let (a, b) = (a.expect("room"), b.expect("room"));
+        a.fill(0xff);
+        assert_eq!((&*a, &*b), (&[0xff; 3][..], &[0, 100, 200, 300][..]));
+        assert_eq!(b.as_ptr() as usize % align_of::<u64>(), 0);
+        // SAFETY: nothing is carved.
+        assert!(unsafe { memory.carve(PAGE, |_| 0_u8) }.is_none());
+    }
+}
