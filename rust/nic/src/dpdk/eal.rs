@@ -40,7 +40,7 @@ impl Eal {
         log::take_over();
         let mark = Mark::now();
         let cpus = affinity();
-        let result = init(with_core(args, &cpus));
+        let result = log::quietly(|| init(with_core(args, &cpus)));
         set_affinity(&cpus);
         if let Err(errno) = result {
             return Err(classify(errno, &mark.complaints(), config));
@@ -272,7 +272,8 @@ mod tests {
     fn refusals_are_told_apart() {
         let huge = config(Memory::Huge { mib: 64 });
         let small = config(Memory::NoHuge { mib: 64 });
-        let cases: [(i32, &str, &EalConfig, fn(&DpdkError) -> bool); 6] = [
+        type Case<'a> = (i32, &'a str, &'a EalConfig, fn(&DpdkError) -> bool);
+        let cases: [Case; 6] = [
             (libc::EACCES, "EAL: Cannot get hugepage information.", &huge, |e| {
                 matches!(e, DpdkError::NoPermission(_))
             }),

@@ -3,6 +3,9 @@
 
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_int};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Mutex;
 
 /// The last warnings and errors, numbered since the start.
@@ -11,9 +14,12 @@ struct Recent {
     next: u64,
     /// A line whose end has not come yet: DPDK may write one in pieces.
     partial: String,
+    /// While EAL starts: lines that wait to be logged, see [`quietly`].
+    held: Option<Vec<(c_int, String)>>,
 }
 
-static RECENT: Mutex<Recent> = Mutex::new(Recent { lines: VecDeque::new(), next: 0, partial: String::new() });
+static RECENT: Mutex<Recent> =
+    Mutex::new(Recent { lines: VecDeque::new(), next: 0, partial: String::new(), held: None });
 
 /// A place in the log, to ask later what was said since.
 pub(super) struct Mark(u64);
@@ -40,6 +46,56 @@ pub(super) fn take_over() {
     }
 }
 
+/// Runs `start`, which is EAL's: it writes its last words to stderr past its own log. They are caught and logged; what
+/// others write there meanwhile goes where it should. Lines of the log wait until `start` returns, since the logger
+/// may write to stderr too.
+pub(super) fn quietly<T>(start: impl FnOnce() -> T) -> T {
+    lock().held = Some(Vec::new());
+    let caught = Stderr::redirect();
+    let result = start();
+    let words = caught.map(Stderr::restore).unwrap_or_default();
+    for line in words.lines() {
+        if line.starts_with("EAL:") {
+            append(ERROR, &format!("{line}\n"));
+        } else {
+            eprintln!("{line}");
+        }
+    }
+    for (level, line) in lock().held.take().unwrap_or_default() {
+        say(level, &line);
+    }
+    result
+}
+
+/// The process's stderr, turned into a file in memory.
+struct Stderr {
+    own: File,
+    caught: File,
+}
+
+impl Stderr {
+    /// `None` where that is impossible: then EAL's words stay on stderr.
+    fn redirect() -> Option<Stderr> {
+        // SAFETY: the name is a C string; descriptors that come back are ours alone.
+        unsafe {
+            let caught = libc::memfd_create(c"stderr".as_ptr(), libc::MFD_CLOEXEC);
+            let caught = (caught >= 0).then(|| File::from_raw_fd(caught))?;
+            let own = libc::fcntl(2, libc::F_DUPFD_CLOEXEC, 3);
+            let own = (own >= 0).then(|| File::from_raw_fd(own))?;
+            (libc::dup2(caught.as_raw_fd(), 2) >= 0).then_some(Stderr { own, caught })
+        }
+    }
+
+    /// Puts it back and returns what was written.
+    fn restore(mut self) -> String {
+        // SAFETY: both descriptors are open.
+        unsafe { libc::dup2(self.own.as_raw_fd(), 2) };
+        let mut bytes = Vec::new();
+        let _ = self.caught.rewind().and_then(|()| self.caught.read_to_end(&mut bytes));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
 extern "C" fn sink(level: c_int, text: *const c_char, len: usize) {
     if text.is_null() {
         return;
@@ -51,7 +107,7 @@ extern "C" fn sink(level: c_int, text: *const c_char, len: usize) {
 }
 
 fn append(level: c_int, text: &str) {
-    let mut whole = Vec::new();
+    let mut whole: Vec<(c_int, String)> = Vec::new();
     {
         let mut recent = lock();
         recent.partial.push_str(text);
@@ -69,13 +125,18 @@ fn append(level: c_int, text: &str) {
                     recent.lines.pop_front();
                 }
             }
-            whole.push(line.to_owned());
+            whole.push((level, line.to_owned()));
+        }
+        if let Some(held) = &mut recent.held {
+            held.append(&mut whole);
         }
     }
     // Outside the lock: the logger is the application's and may take its time.
-    for line in whole {
-        log::log!(target: "dpdk", severity(level, &line), "{line}");
-    }
+    whole.iter().for_each(|(level, line)| say(*level, line));
+}
+
+fn say(level: c_int, line: &str) {
+    log::log!(target: "dpdk", severity(level, line), "{line}");
 }
 
 /// How loud a line of DPDK's is for us.
@@ -85,7 +146,7 @@ fn severity(level: c_int, line: &str) -> log::Level {
         return log::Level::Trace;
     }
     match level {
-        ..=4 => log::Level::Error,
+        ..=ERROR => log::Level::Error,
         WARNING => log::Level::Warn,
         6 | 7 => log::Level::Debug,
         _ => log::Level::Trace,
@@ -96,7 +157,9 @@ fn lock() -> std::sync::MutexGuard<'static, Recent> {
     RECENT.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// DPDK's level of warnings; smaller is worse.
+/// DPDK's level of errors; smaller is worse.
+const ERROR: c_int = 4;
+/// And of warnings.
 const WARNING: c_int = 5;
 /// Complaints remembered.
 const KEEP: usize = 64;

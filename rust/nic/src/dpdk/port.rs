@@ -57,6 +57,16 @@ impl Eal {
     /// # Errors
     /// Every refusal as one [`DpdkError`].
     pub fn open(&self, config: &PortConfig) -> Result<Vec<DpdkQueue>, DpdkError> {
+        let mark = Mark::now();
+        self.open_port(config).map_err(|error| match error {
+            DpdkError::Refused { step, errno, detail } if detail.is_empty() => {
+                DpdkError::Refused { step, errno, detail: mark.complaints() }
+            }
+            error => error,
+        })
+    }
+
+    fn open_port(&self, config: &PortConfig) -> Result<Vec<DpdkQueue>, DpdkError> {
         check(config)?;
         let opened = self.device(config)?;
         let info = port_info(opened.id)?;
@@ -96,11 +106,9 @@ impl Eal {
                 None => (vec![queue], vec![queue]),
             };
             for ring in receive {
-                // SAFETY: the port is configured and stopped, the ring number in range, the pool lives as long as it.
-                done(
-                    unsafe { dpdk_sys::mdpdk_rx_queue(opened.id, ring, rx, pool) },
-                    "set up a receive queue",
-                )?;
+                // SAFETY: the port is configured and stopped, the ring in range, the pool lives as long as the port.
+                let ret = unsafe { dpdk_sys::mdpdk_rx_queue(opened.id, ring, rx, pool) };
+                done(ret, "set up a receive queue")?;
             }
             for ring in transmit {
                 // SAFETY: as above.
@@ -219,7 +227,7 @@ impl Eal {
         if pool.is_null() {
             // SAFETY: reads this thread's error number.
             let errno = unsafe { dpdk_sys::mdpdk_errno() };
-            let need = u64::from(buffers) * (u64::from(room) + 256) >> 10;
+            let need = u64::from(buffers) * (u64::from(room) + 256) / 1024;
             let detail = format!("{} (a queue needs about {need} KiB)", mark.complaints());
             return Err(DpdkError::Refused {
                 step: format!("allocate {buffers} packet buffers"),
@@ -385,10 +393,12 @@ fn create_vdev(args: &str) -> Result<u16, DpdkError> {
     match probe(args) {
         Ok(()) => port_by_name(device).map_err(|_| unknown()),
         Err(libc::EEXIST) => Err(DpdkError::Config(format!("virtual device {device}: the name is taken"))),
-        Err(errno) if errno == libc::EACCES || errno == libc::EPERM => {
-            Err(DpdkError::NoPermission(format!("create {device}: {}", none_if_silent(&mark))))
-        }
-        Err(_) if mark.complaints().contains("Operation not permitted") => {
+        // Not by the number: drivers return -1 for anything, which is EPERM's.
+        Err(_)
+            if ["Operation not permitted", "Permission denied"]
+                .iter()
+                .any(|words| mark.complaints().contains(words)) =>
+        {
             Err(DpdkError::NoPermission(format!("create {device}: {}", mark.complaints())))
         }
         Err(_) => Err(unknown()),

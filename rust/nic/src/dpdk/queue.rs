@@ -23,7 +23,7 @@ pub struct DpdkQueue {
     next: usize,
     /// Transmit rings; the frame's hash chooses where there are several.
     transmit: Vec<Ring>,
-    hash: Option<Box<Toeplitz>>,
+    hash: Option<Toeplitz>,
     pool: Pool,
     /// Buffers ready to be filled.
     spare: Frames,
@@ -76,7 +76,7 @@ impl DpdkQueue {
             Some(m) => (m.receive(index).collect(), m.transmit(index).collect()),
             None => (vec![index], vec![index]),
         };
-        let hash = (transmit.len() > 1).then(|| Box::new(Toeplitz::new(&key.unwrap_or_else(random_key))));
+        let hash = (transmit.len() > 1).then(|| Toeplitz::new(&key.unwrap_or_else(random_key)));
         DpdkQueue {
             id: port.id,
             member: port.gate.as_ref().map(|gate| gate.join()).unwrap_or_default(),

@@ -1,0 +1,122 @@
+//! What DPDK refuses comes back as one typed error with one sentence, and nothing of it goes to stderr.
+//!
+//! EAL starts once per process, so the program starts itself again and the test reads what that process says.
+
+use machnet_nic::dpdk::{Device, DpdkError, Eal, EalConfig, Memif, MemifRole, Memory, PortConfig};
+use machnet_nic::{Mac, Offload, Queue};
+use std::process::{Command, Output};
+
+#[test]
+fn refusals_are_typed_and_stderr_stays_clean() {
+    let output = again("refusals");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn missing_huge_pages_are_named_with_what_to_do() {
+    let output = again("huge");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn a_ring_device_carries_frames_from_one_queue_to_the_same() {
+    let output = again("ring");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Not a test: the other process's way in. Ends at once when the program runs as a test.
+#[test]
+fn role() {
+    match std::env::var("DPDK_ROLE").as_deref() {
+        Ok("refusals") => refusals(),
+        Ok("huge") => huge(),
+        Ok("ring") => ring(),
+        _ => {}
+    }
+}
+
+fn again(role: &str) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "role", "--nocapture"]).env("DPDK_ROLE", role).output().unwrap()
+}
+
+fn refusals() {
+    let before = cpus();
+    let prefix = format!("refusals-{}", std::process::id());
+    let eal = Eal::start(&EalConfig::unprivileged(&prefix)).unwrap();
+    assert_eq!(cpus(), before, "the calling thread stays where it was");
+    assert_eq!(Eal::start(&EalConfig::unprivileged(&prefix)).err(), Some(DpdkError::AlreadyStarted));
+
+    let refuse = |device: Device| eal.open(&PortConfig::new(device)).err().expect("refused");
+    let vdev = |text: &str| refuse(Device::Vdev(text.to_owned()));
+    let error = vdev("net_nonesuch0");
+    assert!(matches!(&error, DpdkError::UnknownVdev { vdev, .. } if vdev == "net_nonesuch0"), "{error}");
+    let error = vdev("net_af_packet0,iface=nonesuch9");
+    assert!(matches!(error, DpdkError::UnknownVdev { .. } | DpdkError::NoPermission(_)), "{error}");
+    assert!(error.to_string().contains("net_af_packet0"), "{error}");
+    assert!(matches!(refuse(Device::Pci("ffff:1f:1f.7".to_owned())), DpdkError::NoSuchDevice(_)));
+    assert!(matches!(refuse(Device::Pci("eth0".to_owned())), DpdkError::Config(_)));
+    assert!(matches!(refuse(Device::Mac(Mac([2, 9, 9, 9, 9, 9]))), DpdkError::NoSuchDevice(_)));
+    let error = refuse(Device::Memif(Memif::new("/nonesuch/link.sock", MemifRole::Server)));
+    assert!(error.to_string().contains("/nonesuch does not exist"), "{error}");
+
+    let many = PortConfig { queues: 64, ..PortConfig::new(Device::Vdev("net_ring0".to_owned())) };
+    let error = eal.open(&many).err().expect("refused");
+    assert!(matches!(error, DpdkError::TooManyQueues { asked: 64, .. }), "{error}");
+    for bad in [
+        PortConfig { queues: 0, ..many.clone() },
+        PortConfig { descriptors: 100, ..many.clone() },
+        PortConfig { mtu: 100, ..many.clone() },
+        PortConfig { burst: 33, ..many.clone() },
+        PortConfig { mac: Some(Mac([1, 0, 0, 0, 0, 0])), ..many.clone() },
+    ] {
+        assert!(matches!(eal.open(&bad).err(), Some(DpdkError::Config(_))), "{bad:?}");
+    }
+}
+
+fn huge() {
+    let config = EalConfig { memory: Memory::Huge { mib: 1 << 20 }, ..EalConfig::unprivileged("huge") };
+    let error = Eal::start(&config).err().expect("a terabyte of huge pages");
+    assert!(matches!(error, DpdkError::NoHugePages { .. } | DpdkError::NoPermission(_)), "{error}");
+    assert!(!error.to_string().contains('\n'), "{error}");
+}
+
+fn ring() {
+    let eal = Eal::start(&EalConfig::unprivileged("ring")).unwrap();
+    let config = PortConfig { mac: None, ..PortConfig::new(Device::Vdev("net_ring0".to_owned())) };
+    let mut queue = eal.open(&config).unwrap().remove(0);
+    assert_eq!((queue.info().index, queue.info().mtu, queue.info().interrupts), (0, 1500, false));
+    for round in 0..1000u32 {
+        let len = 60 + round as usize % 1400;
+        queue.transmit(len, Offload::None, |frame| frame.fill(round as u8)).unwrap();
+        queue.flush();
+        let mut seen = 0;
+        let got = queue.receive(16, &mut |frame, _| {
+            assert_eq!(frame, vec![round as u8; len]);
+            seen += 1;
+        });
+        assert_eq!((got, seen), (1, 1), "round {round}");
+    }
+    let stats = queue.stats();
+    assert_eq!((stats.rx_frames, stats.tx_frames, stats.rx_bytes), (1000, 1000, stats.tx_bytes));
+    // A ring that nobody empties says so.
+    let mut sent = 0;
+    while queue.transmit(60, Offload::None, |frame| frame.fill(0)).is_ok() {
+        queue.flush();
+        sent += 1;
+        assert!(sent < 100_000, "the ring takes everything");
+    }
+    assert!(queue.stats().tx_full > 0);
+    assert!(queue.port().xstats().iter().any(|(name, _)| name.contains("rx")), "{:?}", queue.port().xstats());
+}
+
+fn cpus() -> Vec<u8> {
+    // SAFETY: all bits zero is an empty set, written by the kernel; read back as plain bytes.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set);
+        std::slice::from_raw_parts((&raw const set).cast::<u8>(), size_of_val(&set)).to_vec()
+    }
+}
