@@ -253,6 +253,8 @@ impl Gate {
             }
             let wait = self.next_attempt().map(|at| at.saturating_duration_since(Instant::now()));
             let wait = match epoll {
+                // The bell for it may have been heard together with the last pass.
+                _ if !lock(&self.commands).is_empty() => Some(Duration::ZERO),
                 Some(_) => wait,
                 None => Some(wait.unwrap_or(BLIND).min(BLIND)),
             };
@@ -264,9 +266,8 @@ impl Gate {
                 break;
             }
             lock(&self.relays).iter_mut().for_each(Relay::serve);
-            for command in std::mem::take(&mut *lock(&self.commands)) {
-                command();
-            }
+            let commands = std::mem::take(&mut *lock(&self.commands));
+            commands.into_iter().for_each(|command| command());
             self.attempt();
         }
         self.quiesce();
@@ -280,12 +281,30 @@ impl Gate {
         if watches(&known.to_string(), watched) {
             return Some(known);
         }
-        let found = std::fs::read_dir("/proc/self/fdinfo").ok()?.flatten().find_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            if watches(&name, watched) { name.parse().ok() } else { None }
-        });
+        let descriptors = std::fs::read_dir("/proc/self/fdinfo").ok()?.flatten();
+        let candidates: Vec<c_int> = descriptors
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| watches(name, watched))
+            .filter_map(|name| name.parse().ok())
+            .collect();
+        let found = match candidates[..] {
+            [only] => Some(only),
+            // A process that started us may have left us its own, which watches the same number there.
+            _ => candidates.into_iter().find(|&candidate| self.follows(candidate)),
+        };
         self.epoll.store(found.unwrap_or(-1), Ordering::Relaxed);
         found
+    }
+
+    /// Whether an epoll descriptor becomes readable with ours, and only then. A few tries: drivers make it readable too.
+    fn follows(&self, epoll: c_int) -> bool {
+        (0..3).any(|_| {
+            let before = readable(epoll);
+            ring(&self.own);
+            let during = readable(epoll);
+            drain(&self.own);
+            !before && during
+        })
     }
 
     /// Waits until a driver's callback is due, the bell rings, or a relay has work; which of the first two it was.
@@ -427,6 +446,12 @@ fn watches(fd: &str, watched: c_int) -> bool {
         let target = line.strip_prefix("tfd:").and_then(|rest| rest.split_whitespace().next());
         target.and_then(|fd| fd.parse::<c_int>().ok()) == Some(watched)
     })
+}
+
+fn readable(fd: c_int) -> bool {
+    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry that lives through the call.
+    unsafe { libc::poll(&mut entry, 1, 0) == 1 }
 }
 
 fn eventfd() -> std::io::Result<OwnedFd> {
