@@ -1,0 +1,277 @@
+//go:build linux && cgo && (amd64 || arm64)
+
+package core
+
+// This file is the one place where Go meets C. Nothing here blocks, keeps a Go pointer on the C side, or is called back.
+
+/*
+#include <stdlib.h>
+#include "machnet.h"
+
+// Fails at link time when the archive is not the one this header belongs to.
+void (*machnet_abi_witness)(void) = machnet_abi_1;
+
+#cgo noescape machnet_recv_some
+#cgo nocallback machnet_recv_some
+#cgo noescape machnet_send_some
+#cgo nocallback machnet_send_some
+#cgo noescape machnet_send
+#cgo nocallback machnet_send
+#cgo noescape machnet_sendv
+#cgo nocallback machnet_sendv
+#cgo noescape machnet_poll
+#cgo nocallback machnet_poll
+#cgo noescape machnet_poll_tx
+#cgo nocallback machnet_poll_tx
+#cgo nocallback machnet_arm
+#cgo nocallback machnet_disarm
+#cgo nocallback machnet_drain
+#cgo nocallback machnet_abort
+#cgo nocallback machnet_finish
+#cgo nocallback machnet_close
+#cgo nocallback machnet_reset
+*/
+import "C"
+
+import (
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+)
+
+// capi is a channel of the C library. It does no locking: one caller per direction at a time, none after detach.
+type capi struct {
+	ch       *C.machnet_channel
+	deliver  ringView
+	replies  ringView
+	complete ringView
+	events   *uint32
+	eventsTx *uint32
+	down     *uint32
+	buf      [eventBatch]C.machnet_event // of poll
+	bufTx    [eventBatch]C.machnet_event // of pollTx
+}
+
+const eventBatch = 32
+
+// ringView is where a ring shows, without a call, that it has something.
+type ringView struct {
+	slots  unsafe.Pointer
+	head   *uint32
+	mask   uint32
+	stride uint32
+}
+
+func (r *ringView) ready() bool {
+	head := atomic.LoadUint32(r.head)
+	return atomic.LoadUint32((*uint32)(unsafe.Add(r.slots, uintptr(head&r.mask)*uintptr(r.stride)))) == head+1
+}
+
+func viewOf(v C.machnet_ring_view) ringView {
+	return ringView{slots: unsafe.Pointer(v.slots), head: (*uint32)(unsafe.Pointer(v.head)), mask: uint32(v.mask), stride: uint32(v.stride)}
+}
+
+// attachBegin starts to attach; finish with attachStep, and give back with detach, also after an error of that.
+func (c *capi) attachBegin(o Options) Code {
+	options := C.machnet_options{engine: C.int32_t(o.Engine - 1)}
+	if o.Engine <= 0 {
+		options.engine = C.MACHNET_ANY_ENGINE
+	}
+	if o.UseFD {
+		fd, err := dupCloexec(o.FD)
+		if err != nil {
+			return Invalid
+		}
+		return Code(C.machnet_attach_fd(C.int(fd), &options, &c.ch))
+	}
+	path := C.CString(o.Socket)
+	defer C.free(unsafe.Pointer(path))
+	return Code(C.machnet_attach_begin(path, &options, &c.ch))
+}
+
+func (c *capi) attachStep() Code {
+	code := Code(C.machnet_attach_step(c.ch))
+	if code != OK {
+		return code
+	}
+	var v C.machnet_wait_view_t
+	if code := Code(C.machnet_wait_view(c.ch, &v)); code != OK {
+		return code
+	}
+	c.deliver, c.replies, c.complete = viewOf(v.deliver), viewOf(v.replies), viewOf(v.complete)
+	c.events, c.eventsTx = (*uint32)(unsafe.Pointer(v.events)), (*uint32)(unsafe.Pointer(v.events_tx))
+	c.down = (*uint32)(unsafe.Pointer(v.down))
+	return OK
+}
+
+// errorText is the sentence about the last error.
+func (c *capi) errorText() string {
+	if c.ch == nil {
+		return ""
+	}
+	var text [C.MACHNET_ERROR_TEXT_MAX]C.char
+	n := C.machnet_error_text(c.ch, &text[0], C.MACHNET_ERROR_TEXT_MAX)
+	return C.GoStringN(&text[0], C.int(n))
+}
+
+func codeText(code Code) string {
+	return C.GoString(C.machnet_strerror(C.int(code)))
+}
+
+func (c *capi) socket() int   { return int(C.machnet_socket(c.ch)) }
+func (c *capi) doorbell() int { return int(C.machnet_doorbell(c.ch)) }
+
+func (c *capi) info() Info {
+	var i C.machnet_info_t
+	C.machnet_info(c.ch, &i)
+	return Info{
+		IP: uint32(i.ip), Engine: uint32(i.engine), MTU: uint32(i.mtu), UnitSize: uint32(i.unit_size), Units: uint32(i.units),
+		UnitsPerConn: uint32(i.units_per_conn), Conns: uint32(i.conns), Channel: uint32(i.channel_version), ABI: uint32(i.abi),
+	}
+}
+
+func (c *capi) detach() {
+	C.machnet_detach(c.ch)
+	c.ch = nil
+}
+
+// ready: anything for rx calls.
+func (c *capi) ready() bool {
+	return c.deliver.ready() || c.replies.ready() || atomic.LoadUint32(c.events) != 0 || atomic.LoadUint32(c.down) != 0
+}
+
+// readyTx: anything for pollTx.
+func (c *capi) readyTx() bool {
+	return c.complete.ready() || atomic.LoadUint32(c.eventsTx) != 0
+}
+
+// hasEvents: poll would give events that have already left the rings.
+func (c *capi) hasEvents() bool   { return atomic.LoadUint32(c.events) != 0 }
+func (c *capi) hasEventsTx() bool { return atomic.LoadUint32(c.eventsTx) != 0 }
+
+func eventOf(e *C.machnet_event) Event {
+	return Event{
+		Kind: EventKind(e.kind), Code: Code(e.code), Conn: uint64(e.conn), ID: uint32(e.id),
+		LocalIP: uint32(e.local_ip), RemoteIP: uint32(e.remote_ip), LocalPort: uint16(e.local_port), RemotePort: uint16(e.remote_port),
+	}
+}
+
+// poll empties the rings of the receive direction. A negative result is a code.
+func (c *capi) poll(each func(*Event)) Code {
+	for {
+		n := int(C.machnet_poll(c.ch, &c.buf[0], eventBatch))
+		if n < 0 {
+			return Code(n)
+		}
+		for i := range n {
+			e := eventOf(&c.buf[i])
+			each(&e)
+		}
+		if n < eventBatch {
+			return OK
+		}
+	}
+}
+
+// pollTx takes returned tokens.
+func (c *capi) pollTx(each func(*Event)) Code {
+	for {
+		n := int(C.machnet_poll_tx(c.ch, &c.bufTx[0], eventBatch))
+		if n < 0 {
+			return Code(n)
+		}
+		for i := range n {
+			e := eventOf(&c.bufTx[i])
+			each(&e)
+		}
+		if n < eventBatch {
+			return OK
+		}
+	}
+}
+
+func (c *capi) arm() bool   { return C.machnet_arm(c.ch) == 1 }
+func (c *capi) disarm()     { C.machnet_disarm(c.ch) }
+func (c *capi) drain() Code { return Code(C.machnet_drain(c.ch)) }
+
+func count(n C.int64_t) (int, Code) {
+	if n < 0 {
+		return 0, Code(n)
+	}
+	return int(n), OK
+}
+
+func (c *capi) recv(conn uint64, p []byte, mode RecvMode, info *RecvInfo) (int, Code) {
+	var i C.machnet_recv_info
+	var n C.int64_t
+	if len(p) == 0 {
+		n = C.machnet_recv_some(c.ch, C.machnet_conn(conn), nil, 0, C.uint32_t(mode), &i)
+	} else {
+		n = C.machnet_recv_some(c.ch, C.machnet_conn(conn), unsafe.Pointer(&p[0]), C.size_t(len(p)), C.uint32_t(mode), &i)
+	}
+	info.Length, info.Offset, info.Flags = uint32(i.message_len), uint32(i.offset), uint32(i.flags)
+	return count(n)
+}
+
+// sendSome sends p as one message, or, with more, the rest of one; it may take a part.
+func (c *capi) sendSome(conn uint64, p []byte, more bool) (int, Code) {
+	var flags C.uint32_t
+	if more {
+		flags = C.MACHNET_SEND_CONTINUE
+	}
+	if len(p) == 0 {
+		return count(C.machnet_send_some(c.ch, C.machnet_conn(conn), nil, 0, flags))
+	}
+	return count(C.machnet_send_some(c.ch, C.machnet_conn(conn), unsafe.Pointer(&p[0]), C.size_t(len(p)), flags))
+}
+
+// sendWhole sends p as one message, or nothing of it.
+func (c *capi) sendWhole(conn uint64, p []byte) Code {
+	if len(p) == 0 {
+		return Code(C.machnet_send(c.ch, C.machnet_conn(conn), nil, 0, C.MACHNET_DONTWAIT))
+	}
+	return Code(C.machnet_send(c.ch, C.machnet_conn(conn), unsafe.Pointer(&p[0]), C.size_t(len(p)), C.MACHNET_DONTWAIT))
+}
+
+// sendParts sends the parts as one message, from the byte skip on.
+func (c *capi) sendParts(conn uint64, parts [][]byte, skip int) (int, Code) {
+	var few [8]C.machnet_iovec
+	iov := few[:0]
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	for _, p := range parts {
+		if len(p) == 0 {
+			continue
+		}
+		base := unsafe.SliceData(p)
+		pinner.Pin(base) // C may see a Go pointer inside Go memory only while that is pinned
+		iov = append(iov, C.machnet_iovec{base: (*C.uint8_t)(base), len: C.size_t(len(p))})
+	}
+	var flags C.uint32_t
+	if skip > 0 {
+		flags = C.MACHNET_SEND_CONTINUE
+	}
+	return count(C.machnet_sendv(c.ch, C.machnet_conn(conn), unsafe.SliceData(iov), C.size_t(len(iov)), C.size_t(skip), flags))
+}
+
+func (c *capi) abort(conn uint64) Code  { return Code(C.machnet_abort(c.ch, C.machnet_conn(conn))) }
+func (c *capi) finish(conn uint64) Code { return Code(C.machnet_finish(c.ch, C.machnet_conn(conn))) }
+func (c *capi) close(conn uint64) Code  { return Code(C.machnet_close(c.ch, C.machnet_conn(conn))) }
+func (c *capi) reset(conn uint64) Code  { return Code(C.machnet_reset(c.ch, C.machnet_conn(conn))) }
+
+func (c *capi) listen(ip uint32, port uint16, backlog int) (uint32, Code) {
+	var id C.uint32_t
+	code := C.machnet_listen_begin(c.ch, C.uint32_t(ip), C.uint16_t(port), C.uint32_t(backlog), &id)
+	return uint32(id), Code(code)
+}
+
+func (c *capi) unlisten(id uint32) Code { return Code(C.machnet_unlisten(c.ch, C.uint32_t(id))) }
+
+func (c *capi) dial(ip uint32, port, localPort uint16, timeoutMS uint32) (uint32, Code) {
+	var id C.uint32_t
+	request := C.machnet_dial_t{ip: C.uint32_t(ip), port: C.uint16_t(port), local_port: C.uint16_t(localPort), timeout_ms: C.uint32_t(timeoutMS)}
+	code := C.machnet_dial_begin(c.ch, &request, &id)
+	return uint32(id), Code(code)
+}
+
+func (c *capi) cancelDial(id uint32) Code { return Code(C.machnet_dial_cancel(c.ch, C.uint32_t(id))) }

@@ -1,0 +1,348 @@
+// Package core is the only package of the client that calls C. It gives the C library's channel to many goroutines at
+// once: one lock per direction, and one goroutine at a time that watches the rings for all (hub).
+package core
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Handler hears what happens on a channel. Event runs with the receive direction locked, or the send direction for
+// EvWritable; it may call nothing that receives, and after EvWritable nothing that sends.
+type Handler interface {
+	Event(*Event)
+	// Down is called once, when the sidecar has gone.
+	Down(Code)
+}
+
+// Channel is one attachment to a sidecar. The order of its locks is rx, tx, then those of the Handler.
+type Channel struct {
+	*hub
+	api     capi
+	tx      sync.Mutex
+	handler Handler
+	event   func(*Event) // handler.Event, made once
+	info    Info
+	closed  bool // no call of the C library any more; under rx and tx both
+	fell    sync.Once
+
+	bell   *pollable // the doorbell, which the watchman waits for
+	pipe   *drain
+	socket *pollable // hangs up when the sidecar ends
+}
+
+// Attach attaches to a sidecar. The text of an error is the C library's sentence about it.
+func Attach(ctx context.Context, o Options, yield time.Duration, h Handler) (*Channel, string, error) {
+	c := &Channel{handler: h, event: h.Event}
+	if code := c.api.attachBegin(o); code != OK {
+		return nil, c.api.errorText(), code
+	}
+	fail := func(err error) (*Channel, string, error) {
+		text := c.api.errorText()
+		c.socket.close()
+		c.api.detach()
+		return nil, text, err
+	}
+	code := c.api.attachStep()
+	for code == Again {
+		if err := ctx.Err(); err != nil {
+			return fail(err)
+		}
+		if c.socket == nil && c.api.socket() >= 0 {
+			var err error
+			if c.socket, err = newPollable(c.api.socket(), "machnet-socket"); err != nil {
+				return fail(err)
+			}
+		}
+		if c.socket == nil {
+			time.Sleep(time.Millisecond)
+			code = c.api.attachStep()
+			continue
+		}
+		stop := context.AfterFunc(ctx, c.socket.interrupt)
+		err := c.socket.wait(func(uintptr) bool {
+			code = c.api.attachStep()
+			return code != Again
+		})
+		stop()
+		if err != nil && ctx.Err() == nil {
+			return fail(err)
+		}
+	}
+	if code != OK {
+		return fail(code)
+	}
+	var err error
+	if c.socket == nil {
+		if c.socket, err = newPollable(c.api.socket(), "machnet-socket"); err != nil {
+			return fail(err)
+		}
+	}
+	if c.bell, err = newPollable(c.api.doorbell(), "machnet-doorbell"); err != nil {
+		return fail(err)
+	}
+	c.pipe = newDrain()
+	c.socket.reset()
+	c.info = c.api.info()
+	c.hub = newHub(c, yield)
+	go c.watch(c.waitForBell)
+	go c.waitForEnd()
+	return c, "", nil
+}
+
+// Info is what the sidecar told at attach.
+func (c *Channel) Info() Info { return c.info }
+
+// NewWaiter makes a place to wait.
+func (c *Channel) NewWaiter(k Kind) *Waiter { return c.newWaiter(k) }
+
+// waitForBell returns after the doorbell has rung.
+func (c *Channel) waitForBell() error {
+	err := c.bell.wait(c.pipe.look)
+	if c.pipe.ended {
+		c.fall(NetDown)
+		return net.ErrClosed
+	}
+	return err
+}
+
+// waitForEnd returns when the sidecar has gone, or this end was closed.
+func (c *Channel) waitForEnd() {
+	for {
+		err := c.socket.wait(hungUp)
+		if errors.Is(err, os.ErrDeadlineExceeded) { // a late interrupt of the attaching
+			c.socket.reset()
+			continue
+		}
+		if err == nil {
+			c.fall(NetDown)
+		}
+		return
+	}
+}
+
+// fall makes everybody's calls fail, once.
+func (c *Channel) fall(code Code) {
+	c.fell.Do(func() {
+		c.dead.Store(true)
+		c.handler.Down(code)
+	})
+}
+
+// Close gives the channel back. The caller has seen to it that everybody who waits was woken.
+func (c *Channel) Close() {
+	c.dead.Store(true)
+	c.fell.Do(func() {})
+	c.bell.close()
+	c.socket.close()
+	// A look loads from the channel's memory without a lock, but only with the role: take that for ever.
+	for !c.role.CompareAndSwap(false, true) {
+		time.Sleep(YieldFor)
+	}
+	c.rx.Lock()
+	defer c.rx.Unlock()
+	c.tx.Lock()
+	defer c.tx.Unlock()
+	if c.closed {
+		return
+	}
+	c.closed = true
+	c.api.detach()
+}
+
+func (c *Channel) ready(tokens bool) bool {
+	return c.api.ready() || tokens && c.api.readyTx()
+}
+
+func (c *Channel) arm(tokens bool) bool {
+	if c.closed || !c.api.arm() {
+		return false
+	}
+	if tokens && c.api.readyTx() {
+		c.api.disarm()
+		return false
+	}
+	return true
+}
+
+func (c *Channel) disarm() {
+	if !c.closed {
+		c.api.disarm()
+	}
+}
+
+// poll empties the rings and tells the handler. rx is held.
+func (c *Channel) poll() {
+	if c.closed {
+		return
+	}
+	code := c.api.poll(c.event)
+	if c.api.readyTx() {
+		c.tx.Lock()
+		c.pollTx()
+		c.tx.Unlock()
+	}
+	if code != OK {
+		c.fall(code)
+	}
+}
+
+func (c *Channel) pollTx() {
+	if !c.closed {
+		_ = c.api.pollTx(c.event)
+	}
+}
+
+// Recv receives from a connection, and gives back the role that w may hold.
+func (c *Channel) Recv(w *Waiter, conn uint64, p []byte, mode RecvMode, info *RecvInfo) (int, Code) {
+	c.rx.Lock()
+	if c.closed {
+		c.rx.Unlock()
+		return 0, Closed
+	}
+	n, code := c.api.recv(conn, p, mode, info)
+	if c.api.hasEvents() {
+		c.poll()
+	}
+	w.leaveLocked()
+	c.rx.Unlock()
+	return n, code
+}
+
+// SendWhole sends one message, or nothing of it.
+func (c *Channel) SendWhole(conn uint64, p []byte) Code {
+	if !c.lockTx() {
+		return Closed
+	}
+	code := c.api.sendWhole(conn, p)
+	c.unlockTx()
+	return code
+}
+
+// SendSome sends a part of a message, its first or, with more, another.
+func (c *Channel) SendSome(conn uint64, p []byte, more bool) (int, Code) {
+	if !c.lockTx() {
+		return 0, Closed
+	}
+	n, code := c.api.sendSome(conn, p, more)
+	c.unlockTx()
+	return n, code
+}
+
+// SendParts sends a message in parts, of which the first skip bytes are sent already.
+func (c *Channel) SendParts(conn uint64, parts [][]byte, skip int) (int, Code) {
+	if !c.lockTx() {
+		return 0, Closed
+	}
+	n, code := c.api.sendParts(conn, parts, skip)
+	c.unlockTx()
+	return n, code
+}
+
+// Abort takes back the message under way.
+func (c *Channel) Abort(conn uint64) Code {
+	return c.onConn(conn, (*capi).abort)
+}
+
+// Finish half-closes.
+func (c *Channel) Finish(conn uint64) Code {
+	return c.onConn(conn, (*capi).finish)
+}
+
+// CloseConn forgets a connection; the sidecar sends what was written.
+func (c *Channel) CloseConn(conn uint64) {
+	_ = c.onConn(conn, (*capi).close)
+}
+
+// ResetConn forgets a connection and what was written to it.
+func (c *Channel) ResetConn(conn uint64) {
+	_ = c.onConn(conn, (*capi).reset)
+}
+
+func (c *Channel) onConn(conn uint64, call func(*capi, uint64) Code) Code {
+	if !c.lockTx() {
+		return Closed
+	}
+	code := call(&c.api, conn)
+	c.unlockTx()
+	return code
+}
+
+// Listen asks to listen. registered gets the id before any event can name it.
+func (c *Channel) Listen(ip uint32, port uint16, backlog int, registered func(id uint32)) Code {
+	c.rx.Lock()
+	defer c.rx.Unlock()
+	if !c.lockTx() {
+		return Closed
+	}
+	defer c.unlockTx()
+	id, code := c.api.listen(ip, port, backlog)
+	if code == OK {
+		registered(id)
+	}
+	return code
+}
+
+// Unlisten ends a listener.
+func (c *Channel) Unlisten(id uint32) {
+	if c.lockTx() {
+		_ = c.api.unlisten(id)
+		c.unlockTx()
+	}
+}
+
+// Dial asks for a connection; timeout 0 is the sidecar's own. registered gets the id before any event can name it.
+func (c *Channel) Dial(ip uint32, port, localPort uint16, timeout time.Duration, registered func(id uint32)) Code {
+	c.rx.Lock()
+	defer c.rx.Unlock()
+	if !c.lockTx() {
+		return Closed
+	}
+	defer c.unlockTx()
+	id, code := c.api.dial(ip, port, localPort, milliseconds(timeout))
+	if code == OK {
+		registered(id)
+	}
+	return code
+}
+
+// CancelDial gives up a dial.
+func (c *Channel) CancelDial(id uint32) {
+	if c.lockTx() {
+		_ = c.api.cancelDial(id)
+		c.unlockTx()
+	}
+}
+
+// milliseconds rounds up, and bounds to what the C API takes.
+func milliseconds(d time.Duration) uint32 {
+	const most = 1<<31 - 1
+	if d <= 0 {
+		return 0
+	}
+	return uint32(min((d+time.Millisecond-1)/time.Millisecond, most))
+}
+
+// lockTx locks the send direction, unless the channel is closed.
+func (c *Channel) lockTx() bool {
+	c.tx.Lock()
+	if c.closed {
+		c.tx.Unlock()
+		return false
+	}
+	return true
+}
+
+func (c *Channel) unlockTx() {
+	if c.api.hasEventsTx() {
+		c.pollTx()
+	}
+	c.tx.Unlock()
+}
+
+// Error makes a Code an error where a caller of this package needs one.
+func (c Code) Error() string { return codeText(c) }

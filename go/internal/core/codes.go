@@ -1,0 +1,111 @@
+package core
+
+// Code is what the C API returns: 0 or one of the negative MACHNET_E* codes of machnet.h.
+type Code int32
+
+// The codes of machnet.h; a test of the header's build compares the numbers.
+const (
+	OK           Code = 0
+	Again        Code = -1
+	Closed       Code = -2
+	Refused      Code = -3
+	TimedOut     Code = -4
+	Reset        Code = -5
+	InUse        Code = -6
+	NetDown      Code = -7
+	TooBig       Code = -8
+	Version      Code = -9
+	NoSidecar    Code = -10
+	NotPermitted Code = -11
+	Invalid      Code = -12
+	Busy         Code = -13
+	NoBuffers    Code = -14
+	Aborted      Code = -15
+	EOF          Code = -16
+	MsgSize      Code = -17
+	Unreachable  Code = -18
+	Canceled     Code = -19
+	BadAddr      Code = -20
+	Protocol     Code = -21
+	Finished     Code = -22
+	NotAttached  Code = -23
+	System       Code = -24
+
+	// Unsupported is this package's own: built without cgo, or for another system.
+	Unsupported Code = -1000
+)
+
+// EventKind is a MACHNET_EVENT_* of machnet.h.
+type EventKind uint32
+
+// The events of machnet.h.
+const (
+	EvListening     EventKind = 1
+	EvListenFailed  EventKind = 2
+	EvUnlistened    EventKind = 3
+	EvConnected     EventKind = 4
+	EvConnectFailed EventKind = 5
+	EvAccepted      EventKind = 6
+	EvReadable      EventKind = 7
+	EvWritable      EventKind = 8
+	EvClosed        EventKind = 9
+)
+
+// Event is one machnet_event.
+type Event struct {
+	Kind       EventKind
+	Code       Code
+	Conn       uint64
+	ID         uint32
+	LocalIP    uint32
+	RemoteIP   uint32
+	LocalPort  uint16
+	RemotePort uint16
+}
+
+// RecvMode is how a receive treats the ends of messages.
+type RecvMode uint32
+
+const (
+	// Stream gives bytes as they come.
+	Stream RecvMode = 0
+	// Message begins only a message that fits the buffer, else MsgSize.
+	Message RecvMode = 1
+	// One gives bytes of the current message only.
+	One RecvMode = 2
+)
+
+// RecvInfo is machnet_recv_info.
+type RecvInfo struct {
+	Length uint32 // of the whole message that the last byte belongs to, or that was refused
+	Offset uint32 // bytes of that message read before this call
+	Flags  uint32 // Begin, End, More
+}
+
+// The flags of a RecvInfo.
+const (
+	Begin uint32 = 1
+	End   uint32 = 2
+	More  uint32 = 4
+)
+
+// Info is machnet_info_t.
+type Info struct {
+	IP           uint32
+	Engine       uint32
+	MTU          uint32
+	UnitSize     uint32
+	Units        uint32
+	UnitsPerConn uint32
+	Conns        uint32
+	Channel      uint32 // version of the channel spoken
+	ABI          uint32
+}
+
+// Options say where and how to attach.
+type Options struct {
+	Socket string // path of the control socket
+	FD     int    // with UseFD, a connected SOCK_SEQPACKET socket, of which a copy is made
+	UseFD  bool
+	Engine int // from 1; 0 is any
+}

@@ -1,0 +1,230 @@
+package core
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A channel serves many goroutines, and somebody has to watch its rings for all of them. That is the reader role:
+//
+//   - A goroutine that has to wait takes the role if it is free and looks at the rings itself, for some tens of
+//     microseconds (patience). What it finds for others it hands to them.
+//   - Everybody else sleeps on a Go channel of its own.
+//   - When no goroutine has the role, the watchman has it: one goroutine per channel, parked in Go's poller on the
+//     doorbell. Whoever leaves the role while others sleep arms the doorbell, which is how the role is handed on.
+//
+// Handing the role to a sleeping goroutine instead would wake one for every message that the leaving goroutine reads; a
+// server's Accept would take part in every echo.
+
+// rings is what the hub needs of a channel. ready may be called by anybody at any time, the others with rx held.
+type rings interface {
+	ready(tokens bool) bool // something is in the rings; tokens: also look at the ring that returns them
+	arm(tokens bool) bool   // ask for the doorbell; false: something is in the rings, and the doorbell will not ring
+	disarm()
+	poll() // take everything out of the rings and wake whom it concerns
+}
+
+type hub struct {
+	rings rings
+	// rx is held for every call of the receive direction, and never while waiting.
+	rx sync.Mutex
+
+	role     atomic.Bool  // a goroutine watches the rings itself
+	sleepers atomic.Int32 // waiters that sleep
+	tokens   atomic.Int32 // waiters, asleep or not, that need send tokens
+	armed    atomic.Bool  // the doorbell will ring; written with rx held
+	dead     atomic.Bool  // nothing will come any more; nobody may sleep
+	patience patience     // belongs to the role
+	slept    atomic.Int32 // how the last sleep went, since the last look
+
+	// A doorbell that wakes the watchman for nothing costs a thread switch here and a system call in the sidecar. After one, the next
+	// departures leave the doorbell alone, and the guard, a timer, arms it should the role stay free.
+	lazy    int // departures left; under rx
+	guarded atomic.Bool
+	guard   *time.Timer
+}
+
+const (
+	lazyFor   = 256              // departures
+	guardTime = time.Millisecond // the longest that a message may wait in a ring that nobody watches
+)
+
+func newHub(r rings, yield time.Duration) *hub {
+	h := &hub{rings: r, patience: newPatience(yield)}
+	h.guard = time.AfterFunc(time.Hour, func() {
+		h.guarded.Store(false)
+		h.rx.Lock()
+		defer h.rx.Unlock()
+		h.handOn()
+	})
+	h.guard.Stop()
+	return h
+}
+
+// Waiter is the place where one goroutine at a time waits for something to happen on a channel.
+type Waiter struct {
+	hub    *hub
+	tokens bool // wake also when send tokens come back
+	drains bool // its goroutine receives, and so empties the rings itself
+	holds  bool // the role; only its goroutine looks
+	state  atomic.Uint32
+	note   chan struct{} // holds one; sent by whoever finds the state asleep
+}
+
+// Kind says what a Waiter waits for.
+type Kind uint8
+
+const (
+	// ForEvent waits for an event that the Handler hears of.
+	ForEvent Kind = iota
+	// ForData waits to receive on a connection.
+	ForData
+	// ForTokens waits to send on a connection.
+	ForTokens
+)
+
+const (
+	awake  = iota
+	woken  // something happened; the next wait returns at once
+	asleep // in <-note
+)
+
+func (h *hub) newWaiter(k Kind) *Waiter {
+	return &Waiter{hub: h, tokens: k == ForTokens, drains: k == ForData, note: make(chan struct{}, 1)}
+}
+
+// Wake makes the current wait return, or the next one. Anybody may call it, also with locks held.
+func (w *Waiter) Wake() {
+	if w.state.Swap(woken) == asleep {
+		w.hub.sleepers.Add(-1)
+		w.note <- struct{}{}
+	}
+}
+
+// Wait returns after a Wake, and when there may be something for this waiter in the rings. It may return for nothing. The
+// goroutine of a Waiter ForData must call Channel.Recv or Leave next.
+func (w *Waiter) Wait() {
+	h := w.hub
+	if w.state.CompareAndSwap(woken, awake) {
+		return
+	}
+	if w.tokens {
+		h.tokens.Add(1)
+		defer h.tokens.Add(-1)
+	}
+	if !h.role.CompareAndSwap(false, true) {
+		w.sleep()
+		return
+	}
+	if h.armed.Load() {
+		h.rx.Lock()
+		if h.armed.Load() {
+			h.rings.disarm()
+			h.armed.Store(false)
+		}
+		h.rx.Unlock()
+	}
+	if h.patience.look(w, h.slept.Swap(noSleep)) {
+		w.state.CompareAndSwap(woken, awake)
+		if w.drains {
+			w.holds = true
+			return
+		}
+		h.rx.Lock()
+		h.rings.poll()
+		h.leave()
+		h.rx.Unlock()
+		return
+	}
+	h.role.Store(false)
+	began := now()
+	w.sleep()
+	if now()-began < soon {
+		h.slept.Store(shortSleep)
+	} else {
+		h.slept.Store(longSleep)
+	}
+}
+
+// found is what a look looks for.
+func (w *Waiter) found() bool {
+	return w.state.Load() == woken || w.hub.rings.ready(w.hub.tokens.Load() > 0)
+}
+
+// sleep returns after a Wake.
+func (w *Waiter) sleep() {
+	h := w.hub
+	if !w.state.CompareAndSwap(awake, asleep) {
+		w.state.Store(awake)
+		return
+	}
+	h.sleepers.Add(1)
+	if h.dead.Load() {
+		w.Wake()
+	} else if !h.role.Load() && !h.armed.Load() {
+		h.rx.Lock()
+		h.handOn()
+		h.rx.Unlock()
+	}
+	<-w.note
+	w.state.Store(awake)
+}
+
+// Leave gives back the role if a Wait had left it with its goroutine.
+func (w *Waiter) Leave() {
+	if w.holds {
+		w.hub.rx.Lock()
+		w.leaveLocked()
+		w.hub.rx.Unlock()
+	}
+}
+
+func (w *Waiter) leaveLocked() {
+	if w.holds {
+		w.holds = false
+		w.hub.leave()
+	}
+}
+
+// leave gives back the role. rx is held.
+func (h *hub) leave() {
+	h.role.Store(false)
+	if h.sleepers.Load() <= 0 || h.armed.Load() {
+		return
+	}
+	if h.lazy > 0 {
+		h.lazy--
+		if h.guarded.CompareAndSwap(false, true) {
+			h.guard.Reset(guardTime)
+		}
+		return
+	}
+	h.handOn()
+}
+
+// handOn gives a free role to the watchman if anybody sleeps. rx is held.
+func (h *hub) handOn() {
+	for !h.role.Load() && h.sleepers.Load() > 0 && !h.armed.Load() && !h.dead.Load() {
+		if h.rings.arm(h.tokens.Load() > 0) {
+			h.armed.Store(true)
+			return
+		}
+		h.rings.poll()
+	}
+}
+
+// watch is the watchman; park returns after the doorbell has rung, or an error when there is no more doorbell.
+func (h *hub) watch(park func() error) {
+	for park() == nil {
+		h.rx.Lock()
+		h.armed.Store(false) // whoever rang has disarmed it
+		before := h.sleepers.Load()
+		h.rings.poll()
+		if h.sleepers.Load() >= before {
+			h.lazy = lazyFor
+		}
+		h.handOn()
+		h.rx.Unlock()
+	}
+}

@@ -1,0 +1,330 @@
+package core
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// fakeRings is a channel in memory: what is sent to a waiter stands in the ring until somebody polls.
+type fakeRings struct {
+	hub  *hub
+	mu   sync.Mutex
+	ring []*Waiter
+
+	rings  atomic.Uint32 // entries in ring
+	asked  bool          // the doorbell was asked for; under mu
+	bell   chan struct{}
+	tokens atomic.Bool // something is in the ring of tokens
+	owed   []*Waiter   // waiters that get a token by poll
+	got    map[*Waiter]int
+}
+
+// take is a receive: it empties the ring, gives back the role, and tells how much has come for w.
+func (f *fakeRings) take(w *Waiter) int {
+	f.hub.rx.Lock()
+	defer f.hub.rx.Unlock()
+	f.poll()
+	w.leaveLocked()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.got[w]
+	f.got[w] = 0
+	return n
+}
+
+func newFake(yield time.Duration) *fakeRings {
+	f := &fakeRings{bell: make(chan struct{}, 1), got: make(map[*Waiter]int)}
+	f.hub = newHub(f, yield)
+	return f
+}
+
+// send is the sidecar: it puts something in the ring, and rings if it was asked to.
+func (f *fakeRings) send(w *Waiter) {
+	f.mu.Lock()
+	f.ring = append(f.ring, w)
+	f.rings.Add(1)
+	f.ringLocked()
+	f.mu.Unlock()
+}
+
+func (f *fakeRings) giveTokens(w *Waiter) {
+	f.mu.Lock()
+	f.owed = append(f.owed, w)
+	f.tokens.Store(true)
+	f.ringLocked()
+	f.mu.Unlock()
+}
+
+func (f *fakeRings) ringLocked() {
+	if f.asked {
+		f.asked = false
+		f.bell <- struct{}{}
+	}
+}
+
+func (f *fakeRings) ready(tokens bool) bool { return f.rings.Load() > 0 || tokens && f.tokens.Load() }
+
+func (f *fakeRings) arm(tokens bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ready(tokens) {
+		return false
+	}
+	f.asked = true
+	return true
+}
+
+func (f *fakeRings) disarm() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked = false
+	select {
+	case <-f.bell:
+	default:
+	}
+}
+
+func (f *fakeRings) poll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, w := range append(f.ring, f.owed...) {
+		f.got[w]++
+		w.Wake()
+	}
+	f.ring, f.owed = nil, nil
+	f.rings.Store(0)
+	f.tokens.Store(false)
+}
+
+func (f *fakeRings) start(t *testing.T) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		f.hub.watch(func() error {
+			select {
+			case <-f.bell:
+				return nil
+			case <-stop:
+				return Closed
+			}
+		})
+	}()
+	t.Cleanup(func() {
+		f.hub.dead.Store(true)
+		close(stop)
+		<-done
+	})
+}
+
+// waits starts a goroutine that waits once, as a reader does.
+func (f *fakeRings) waits(w *Waiter) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.Wait()
+		w.Leave()
+	}()
+	return done
+}
+
+func within(t *testing.T, what string, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatalf("%s: still waiting", what)
+	}
+}
+
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !cond(); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func TestEveryWaiterIsWokenWhoeverWatches(t *testing.T) {
+	for name, yield := range map[string]time.Duration{"yielding": YieldFor, "sleeping at once": 0, "always yielding": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(yield)
+			f.start(t)
+			const waiters, rounds = 8, 300
+			var all sync.WaitGroup
+			all.Add(2 * waiters)
+			for i := range waiters {
+				w := f.hub.newWaiter([]Kind{ForEvent, ForData, ForTokens}[i%3])
+				taken := make(chan struct{})
+				go func() { // the sidecar: one thing at a time, so that each needs a wake of its own
+					defer all.Done()
+					for range rounds {
+						if w.tokens {
+							f.giveTokens(w)
+						} else {
+							f.send(w)
+						}
+						<-taken
+					}
+				}()
+				go func() {
+					defer all.Done()
+					for range rounds {
+						for f.take(w) == 0 {
+							w.Wait()
+						}
+						taken <- struct{}{}
+					}
+				}()
+			}
+			done := make(chan struct{})
+			go func() { all.Wait(); close(done) }()
+			select {
+			case <-done:
+			case <-time.After(20 * time.Second):
+				t.Fatal("a waiter was forgotten")
+			}
+		})
+	}
+}
+
+func TestASleeperIsWokenByTheDoorbell(t *testing.T) {
+	f := newFake(0)
+	f.start(t)
+	w := f.hub.newWaiter(ForData)
+	done := f.waits(w)
+	eventually(t, "the doorbell is armed for the sleeper", f.hub.armed.Load)
+	f.send(w)
+	within(t, "the sleeper", done)
+}
+
+func TestTheRoleIsHandedOnToTheWatchman(t *testing.T) {
+	f := newFake(time.Minute)
+	f.start(t)
+	first, second := f.hub.newWaiter(ForData), f.hub.newWaiter(ForData)
+	leads := f.waits(first)
+	eventually(t, "the first takes the role", f.hub.role.Load)
+	follows := f.waits(second)
+	eventually(t, "the second sleeps", func() bool { return f.hub.sleepers.Load() == 1 })
+	first.Wake()
+	within(t, "the first", leads)
+	eventually(t, "the doorbell is armed for the second", f.hub.armed.Load)
+	f.send(second)
+	within(t, "the second", follows)
+}
+
+func TestTheGuardFindsWhatALazyDepartureLeft(t *testing.T) {
+	f := newFake(time.Minute)
+	f.start(t)
+	f.hub.lazy = 1
+	first, second := f.hub.newWaiter(ForData), f.hub.newWaiter(ForData)
+	leads := f.waits(first)
+	eventually(t, "the first takes the role", f.hub.role.Load)
+	follows := f.waits(second)
+	eventually(t, "the second sleeps", func() bool { return f.hub.sleepers.Load() == 1 })
+	first.Wake()
+	within(t, "the first", leads)
+	f.send(second) // perhaps nobody watches now
+	within(t, "the second", follows)
+}
+
+func TestWakeBeforeWaitIsNotLost(t *testing.T) {
+	f := newFake(0)
+	w := f.hub.newWaiter(ForEvent)
+	w.Wake()
+	w.Wake()
+	within(t, "a waiter woken before", f.waits(w))
+}
+
+func TestNobodySleepsOnADeadChannel(t *testing.T) {
+	f := newFake(0)
+	f.hub.dead.Store(true)
+	within(t, "a waiter on a dead channel", f.waits(f.hub.newWaiter(ForEvent)))
+}
+
+// looker finds something at its n-th look; each look takes some time.
+type looker struct {
+	n    int
+	took time.Duration
+}
+
+func (l *looker) found() bool {
+	time.Sleep(l.took)
+	l.n--
+	return l.n <= 0
+}
+
+func TestPatienceHalvesInVainAndIsRestored(t *testing.T) {
+	p := newPatience(40 * time.Microsecond)
+	never := &looker{n: 1 << 30, took: time.Microsecond}
+	want := p.most
+	for range 8 {
+		if p.look(never, longSleep) {
+			t.Fatal("found what is not there")
+		}
+		want = max(want/2, leastYield)
+		if p.budget != want {
+			t.Fatalf("budget %v after a look in vain, want %v", p.budget, want)
+		}
+	}
+	p.look(never, shortSleep)
+	if p.budget != p.most/2 {
+		t.Fatalf("budget %v after a short sleep and a look in vain, want %v", p.budget, p.most/2)
+	}
+	if !p.look(&looker{n: 1}, noSleep) || p.budget != p.most {
+		t.Fatalf("budget %v after a success, want %v", p.budget, p.most)
+	}
+}
+
+func TestASuccessfulStreakEndsInASleep(t *testing.T) {
+	p := newPatience(time.Second)
+	looks := 0
+	for p.allowed(2) > 0 {
+		if looks++; looks > 10_000 {
+			t.Fatal("never told to sleep")
+		}
+		p.look(&looker{n: 2, took: 100 * time.Microsecond}, noSleep)
+	}
+	if p.streak <= streakLimit {
+		t.Fatalf("told to sleep after %v of looking, want more than %v", p.streak, streakLimit)
+	}
+	p.look(&looker{n: 1}, longSleep)
+	if p.allowed(2) == 0 {
+		t.Fatal("no looking after a sleep")
+	}
+}
+
+func TestAtMostAllButOneProcessorLook(t *testing.T) {
+	most := int32(max(gomaxprocs()-1, 1))
+	yielders.Add(most)
+	defer yielders.Add(-most)
+	p := newPatience(time.Hour)
+	began := time.Now()
+	if p.look(&looker{n: 1 << 30}, noSleep) {
+		t.Fatal("found what is not there")
+	}
+	if took := time.Since(began); took > time.Minute {
+		t.Fatalf("looked for %v although all other processors look", took)
+	}
+}
+
+func TestAHogTurnsYieldingIntoPausing(t *testing.T) {
+	p := newPatience(20 * time.Millisecond)
+	p.look(&looker{n: 1 << 30, took: 3 * time.Millisecond}, noSleep)
+	if p.hogUntil <= now() {
+		t.Fatalf("a turn of more than %v went unnoticed", hogYield)
+	}
+}
+
+func BenchmarkWaitThatSucceedsAtOnce(b *testing.B) {
+	f := newFake(YieldFor)
+	w := f.hub.newWaiter(ForData)
+	for b.Loop() {
+		f.rings.Store(1)
+		w.Wait()
+		f.rings.Store(0)
+		w.Leave()
+	}
+}

@@ -1,0 +1,320 @@
+package machnet
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/machnet/machnet/go/internal/core"
+)
+
+// writeChunk is the largest message that Write makes: few enough units that a connection can always have all of them
+// under way, so that a Write which runs into its deadline leaves no message half sent.
+const writeChunk = 64 << 10
+
+// Conn is one connection. It implements net.Conn, and may be used by many goroutines at once.
+//
+// It has no SyscallConn: there is no descriptor whose readiness means that this connection is readable.
+type Conn struct {
+	stack  *Stack
+	ch     *core.Channel
+	id     uint64
+	local  *Addr
+	remote *Addr
+	whole  int // bytes that can always be sent as one message at once
+
+	rd, wr  half
+	closed  atomic.Bool
+	broken  atomic.Pointer[error] // why nothing works any more although nobody closed the connection: the stack is gone
+	skipped atomic.Bool           // CloseRead was called
+
+	// Of the writer; under wr.mu.
+	finished bool // the half close was sent
+	owesStop bool // a message was given up and there was no token to say so
+}
+
+// half is one direction of a Conn.
+type half struct {
+	// mu is held by the one goroutine that receives or sends, also while it waits: messages do not mix, and whoever comes next finds the
+	// same deadline.
+	mu       sync.Mutex
+	waiter   *core.Waiter
+	deadline deadline
+}
+
+// LocalAddr is this end's *Addr.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr is the other end's *Addr.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// Read reads up to len(p) bytes, waiting for at least one. Message boundaries do not show: the rest of a message stays for
+// the next Read, and one Read may return bytes of several messages. After everything the peer has sent before its Close
+// or CloseWrite, Read returns io.EOF.
+//
+// If the peer took back a message that was read in part, Read returns io.ErrUnexpectedEOF, once, in its place.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.rd.mu.Lock()
+	defer c.rd.mu.Unlock()
+	var info core.RecvInfo
+	n, err := c.receive(nil, p, core.Stream, &info)
+	return n, c.readError(err)
+}
+
+// receive is one receive that waits, also for a context that wakes the waiter, if not nil. rd.mu is held.
+func (c *Conn) receive(ctx context.Context, p []byte, mode core.RecvMode, info *core.RecvInfo) (int, error) {
+	for waited := false; ; waited = true {
+		err := c.state(&c.rd)
+		if err == nil && ctx != nil {
+			err = contextError(ctx)
+		}
+		if err == nil && c.skipped.Load() {
+			err = io.EOF
+		}
+		if err != nil {
+			if waited {
+				c.rd.waiter.Leave()
+			}
+			return 0, err
+		}
+		n, code := c.ch.Recv(c.rd.waiter, c.id, p, mode, info)
+		if code == core.OK {
+			return n, nil
+		}
+		if code != core.Again {
+			return n, c.codeError(code)
+		}
+		c.rd.waiter.Wait()
+	}
+}
+
+// state is nil, or why this direction must not go on.
+func (c *Conn) state(h *half) error {
+	if err := c.alive(); err != nil {
+		return err
+	}
+	if h.deadline.expired.Load() {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// alive is nil, or why the connection is not there any more.
+func (c *Conn) alive() error {
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
+	if err := c.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// codeError is codeError, where "closed" may have a better reason.
+func (c *Conn) codeError(code core.Code) error {
+	if code == core.Closed || code == core.NetDown {
+		if err := c.alive(); err != nil {
+			return err
+		}
+	}
+	return codeError(code)
+}
+
+// Write sends p and returns when all of it was copied; it waits while the peer or the network cannot take more. Up to 64 KiB travel
+// as one message. With an error it returns how many bytes were accepted, all of them in whole messages. An empty Write sends
+// nothing.
+func (c *Conn) Write(p []byte) (int, error) {
+	c.wr.mu.Lock()
+	defer c.wr.mu.Unlock()
+	done := 0
+	for done < len(p) {
+		piece := p[done:min(len(p), done+c.whole)]
+		if err := c.sendWhole(piece, true); err != nil {
+			return done, c.writeError(err)
+		}
+		done += len(piece)
+	}
+	if len(p) == 0 {
+		return 0, c.writeError(c.mayWrite())
+	}
+	return done, nil
+}
+
+// mayWrite is nil, or why nothing can be sent. wr.mu is held.
+func (c *Conn) mayWrite() error {
+	if err := c.state(&c.wr); err != nil {
+		return err
+	}
+	if c.finished {
+		return syscall.EPIPE
+	}
+	return nil
+}
+
+// sendWhole sends one message of at most c.whole bytes, or nothing of it. wr.mu is held.
+func (c *Conn) sendWhole(p []byte, wait bool) error {
+	for {
+		if err := c.mayWrite(); err != nil {
+			return err
+		}
+		code := core.OK
+		if c.owesStop {
+			code = c.stopMessage()
+		}
+		if code == core.OK {
+			code = c.ch.SendWhole(c.id, p)
+		}
+		if code == core.OK {
+			return nil
+		}
+		if code != core.Again || !wait {
+			return c.codeError(code)
+		}
+		c.wr.waiter.Wait()
+	}
+}
+
+// stopMessage takes back the message under way, now or when there is a token. wr.mu is held.
+func (c *Conn) stopMessage() core.Code {
+	code := c.ch.Abort(c.id)
+	c.owesStop = code == core.Again
+	return code
+}
+
+// Close ends the connection in both directions. What was written is delivered by the sidecar in the background; what was not
+// read is dropped. Blocked calls return net.ErrClosed.
+func (c *Conn) Close() error {
+	if !c.closed.CompareAndSwap(false, true) {
+		return opError("close", c.local, c.remote, net.ErrClosed)
+	}
+	c.ch.CloseConn(c.id)
+	c.gone()
+	return nil
+}
+
+// abandon closes a connection that nobody has seen: what the peer sent to it is lost, and the peer hears of it.
+func (c *Conn) abandon() {
+	if c.closed.CompareAndSwap(false, true) {
+		c.ch.ResetConn(c.id)
+		c.gone()
+	}
+}
+
+// gone wakes everybody who is still in a call.
+func (c *Conn) gone() {
+	c.stack.forget(c)
+	c.rd.deadline.stop()
+	c.wr.deadline.stop()
+	c.rd.waiter.Wake()
+	c.wr.waiter.Wake()
+}
+
+// CloseWrite ends this end's sending: the peer reads what was written, then io.EOF. Reading goes on.
+func (c *Conn) CloseWrite() error {
+	c.wr.mu.Lock()
+	defer c.wr.mu.Unlock()
+	for {
+		err := c.mayWrite()
+		if err == nil {
+			code := core.OK
+			if c.owesStop {
+				code = c.stopMessage()
+			}
+			if code == core.OK {
+				code = c.ch.Finish(c.id)
+			}
+			if code == core.Again {
+				c.wr.waiter.Wait()
+				continue
+			}
+			c.finished = code == core.OK
+			err = c.codeError(code)
+		}
+		return opError("close", c.local, c.remote, err)
+	}
+}
+
+// CloseRead ends this end's reading: Read returns io.EOF from now on, and what the peer sends is dropped.
+func (c *Conn) CloseRead() error {
+	if err := c.alive(); err != nil {
+		return opError("close", c.local, c.remote, err)
+	}
+	if c.skipped.CompareAndSwap(false, true) {
+		c.rd.waiter.Wake()
+		go c.discard()
+	}
+	return nil
+}
+
+// discard reads until the end, so that the sender is not held up by data that nobody wants.
+func (c *Conn) discard() {
+	// Once the lock was free, no reader waits any more, and none will: the waiter is ours.
+	c.rd.mu.Lock()
+	c.rd.mu.Unlock() //nolint:staticcheck // the passage is what matters
+	p := make([]byte, 16<<10)
+	var info core.RecvInfo
+	for waited := false; ; {
+		if c.alive() != nil {
+			if waited {
+				c.rd.waiter.Leave()
+			}
+			return
+		}
+		_, code := c.ch.Recv(c.rd.waiter, c.id, p, core.Stream, &info)
+		waited = code == core.Again
+		switch code {
+		case core.OK, core.Aborted:
+		case core.Again:
+			c.rd.waiter.Wait()
+		default:
+			return
+		}
+	}
+}
+
+// SetDeadline sets the read and the write deadline. Blocked calls obey at once; the zero time takes the deadlines away, and
+// everything works as before.
+func (c *Conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline sets the time after which Read, ReadMessage and Recv fail with os.ErrDeadlineExceeded.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.rd, t) }
+
+// SetWriteDeadline sets the time after which Write, Send and SendBuffers fail with os.ErrDeadlineExceeded. A message larger
+// than 64 KiB that is under way then is taken back.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.wr, t) }
+
+func (c *Conn) setDeadline(h *half, t time.Time) error {
+	if c.closed.Load() {
+		return opError("set", c.local, c.remote, net.ErrClosed)
+	}
+	h.deadline.setTo(t, h.waiter.Wake)
+	return nil
+}
+
+// fail makes every call return err. It may be called with locks of the stack held.
+func (c *Conn) fail(err error) {
+	c.broken.CompareAndSwap(nil, &err)
+	c.rd.waiter.Wake()
+	c.wr.waiter.Wake()
+}
+
+func (c *Conn) readError(err error) error {
+	return opError("read", c.local, c.remote, err)
+}
+
+func (c *Conn) writeError(err error) error {
+	return opError("write", c.local, c.remote, err)
+}

@@ -1,0 +1,63 @@
+//go:build go1.25
+
+package machnet
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// All of this runs in synctest's virtual time.
+
+func TestADeadlineInThePastWakesAtOnce(t *testing.T) {
+	var d deadline
+	wakes := 0
+	d.setTo(time.Now().Add(-time.Second), func() { wakes++ })
+	if !d.expired.Load() || wakes != 1 {
+		t.Fatalf("expired %v, woken %d times; want true, once", d.expired.Load(), wakes)
+	}
+	d.setTo(time.Time{}, func() { wakes++ })
+	if d.expired.Load() || wakes != 1 {
+		t.Fatalf("after the zero time: expired %v, woken %d times; want false, once", d.expired.Load(), wakes)
+	}
+}
+
+func TestADeadlineInTheFutureWakesThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d deadline
+		wakes := 0
+		d.setTo(time.Now().Add(time.Second), func() { wakes++ })
+		time.Sleep(time.Second - 1)
+		synctest.Wait()
+		if d.expired.Load() || wakes != 0 {
+			t.Fatalf("before: expired %v, woken %d times", d.expired.Load(), wakes)
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if !d.expired.Load() || wakes != 1 {
+			t.Fatalf("after: expired %v, woken %d times; want true, once", d.expired.Load(), wakes)
+		}
+	})
+}
+
+func TestAnotherDeadlineReplacesTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d deadline
+		wakes := 0
+		wake := func() { wakes++ }
+		d.setTo(time.Now().Add(time.Second), wake)
+		d.setTo(time.Now().Add(time.Hour), wake)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if d.expired.Load() || wakes != 0 {
+			t.Fatalf("the first still counts: expired %v, woken %d times", d.expired.Load(), wakes)
+		}
+		d.stop()
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if d.expired.Load() || wakes != 0 {
+			t.Fatalf("a stopped one counts: expired %v, woken %d times", d.expired.Load(), wakes)
+		}
+	})
+}

@@ -1,0 +1,178 @@
+package machnet
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"github.com/machnet/machnet/go/internal/core"
+)
+
+// Dialer says how to connect. The zero Dialer is ready for use, by many goroutines at once.
+type Dialer struct {
+	// Stack to dial from; nil is Default.
+	Stack *Stack
+	// Timeout bounds a dial, as do Deadline and the context; the earliest counts. Without any, the sidecar's own
+	// bound makes it ETIMEDOUT.
+	Timeout  time.Duration
+	Deadline time.Time
+	// LocalAddr is the local address; its IP must be the sidecar's or none, its port may be 0. nil leaves both to the sidecar.
+	LocalAddr *Addr
+}
+
+// Dial connects to an address of the network "machnet", from the Default stack.
+func Dial(network, address string) (net.Conn, error) {
+	var d Dialer
+	return d.Dial(network, address)
+}
+
+// Dial is DialContext without a context.
+func (d *Dialer) Dial(network, address string) (net.Conn, error) {
+	return d.DialContext(context.Background(), network, address)
+}
+
+// DialContext connects to an address of the network "machnet". When nobody listens there it fails with ECONNREFUSED at once; when
+// no host answers, with ETIMEDOUT. The context bounds the dialling only. The net.Conn is a *Conn.
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	raddr, err := resolve(ctx, "dial", network, address)
+	if err != nil {
+		return nil, err
+	}
+	c, err := d.DialMachnet(ctx, raddr)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// DialMachnet is DialContext for an address that is resolved already. Without an IP it is the local sidecar's.
+func (d *Dialer) DialMachnet(ctx context.Context, raddr *Addr) (*Conn, error) {
+	fail := func(err error) (*Conn, error) {
+		return nil, opError("dial", d.LocalAddr, raddr, err)
+	}
+	if raddr.Port == 0 {
+		return fail(errors.New("port 0 cannot be dialled"))
+	}
+	if d.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d.Timeout)
+		defer cancel()
+	}
+	if !d.Deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, d.Deadline)
+		defer cancel()
+	}
+	if err := contextError(ctx); err != nil {
+		return fail(err)
+	}
+	s := d.Stack
+	if s == nil {
+		var err error
+		if s, err = defaultFor(ctx); err != nil {
+			return nil, err
+		}
+	}
+	ip := raddr.hostOrder()
+	if ip == 0 {
+		ip = s.ch.Info().IP
+	}
+	var localPort uint16
+	if d.LocalAddr != nil {
+		if err := s.checkLocal(d.LocalAddr); err != nil {
+			return fail(err)
+		}
+		localPort = d.LocalAddr.Port
+	}
+	// The sidecar gives up a little after the context does, so that the context's error wins.
+	var patience time.Duration
+	if at, ok := ctx.Deadline(); ok {
+		patience = time.Until(at) + time.Second
+	}
+	c, err := s.dial(ctx, ip, raddr.Port, localPort, patience)
+	if err != nil {
+		return fail(err)
+	}
+	return c, nil
+}
+
+// dialing is one dial under way.
+type dialing struct {
+	waiter *core.Waiter
+	conn   *Conn // when it has succeeded; under the stack's mu
+	err    error // when it has failed
+}
+
+// fail ends the dial. The stack's mu is held.
+func (d *dialing) fail(err error) {
+	if d.conn == nil && d.err == nil {
+		d.err = err
+	}
+	d.waiter.Wake()
+}
+
+func (s *Stack) dial(ctx context.Context, ip uint32, port, localPort uint16, timeout time.Duration) (*Conn, error) {
+	d := &dialing{waiter: s.ch.NewWaiter(core.ForEvent)}
+	var id uint32
+	code := s.ch.Dial(ip, port, localPort, timeout, func(given uint32) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		id = given
+		s.dials[id] = d
+	})
+	if code != core.OK {
+		return nil, s.codeError(code)
+	}
+	defer context.AfterFunc(ctx, d.waiter.Wake)()
+	for {
+		s.mu.Lock()
+		conn, err := d.conn, d.err
+		if conn == nil && err == nil {
+			if err = s.err; err == nil {
+				err = contextError(ctx)
+			}
+			if err != nil {
+				delete(s.dials, id)
+				s.mu.Unlock()
+				s.ch.CancelDial(id)
+				return nil, err
+			}
+		}
+		s.mu.Unlock()
+		if conn != nil || err != nil {
+			return conn, err
+		}
+		d.waiter.Wait()
+	}
+}
+
+// codeError is codeError, where "closed" and "down" may have a better reason.
+func (s *Stack) codeError(code core.Code) error {
+	if code == core.Closed || code == core.NetDown {
+		if err := s.usable(); err != nil {
+			return err
+		}
+	}
+	return codeError(code)
+}
+
+// checkLocal refuses an address that is not the sidecar's.
+func (s *Stack) checkLocal(a *Addr) error {
+	if ip := a.hostOrder(); ip != 0 && ip != s.ch.Info().IP {
+		return &net.AddrError{Err: "not the sidecar's address, which is " + s.LocalAddrs()[0].String(), Addr: a.String()}
+	}
+	return nil
+}
+
+// contextError is ctx's error as package net reports it: a deadline is a timeout.
+func contextError(ctx context.Context) error {
+	switch err := ctx.Err(); {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return os.ErrDeadlineExceeded
+	}
+	return context.Cause(ctx)
+}

@@ -1,0 +1,123 @@
+package machnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"syscall"
+
+	"github.com/machnet/machnet/go/internal/core"
+)
+
+var (
+	// ErrNoSidecar is what Attach's error wraps when nobody answers at the socket.
+	ErrNoSidecar = errors.New("no sidecar")
+	// ErrVersion is what Attach's error wraps when this program and the sidecar were built for different channel versions.
+	ErrVersion = errors.New("protocol version mismatch")
+	// ErrUnsupported is what every call fails with where this package was built without cgo, or not for Linux on amd64 or arm64.
+	ErrUnsupported = fmt.Errorf("machnet needs Linux on amd64 or arm64, and cgo: %w", errors.ErrUnsupported)
+	// ErrTooLarge says that a message exceeds MaxMessage. Nothing of it was sent.
+	ErrTooLarge = fmt.Errorf("message larger than %d bytes", MaxMessage)
+	// ErrWouldBlock says that TrySend had no room for the message. Nothing of it was sent.
+	ErrWouldBlock = errors.New("no room to send now")
+)
+
+// errAborted is what a reader gets who had begun a message that its sender took back.
+var errAborted = fmt.Errorf("the sender aborted the message: %w", io.ErrUnexpectedEOF)
+
+// temporary marks an error after which Accept may be called again, which net/http does.
+type temporary struct{ error }
+
+func (temporary) Temporary() bool { return true }
+func (temporary) Timeout() bool   { return false }
+func (t temporary) Unwrap() error { return t.error }
+
+// codeError is the error that a code of the C API means to a caller of this package; nil for OK. The caller wraps it in
+// a net.OpError.
+func codeError(c core.Code) error {
+	switch c {
+	case core.OK:
+		return nil
+	case core.Again:
+		return ErrWouldBlock
+	case core.EOF:
+		return io.EOF
+	case core.Closed:
+		return net.ErrClosed
+	case core.Refused:
+		return syscall.ECONNREFUSED
+	case core.TimedOut:
+		return syscall.ETIMEDOUT
+	case core.Reset:
+		return syscall.ECONNRESET
+	case core.InUse:
+		return syscall.EADDRINUSE
+	case core.NetDown:
+		return syscall.ENETDOWN
+	case core.Unreachable:
+		return syscall.EHOSTUNREACH
+	case core.TooBig:
+		return ErrTooLarge
+	case core.Version:
+		return ErrVersion
+	case core.NoSidecar:
+		return ErrNoSidecar
+	case core.NotPermitted:
+		return fs.ErrPermission
+	case core.Invalid:
+		return syscall.EINVAL
+	case core.NoBuffers:
+		return temporary{syscall.ENOBUFS}
+	case core.Aborted:
+		return errAborted
+	case core.Canceled:
+		return context.Canceled
+	case core.MsgSize:
+		return io.ErrShortBuffer
+	case core.BadAddr:
+		return syscall.EADDRNOTAVAIL
+	case core.Finished:
+		return syscall.EPIPE
+	case core.Protocol:
+		return syscall.EPROTO
+	case core.Unsupported:
+		return ErrUnsupported
+	}
+	return fmt.Errorf("client library: %w", c)
+}
+
+// opError dresses an error for the caller. io.EOF and io.ErrShortBuffer stay bare, as readers compare them.
+func opError(op string, source, addr *Addr, err error) error {
+	if err == nil || err == io.EOF || err == io.ErrShortBuffer {
+		return err
+	}
+	return &net.OpError{Op: op, Net: network, Source: source.opAddr(), Addr: addr.opAddr(), Err: err}
+}
+
+// attachError says what was attempted and wraps what callers look for. The C library's text names the socket, what is wrong and the
+// next step.
+func attachError(ctx context.Context, socket, text string, err error) error {
+	if ctxErr := contextError(ctx); ctxErr != nil {
+		return fmt.Errorf("attach %s: the sidecar did not answer in time: %w", socket, ctxErr)
+	}
+	var code core.Code
+	if errors.As(err, &code) {
+		err = codeError(code)
+		if text != "" {
+			return &attachFailure{text: text, err: err}
+		}
+	}
+	return fmt.Errorf("attach %s: %w", socket, err)
+}
+
+// attachFailure is a sentence of the C library's, and the error it stands for.
+type attachFailure struct {
+	text string
+	err  error
+}
+
+func (e *attachFailure) Error() string { return e.text }
+func (e *attachFailure) Unwrap() error { return e.err }

@@ -1,0 +1,164 @@
+package machnet
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/machnet/machnet/go/internal/core"
+)
+
+// Send sends p as one message, whole or not at all, and returns when all of it was copied. An empty message is a message
+// too. A message that a deadline or a Close cuts short is taken back: the peer never sees a part of it as a message.
+func (c *Conn) Send(p []byte) error {
+	c.wr.mu.Lock()
+	defer c.wr.mu.Unlock()
+	if len(p) <= c.whole {
+		return c.writeError(c.sendWhole(p, true))
+	}
+	if len(p) > MaxMessage {
+		return c.writeError(ErrTooLarge)
+	}
+	return c.writeError(c.sendLong(len(p), func(done int) (int, core.Code) {
+		return c.ch.SendSome(c.id, p[done:], done > 0)
+	}))
+}
+
+// SendBuffers sends the buffers, one after the other, as one message. It changes neither them nor the slice.
+func (c *Conn) SendBuffers(b net.Buffers) error {
+	size := 0
+	for _, p := range b {
+		size += len(p)
+	}
+	c.wr.mu.Lock()
+	defer c.wr.mu.Unlock()
+	if size > MaxMessage {
+		return c.writeError(ErrTooLarge)
+	}
+	return c.writeError(c.sendLong(size, func(done int) (int, core.Code) {
+		return c.ch.SendParts(c.id, b, done)
+	}))
+}
+
+// sendLong sends a message that may have to wait in its middle. wr.mu is held.
+func (c *Conn) sendLong(size int, send func(done int) (int, core.Code)) error {
+	for done := 0; ; {
+		err := c.mayWrite()
+		if err == nil && c.owesStop {
+			if code := c.stopMessage(); code == core.Again {
+				c.wr.waiter.Wait()
+				continue
+			}
+		}
+		if err == nil {
+			n, code := send(done)
+			if code == core.OK {
+				if done += n; done == size {
+					return nil
+				}
+				if n > 0 {
+					continue
+				}
+				code = core.Again
+			}
+			if code == core.Again {
+				c.wr.waiter.Wait()
+				continue
+			}
+			err = c.codeError(code)
+		}
+		if done > 0 {
+			c.stopMessage()
+		}
+		return err
+	}
+}
+
+// TrySend is Send that never waits: it fails with ErrWouldBlock when there is no room for the message now, and with ErrTooLarge when
+// there never will be for all of it at once (beyond 64 KiB, by default).
+func (c *Conn) TrySend(p []byte) error {
+	if !c.wr.mu.TryLock() {
+		return c.writeError(ErrWouldBlock)
+	}
+	defer c.wr.mu.Unlock()
+	return c.writeError(c.sendWhole(p, false))
+}
+
+// ReadMessage reads the next message into p and returns its length. If p is too small it returns the length that is needed and
+// io.ErrShortBuffer, and the message stays. After a Read that took a part of a message, it reads the rest of that. An error
+// in the middle of a message comes with the bytes read so far; after a deadline, the next call reads the rest.
+func (c *Conn) ReadMessage(p []byte) (int, error) {
+	c.rd.mu.Lock()
+	defer c.rd.mu.Unlock()
+	n, err := c.receiveMessage(nil, p)
+	return n, c.readError(err)
+}
+
+// receiveMessage is ReadMessage with a context that wakes the waiter, if not nil. rd.mu is held.
+func (c *Conn) receiveMessage(ctx context.Context, p []byte) (int, error) {
+	var info core.RecvInfo
+	n, err := c.receive(ctx, p, core.Message, &info)
+	if err == io.ErrShortBuffer {
+		return int(info.Length - info.Offset), err
+	}
+	for err == nil && info.Flags&core.End == 0 {
+		var more int
+		more, err = c.receive(ctx, p[n:], core.One, &info)
+		n += more
+	}
+	return n, err
+}
+
+// Message is a received message. Its bytes are valid until Release.
+type Message struct {
+	buf *[]byte
+}
+
+// Bytes is the message. The slice must not be used after Release.
+func (m *Message) Bytes() []byte {
+	if m.buf == nil {
+		return nil
+	}
+	return *m.buf
+}
+
+// Release gives the message's memory back. It may be called once or never, which only makes garbage.
+func (m *Message) Release() {
+	if m.buf != nil && cap(*m.buf) <= pooledMessage {
+		messages.Put(m.buf)
+	}
+	m.buf = nil
+}
+
+// messages keeps the memory of released messages, up to pooledMessage bytes each.
+var messages = sync.Pool{New: func() any {
+	b := make([]byte, 0, smallMessage)
+	return &b
+}}
+
+const (
+	smallMessage  = 2 << 10
+	pooledMessage = 64 << 10
+)
+
+// Recv returns the next message, of any length up to MaxMessage, and io.EOF after the last. It also returns when the context
+// ends. An error in the middle of a message comes with the part that was read; after a deadline, the next Recv returns
+// the rest.
+func (c *Conn) Recv(ctx context.Context) (Message, error) {
+	if ctx.Done() == nil {
+		ctx = nil
+	} else {
+		defer context.AfterFunc(ctx, c.rd.waiter.Wake)()
+	}
+	c.rd.mu.Lock()
+	defer c.rd.mu.Unlock()
+	buf := messages.Get().(*[]byte)
+	n, err := c.receiveMessage(ctx, (*buf)[:cap(*buf)])
+	if err == io.ErrShortBuffer {
+		*buf = make([]byte, n)
+		n, err = c.receiveMessage(ctx, *buf)
+	}
+	*buf = (*buf)[:n]
+	return Message{buf: buf}, c.readError(err)
+}
