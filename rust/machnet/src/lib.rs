@@ -6,11 +6,17 @@ extern crate std;
 pub mod abi;
 pub mod client;
 pub mod code;
+mod conns;
+mod gate;
 mod inbox;
 mod memory;
 mod outbox;
+mod patience;
+mod rx;
 mod text;
+mod tx;
 pub mod types;
+mod words;
 
 pub use code::*;
 pub use types::*;

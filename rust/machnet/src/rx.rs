@@ -1,0 +1,524 @@
+//! The receiving direction of a channel: takes the deliver ring apart into the queues of the connections, and keeps
+//! the events that machnet_poll hands out.
+use crate::code::{
+    MACHNET_EABORTED, MACHNET_EAGAIN, MACHNET_ECLOSED, MACHNET_EEOF, MACHNET_EMSGSIZE, MACHNET_EVENT_ACCEPTED,
+    MACHNET_EVENT_CLOSED, MACHNET_EVENT_CONNECTED, MACHNET_EVENT_READABLE,
+};
+use crate::conns::{Conns, index};
+use crate::inbox::{Got, INLINE, Kind, Mode, Nodes, Nothing, Queue, Units};
+use crate::types::{machnet_conn, machnet_event, machnet_peer};
+
+/// What the deliver ring carries.
+pub enum Delivery<T> {
+    /// A connection begins.
+    Established {
+        /// Its handle.
+        conn: machnet_conn,
+        /// The listener or the dial that it came from.
+        origin: Origin,
+        /// Its ends.
+        peer: machnet_peer,
+    },
+    /// A unit: of data, or an order that takes a token.
+    Unit {
+        /// Its connection.
+        conn: machnet_conn,
+        /// What it is.
+        kind: Kind,
+        /// Payload bytes.
+        len: u32,
+        /// The bytes, if they came without a buffer.
+        inline: Option<[u8; INLINE]>,
+        /// What to give back.
+        token: T,
+    },
+    /// The peer or the sidecar ended the connection.
+    Reset {
+        /// Its handle.
+        conn: machnet_conn,
+        /// A negative code.
+        code: i32,
+    },
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Accepted by the listener of this id.
+    Listener(u32),
+    /// Dialled under this id.
+    Dial(u32),
+}
+
+/// The consumer of the deliver ring.
+pub trait Ring: Units {
+    /// The next delivery; `None` when there is none (tokens given back are told to the engine then), or the channel is down.
+    fn pop(&mut self) -> Option<Delivery<Self::Token>>;
+}
+
+/// One connection, as the receiving side sees it.
+#[derive(Clone, Copy)]
+pub struct RxConn {
+    handle: machnet_conn,
+    queue: Queue,
+    peer: machnet_peer,
+    origin: Origin,
+    code: i32,
+    /// Events to hand out: `NEW`, `READABLE`, `CLOSED`; in the list while not 0.
+    events: u8,
+    /// READABLE was told and no receive has come back empty since.
+    told: bool,
+    prev: u32,
+    next: u32,
+}
+
+impl RxConn {
+    /// An unused entry.
+    pub const UNUSED: Self = Self {
+        handle: 0,
+        queue: Queue::new(),
+        peer: machnet_peer { local_ip: 0, remote_ip: 0, local_port: 0, remote_port: 0 },
+        origin: Origin::Dial(0),
+        code: 0,
+        events: 0,
+        told: false,
+        prev: NONE,
+        next: NONE,
+    };
+}
+
+/// The receiving direction.
+pub struct Receiver<R: Ring + 'static>
+where
+    R::Token: 'static,
+{
+    /// The ring.
+    pub ring: R,
+    conns: &'static mut [RxConn],
+    nodes: Nodes<R::Token>,
+    /// Connections with events, oldest first.
+    head: u32,
+    tail: u32,
+    listed: u32,
+}
+
+impl<R: Ring> Receiver<R> {
+    /// Over memory made at attach.
+    pub fn new(ring: R, conns: &'static mut [RxConn], nodes: Nodes<R::Token>) -> Self {
+        Self { ring, conns, nodes, head: NONE, tail: NONE, listed: 0 }
+    }
+
+    /// Connections that have events to hand out.
+    pub fn pending(&self) -> u32 {
+        self.listed
+    }
+
+    /// Receives up to `out.len()` bytes of `conn`.
+    pub fn recv(&mut self, shared: &Conns, conn: machnet_conn, mode: Mode, out: &mut [u8]) -> Result<Got, Refused> {
+        let ended = shared.check(conn).map_err(Refused::code)?;
+        let at = index(conn);
+        match self.conns.get(at) {
+            Some(c) if c.handle == conn => {
+                if !c.queue.readable() {
+                    // What comes now is about to be read: no event for it.
+                    self.set_told(at, true);
+                    self.drain(shared, BUDGET);
+                }
+            }
+            _ => return Err(Refused::code(MACHNET_ECLOSED)),
+        }
+        self.unlist(at, READABLE);
+        let Some(c) = self.conns.get_mut(at) else { return Err(Refused::code(MACHNET_ECLOSED)) };
+        match self.nodes.read(&mut c.queue, &mut self.ring, mode, out) {
+            Ok(got) => Ok(got),
+            Err(Nothing::TooShort { message_len }) => Err(Refused { code: MACHNET_EMSGSIZE, message_len }),
+            Err(Nothing::Aborted) => Err(Refused::code(MACHNET_EABORTED)),
+            Err(Nothing::End) => Err(Refused::code(MACHNET_EEOF)),
+            Err(Nothing::Empty) => {
+                c.told = false;
+                // The end may have come with the drain above, after `ended` was read.
+                let code = if c.code != 0 { Some(c.code) } else { ended };
+                Err(Refused::code(code.unwrap_or(MACHNET_EAGAIN)))
+            }
+        }
+    }
+
+    /// Hands out events; the ring is drained as far as they fit.
+    pub fn poll(&mut self, shared: &Conns, out: &mut [machnet_event]) -> usize {
+        self.sweep(shared);
+        let mut have = 0;
+        loop {
+            have += self.hand_out(out.get_mut(have..).unwrap_or_default());
+            if have == out.len() || !self.drain(shared, BUDGET) {
+                // The last drain may have found less than its budget, and still something.
+                return have + self.hand_out(out.get_mut(have..).unwrap_or_default());
+            }
+        }
+    }
+
+    /// Takes a new connection of `origin` out of the events, for calls that wait for just that.
+    pub fn take_new(&mut self, shared: &Conns, origin: Origin) -> Option<(machnet_conn, machnet_peer)> {
+        self.drain(shared, BUDGET);
+        let mut at = self.head;
+        while let Some(c) = self.conns.get(at as usize) {
+            if c.events & NEW != 0 && c.origin == origin {
+                let found = (c.handle, c.peer);
+                self.unlist(at as usize, NEW);
+                return Some(found);
+            }
+            at = c.next;
+        }
+        None
+    }
+
+    /// Takes up to `budget` deliveries. `false`: the ring was empty before that.
+    pub fn drain(&mut self, shared: &Conns, budget: usize) -> bool {
+        self.sweep(shared);
+        for _ in 0..budget {
+            let Some(delivery) = self.ring.pop() else { return false };
+            match delivery {
+                Delivery::Established { conn, origin, peer } => self.begin(shared, conn, origin, peer),
+                Delivery::Reset { conn, code } => self.end(shared, conn, code),
+                Delivery::Unit { conn, kind, len, inline, token } => {
+                    if !self.unit(shared, conn, kind, len, inline, token) {
+                        self.ring.give_back(token);
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Forgets what the application has closed.
+    fn sweep(&mut self, shared: &Conns) {
+        shared.take_closed(|at| self.forget(shared, at));
+    }
+
+    fn begin(&mut self, shared: &Conns, conn: machnet_conn, origin: Origin, peer: machnet_peer) {
+        let at = index(conn);
+        self.unlist(at, u8::MAX);
+        let Some(c) = self.conns.get_mut(at) else { return };
+        // The application has closed the flow that was here, or the engine would not use its index again.
+        self.nodes.clear(&mut c.queue, &mut self.ring);
+        *c = RxConn { handle: conn, peer, origin, ..RxConn::UNUSED };
+        shared.announce(conn);
+        self.list(at, NEW);
+    }
+
+    /// Queues a unit; `false`: nobody wants it.
+    fn unit(
+        &mut self,
+        shared: &Conns,
+        conn: machnet_conn,
+        kind: Kind,
+        len: u32,
+        inline: Option<[u8; INLINE]>,
+        token: R::Token,
+    ) -> bool {
+        let at = index(conn);
+        let Some(c) = self.conns.get_mut(at) else { return false };
+        if c.handle != conn || shared.is_closed(conn) || !self.nodes.push(&mut c.queue, kind, len, token, inline) {
+            return false;
+        }
+        if !c.told {
+            c.told = true;
+            self.list(at, READABLE);
+        }
+        true
+    }
+
+    fn end(&mut self, shared: &Conns, conn: machnet_conn, code: i32) {
+        let at = index(conn);
+        let Some(c) = self.conns.get_mut(at) else { return };
+        if c.handle != conn || shared.is_closed(conn) {
+            return;
+        }
+        c.code = code;
+        shared.end(conn, code);
+        self.list(at, CLOSED);
+    }
+
+    /// The application has closed what is at this index.
+    fn forget(&mut self, shared: &Conns, at: usize) {
+        let Some(c) = self.conns.get_mut(at) else { return };
+        if c.handle == 0 || !shared.is_closed(c.handle) {
+            return;
+        }
+        c.handle = 0;
+        self.nodes.clear(&mut c.queue, &mut self.ring);
+        self.unlist(at, u8::MAX);
+    }
+
+    fn set_told(&mut self, at: usize, told: bool) {
+        if let Some(c) = self.conns.get_mut(at) {
+            c.told = told;
+        }
+    }
+
+    fn hand_out(&mut self, out: &mut [machnet_event]) -> usize {
+        for (have, event) in out.iter_mut().enumerate() {
+            let at = self.head as usize;
+            let Some(c) = self.conns.get(at) else { return have };
+            let (which, told) = if c.events & NEW != 0 {
+                (NEW, established(c))
+            } else if c.events & READABLE != 0 {
+                (READABLE, machnet_event { kind: MACHNET_EVENT_READABLE, conn: c.handle, ..machnet_event::default() })
+            } else {
+                let kind = MACHNET_EVENT_CLOSED;
+                (CLOSED, machnet_event { kind, code: c.code, conn: c.handle, ..machnet_event::default() })
+            };
+            *event = told;
+            self.unlist(at, which);
+        }
+        out.len()
+    }
+
+    /// Adds `events` to those of the connection.
+    fn list(&mut self, at: usize, events: u8) {
+        let tail = self.tail;
+        let Some(c) = self.conns.get_mut(at) else { return };
+        let listed = c.events != 0;
+        c.events |= events;
+        if listed {
+            return;
+        }
+        c.prev = tail;
+        c.next = NONE;
+        match self.conns.get_mut(tail as usize) {
+            Some(last) => last.next = at as u32,
+            None => self.head = at as u32,
+        }
+        self.tail = at as u32;
+        self.listed += 1;
+    }
+
+    /// Takes `events` away, and the connection from the list with the last.
+    fn unlist(&mut self, at: usize, events: u8) {
+        let Some(c) = self.conns.get_mut(at) else { return };
+        let before = c.events;
+        c.events &= !events;
+        if before == 0 || c.events != 0 {
+            return;
+        }
+        let (prev, next) = (c.prev, c.next);
+        match self.conns.get_mut(prev as usize) {
+            Some(c) => c.next = next,
+            None => self.head = next,
+        }
+        match self.conns.get_mut(next as usize) {
+            Some(c) => c.prev = prev,
+            None => self.tail = prev,
+        }
+        self.listed -= 1;
+    }
+}
+
+/// A code, and the length of the message that did not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Negative.
+    pub code: i32,
+    /// With MACHNET_EMSGSIZE.
+    pub message_len: u32,
+}
+
+impl Refused {
+    const fn code(code: i32) -> Self {
+        Self { code, message_len: 0 }
+    }
+}
+
+fn established(c: &RxConn) -> machnet_event {
+    let (kind, id) = match c.origin {
+        Origin::Listener(id) => (MACHNET_EVENT_ACCEPTED, id),
+        Origin::Dial(id) => (MACHNET_EVENT_CONNECTED, id),
+    };
+    machnet_event {
+        kind,
+        code: 0,
+        conn: c.handle,
+        id,
+        local_ip: c.peer.local_ip,
+        remote_ip: c.peer.remote_ip,
+        local_port: c.peer.local_port,
+        remote_port: c.peer.remote_port,
+    }
+}
+
+/// Deliveries taken per look: bounds the length of one call.
+const BUDGET: usize = 64;
+const NEW: u8 = 1;
+const READABLE: u8 = 2;
+const CLOSED: u8 = 4;
+/// No connection.
+const NONE: u32 = u32::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code::{MACHNET_ERESET, MACHNET_EVENT_CLOSED};
+    use crate::conns::{Entry, handle};
+    use crate::inbox::Node;
+    use core::sync::atomic::AtomicU64;
+    use std::boxed::Box;
+    use std::collections::VecDeque;
+    use std::vec::Vec;
+
+    #[derive(Default)]
+    struct Fake {
+        ring: VecDeque<Delivery<u32>>,
+        back: Vec<u32>,
+    }
+
+    impl Units for Fake {
+        type Token = u32;
+        fn read(&self, token: u32, _: usize, out: &mut [u8]) {
+            out.fill(token as u8);
+        }
+        fn give_back(&mut self, token: u32) {
+            self.back.push(token);
+        }
+    }
+
+    impl Ring for Fake {
+        fn pop(&mut self) -> Option<Delivery<u32>> {
+            self.ring.pop_front()
+        }
+    }
+
+    fn receiver(count: usize) -> (Receiver<Fake>, Conns) {
+        let entries: Vec<_> = (0..count).map(|_| Entry::default()).collect();
+        let words: Vec<_> = (0..Conns::words(count)).map(|_| AtomicU64::new(0)).collect();
+        let nodes: Vec<_> = (0..64).map(|i| Node::free(i + 1)).collect();
+        let conns: Vec<_> = (0..count).map(|_| RxConn::UNUSED).collect();
+        let nodes = Nodes::new(Box::leak(nodes.into()));
+        let shared = Conns::new(Box::leak(entries.into()), Box::leak(words.into()));
+        (Receiver::new(Fake::default(), Box::leak(conns.into()), nodes), shared)
+    }
+
+    fn established(at: u32, generation: u32, origin: Origin) -> Delivery<u32> {
+        let peer = machnet_peer { remote_port: at as u16, ..machnet_peer::default() };
+        Delivery::Established { conn: handle(at, generation), origin, peer }
+    }
+
+    /// A message of one byte, which is also its token.
+    fn byte(conn: machnet_conn, byte: u32) -> Delivery<u32> {
+        let kind = Kind::Data { begin: true, end: true, message_len: 1 };
+        Delivery::Unit { conn, kind, len: 1, inline: Some([byte as u8; INLINE]), token: byte }
+    }
+
+    fn events(rx: &mut Receiver<Fake>, shared: &Conns, cap: usize) -> Vec<(u32, u64, i32)> {
+        let mut out = std::vec![machnet_event::default(); cap];
+        let have = rx.poll(shared, &mut out);
+        out[..have].iter().map(|e| (e.kind, e.conn, e.code)).collect()
+    }
+
+    fn read(rx: &mut Receiver<Fake>, shared: &Conns, conn: machnet_conn) -> Result<Vec<u8>, i32> {
+        let mut out = [0; 8];
+        let got = rx.recv(shared, conn, Mode::Stream, &mut out).map_err(|refused| refused.code)?;
+        Ok(out[..got.bytes].to_vec())
+    }
+
+    #[test]
+    fn events_come_in_order_and_readable_again_only_after_an_empty_receive() {
+        let (mut rx, shared) = receiver(8);
+        let (a, b) = (handle(1, 1), handle(2, 1));
+        rx.ring.ring.extend([
+            established(1, 1, Origin::Listener(9)),
+            established(2, 1, Origin::Dial(5)),
+            byte(b, 1),
+            byte(a, 2),
+            byte(a, 3),
+            Delivery::Reset { conn: a, code: MACHNET_ERESET },
+        ]);
+        let want = [
+            (MACHNET_EVENT_ACCEPTED, a, 0),
+            (MACHNET_EVENT_READABLE, a, 0),
+            (MACHNET_EVENT_CLOSED, a, MACHNET_ERESET),
+            (MACHNET_EVENT_CONNECTED, b, 0),
+            (MACHNET_EVENT_READABLE, b, 0),
+        ];
+        assert_eq!(events(&mut rx, &shared, 1), want[..1]);
+        assert_eq!(rx.pending(), 2);
+        assert_eq!(events(&mut rx, &shared, 8), want[1..]);
+        assert_eq!(read(&mut rx, &shared, b), Ok(std::vec![1]));
+        rx.ring.ring.push_back(byte(b, 4));
+        assert_eq!(events(&mut rx, &shared, 8), [], "b was told, and has not come back empty");
+        assert_eq!(read(&mut rx, &shared, b), Ok(std::vec![4]));
+        assert_eq!(read(&mut rx, &shared, b), Err(MACHNET_EAGAIN));
+        rx.ring.ring.push_back(byte(b, 5));
+        assert_eq!(events(&mut rx, &shared, 8), [(MACHNET_EVENT_READABLE, b, 0)]);
+        assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![2, 3]), "what came before the reset is read first");
+        assert_eq!(read(&mut rx, &shared, a), Err(MACHNET_ERESET));
+    }
+
+    #[test]
+    fn a_receive_keeps_what_it_finds_for_others() {
+        let (mut rx, shared) = receiver(8);
+        let (a, b) = (handle(1, 1), handle(2, 1));
+        rx.ring.ring.extend([established(1, 1, Origin::Dial(1)), established(2, 1, Origin::Dial(2))]);
+        assert_eq!(events(&mut rx, &shared, 8).len(), 2);
+        rx.ring.ring.extend([byte(b, 1), byte(a, 2)]);
+        assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![2]));
+        assert_eq!(rx.pending(), 1);
+        assert_eq!(events(&mut rx, &shared, 8), [(MACHNET_EVENT_READABLE, b, 0)]);
+    }
+
+    #[test]
+    fn a_closed_connection_gives_its_tokens_back_and_its_events_vanish() {
+        let (mut rx, shared) = receiver(8);
+        let a = handle(1, 1);
+        rx.ring.ring.extend([established(1, 1, Origin::Dial(1)), byte(a, 1), byte(a, 2)]);
+        rx.drain(&shared, 8);
+        shared.close(a);
+        rx.ring.ring.push_back(byte(a, 3));
+        assert_eq!(events(&mut rx, &shared, 8), []);
+        assert_eq!((rx.ring.back.as_slice(), rx.pending()), (&[1, 2, 3][..], 0));
+        assert_eq!(read(&mut rx, &shared, a), Err(MACHNET_ECLOSED));
+    }
+
+    #[test]
+    fn an_index_used_again_begins_afresh() {
+        let (mut rx, shared) = receiver(8);
+        let (old, new) = (handle(1, 1), handle(1, 2));
+        rx.ring.ring.extend([established(1, 1, Origin::Dial(1)), byte(old, 1)]);
+        rx.drain(&shared, 8);
+        shared.close(old);
+        rx.ring.ring.extend([established(1, 2, Origin::Dial(2)), byte(old, 2), byte(new, 3)]);
+        let want = [(MACHNET_EVENT_CONNECTED, new, 0), (MACHNET_EVENT_READABLE, new, 0)];
+        assert_eq!(events(&mut rx, &shared, 8), want);
+        assert_eq!(read(&mut rx, &shared, new), Ok(std::vec![3]));
+        assert_eq!(read(&mut rx, &shared, old), Err(MACHNET_ECLOSED));
+        assert_eq!(rx.ring.back, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_waiting_accept_takes_its_own_connection_and_leaves_the_rest() {
+        let (mut rx, shared) = receiver(8);
+        rx.ring.ring.extend([
+            established(1, 1, Origin::Dial(7)),
+            established(2, 1, Origin::Listener(7)),
+            established(3, 1, Origin::Listener(8)),
+        ]);
+        let found = rx.take_new(&shared, Origin::Listener(7)).map(|(conn, peer)| (conn, peer.remote_port));
+        assert_eq!(found, Some((handle(2, 1), 2)));
+        assert!(rx.take_new(&shared, Origin::Listener(7)).is_none());
+        assert_eq!(rx.pending(), 2);
+        assert_eq!(events(&mut rx, &shared, 8).len(), 2);
+    }
+
+    #[test]
+    fn deliveries_for_connections_that_are_not_there_only_give_tokens_back() {
+        let (mut rx, shared) = receiver(2);
+        rx.ring.ring.extend([
+            byte(handle(1, 1), 1),
+            byte(handle(2, 1), 2),
+            byte(u64::MAX, 3),
+            established(2, 1, Origin::Dial(1)),
+            Delivery::Reset { conn: handle(0, 4), code: -5 },
+            Delivery::Reset { conn: u64::MAX, code: -5 },
+        ]);
+        assert_eq!(events(&mut rx, &shared, 8), []);
+        assert_eq!(rx.ring.back, [1, 2, 3]);
+    }
+}

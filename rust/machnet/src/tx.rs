@@ -1,0 +1,342 @@
+//! The sending direction of a channel: sends, closes, and the completions that give tokens back.
+use crate::code::{MACHNET_EAGAIN, MACHNET_EVENT_WRITABLE};
+use crate::conns::{Conns, index};
+use crate::outbox::{Bytes, Outbox, Submit};
+use crate::types::{machnet_conn, machnet_event};
+
+/// The producer of the submit ring and consumer of the complete ring.
+pub trait Ring: Submit {
+    /// Takes completions; `each` gets the connection of every unit that is done.
+    fn complete(&mut self, each: impl FnMut(machnet_conn));
+    /// The application forgets the flow: flush, then FIN.
+    fn close(&mut self, flow: machnet_conn);
+    /// The flow ends at once.
+    fn reset(&mut self, flow: machnet_conn);
+}
+
+/// One connection, as the sending side sees it.
+#[derive(Clone, Copy, Default)]
+pub struct TxConn {
+    handle: machnet_conn,
+    outbox: Outbox,
+    /// A send ran out of tokens, and nobody was told yet that there are some.
+    blocked: bool,
+}
+
+/// The sending direction.
+pub struct Sender<R> {
+    /// The rings.
+    pub ring: R,
+    conns: &'static mut [TxConn],
+    /// Connections with `blocked`.
+    blocked: u32,
+    /// Where the search for writable connections goes on, so that all get their turn.
+    turn: u32,
+    /// Units that one connection may have under way.
+    most: u32,
+    /// Completions came since the blocked were looked at.
+    news: bool,
+}
+
+impl<R: Ring> Sender<R> {
+    /// Over memory made at attach.
+    pub fn new(ring: R, conns: &'static mut [TxConn], most: u32) -> Self {
+        Self { ring, conns, blocked: 0, turn: 0, most, news: false }
+    }
+
+    /// Not 0 when `poll` would give something.
+    pub fn pending(&self) -> u32 {
+        if self.news { self.blocked } else { 0 }
+    }
+
+    /// Whether some send waits for tokens.
+    pub fn waits(&self) -> bool {
+        self.blocked != 0
+    }
+
+    /// Sends a message or its rest; see `Outbox::send`.
+    pub fn send(
+        &mut self,
+        shared: &Conns,
+        conn: machnet_conn,
+        bytes: &mut impl Bytes,
+        go_on: bool,
+    ) -> Result<usize, i32> {
+        let at = self.open(shared, conn)?;
+        let want = bytes.left().div_ceil(self.ring.unit_size().max(1)).max(1);
+        let room = |sender: &Self| {
+            let used = sender.conns.get(at).map_or(0, |c| c.outbox.in_flight);
+            sender.most.saturating_sub(used).min(sender.ring.free()) as usize
+        };
+        // Completions are left to gather while there is room: the ring's line stays with the engine.
+        if room(self) < want.max(self.most as usize / 2) {
+            self.reap();
+        }
+        let most = self.most;
+        let Some(c) = self.conns.get_mut(at) else { return Err(MACHNET_EAGAIN) };
+        let sent = c.outbox.send(&mut self.ring, conn, most, bytes, go_on);
+        if !c.blocked && (sent == Err(MACHNET_EAGAIN) || (sent.is_ok() && c.outbox.begun)) {
+            c.blocked = true;
+            self.blocked += 1;
+        }
+        sent
+    }
+
+    /// Gives up the message under way.
+    pub fn abort(&mut self, shared: &Conns, conn: machnet_conn) -> Result<(), i32> {
+        let at = self.open(shared, conn)?;
+        self.with_token(at, |c, ring| c.outbox.abort(ring, conn))
+    }
+
+    /// Half close.
+    pub fn finish(&mut self, shared: &Conns, conn: machnet_conn) -> Result<(), i32> {
+        let at = self.open(shared, conn)?;
+        self.with_token(at, |c, ring| c.outbox.finish(ring, conn))
+    }
+
+    /// Forgets the connection, flushing or (`reset`) not.
+    pub fn close(&mut self, shared: &Conns, conn: machnet_conn, reset: bool) -> Result<(), i32> {
+        shared.check(conn)?;
+        let at = self.adopt(conn);
+        if !reset {
+            // Without a token for it the engine sees a close inside a message, which the reader is told as the same.
+            let _ = self.with_token(at, |c, ring| c.outbox.abort(ring, conn));
+        }
+        self.unblock(at);
+        if let Some(c) = self.conns.get_mut(at) {
+            *c = TxConn::default();
+        }
+        // Before the engine hears of it: it may use the index again at once.
+        shared.close(conn);
+        if reset {
+            self.ring.reset(conn);
+        }
+        self.ring.close(conn);
+        Ok(())
+    }
+
+    /// Tells which of the blocked connections may try again.
+    pub fn poll(&mut self, out: &mut [machnet_event]) -> usize {
+        self.reap();
+        let mut have = 0;
+        let count = self.conns.len() as u32;
+        if self.news {
+            for _ in 0..count {
+                if self.blocked == 0 || self.ring.free() == 0 {
+                    break;
+                }
+                let at = self.turn;
+                let Some(c) = self.conns.get_mut(at as usize) else { break };
+                if c.blocked && c.outbox.in_flight < self.most {
+                    let Some(event) = out.get_mut(have) else { return have };
+                    *event =
+                        machnet_event { kind: MACHNET_EVENT_WRITABLE, conn: c.handle, ..machnet_event::default() };
+                    have += 1;
+                    self.unblock(at as usize);
+                }
+                self.turn = if at + 1 < count { at + 1 } else { 0 };
+            }
+            self.news = false;
+        }
+        have
+    }
+
+    /// Takes completions.
+    pub fn reap(&mut self) {
+        let (conns, news) = (&mut *self.conns, &mut self.news);
+        self.ring.complete(|conn| {
+            *news = true;
+            if let Some(c) = conns.get_mut(index(conn))
+                && c.handle == conn
+            {
+                c.outbox.in_flight = c.outbox.in_flight.saturating_sub(1);
+            }
+        });
+    }
+
+    /// The index of an open connection that the other end has not ended.
+    fn open(&mut self, shared: &Conns, conn: machnet_conn) -> Result<usize, i32> {
+        match shared.check(conn)? {
+            Some(code) => Err(code),
+            None => Ok(self.adopt(conn)),
+        }
+    }
+
+    /// Makes the entry that of `conn`, forgetting whoever had its index before.
+    fn adopt(&mut self, conn: machnet_conn) -> usize {
+        let at = index(conn);
+        if self.conns.get(at).is_some_and(|c| c.handle != conn) {
+            self.unblock(at);
+            if let Some(c) = self.conns.get_mut(at) {
+                *c = TxConn { handle: conn, ..TxConn::default() };
+            }
+        }
+        at
+    }
+
+    fn unblock(&mut self, at: usize) {
+        if let Some(c) = self.conns.get_mut(at)
+            && c.blocked
+        {
+            c.blocked = false;
+            self.blocked = self.blocked.saturating_sub(1);
+        }
+    }
+
+    fn with_token(
+        &mut self,
+        at: usize,
+        mut what: impl FnMut(&mut TxConn, &mut R) -> Result<(), i32>,
+    ) -> Result<(), i32> {
+        if self.ring.free() == 0 {
+            self.reap();
+        }
+        let Some(c) = self.conns.get_mut(at) else { return Err(MACHNET_EAGAIN) };
+        let done = what(c, &mut self.ring);
+        if done == Err(MACHNET_EAGAIN) && !c.blocked {
+            c.blocked = true;
+            self.blocked += 1;
+        }
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code::{MACHNET_ECLOSED, MACHNET_ERESET};
+    use crate::conns::{Entry, handle};
+    use crate::outbox::Flat;
+    use core::sync::atomic::AtomicU64;
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    #[derive(Default)]
+    struct Fake {
+        free: u32,
+        under_way: Vec<machnet_conn>,
+        done: Vec<machnet_conn>,
+        log: Vec<(&'static str, machnet_conn)>,
+    }
+
+    impl Fake {
+        fn unit(&mut self, what: &'static str, flow: machnet_conn) -> bool {
+            let Some(free) = self.free.checked_sub(1) else { return false };
+            self.free = free;
+            self.under_way.push(flow);
+            self.log.push((what, flow));
+            true
+        }
+
+        /// The engine acknowledges the oldest units.
+        fn acknowledge(&mut self, count: usize) {
+            self.done.extend(self.under_way.drain(..count));
+        }
+    }
+
+    impl Submit for Fake {
+        fn unit_size(&self) -> usize {
+            10
+        }
+        fn free(&self) -> u32 {
+            self.free
+        }
+        fn data(&mut self, flow: u64, _: bool, _: bool, _: u32, _: &[u8]) -> bool {
+            self.unit("data", flow)
+        }
+        fn abort(&mut self, flow: u64) -> bool {
+            self.unit("abort", flow)
+        }
+        fn fin(&mut self, flow: u64) -> bool {
+            self.unit("fin", flow)
+        }
+    }
+
+    impl Ring for Fake {
+        fn complete(&mut self, mut each: impl FnMut(machnet_conn)) {
+            for conn in self.done.drain(..) {
+                self.free += 1;
+                each(conn);
+            }
+        }
+        fn close(&mut self, flow: machnet_conn) {
+            self.log.push(("close", flow));
+        }
+        fn reset(&mut self, flow: machnet_conn) {
+            self.log.push(("reset", flow));
+        }
+    }
+
+    fn sender(free: u32, most: u32) -> (Sender<Fake>, Conns) {
+        let entries: Vec<_> = (0..8).map(|_| Entry::default()).collect();
+        let shared = Conns::new(Box::leak(entries.into()), Box::leak(std::vec![AtomicU64::new(0)].into()));
+        let conns = Box::leak(std::vec![TxConn::default(); 8].into());
+        (Sender::new(Fake { free, ..Fake::default() }, conns, most), shared)
+    }
+
+    fn writable(tx: &mut Sender<Fake>) -> Vec<machnet_conn> {
+        let mut out = [machnet_event::default(); 8];
+        let have = tx.poll(&mut out);
+        out[..have].iter().map(|event| event.conn).collect()
+    }
+
+    #[test]
+    fn one_connection_has_at_most_its_share_and_hears_when_it_may_go_on() {
+        let (mut tx, shared) = sender(16, 4);
+        let (a, b) = (handle(1, 1), handle(2, 1));
+        shared.announce(a);
+        shared.announce(b);
+        assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 100]), false), Ok(40));
+        assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 60]), true), Err(MACHNET_EAGAIN));
+        assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Ok(10), "b does not suffer");
+        assert_eq!((writable(&mut tx), tx.pending()), (std::vec![], 0));
+        tx.ring.acknowledge(3);
+        assert_eq!(writable(&mut tx), [a]);
+        assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 60]), true), Ok(30));
+        tx.ring.acknowledge(1);
+        assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Ok(10));
+        assert!(tx.waits());
+    }
+
+    #[test]
+    fn a_send_takes_the_completions_that_it_needs() {
+        let (mut tx, shared) = sender(2, 2);
+        let a = handle(1, 1);
+        shared.announce(a);
+        for _ in 0..100 {
+            assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 20]), false), Ok(20));
+            tx.ring.acknowledge(2);
+        }
+        assert!(!tx.waits());
+    }
+
+    #[test]
+    fn a_close_aborts_the_message_under_way_and_frees_the_index_for_the_next() {
+        let (mut tx, shared) = sender(16, 2);
+        let (old, new) = (handle(1, 1), handle(1, 2));
+        shared.announce(old);
+        assert_eq!(tx.send(&shared, old, &mut Flat(&[0; 15]), false), Ok(15));
+        assert_eq!(tx.send(&shared, old, &mut Flat(&[0; 30]), false), Err(MACHNET_EAGAIN));
+        tx.ring.acknowledge(1);
+        assert_eq!(tx.send(&shared, old, &mut Flat(&[0; 30]), false), Ok(10));
+        assert_eq!(tx.close(&shared, old, false), Ok(()));
+        assert_eq!(tx.close(&shared, old, false), Err(MACHNET_ECLOSED));
+        let log: Vec<_> = tx.ring.log.iter().map(|entry| entry.0).collect();
+        assert_eq!((log, tx.waits()), (std::vec!["data", "data", "data", "abort", "close"], false));
+        shared.announce(new);
+        assert_eq!(tx.send(&shared, new, &mut Flat(&[0; 20]), false), Ok(20), "its share is whole");
+        assert_eq!(tx.send(&shared, old, &mut Flat(&[0; 1]), false), Err(MACHNET_ECLOSED));
+    }
+
+    #[test]
+    fn an_ended_connection_refuses_sends_and_can_still_be_closed() {
+        let (mut tx, shared) = sender(16, 4);
+        let a = handle(1, 1);
+        shared.announce(a);
+        shared.end(a, MACHNET_ERESET);
+        assert_eq!(tx.send(&shared, a, &mut Flat(b"x"), false), Err(MACHNET_ERESET));
+        assert_eq!(tx.finish(&shared, a), Err(MACHNET_ERESET));
+        assert_eq!(tx.close(&shared, a, true), Ok(()));
+        assert_eq!(tx.ring.log, [("reset", a), ("close", a)]);
+    }
+}
