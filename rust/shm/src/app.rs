@@ -1,0 +1,526 @@
+//! The application's end, in two halves for two threads. It checks the sidecar as the sidecar checks it, so that a
+//! broken sidecar gives an error and not a crash.
+
+use crate::channel::{head as heads, Shared};
+use crate::control::{has_room, take, Reply, Request};
+use crate::fault::PeerFault;
+use crate::layout::{word, Geometry, CONTROL_SLOTS, INLINE, MAX_MESSAGE, SLOT};
+use crate::memory::{Array, SharedSlots, SystemError};
+use crate::ring::{Consumer, Producer};
+use crate::slot::{entries, kind, Batch, Entry, Head, Record, ACCEPTED, BEGIN, END, NO_BUFFER};
+use crate::sync::Ordering;
+use crate::{Established, FlowId, Origin, Part, Reason};
+use core::net::Ipv4Addr;
+
+/// The application's end of a channel.
+pub struct AppEnd {
+    /// What sends.
+    pub tx: Tx,
+    /// What receives.
+    pub rx: Rx,
+}
+
+impl AppEnd {
+    pub(crate) fn new(shared: Shared) -> Result<AppEnd, SystemError> {
+        Ok(AppEnd { tx: Tx::new(shared.clone())?, rx: Rx::new(shared) })
+    }
+}
+
+/// There is no token for another unit now; completions bring some.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoToken;
+
+/// The half that submits. One thread at a time.
+pub struct Tx {
+    shared: Shared,
+    geometry: Geometry,
+    submit: Producer<SharedSlots>,
+    complete: Consumer<SharedSlots>,
+    requests: Producer<SharedSlots>,
+    /// A stack of free buffers.
+    free: Array,
+    free_len: usize,
+    /// Per buffer: the connection it is lent for, or nobody.
+    holder: Array,
+    /// Per connection: units under way, and of these those without a buffer.
+    units: Array,
+    inline: Array,
+    used: u32,
+}
+
+const NOBODY: u32 = u32::MAX;
+
+impl Tx {
+    fn new(shared: Shared) -> Result<Tx, SystemError> {
+        let g = shared.geometry();
+        let map = shared.map();
+        let (units, flows) = (g.units as usize, g.flows as usize);
+        Ok(Tx {
+            submit: Producer::new(SharedSlots::new(&shared, map.submit, g.ring_slots())),
+            complete: Consumer::new(SharedSlots::new(&shared, map.complete, g.ring_slots())),
+            requests: Producer::new(SharedSlots::new(&shared, map.requests, CONTROL_SLOTS)),
+            free: Array::new(units, |i| (units - 1 - i) as u32)?,
+            free_len: units,
+            holder: Array::new(units, |_| NOBODY)?,
+            units: Array::new(flows, |_| 0)?,
+            inline: Array::new(flows, |_| 0)?,
+            used: 0,
+            geometry: g,
+            shared,
+        })
+    }
+
+    /// The sizes of the channel.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// How many units could be submitted for a connection now.
+    #[inline]
+    pub fn tokens(&self, flow: FlowId) -> u32 {
+        let Some(used) = self.units.get(flow.index as usize) else { return 0 };
+        (self.geometry.units - self.used).min(self.geometry.quota().saturating_sub(used))
+    }
+
+    /// Units of a connection that were submitted and not completed.
+    pub fn under_way(&self, flow: FlowId) -> u32 {
+        self.units.get(flow.index as usize).unwrap_or(0)
+    }
+
+    /// Submits one unit, at most the unit size. Its bytes are copied. Nothing is rung: see [`Tx::flush`].
+    #[inline]
+    pub fn data(&mut self, flow: FlowId, part: Part, bytes: &[u8]) -> Result<(), NoToken> {
+        if bytes.len() > self.geometry.unit_size as usize || self.tokens(flow) == 0 {
+            return Err(NoToken);
+        }
+        let flags = if part.begin { BEGIN } else { 0 } | if part.end { END } else { 0 };
+        let mut head = Head {
+            kind: kind::DATA,
+            flags,
+            len: bytes.len() as u16,
+            a: NO_BUFFER,
+            b: part.message_len,
+            ..of(flow)
+        };
+        if bytes.len() <= INLINE {
+            self.inline.all()[flow.index as usize] += 1;
+            self.count(flow);
+            self.submit.push(&head, bytes);
+            return Ok(());
+        }
+        let last = self.free_len.checked_sub(1).ok_or(NoToken)?;
+        let buffer = self.free.all()[last];
+        self.free_len = last;
+        self.holder.all()[buffer as usize] = flow.index;
+        let start = self.shared.map().tx_pool + buffer as usize * self.geometry.stride();
+        self.shared.region().write(start, bytes);
+        head.a = buffer;
+        self.count(flow);
+        self.submit.push(&head, &[]);
+        Ok(())
+    }
+
+    #[inline]
+    fn count(&mut self, flow: FlowId) {
+        self.units.all()[flow.index as usize] += 1;
+        self.used += 1;
+    }
+
+    /// Gives up the message under way. Takes a token.
+    pub fn abort(&mut self, flow: FlowId) -> Result<(), NoToken> {
+        self.mark(flow, kind::ABORT)
+    }
+
+    /// Finishes this direction, after the data. Takes a token.
+    pub fn fin(&mut self, flow: FlowId) -> Result<(), NoToken> {
+        self.mark(flow, kind::FIN)
+    }
+
+    fn mark(&mut self, flow: FlowId, kind: u8) -> Result<(), NoToken> {
+        if self.tokens(flow) == 0 {
+            return Err(NoToken);
+        }
+        self.inline.all()[flow.index as usize] += 1;
+        self.count(flow);
+        self.submit.push(&Head { kind, ..of(flow) }, &[]);
+        Ok(())
+    }
+
+    /// Forgets a connection: what was submitted is sent, then FIN. Nothing may be submitted for it afterwards.
+    pub fn close(&mut self, flow: FlowId) {
+        self.submit.push(&Head { kind: kind::CLOSE, ..of(flow) }, &[]);
+    }
+
+    /// Ends and forgets a connection at once.
+    pub fn reset(&mut self, flow: FlowId) {
+        self.submit.push(&Head { kind: kind::RESET, a: Reason::Local as u32, ..of(flow) }, &[]);
+    }
+
+    /// Asks for something; false when too many requests wait already.
+    pub fn request(&mut self, request: Request) -> bool {
+        let room = has_room(&self.requests, self.shared.region(), word::REQUESTS_TAKEN);
+        if room {
+            self.requests.push(&request.encode(), &[]);
+        }
+        room
+    }
+
+    /// Rings the engine if it sleeps. After a batch of submissions, returns or requests.
+    #[inline]
+    pub fn flush(&self) {
+        self.shared.ring_if_armed();
+    }
+
+    /// Whether completions wait.
+    #[inline]
+    pub fn ready(&self) -> bool {
+        self.complete.ready()
+    }
+
+    /// Takes completions, and tells for which connection (index) each of them is. How many units came back.
+    pub fn reclaim(&mut self, mut freed: impl FnMut(u32)) -> Result<u32, PeerFault> {
+        let mut sum = 0;
+        while let Some(record) = self.complete.pop() {
+            self.shared.head(heads::COMPLETE).store(self.complete.taken(), Ordering::Relaxed);
+            if record.head.kind != kind::ENTRIES {
+                return Err(PeerFault::Kind { ring: "complete", kind: record.head.kind });
+            }
+            for entry in entries(&record) {
+                let (index, count) = self.take_back(entry)?;
+                freed(index);
+                sum += count;
+            }
+        }
+        Ok(sum)
+    }
+
+    fn take_back(&mut self, entry: Entry) -> Result<(u32, u32), PeerFault> {
+        let (index, count) = match entry {
+            Entry::Buffer(buffer) => {
+                let holder =
+                    self.holder.all().get_mut(buffer as usize).ok_or(PeerFault::Buffer { index: buffer })?;
+                let index = core::mem::replace(holder, NOBODY);
+                if index == NOBODY || self.free_len >= self.geometry.units as usize {
+                    return Err(PeerFault::Buffer { index: buffer });
+                }
+                self.free.all()[self.free_len] = buffer;
+                self.free_len += 1;
+                (index, 1)
+            }
+            Entry::Inline { flow, count } => {
+                let inline = self
+                    .inline
+                    .all()
+                    .get_mut(flow as usize)
+                    .ok_or(PeerFault::Flow { index: flow, generation: 0 })?;
+                if count > *inline {
+                    return Err(PeerFault::Tokens { index: flow, value: count, bound: *inline });
+                }
+                *inline -= count;
+                (flow, count)
+            }
+        };
+        self.units.all()[index as usize] -= count;
+        self.used -= count;
+        Ok((index, count))
+    }
+
+    /// Where a waiter may look for completions.
+    pub fn view(&self) -> RingView {
+        view(&self.shared, &self.complete, heads::COMPLETE)
+    }
+}
+
+/// The half that receives. One thread at a time.
+pub struct Rx {
+    shared: Shared,
+    geometry: Geometry,
+    deliver: Consumer<SharedSlots>,
+    giveback: Producer<SharedSlots>,
+    replies: Consumer<SharedSlots>,
+    returns: Batch,
+    returned: u32,
+}
+
+/// Something delivered, checked.
+#[derive(Clone, Copy, Debug)]
+pub enum Delivery {
+    /// A connection is there.
+    Established(Established),
+    /// One unit of a message.
+    Data(Data),
+    /// The message under way was given up by its sender. The token goes back by [`Rx::give_back`].
+    Aborted {
+        /// The connection.
+        flow: FlowId,
+        /// The token.
+        token: RxToken,
+    },
+    /// The peer sends no more. The token goes back by [`Rx::give_back`].
+    Fin {
+        /// The connection.
+        flow: FlowId,
+        /// The token.
+        token: RxToken,
+    },
+    /// The connection is over.
+    Reset {
+        /// The connection.
+        flow: FlowId,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// A unit received.
+#[derive(Clone, Copy, Debug)]
+pub struct Data {
+    /// The connection.
+    pub flow: FlowId,
+    /// Its place in the message.
+    pub part: Part,
+    /// Its bytes.
+    pub len: u16,
+    /// Its token, to be given back when the bytes are no longer needed.
+    pub token: RxToken,
+    /// The bytes themselves, where the token has no buffer.
+    pub inline: [u8; INLINE],
+}
+
+/// What a received unit holds of the engine's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RxToken {
+    flow: u32,
+    buffer: u32,
+}
+
+impl RxToken {
+    /// Whether the bytes are in a buffer of the channel's, to be read by [`Rx::read`].
+    pub fn has_buffer(&self) -> bool {
+        self.buffer != NO_BUFFER
+    }
+}
+
+/// After so many tokens the engine gets them without waiting for more.
+const RETURN_BATCH: u32 = 8;
+
+impl Rx {
+    fn new(shared: Shared) -> Rx {
+        let g = shared.geometry();
+        let map = shared.map();
+        Rx {
+            deliver: Consumer::new(SharedSlots::new(&shared, map.deliver, g.ring_slots())),
+            giveback: Producer::new(SharedSlots::new(&shared, map.giveback, g.ring_slots())),
+            replies: Consumer::new(SharedSlots::new(&shared, map.replies, CONTROL_SLOTS)),
+            returns: Batch::new(),
+            returned: 0,
+            geometry: g,
+            shared,
+        }
+    }
+
+    /// The sizes of the channel.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// Takes the next delivery. When there is none, the tokens given back so far go to the engine.
+    #[inline]
+    pub fn delivery(&mut self) -> Result<Option<Delivery>, PeerFault> {
+        let Some(record) = self.deliver.pop() else {
+            self.flush_returns();
+            return Ok(None);
+        };
+        self.shared.head(heads::DELIVER).store(self.deliver.taken(), Ordering::Relaxed);
+        self.check(record).map(Some)
+    }
+
+    #[inline]
+    fn check(&self, record: Record) -> Result<Delivery, PeerFault> {
+        let Record { head, inline } = record;
+        let flow = FlowId { index: head.flow, generation: head.generation };
+        if flow.index >= self.geometry.flows || flow.generation == 0 {
+            return Err(PeerFault::Flow { index: flow.index, generation: flow.generation });
+        }
+        let token = RxToken { flow: flow.index, buffer: NO_BUFFER };
+        match head.kind {
+            kind::DATA => {
+                let len = u32::from(head.len);
+                let bound = if head.a == NO_BUFFER { INLINE as u32 } else { self.geometry.unit_size };
+                if len > bound {
+                    return Err(PeerFault::Bound { what: "length of a unit", value: len, bound });
+                }
+                if head.a != NO_BUFFER && head.a >= self.geometry.units {
+                    return Err(PeerFault::Buffer { index: head.a });
+                }
+                if head.b > MAX_MESSAGE {
+                    return Err(PeerFault::Bound {
+                        what: "length of a message",
+                        value: head.b,
+                        bound: MAX_MESSAGE,
+                    });
+                }
+                let part =
+                    Part { begin: head.flags & BEGIN != 0, end: head.flags & END != 0, message_len: head.b };
+                let token = RxToken { flow: flow.index, buffer: head.a };
+                Ok(Delivery::Data(Data { flow, part, len: head.len, token, inline }))
+            }
+            kind::ABORT => Ok(Delivery::Aborted { flow, token }),
+            kind::FIN => Ok(Delivery::Fin { flow, token }),
+            kind::RESET => {
+                let reason = Reason::from_word(head.a).ok_or(PeerFault::Bound {
+                    what: "reason",
+                    value: head.a,
+                    bound: 15,
+                })?;
+                Ok(Delivery::Reset { flow, reason })
+            }
+            kind::ESTABLISHED => {
+                let origin = if head.flags & ACCEPTED != 0 {
+                    Origin::Accepted(head.a)
+                } else {
+                    Origin::Dialled(head.a)
+                };
+                let (local, peer) = ((head.d >> 16) as u16, head.d as u16);
+                let address = Ipv4Addr::from_bits;
+                Ok(Delivery::Established(Established {
+                    flow,
+                    origin,
+                    local: (address(head.b), local),
+                    peer: (address(head.c), peer),
+                }))
+            }
+            kind => Err(PeerFault::Kind { ring: "deliver", kind }),
+        }
+    }
+
+    /// Copies bytes of a unit that has a buffer, from `at` on. Reads within the buffer only.
+    #[inline]
+    pub fn read(&self, token: RxToken, at: usize, out: &mut [u8]) {
+        let stride = self.geometry.stride();
+        if token.buffer >= self.geometry.units || at > stride || out.len() > stride - at {
+            return; // not a token with a buffer, or beyond it: a fault of the caller's, and harmless
+        }
+        self.shared.region().read(self.shared.map().rx_pool + token.buffer as usize * stride + at, out);
+    }
+
+    /// The address of a unit's buffer, for a reader that copies nothing. The sidecar may write there at any time.
+    pub fn address(&self, token: RxToken) -> Option<*const u8> {
+        if token.buffer >= self.geometry.units {
+            return None;
+        }
+        let stride = self.geometry.stride();
+        Some(self.shared.region().at(self.shared.map().rx_pool + token.buffer as usize * stride, stride))
+    }
+
+    /// Gives a token back. Tokens go to the engine eight at a time, or when nothing more is there to be received.
+    #[inline]
+    pub fn give_back(&mut self, token: RxToken) {
+        let entry = if token.buffer == NO_BUFFER {
+            Entry::Inline { flow: token.flow, count: 1 }
+        } else {
+            Entry::Buffer(token.buffer)
+        };
+        self.returned += 1;
+        if self.returns.add(entry) || self.returned >= RETURN_BATCH {
+            self.flush_returns();
+        }
+    }
+
+    /// Sends on what was given back.
+    #[inline]
+    pub fn flush_returns(&mut self) {
+        if self.returned == 0 {
+            return;
+        }
+        let (head, inline) = self.returns.take();
+        self.returned = 0;
+        self.giveback.push(&head, &inline[..usize::from(head.len) * 8]);
+        self.shared.ring_if_armed();
+    }
+
+    /// Takes the next reply.
+    pub fn reply(&mut self) -> Result<Option<Reply>, PeerFault> {
+        let head = take(&mut self.replies, self.shared.region(), word::REPLIES_TAKEN);
+        self.shared.head(heads::REPLIES).store(self.replies.taken(), Ordering::Relaxed);
+        head.map(|head| Reply::decode(&head)).transpose()
+    }
+
+    /// Whether a delivery or a reply waits.
+    #[inline]
+    pub fn ready(&self) -> bool {
+        self.deliver.ready() || self.replies.ready()
+    }
+
+    /// Before sleeping on [`Rx::doorbell`]: true when nothing waits in any ring of the application's, completions
+    /// included, and the next thing will ring.
+    pub fn arm(&mut self, completions: bool) -> bool {
+        self.flush_returns();
+        let done = SharedSlots::new(&self.shared, self.shared.map().complete, self.geometry.ring_slots());
+        self.shared.arm(|| {
+            let next = self.shared.head(heads::COMPLETE).load(Ordering::Relaxed);
+            self.ready() || completions && crate::ring::Slots::sequence(&done, next) == next.wrapping_add(1)
+        })
+    }
+
+    /// After sleeping.
+    pub fn disarm(&self) {
+        self.shared.disarm();
+    }
+
+    /// The descriptor to poll for input; it hangs up when the sidecar is gone.
+    pub fn doorbell(&self) -> i32 {
+        self.shared.doorbell()
+    }
+
+    /// Empties the doorbell. False: the sidecar's end is closed.
+    pub fn drain_doorbell(&self) -> bool {
+        self.shared.drain()
+    }
+
+    /// Where a waiter may look for deliveries and replies.
+    pub fn view(&self) -> WaitView {
+        WaitView {
+            deliver: view(&self.shared, &self.deliver, heads::DELIVER),
+            replies: view(&self.shared, &self.replies, heads::REPLIES),
+        }
+    }
+}
+
+/// Where a waiter may look without a call: something waits when the 32-bit word at `slots + (*head & mask) * stride`
+/// equals `*head + 1`. The addresses live as long as the half that gave them.
+#[derive(Clone, Copy, Debug)]
+pub struct RingView {
+    /// First slot.
+    pub slots: *const u8,
+    /// Number of the next slot to be taken.
+    pub head: *const u32,
+    /// Slots - 1.
+    pub mask: u32,
+    /// Bytes from slot to slot.
+    pub stride: u32,
+}
+
+/// The rings that a receiver waits for.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitView {
+    /// Deliveries.
+    pub deliver: RingView,
+    /// Replies.
+    pub replies: RingView,
+}
+
+fn view(shared: &Shared, ring: &Consumer<SharedSlots>, head: usize) -> RingView {
+    use crate::ring::Slots;
+    let slots = ring.slots();
+    RingView {
+        slots: slots.base(),
+        head: shared.head(head).as_ptr(),
+        mask: slots.mask(),
+        stride: SLOT as u32,
+    }
+}
+
+fn of(flow: FlowId) -> Head {
+    Head { flow: flow.index, generation: flow.generation, ..Head::default() }
+}

@@ -1,0 +1,201 @@
+//! What both ends of a channel have in common: the mapping, the doorbells, and the sleep protocol.
+
+use crate::layout::{Geometry, MAGIC, Map, word};
+use crate::memory::{Fd, Region, SystemError};
+use crate::sync::{AtomicU32, Ordering, fence};
+use core::ptr::NonNull;
+
+/// One end's mapping and doorbells, counted, without an allocator: the count lives in a private page.
+pub(crate) struct Shared(NonNull<Inner>);
+
+struct Inner {
+    references: AtomicU32,
+    region: Region,
+    geometry: Geometry,
+    /// Becomes readable when the peer rings.
+    doorbell: Fd,
+    /// Rings the peer.
+    peer_doorbell: Fd,
+    /// The word that says that this end sleeps, and the peer's.
+    armed: usize,
+    peer_armed: usize,
+    /// Slots taken from the deliver, complete and reply ring: what a waiter compares sequence words with.
+    heads: [AtomicU32; 3],
+    /// The private page that this is in; dropped last.
+    page: Region,
+}
+
+// SAFETY: all fields are reached by shared reference and are atomics, immutable, or `Sync` themselves.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+/// Which end of the channel this is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Side {
+    App,
+    Engine,
+}
+
+impl Shared {
+    pub fn new(side: Side, memfd: &Fd, geometry: Geometry, doorbell: Fd, peer_doorbell: Fd) -> Result<Shared, SystemError> {
+        let region = Region::map(memfd, geometry.len())?;
+        let page = Region::private(size_of::<Inner>())?;
+        let (armed, peer_armed) = match side {
+            Side::App => (word::APP_ARMED, word::ENGINE_ARMED),
+            Side::Engine => (word::ENGINE_ARMED, word::APP_ARMED),
+        };
+        let place = page.at(0, size_of::<Inner>()).cast::<Inner>();
+        let heads = [const { AtomicU32::new(0) }; 3];
+        let inner = Inner { references: AtomicU32::new(1), region, geometry, doorbell, peer_doorbell, armed, peer_armed, heads, page };
+        // SAFETY: the page is private, large enough and page-aligned; it holds nothing yet.
+        unsafe { place.write(inner) };
+        // A mapping is never at address 0.
+        NonNull::new(place).map(Shared).ok_or(SystemError { what: "map private memory", errno: libc::ENOMEM })
+    }
+
+    #[inline]
+    fn inner(&self) -> &Inner {
+        // SAFETY: `new` wrote it, and it lives until the last handle is dropped.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline]
+    pub fn region(&self) -> &Region {
+        &self.inner().region
+    }
+
+    #[inline]
+    pub fn geometry(&self) -> Geometry {
+        self.inner().geometry
+    }
+
+    pub fn map(&self) -> Map {
+        Map::new(self.geometry())
+    }
+
+    pub fn head(&self, ring: usize) -> &AtomicU32 {
+        &self.inner().heads[ring]
+    }
+
+    /// The descriptor that becomes readable when the peer rings, or hung up when it is gone.
+    pub fn doorbell(&self) -> i32 {
+        self.inner().doorbell.raw()
+    }
+
+    /// Empties the doorbell. False: the peer's end is closed.
+    pub fn drain(&self) -> bool {
+        let mut bytes = [0u8; 64];
+        loop {
+            // SAFETY: `bytes` is writable for its length.
+            let n = unsafe { libc::read(self.doorbell(), bytes.as_mut_ptr().cast(), bytes.len()) };
+            if n == 0 {
+                return false;
+            }
+            // Less than asked for: empty now. An error is EAGAIN (empty) or EINTR (it will be readable again).
+            if n < bytes.len() as isize {
+                return true;
+            }
+        }
+    }
+
+    /// After producing: wakes the peer if it sleeps. The fence orders our slot before the load of its word, as
+    /// [`Shared::arm`] orders its word before its look at the slots: one of the two sees the other.
+    #[inline]
+    pub fn ring_if_armed(&self) {
+        fence(Ordering::SeqCst);
+        let armed = self.region().word(self.inner().peer_armed);
+        if armed.load(Ordering::Relaxed) != 0 && armed.swap(0, Ordering::Relaxed) != 0 {
+            self.ring();
+        }
+    }
+
+    /// Rings the peer. A full pipe is loud enough, and a closed one is noticed through the socket.
+    #[cold]
+    pub fn ring(&self) {
+        let byte = [1u8];
+        // SAFETY: `byte` is readable. SIGPIPE is ignored by machnetd, and by Go for descriptors above 2.
+        unsafe { libc::write(self.inner().peer_doorbell.raw(), byte.as_ptr().cast(), 1) };
+    }
+
+    /// Before sleeping: true when the word is set and `pending` found nothing, so that the next thing will ring.
+    pub fn arm(&self, pending: impl FnOnce() -> bool) -> bool {
+        let armed = self.region().word(self.inner().armed);
+        armed.store(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if pending() {
+            armed.store(0, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    pub fn disarm(&self) {
+        self.region().word(self.inner().armed).store(0, Ordering::Relaxed);
+    }
+
+    /// Writes the head of fresh memory, for people with a debugger: neither end reads it later.
+    pub fn sign(&self) {
+        let g = self.geometry();
+        let region = self.region();
+        region.write(0, &MAGIC.to_le_bytes());
+        for (at, value) in [(8, crate::ABI_VERSION), (12, g.units), (16, g.flows), (20, g.unit_size), (24, g.stride() as u32), (28, g.ring_slots())] {
+            region.write(at, &value.to_le_bytes());
+        }
+        region.write(32, &crate::layout_hash().to_le_bytes());
+    }
+}
+
+impl Clone for Shared {
+    fn clone(&self) -> Shared {
+        self.inner().references.fetch_add(1, Ordering::Relaxed);
+        Shared(self.0)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.inner().references.fetch_sub(1, Ordering::Release) == 1 {
+            fence(Ordering::Acquire);
+            // SAFETY: this was the last handle: nobody else can reach the value; the page outlives the read, since it moves
+            // out with it and is dropped at the end of this scope.
+            let inner = unsafe { self.0.as_ptr().read() };
+            let Inner { region, doorbell, peer_doorbell, page, .. } = inner;
+            drop((region, doorbell, peer_doorbell));
+            drop(page);
+        }
+    }
+}
+
+/// A pipe for a doorbell, non-blocking at both ends: (read end, write end). A pipe's ends are descriptions of their own, so
+/// that whoever gets one end cannot make the other block.
+pub(crate) fn pipe() -> Result<(Fd, Fd), SystemError> {
+    let mut ends = [0i32; 2];
+    // SAFETY: `ends` has room for two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } < 0 {
+        return Err(SystemError::last("make a doorbell"));
+    }
+    Ok((Fd::own(ends[0]), Fd::own(ends[1])))
+}
+
+/// The parts of a new channel: memory and both doorbells.
+pub(crate) struct Parts {
+    pub memfd: Fd,
+    /// The application's: (read end, write end).
+    pub app_bell: (Fd, Fd),
+    /// The engine's: (read end, write end).
+    pub engine_bell: (Fd, Fd),
+}
+
+impl Parts {
+    pub fn new(geometry: Geometry) -> Result<Parts, SystemError> {
+        Ok(Parts { memfd: Region::create(geometry.len())?, app_bell: pipe()?, engine_bell: pipe()? })
+    }
+}
+
+/// Index of a ring's head in [`Shared::head`].
+pub(crate) mod head {
+    pub const DELIVER: usize = 0;
+    pub const COMPLETE: usize = 1;
+    pub const REPLIES: usize = 2;
+}

@@ -1,0 +1,150 @@
+//! Requests of an application and the sidecar's replies. They have no order relative to data; what has one travels
+//! in the submit and deliver rings.
+
+use crate::Reason;
+use crate::fault::PeerFault;
+use crate::layout::CONTROL_SLOTS;
+use crate::memory::Region;
+use crate::ring::{Consumer, Producer, Slots};
+use crate::slot::{Head, kind};
+use crate::sync::Ordering;
+use core::net::Ipv4Addr;
+
+/// What an application asks for. Ids are its own choice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// Listen at an address (0.0.0.0: the sidecar's) and a port (0: any) for so many connections not yet accepted.
+    Listen {
+        /// Names the listener from now on.
+        id: u32,
+        /// Own address.
+        ip: Ipv4Addr,
+        /// Own port.
+        port: u16,
+        /// At least 1.
+        backlog: u32,
+    },
+    /// Listen no more.
+    Unlisten {
+        /// The listener.
+        id: u32,
+    },
+    /// Connect. Success is announced in the deliver ring, where no data can overtake it.
+    Connect {
+        /// Names the dial.
+        id: u32,
+        /// The other end's address.
+        ip: Ipv4Addr,
+        /// The other end's port.
+        port: u16,
+        /// Own port, or 0: any.
+        local_port: u16,
+        /// Milliseconds; 0: the sidecar's default.
+        timeout_ms: u32,
+    },
+    /// Give a dial up. Its end is told all the same: as failed, or as established just before.
+    Cancel {
+        /// The dial.
+        id: u32,
+    },
+}
+
+/// What the sidecar answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// The listener listens.
+    Listening {
+        /// The listener.
+        id: u32,
+        /// Its port.
+        port: u16,
+    },
+    /// It cannot.
+    ListenFailed {
+        /// The listener.
+        id: u32,
+        /// Why.
+        reason: Reason,
+    },
+    /// It does not listen any more.
+    Unlistened {
+        /// The listener.
+        id: u32,
+    },
+    /// No connection came of a dial.
+    ConnectFailed {
+        /// The dial.
+        id: u32,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+impl Request {
+    pub(crate) fn encode(self) -> Head {
+        let head = |kind, a, b: Ipv4Addr, c, d| Head { kind, a, b: b.to_bits(), c, d, ..Head::default() };
+        match self {
+            Request::Listen { id, ip, port, backlog } => head(kind::LISTEN, id, ip, port.into(), backlog),
+            Request::Unlisten { id } => head(kind::UNLISTEN, id, Ipv4Addr::UNSPECIFIED, 0, 0),
+            Request::Connect { id, ip, port, local_port, timeout_ms } => {
+                head(kind::CONNECT, id, ip, u32::from(local_port) << 16 | u32::from(port), timeout_ms)
+            }
+            Request::Cancel { id } => head(kind::CANCEL, id, Ipv4Addr::UNSPECIFIED, 0, 0),
+        }
+    }
+
+    #[cfg(feature = "engine")]
+    pub(crate) fn decode(h: &Head) -> Result<Request, PeerFault> {
+        let ip = Ipv4Addr::from_bits(h.b);
+        Ok(match h.kind {
+            kind::LISTEN => {
+                if h.c > 0xffff {
+                    return Err(PeerFault::Bound { what: "port to listen at", value: h.c, bound: 0x10000 });
+                }
+                Request::Listen { id: h.a, ip, port: h.c as u16, backlog: h.d }
+            }
+            kind::UNLISTEN => Request::Unlisten { id: h.a },
+            kind::CONNECT => Request::Connect { id: h.a, ip, port: h.c as u16, local_port: (h.c >> 16) as u16, timeout_ms: h.d },
+            kind::CANCEL => Request::Cancel { id: h.a },
+            kind => return Err(PeerFault::Kind { ring: "request", kind }),
+        })
+    }
+}
+
+impl Reply {
+    #[cfg(feature = "engine")]
+    pub(crate) fn encode(self) -> Head {
+        let head = |kind, a, b, c| Head { kind, a, b, c, ..Head::default() };
+        match self {
+            Reply::Listening { id, port } => head(kind::LISTEN, id, 0, port.into()),
+            Reply::ListenFailed { id, reason } => head(kind::LISTEN_FAILED, id, reason as u32, 0),
+            Reply::Unlistened { id } => head(kind::UNLISTEN, id, 0, 0),
+            Reply::ConnectFailed { id, reason } => head(kind::CANCEL, id, reason as u32, 0),
+        }
+    }
+
+    pub(crate) fn decode(h: &Head) -> Result<Reply, PeerFault> {
+        let reason = || Reason::from_word(h.b).ok_or(PeerFault::Bound { what: "reason", value: h.b, bound: 15 });
+        Ok(match h.kind {
+            kind::LISTEN => Reply::Listening { id: h.a, port: h.c as u16 },
+            kind::LISTEN_FAILED => Reply::ListenFailed { id: h.a, reason: reason()? },
+            kind::UNLISTEN => Reply::Unlistened { id: h.a },
+            kind::CANCEL => Reply::ConnectFailed { id: h.a, reason: reason()? },
+            kind => return Err(PeerFault::Kind { ring: "reply", kind }),
+        })
+    }
+}
+
+/// Whether a control ring has room, by what its consumer says it took. A lie about it harms the liar alone: a ring
+/// called emptier than it is overwrites slots meant for it.
+pub(crate) fn has_room<S: Slots>(ring: &Producer<S>, region: &Region, taken_at: usize) -> bool {
+    let taken = region.word(taken_at).load(Ordering::Acquire);
+    ring.written().wrapping_sub(taken) < CONTROL_SLOTS
+}
+
+/// Takes a slot of a control ring and tells the producer.
+pub(crate) fn take<S: Slots>(ring: &mut Consumer<S>, region: &Region, taken_at: usize) -> Option<Head> {
+    let record = ring.pop()?;
+    region.word(taken_at).store(ring.taken(), Ordering::Release);
+    Some(record.head)
+}

@@ -1,0 +1,633 @@
+//! The engine's end: every check on what an application wrote.
+
+use crate::channel::Shared;
+use crate::control::{has_room, take, Reply, Request};
+use crate::fault::PeerFault;
+use crate::layout::{word, Geometry, CONTROL_SLOTS, INLINE, MAX_MESSAGE};
+use crate::memory::SharedSlots;
+use crate::ring::{Consumer, Producer};
+use crate::slot::{entries, kind, Batch, Entry, Head, Record, ACCEPTED, BEGIN, END, NO_BUFFER};
+use crate::{Established, FlowId, Origin, Part, Reason};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// The engine's end of a channel. Its notions of indices, of geometry and of who holds what are its own.
+pub struct EngineEnd {
+    shared: Shared,
+    geometry: Geometry,
+    submit: Consumer<SharedSlots>,
+    complete: Producer<SharedSlots>,
+    deliver: Producer<SharedSlots>,
+    giveback: Consumer<SharedSlots>,
+    requests: Consumer<SharedSlots>,
+    replies: Producer<SharedSlots>,
+    flows: Vec<FlowState>,
+    free_flows: Vec<u32>,
+    /// Per TX buffer: the connection that lent it to us, or nobody.
+    tx_holder: Vec<u32>,
+    /// Per RX buffer: the connection it is delivered to, or nobody.
+    rx_holder: Vec<u32>,
+    rx_free: Vec<u32>,
+    /// Units submitted and not completed.
+    tx_units: u32,
+    /// Units delivered and not returned.
+    rx_units: u32,
+    /// Units reserved for credit.
+    granted: u32,
+    completions: Batch,
+    pending_replies: VecDeque<Reply>,
+    /// The application has something new since it was last rung.
+    dirty: bool,
+}
+
+const NOBODY: u32 = u32::MAX;
+
+#[derive(Clone, Copy)]
+struct FlowState {
+    generation: u32,
+    open: bool,
+    /// The application has forgotten it: it submits nothing more.
+    closed: bool,
+    /// The engine has forgotten it.
+    done: bool,
+    finished: bool,
+    /// Bytes of the message under way that were not submitted yet; `None` between messages.
+    left: Option<u32>,
+    tx_units: u32,
+    rx_units: u32,
+    /// Of `rx_units`, those without a buffer.
+    rx_inline: u32,
+    granted: u32,
+}
+
+/// A unit to send: the engine's own copy of an inline one, or a buffer that stays lent until completion.
+#[derive(Clone, Copy, Debug)]
+pub struct TxUnit {
+    flow: u32,
+    buffer: u32,
+    len: u16,
+    inline: [u8; INLINE],
+}
+
+impl TxUnit {
+    /// Bytes of payload.
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// Whether there is no payload.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// A received unit kept in a buffer until its turn.
+#[derive(Debug)]
+pub struct HeldUnit {
+    buffer: u32,
+    len: u16,
+}
+
+/// What an application submitted, checked.
+#[derive(Clone, Copy, Debug)]
+pub enum Submission {
+    /// One unit of a message.
+    Data {
+        /// The connection.
+        flow: FlowId,
+        /// Its place in the message.
+        part: Part,
+        /// Its bytes.
+        unit: TxUnit,
+    },
+    /// The message under way is given up. The token goes back by [`EngineEnd::complete`].
+    Abort {
+        /// The connection.
+        flow: FlowId,
+        /// The token.
+        unit: TxUnit,
+    },
+    /// No more data. The token goes back by [`EngineEnd::complete`].
+    Fin {
+        /// The connection.
+        flow: FlowId,
+        /// The token.
+        unit: TxUnit,
+    },
+    /// The application forgets the connection: send what there is, then FIN.
+    Close {
+        /// The connection.
+        flow: FlowId,
+    },
+    /// The connection is over at once.
+    Reset {
+        /// The connection.
+        flow: FlowId,
+    },
+}
+
+impl EngineEnd {
+    pub(crate) fn new(shared: Shared) -> EngineEnd {
+        let g = shared.geometry();
+        let map = shared.map();
+        let ring = |at| SharedSlots::new(&shared, at, g.ring_slots());
+        let control = |at| SharedSlots::new(&shared, at, CONTROL_SLOTS);
+        let flow = FlowState {
+            generation: 0,
+            open: false,
+            closed: false,
+            done: false,
+            finished: false,
+            left: None,
+            tx_units: 0,
+            rx_units: 0,
+            rx_inline: 0,
+            granted: 0,
+        };
+        EngineEnd {
+            submit: Consumer::new(ring(map.submit)),
+            complete: Producer::new(ring(map.complete)),
+            deliver: Producer::new(ring(map.deliver)),
+            giveback: Consumer::new(ring(map.giveback)),
+            requests: Consumer::new(control(map.requests)),
+            replies: Producer::new(control(map.replies)),
+            flows: alloc::vec![flow; g.flows as usize],
+            free_flows: (0..g.flows).rev().collect(),
+            tx_holder: alloc::vec![NOBODY; g.units as usize],
+            rx_holder: alloc::vec![NOBODY; g.units as usize],
+            rx_free: (0..g.units).rev().collect(),
+            tx_units: 0,
+            rx_units: 0,
+            granted: 0,
+            completions: Batch::new(),
+            pending_replies: VecDeque::new(),
+            dirty: false,
+            geometry: g,
+            shared,
+        }
+    }
+
+    /// The sizes of the channel.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    // ---- connections
+
+    /// Makes a connection; `None` when all are taken.
+    pub fn open_flow(&mut self) -> Option<FlowId> {
+        let index = self.free_flows.pop()?;
+        let flow = &mut self.flows[index as usize];
+        let generation = flow.generation.wrapping_add(1).max(1);
+        *flow = FlowState {
+            generation,
+            open: true,
+            closed: false,
+            done: false,
+            finished: false,
+            left: None,
+            ..*flow
+        };
+        Some(FlowId { index, generation })
+    }
+
+    /// Forgets a connection that was never announced to the application.
+    pub fn discard_flow(&mut self, flow: FlowId) {
+        self.flows[flow.index as usize].closed = true;
+        self.flow_done(flow);
+    }
+
+    /// The engine has no more use for a connection: its units are completed, its grants given back. Its index is used
+    /// anew once the application has closed it, too, and has returned what it holds.
+    pub fn flow_done(&mut self, flow: FlowId) {
+        self.flows[flow.index as usize].done = true;
+        self.reuse_if_over(flow.index);
+    }
+
+    fn reuse_if_over(&mut self, index: u32) {
+        let flow = &mut self.flows[index as usize];
+        if flow.open
+            && flow.closed
+            && flow.done
+            && flow.tx_units == 0
+            && flow.rx_units == 0
+            && flow.granted == 0
+        {
+            flow.open = false;
+            self.free_flows.push(index);
+        }
+    }
+
+    /// Connections that are open or not yet forgotten by both sides.
+    pub fn flows(&self) -> usize {
+        self.flows.len() - self.free_flows.len()
+    }
+
+    // ---- from the application
+
+    /// Takes the next submission.
+    #[inline]
+    pub fn submission(&mut self) -> Result<Option<Submission>, PeerFault> {
+        match self.submit.pop() {
+            None => Ok(None),
+            Some(record) => self.check(record).map(Some),
+        }
+    }
+
+    #[inline]
+    fn check(&mut self, record: Record) -> Result<Submission, PeerFault> {
+        let Record { head, inline } = record;
+        let id = FlowId { index: head.flow, generation: head.generation };
+        let quota = self.geometry.quota();
+        let unit_size = self.geometry.unit_size;
+        let unknown = PeerFault::Flow { index: id.index, generation: id.generation };
+        let flow = self.flows.get_mut(head.flow as usize).ok_or(unknown)?;
+        if !flow.open || flow.generation != id.generation || flow.closed {
+            return Err(unknown);
+        }
+        let mut unit = TxUnit { flow: head.flow, buffer: NO_BUFFER, len: 0, inline: [0; INLINE] };
+        match head.kind {
+            kind::DATA => {
+                let len = u32::from(head.len);
+                let bound = if head.a == NO_BUFFER { INLINE as u32 } else { unit_size };
+                if len > bound {
+                    return Err(PeerFault::Bound { what: "length of a unit", value: len, bound });
+                }
+                let (begin, end) = (head.flags & BEGIN != 0, head.flags & END != 0);
+                let framing = PeerFault::Framing { index: head.flow, left: flow.left.unwrap_or(0), len };
+                let left = match (begin, flow.left) {
+                    (true, None) if head.b <= MAX_MESSAGE => head.b,
+                    (true, None) => {
+                        return Err(PeerFault::Bound {
+                            what: "length of a message",
+                            value: head.b,
+                            bound: MAX_MESSAGE,
+                        })
+                    }
+                    (false, Some(left)) if head.b == 0 => left,
+                    _ => return Err(framing),
+                };
+                let left = left.checked_sub(len).ok_or(framing)?;
+                if flow.finished || end != (left == 0) || (!end && len == 0) {
+                    return Err(framing);
+                }
+                flow.left = if end { None } else { Some(left) };
+                unit.len = head.len;
+                if head.a == NO_BUFFER {
+                    unit.inline = inline;
+                } else {
+                    let holder = self.tx_holder.get_mut(head.a as usize);
+                    match holder {
+                        Some(holder) if *holder == NOBODY => *holder = head.flow,
+                        _ => return Err(PeerFault::Buffer { index: head.a }),
+                    }
+                    unit.buffer = head.a;
+                }
+                self.count_tx(head.flow, quota)?;
+                let part = Part { begin, end, message_len: head.b };
+                Ok(Submission::Data { flow: id, part, unit })
+            }
+            kind::ABORT => {
+                if flow.left.take().is_none() {
+                    return Err(PeerFault::Framing { index: head.flow, left: 0, len: 0 });
+                }
+                self.count_tx(head.flow, quota)?;
+                Ok(Submission::Abort { flow: id, unit })
+            }
+            kind::FIN => {
+                if flow.finished || flow.left.is_some() {
+                    return Err(PeerFault::Framing {
+                        index: head.flow,
+                        left: flow.left.unwrap_or(0),
+                        len: 0,
+                    });
+                }
+                flow.finished = true;
+                self.count_tx(head.flow, quota)?;
+                Ok(Submission::Fin { flow: id, unit })
+            }
+            kind::CLOSE => {
+                flow.closed = true;
+                self.reuse_if_over(head.flow);
+                Ok(Submission::Close { flow: id })
+            }
+            kind::RESET => {
+                flow.closed = true;
+                self.reuse_if_over(head.flow);
+                Ok(Submission::Reset { flow: id })
+            }
+            kind => Err(PeerFault::Kind { ring: "submit", kind }),
+        }
+    }
+
+    #[inline]
+    fn count_tx(&mut self, index: u32, quota: u32) -> Result<(), PeerFault> {
+        let flow = &mut self.flows[index as usize];
+        flow.tx_units += 1;
+        self.tx_units += 1;
+        if flow.tx_units > quota {
+            return Err(PeerFault::Tokens { index, value: flow.tx_units, bound: quota });
+        }
+        if self.tx_units > self.geometry.units {
+            return Err(PeerFault::Tokens { index, value: self.tx_units, bound: self.geometry.units });
+        }
+        Ok(())
+    }
+
+    /// Copies bytes of a unit from `at` on; `at + out.len()` is at most the unit's length.
+    #[inline]
+    pub fn read_tx(&self, unit: &TxUnit, at: usize, out: &mut [u8]) {
+        debug_assert!(at + out.len() <= unit.len());
+        if unit.buffer == NO_BUFFER {
+            out.copy_from_slice(&unit.inline[at..at + out.len()]);
+        } else {
+            let start = self.shared.map().tx_pool + unit.buffer as usize * self.geometry.stride();
+            self.shared.region().read(start + at, out);
+        }
+    }
+
+    /// Gives a unit back: it was acknowledged, or will not be sent.
+    #[inline]
+    pub fn complete(&mut self, unit: TxUnit) {
+        let entry = if unit.buffer == NO_BUFFER {
+            Entry::Inline { flow: unit.flow, count: 1 }
+        } else {
+            self.tx_holder[unit.buffer as usize] = NOBODY;
+            Entry::Buffer(unit.buffer)
+        };
+        self.tx_units -= 1;
+        let flow = &mut self.flows[unit.flow as usize];
+        flow.tx_units -= 1;
+        let over = flow.closed && flow.done;
+        if self.completions.add(entry) {
+            self.publish_completions();
+        }
+        if over {
+            self.reuse_if_over(unit.flow);
+        }
+    }
+
+    fn publish_completions(&mut self) {
+        let (head, inline) = self.completions.take();
+        self.complete.push(&head, &inline[..usize::from(head.len) * 8]);
+        self.dirty = true;
+    }
+
+    /// Takes what the application has returned, and tells each connection how many units it got back.
+    pub fn returns(&mut self, mut freed: impl FnMut(u32, u32)) -> Result<usize, PeerFault> {
+        let mut work = 0;
+        while let Some(record) = self.giveback.pop() {
+            if record.head.kind != kind::ENTRIES {
+                return Err(PeerFault::Kind { ring: "return", kind: record.head.kind });
+            }
+            for entry in entries(&record) {
+                let (index, count) = self.take_back(entry)?;
+                freed(index, count);
+                work += 1;
+            }
+        }
+        Ok(work)
+    }
+
+    fn take_back(&mut self, entry: Entry) -> Result<(u32, u32), PeerFault> {
+        let (index, count) = match entry {
+            Entry::Buffer(buffer) => {
+                let holder =
+                    self.rx_holder.get_mut(buffer as usize).ok_or(PeerFault::Buffer { index: buffer })?;
+                if *holder == NOBODY {
+                    return Err(PeerFault::Buffer { index: buffer });
+                }
+                let index = core::mem::replace(holder, NOBODY);
+                self.rx_free.push(buffer);
+                (index, 1)
+            }
+            Entry::Inline { flow, count } => {
+                let state = self
+                    .flows
+                    .get_mut(flow as usize)
+                    .ok_or(PeerFault::Flow { index: flow, generation: 0 })?;
+                if count > state.rx_inline {
+                    return Err(PeerFault::Tokens { index: flow, value: count, bound: state.rx_inline });
+                }
+                state.rx_inline -= count;
+                (flow, count)
+            }
+        };
+        self.flows[index as usize].rx_units -= count;
+        self.rx_units -= count;
+        self.reuse_if_over(index);
+        Ok((index, count))
+    }
+
+    /// Takes the next request. None also while replies wait for room, so that they stay few.
+    pub fn request(&mut self) -> Result<Option<Request>, PeerFault> {
+        self.publish_replies();
+        if !self.pending_replies.is_empty() {
+            return Ok(None);
+        }
+        match take(&mut self.requests, self.shared.region(), word::REQUESTS_TAKEN) {
+            None => Ok(None),
+            Some(head) => Request::decode(&head).map(Some),
+        }
+    }
+
+    // ---- to the application
+
+    /// Answers a request.
+    pub fn reply(&mut self, reply: Reply) {
+        self.pending_replies.push_back(reply);
+        self.publish_replies();
+    }
+
+    fn publish_replies(&mut self) {
+        while let Some(reply) = self.pending_replies.front() {
+            if !has_room(&self.replies, self.shared.region(), word::REPLIES_TAKEN) {
+                return;
+            }
+            self.replies.push(&reply.encode(), &[]);
+            self.pending_replies.pop_front();
+            self.dirty = true;
+        }
+    }
+
+    /// Reserves up to `more` units for what a connection may receive; how many it got. What is reserved over all
+    /// connections and what is delivered never exceeds the channel's units, and no connection has more than its quota.
+    #[inline]
+    pub fn grant(&mut self, flow: FlowId, more: u32) -> u32 {
+        let free = self.geometry.units - self.rx_units - self.granted;
+        let state = &mut self.flows[flow.index as usize];
+        let room = self.geometry.quota() - (state.rx_units + state.granted).min(self.geometry.quota());
+        let n = more.min(free).min(room);
+        state.granted += n;
+        self.granted += n;
+        n
+    }
+
+    /// Gives `n` reserved units back.
+    pub fn ungrant(&mut self, flow: FlowId, n: u32) {
+        let state = &mut self.flows[flow.index as usize];
+        debug_assert!(n <= state.granted);
+        state.granted -= n;
+        self.granted -= n;
+        self.reuse_if_over(flow.index);
+    }
+
+    /// Units neither delivered nor reserved.
+    pub fn free_units(&self) -> u32 {
+        self.geometry.units - self.rx_units - self.granted
+    }
+
+    /// Delivers a unit straight from its packet, using up one reserved unit. False: nothing is reserved, or the payload
+    /// is longer than a unit.
+    #[inline]
+    pub fn deliver(&mut self, flow: FlowId, part: Part, payload: &[u8]) -> bool {
+        if payload.len() > self.geometry.unit_size as usize || self.flows[flow.index as usize].granted == 0 {
+            return false;
+        }
+        if payload.len() <= INLINE {
+            self.flows[flow.index as usize].rx_inline += 1;
+            self.push_data(flow, part, NO_BUFFER, payload.len(), payload);
+            return true;
+        }
+        let Some(held) = self.hold(payload) else { return false };
+        self.deliver_held(flow, part, held);
+        true
+    }
+
+    /// Keeps a unit that arrived ahead of its turn. There is a buffer as long as held units stay within what is reserved.
+    pub fn hold(&mut self, payload: &[u8]) -> Option<HeldUnit> {
+        if payload.len() > self.geometry.unit_size as usize {
+            return None;
+        }
+        let buffer = self.rx_free.pop()?;
+        let start = self.shared.map().rx_pool + buffer as usize * self.geometry.stride();
+        self.shared.region().write(start, payload);
+        Some(HeldUnit { buffer, len: payload.len() as u16 })
+    }
+
+    /// Delivers a kept unit, using up one reserved unit.
+    pub fn deliver_held(&mut self, flow: FlowId, part: Part, held: HeldUnit) {
+        self.rx_holder[held.buffer as usize] = flow.index;
+        self.push_data(flow, part, held.buffer, usize::from(held.len), &[]);
+    }
+
+    /// Drops a kept unit.
+    pub fn discard_held(&mut self, held: HeldUnit) {
+        self.rx_free.push(held.buffer);
+    }
+
+    #[inline]
+    fn push_data(&mut self, flow: FlowId, part: Part, buffer: u32, len: usize, inline: &[u8]) {
+        let flags = if part.begin { BEGIN } else { 0 } | if part.end { END } else { 0 };
+        let head =
+            Head { kind: kind::DATA, flags, len: len as u16, a: buffer, b: part.message_len, ..of(flow) };
+        self.use_grant(flow);
+        self.push(&head, inline);
+    }
+
+    fn use_grant(&mut self, flow: FlowId) {
+        let state = &mut self.flows[flow.index as usize];
+        debug_assert!(state.granted > 0, "a unit is delivered only within what was reserved");
+        let reserved = state.granted.min(1);
+        state.granted -= reserved;
+        state.rx_units += 1;
+        self.granted -= reserved;
+        self.rx_units += 1;
+    }
+
+    #[inline]
+    fn push(&mut self, head: &Head, inline: &[u8]) {
+        self.deliver.push(head, inline);
+        self.dirty = true;
+    }
+
+    /// Tells of a connection.
+    pub fn established(&mut self, e: &Established) {
+        let (flags, id) = match e.origin {
+            Origin::Dialled(id) => (0, id),
+            Origin::Accepted(id) => (ACCEPTED, id),
+        };
+        let ports = u32::from(e.local.1) << 16 | u32::from(e.peer.1);
+        let head = Head {
+            kind: kind::ESTABLISHED,
+            flags,
+            a: id,
+            b: e.local.0.to_bits(),
+            c: e.peer.0.to_bits(),
+            d: ports,
+            ..of(e.flow)
+        };
+        self.push(&head, &[]);
+    }
+
+    /// Tells that the message being delivered was given up by its sender. Uses up one reserved unit.
+    pub fn aborted(&mut self, flow: FlowId) {
+        self.deliver_mark(flow, kind::ABORT);
+    }
+
+    /// Tells that the peer sends no more. Uses up one reserved unit.
+    pub fn fin(&mut self, flow: FlowId) {
+        self.deliver_mark(flow, kind::FIN);
+    }
+
+    fn deliver_mark(&mut self, flow: FlowId, kind: u8) {
+        self.flows[flow.index as usize].rx_inline += 1;
+        self.use_grant(flow);
+        self.push(&Head { kind, ..of(flow) }, &[]);
+    }
+
+    /// Tells that the connection is over. At most once.
+    pub fn reset(&mut self, flow: FlowId, reason: Reason) {
+        self.push(&Head { kind: kind::RESET, a: reason as u32, ..of(flow) }, &[]);
+    }
+
+    /// Publishes what is batched, and rings the application if it sleeps and something is new. Once per round.
+    #[inline]
+    pub fn flush(&mut self) {
+        if !self.completions.is_empty() {
+            self.publish_completions();
+        }
+        if self.dirty {
+            self.dirty = false;
+            self.shared.ring_if_armed();
+        }
+    }
+
+    // ---- sleeping
+
+    /// Before sleeping on [`EngineEnd::doorbell`]: false when the application has work for us.
+    pub fn arm(&self) -> bool {
+        self.shared.arm(|| self.pending())
+    }
+
+    /// After sleeping.
+    pub fn disarm(&self) {
+        self.shared.disarm();
+    }
+
+    /// Whether the application has produced something that was not taken.
+    #[inline]
+    pub fn pending(&self) -> bool {
+        self.submit.ready() || self.giveback.ready() || self.requests.ready()
+    }
+
+    /// The descriptor to poll for input; it hangs up when the application is gone.
+    pub fn doorbell(&self) -> i32 {
+        self.shared.doorbell()
+    }
+
+    /// Empties the doorbell. False: the application's end is closed.
+    pub fn drain_doorbell(&self) -> bool {
+        self.shared.drain()
+    }
+
+    /// Units by who has them: (submitted and not completed, delivered and not returned, reserved). For tests and counters.
+    pub fn usage(&self) -> (u32, u32, u32) {
+        (self.tx_units, self.rx_units, self.granted)
+    }
+}
+
+fn of(flow: FlowId) -> Head {
+    Head { flow: flow.index, generation: flow.generation, ..Head::default() }
+}

@@ -1,0 +1,158 @@
+//! Where everything is in a channel's memory. docs/channel.md has the same as tables.
+
+/// Version of the channel: of this layout, of the slots, and of what the rings may carry.
+pub const ABI_VERSION: u32 = 1;
+
+/// Bytes of a slot.
+pub const SLOT: usize = 128;
+/// Bytes of a message that a slot carries itself.
+pub const INLINE: usize = 96;
+/// Slots of each control ring.
+pub const CONTROL_SLOTS: u32 = 128;
+/// Longest message, bytes.
+pub const MAX_MESSAGE: u32 = 8 << 20;
+
+/// First word of the memory.
+pub(crate) const MAGIC: u64 = 0x4d41_4348_4e45_5431; // "MACHNET1"
+
+/// Words of the head page, each on cache lines of its own.
+pub(crate) mod word {
+    /// Not 0: the engine sleeps, or is about to; whoever produces for it takes this back and rings.
+    pub const ENGINE_ARMED: usize = 256;
+    /// The same for the application.
+    pub const APP_ARMED: usize = 384;
+    /// Requests the engine has consumed.
+    pub const REQUESTS_TAKEN: usize = 512;
+    /// Replies the application has consumed.
+    pub const REPLIES_TAKEN: usize = 640;
+}
+
+/// Bytes of the head page.
+const HEAD: usize = 4096;
+const PAGE: usize = 4096;
+
+/// The sizes of a channel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// Units of each direction that may be under way: a power of two, 16 to 65536.
+    pub units: u32,
+    /// Connections at most: 1 to 65536.
+    pub flows: u32,
+    /// Payload bytes of one unit, 1 to 9216.
+    pub unit_size: u32,
+}
+
+/// A geometry outside its bounds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadGeometry(pub Geometry);
+
+impl Geometry {
+    /// Units, connections and unit size that serve most applications: 1024, 256, and what fits an MTU of 1500.
+    pub const DEFAULT: Geometry = Geometry { units: 1024, flows: 256, unit_size: 1424 };
+
+    /// The geometry, if it is within its bounds.
+    pub fn checked(self) -> Result<Geometry, BadGeometry> {
+        let fits = self.units.is_power_of_two()
+            && (16..=65536).contains(&self.units)
+            && (1..=65536).contains(&self.flows)
+            && (1..=9216).contains(&self.unit_size);
+        if fits { Ok(self) } else { Err(BadGeometry(self)) }
+    }
+
+    /// Units that one connection may have under way per direction: a quarter, so that a peer that does not read, or an
+    /// application that does not, stops nobody else.
+    pub const fn quota(self) -> u32 {
+        let quarter = self.units / 4;
+        if quarter == 0 { 1 } else { quarter }
+    }
+
+    /// Slots of each of the four rings: room for every unit and for four events of every connection, so that an honest
+    /// peer never finds one full and no producer has to look.
+    pub const fn ring_slots(self) -> u32 {
+        (self.units + 4 * self.flows).next_power_of_two()
+    }
+
+    /// Bytes from buffer to buffer: the unit's size rounded up to whole cache lines.
+    pub const fn stride(self) -> usize {
+        (self.unit_size as usize).next_multiple_of(64)
+    }
+
+    /// Bytes of the whole memory.
+    pub const fn len(self) -> usize {
+        Map::new(self).len
+    }
+
+    /// Never. Here because there is a `len`.
+    pub const fn is_empty(self) -> bool {
+        false
+    }
+}
+
+/// Offsets of a geometry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Map {
+    pub submit: usize,
+    pub complete: usize,
+    pub deliver: usize,
+    pub giveback: usize,
+    pub requests: usize,
+    pub replies: usize,
+    pub tx_pool: usize,
+    pub rx_pool: usize,
+    pub len: usize,
+}
+
+impl Map {
+    pub const fn new(g: Geometry) -> Map {
+        let ring = g.ring_slots() as usize * SLOT;
+        let control = CONTROL_SLOTS as usize * SLOT;
+        let pool = (g.units as usize * g.stride()).next_multiple_of(PAGE);
+        let submit = HEAD;
+        let complete = submit + ring;
+        let deliver = complete + ring;
+        let giveback = deliver + ring;
+        let requests = giveback + ring;
+        let replies = requests + control;
+        let tx_pool = (replies + control).next_multiple_of(PAGE);
+        let rx_pool = tx_pool + pool;
+        Map { submit, complete, deliver, giveback, requests, replies, tx_pool, rx_pool, len: rx_pool + pool }
+    }
+}
+
+/// A hash of everything that both ends must agree on: FNV-1a over the constants, and the offsets of one geometry.
+pub const fn layout_hash() -> u64 {
+    let map = Map::new(Geometry::DEFAULT);
+    let facts = [
+        ABI_VERSION as u64,
+        SLOT as u64,
+        INLINE as u64,
+        CONTROL_SLOTS as u64,
+        MAX_MESSAGE as u64,
+        word::ENGINE_ARMED as u64,
+        word::APP_ARMED as u64,
+        word::REQUESTS_TAKEN as u64,
+        word::REPLIES_TAKEN as u64,
+        map.submit as u64,
+        map.complete as u64,
+        map.deliver as u64,
+        map.giveback as u64,
+        map.requests as u64,
+        map.replies as u64,
+        map.tx_pool as u64,
+        map.rx_pool as u64,
+        map.len as u64,
+        crate::slot::KINDS as u64,
+        crate::slot::ENTRIES as u64,
+    ];
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut i = 0;
+    while i < facts.len() {
+        let mut byte = 0;
+        while byte < 64 {
+            hash = (hash ^ (facts[i] >> byte & 0xff)).wrapping_mul(0x0100_0000_01b3);
+            byte += 8;
+        }
+        i += 1;
+    }
+    hash
+}

@@ -1,0 +1,305 @@
+//! Memory and descriptors: the shared mapping, its seals, private arrays, and everything unsafe about them.
+
+use crate::layout::{INLINE, SLOT};
+use crate::ring::Slots;
+use crate::slot::{Head, Record};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use core::ptr::NonNull;
+
+/// A system call that was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SystemError {
+    /// What was attempted.
+    pub what: &'static str,
+    /// `errno`.
+    pub errno: i32,
+}
+
+impl SystemError {
+    pub(crate) fn last(what: &'static str) -> SystemError {
+        // SAFETY: the C library hands out the address of this thread's errno, always valid.
+        SystemError { what, errno: unsafe { *libc::__errno_location() } }
+    }
+}
+
+impl core::fmt::Display for SystemError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: errno {}", self.what, self.errno)
+    }
+}
+
+impl core::error::Error for SystemError {}
+
+/// A descriptor, closed when dropped.
+#[derive(Debug)]
+pub struct Fd(i32);
+
+impl Fd {
+    /// Takes a descriptor over: nobody else closes it.
+    pub fn own(raw: i32) -> Fd {
+        Fd(raw)
+    }
+
+    /// Its number; valid as long as this lives.
+    pub fn raw(&self) -> i32 {
+        self.0
+    }
+
+    /// Gives it away unclosed.
+    pub fn into_raw(self) -> i32 {
+        let raw = self.0;
+        core::mem::forget(self);
+        raw
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        // SAFETY: closing a descriptor touches no memory; `own` made it ours alone.
+        unsafe { libc::close(self.0) };
+    }
+}
+
+/// A shared mapping. Every access goes through words or bounded copies; there is never a reference to bytes that the
+/// peer can write, other than to atomics.
+pub(crate) struct Region {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to the process; all access is by atomics or by copies whose tearing the callers allow for.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Makes a memfd of `len` bytes that can neither shrink nor grow.
+    pub fn create(len: usize) -> Result<Fd, SystemError> {
+        // SAFETY: the name is a C string; the call touches no other memory.
+        let raw = unsafe { libc::memfd_create(c"machnet".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+        if raw < 0 {
+            return Err(SystemError::last("memfd_create"));
+        }
+        let fd = Fd::own(raw);
+        // SAFETY: no memory is touched.
+        if unsafe { libc::ftruncate(raw, len as libc::off_t) } < 0 {
+            return Err(SystemError::last("ftruncate of the channel"));
+        }
+        Region::seal(&fd, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW)?;
+        Ok(fd)
+    }
+
+    /// Adds seals.
+    pub fn seal(fd: &Fd, seals: i32) -> Result<(), SystemError> {
+        // SAFETY: no memory is touched.
+        if unsafe { libc::fcntl(fd.raw(), libc::F_ADD_SEALS, seals) } < 0 {
+            return Err(SystemError::last("seal the channel"));
+        }
+        Ok(())
+    }
+
+    /// Whether the memory is sealed against shrinking and is exactly `len` bytes: else reading it could raise SIGBUS.
+    pub fn is_sound(fd: &Fd, len: usize) -> bool {
+        // SAFETY: no memory is touched.
+        let seals = unsafe { libc::fcntl(fd.raw(), libc::F_GET_SEALS) };
+        // SAFETY: all zero is a valid `stat`, which the next call fills.
+        let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+        // SAFETY: `stat` is writable and of the right type.
+        let known = unsafe { libc::fstat(fd.raw(), &raw mut stat) } == 0;
+        seals >= 0 && seals & libc::F_SEAL_SHRINK != 0 && known && stat.st_size as usize == len
+    }
+
+    /// Maps `len` bytes of the memory, shared.
+    pub fn map(fd: &Fd, len: usize) -> Result<Region, SystemError> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let base = unsafe {
+            libc::mmap(core::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd.raw(), 0)
+        };
+        match NonNull::new(base.cast::<u8>()) {
+            Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Region { base, len }),
+            _ => Err(SystemError::last("map the channel")),
+        }
+    }
+
+    /// Private zeroed memory.
+    pub fn private(len: usize) -> Result<Region, SystemError> {
+        // SAFETY: as in `map`.
+        let base = unsafe {
+            libc::mmap(core::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        match NonNull::new(base.cast::<u8>()) {
+            Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Region { base, len }),
+            _ => Err(SystemError::last("map private memory")),
+        }
+    }
+
+    /// The address of byte `at`, which has `len` bytes after it within the mapping.
+    #[inline]
+    pub fn at(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(at <= self.len && len <= self.len - at, "beyond the channel's memory");
+        // SAFETY: checked just now: the result is inside the mapping or one past its end.
+        unsafe { self.base.as_ptr().add(at) }
+    }
+
+    /// A 32-bit word; `at` is a multiple of 4.
+    #[inline]
+    pub fn word(&self, at: usize) -> &AtomicU32 {
+        assert!(at.is_multiple_of(4));
+        // SAFETY: in bounds (`at`), aligned (the mapping is by pages), and only ever accessed atomically; the mapping
+        // outlives `self`'s borrow.
+        unsafe { AtomicU32::from_ptr(self.at(at, 4).cast()) }
+    }
+
+    /// Copies out. The peer may be writing: the bytes may be torn, and are nobody's but ours afterwards.
+    #[inline]
+    pub fn read(&self, at: usize, out: &mut [u8]) {
+        // SAFETY: the source is in bounds (`at`); the target is a private slice that cannot overlap a mapping's pages.
+        unsafe { core::ptr::copy_nonoverlapping(self.at(at, out.len()), out.as_mut_ptr(), out.len()) };
+    }
+
+    /// Copies in.
+    #[inline]
+    pub fn write(&self, at: usize, bytes: &[u8]) {
+        // SAFETY: the target is in bounds (`at`); the source is a private slice that cannot overlap a mapping's pages.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at(at, bytes.len()), bytes.len()) };
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: `map` or `private` made exactly this mapping, and nothing borrows from it any more.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The slots of one ring in shared memory.
+pub struct SharedSlots {
+    base: *mut u8,
+    mask: u32,
+    /// Keeps the mapping alive.
+    _owner: crate::channel::Shared,
+}
+
+// SAFETY: the memory is reached by atomics only, and `_owner` keeps it mapped.
+unsafe impl Send for SharedSlots {}
+
+impl SharedSlots {
+    /// `slots` (a power of two) slots from byte `at` on.
+    pub(crate) fn new(owner: &crate::channel::Shared, at: usize, slots: u32) -> SharedSlots {
+        let base = owner.region().at(at, slots as usize * SLOT);
+        SharedSlots { base, mask: slots - 1, _owner: owner.clone() }
+    }
+
+    pub(crate) fn base(&self) -> *const u8 {
+        self.base
+    }
+
+    #[inline]
+    fn word32(&self, i: u32, word: usize) -> &AtomicU32 {
+        // SAFETY: `i & mask` is a slot that `new` checked to be mapped, and `word` one of its 32 words; aligned, since
+        // slots are 128 bytes from a page's start; accessed atomically only.
+        unsafe { AtomicU32::from_ptr(self.base.add((i & self.mask) as usize * SLOT + word * 4).cast()) }
+    }
+
+    #[inline]
+    fn word64(&self, i: u32, word: usize) -> &AtomicU64 {
+        // SAFETY: as `word32`; `word` is one of the slot's 16 double words.
+        unsafe { AtomicU64::from_ptr(self.base.add((i & self.mask) as usize * SLOT + word * 8).cast()) }
+    }
+}
+
+/// First double word of the inline bytes.
+const BYTES: usize = 4;
+
+impl Slots for SharedSlots {
+    #[inline]
+    fn mask(&self) -> u32 {
+        self.mask
+    }
+
+    #[inline]
+    fn sequence(&self, i: u32) -> u32 {
+        self.word32(i, 0).load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn announce(&self, i: u32, sequence: u32) {
+        self.word32(i, 0).store(sequence, Ordering::Release);
+    }
+
+    #[inline]
+    fn store(&self, i: u32, head: &Head, inline: &[u8]) {
+        let first = u32::from(head.kind) | u32::from(head.flags) << 8 | u32::from(head.len) << 16;
+        self.word32(i, 1).store(first, Ordering::Relaxed);
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        self.word64(i, 1).store(pair(head.flow, head.generation), Ordering::Relaxed);
+        self.word64(i, 2).store(pair(head.a, head.b), Ordering::Relaxed);
+        self.word64(i, 3).store(pair(head.c, head.d), Ordering::Relaxed);
+        let inline = &inline[..inline.len().min(INLINE)];
+        let (words, rest) = inline.as_chunks::<8>();
+        for (word, bytes) in words.iter().enumerate() {
+            self.word64(i, BYTES + word).store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+        }
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            self.word64(i, BYTES + words.len()).store(u64::from_le_bytes(last), Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn load(&self, i: u32) -> Record {
+        let first = self.word32(i, 1).load(Ordering::Relaxed);
+        let flow = self.word64(i, 1).load(Ordering::Relaxed);
+        let ab = self.word64(i, 2).load(Ordering::Relaxed);
+        let cd = self.word64(i, 3).load(Ordering::Relaxed);
+        let head = Head {
+            kind: first as u8,
+            flags: (first >> 8) as u8,
+            len: (first >> 16) as u16,
+            flow: flow as u32,
+            generation: (flow >> 32) as u32,
+            a: ab as u32,
+            b: (ab >> 32) as u32,
+            c: cd as u32,
+            d: (cd >> 32) as u32,
+        };
+        let mut inline = [0; INLINE];
+        let words = Record::inline_len(&head).div_ceil(8);
+        for (word, bytes) in inline.as_chunks_mut::<8>().0.iter_mut().enumerate().take(words) {
+            *bytes = self.word64(i, BYTES + word).load(Ordering::Relaxed).to_le_bytes();
+        }
+        Record { head, inline }
+    }
+}
+
+/// A private array of `u32` in a mapping of its own: the client has no allocator.
+pub(crate) struct Array {
+    memory: Region,
+    len: usize,
+}
+
+impl Array {
+    pub fn new(len: usize, value: impl Fn(usize) -> u32) -> Result<Array, SystemError> {
+        let mut array = Array { memory: Region::private((len * 4).max(4))?, len };
+        for (i, place) in array.all().iter_mut().enumerate() {
+            *place = value(i);
+        }
+        Ok(array)
+    }
+
+    #[inline]
+    pub fn all(&mut self) -> &mut [u32] {
+        // SAFETY: the mapping is private, zeroed, aligned, at least `len` words long, and borrowed as long as the slice.
+        unsafe { core::slice::from_raw_parts_mut(self.memory.at(0, self.len * 4).cast(), self.len) }
+    }
+
+    #[inline]
+    pub fn get(&self, i: usize) -> Option<u32> {
+        if i >= self.len {
+            return None;
+        }
+        // SAFETY: within the array, as just checked; the mapping is private and `&self` excludes writers.
+        Some(unsafe { self.memory.at(i * 4, 4).cast::<u32>().read() })
+    }
+}

@@ -1,0 +1,86 @@
+//! A single-producer single-consumer ring whose slots announce themselves: the sequence word travels with the data, so
+//! that a message costs the move of one pair of cache lines. No index is shared. That there is room is known to the
+//! producer from its tokens (docs/channel.md, "Tokens").
+
+use crate::slot::{Head, Record};
+
+/// The memory of a ring's slots: shared memory, or a model of it for loom.
+pub trait Slots {
+    /// Slots - 1.
+    fn mask(&self) -> u32;
+    /// The sequence word of slot `i`, acquired.
+    fn sequence(&self, i: u32) -> u32;
+    /// Writes the sequence word of slot `i`, releasing what was stored before.
+    fn announce(&self, i: u32, sequence: u32);
+    /// Writes words and bytes of slot `i`.
+    fn store(&self, i: u32, head: &Head, inline: &[u8]);
+    /// Copies slot `i` out, once.
+    fn load(&self, i: u32) -> Record;
+}
+
+/// The end that writes.
+pub struct Producer<S> {
+    slots: S,
+    next: u32,
+}
+
+impl<S: Slots> Producer<S> {
+    /// The producer of a ring that nobody has written yet.
+    pub fn new(slots: S) -> Self {
+        Producer { slots, next: 0 }
+    }
+
+    /// Writes one slot. `inline` is at most 96 bytes.
+    #[inline]
+    pub fn push(&mut self, head: &Head, inline: &[u8]) {
+        let i = self.next & self.slots.mask();
+        self.slots.store(i, head, inline);
+        self.next = self.next.wrapping_add(1);
+        self.slots.announce(i, self.next);
+    }
+
+    /// Slots written so far.
+    pub fn written(&self) -> u32 {
+        self.next
+    }
+}
+
+/// The end that reads. It writes nothing.
+pub struct Consumer<S> {
+    slots: S,
+    next: u32,
+}
+
+impl<S: Slots> Consumer<S> {
+    /// The consumer of a ring from which nothing was taken yet.
+    pub fn new(slots: S) -> Self {
+        Consumer { slots, next: 0 }
+    }
+
+    /// Whether a slot is there to take.
+    #[inline]
+    pub fn ready(&self) -> bool {
+        self.slots.sequence(self.next & self.slots.mask()) == self.next.wrapping_add(1)
+    }
+
+    /// Takes the next slot.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Record> {
+        if !self.ready() {
+            return None;
+        }
+        let record = self.slots.load(self.next & self.slots.mask());
+        self.next = self.next.wrapping_add(1);
+        Some(record)
+    }
+
+    /// Slots taken so far.
+    pub fn taken(&self) -> u32 {
+        self.next
+    }
+
+    pub(crate) fn slots(&self) -> &S {
+        &self.slots
+    }
+
+}

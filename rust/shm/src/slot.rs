@@ -1,0 +1,164 @@
+//! What a slot of a ring holds: eight 32-bit words, the first of them the sequence number, and 96 bytes.
+
+use crate::layout::INLINE;
+
+/// Words 1 to 7 of a slot. What `a` to `d` mean depends on the kind; docs/channel.md has the table.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Head {
+    /// What the slot is, one of [`kind`].
+    pub kind: u8,
+    /// Flags of the kind.
+    pub flags: u8,
+    /// Bytes of the unit, or entries.
+    pub len: u16,
+    /// Connection.
+    pub flow: u32,
+    /// Generation of the connection's index.
+    pub generation: u32,
+    /// First argument.
+    pub a: u32,
+    /// Second argument.
+    pub b: u32,
+    /// Third argument.
+    pub c: u32,
+    /// Fourth argument.
+    pub d: u32,
+}
+
+/// A slot as copied out.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    /// Words 1 to 7.
+    pub head: Head,
+    /// As many bytes as the slot holds inline; the rest is zero.
+    pub inline: [u8; INLINE],
+}
+
+impl Record {
+    /// Bytes worth copying, given what the words say; never more than there are.
+    #[inline]
+    pub(crate) fn inline_len(head: &Head) -> usize {
+        match head.kind {
+            kind::DATA if head.a == NO_BUFFER => (head.len as usize).min(INLINE),
+            kind::ENTRIES => (head.len as usize * 8).min(INLINE),
+            _ => 0,
+        }
+    }
+}
+
+/// `a` of a DATA slot that carries its bytes itself.
+pub const NO_BUFFER: u32 = u32::MAX;
+/// Entries in one slot of the complete and return rings.
+pub const ENTRIES: usize = INLINE / 8;
+/// The highest kind.
+pub(crate) const KINDS: u8 = 12;
+
+/// Kinds of slots.
+pub mod kind {
+    /// One unit of a message (submit, deliver). `a` buffer or NO_BUFFER, `b` length of the message where it begins.
+    pub const DATA: u8 = 1;
+    /// The message under way is given up (submit, deliver). Takes a token.
+    pub const ABORT: u8 = 2;
+    /// No more data in this direction (submit, deliver). Takes a token.
+    pub const FIN: u8 = 3;
+    /// The application forgets the connection (submit).
+    pub const CLOSE: u8 = 4;
+    /// The connection is over at once (submit, deliver). `a` reason.
+    pub const RESET: u8 = 5;
+    /// A connection is there (deliver). Flag 1: accepted; `a` dial or listener, `b` own, `c` peer's address, `d` ports.
+    pub const ESTABLISHED: u8 = 6;
+    /// Up to 12 tokens (complete, return).
+    pub const ENTRIES: u8 = 7;
+    /// Listen, or: listening (control). `a` listener, `b` address, `c` port, `d` backlog.
+    pub const LISTEN: u8 = 8;
+    /// Listen no more, or: does not listen (control). `a` listener, `b` reason.
+    pub const UNLISTEN: u8 = 9;
+    /// Connect (control). `a` dial, `b` address, `c` ports, `d` milliseconds.
+    pub const CONNECT: u8 = 10;
+    /// Give a dial up, or: a dial has failed (control). `a` dial, `b` reason.
+    pub const CANCEL: u8 = 11;
+    /// Cannot listen (control reply). `a` listener, `b` reason.
+    pub const LISTEN_FAILED: u8 = 12;
+}
+
+/// Flags of a DATA slot.
+pub(crate) const BEGIN: u8 = 1;
+pub(crate) const END: u8 = 2;
+/// Flag of an ESTABLISHED slot.
+pub(crate) const ACCEPTED: u8 = 1;
+
+/// A token as it travels back: a buffer, or a number of a connection's units that had none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Entry {
+    Buffer(u32),
+    Inline { flow: u32, count: u32 },
+}
+
+impl Entry {
+    #[inline]
+    pub fn encode(self) -> u64 {
+        match self {
+            Entry::Buffer(index) => 1 << 63 | u64::from(index),
+            Entry::Inline { flow, count } => u64::from(flow) << 32 | u64::from(count),
+        }
+    }
+
+    /// Every bit pattern means something; whether it is true is for the receiver to check.
+    #[inline]
+    pub fn decode(word: u64) -> Entry {
+        if word >> 63 != 0 {
+            Entry::Buffer(word as u32)
+        } else {
+            Entry::Inline { flow: (word >> 32) as u32, count: word as u32 }
+        }
+    }
+}
+
+/// Entries on their way into a slot.
+pub(crate) struct Batch {
+    entries: [u64; ENTRIES],
+    len: usize,
+}
+
+impl Batch {
+    pub const fn new() -> Batch {
+        Batch { entries: [0; ENTRIES], len: 0 }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds an entry; true when the batch should go. Units without a buffer of one connection add up in one entry.
+    #[inline]
+    pub fn add(&mut self, entry: Entry) -> bool {
+        if let (Entry::Inline { flow, count }, Some(last)) = (entry, self.len.checked_sub(1))
+            && let Entry::Inline { flow: same, count: before } = Entry::decode(self.entries[last])
+            && same == flow
+        {
+            self.entries[last] = Entry::Inline { flow, count: before + count }.encode();
+            return false;
+        }
+        self.entries[self.len] = entry.encode();
+        self.len += 1;
+        self.len == ENTRIES
+    }
+
+    /// The slot for what was added; empties the batch.
+    #[inline]
+    pub fn take(&mut self) -> (Head, [u8; INLINE]) {
+        let mut inline = [0; INLINE];
+        for (bytes, entry) in inline.as_chunks_mut::<8>().0.iter_mut().zip(&self.entries[..self.len]) {
+            *bytes = entry.to_le_bytes();
+        }
+        let head = Head { kind: kind::ENTRIES, len: self.len as u16, ..Head::default() };
+        self.len = 0;
+        (head, inline)
+    }
+}
+
+/// The entries of a slot.
+pub(crate) fn entries(record: &Record) -> impl Iterator<Item = Entry> + '_ {
+    let count = (record.head.len as usize).min(ENTRIES);
+    record.inline.as_chunks::<8>().0[..count].iter().map(|bytes| Entry::decode(u64::from_le_bytes(*bytes)))
+}
