@@ -136,6 +136,7 @@ int mdpdk_port_info_get(uint16_t port, mdpdk_port_info *out)
     out->min_rx_desc = info.rx_desc_lim.nb_min;
     out->min_tx_desc = info.tx_desc_lim.nb_min;
     out->max_mtu = info.max_mtu;
+    out->max_frame = info.max_rx_pktlen;
     out->numa_node = rte_eth_dev_socket_id(port);
     out->tx_udp_checksum = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_UDP_CKSUM) != 0;
     out->rx_udp_checksum = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_UDP_CKSUM) != 0 &&
@@ -152,8 +153,7 @@ int mdpdk_port_configure(uint16_t port, const mdpdk_port_config *config)
     if (ret != 0)
         return negative(ret);
     memset(&conf, 0, sizeof(conf));
-    /* memif announces 1500 but carries whatever fits its buffers: ask for no more than announced. */
-    conf.rxmode.mtu = info.max_mtu != 0 && config->mtu > info.max_mtu ? info.max_mtu : config->mtu;
+    conf.rxmode.mtu = config->mtu;
     if (config->rx_queues > 1 && info.flow_type_rss_offloads != 0) {
         /* The driver's own key: Machnet treats RSS as opaque. */
         conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;

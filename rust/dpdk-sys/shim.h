@@ -32,6 +32,7 @@ typedef struct mdpdk_port_info {
     uint16_t min_rx_desc;
     uint16_t min_tx_desc;
     uint16_t max_mtu;
+    uint32_t max_frame; /* with Ethernet's header and trailer */
     int32_t numa_node;
     uint8_t tx_udp_checksum;
     uint8_t rx_udp_checksum;

@@ -8,23 +8,24 @@
 //! interrupt thread                                        engine thread
 //! parked: poll(EAL's epoll descriptor)                    burst, burst, ...
 //! it becomes readable: some driver's callback is due
-//! PASS := 1, fence, wait until no member is online  --->  next burst sees PASS: online := 0, yields
+//! PASS := 1, fence, wait until no member is online  --->  next burst sees PASS: offline, yields
 //! ring our own descriptor, return into EAL
 //! EAL: epoll_wait, the driver's callbacks, then ours
-//! look at the links, PASS := 0                      --->  online := 1, fence, looks at PASS again, burst
+//! look at the links, PASS := 0                      --->  online, fence, looks at PASS again, burst
 //! parked again
 //! ```
 //!
-//! The cost per burst is one relaxed load of [`Line`]'s word and one test of a local flag. A thread that sleeps is
+//! The cost per burst is two relaxed loads, of [`Line`]'s word and of the queue's own [`Member`]. A thread that sleeps is
 //! offline: nobody waits for it. The parked thread also reconnects memif clients, which the driver never does.
 
 use super::log::Mark;
 use super::relay::Relay;
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 /// What the queues of one port look at before each burst: zero means go.
@@ -37,11 +38,11 @@ pub(super) struct Line {
     pub downs: AtomicU64,
 }
 
-/// One queue's thread, as the gate sees it.
+/// One queue, as the gate sees it.
 #[derive(Default)]
 pub(super) struct Member {
-    /// May be in the middle of a burst. Only the queue's own thread sets it.
-    online: AtomicBool,
+    /// The token of the thread that may be in a burst on this queue, 0 when nobody is.
+    online: AtomicU64,
 }
 
 /// A port whose driver works in the interrupt thread.
@@ -114,23 +115,42 @@ impl Line {
 }
 
 impl Member {
+    /// Whether the calling thread is online with this queue. One relaxed load.
+    #[inline(always)]
+    pub(super) fn is_mine(&self) -> bool {
+        let token = TOKEN.get();
+        token != 0 && self.online.load(Ordering::Relaxed) == token
+    }
+
     /// Goes quiet: between this and the next [`Member::enter`] links may change.
     pub(super) fn leave(&self) {
-        self.online.store(false, Ordering::Release);
+        self.online.store(0, Ordering::Release);
     }
 
     /// Waits until no link change is under way and comes online. Returns whether the link is up.
+    ///
+    /// While it waits the thread is in none of its bursts, so its other queues go quiet too; they come back with
+    /// their own next burst.
     #[cold]
-    pub(super) fn enter(&self, line: &Line) -> bool {
+    pub(super) fn enter(self: &Arc<Self>, line: &Line) -> bool {
+        let token = token();
+        MINE.with_borrow_mut(|mine| {
+            if !mine.iter().any(|other| other.as_ptr() == Arc::as_ptr(self)) {
+                mine.retain(|other| other.strong_count() > 0);
+                mine.push(Arc::downgrade(self));
+            }
+        });
         let mut looks = 0u32;
         loop {
-            self.leave();
             while line.word.load(Ordering::Acquire) & PASS != 0 {
+                MINE.with_borrow(|mine| {
+                    mine.iter().filter_map(Weak::upgrade).for_each(|other| other.retire(token))
+                });
                 // The interrupt thread may share this core.
                 looks += 1;
                 if looks < 1000 { std::thread::yield_now() } else { std::thread::sleep(NAP) }
             }
-            self.online.store(true, Ordering::Relaxed);
+            self.online.store(token, Ordering::Relaxed);
             // Pairs with the fence in `quiesce`: either we see PASS, or it sees us online.
             fence(Ordering::SeqCst);
             let word = line.word.load(Ordering::Acquire);
@@ -139,6 +159,26 @@ impl Member {
             }
         }
     }
+
+    /// Goes quiet if it is still the thread `token` that is online: a queue may have moved to another one.
+    fn retire(&self, token: u64) {
+        let _ = self.online.compare_exchange(token, 0, Ordering::Release, Ordering::Relaxed);
+    }
+}
+
+thread_local! {
+    /// Names this thread; 0 until it is first needed. Never used twice, unlike addresses.
+    static TOKEN: Cell<u64> = const { Cell::new(0) };
+    /// The queues this thread was online with.
+    static MINE: RefCell<Vec<Weak<Member>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn token() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    if TOKEN.get() == 0 {
+        TOKEN.set(NEXT.fetch_add(1, Ordering::Relaxed));
+    }
+    TOKEN.get()
 }
 
 impl Gate {
@@ -333,7 +373,7 @@ impl Gate {
         // A copy: a queue that is dropped meanwhile needs the list.
         let members: Vec<Arc<Member>> = lock(&self.members).clone();
         for member in members {
-            while member.online.load(Ordering::Acquire) {
+            while member.online.load(Ordering::Acquire) != 0 {
                 looks += 1;
                 if looks < 100 {
                     std::thread::yield_now()

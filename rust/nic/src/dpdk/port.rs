@@ -83,7 +83,10 @@ impl Eal {
             config.checksum_offload && info.tx_udp_checksum != 0,
             config.checksum_offload && info.rx_udp_checksum != 0,
         );
-        let interrupts = configure(opened.id, config, rings, checksums)?;
+        // memif announces 1500 and carries whatever fits its buffers: it is asked for no more than it announces.
+        let most = info.max_mtu.min((info.max_frame as u16).saturating_sub(18));
+        let mtu = if opened.gated { config.mtu.min(most) } else { config.mtu };
+        let interrupts = configure(opened.id, &PortConfig { mtu, ..config.clone() }, rings, checksums)?;
 
         let (mut rx, mut tx) = (config.descriptors, config.descriptors);
         if matrix.is_none() {
@@ -132,7 +135,8 @@ impl Eal {
             rx_checksum: checksums.1,
             interrupts,
         };
-        let key = opened.memif.as_ref().and_then(|m| m.rss_key);
+        // One key for all our queues: to the peer they are the wire in front of one NIC.
+        let key = opened.memif.as_ref().and_then(|m| m.rss_key).unwrap_or_else(random_key);
         Ok((0..config.queues)
             .map(|index| {
                 DpdkQueue::new(
@@ -141,7 +145,7 @@ impl Eal {
                     pools[index as usize],
                     config.burst,
                     matrix,
-                    key,
+                    &key,
                 )
             })
             .collect())
@@ -455,10 +459,23 @@ fn name(raw: &[c_char]) -> String {
     unsafe { CStr::from_ptr(raw.as_ptr()) }.to_string_lossy().into_owned()
 }
 
+fn random_key() -> [u8; 40] {
+    let mut key = [0u8; 40];
+    random(&mut key);
+    key
+}
+
 /// A locally administered address nobody else has.
 fn random_mac() -> Mac {
     let mut mac = [0u8; 6];
-    super::queue::random(&mut mac);
+    random(&mut mac);
     mac[0] = mac[0] & 0xfc | 2;
     Mac(mac)
+}
+
+/// Fills `out` from the kernel's generator.
+fn random(out: &mut [u8]) {
+    // SAFETY: `out` is writable for its length; short requests are never interrupted once the generator is seeded.
+    let got = unsafe { libc::getrandom(out.as_mut_ptr().cast(), out.len(), 0) };
+    assert_eq!(got, out.len() as isize, "the kernel's random generator does not answer");
 }

@@ -14,8 +14,6 @@ pub struct DpdkQueue {
     port: Arc<Port>,
     id: u16,
     member: Arc<Member>,
-    /// This queue may be in a burst; see `gate`. Ports without a gate stay online.
-    online: bool,
     burst: usize,
     /// The driver's receive rings whose union this queue reads; one, except on memif with several peer engines.
     receive: Vec<u16>,
@@ -69,18 +67,17 @@ impl DpdkQueue {
         pool: *mut c_void,
         burst: u16,
         matrix: Option<Matrix>,
-        key: Option<[u8; 40]>,
+        key: &[u8; 40],
     ) -> DpdkQueue {
         let index = info.index;
         let (receive, transmit): (Vec<u16>, Vec<u16>) = match matrix {
             Some(m) => (m.receive(index).collect(), m.transmit(index).collect()),
             None => (vec![index], vec![index]),
         };
-        let hash = (transmit.len() > 1).then(|| Toeplitz::new(&key.unwrap_or_else(random_key)));
+        let hash = (transmit.len() > 1).then(|| Toeplitz::new(key));
         DpdkQueue {
             id: port.id,
             member: port.gate.as_ref().map(|gate| gate.join()).unwrap_or_default(),
-            online: false,
             burst: usize::from(burst).clamp(1, MAX),
             receive,
             next: 0,
@@ -109,20 +106,17 @@ impl DpdkQueue {
     /// Tells that this thread will not touch the queue for a while: link changes need not wait for it. The next call
     /// of any other method ends it. Cheap; `arm_interrupt` does it too.
     pub fn idle(&mut self) {
-        if self.port.gate.is_some() {
-            self.member.leave();
-            self.online = false;
-        }
+        self.member.leave();
     }
 
     /// Whether a burst may touch the port now. Between bursts only: a link change may happen inside.
     #[inline(always)]
-    fn go(&mut self) -> bool {
-        if self.online && !self.port.line.raised() { true } else { self.come_online() }
+    fn go(&self) -> bool {
+        if self.member.is_mine() && !self.port.line.raised() { true } else { self.come_online() }
     }
 
     #[cold]
-    fn come_online(&mut self) -> bool {
+    fn come_online(&self) -> bool {
         // Without a place in EAL's table this thread has no mempool cache, and every buffer is a compare-and-swap.
         thread_local!(static REGISTERED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
         if !REGISTERED.replace(true) {
@@ -135,7 +129,6 @@ impl DpdkQueue {
                 );
             }
         }
-        self.online = true;
         self.member.enter(&self.port.line)
     }
 
@@ -187,9 +180,6 @@ impl Queue for DpdkQueue {
     }
 
     fn receive(&mut self, budget: usize, each: &mut impl FnMut(&[u8], RxChecksum)) -> usize {
-        if !self.go() {
-            return 0;
-        }
         let mut frames = [mdpdk_frame::default(); MAX];
         let mut left = budget;
         let mut more = false;
@@ -197,7 +187,8 @@ impl Queue for DpdkQueue {
             let ring = self.receive[self.next];
             loop {
                 let want = left.min(self.burst);
-                if want == 0 {
+                // Before every burst: `each` may have used another queue of this thread, and a link change passed.
+                if want == 0 || !self.go() {
                     break;
                 }
                 let mut refused = 0u32;
@@ -371,19 +362,6 @@ fn verdict(flags: u32) -> RxChecksum {
         dpdk_sys::MDPDK_RX_BAD => RxChecksum::Bad,
         _ => RxChecksum::Unknown,
     }
-}
-
-fn random_key() -> [u8; 40] {
-    let mut key = [0u8; 40];
-    random(&mut key);
-    key
-}
-
-/// Fills `out` from the kernel's generator.
-pub(super) fn random(out: &mut [u8]) {
-    // SAFETY: `out` is writable for its length; short requests are never interrupted once the generator is seeded.
-    let got = unsafe { libc::getrandom(out.as_mut_ptr().cast(), out.len(), 0) };
-    assert_eq!(got, out.len() as isize, "the kernel's random generator does not answer");
 }
 
 /// Frames per burst at most, as in the shim.
