@@ -422,7 +422,7 @@ impl Rx {
             Entry::Buffer(token.buffer)
         };
         self.returned += 1;
-        if self.returns.add(entry) || self.returned >= RETURN_BATCH {
+        if self.returns.add(entry) || self.returned >= RETURN_BATCH.min(self.geometry.quota()) {
             self.flush_returns();
         }
     }

@@ -1,6 +1,8 @@
 //! What both ends of a channel have in common: the mapping, the doorbells, and the sleep protocol.
 
-use crate::layout::{Geometry, MAGIC, Map, word};
+#[cfg(feature = "engine")]
+use crate::layout::MAGIC;
+use crate::layout::{Geometry, Map, word};
 use crate::memory::{Fd, Region, SystemError};
 use crate::sync::{AtomicU32, Ordering, fence};
 use core::ptr::NonNull;
@@ -34,6 +36,7 @@ unsafe impl Sync for Shared {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
     App,
+    #[cfg(feature = "engine")]
     Engine,
 }
 
@@ -43,6 +46,7 @@ impl Shared {
         let page = Region::private(size_of::<Inner>())?;
         let (armed, peer_armed) = match side {
             Side::App => (word::APP_ARMED, word::ENGINE_ARMED),
+            #[cfg(feature = "engine")]
             Side::Engine => (word::ENGINE_ARMED, word::APP_ARMED),
         };
         let place = page.at(0, size_of::<Inner>()).cast::<Inner>();
@@ -134,6 +138,7 @@ impl Shared {
         self.region().word(self.inner().armed).store(0, Ordering::Relaxed);
     }
 
+    #[cfg(feature = "engine")]
     /// Writes the head of fresh memory, for people with a debugger: neither end reads it later.
     pub fn sign(&self) {
         let g = self.geometry();
@@ -169,6 +174,7 @@ impl Drop for Shared {
 
 /// A pipe for a doorbell, non-blocking at both ends: (read end, write end). A pipe's ends are descriptions of their own, so
 /// that whoever gets one end cannot make the other block.
+#[cfg(feature = "engine")]
 pub(crate) fn pipe() -> Result<(Fd, Fd), SystemError> {
     let mut ends = [0i32; 2];
     // SAFETY: `ends` has room for two descriptors.
@@ -179,6 +185,7 @@ pub(crate) fn pipe() -> Result<(Fd, Fd), SystemError> {
 }
 
 /// The parts of a new channel: memory and both doorbells.
+#[cfg(feature = "engine")]
 pub(crate) struct Parts {
     pub memfd: Fd,
     /// The application's: (read end, write end).
@@ -187,6 +194,7 @@ pub(crate) struct Parts {
     pub engine_bell: (Fd, Fd),
 }
 
+#[cfg(feature = "engine")]
 impl Parts {
     pub fn new(geometry: Geometry) -> Result<Parts, SystemError> {
         Ok(Parts { memfd: Region::create(geometry.len())?, app_bell: pipe()?, engine_bell: pipe()? })

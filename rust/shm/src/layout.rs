@@ -13,6 +13,7 @@ pub const CONTROL_SLOTS: u32 = 128;
 pub const MAX_MESSAGE: u32 = 8 << 20;
 
 /// First word of the memory.
+#[cfg(feature = "engine")]
 pub(crate) const MAGIC: u64 = 0x4d41_4348_4e45_5431; // "MACHNET1"
 
 /// Words of the head page, each on cache lines of its own.

@@ -73,6 +73,7 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
+    #[cfg(feature = "engine")]
     /// Makes a memfd of `len` bytes that can neither shrink nor grow.
     pub fn create(len: usize) -> Result<Fd, SystemError> {
         // SAFETY: the name is a C string; the call touches no other memory.
@@ -89,6 +90,7 @@ impl Region {
         Ok(fd)
     }
 
+    #[cfg(feature = "engine")]
     /// Adds seals.
     pub fn seal(fd: &Fd, seals: i32) -> Result<(), SystemError> {
         // SAFETY: no memory is touched.

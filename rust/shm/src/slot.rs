@@ -125,6 +125,7 @@ impl Batch {
         Batch { entries: [0; ENTRIES], len: 0 }
     }
 
+    #[cfg(feature = "engine")]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -1,0 +1,109 @@
+//! Both ends in one thread: units in both directions, tokens, requests, reuse of indices.
+
+use machnet_shm::{Data, Delivery, EngineEnd, Geometry, Part, PeerFault, Request, Rx, Submission, TxUnit, pair};
+
+const SMALL: Geometry = Geometry { units: 16, flows: 4, unit_size: 1424 };
+const WHOLE: fn(usize) -> Part = |len| Part { begin: true, end: true, message_len: len as u32 };
+
+fn pattern(len: usize, salt: u8) -> Vec<u8> {
+    (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add(salt)).collect()
+}
+
+fn unit_bytes(engine: &EngineEnd, unit: &TxUnit) -> Vec<u8> {
+    let mut bytes = vec![0; unit.len()];
+    engine.read_tx(unit, 0, &mut bytes);
+    bytes
+}
+
+fn data_bytes(rx: &Rx, data: &Data) -> Vec<u8> {
+    let mut bytes = vec![0; data.len.into()];
+    if data.token.has_buffer() {
+        rx.read(data.token, 0, &mut bytes);
+    } else {
+        bytes.copy_from_slice(&data.inline[..data.len.into()]);
+    }
+    bytes
+}
+
+#[test]
+fn units_of_every_size_cross_both_ways_and_every_token_comes_back() {
+    let (mut app, mut engine) = pair(SMALL).unwrap();
+    let flow = engine.open_flow().unwrap();
+    for round in 0..1000 {
+        for len in [0, 1, 7, 8, 64, 95, 96, 97, 1423, 1424] {
+            let sent = pattern(len, round as u8);
+            app.tx.data(flow, WHOLE(len), &sent).unwrap();
+            let Some(Submission::Data { flow: got, part, unit }) = engine.submission().unwrap() else {
+                panic!("nothing was submitted")
+            };
+            assert_eq!((got, part), (flow, WHOLE(len)));
+            assert_eq!(unit_bytes(&engine, &unit), sent);
+            assert_eq!(engine.grant(flow, 1), 1);
+            assert!(engine.deliver(flow, part, &sent));
+            engine.complete(unit);
+            engine.flush();
+            let Some(Delivery::Data(data)) = app.rx.delivery().unwrap() else { panic!("nothing was delivered") };
+            assert_eq!((data.flow, data.part), (flow, part));
+            assert_eq!(data_bytes(&app.rx, &data), sent);
+            app.rx.give_back(data.token);
+            app.rx.flush_returns();
+            app.tx.reclaim(|_| ()).unwrap();
+            engine.returns(|_, _| ()).unwrap();
+        }
+    }
+    assert!(app.rx.delivery().unwrap().is_none());
+    engine.returns(|_, _| ()).unwrap();
+    assert_eq!(engine.usage(), (0, 0, 0));
+    assert_eq!(app.tx.tokens(flow), SMALL.quota());
+}
+
+#[test]
+fn a_connection_holds_its_quota_and_no_more_in_either_direction() {
+    let (mut app, mut engine) = pair(SMALL).unwrap();
+    let (one, two) = (engine.open_flow().unwrap(), engine.open_flow().unwrap());
+    for _ in 0..4 {
+        app.tx.data(one, WHOLE(8), &[0; 8]).unwrap();
+    }
+    assert!(app.tx.data(one, WHOLE(8), &[0; 8]).is_err());
+    app.tx.data(two, WHOLE(8), &[0; 8]).unwrap();
+    assert_eq!(engine.grant(one, 100), 4);
+    assert_eq!(engine.grant(two, 100), 4);
+    assert_eq!(engine.free_units(), 8);
+}
+
+#[test]
+fn an_index_is_used_anew_only_when_both_sides_are_done_with_it() {
+    let (mut app, mut engine) = pair(Geometry { flows: 1, ..SMALL }).unwrap();
+    let flow = engine.open_flow().unwrap();
+    assert!(engine.open_flow().is_none());
+    app.tx.data(flow, WHOLE(8), &[1; 8]).unwrap();
+    app.tx.close(flow);
+    let Some(Submission::Data { unit, .. }) = engine.submission().unwrap() else { panic!() };
+    assert!(matches!(engine.submission().unwrap(), Some(Submission::Close { .. })));
+    engine.flow_done(flow);
+    assert!(engine.open_flow().is_none(), "a unit is still under way");
+    engine.complete(unit);
+    let next = engine.open_flow().unwrap();
+    assert_eq!((next.index, next.generation), (flow.index, flow.generation + 1));
+    // The old handle is a fault now.
+    app.tx.reset(flow);
+    assert!(matches!(engine.submission(), Err(PeerFault::Flow { .. })));
+}
+
+#[test]
+fn an_armed_end_is_rung_once_and_pending_work_forbids_sleep() {
+    let (mut app, mut engine) = pair(SMALL).unwrap();
+    assert!(engine.arm());
+    let request = Request::Unlisten { id: 7 };
+    assert!(app.tx.request(request));
+    app.tx.flush();
+    app.tx.flush();
+    let mut byte = [0u8; 8];
+    // SAFETY: `byte` is writable for its length.
+    let rung = unsafe { libc::read(engine.doorbell(), byte.as_mut_ptr().cast(), 8) };
+    assert_eq!(rung, 1);
+    assert!(!engine.arm(), "a request waits");
+    assert_eq!(engine.request().unwrap(), Some(request));
+    assert!(engine.arm());
+    assert!(app.rx.arm(true));
+}
