@@ -4,6 +4,6 @@ go 1.26.0
 
 require github.com/machnet/machnet v0.0.0
 
-require golang.org/x/net v0.62.0 // indirect
+require golang.org/x/net v0.62.0
 
 replace github.com/machnet/machnet => ../

@@ -3,7 +3,7 @@ package core
 // Code is what the C API returns: 0 or one of the negative MACHNET_E* codes of machnet.h.
 type Code int32
 
-// The codes of machnet.h; a test of the header's build compares the numbers.
+// The codes of machnet.h; a test compares the numbers.
 const (
 	OK           Code = 0
 	Again        Code = -1

@@ -273,7 +273,7 @@ func TestPatienceHalvesInVainAndIsRestored(t *testing.T) {
 	if p.budget != p.most/2 {
 		t.Fatalf("budget %v after a short sleep and a look in vain, want %v", p.budget, p.most/2)
 	}
-	if !p.look(&looker{n: 1}, noSleep) || p.budget != p.most {
+	if !p.look(&looker{n: 1}, longSleep) || p.budget != p.most {
 		t.Fatalf("budget %v after a success, want %v", p.budget, p.most)
 	}
 }

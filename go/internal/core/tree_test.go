@@ -1,0 +1,110 @@
+package core
+
+import (
+	"bytes"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// root is the repository.
+const root = "../../.."
+
+func TestOnlyThisPackageUsesCAndUnsafe(t *testing.T) {
+	// machnettest is no part of the client: it links the whole stack for tests.
+	allowed := []string{"go/internal/core/", "go/machnettest/"}
+	files := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(root, path)
+		name = filepath.ToSlash(name)
+		if d.IsDir() {
+			if strings.HasPrefix(d.Name(), ".") && name != "." || name == "target" || name == "rust" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		files++
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, imported := range f.Imports {
+			if what := imported.Path.Value; what == `"C"` || what == `"unsafe"` {
+				fenced := false
+				for _, a := range allowed {
+					fenced = fenced || strings.HasPrefix(name, a)
+				}
+				if !fenced {
+					t.Errorf("%s imports %s; only %v may", name, what, allowed)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files < 20 {
+		t.Errorf("saw only %d Go files in %s", files, root)
+	}
+}
+
+func TestTheHeaderIsTheLibrarys(t *testing.T) {
+	original, err := os.ReadFile(filepath.Join(root, "rust/machnet/include/machnet.h"))
+	if err != nil {
+		t.Skipf("outside the repository: %v", err)
+	}
+	here, err := os.ReadFile("machnet.h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(here, original) {
+		t.Error("machnet.h is not rust/machnet/include/machnet.h; `make header` writes both")
+	}
+}
+
+func TestCodesAreThoseOfTheHeader(t *testing.T) {
+	header, err := os.ReadFile("machnet.h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]int{
+		"EAGAIN": int(Again), "ECLOSED": int(Closed), "EREFUSED": int(Refused), "ETIMEDOUT": int(TimedOut), "ERESET": int(Reset),
+		"EINUSE": int(InUse), "ENETDOWN": int(NetDown), "ETOOBIG": int(TooBig), "EVERSION": int(Version), "ENOSIDECAR": int(NoSidecar),
+		"EACCES": int(NotPermitted), "EINVAL": int(Invalid), "EBUSY": int(Busy), "ENOBUFS": int(NoBuffers), "EABORTED": int(Aborted),
+		"EEOF": int(EOF), "EMSGSIZE": int(MsgSize), "EUNREACHABLE": int(Unreachable), "ECANCELED": int(Canceled), "EADDR": int(BadAddr),
+		"EPROTO": int(Protocol), "EPIPE": int(Finished), "ENOTATTACHED": int(NotAttached), "ESYSTEM": int(System),
+		"EVENT_LISTENING": int(EvListening), "EVENT_LISTEN_FAILED": int(EvListenFailed), "EVENT_UNLISTENED": int(EvUnlistened),
+		"EVENT_CONNECTED": int(EvConnected), "EVENT_CONNECT_FAILED": int(EvConnectFailed), "EVENT_ACCEPTED": int(EvAccepted),
+		"EVENT_READABLE": int(EvReadable), "EVENT_WRITABLE": int(EvWritable), "EVENT_CLOSED": int(EvClosed),
+		"RECV_STREAM": int(Stream), "RECV_MESSAGE": int(Message), "RECV_ONE": int(One),
+		"INFO_BEGIN": int(Begin), "INFO_END": int(End), "INFO_MORE": int(More),
+	}
+	seen := 0
+	for _, m := range regexp.MustCompile(`(?m)^#define MACHNET_((?:E[A-Z]+|EVENT_\w+|RECV_\w+|INFO_\w+)) (-?\d+)$`).FindAllSubmatch(header, -1) {
+		if string(m[1]) == "ERROR_TEXT_MAX" {
+			continue
+		}
+		value, _ := strconv.Atoi(string(m[2]))
+		want, ok := known[string(m[1])]
+		if !ok || want != value {
+			t.Errorf("MACHNET_%s is %d in machnet.h; here it is %d (known: %v)", m[1], value, want, ok)
+		}
+		seen++
+	}
+	if seen != len(known) {
+		t.Errorf("machnet.h has %d of the %d names that this package knows", seen, len(known))
+	}
+}

@@ -1,0 +1,255 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/machnet/machnet/go/machnet"
+)
+
+// machnetd is where `make build` puts the sidecar.
+const machnetd = "../../bin/machnetd"
+
+// sidecar is one machnetd.
+type sidecar struct {
+	ip, socket string
+	cmd        *exec.Cmd
+	out        *lockedBuffer
+	gone       chan struct{}
+}
+
+// lockedBuffer keeps what a process prints.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// startSidecar starts machnetd in a folder. side is "server" or "client" of the memif link there.
+func startSidecar(folder, side, ip string, flags ...string) (*sidecar, error) {
+	if _, err := os.Stat(machnetd); err != nil {
+		return nil, fmt.Errorf("%s is missing: run `make build` first", machnetd)
+	}
+	s := &sidecar{ip: ip, socket: filepath.Join(folder, side+".sock"), out: new(lockedBuffer), gone: make(chan struct{})}
+	// Two sidecars and the tests share the cores, so nobody spins; the figures of other policies are the bench's business.
+	args := append([]string{
+		"--ip", ip + "/24", "--memif", side + ":" + filepath.Join(folder, "link.sock"), "--socket", s.socket,
+		"--file-prefix", filepath.Base(folder) + side, "--idle", "yield", "--log", "warn",
+	}, flags...)
+	s.cmd = exec.Command(machnetd, args...)
+	s.cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+folder)
+	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = s.cmd.Wait()
+		close(s.gone)
+	}()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(s.socket); err == nil {
+			return s, nil
+		}
+		select {
+		case <-s.gone:
+			return nil, fmt.Errorf("machnetd ended: %s", s.out)
+		default:
+		}
+		if time.Now().After(deadline) {
+			s.kill()
+			return nil, fmt.Errorf("machnetd made no socket in 20 s: %s", s.out)
+		}
+	}
+}
+
+// stop ends the sidecar in order.
+func (s *sidecar) stop() {
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.gone:
+	case <-time.After(5 * time.Second):
+		s.kill()
+	}
+}
+
+// kill ends it as a crash does.
+func (s *sidecar) kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.gone
+}
+
+// pair is two hosts joined by a link.
+type pair struct {
+	a, b *sidecar
+}
+
+func startPair(folder string, flags ...string) (*pair, error) {
+	a, err := startSidecar(folder, "server", "10.0.0.1", flags...)
+	if err != nil {
+		return nil, err
+	}
+	b, err := startSidecar(folder, "client", "10.0.0.2", flags...)
+	if err != nil {
+		a.stop()
+		return nil, err
+	}
+	return &pair{a, b}, nil
+}
+
+// newPair starts a pair for one test alone.
+func newPair(t *testing.T, flags ...string) *pair {
+	t.Helper()
+	p, err := startPair(shortTempDir(t), flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.stop(t) })
+	return p
+}
+
+// shortTempDir is t.TempDir where paths stay short enough for Unix sockets.
+func shortTempDir(t *testing.T) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "mn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	return folder
+}
+
+func (p *pair) stop(t *testing.T) {
+	for _, s := range []*sidecar{p.b, p.a} {
+		s.stop()
+		if t != nil && t.Failed() {
+			t.Logf("machnetd %s printed: %s", s.ip, strings.TrimSpace(s.out.String()))
+		}
+	}
+}
+
+// shared is the pair of all tests that leave their sidecars as they found them.
+var shared struct {
+	once sync.Once
+	pair *pair
+	err  error
+}
+
+func sharedPair(t *testing.T) *pair {
+	t.Helper()
+	shared.once.Do(func() {
+		shared.pair, shared.err = startPair(sharedFolder)
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	for _, s := range []*sidecar{shared.pair.a, shared.pair.b} {
+		select {
+		case <-s.gone:
+			t.Fatalf("machnetd %s has ended: %s", s.ip, s.out)
+		default:
+		}
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("machnetd has printed so far:\n%s\n%s", shared.pair.a.out, shared.pair.b.out)
+		}
+	})
+	return shared.pair
+}
+
+var sharedFolder string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if sharedFolder, err = os.MkdirTemp("", "mn"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(sharedFolder)
+		code := m.Run()
+		if shared.pair != nil {
+			shared.pair.stop(nil)
+		}
+		return code
+	}())
+}
+
+// attach gives a stack that closes with the test.
+func (s *sidecar) attach(t testing.TB) *machnet.Stack {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	stack, err := machnet.Attach(ctx, machnet.Config{Socket: s.socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stack.Close() })
+	return stack
+}
+
+func listen(t testing.TB, s *machnet.Stack) *machnet.Listener {
+	t.Helper()
+	lc := machnet.ListenConfig{Stack: s}
+	l, err := lc.Listen(context.Background(), "machnet", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l.(*machnet.Listener)
+}
+
+func dial(t testing.TB, s *machnet.Stack, to net.Addr) *machnet.Conn {
+	t.Helper()
+	d := machnet.Dialer{Stack: s, Timeout: 10 * time.Second}
+	c, err := d.Dial("machnet", to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c.(*machnet.Conn)
+}
+
+// connect gives both ends of a connection: dialled by one stack, accepted by the other.
+func connect(t testing.TB, from, to *machnet.Stack) (dialled, accepted *machnet.Conn) {
+	t.Helper()
+	l := listen(t, to)
+	defer l.Close()
+	dialled = dial(t, from, l.Addr())
+	_ = l.SetDeadline(time.Now().Add(10 * time.Second))
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return dialled, c.(*machnet.Conn)
+}
+
+// twoHosts is a connection between the hosts of the shared pair.
+func twoHosts(t testing.TB) (dialled, accepted *machnet.Conn) {
+	t.Helper()
+	p := sharedPair(t.(*testing.T))
+	return connect(t, p.a.attach(t), p.b.attach(t))
+}
