@@ -65,15 +65,15 @@ func (c *Conn) Read(p []byte) (int, error) {
 	c.rd.mu.Lock()
 	defer c.rd.mu.Unlock()
 	var info core.RecvInfo
-	n, err := c.receive(nil, p, core.Stream, &info)
+	n, err := c.receive(context.Background(), p, core.Stream, &info)
 	return n, c.readError(err)
 }
 
-// receive is one receive that waits, also for a context that wakes the waiter, if not nil. rd.mu is held.
+// receive is one receive that waits. Whoever passes a context has it wake the waiter. rd.mu is held.
 func (c *Conn) receive(ctx context.Context, p []byte, mode core.RecvMode, info *core.RecvInfo) (int, error) {
 	for waited := false; ; waited = true {
 		err := c.state(&c.rd)
-		if err == nil && ctx != nil {
+		if err == nil {
 			err = contextError(ctx)
 		}
 		if err == nil && c.skipped.Load() {
@@ -256,10 +256,9 @@ func (c *Conn) CloseRead() error {
 
 // discard reads until the end, so that the sender is not held up by data that nobody wants.
 func (c *Conn) discard() {
-	// Once the lock was free, no reader waits any more, and none will: the waiter is ours.
-	c.rd.mu.Lock()
-	c.rd.mu.Unlock() //nolint:staticcheck // the passage is what matters
+	c.rd.mu.Lock() // Once this was free, no reader waits any more, and none will: the waiter is ours.
 	p := make([]byte, 16<<10)
+	c.rd.mu.Unlock()
 	var info core.RecvInfo
 	for waited := false; ; {
 		if c.alive() != nil {

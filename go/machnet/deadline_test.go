@@ -34,7 +34,7 @@ func TestADeadlineInTheFutureWakesThen(t *testing.T) {
 		if d.expired.Load() || wakes.Load() != 0 {
 			t.Fatalf("before: expired %v, woken %d times", d.expired.Load(), wakes.Load())
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if !d.expired.Load() || wakes.Load() != 1 {
 			t.Fatalf("after: expired %v, woken %d times; want true, once", d.expired.Load(), wakes.Load())

@@ -91,11 +91,11 @@ func (c *Conn) TrySend(p []byte) error {
 func (c *Conn) ReadMessage(p []byte) (int, error) {
 	c.rd.mu.Lock()
 	defer c.rd.mu.Unlock()
-	n, err := c.receiveMessage(nil, p)
+	n, err := c.receiveMessage(context.Background(), p)
 	return n, c.readError(err)
 }
 
-// receiveMessage is ReadMessage with a context that wakes the waiter, if not nil. rd.mu is held.
+// receiveMessage is ReadMessage under rd.mu. Whoever passes a context has it wake the waiter.
 func (c *Conn) receiveMessage(ctx context.Context, p []byte) (int, error) {
 	var info core.RecvInfo
 	n, err := c.receive(ctx, p, core.Message, &info)
@@ -146,9 +146,7 @@ const (
 // ends. An error in the middle of a message comes with the part that was read; after a deadline, the next Recv returns
 // the rest.
 func (c *Conn) Recv(ctx context.Context) (Message, error) {
-	if ctx.Done() == nil {
-		ctx = nil
-	} else {
+	if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, c.rd.waiter.Wake)()
 	}
 	c.rd.mu.Lock()
