@@ -18,6 +18,8 @@ pub struct Eal {
 pub(super) struct Shared {
     gate: Mutex<Option<Arc<Gate>>>,
     cpus: libc::cpu_set_t,
+    /// Drivers share tables that they make with their first port: one port opens at a time.
+    pub opening: Mutex<()>,
     /// Names of virtual devices and pools are unique per process.
     pub serial: std::sync::atomic::AtomicU32,
 }
@@ -48,7 +50,14 @@ impl Eal {
         // SAFETY: EAL runs; returns a static string.
         let version = unsafe { std::ffi::CStr::from_ptr(dpdk_sys::mdpdk_version()) };
         ::log::info!("{} started", version.to_string_lossy());
-        Ok(Eal { shared: Arc::new(Shared { gate: Mutex::new(None), cpus, serial: Default::default() }) })
+        Ok(Eal {
+            shared: Arc::new(Shared {
+                gate: Mutex::new(None),
+                cpus,
+                opening: Mutex::default(),
+                serial: Default::default(),
+            }),
+        })
     }
 }
 

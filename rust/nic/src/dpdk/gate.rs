@@ -52,6 +52,8 @@ struct Port {
     state: State,
     /// The driver leaves reconnecting to us.
     reconnect: bool,
+    /// The last attempt came to nothing, and the log says so.
+    stuck: bool,
     name: String,
 }
 
@@ -143,9 +145,7 @@ impl Member {
         let mut looks = 0u32;
         loop {
             while line.word.load(Ordering::Acquire) & PASS != 0 {
-                MINE.with_borrow(|mine| {
-                    mine.iter().filter_map(Weak::upgrade).for_each(|other| other.retire(token))
-                });
+                retire_mine();
                 // The interrupt thread may share this core.
                 looks += 1;
                 if looks < 1000 { std::thread::yield_now() } else { std::thread::sleep(NAP) }
@@ -171,6 +171,15 @@ thread_local! {
     static TOKEN: Cell<u64> = const { Cell::new(0) };
     /// The queues this thread was online with.
     static MINE: RefCell<Vec<Weak<Member>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// All queues of this thread go quiet: it is about to wait.
+fn retire_mine() {
+    let token = TOKEN.get();
+    // A thread that ends may have lost its list already; then it was online with nothing.
+    let _ = MINE.try_with(|mine| {
+        mine.borrow().iter().filter_map(Weak::upgrade).for_each(|member| member.retire(token));
+    });
 }
 
 fn token() -> u64 {
@@ -223,7 +232,14 @@ impl Gate {
     /// Watches over a port's link from now on; its line must be down. With `reconnect` the port is restarted
     /// whenever its link breaks, and is started now.
     pub(super) fn watch_port(&self, id: u16, line: Arc<Line>, reconnect: bool, name: String) {
-        lock(&self.ports).push(Port { id, line, state: State::Down(Instant::now()), reconnect, name });
+        lock(&self.ports).push(Port {
+            id,
+            line,
+            state: State::Down(Instant::now()),
+            reconnect,
+            stuck: false,
+            name,
+        });
         ring(&self.bell);
     }
 
@@ -234,11 +250,12 @@ impl Gate {
     }
 
     /// Runs `command` in the parked interrupt thread, so that no driver callback runs meanwhile, and waits for it.
-    /// The caller's queues must be offline.
+    /// The caller's queues go quiet.
     pub(super) fn run(&self, command: impl FnOnce() + Send + 'static) {
         if self.stop.load(Ordering::Acquire) {
             return;
         }
+        retire_mine();
         let (done, wait) = mpsc::channel();
         lock(&self.commands).push(Box::new(move || {
             command();
@@ -413,6 +430,7 @@ impl Gate {
                     port.line.ups.fetch_add(1, Ordering::Relaxed);
                     port.line.set(DOWN, false);
                     port.state = State::Up;
+                    port.stuck = false;
                     log::info!("{}: link up", port.name);
                 }
                 _ => {}
@@ -429,6 +447,12 @@ impl Gate {
     fn attempt(&self) {
         let now = Instant::now();
         for port in lock(&self.ports).iter_mut().filter(|port| port.due().is_some_and(|at| at <= now)) {
+            if matches!(port.state, State::Trying(_)) && !std::mem::replace(&mut port.stuck, true) {
+                log::warn!(
+                    "{}: the other side is there and does not take us; check that both have the same id and mtu, and each other's queues and peer_queues",
+                    port.name
+                );
+            }
             port.stop(); // an attempt that got stuck; nothing otherwise
             // SAFETY: the port is configured and stopped; no burst and no driver callback runs now.
             let started = unsafe { dpdk_sys::mdpdk_port_start(port.id) } == 0;

@@ -164,8 +164,9 @@ const WARNING: c_int = 5;
 /// Complaints remembered.
 const KEEP: usize = 64;
 /// What memif says in the ordinary course of things: no secondary process may join us, a client's server is not there
-/// yet, a port is stopped before it starts again, a peer leaves.
-const EXPECTED: [&str; 4] = [
+/// yet, a port is stopped before it starts again, a peer leaves. And that a driver has no receive interrupt: we ask.
+const EXPECTED: [&str; 5] = [
+    "Rx Intr handle unset",
     "Failed to register mp action callback",
     "Failed to connect socket",
     "Device with port_id=",

@@ -57,6 +57,7 @@ impl Eal {
     /// # Errors
     /// Every refusal as one [`DpdkError`].
     pub fn open(&self, config: &PortConfig) -> Result<Vec<DpdkQueue>, DpdkError> {
+        let _one_at_a_time = self.shared.opening.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mark = Mark::now();
         self.open_port(config).map_err(|error| match error {
             DpdkError::Refused { step, errno, detail } if detail.is_empty() => {
