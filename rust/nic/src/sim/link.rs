@@ -1,0 +1,146 @@
+//! What a link does to frames.
+
+use super::dice::Dice;
+use machnet_wire::Nanos;
+
+/// One direction between two hosts. Probabilities are per frame, 0.0 to 1.0.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Link {
+    /// Time from the last bit's departure to arrival.
+    pub delay: Nanos,
+    /// Each frame takes up to this much longer; without `reorder` none overtakes another.
+    pub jitter: Nanos,
+    /// Bits per second; `None`: no limit.
+    pub rate: Option<u64>,
+    /// Bytes that may wait for the rate; a frame that finds more is dropped.
+    pub buffer: u64,
+    /// Lost.
+    pub loss: f64,
+    /// Arrives twice.
+    pub duplication: f64,
+    /// Held back by up to `reorder_by`, so that later frames overtake it.
+    pub reorder: f64,
+    /// The most that a frame is held back.
+    pub reorder_by: Nanos,
+    /// One to three bits flipped, anywhere in the frame.
+    pub corruption: f64,
+}
+
+impl Default for Link {
+    /// 10 us and faultless.
+    fn default() -> Link {
+        Link { delay: Nanos::micros(10), ..Link::instant() }
+    }
+}
+
+impl Link {
+    /// No delay, no limit, no faults.
+    pub const fn instant() -> Link {
+        Link {
+            delay: Nanos::ZERO,
+            jitter: Nanos::ZERO,
+            rate: None,
+            buffer: u64::MAX,
+            loss: 0.0,
+            duplication: 0.0,
+            reorder: 0.0,
+            reorder_by: Nanos::micros(50),
+            corruption: 0.0,
+        }
+    }
+
+    /// Loss, duplication and reordering, each with probability `p`.
+    pub fn faulty(p: f64) -> Link {
+        Link { loss: p, duplication: p, reorder: p, ..Link::default() }
+    }
+}
+
+/// How a hypervisor takes a host's vCPU away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Steal {
+    /// Mean time between the end of one and the start of the next; drawn evenly from zero to twice this.
+    pub every: Nanos,
+    /// How long each lasts.
+    pub length: Nanos,
+}
+
+/// A predicate that loses frames.
+pub(crate) type Lose = Box<dyn FnMut(&[u8]) -> bool + Send>;
+
+/// A link at work.
+pub(crate) struct Wire {
+    pub link: Link,
+    pub dice: Dice,
+    pub lose: Option<Lose>,
+    /// When the last frame's last bit leaves.
+    busy_until: Nanos,
+    /// When the last frame that was not held back arrives.
+    last_arrival: Nanos,
+}
+
+/// What the link decided about one copy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    Lost,
+    QueueFull,
+    Arrives { at: Nanos, held_back: bool },
+}
+
+impl Wire {
+    pub fn new(link: Link, dice: Dice) -> Wire {
+        Wire { link, dice, lose: None, busy_until: Nanos::ZERO, last_arrival: Nanos::ZERO }
+    }
+
+    /// Sends one copy that leaves the host at `now`.
+    pub fn send(&mut self, now: Nanos, frame: &[u8]) -> Fate {
+        let start = if self.busy_until < now { now } else { self.busy_until };
+        if let Some(rate) = self.link.rate {
+            let waiting = bytes_of(start - now, rate);
+            if waiting + frame.len() as u64 > self.link.buffer {
+                return Fate::QueueFull;
+            }
+            self.busy_until = start + time_of(frame.len() + GAPS, rate);
+        } else {
+            self.busy_until = start;
+        }
+        // Lost frames took their time on the wire.
+        if self.lose.as_mut().is_some_and(|lose| lose(frame)) || self.dice.chance(self.link.loss) {
+            return Fate::Lost;
+        }
+        let mut at = self.busy_until + self.link.delay;
+        if self.link.jitter > Nanos::ZERO {
+            at += Nanos(self.dice.below(self.link.jitter.0 + 1));
+        }
+        let held_back = self.dice.chance(self.link.reorder);
+        if held_back {
+            at += Nanos(1 + self.dice.below(self.link.reorder_by.0));
+        } else {
+            at = at.max(self.last_arrival);
+            self.last_arrival = at;
+        }
+        Fate::Arrives { at, held_back }
+    }
+
+    /// Flips one to three bits, with the link's probability. Whether it did.
+    pub fn corrupt(&mut self, frame: &mut [u8]) -> bool {
+        if frame.is_empty() || !self.dice.chance(self.link.corruption) {
+            return false;
+        }
+        for _ in 0..1 + self.dice.below(3) {
+            let bit = self.dice.below(8 * frame.len() as u64);
+            frame[(bit / 8) as usize] ^= 1 << (bit % 8);
+        }
+        true
+    }
+}
+
+/// Preamble, checksum and gap that Ethernet adds to a frame on the wire, bytes.
+const GAPS: usize = 24;
+
+fn time_of(bytes: usize, rate: u64) -> Nanos {
+    Nanos((bytes as u128 * 8 * 1_000_000_000).div_ceil(u128::from(rate.max(1))) as u64)
+}
+
+fn bytes_of(time: Nanos, rate: u64) -> u64 {
+    (u128::from(time.0) * u128::from(rate) / 8 / 1_000_000_000) as u64
+}

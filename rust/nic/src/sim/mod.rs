@@ -1,0 +1,229 @@
+//! A simulated network: hosts with NICs, links with faults, all in virtual time and drawn from one seed.
+//!
+//! Whoever drives it owns the clock: run every engine until none has work, then [`Net::set_now`] to the earlier of
+//! [`Net::next_event`] and the engines' own deadlines. With one thread the same seed gives the same run, bit for bit;
+//! with several (engines on the real clock) everything but the order of frames sent at once holds.
+//!
+//! A test that panics while it holds the network prints the seed and the last packets by itself.
+#![forbid(unsafe_code)]
+
+mod dice;
+mod fabric;
+mod link;
+mod queue;
+mod trace;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use link::{Link, Steal};
+pub use queue::SimQueue;
+
+use crate::{Info, Mac};
+use fabric::Fabric;
+use machnet_wire::Nanos;
+
+/// A host to be: one NIC. Hosts are numbered from 0 in the order in which they are added.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Address of its NIC, unicast and its own.
+    pub mac: Mac,
+    /// The largest IP packet, bytes; longer frames are dropped at either end.
+    pub mtu: u16,
+    /// Receive queues, 1 to 128.
+    pub queues: u16,
+    /// Descriptors of each receive and each transmit ring, 1 or more.
+    pub descriptors: u16,
+    /// Whether the NIC computes checksums of what is sent. The bytes on the wire are the same either way.
+    pub tx_checksum: bool,
+    /// Whether the NIC verifies checksums of what is received; else frames come as `RxChecksum::Unknown`.
+    pub rx_checksum: bool,
+    /// Whether the hash covers UDP ports. Where it does not, all of a peer's packets come in on one queue.
+    pub hash_ports: bool,
+    /// Whether the queues can wake a sleeper. Only frames that arrive while somebody calls into the network do: in
+    /// real time use links without delay.
+    pub interrupts: bool,
+}
+
+impl Host {
+    /// An ordinary cloud host: address 02:00:00:00:00:`n`, MTU 1500, one queue of 256 descriptors, no offloads.
+    pub fn new(n: u8) -> Host {
+        Host {
+            mac: Mac([2, 0, 0, 0, 0, n]),
+            mtu: 1500,
+            queues: 1,
+            descriptors: 256,
+            tx_checksum: false,
+            rx_checksum: false,
+            hash_ports: true,
+            interrupts: false,
+        }
+    }
+
+    /// The same with `queues` receive queues.
+    pub fn queues(self, queues: u16) -> Host {
+        Host { queues, ..self }
+    }
+
+    /// The same with checksum offload both ways.
+    pub fn offload(self) -> Host {
+        Host { tx_checksum: true, rx_checksum: true, ..self }
+    }
+
+    fn info(&self, index: u16) -> Info {
+        Info {
+            mac: self.mac,
+            mtu: self.mtu,
+            queues: self.queues,
+            index,
+            descriptors: self.descriptors,
+            driver: "sim".into(),
+            tx_checksum: self.tx_checksum,
+            rx_checksum: self.rx_checksum,
+            interrupts: self.interrupts,
+        }
+    }
+}
+
+/// What has become of frames so far, over the whole network. Every copy that a frame on its way makes (a broadcast
+/// one for each receiver) is counted in `copies` and ends in exactly one of the five after `in_flight`, or is in flight.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// Frames that queues gave to the network.
+    pub sent: u64,
+    /// Copies put on links, injected ones and duplicates included.
+    pub copies: u64,
+    /// Copies on their way.
+    pub in_flight: u64,
+    /// Copies put into a receive ring.
+    pub delivered: u64,
+    /// Copies lost by the link's dice or by a predicate.
+    pub lost: u64,
+    /// Copies dropped because too much waited for the link's rate.
+    pub queue_full: u64,
+    /// Copies that found the receive ring full.
+    pub missed: u64,
+    /// Copies that the NIC refused: another address since a bit flipped, or longer than its MTU.
+    pub refused: u64,
+    /// Extra copies made by duplication.
+    pub duplicated: u64,
+    /// Copies held back so that later ones overtake.
+    pub reordered: u64,
+    /// Copies with bits flipped.
+    pub corrupted: u64,
+    /// Frames to an address that nobody has.
+    pub no_such_host: u64,
+}
+
+/// The network. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Net {
+    fabric: Arc<Mutex<Fabric>>,
+}
+
+impl Net {
+    /// An empty network at time zero, every link a [`Link::default`].
+    pub fn new(seed: u64) -> Net {
+        Net { fabric: Arc::new(Mutex::new(Fabric::new(seed))) }
+    }
+
+    /// Adds a host and gives its queues, in order.
+    ///
+    /// # Panics
+    /// If its address is taken or a group's, or if queues or descriptors are out of range: a fault of the test.
+    pub fn add_host(&self, host: Host) -> Vec<SimQueue> {
+        assert!(!host.mac.is_multicast(), "host address {} is a group's", host.mac);
+        assert!((1..=128).contains(&host.queues), "{} queues, allowed are 1..=128", host.queues);
+        assert!(host.descriptors > 0, "a ring of 0 descriptors");
+        let infos: Vec<Info> = (0..host.queues).map(|i| host.info(i)).collect();
+        let id = self.lock().add_host(host);
+        infos.into_iter().map(|info| SimQueue::new(self.clone(), id, info)).collect()
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Nanos {
+        self.lock().now()
+    }
+
+    /// Moves the clock and lets everything arrive that is due by then. A time in the past changes nothing.
+    pub fn set_now(&self, now: Nanos) {
+        self.lock().set_now(now);
+    }
+
+    /// When the next frame arrives, or the vCPU of a host with waiting frames comes back; `None`: nothing is on its
+    /// way. Frames that lie in a ring are no event: poll until nothing comes.
+    pub fn next_event(&self) -> Option<Nanos> {
+        self.lock().next_event()
+    }
+
+    /// Sets the link from one host to another, from now on.
+    pub fn set_link(&self, from: usize, to: usize, link: Link) {
+        self.lock().set_link(from, to, link);
+    }
+
+    /// Sets all links, those of hosts to come included.
+    pub fn set_links(&self, link: Link) {
+        self.lock().set_links(link);
+    }
+
+    /// Loses the frames from one host to another for which `lose` says so, beside what the dice take. Replaces the
+    /// predicate before.
+    pub fn lose_if(&self, from: usize, to: usize, lose: impl FnMut(&[u8]) -> bool + Send + 'static) {
+        self.lock().lose_if(from, to, Box::new(lose));
+    }
+
+    /// Loses the `n`-th frame (1 is the next one) from one host to another. Replaces the predicate before.
+    pub fn lose_nth(&self, from: usize, to: usize, n: u64) {
+        let mut seen = 0;
+        self.lose_if(from, to, move |_| {
+            seen += 1;
+            seen == n
+        });
+    }
+
+    /// Takes the vCPU from a host for `length` from now: its rings fill, `receive` gives nothing, what it sends
+    /// leaves when the vCPU is back. Whoever drives the engines should not run them meanwhile: [`Net::stolen_until`].
+    pub fn steal(&self, host: usize, length: Nanos) {
+        self.lock().steal(host, length);
+    }
+
+    /// Takes the vCPU from a host again and again.
+    pub fn set_steal(&self, host: usize, steal: Option<Steal>) {
+        self.lock().set_steal(host, steal);
+    }
+
+    /// When the host's vCPU is back, if it is away now.
+    pub fn stolen_until(&self, host: usize) -> Option<Nanos> {
+        self.lock().stolen_until(host)
+    }
+
+    /// Draws another secret key for a host's NIC, as one does that starts again.
+    pub fn rekey(&self, host: usize) {
+        self.lock().rekey(host);
+    }
+
+    /// Puts a frame into a host's NIC at once, as if it came from outside. No link, no faults, no address filter.
+    pub fn inject(&self, host: usize, frame: &[u8]) {
+        self.lock().inject(host, frame);
+    }
+
+    /// What has become of frames so far.
+    pub fn counts(&self) -> Counts {
+        self.lock().counts()
+    }
+
+    /// The last packets and their fates, a line each, with the seed.
+    pub fn trace(&self) -> String {
+        self.lock().trace_text()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Fabric> {
+        // A test thread that panicked is no reason to hide its network from the ones that print it.
+        self.fabric.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Net").field("now", &self.now()).field("counts", &self.counts()).finish()
+    }
+}
