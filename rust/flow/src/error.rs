@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use machnet_wire::ParseError;
+
 /// Why a packet was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FlowError {
@@ -14,6 +16,8 @@ pub enum FlowError {
     Superseded,
     /// The peer, who knows our tag, broke the protocol in this way. The flow is closed and an RST is on its way.
     Protocol(&'static str),
+    /// Its body does not parse; it was ignored.
+    Malformed(ParseError),
     /// The flow is over; the packet means nothing to it.
     Over,
 }
@@ -24,6 +28,7 @@ impl fmt::Display for FlowError {
             FlowError::Tag => f.write_str("packet carries the tag of another connection"),
             FlowError::Superseded => f.write_str("a new SYN takes the place of this flow"),
             FlowError::Protocol(what) => write!(f, "peer broke the protocol: {what}"),
+            FlowError::Malformed(error) => write!(f, "packet's body does not parse: {error}"),
             FlowError::Over => f.write_str("flow is over"),
         }
     }

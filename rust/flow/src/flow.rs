@@ -1,151 +1,305 @@
-//! The flow: state of one connection and its entry points.
+//! The flow: state of one connection, and what the application's side does to it. What packets do is in `arrive`,
+//! what goes out in `depart`, what time does in `alarm`, and how it begins in `handshake`.
 
-use machnet_wire::{Hello, Nanos, Packet, Reason};
+use machnet_wire::header::SACK_WORDS_MAX;
+use machnet_wire::{Hello, Nanos, Reason, Reset, Seq, unit_size};
 
-use crate::{Config, FlowError, Io, NotSent, Setup, Stats, Transmit, Unit};
-use core::marker::PhantomData;
+use crate::congestion::{Control, Reno};
+use crate::receiver::Receiver;
+use crate::rtt::Rtt;
+use crate::sender::Sender;
+use crate::timers::{Timer, Timers};
+use crate::{Closed, Config, Event, Io, NotSent, SendError, Setup, Stats, Unit};
 
 /// One connection. `T` is the token of a unit to send, `H` that of a unit held ([`Io::Tx`], [`Io::Held`]).
 ///
 /// After any call but the getters, ask [`Flow::poll_transmit`] until it has nothing more, as far as there is room to
 /// send, and file the flow under [`Flow::next_timeout`] again. A timer that fires early does no harm.
+///
+/// Take the packets that have arrived before the timeouts that are due: after a stall the answers are in the ring.
 #[derive(Debug)]
 pub struct Flow<T, H> {
-    _p: PhantomData<(T, H)>,
+    pub(crate) config: Config,
+    pub(crate) local: Setup,
+    pub(crate) peer: Option<Hello>,
+    pub(crate) phase: Phase,
+    pub(crate) unit_size: u32,
+    pub(crate) sender: Sender<T>,
+    pub(crate) receiver: Receiver<H>,
+    pub(crate) rtt: Rtt,
+    pub(crate) congestion: Reno,
+    pub(crate) timers: Timers,
+    /// Number of the next transmission.
+    pub(crate) next_tx: Seq,
+    /// Newest transmission of the peer's that arrived.
+    pub(crate) peer_tx: Seq,
+    /// Latest of our transmissions whose round trip was measured, or is not to be.
+    pub(crate) sampled_tx: Seq,
+    /// An acknowledgement is to go now.
+    pub(crate) ack_now: bool,
+    /// Packets of data not yet acknowledged.
+    pub(crate) ack_pending: u8,
+    /// The packet that the next acknowledgement answers.
+    pub(crate) echo: Option<Echo>,
+    /// Where the timeouts for units in flight count from.
+    pub(crate) loss_base: Nanos,
+    /// Timeouts since the last progress.
+    pub(crate) backoff: u32,
+    pub(crate) last_heard: Nanos,
+    pub(crate) ping_due: bool,
+    /// A PING waits for its answer.
+    pub(crate) ping_out: bool,
+    /// How long the peer has owed an answer.
+    pub(crate) waited: Nanos,
+    /// When the peer's silence was looked at last.
+    pub(crate) looked_at: Nanos,
+    /// The peer has not shown yet that it knows of the connection.
+    pub(crate) unconfirmed: bool,
+    pub(crate) syn_due: bool,
+    pub(crate) syn_acks_due: u8,
+    pub(crate) hello_pause: Nanos,
+    pub(crate) reset_due: Option<Reset>,
+    pub(crate) sack_words: [u64; SACK_WORDS_MAX],
+    pub(crate) stats: Stats,
 }
 
-#[allow(unused_variables, missing_docs)]
+/// Where in its life the flow is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Our SYN is out.
+    SynSent,
+    /// Theirs came; they have not shown that they know our tag.
+    SynReceived,
+    Open,
+    /// Closed both ways. There is no TIME-WAIT (RFC 9293 section 3.6): tags keep old packets out of a new connection
+    /// with the same ports, which may begin at once. What lingers only spares a peer that lost our last
+    /// acknowledgement from taking "no such connection" for an answer to its FIN.
+    Linger,
+    Dead,
+}
+
+/// A packet to be answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Echo {
+    pub tx: Seq,
+    pub ts: u32,
+    pub at: Nanos,
+}
+
 impl<T, H> Flow<T, H> {
-    /// Begins a connection: a SYN is ready to send. `timeout`: how long to try before `Closed(Timeout)`.
-    pub fn connect(now: Nanos, config: Config, setup: Setup, timeout: Nanos) -> Self {
-        todo!()
-    }
-
-    /// Answers a SYN: one SYN-ACK is ready to send for it. The application learns of the flow by
-    /// [`crate::Event::Established`], when the peer has shown that it knows our tag.
-    pub fn accept(now: Nanos, config: Config, setup: Setup, syn: &Packet<'_>) -> Result<Self, FlowError> {
-        todo!()
-    }
-
-    /// Takes a packet whose ports are this flow's.
-    pub fn on_packet<I: Io<Tx = T, Held = H>>(
-        &mut self,
-        now: Nanos,
-        packet: &Packet<'_>,
-        io: &mut I,
-    ) -> Result<(), FlowError> {
-        todo!()
-    }
-
-    /// Does what is due at `now`. Harmless when nothing is.
-    pub fn on_timeout<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
-        todo!()
-    }
-
-    /// When to call [`Flow::on_timeout`] at the latest. `None`: nothing is awaited.
-    pub fn next_timeout(&self) -> Option<Nanos> {
-        todo!()
-    }
-
-    /// The next packet to send, if any. It counts as sent: ask only while there is room in the NIC.
-    pub fn poll_transmit<I: Io<Tx = T, Held = H>>(
-        &mut self,
-        now: Nanos,
-        io: &mut I,
-    ) -> Option<Transmit<'_, T>> {
-        todo!()
+    pub(crate) fn new(now: Nanos, config: Config, local: Setup, phase: Phase) -> Self {
+        Flow {
+            local,
+            peer: None,
+            phase,
+            unit_size: unit_size(local.hello.mtu).max(1) as u32,
+            sender: Sender::new(local.first),
+            receiver: Receiver::new(Seq(0), &config),
+            rtt: Rtt::new(),
+            congestion: Reno::new(config.window_first),
+            timers: Timers::new(),
+            next_tx: local.first,
+            peer_tx: Seq(0),
+            sampled_tx: Seq(local.first.0.wrapping_sub(1)),
+            ack_now: false,
+            ack_pending: 0,
+            echo: None,
+            loss_base: now,
+            backoff: 0,
+            last_heard: now,
+            ping_due: false,
+            ping_out: false,
+            waited: Nanos::ZERO,
+            looked_at: now,
+            unconfirmed: false,
+            syn_due: false,
+            syn_acks_due: 0,
+            hello_pause: config.syn_retry,
+            reset_due: None,
+            sack_words: [0; SACK_WORDS_MAX],
+            stats: Stats::default(),
+            config,
+        }
     }
 
     /// Queues a unit.
-    pub fn send(&mut self, now: Nanos, unit: Unit<T>) -> Result<(), NotSent<T>> {
-        todo!()
+    pub fn send(&mut self, unit: Unit<T>) -> Result<(), NotSent<T>> {
+        match self.phase {
+            Phase::Open => self.sender.push(unit, self.unit_size),
+            _ => Err(NotSent { tx: unit.tx, why: SendError::NotOpen }),
+        }
     }
 
     /// Gives up the message that was begun and not ended: units of it not yet sent are completed, the peer is told
-    /// if it has seen a part. `tx` is the ABORT's own token; without an open message it completes at once.
-    pub fn abort<I: Io<Tx = T, Held = H>>(
-        &mut self,
-        now: Nanos,
-        tx: T,
-        io: &mut I,
-    ) -> Result<(), NotSent<T>> {
-        todo!()
+    /// if it may have seen a part. `tx` is the ABORT's own token; where nothing needs telling it completes at once.
+    pub fn abort<I: Io<Tx = T, Held = H>>(&mut self, tx: T, io: &mut I) -> Result<(), NotSent<T>> {
+        match self.phase {
+            Phase::Open => self.sender.abort(tx, io),
+            _ => Err(NotSent { tx, why: SendError::NotOpen }),
+        }
     }
 
-    /// Half close: a FIN follows the data queued. `tx` is its token. Not within a message: abort it first.
-    pub fn fin(&mut self, now: Nanos, tx: T) -> Result<(), NotSent<T>> {
-        todo!()
+    /// Half close: a FIN follows the data queued. `tx` is its token. Not within a message: abort that first.
+    pub fn fin(&mut self, tx: T) -> Result<(), NotSent<T>> {
+        match self.phase {
+            Phase::Open => self.sender.push_fin(tx),
+            _ => Err(NotSent { tx, why: SendError::NotOpen }),
+        }
     }
 
-    /// The application reads no more: held units are dropped, what still arrives is acknowledged and thrown away until
-    /// our FIN is acknowledged; data after that resets the connection. Call with or after [`Flow::fin`].
+    /// The application reads no more: held units are dropped, reservations go back, nothing more is delivered or told
+    /// but `Closed`. What still arrives is acknowledged and thrown away until our FIN is acknowledged, so that a flush
+    /// is not cut off by a peer that still talks; data after that resets the connection (RFC 1122 section 4.2.2.13).
+    /// Call with or after [`Flow::fin`].
     pub fn stop_reading<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
-        todo!()
+        if self.phase == Phase::Open {
+            self.receiver.stop_reading(io);
+            self.timers.clear(Timer::Lapse);
+            self.check_closed(now, io);
+        }
     }
 
     /// Ends the flow at once: tokens complete, `Closed(ByUs(reason))` is told, an RST is ready to send.
-    pub fn reset<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, reason: Reason, io: &mut I) {
-        todo!()
+    pub fn reset<I: Io<Tx = T, Held = H>>(&mut self, reason: Reason, io: &mut I) {
+        match self.phase {
+            Phase::Dead => {}
+            Phase::Linger => self.phase = Phase::Dead,
+            Phase::SynSent | Phase::SynReceived | Phase::Open => {
+                self.end(Closed::ByUs(reason), Phase::Dead, io);
+                self.tell_reset(reason);
+            }
+        }
     }
 
-    /// The application returned `n` units of this flow, or (0) some are free again for one that
+    /// The application returned units of this flow, or some are free again for one that
     /// [wants credit](Flow::wants_credit).
-    pub fn credit_returned<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, n: u32, io: &mut I) {
-        todo!()
+    #[inline]
+    pub fn credit_returned<I: Io<Tx = T, Held = H>>(&mut self, io: &mut I) {
+        if self.phase == Phase::Open && !self.receiver.discarding() {
+            self.receiver.credit.top_up(io);
+            if self.receiver.credit.is_news(self.receiver.next()) {
+                self.ack_now = true;
+            }
+        }
     }
 
-    /// Whether a peer waits for units that could not be reserved.
+    /// Whether a peer waits for units that could not be reserved. When units come free in its channel, call
+    /// [`Flow::credit_returned`]; otherwise it is served at the peer's next try.
+    #[inline]
     pub fn wants_credit(&self) -> bool {
-        todo!()
+        self.receiver.credit.is_starved()
     }
 
-    /// Something was heard from the peer on another of its flows: it lives.
-    pub fn peer_heard(&mut self, now: Nanos) {
-        todo!()
-    }
-
-    /// This engine did not run for a while until `now`: that time is no silence of the peer's, and no round trip.
+    /// This engine did not run for a while until `now`: what is under way is not overdue for that, and its round trips
+    /// are not measured. The peer's silence needs no such care: it is counted in steps that this end waited through,
+    /// so a stall counts as one step however long it was.
     pub fn stalled(&mut self, now: Nanos) {
-        todo!()
+        self.sampled_tx = Seq(self.next_tx.0.wrapping_sub(1));
+        self.loss_base = now;
+    }
+
+    /// When to call [`Flow::on_timeout`] at the latest. `None`: nothing is awaited.
+    #[inline]
+    pub fn next_timeout(&self) -> Option<Nanos> {
+        self.timers.next()
     }
 
     /// Whether nothing is left to do: the flow may be dropped.
+    #[inline]
     pub fn is_done(&self) -> bool {
-        todo!()
+        self.phase == Phase::Dead && self.reset_due.is_none()
     }
 
     /// Whether both ends know of the connection and it is not over.
+    #[inline]
     pub fn is_established(&self) -> bool {
-        todo!()
+        self.phase == Phase::Open
     }
 
     /// Our tag: packets to us carry it.
+    #[inline]
     pub fn tag(&self) -> u32 {
-        todo!()
+        self.local.hello.tag
     }
 
-    /// What the peer said of itself.
+    /// What the peer said of itself, once it has.
     pub fn peer(&self) -> Option<&Hello> {
-        todo!()
+        self.peer.as_ref()
     }
 
-    /// Most payload of one packet of this flow, bytes.
+    /// The ends as given.
+    pub fn setup(&self) -> &Setup {
+        &self.local
+    }
+
+    /// Most payload of one packet of this flow, bytes: the smaller MTU of both ends.
+    #[inline]
     pub fn unit_size(&self) -> u32 {
-        todo!()
+        self.unit_size
     }
 
     /// Units queued or sent and not yet acknowledged.
+    #[inline]
     pub fn queued(&self) -> u32 {
-        todo!()
+        self.sender.queued()
+    }
+
+    /// Units in flight.
+    pub fn in_flight(&self) -> u32 {
+        self.sender.in_flight()
+    }
+
+    /// Whether the message last queued has not ended.
+    pub fn message_open(&self) -> bool {
+        self.sender.message_open()
+    }
+
+    /// Congestion window, units.
+    pub fn window(&self) -> u32 {
+        self.congestion.window()
     }
 
     /// Smoothed round-trip time.
     pub fn rtt(&self) -> Option<Nanos> {
-        todo!()
+        self.rtt.smoothed()
     }
 
     /// Counters.
     pub fn stats(&self) -> &Stats {
-        todo!()
+        &self.stats
+    }
+
+    /// Closed both ways by now?
+    #[inline]
+    pub(crate) fn check_closed<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
+        if !self.sender.finish_acked() {
+            return;
+        }
+        if self.receiver.finished() {
+            self.end(Closed::Clean, Phase::Linger, io);
+            self.timers.set(Timer::Limit, now + self.config.linger);
+        } else if self.receiver.discarding() && !self.timers.is_set(Timer::Limit) {
+            self.timers.set(Timer::Limit, now + self.config.orphan);
+        }
+    }
+
+    /// Gives everything back and tells the end.
+    pub(crate) fn end<I: Io<Tx = T, Held = H>>(&mut self, closed: Closed, phase: Phase, io: &mut I) {
+        self.sender.clear(io);
+        self.receiver.clear(io);
+        self.timers.clear_all();
+        self.ping_due = false;
+        self.syn_due = false;
+        self.syn_acks_due = 0;
+        self.phase = phase;
+        io.event(Event::Closed(closed));
+    }
+
+    /// An RST goes to the peer, if it has told us its tag.
+    pub(crate) fn tell_reset(&mut self, reason: Reason) {
+        if self.peer.is_some() {
+            let (epoch, echo) = (self.local.hello.epoch, self.local.hello.tag);
+            self.reset_due = Some(Reset { epoch, echo, reason });
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a flow asks of whoever drives it, and what it tells.
 
-use machnet_wire::{Header, Hello, Reason, Reset};
+use machnet_wire::{Header, Hello, Nanos, Reason, Reset};
 
 /// What the engine gives a flow for the length of one call: buffers of the channel, promises of buffers, news.
 ///
@@ -33,6 +33,11 @@ pub trait Io {
     fn ungrant(&mut self, n: u32);
     /// Hears what happened, in order with the units delivered.
     fn event(&mut self, event: Event);
+    /// When something was last heard from the peer's address on any flow: one who speaks elsewhere is not dead. Asked
+    /// once in a while, and only while the peer owes an answer.
+    fn peer_heard(&self) -> Nanos {
+        Nanos::ZERO
+    }
 }
 
 /// What a unit is within its message.
@@ -66,8 +71,8 @@ pub enum Event {
     PeerFin,
     /// The message being received will not be finished: its sender gave it up. Consumes one reserved receive unit.
     Aborted,
-    /// The flow is over. Always the last event, and there is exactly one, unless `reset` or `detach` said so by its
-    /// own return. The flow itself lives on until [`crate::Flow::is_done`].
+    /// The flow is over: always the last event, exactly once, also after [`crate::Flow::reset`], and also for an
+    /// accepted flow that never was established. The flow itself lives on until [`crate::Flow::is_done`].
     Closed(Closed),
 }
 

@@ -3,11 +3,26 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+mod alarm;
+mod allowance;
+mod arrive;
 mod config;
+mod congestion;
+mod credit;
+mod depart;
 mod error;
 mod flow;
+mod handshake;
 mod io;
+mod message;
+mod rack;
+mod receiver;
+mod ring;
+mod rtt;
+mod sack;
+mod sender;
 mod stats;
+mod timers;
 
 pub use config::{Config, Setup};
 pub use error::{FlowError, NotSent, SendError};

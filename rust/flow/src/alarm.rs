@@ -1,0 +1,146 @@
+//! What time does to a flow.
+
+use machnet_wire::{Nanos, Reason};
+
+use crate::congestion::Control;
+use crate::flow::{Flow, Phase};
+use crate::sender::Tail;
+use crate::timers::Timer;
+use crate::{Closed, Io};
+
+impl<T, H> Flow<T, H> {
+    /// Does what is due at `now`. Harmless when nothing is.
+    pub fn on_timeout<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
+        if self.timers.take_due(Timer::Ack, now) {
+            self.ack_now = true;
+        }
+        if self.timers.take_due(Timer::Loss, now) {
+            self.on_loss_timer(now);
+        }
+        // Sending is what it is for, and `poll_transmit` does that.
+        self.timers.take_due(Timer::Probe, now);
+        if self.timers.take_due(Timer::Lapse, now) {
+            self.on_lapse_timer(now, io);
+        }
+        if self.timers.take_due(Timer::Hello, now) {
+            self.on_hello_timeout(now);
+        }
+        if self.timers.take_due(Timer::Silence, now) {
+            self.on_silence_timer(now, io);
+        }
+        if self.timers.take_due(Timer::Limit, now) {
+            match self.phase {
+                Phase::SynSent | Phase::SynReceived => self.end(Closed::Timeout, Phase::Dead, io),
+                Phase::Open => self.reset(Reason::Closed, io),
+                Phase::Linger => self.phase = Phase::Dead,
+                Phase::Dead => {}
+            }
+        }
+    }
+
+    /// Sets the timer for units in flight: to `next` if something will be known then, else to probe or timeout.
+    pub(crate) fn watch_losses(&mut self, now: Nanos, next: Option<Nanos>) {
+        match next {
+            Some(at) => self.timers.set(Timer::Loss, at),
+            None if self.sender.in_flight() > 0 => {
+                self.timers.set(Timer::Loss, (self.loss_base + self.patience()).max(now));
+            }
+            None => self.timers.clear(Timer::Loss),
+        }
+    }
+
+    /// How long after the last transmission or progress the tail is probed, or all is sent again.
+    fn patience(&self) -> Nanos {
+        let timeout = self.rtt.timeout(&self.config);
+        if self.probes_next() {
+            return self.rtt.probe_timeout(&self.config).min(timeout);
+        }
+        (timeout * (1 << self.backoff.min(BACKOFF_MAX))).min(self.config.rto_max)
+    }
+
+    fn probes_next(&self) -> bool {
+        self.sender.tail == Tail::Quiet && self.backoff == 0 && self.rtt.smoothed().is_some()
+    }
+
+    fn on_loss_timer(&mut self, now: Nanos) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.find_losses(now);
+        if self.sender.in_flight() == 0 || self.timers.get(Timer::Loss) > now {
+            return;
+        }
+        self.loss_base = now;
+        if self.probes_next() {
+            self.sender.tail = Tail::ProbeDue;
+        } else {
+            self.stats.timeouts += 1;
+            self.backoff += 1;
+            self.sender.on_timeout(self.next_tx);
+            self.congestion.on_timeout(now);
+            self.watch_silence(now);
+        }
+        self.watch_losses(now, None);
+    }
+
+    fn on_lapse_timer<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
+        let Some(at) = self.receiver.credit.lapses_at(self.rtt.or_zero(), &self.config) else { return };
+        if now < at {
+            self.timers.set(Timer::Lapse, at);
+        } else if self.receiver.arrived().count() > 0 {
+            // Not idle: the peer is about to fill a gap, and what is kept lies on reserved units.
+            self.timers.set(Timer::Lapse, now + self.config.rto_max);
+        } else {
+            self.receiver.credit.lapse(self.receiver.next(), &self.config, &mut self.stats, io);
+        }
+    }
+
+    /// Begins to look at the peer's silence closely, unless that is so already.
+    pub(crate) fn watch_silence(&mut self, now: Nanos) {
+        let next = now + self.silence_step();
+        if self.timers.get(Timer::Silence) > next {
+            self.timers.set(Timer::Silence, next);
+            self.looked_at = now;
+            self.waited = Nanos::ZERO;
+        }
+    }
+
+    fn silence_step(&self) -> Nanos {
+        (self.config.dead_after / STEPS).max(Nanos::millis(1))
+    }
+
+    /// Silence is counted in steps that this end waited through: a stall of ours is one step, whatever it took.
+    fn on_silence_timer<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        let step = self.silence_step();
+        let owes = self.sender.in_flight() > 0 || self.ping_out || self.unconfirmed;
+        if !owes {
+            let idle_until = self.last_heard + self.config.keep_alive;
+            self.looked_at = now;
+            if now < idle_until {
+                self.timers.set(Timer::Silence, idle_until);
+                return;
+            }
+            self.ping_due = true;
+            self.ping_out = true;
+            self.waited = self.config.keep_alive;
+        } else {
+            let heard = self.last_heard.max(io.peer_heard());
+            self.waited = if heard > self.looked_at { Nanos::ZERO } else { self.waited + step };
+            self.looked_at = now;
+            if self.waited >= self.config.dead_after {
+                self.end(Closed::Timeout, Phase::Dead, io);
+                self.tell_reset(Reason::Timeout);
+                return;
+            }
+            self.ping_due |= self.ping_out;
+        }
+        self.timers.set(Timer::Silence, now + step);
+    }
+}
+
+/// Steps in which the peer's silence is counted; as many PINGs may be lost, less those of the keep-alive time.
+const STEPS: u64 = 32;
+const BACKOFF_MAX: u32 = 16;

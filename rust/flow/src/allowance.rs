@@ -1,0 +1,79 @@
+//! What the peer lets us send: credit in units, and the one unit that may go without.
+
+use machnet_wire::{Nanos, Seq};
+
+use crate::Config;
+
+/// The sender's side of credit. The newest packet of the peer counts; older ones that come late do not.
+///
+/// A flow without credit may have one unit in flight: it costs one packet to learn that a buffer is free, where an
+/// update that was lost would cost a deadlock. A refusal doubles the pause before the next try.
+#[derive(Debug, Clone)]
+pub(crate) struct Allowance {
+    /// First unit that may not be sent.
+    edge: Seq,
+    /// When the peer last promised, or we last used a promise.
+    used_at: Nanos,
+    /// Before this a unit without credit is not tried.
+    try_at: Nanos,
+    pause: Nanos,
+}
+
+impl Allowance {
+    pub fn new(first: Seq) -> Self {
+        Allowance { edge: first, used_at: Nanos::ZERO, try_at: Nanos::ZERO, pause: Nanos::ZERO }
+    }
+
+    /// The peer's newest word: `credit` units from `ack` on. `acked`: it acknowledged something.
+    #[inline]
+    pub fn update(&mut self, now: Nanos, ack: Seq, credit: u16, acked: bool, rtt: Nanos) {
+        self.edge = ack + u32::from(credit);
+        self.used_at = now;
+        if credit > 0 {
+            self.try_at = Nanos::ZERO;
+            self.pause = Nanos::ZERO;
+        } else if acked {
+            // A window that closes opens by an update in the next moment, or else by our asking; one that never was
+            // open, or lapsed, is asked at once, and so is one where asking has just worked.
+            self.pause = if self.pause == Nanos::ZERO { (rtt * 2).max(PAUSE) } else { Nanos::ZERO };
+            self.try_at = now + self.pause;
+        }
+    }
+
+    /// A unit was refused.
+    pub fn refused(&mut self, now: Nanos, rtt: Nanos, config: &Config) {
+        self.pause = (self.pause * 2).max(rtt * 2).max(PAUSE).min(config.rto_max);
+        self.try_at = now + self.pause;
+    }
+
+    /// Whether `unit` is within credit.
+    #[inline]
+    pub fn covers(&self, unit: Seq) -> bool {
+        unit.before(self.edge)
+    }
+
+    /// A unit goes out.
+    #[inline]
+    pub fn used(&mut self, now: Nanos) {
+        self.used_at = now;
+    }
+
+    /// What an idle flow was promised is void after a while: the receiver takes it back after `credit_lapse` and two
+    /// round trips from the last unit that arrived. Here one round trip is counted, so that a unit sent in the last
+    /// moment still arrives in time.
+    #[inline]
+    pub fn lapse(&mut self, now: Nanos, next: Seq, rtt: Nanos, config: &Config) {
+        if now - self.used_at > config.credit_lapse + rtt && self.covers(next) {
+            self.edge = next;
+        }
+    }
+
+    /// When a unit without credit may be tried.
+    #[inline]
+    pub fn try_at(&self) -> Nanos {
+        self.try_at
+    }
+}
+
+/// Least pause before a unit is tried without credit after the window closed.
+const PAUSE: Nanos = Nanos::micros(200);

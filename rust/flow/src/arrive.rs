@@ -1,0 +1,230 @@
+//! What packets do to a flow.
+
+use machnet_wire::{Flags, Kind, Nanos, Packet, Reason, Seq};
+
+use crate::congestion::{Ack, Control};
+use crate::flow::{Echo, Flow, Phase};
+use crate::receiver::{Context, Taken};
+use crate::sender::Outcome;
+use crate::timers::Timer;
+use crate::{FlowError, Io};
+
+impl<T, H> Flow<T, H> {
+    /// Takes a packet whose ports are this flow's. PATHS are only checked: their body is the engine's.
+    #[inline]
+    pub fn on_packet<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        packet: &Packet<'_>,
+        io: &mut I,
+    ) -> Result<(), FlowError> {
+        let header = &packet.header;
+        if header.tag == self.local.hello.tag
+            && self.phase == Phase::Open
+            && matches!(header.kind, Kind::Data | Kind::Ack)
+        {
+            return self.on_open(now, packet, io);
+        }
+        self.on_other(now, packet, io)
+    }
+
+    fn on_other<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        packet: &Packet<'_>,
+        io: &mut I,
+    ) -> Result<(), FlowError> {
+        let header = &packet.header;
+        match header.kind {
+            Kind::Syn => return self.on_syn(now, packet),
+            Kind::Rst => return self.on_reset(packet, io),
+            _ if header.tag != self.local.hello.tag => {
+                self.stats.stale_tags += 1;
+                return Err(FlowError::Tag);
+            }
+            Kind::SynAck => return self.on_syn_ack(now, packet, io),
+            Kind::Data | Kind::Ack | Kind::Ping | Kind::Paths => {}
+        }
+        match self.phase {
+            Phase::Open => {}
+            // The third packet of the handshake, or data that overtook it.
+            Phase::SynReceived => self.establish(now, io),
+            Phase::SynSent if self.peer.is_some() => self.establish(now, io),
+            Phase::SynSent => return Ok(()),
+            Phase::Linger => {
+                // Our last acknowledgement was lost. Acknowledgements themselves are not answered.
+                if matches!(header.kind, Kind::Data | Kind::Ping) || header.flags.has(Flags::PROBE) {
+                    self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now });
+                    self.ack_now = true;
+                }
+                return Ok(());
+            }
+            Phase::Dead => return Err(FlowError::Over),
+        }
+        if header.kind == Kind::Paths {
+            self.heard(now);
+            return Ok(());
+        }
+        self.on_open(now, packet, io)
+    }
+
+    #[inline]
+    fn heard(&mut self, now: Nanos) {
+        self.stats.packets_received += 1;
+        self.last_heard = now;
+        self.ping_out = false;
+        if self.unconfirmed {
+            self.unconfirmed = false;
+            self.timers.clear(Timer::Hello);
+        }
+    }
+
+    #[inline]
+    fn on_open<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        packet: &Packet<'_>,
+        io: &mut I,
+    ) -> Result<(), FlowError> {
+        self.heard(now);
+        if let Err(what) = self.on_acknowledgement(now, packet, io) {
+            return Err(self.fail(what, io));
+        }
+        let header = &packet.header;
+        if header.kind == Kind::Data {
+            if let Err(what) = self.on_data(now, packet, io) {
+                return Err(self.fail(what, io));
+            }
+        }
+        if header.kind == Kind::Ping || header.flags.has(Flags::PROBE) {
+            self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now });
+            self.ack_now = true;
+        }
+        self.check_closed(now, io);
+        Ok(())
+    }
+
+    #[inline]
+    fn on_acknowledgement<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        packet: &Packet<'_>,
+        io: &mut I,
+    ) -> Result<(), &'static str> {
+        let header = &packet.header;
+        let echo = header.flags.has(Flags::ECHO).then_some(header.ack_tx);
+        if let Some(echo) = echo {
+            if !echo.before(self.next_tx) {
+                return Err("echoes a transmission that never was");
+            }
+            self.sample(now, packet);
+        }
+        let mut outcome = self.sender.on_ack(now, packet, echo, &self.rtt, &mut self.stats, io)?;
+        // Credit may shrink, so an old packet that comes late must not speak for the peer.
+        if self.peer_tx.before(header.tx) {
+            self.peer_tx = header.tx;
+            let rtt = self.rtt.or_zero();
+            self.sender.allowance.update(now, header.ack, header.credit, outcome.acked > 0, rtt);
+            if let (true, Some(echo)) = (header.flags.has(Flags::REFUSED), echo) {
+                self.sender.refused(header.ack + u32::from(header.credit), echo, &mut outcome);
+                if outcome.refused > 0 {
+                    self.stats.refused_by_peer += u64::from(outcome.refused);
+                    self.sender.allowance.refused(now, rtt, &self.config);
+                    self.watch_losses(now, None);
+                }
+            }
+        }
+        if outcome.acked > 0 {
+            self.on_progress(now, &outcome);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn on_progress(&mut self, now: Nanos, outcome: &Outcome) {
+        if let Some(needless) = outcome.timeout_needless {
+            if needless {
+                // The acknowledgements were late, not the units lost (RFC 3522).
+                self.sender.undo_timeout();
+                self.congestion.undo_timeout();
+                self.stats.timeouts_undone += 1;
+            } else {
+                self.congestion.confirm_timeout();
+            }
+        }
+        self.backoff = 0;
+        self.loss_base = now;
+        self.congestion.on_ack(&Ack { acked: outcome.acked, in_flight: outcome.in_flight });
+        self.find_losses(now);
+    }
+
+    /// Looks for losses and sets the timer for what cannot be told yet.
+    pub(crate) fn find_losses(&mut self, now: Nanos) {
+        let (lost, next) = self.sender.detect_losses(now, &self.rtt);
+        if lost > 0 {
+            self.stats.lost += u64::from(lost);
+            self.congestion.on_loss(now, lost, self.rtt.or_zero());
+        }
+        self.watch_losses(now, next);
+    }
+
+    #[inline]
+    fn on_data<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        packet: &Packet<'_>,
+        io: &mut I,
+    ) -> Result<(), &'static str> {
+        let header = &packet.header;
+        let context =
+            Context { now, rtt: self.rtt.or_zero(), config: &self.config, unit_size: self.unit_size };
+        let taken = self.receiver.on_unit(&context, packet, &mut self.stats, io)?;
+        self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now });
+        match taken {
+            Taken::InOrder { ends_long } => {
+                self.ack_pending = self.ack_pending.saturating_add(1);
+                if ends_long || self.ack_pending >= self.config.ack_every {
+                    self.ack_now = true;
+                } else {
+                    self.timers.set_by(Timer::Ack, now + self.config.ack_delay);
+                }
+                if self.receiver.discarding() && self.sender.finish_acked() && !self.receiver.finished() {
+                    self.reset(Reason::Closed, io);
+                    return Ok(());
+                }
+            }
+            Taken::Odd => self.ack_now = true,
+        }
+        self.watch_lapse();
+        Ok(())
+    }
+
+    /// The credit's timer runs from when it is first needed and looks by itself whether it came too early.
+    #[inline]
+    pub(crate) fn watch_lapse(&mut self) {
+        if !self.timers.is_set(Timer::Lapse) && !self.receiver.discarding() && self.phase == Phase::Open {
+            if let Some(at) = self.receiver.credit.lapses_at(self.rtt.or_zero(), &self.config) {
+                self.timers.set(Timer::Lapse, at);
+            }
+        }
+    }
+
+    /// Measures a round trip by the echo, once for each transmission, the peer's delay taken out (RFC 7323 with a
+    /// number that makes it unambiguous).
+    #[inline]
+    pub(crate) fn sample(&mut self, now: Nanos, packet: &Packet<'_>) {
+        let header = &packet.header;
+        let echoed: Seq = header.ack_tx;
+        if !header.flags.has(Flags::ECHO) || !self.sampled_tx.before(echoed) || !echoed.before(self.next_tx) {
+            return;
+        }
+        self.sampled_tx = echoed;
+        let elapsed = (now.0 as u32).wrapping_sub(header.ts_echo);
+        // A peer that claims to have waited longer than all of it, or an echo from another age.
+        if elapsed > i32::MAX as u32 || header.ack_delay > elapsed {
+            return;
+        }
+        self.stats.rtt_samples += 1;
+        self.rtt.sample(now, Nanos(u64::from(elapsed - header.ack_delay)));
+    }
+}

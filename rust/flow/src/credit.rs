@@ -1,0 +1,146 @@
+//! What we let the peer send: receive units reserved for this flow and promised to its peer.
+
+use machnet_wire::{Nanos, Seq};
+
+use crate::{Config, Io, Stats};
+
+/// The receiver's side of credit. Every unit promised is reserved, so the promises of all flows together never exceed
+/// the buffers that are free; the least promise is none.
+#[derive(Debug, Clone)]
+pub(crate) struct Credit {
+    /// Units reserved from the next expected one on: the promise.
+    reserved: u32,
+    /// What we try to have reserved: grows while the peer uses it, shrinks when it lapses.
+    target: u32,
+    /// First unit that the peer was last told it may not send.
+    told: Seq,
+    /// The peer has sent something lately: only then units are reserved for it.
+    active: bool,
+    /// The peer was told that there is nothing, or refused: it hears at once when there is.
+    starved: bool,
+    used_at: Nanos,
+    /// Units that came since `round_at`.
+    round: u32,
+    round_at: Nanos,
+}
+
+impl Credit {
+    pub fn new(next: Seq, config: &Config) -> Self {
+        Credit {
+            reserved: 0,
+            target: config.credit_first.clamp(1, config.credit_max.max(1)),
+            told: next,
+            active: false,
+            starved: false,
+            used_at: Nanos::ZERO,
+            round: 0,
+            round_at: Nanos::ZERO,
+        }
+    }
+
+    /// Units promised from the next expected one on.
+    #[inline]
+    pub fn reserved(&self) -> u32 {
+        self.reserved
+    }
+
+    /// Whether the peer waits for units that could not be reserved.
+    #[inline]
+    pub fn is_starved(&self) -> bool {
+        self.starved
+    }
+
+    /// A unit came in order: its reservation is used up.
+    #[inline]
+    pub fn used(&mut self, now: Nanos, rtt: Nanos, config: &Config) {
+        debug_assert!(self.reserved > 0);
+        self.reserved = self.reserved.saturating_sub(1);
+        self.used_at = now;
+        self.round += 1;
+        if self.round * 2 >= self.target {
+            // Half the promise used within two round trips: the promise is what holds the peer back.
+            if now - self.round_at <= (rtt * 2).max(ROUND_MIN) {
+                self.target = (self.target * 2).min(config.credit_max.max(1));
+            }
+            self.round = 0;
+            self.round_at = now;
+        }
+    }
+
+    /// The peer is there and may send.
+    #[inline]
+    pub fn activate(&mut self, now: Nanos) {
+        self.active = true;
+        self.used_at = now;
+    }
+
+    /// Reserves for a unit that lies `ahead` of the next expected one and beyond the promise. False: refused.
+    pub fn stretch<I: Io>(&mut self, ahead: u32, config: &Config, io: &mut I) -> bool {
+        if ahead >= config.credit_max.max(1) {
+            return false;
+        }
+        let missing = (ahead + 1).saturating_sub(self.reserved);
+        self.reserved += io.grant(missing).min(missing);
+        if ahead < self.reserved {
+            return true;
+        }
+        self.starved = true;
+        false
+    }
+
+    /// Reserves up to the target, unless so little is missing that it can wait.
+    #[inline]
+    pub fn top_up<I: Io>(&mut self, io: &mut I) {
+        let missing = self.target.saturating_sub(self.reserved);
+        if self.active && missing > 0 && (missing * 4 >= self.target || self.starved) {
+            self.reserved += io.grant(missing).min(missing);
+        }
+    }
+
+    /// Whether the peer ought to hear of its credit now: it has none, or it has used much and much is there again.
+    #[inline]
+    pub fn is_news(&self, next: Seq) -> bool {
+        if self.starved {
+            return self.reserved > 0;
+        }
+        let left = self.told.since(next).max(0) as u32;
+        self.active && left * 2 < self.target && self.reserved.saturating_sub(left) * 4 >= self.target
+    }
+
+    /// The peer is told now: the number to write.
+    #[inline]
+    pub fn tell(&mut self, next: Seq) -> u16 {
+        self.told = next + self.reserved;
+        self.starved = self.reserved == 0 && self.active;
+        self.reserved.min(u32::from(u16::MAX)) as u16
+    }
+
+    /// When the promise lapses if the peer stays idle: two round trips, and the grace that both ends know.
+    #[inline]
+    pub fn lapses_at(&self, rtt: Nanos, config: &Config) -> Option<Nanos> {
+        self.active.then_some(self.used_at + config.credit_lapse + rtt * 2)
+    }
+
+    /// The peer has been idle for long enough: what was promised is others' again.
+    pub fn lapse<I: Io>(&mut self, next: Seq, config: &Config, stats: &mut Stats, io: &mut I) {
+        self.active = false;
+        self.starved = false;
+        self.told = next;
+        self.target = (self.target / 2).max(config.credit_first).clamp(1, config.credit_max.max(1));
+        if self.reserved > 0 {
+            stats.credit_lapsed += 1;
+        }
+        self.give_up(io);
+    }
+
+    /// Gives back what is reserved.
+    pub fn give_up<I: Io>(&mut self, io: &mut I) {
+        if self.reserved > 0 {
+            io.ungrant(self.reserved);
+            self.reserved = 0;
+        }
+    }
+}
+
+/// Shortest time that counts as two round trips when the target is set: at least a few poll rounds of both ends.
+const ROUND_MIN: Nanos = Nanos::micros(100);

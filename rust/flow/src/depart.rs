@@ -1,0 +1,178 @@
+//! What a flow sends, one packet at a time.
+
+use machnet_wire::{Flags, Header, Kind, Nanos};
+
+use crate::congestion::Control;
+use crate::flow::{Flow, Phase};
+use crate::sender::{Choice, Tail};
+use crate::timers::Timer;
+use crate::{Body, Io, Transmit};
+
+impl<T, H> Flow<T, H> {
+    /// The next packet to send, if any. It counts as sent: ask only while there is room in the NIC.
+    #[inline]
+    pub fn poll_transmit<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        io: &mut I,
+    ) -> Option<Transmit<'_, T>> {
+        if self.phase != Phase::Open {
+            return self.poll_not_open(now, io);
+        }
+        if self.sender.queued() > 0 {
+            if self.sender.in_flight() == 0 {
+                let next = self.sender.next();
+                self.sender.allowance.lapse(now, next, self.rtt.or_zero(), &self.config);
+            }
+            if let Some(choice) = self.sender.choose(now, self.congestion.window()) {
+                let words = self.receiver.arrived().word_count(self.receiver.next());
+                let room =
+                    self.unit_size.saturating_sub(self.sender.meta(choice.unit).len.into()) as usize / 8;
+                if words <= room || !self.ack_now {
+                    return self.send_unit(now, choice, room, io);
+                }
+                // The whole truth does not fit beside the unit: it goes first, on its own. The probe, if it was one,
+                // is still due.
+                if choice.probe && !choice.uncovered {
+                    self.sender.tail = Tail::ProbeDue;
+                }
+            } else if let Some(at) = self.sender.waits_to_try() {
+                self.timers.set(Timer::Probe, at);
+            }
+        }
+        if self.ack_now {
+            self.stats.acks_sent += 1;
+            let probe = if self.unconfirmed { Flags::PROBE } else { Flags::NONE };
+            return Some(self.send_bare(now, Kind::Ack, probe, io));
+        }
+        if self.ping_due {
+            self.ping_due = false;
+            self.ping_out = true;
+            self.stats.pings_sent += 1;
+            return Some(self.send_bare(now, Kind::Ping, Flags::NONE, io));
+        }
+        None
+    }
+
+    #[inline]
+    fn send_unit<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        choice: Choice,
+        room: usize,
+        io: &mut I,
+    ) -> Option<Transmit<'_, T>> {
+        let unit = choice.unit;
+        let mut header = self.header(now, Kind::Data, io);
+        let meta = self.sender.meta(unit);
+        header.unit = unit;
+        header.message_len = meta.message_len;
+        header.flags |= meta.flags;
+        let again = unit.before(self.sender.next());
+        if again {
+            self.stats.retransmitted += 1;
+        } else {
+            self.stats.units_sent += 1;
+        }
+        if choice.uncovered {
+            self.stats.credit_probes += 1;
+        } else if choice.probe {
+            self.stats.tail_probes += 1;
+        }
+        if again || choice.probe {
+            header.flags |= Flags::PROBE;
+        }
+        self.sender.transmitted(now, unit, header.tx);
+        self.loss_base = now;
+        if !self.timers.is_set(Timer::Loss) {
+            self.watch_losses(now, None);
+        }
+        let words = self.receiver.arrived().words(self.receiver.next(), &mut self.sack_words).min(room);
+        let meta = *self.sender.meta(unit);
+        let body = match self.sender.token(unit) {
+            Some(tx) if meta.len > 0 => Body::Unit { tx, offset: meta.offset, len: meta.len.into() },
+            _ => Body::None,
+        };
+        Some(Transmit { header, sack: &self.sack_words[..words], body })
+    }
+
+    /// A packet without a body.
+    fn send_bare<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        kind: Kind,
+        flags: Flags,
+        io: &mut I,
+    ) -> Transmit<'_, T> {
+        let mut header = self.header(now, kind, io);
+        header.flags |= flags;
+        let words = self.receiver.arrived().words(self.receiver.next(), &mut self.sack_words);
+        Transmit { header, sack: &self.sack_words[..words], body: Body::None }
+    }
+
+    #[cold]
+    fn poll_not_open<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) -> Option<Transmit<'_, T>> {
+        if let Some(reset) = self.reset_due.take() {
+            let header = self.header(now, Kind::Rst, io);
+            return Some(Transmit { header, sack: &[], body: Body::Reset(reset) });
+        }
+        if self.syn_acks_due > 0 {
+            self.syn_acks_due -= 1;
+            self.stats.hellos_sent += 1;
+            let echo = self.echo;
+            let header = self.header(now, Kind::SynAck, io);
+            // The next copy answers the same SYN unless another comes.
+            self.echo = echo;
+            return Some(Transmit { header, sack: &[], body: Body::Hello(self.local.hello) });
+        }
+        if self.syn_due {
+            self.syn_due = false;
+            self.stats.hellos_sent += 1;
+            let mut header = self.header(now, Kind::Syn, io);
+            header.tag = 0;
+            return Some(Transmit { header, sack: &[], body: Body::Hello(self.local.hello) });
+        }
+        if self.phase == Phase::Linger && self.ack_now {
+            self.stats.acks_sent += 1;
+            return Some(self.send_bare(now, Kind::Ack, Flags::NONE, io));
+        }
+        None
+    }
+
+    /// The header of the next packet: it acknowledges all that has arrived, so nothing else need do so.
+    #[inline]
+    fn header<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, kind: Kind, io: &mut I) -> Header {
+        let mut header = Header::new(kind);
+        header.src = self.local.local_port;
+        header.dst = self.local.remote_port;
+        header.tag = self.peer.map_or(0, |peer| peer.tag);
+        header.unit = self.sender.next();
+        header.tx = self.next_tx;
+        self.next_tx = self.next_tx + 1;
+        header.ts = now.0 as u32;
+        header.ack = self.receiver.next();
+        if self.phase == Phase::Open {
+            header.credit = if self.receiver.discarding() {
+                self.config.credit_first.min(u32::from(u16::MAX)) as u16
+            } else {
+                self.receiver.credit.top_up(io);
+                self.receiver.credit.tell(header.ack)
+            };
+        }
+        if let Some(echo) = self.echo.take() {
+            header.flags |= Flags::ECHO;
+            header.ack_tx = echo.tx;
+            header.ts_echo = echo.ts;
+            header.ack_delay = (now - echo.at).0.min(u64::from(u32::MAX)) as u32;
+        }
+        if self.receiver.refused {
+            self.receiver.refused = false;
+            header.flags |= Flags::REFUSED;
+        }
+        self.ack_now = false;
+        self.ack_pending = 0;
+        self.timers.clear(Timer::Ack);
+        self.stats.packets_sent += 1;
+        header
+    }
+}

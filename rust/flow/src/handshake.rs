@@ -1,0 +1,170 @@
+//! How a flow begins: SYN, SYN-ACK, and any packet that shows that its sender has read the SYN-ACK.
+//!
+//! Only a peer that knows our tag is believed: before that nothing is reserved for it, nothing is repeated to it by a
+//! timer, and it gets at most one SYN-ACK for each SYN (compare RFC 4987).
+
+use machnet_wire::{Hello, Nanos, Packet, Reason, Reset, unit_size};
+
+use crate::flow::{Echo, Flow, Phase};
+use crate::receiver::Receiver;
+use crate::timers::Timer;
+use crate::{Closed, Config, Event, FlowError, Io, Setup};
+
+impl<T, H> Flow<T, H> {
+    /// Begins a connection: a SYN is ready to send. `timeout`: how long to try before `Closed(Timeout)`.
+    pub fn connect(now: Nanos, config: Config, setup: Setup, timeout: Nanos) -> Self {
+        let mut flow = Flow::new(now, config, setup, Phase::SynSent);
+        flow.syn_due = true;
+        flow.timers.set(Timer::Limit, now + timeout);
+        flow.timers.set(Timer::Hello, now + flow.hello_pause);
+        flow
+    }
+
+    /// Answers a SYN: one SYN-ACK is ready to send for it. The application learns of the flow by
+    /// [`Event::Established`], when the peer has shown that it knows our tag.
+    pub fn accept(now: Nanos, config: Config, setup: Setup, syn: &Packet<'_>) -> Result<Self, FlowError> {
+        let hello = Hello::parse(syn.payload).map_err(FlowError::Malformed)?;
+        let mut flow = Flow::new(now, config, setup, Phase::SynReceived);
+        flow.timers.set(Timer::Limit, now + config.half_open);
+        flow.on_hello(now, hello, syn);
+        flow.syn_acks_due = 1;
+        Ok(flow)
+    }
+
+    /// A SYN for a flow that there is already.
+    pub(crate) fn on_syn(&mut self, now: Nanos, packet: &Packet<'_>) -> Result<(), FlowError> {
+        let hello = Hello::parse(packet.payload).map_err(FlowError::Malformed)?;
+        let known = self.peer.is_some_and(|peer| peer.tag == hello.tag);
+        match self.phase {
+            Phase::SynReceived if known => {
+                // Another copy, perhaps by another route: it buys another SYN-ACK.
+                self.syn_acks_due = self.syn_acks_due.saturating_add(1);
+                self.echo = Some(Echo { tx: packet.header.tx, ts: packet.header.ts, at: now });
+                Ok(())
+            }
+            Phase::SynReceived | Phase::Linger | Phase::Dead => Err(FlowError::Superseded),
+            Phase::SynSent => {
+                // Both ends called each other: each answers, and either answer is enough.
+                if !known {
+                    self.on_hello(now, hello, packet);
+                }
+                self.syn_acks_due = self.syn_acks_due.saturating_add(1);
+                Ok(())
+            }
+            Phase::Open => {
+                // The peer has forgotten this connection, or it is somebody else: its answer to a PING will tell, for
+                // an RST must echo the tag that the PING carries (compare RFC 5961 section 4).
+                if !known && !self.ping_out {
+                    self.ping_due = true;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A SYN-ACK with our tag.
+    pub(crate) fn on_syn_ack<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        packet: &Packet<'_>,
+        io: &mut I,
+    ) -> Result<(), FlowError> {
+        let hello = Hello::parse(packet.payload).map_err(FlowError::Malformed)?;
+        // One of several that answered our SYN won; the others hear nothing and expire.
+        if self.phase != Phase::SynSent {
+            return Ok(());
+        }
+        let header = &packet.header;
+        if header.ack != self.local.first {
+            return Err(self.fail("SYN-ACK acknowledges units", io));
+        }
+        self.on_hello(now, hello, packet);
+        self.sample(now, packet);
+        self.establish(now, io);
+        // The peer waits for proof that we know its tag, and we for proof that it has got it.
+        self.unconfirmed = true;
+        self.ack_now = true;
+        self.hello_pause = self.rtt.timeout(&self.config);
+        self.timers.set(Timer::Hello, now + self.hello_pause);
+        self.watch_silence(now);
+        Ok(())
+    }
+
+    /// What the peer says of itself.
+    fn on_hello(&mut self, now: Nanos, hello: Hello, packet: &Packet<'_>) {
+        let header = &packet.header;
+        self.peer = Some(hello);
+        self.unit_size = unit_size(hello.mtu.min(self.local.hello.mtu)).max(1) as u32;
+        self.receiver = Receiver::new(header.unit, &self.config);
+        self.peer_tx = header.tx;
+        self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now });
+        self.last_heard = now;
+    }
+
+    /// Both ends know of each other, as far as this end can tell.
+    pub(crate) fn establish<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
+        self.phase = Phase::Open;
+        self.syn_due = false;
+        self.syn_acks_due = 0;
+        self.timers.clear_all();
+        self.last_heard = now;
+        self.looked_at = now;
+        self.timers.set(Timer::Silence, now + self.config.keep_alive);
+        io.event(Event::Established);
+        self.receiver.credit.activate(now);
+        self.receiver.credit.top_up(io);
+        self.watch_lapse();
+    }
+
+    /// The handshake's packet was not answered.
+    pub(crate) fn on_hello_timeout(&mut self, now: Nanos) {
+        match self.phase {
+            Phase::SynSent => self.syn_due = true,
+            Phase::Open if self.unconfirmed => self.ack_now = true,
+            _ => return,
+        }
+        self.hello_pause = self.hello_pause * 2;
+        self.timers.set(Timer::Hello, now + self.hello_pause);
+    }
+
+    /// An RST: believed if it carries our tag, or, from a sender that does not know it, the tag that we sent to.
+    pub(crate) fn on_reset<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        packet: &Packet<'_>,
+        io: &mut I,
+    ) -> Result<(), FlowError> {
+        let reset = Reset::parse(packet.payload).map_err(FlowError::Malformed)?;
+        let ours = self.local.hello.tag;
+        let echoed = match (self.phase, self.peer) {
+            // The tag in a SYN is our own, in its body.
+            (Phase::SynSent, _) => reset.echo == ours,
+            (_, Some(peer)) => reset.echo == peer.tag,
+            (_, None) => false,
+        };
+        if packet.header.tag != ours && !(packet.header.tag == 0 && echoed) {
+            self.stats.stale_tags += 1;
+            return Err(FlowError::Tag);
+        }
+        match self.phase {
+            Phase::Dead => return Err(FlowError::Over),
+            Phase::Linger => self.phase = Phase::Dead,
+            // The peer has told us that it finished, and is gone; all that it had not acknowledged is our FIN: it was
+            // gone because it had that, too, or it would have said more than "no such connection".
+            Phase::Open
+                if reset.reason == Reason::Closed
+                    && self.receiver.finished()
+                    && self.sender.only_finish_left() =>
+            {
+                self.end(Closed::Clean, Phase::Dead, io);
+            }
+            _ => self.end(Closed::ByPeer(reset.reason), Phase::Dead, io),
+        }
+        Ok(())
+    }
+
+    /// The peer, who knows our tag, broke the protocol.
+    pub(crate) fn fail<I: Io<Tx = T, Held = H>>(&mut self, what: &'static str, io: &mut I) -> FlowError {
+        self.reset(Reason::Protocol, io);
+        FlowError::Protocol(what)
+    }
+}

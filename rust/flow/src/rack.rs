@@ -1,0 +1,90 @@
+//! Loss detection by time: a unit is lost when one sent later has arrived and it itself should have (RFC 8985). The
+//! transmission numbers make "sent later" exact, also for repetitions.
+
+use machnet_wire::{Nanos, Seq};
+
+use crate::rtt::Rtt;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Rack {
+    /// Latest transmission that is known to have arrived.
+    newest: Seq,
+    /// Highest unit that has arrived.
+    highest: Seq,
+    /// Round trip of the latest arrival.
+    rtt: Nanos,
+    /// Units have been seen to arrive out of order, and not for being repeated.
+    reordering: bool,
+    /// Needless repetitions widen the window for reordering; RFC 8985 section 6.2.
+    steps: u32,
+    widen_again_at: Nanos,
+    narrow_at: Nanos,
+}
+
+impl Rack {
+    pub fn new(first: Seq) -> Self {
+        let before = Seq(first.0.wrapping_sub(1));
+        Rack {
+            newest: before,
+            highest: before,
+            rtt: Nanos::ZERO,
+            reordering: false,
+            steps: 1,
+            widen_again_at: Nanos::ZERO,
+            narrow_at: Nanos::ZERO,
+        }
+    }
+
+    /// The latest transmission known to have arrived.
+    #[inline]
+    pub fn newest(&self) -> Seq {
+        self.newest
+    }
+
+    /// A unit arrived. `trustworthy`: it is clear that it was transmission `tx` of it.
+    #[inline]
+    #[allow(clippy::too_many_arguments)]
+    pub fn arrived(
+        &mut self,
+        now: Nanos,
+        unit: Seq,
+        tx: Seq,
+        sent: Nanos,
+        again: bool,
+        needless: bool,
+        trustworthy: bool,
+    ) {
+        if self.highest.before(unit) {
+            self.highest = unit;
+        } else if !again {
+            self.reordering = true;
+        }
+        if needless && now >= self.widen_again_at {
+            self.reordering = true;
+            self.steps = (self.steps + 1).min(STEPS_MAX);
+            self.widen_again_at = now + self.rtt;
+            self.narrow_at = now + self.rtt * NARROW_AFTER;
+        } else if self.steps > 1 && now >= self.narrow_at {
+            self.steps = 1;
+        }
+        if trustworthy && self.newest.before(tx) {
+            self.newest = tx;
+            self.rtt = now - sent;
+        }
+    }
+
+    /// How long after its transmission a unit is lost, once a later one has arrived.
+    pub fn patience(&self, rtt: &Rtt, holes: u32) -> Nanos {
+        // Where nothing was ever reordered, three later arrivals are proof enough (RFC 8985 section 6.2 step 4).
+        if !self.reordering && holes >= 3 {
+            return self.rtt;
+        }
+        let step = (rtt.least() / 4).max(STEP_MIN);
+        self.rtt + (step * u64::from(self.steps)).min(rtt.or_zero().max(STEP_MIN))
+    }
+}
+
+const STEP_MIN: Nanos = Nanos::micros(10);
+const STEPS_MAX: u32 = 8;
+/// Round trips without a needless repetition after which the window for reordering narrows again.
+const NARROW_AFTER: u64 = 256;

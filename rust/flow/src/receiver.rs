@@ -1,0 +1,317 @@
+//! Units received: checked, delivered in order, kept while something before them is missing.
+
+use machnet_wire::{Flags, Nanos, Packet, Seq};
+
+use crate::credit::Credit;
+use crate::message::Assembly;
+use crate::ring::Ring;
+use crate::sack::Arrived;
+use crate::{Config, Event, Fragment, Io, REACH, Stats};
+
+/// Units of one direction, from the peer.
+#[derive(Debug)]
+pub(crate) struct Receiver<H> {
+    /// The next unit expected.
+    next: Seq,
+    waiting: Ring<Option<Waiting<H>>>,
+    arrived: Arrived,
+    open: Assembly,
+    finished: bool,
+    /// The application reads no more.
+    discarding: bool,
+    pub credit: Credit,
+    /// A unit was refused and the peer does not know yet.
+    pub refused: bool,
+}
+
+/// A unit that came ahead of its turn.
+#[derive(Debug)]
+enum Waiting<H> {
+    Data {
+        fragment: Fragment,
+        len: u32,
+        held: H,
+    },
+    Fin,
+    Abort,
+    /// Acknowledged, and not wanted any more.
+    Void {
+        fin: bool,
+    },
+}
+
+/// What came of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// In order; `ends_long`: it ended a message longer than one unit, or the direction.
+    InOrder { ends_long: bool },
+    /// Anything else: the peer should know at once.
+    Odd,
+}
+
+/// What a unit needs of the flow to be judged.
+pub(crate) struct Context<'a> {
+    pub now: Nanos,
+    pub rtt: Nanos,
+    pub config: &'a Config,
+    pub unit_size: u32,
+}
+
+impl<H> Receiver<H> {
+    pub fn new(next: Seq, config: &Config) -> Self {
+        Receiver {
+            next,
+            waiting: Ring::new(),
+            arrived: Arrived::new(),
+            open: Assembly::default(),
+            finished: false,
+            discarding: false,
+            credit: Credit::new(next, config),
+            refused: false,
+        }
+    }
+
+    #[inline]
+    pub fn next(&self) -> Seq {
+        self.next
+    }
+
+    #[inline]
+    pub fn arrived(&self) -> &Arrived {
+        &self.arrived
+    }
+
+    /// Whether the peer's FIN came, and with it everything.
+    #[inline]
+    pub fn finished(&self) -> bool {
+        self.finished
+    }
+
+    #[inline]
+    pub fn discarding(&self) -> bool {
+        self.discarding
+    }
+
+    /// Takes the unit of a Data packet.
+    #[inline]
+    pub fn on_unit<I: Io<Held = H>>(
+        &mut self,
+        context: &Context<'_>,
+        packet: &Packet<'_>,
+        stats: &mut Stats,
+        io: &mut I,
+    ) -> Result<Taken, &'static str> {
+        let header = &packet.header;
+        if packet.payload.len() > context.unit_size as usize {
+            return Err("a unit is longer than the path's packets");
+        }
+        let ahead = header.unit.since(self.next);
+        if ahead < 0 {
+            stats.duplicates += 1;
+            return Ok(Taken::Odd);
+        }
+        if self.finished {
+            return Err("a unit follows the FIN");
+        }
+        let ahead = ahead as u32;
+        if ahead > REACH {
+            stats.beyond_window += 1;
+            return Ok(Taken::Odd);
+        }
+        if self.arrived.has(header.unit) && ahead > 0 {
+            stats.duplicates += 1;
+            return Ok(Taken::Odd);
+        }
+        if !self.discarding {
+            self.credit.activate(context.now);
+            if ahead >= self.credit.reserved() && !self.credit.stretch(ahead, context.config, io) {
+                stats.refused += 1;
+                self.refused = true;
+                return Ok(Taken::Odd);
+            }
+        }
+        if ahead > 0 {
+            return self.keep(packet, ahead, stats, io);
+        }
+        let was_open = self.open.is_open();
+        if !self.take(context, packet, stats, io)? {
+            return Ok(Taken::Odd);
+        }
+        let ends_long = !self.open.is_open() && was_open || self.finished;
+        if self.arrived.count() > 0 {
+            self.take_waiting(context, stats, io)?;
+            return Ok(Taken::Odd);
+        }
+        Ok(Taken::InOrder { ends_long })
+    }
+
+    /// Takes the unit expected next. False: there was no buffer.
+    #[inline]
+    fn take<I: Io<Held = H>>(
+        &mut self,
+        context: &Context<'_>,
+        packet: &Packet<'_>,
+        stats: &mut Stats,
+        io: &mut I,
+    ) -> Result<bool, &'static str> {
+        let header = &packet.header;
+        if header.flags.0 & (Flags::FIN.0 | Flags::ABORT.0) != 0 {
+            self.take_mark(context, header.flags.has(Flags::FIN), stats, io)?;
+            return Ok(true);
+        }
+        if self.discarding {
+            stats.discarded += 1;
+            self.next = self.next + 1;
+            return Ok(true);
+        }
+        let fragment = fragment(packet);
+        let open = self.open.after(fragment, packet.payload.len() as u32)?;
+        if !io.deliver(fragment, packet.payload) {
+            stats.refused += 1;
+            self.refused = true;
+            return Ok(false);
+        }
+        self.credit.used(context.now, context.rtt, context.config);
+        stats.units_delivered += 1;
+        self.open = open;
+        self.next = self.next + 1;
+        Ok(true)
+    }
+
+    /// Takes a FIN or an ABORT, next in order.
+    fn take_mark<I: Io<Held = H>>(
+        &mut self,
+        context: &Context<'_>,
+        fin: bool,
+        stats: &mut Stats,
+        io: &mut I,
+    ) -> Result<(), &'static str> {
+        // Where nobody reads nobody assembles, and nobody hears; a FIN ends the direction all the same.
+        if self.discarding {
+            stats.discarded += 1;
+        } else if fin == self.open.is_open() {
+            return Err(if fin { "FIN within a message" } else { "ABORT without a message" });
+        } else {
+            self.credit.used(context.now, context.rtt, context.config);
+            io.event(if fin { Event::PeerFin } else { Event::Aborted });
+        }
+        self.open = Assembly::default();
+        self.finished = fin;
+        self.next = self.next + 1;
+        Ok(())
+    }
+
+    /// Keeps a unit that came ahead of its turn.
+    fn keep<I: Io<Held = H>>(
+        &mut self,
+        packet: &Packet<'_>,
+        ahead: u32,
+        stats: &mut Stats,
+        io: &mut I,
+    ) -> Result<Taken, &'static str> {
+        let header = &packet.header;
+        let fin = header.flags.has(Flags::FIN);
+        let waiting = if self.discarding {
+            Waiting::Void { fin }
+        } else if fin {
+            Waiting::Fin
+        } else if header.flags.has(Flags::ABORT) {
+            Waiting::Abort
+        } else {
+            let fragment = fragment(packet);
+            match io.hold(fragment, packet.payload) {
+                Some(held) => Waiting::Data { fragment, len: packet.payload.len() as u32, held },
+                // It comes again, and there is a buffer by then.
+                None => {
+                    stats.beyond_window += 1;
+                    return Ok(Taken::Odd);
+                }
+            }
+        };
+        stats.out_of_order += 1;
+        let live = self.arrived.highest().map_or(0, |highest| highest.since(self.next).max(0) as u32);
+        self.waiting.reserve(self.next + 1, live, ahead);
+        *self.waiting.at_mut(header.unit) = Some(waiting);
+        self.arrived.set(header.unit);
+        Ok(Taken::Odd)
+    }
+
+    /// Delivers what waited for the unit that just came.
+    fn take_waiting<I: Io<Held = H>>(
+        &mut self,
+        context: &Context<'_>,
+        stats: &mut Stats,
+        io: &mut I,
+    ) -> Result<(), &'static str> {
+        while self.arrived.clear(self.next) {
+            match self.waiting.at_mut(self.next).take() {
+                Some(Waiting::Data { fragment, len, held }) => {
+                    self.open = match self.open.after(fragment, len) {
+                        Ok(open) => open,
+                        Err(what) => {
+                            io.discard_held(held);
+                            return Err(what);
+                        }
+                    };
+                    io.deliver_held(fragment, held);
+                    self.credit.used(context.now, context.rtt, context.config);
+                    stats.units_delivered += 1;
+                    self.next = self.next + 1;
+                }
+                Some(Waiting::Fin) => self.take_mark(context, true, stats, io)?,
+                Some(Waiting::Abort) => self.take_mark(context, false, stats, io)?,
+                Some(Waiting::Void { fin }) => self.take_mark(context, fin, stats, io)?,
+                None => return Err("a unit is marked and not kept"),
+            }
+            if self.finished && self.arrived.count() > 0 {
+                return Err("a unit follows the FIN");
+            }
+        }
+        Ok(())
+    }
+
+    /// The application reads no more.
+    pub fn stop_reading<I: Io<Held = H>>(&mut self, io: &mut I) {
+        if self.discarding {
+            return;
+        }
+        self.discarding = true;
+        self.drop_waiting(io);
+        self.credit.give_up(io);
+    }
+
+    /// Gives everything back. The receiver is of no use after.
+    pub fn clear<I: Io<Held = H>>(&mut self, io: &mut I) {
+        self.stop_reading(io);
+        self.refused = false;
+    }
+
+    /// Frees the buffers of waiting units; that they arrived was promised and stays so.
+    fn drop_waiting<I: Io<Held = H>>(&mut self, io: &mut I) {
+        let Some(highest) = self.arrived.highest() else { return };
+        let mut unit = self.next + 1;
+        while unit.at_or_before(highest) {
+            let slot = self.waiting.at_mut(unit);
+            match slot.take() {
+                Some(Waiting::Data { held, .. }) => {
+                    io.discard_held(held);
+                    *slot = Some(Waiting::Void { fin: false });
+                }
+                Some(Waiting::Fin) => *slot = Some(Waiting::Void { fin: true }),
+                Some(Waiting::Abort) => *slot = Some(Waiting::Void { fin: false }),
+                other => *slot = other,
+            }
+            unit = unit + 1;
+        }
+    }
+}
+
+#[inline]
+fn fragment(packet: &Packet<'_>) -> Fragment {
+    let header = &packet.header;
+    Fragment {
+        begin: header.flags.has(Flags::BEGIN),
+        end: header.flags.has(Flags::END),
+        message_len: header.message_len,
+    }
+}

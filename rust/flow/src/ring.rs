@@ -1,0 +1,69 @@
+//! A ring indexed by serial number: what is at `n` stays there while the ring is at least as long as the window.
+
+use alloc::vec::Vec;
+
+use machnet_wire::Seq;
+
+/// A power of two of values. The caller knows which numbers are live; the ring only maps them, so looking up a number
+/// costs a mask. It grows by doubling and never shrinks: in steady state nothing allocates.
+#[derive(Debug)]
+pub(crate) struct Ring<E> {
+    slots: Vec<E>,
+}
+
+impl<E: Default> Ring<E> {
+    pub fn new() -> Self {
+        let mut ring = Ring { slots: Vec::new() };
+        ring.slots.resize_with(FIRST, E::default);
+        ring
+    }
+
+    /// Makes room for the live numbers `first..first + len` and keeps what is at the first `live` of them.
+    #[inline]
+    pub fn reserve(&mut self, first: Seq, live: u32, len: u32) {
+        if len as usize > self.slots.len() {
+            self.grow(first, live, len);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, first: Seq, live: u32, len: u32) {
+        let mut slots = Vec::new();
+        slots.resize_with((len as usize).next_power_of_two(), E::default);
+        core::mem::swap(&mut slots, &mut self.slots);
+        let old = slots.len() - 1;
+        for i in 0..live.min(slots.len() as u32) {
+            let at = first + i;
+            *self.at_mut(at) = core::mem::take(&mut slots[at.0 as usize & old]);
+        }
+    }
+
+    #[inline]
+    pub fn at(&self, n: Seq) -> &E {
+        &self.slots[n.0 as usize & (self.slots.len() - 1)]
+    }
+
+    #[inline]
+    pub fn at_mut(&mut self, n: Seq) -> &mut E {
+        let mask = self.slots.len() - 1;
+        &mut self.slots[n.0 as usize & mask]
+    }
+}
+
+const FIRST: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growing_keeps_every_live_number_across_the_wrap() {
+        let first = Seq(u32::MAX - 2);
+        let mut ring = Ring::new();
+        for len in 1..=100u32 {
+            ring.reserve(first, len - 1, len);
+            *ring.at_mut(first + (len - 1)) = len;
+            assert!((0..len).all(|i| *ring.at(first + i) == i + 1), "after {len}");
+        }
+    }
+}

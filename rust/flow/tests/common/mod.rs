@@ -1,0 +1,648 @@
+//! Two flows, a link with faults between them, and applications at both ends, in virtual time. Everything goes through
+//! real bytes, and the channel at each end keeps book of every token and every reservation.
+#![allow(dead_code)]
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+use machnet_flow::{Body, Closed, Config, Event, Flow, FlowError, Fragment, Io, Setup, Unit};
+use machnet_wire::{Header, Hello, Kind, Nanos, Packet, Reason, Seq, header};
+
+/// Small and good enough; the same everywhere.
+#[derive(Debug, Clone)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+    /// True in `per_mille` of 1000 cases.
+    pub fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1000) < per_mille
+    }
+}
+
+/// One end's channel: pools, books, and what the application has got.
+#[derive(Debug)]
+pub struct Channel {
+    pub rx_units: u32,
+    pub rx_free: u32,
+    pub reserved: u32,
+    /// Units that the application has and has not given back.
+    pub lent: u32,
+    pub held: u32,
+    pub tokens: BTreeMap<u64, Vec<u8>>,
+    next_token: u64,
+    pub messages: Vec<Vec<u8>>,
+    partial: Option<(u32, Vec<u8>)>,
+    pub events: Vec<Event>,
+    pub aborted: u32,
+    pub peer_heard: Nanos,
+    /// Takes nothing although it promised: an engine that is being torn down.
+    pub broken: bool,
+}
+
+impl Channel {
+    pub fn new(rx_units: u32) -> Self {
+        Channel {
+            rx_units,
+            rx_free: rx_units,
+            reserved: 0,
+            lent: 0,
+            held: 0,
+            tokens: BTreeMap::new(),
+            next_token: 0,
+            messages: Vec::new(),
+            partial: None,
+            events: Vec::new(),
+            aborted: 0,
+            peer_heard: Nanos::ZERO,
+            broken: false,
+        }
+    }
+
+    pub fn token(&mut self, payload: &[u8]) -> u64 {
+        self.next_token += 1;
+        self.tokens.insert(self.next_token, payload.to_vec());
+        self.next_token
+    }
+
+    fn consume(&mut self) {
+        assert!(self.reserved > 0, "a unit was consumed that was not reserved");
+        assert!(self.closed().is_none(), "told after Closed");
+        self.reserved -= 1;
+        self.lent += 1;
+        self.check();
+    }
+
+    fn append(&mut self, unit: Fragment, payload: &[u8]) {
+        if unit.begin {
+            assert!(self.partial.is_none(), "a message begins within another");
+            self.partial = Some((unit.message_len, Vec::new()));
+        }
+        let (len, bytes) = self.partial.as_mut().expect("a unit belongs to a message");
+        bytes.extend_from_slice(payload);
+        if unit.end {
+            assert_eq!(bytes.len(), *len as usize, "message as long as announced");
+            let (_, bytes) = self.partial.take().unwrap();
+            self.messages.push(bytes);
+        }
+    }
+
+    pub fn closed(&self) -> Option<Closed> {
+        self.events.iter().find_map(|e| match e {
+            Event::Closed(closed) => Some(*closed),
+            _ => None,
+        })
+    }
+
+    pub fn told(&self, event: Event) -> usize {
+        self.events.iter().filter(|e| **e == event).count()
+    }
+
+    fn check(&self) {
+        assert_eq!(self.rx_free + self.reserved + self.lent, self.rx_units, "receive units add up");
+        assert!(self.held <= self.reserved, "what is held lies on reserved units");
+    }
+}
+
+impl Io for Channel {
+    type Tx = u64;
+    type Held = Vec<u8>;
+
+    fn deliver(&mut self, unit: Fragment, payload: &[u8]) -> bool {
+        if self.broken {
+            return false;
+        }
+        self.consume();
+        self.append(unit, payload);
+        true
+    }
+    fn hold(&mut self, _unit: Fragment, payload: &[u8]) -> Option<Vec<u8>> {
+        if self.broken {
+            return None;
+        }
+        self.held += 1;
+        self.check();
+        Some(payload.to_vec())
+    }
+    fn deliver_held(&mut self, unit: Fragment, held: Vec<u8>) {
+        self.held -= 1;
+        self.consume();
+        self.append(unit, &held);
+    }
+    fn discard_held(&mut self, _held: Vec<u8>) {
+        self.held -= 1;
+    }
+    fn complete(&mut self, tx: u64) {
+        assert!(self.closed().is_none(), "completed after Closed");
+        assert!(self.tokens.remove(&tx).is_some(), "token {tx} was completed twice");
+    }
+    fn grant(&mut self, more: u32) -> u32 {
+        assert!(self.closed().is_none(), "granted after Closed");
+        let quarter = (self.rx_units / 4).max(1);
+        let n = more.min(self.rx_free).min(quarter.saturating_sub(self.reserved + self.lent));
+        self.rx_free -= n;
+        self.reserved += n;
+        n
+    }
+    fn ungrant(&mut self, n: u32) {
+        assert!(n <= self.reserved, "gave back {n} of {}", self.reserved);
+        self.reserved -= n;
+        self.rx_free += n;
+    }
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::PeerFin => self.consume(),
+            Event::Aborted => {
+                self.consume();
+                assert!(self.partial.take().is_some(), "aborted without a message");
+                self.aborted += 1;
+            }
+            Event::Established => {}
+            Event::Closed(_) => {
+                assert!(self.closed().is_none(), "closed twice");
+                assert_eq!((self.reserved, self.held), (0, 0), "reservations at the end");
+                assert!(self.tokens.is_empty(), "tokens at the end");
+            }
+        }
+        self.events.push(event);
+    }
+    fn peer_heard(&self) -> Nanos {
+        self.peer_heard
+    }
+}
+
+/// One direction of the link.
+#[derive(Debug, Clone)]
+pub struct Link {
+    pub delay: Nanos,
+    /// Per mille.
+    pub loss: u64,
+    pub duplicate: u64,
+    pub reorder: u64,
+    /// Up to so much more delay, for packets reordered.
+    pub jitter: Nanos,
+    /// Time one byte takes, picoseconds; 0: none.
+    pub ps_per_byte: u64,
+    /// Packets that may wait for the link.
+    pub queue: u64,
+    /// Drops the next packets that this holds of.
+    pub drop_if: Option<fn(&Packet<'_>) -> bool>,
+    pub drops: u32,
+    pub down: bool,
+    pub free_at: Nanos,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Link {
+            delay: Nanos::micros(10),
+            loss: 0,
+            duplicate: 0,
+            reorder: 0,
+            jitter: Nanos::micros(60),
+            ps_per_byte: 0,
+            queue: 256,
+            drop_if: None,
+            drops: 0,
+            down: false,
+            free_at: Nanos::ZERO,
+        }
+    }
+}
+
+/// One end: a flow, its channel, and an application that sends what it is given and reads as it is told.
+pub struct End {
+    pub flow: Option<Flow<u64, Vec<u8>>>,
+    pub channel: Channel,
+    pub outbox: VecDeque<Vec<u8>>,
+    sent: usize,
+    /// Units the application may have submitted.
+    pub tokens_max: usize,
+    pub reading: bool,
+    /// A FIN follows when the outbox is empty.
+    pub finish: bool,
+    /// The application's payload of one unit.
+    pub unit: usize,
+    pub received: [u64; 8],
+    pub errors: Vec<FlowError>,
+    pub config: Config,
+    pub accepts: bool,
+    pub mtu: u16,
+    pub tag: u32,
+    pub first: Seq,
+    /// Runs at these times only, when stalled.
+    pub stalled_until: Nanos,
+    waiting: Vec<Vec<u8>>,
+}
+
+pub struct Sim {
+    pub seed: u64,
+    pub rng: Rng,
+    pub now: Nanos,
+    pub ends: [End; 2],
+    pub links: [Link; 2],
+    queue: BinaryHeap<Reverse<(u64, u64, usize, Vec<u8>)>>,
+    order: u64,
+    pub sent: [u64; 8],
+    pub sent_by: [u64; 2],
+    pub dropped: u64,
+    trace: VecDeque<String>,
+}
+
+pub const A: usize = 0;
+pub const B: usize = 1;
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for line in &self.trace {
+                eprintln!("{line}");
+            }
+            for (name, end) in ["A", "B"].iter().zip(&self.ends) {
+                let Some(flow) = &end.flow else { continue };
+                eprintln!("{name}: {:?} {:?}", flow.stats(), end.channel.events);
+                eprintln!(
+                    "   queued {} in flight {} window {} next timer {:?}",
+                    flow.queued(),
+                    flow.in_flight(),
+                    flow.window(),
+                    flow.next_timeout()
+                );
+            }
+            eprintln!("seed {} at {:?}", self.seed, self.now);
+        }
+    }
+}
+
+impl Sim {
+    /// A calls B, who listens; nothing has been sent.
+    pub fn new(seed: u64) -> Self {
+        Self::with(seed, Config::default(), 1500, Seq(1000))
+    }
+
+    pub fn with(seed: u64, config: Config, mtu: u16, first: Seq) -> Self {
+        let end = |accepts, tag| End {
+            flow: None,
+            channel: Channel::new(1024),
+            outbox: VecDeque::new(),
+            sent: 0,
+            tokens_max: 256,
+            reading: true,
+            finish: false,
+            unit: usize::from(mtu) - 76,
+            received: [0; 8],
+            errors: Vec::new(),
+            config,
+            accepts,
+            mtu,
+            tag,
+            first,
+            stalled_until: Nanos::ZERO,
+            waiting: Vec::new(),
+        };
+        Sim {
+            seed,
+            rng: Rng(seed),
+            now: Nanos::micros(5),
+            ends: [end(false, 0xa1), end(true, 0xb2)],
+            links: [Link::default(), Link::default()],
+            queue: BinaryHeap::new(),
+            order: 0,
+            sent: [0; 8],
+            sent_by: [0; 2],
+            dropped: 0,
+            trace: VecDeque::new(),
+        }
+    }
+
+    pub fn setup(&self, i: usize) -> Setup {
+        let end = &self.ends[i];
+        let (local_port, remote_port) = if i == A { (40_000, 80) } else { (80, 40_000) };
+        Setup {
+            local_port,
+            remote_port,
+            hello: Hello { tag: end.tag, epoch: 7, mtu: end.mtu, queues: 1, queue: 0, hit: (0, 0) },
+            first: end.first,
+        }
+    }
+
+    pub fn connect(&mut self) {
+        self.connect_within(Nanos::secs(5));
+    }
+
+    pub fn connect_within(&mut self, timeout: Nanos) {
+        let setup = self.setup(A);
+        self.ends[A].flow = Some(Flow::connect(self.now, self.ends[A].config, setup, timeout));
+        self.pump(A);
+    }
+
+    /// Connects and waits until both ends know.
+    pub fn establish(&mut self) {
+        self.connect();
+        self.run_until(Nanos::secs(10), |sim| sim.both(|end| end.channel.told(Event::Established) == 1));
+    }
+
+    pub fn both(&self, f: impl Fn(&End) -> bool) -> bool {
+        f(&self.ends[A]) && f(&self.ends[B])
+    }
+
+    pub fn flow(&mut self, i: usize) -> &mut Flow<u64, Vec<u8>> {
+        self.ends[i].flow.as_mut().expect("a flow")
+    }
+
+    pub fn send(&mut self, i: usize, message: &[u8]) {
+        self.ends[i].outbox.push_back(message.to_vec());
+        self.pump(i);
+    }
+
+    pub fn finish(&mut self, i: usize) {
+        self.ends[i].finish = true;
+        self.pump(i);
+    }
+
+    pub fn reset(&mut self, i: usize, reason: Reason) {
+        let end = &mut self.ends[i];
+        end.flow.as_mut().unwrap().reset(reason, &mut end.channel);
+        self.pump(i);
+    }
+
+    /// Gives `n` units back as an application does that has read them.
+    pub fn read(&mut self, i: usize, n: u32) {
+        let end = &mut self.ends[i];
+        let n = n.min(end.channel.lent);
+        end.channel.lent -= n;
+        end.channel.rx_free += n;
+        if let Some(flow) = &mut end.flow {
+            if n > 0 && end.channel.closed().is_none() {
+                flow.credit_returned(&mut end.channel);
+            }
+        }
+    }
+
+    /// Lets the application of `i` and its flow do what they can.
+    pub fn pump(&mut self, i: usize) {
+        if self.ends[i].stalled_until > self.now {
+            return;
+        }
+        if self.ends[i].reading {
+            let lent = self.ends[i].channel.lent;
+            self.read(i, lent);
+        }
+        self.submit(i);
+        self.transmit(i);
+    }
+
+    fn submit(&mut self, i: usize) {
+        let end = &mut self.ends[i];
+        let Some(flow) = &mut end.flow else { return };
+        if !flow.is_established() {
+            return;
+        }
+        while end.channel.tokens.len() < end.tokens_max {
+            let Some(message) = end.outbox.front() else { break };
+            let len = (message.len() - end.sent).min(end.unit);
+            let begin = end.sent == 0;
+            let last = end.sent + len == message.len();
+            let payload = message[end.sent..end.sent + len].to_vec();
+            let message_len = if begin { message.len() as u32 } else { 0 };
+            let tx = end.channel.token(&payload);
+            let fragment = Fragment { begin, end: last, message_len };
+            flow.send(Unit { fragment, len: len as u32, tx }).expect("room");
+            end.sent += len;
+            if last {
+                end.outbox.pop_front();
+                end.sent = 0;
+            }
+        }
+        if end.finish && end.outbox.is_empty() && end.channel.tokens.len() < end.tokens_max {
+            end.finish = false;
+            let tx = end.channel.token(&[]);
+            flow.fin(tx).expect("finish");
+        }
+    }
+
+    fn transmit(&mut self, i: usize) {
+        loop {
+            let end = &mut self.ends[i];
+            let Some(flow) = &mut end.flow else { return };
+            let Some(t) = flow.poll_transmit(self.now, &mut end.channel) else { break };
+            let mut bytes = vec![0; t.len()];
+            let at = t.header.emit(t.sack, &mut bytes);
+            match t.body {
+                Body::None => {}
+                Body::Unit { tx, offset, len } => {
+                    let payload = &end.channel.tokens[tx];
+                    bytes[at..].copy_from_slice(&payload[offset as usize..(offset + len) as usize]);
+                }
+                Body::Hello(hello) => bytes[at..].copy_from_slice(&hello.emit()),
+                Body::Reset(reset) => bytes[at..].copy_from_slice(&reset.emit()),
+            }
+            self.put(i, bytes);
+        }
+        if self.ends[i].flow.as_ref().is_some_and(Flow::is_done) {
+            self.ends[i].flow = None;
+        }
+    }
+
+    /// Puts a packet of end `i` on the link.
+    pub fn put(&mut self, i: usize, bytes: Vec<u8>) {
+        let packet = Packet::parse(&bytes).expect("what is sent can be read");
+        self.sent[packet.header.kind as usize] += 1;
+        self.sent_by[i] += 1;
+        let line = format!(
+            "{:>10} {} {:?} {:?} unit {} tx {} ack {}+{} credit {} len {}",
+            self.now.0,
+            ["A>", "B>"][i],
+            packet.header.kind,
+            packet.header.flags,
+            packet.header.unit.0,
+            packet.header.tx.0,
+            packet.header.ack.0,
+            packet.sack.words(),
+            packet.header.credit,
+            packet.payload.len()
+        );
+        let link = &mut self.links[i];
+        let mut drop = link.down || self.rng.chance(link.loss);
+        if link.drops > 0 && link.drop_if.is_none_or(|f| f(&packet)) {
+            link.drops -= 1;
+            drop = true;
+        }
+        let wire = bytes.len() as u64 + 28 + 38;
+        let start = link.free_at.max(self.now);
+        let each = Nanos(wire * link.ps_per_byte / 1000);
+        if link.ps_per_byte > 0 && (start - self.now).0 > link.queue * each.0 {
+            drop = true;
+        }
+        if !drop {
+            link.free_at = start + each;
+        }
+        let leaves = start + each;
+        self.note(format!("{line}{}", if drop { " LOST" } else { "" }));
+        if drop {
+            self.dropped += 1;
+            return;
+        }
+        let link = self.links[i].clone();
+        let copies = 1 + u64::from(self.rng.chance(link.duplicate));
+        for copy in 0..copies {
+            let mut at = leaves + link.delay;
+            if copy > 0 || self.rng.chance(link.reorder) {
+                at += Nanos(self.rng.below(link.jitter.0));
+            }
+            self.order += 1;
+            self.queue.push(Reverse((at.0, self.order, 1 - i, bytes.clone())));
+        }
+    }
+
+    fn note(&mut self, line: String) {
+        if self.trace.len() == 300 {
+            self.trace.pop_front();
+        }
+        self.trace.push_back(line);
+    }
+
+    /// Gives a packet to end `i`.
+    pub fn give(&mut self, i: usize, bytes: Vec<u8>) {
+        if self.ends[i].stalled_until > self.now {
+            self.ends[i].waiting.push(bytes);
+            return;
+        }
+        let packet = Packet::parse(&bytes).expect("packet");
+        self.ends[i].received[packet.header.kind as usize] += 1;
+        let setup = self.setup(i);
+        let now = self.now;
+        let end = &mut self.ends[i];
+        let taken = match &mut end.flow {
+            Some(flow) => flow.on_packet(now, &packet, &mut end.channel),
+            None => Err(FlowError::Over),
+        };
+        if let Err(error) = taken {
+            end.errors.push(error);
+            let syn = packet.header.kind == Kind::Syn;
+            if syn && end.accepts && matches!(error, FlowError::Over | FlowError::Superseded) {
+                // As an engine does: with the tag of a new connection, and new books.
+                if error == FlowError::Superseded || end.channel.closed().is_some() {
+                    end.channel = Channel::new(end.channel.rx_units);
+                    end.tag += 0x100;
+                }
+                let mut setup = setup;
+                setup.hello.tag = end.tag;
+                end.flow = Flow::accept(now, end.config, setup, &packet).ok();
+            } else if packet.header.kind != Kind::Rst && (error == FlowError::Tag || error == FlowError::Over)
+            {
+                let reason = if syn { Reason::Refused } else { Reason::Closed };
+                let echo = if syn {
+                    Hello::parse(packet.payload).map_or(0, |hello| hello.tag)
+                } else {
+                    packet.header.tag
+                };
+                self.put_reset(i, reason, echo);
+            }
+        }
+        self.pump(i);
+    }
+
+    /// An RST of an engine that knows no flow.
+    pub fn put_reset(&mut self, i: usize, reason: Reason, echo: u32) {
+        let mut h = Header::new(Kind::Rst);
+        let setup = self.setup(i);
+        (h.src, h.dst) = (setup.local_port, setup.remote_port);
+        let mut bytes = vec![0; header::LEN + 16];
+        let at = h.emit(&[], &mut bytes);
+        bytes[at..].copy_from_slice(&machnet_wire::Reset { epoch: 7, echo, reason }.emit());
+        self.put(i, bytes);
+    }
+
+    /// The next moment when something happens.
+    fn next_event(&self) -> Option<Nanos> {
+        let mut next = self.queue.peek().map(|Reverse((at, ..))| Nanos(*at));
+        for end in &self.ends {
+            let timer = end.flow.as_ref().and_then(Flow::next_timeout).map(|at| at.max(end.stalled_until));
+            let wakes = (end.stalled_until > self.now).then_some(end.stalled_until);
+            for at in [timer, wakes].into_iter().flatten() {
+                next = Some(next.map_or(at, |n| n.min(at)));
+            }
+        }
+        next
+    }
+
+    /// Runs one event; false when nothing is left to happen before `until`.
+    pub fn step(&mut self, until: Nanos) -> bool {
+        let Some(next) = self.next_event() else { return false };
+        if next > until {
+            self.now = until;
+            return false;
+        }
+        self.now = self.now.max(next);
+        for i in [A, B] {
+            if self.ends[i].stalled_until <= self.now {
+                for bytes in std::mem::take(&mut self.ends[i].waiting) {
+                    self.give(i, bytes);
+                }
+            }
+        }
+        if self.queue.peek().is_some_and(|Reverse((at, ..))| *at <= self.now.0) {
+            let Reverse((_, _, to, bytes)) = self.queue.pop().unwrap();
+            self.give(to, bytes);
+            return true;
+        }
+        for i in [A, B] {
+            let end = &mut self.ends[i];
+            if end.stalled_until > self.now {
+                continue;
+            }
+            if let Some(flow) = &mut end.flow {
+                if flow.next_timeout().is_some_and(|at| at <= self.now) {
+                    flow.on_timeout(self.now, &mut end.channel);
+                    self.pump(i);
+                }
+            }
+        }
+        true
+    }
+
+    pub fn run_for(&mut self, time: Nanos) {
+        let until = self.now + time;
+        while self.step(until) {}
+        self.now = until;
+    }
+
+    /// Runs until `done`, which must happen within `time`.
+    pub fn run_until(&mut self, time: Nanos, done: impl Fn(&Sim) -> bool) {
+        let until = self.now + time;
+        while !done(self) {
+            assert!(self.step(until), "not done within {time:?}");
+        }
+    }
+
+    /// All units back where they belong, except those that the flows have promised.
+    pub fn check_books(&self) {
+        for end in &self.ends {
+            assert!(end.channel.tokens.is_empty(), "{} tokens out", end.channel.tokens.len());
+            assert_eq!(end.channel.lent, 0);
+            assert_eq!(end.channel.held, 0);
+            assert_eq!(end.channel.rx_free + end.channel.reserved, end.channel.rx_units);
+        }
+    }
+}
+
+/// A message that says which one it is in every byte.
+pub fn message(n: u64, len: usize) -> Vec<u8> {
+    let mut rng = Rng(n);
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        out.extend_from_slice(&rng.next().to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
