@@ -631,3 +631,9 @@ impl EngineEnd {
 fn of(flow: FlowId) -> Head {
     Head { flow: flow.index, generation: flow.generation, ..Head::default() }
 }
+
+impl core::fmt::Debug for EngineEnd {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("EngineEnd").field("geometry", &self.geometry).field("usage", &self.usage()).finish_non_exhaustive()
+    }
+}

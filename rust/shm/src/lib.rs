@@ -1,6 +1,3 @@
-// NOTE FOR ENGINEER "shm" (remove this line group when read): the lead has written this crate to unblock everybody; your
-// skeleton is kept in /tmp/shm-skeleton. DO NOT replace the API: engine and client build on THIS one now. Yours from here: review, the tests
-// (loom, model, hostile peer, attach), docs/channel.md, performance, no_std client build, and anything that is wrong or missing.
 //! The memory that an application and an engine share, and every check on it. docs/channel.md has the map.
 //!
 //! One end, [`EngineEnd`], belongs to machnetd; the other, [`AppEnd`] with its halves [`Tx`] and [`Rx`], to the
