@@ -1,7 +1,457 @@
-//! A channel as the C ABI sees it.
+//! A channel: what the C functions call. Safe code; the gates keep one caller per direction.
 #![allow(non_camel_case_types, reason = "the name that C and Go see")]
+
+use crate::attach::{Attach, Attached};
+use crate::code::*;
+use crate::conns::Conns;
+use crate::ends::{DeliverEnd, SubmitEnd, code_of};
+use crate::gate::{Gate, Inside, Once};
+use crate::inbox::{Got, Mode};
+use crate::memory::Memory;
+use crate::outbox::{Bytes, Gather};
+use crate::rx::{Receiver, Refused};
+use crate::text::Text;
+use crate::tx::Sender;
+use crate::types::{machnet_conn, machnet_event, machnet_info_t, machnet_wait_view_t};
+use core::fmt::Arguments;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use machnet_shm::{Fd, PeerFault, Reply, Request};
 
 /// One attachment to a sidecar.
 pub struct machnet_channel {
-    _todo: u8,
+    /// Words that waiters may load; their addresses are in the wait view.
+    pub(crate) words: Words,
+    pub(crate) rx: Gate<RxSide>,
+    pub(crate) tx: Gate<TxSide>,
+    pub(crate) fixed: Once<Fixed>,
+    text: Gate<Text>,
+    socket: AtomicI32,
+    ids: AtomicU32,
+    // Last: the slices that the fields above hold are cut from the memory. The socket is the life line.
+    kept: Gate<Option<(Memory, Fd)>>,
+}
+
+/// See `machnet_wait_view_t`.
+#[derive(Default)]
+pub(crate) struct Words {
+    pub events: AtomicU32,
+    pub events_tx: AtomicU32,
+    pub down: AtomicU32,
+    /// Not 0 while a send waits for tokens.
+    pub blocked: AtomicU32,
+}
+
+/// What does not change once attached.
+pub(crate) struct Fixed {
+    pub conns: Conns,
+    pub info: machnet_info_t,
+    pub view: machnet_wait_view_t,
+    pub doorbell: i32,
+}
+
+// SAFETY: the view's pointers are addresses to tell, not to follow; the rest is shared by atomics.
+unsafe impl Send for Fixed {}
+// SAFETY: as above.
+unsafe impl Sync for Fixed {}
+
+/// The receiving direction, and attaching before that.
+pub(crate) struct RxSide {
+    pub attach: Option<Attach>,
+    pub receiver: Option<Receiver<DeliverEnd>>,
+    /// Replies that a blocking call took from the ring while it looked for its own.
+    pub stash: Stash,
+    failed: i32,
+}
+
+/// The sending direction.
+pub(crate) struct TxSide {
+    pub sender: Option<Sender<SubmitEnd>>,
+    pub scratch: &'static mut [u8],
+    /// What machnet_bind said.
+    pub bound: (u32, u16),
+}
+
+impl machnet_channel {
+    /// A channel that has yet to attach.
+    pub(crate) fn new(attach: Attach) -> Self {
+        Self {
+            words: Words::default(),
+            socket: AtomicI32::new(attach.socket()),
+            rx: Gate::new(RxSide { attach: Some(attach), receiver: None, stash: Stash::new(), failed: 0 }),
+            tx: Gate::new(TxSide { sender: None, scratch: &mut [], bound: (0, 0) }),
+            fixed: Once::new(),
+            text: Gate::new(Text::EMPTY),
+            ids: AtomicU32::new(0),
+            kept: Gate::new(None),
+        }
+    }
+
+    /// Goes on attaching.
+    pub(crate) fn step(&self) -> Result<(), i32> {
+        if self.fixed.get().is_some() {
+            return Ok(());
+        }
+        let (mut rx, mut tx) = (self.rx.enter().ok_or(MACHNET_EBUSY)?, self.tx.enter().ok_or(MACHNET_EBUSY)?);
+        if rx.failed != 0 {
+            return Err(rx.failed);
+        }
+        let attach = rx.attach.as_mut().ok_or(MACHNET_EINVAL)?;
+        let stepped = attach.step(&self.words);
+        self.socket.store(attach.socket(), Relaxed);
+        match stepped {
+            Ok(None) => Err(MACHNET_EAGAIN),
+            Ok(Some(Attached { memory, socket, receiver, sender, scratch, fixed })) => {
+                self.socket.store(socket.raw(), Relaxed);
+                rx.attach = None;
+                rx.receiver = Some(receiver);
+                tx.sender = Some(sender);
+                tx.scratch = scratch;
+                if let Some(mut kept) = self.kept.enter() {
+                    *kept = Some((memory, socket));
+                }
+                self.fixed.set(fixed);
+                Ok(())
+            }
+            Err((code, text)) => {
+                if let Some(mut kept) = self.text.enter() {
+                    *kept = text;
+                }
+                rx.failed = code;
+                Err(code)
+            }
+        }
+    }
+
+    /// The control socket.
+    pub(crate) fn socket(&self) -> i32 {
+        self.socket.load(Relaxed)
+    }
+
+    /// The doorbell's read end.
+    pub(crate) fn doorbell(&self) -> i32 {
+        self.fixed.get().map_or(-1, |fixed| fixed.doorbell)
+    }
+
+    /// Looks at the socket: nothing ever comes there once attached but its end.
+    pub(crate) fn alive(&self) -> Result<(), i32> {
+        if self.words.down.load(Acquire) != 0 {
+            return Err(MACHNET_ENETDOWN);
+        }
+        self.fixed.get().ok_or(MACHNET_ENOTATTACHED)?;
+        if crate::attach::hung_up(self.socket()) { Err(self.went_down()) } else { Ok(()) }
+    }
+
+    /// The sidecar is gone.
+    pub(crate) fn went_down(&self) -> i32 {
+        if self.words.down.swap(1, Release) == 0 {
+            self.say(format_args!("channel: the sidecar is gone or has dropped it; attach anew"));
+        }
+        MACHNET_ENETDOWN
+    }
+
+    /// Empties the doorbell.
+    pub(crate) fn drain_bell(&self) -> Result<(), i32> {
+        if crate::attach::drained(self.doorbell()) { Ok(()) } else { Err(self.went_down()) }
+    }
+
+    /// Keeps a sentence about an error.
+    pub(crate) fn say(&self, sentence: Arguments<'_>) {
+        if let Some(mut text) = self.text.enter() {
+            *text = Text::of(sentence);
+        }
+    }
+
+    /// The last sentence.
+    pub(crate) fn said(&self) -> Text {
+        self.text.enter().map_or(Text::EMPTY, |text| *text)
+    }
+
+    /// A number for a listener or dial; never 0.
+    pub(crate) fn id(&self) -> u32 {
+        self.ids.fetch_add(1, Relaxed).wrapping_add(1).max(1)
+    }
+
+    /// The connections, if attached and not down.
+    #[inline]
+    fn up(&self) -> Result<&Fixed, i32> {
+        if self.words.down.load(Relaxed) != 0 {
+            return Err(MACHNET_ENETDOWN);
+        }
+        self.fixed.get().ok_or(MACHNET_ENOTATTACHED)
+    }
+
+    /// Does something in the receiving direction.
+    #[inline]
+    pub(crate) fn with_rx<T>(
+        &self,
+        what: impl FnOnce(&mut RxSide, &Conns) -> Result<T, i32>,
+    ) -> Result<T, i32> {
+        let fixed = self.up()?;
+        let mut side = self.rx.enter().ok_or(MACHNET_EBUSY)?;
+        self.inside_rx(fixed, &mut side, what)
+    }
+
+    /// The same for a caller who is inside already.
+    pub(crate) fn again_rx<T>(
+        &self,
+        side: &mut Inside<'_, RxSide>,
+        what: impl FnOnce(&mut RxSide, &Conns) -> Result<T, i32>,
+    ) -> Result<T, i32> {
+        let fixed = self.up()?;
+        self.inside_rx(fixed, side, what)
+    }
+
+    #[inline]
+    fn inside_rx<T>(
+        &self,
+        fixed: &Fixed,
+        side: &mut RxSide,
+        what: impl FnOnce(&mut RxSide, &Conns) -> Result<T, i32>,
+    ) -> Result<T, i32> {
+        let done = what(side, &fixed.conns);
+        self.words.events.store(side.pending(), Release);
+        match side.receiver.as_ref().and_then(|receiver| receiver.ring.fault()) {
+            Some(fault) => Err(self.broken(fault)),
+            None => done,
+        }
+    }
+
+    #[cold]
+    fn broken(&self, fault: PeerFault) -> i32 {
+        if self.words.down.swap(1, Release) == 0 {
+            self.say(format_args!(
+                "channel: the sidecar wrote what no sidecar writes ({fault}); attach anew"
+            ));
+        }
+        MACHNET_ENETDOWN
+    }
+
+    /// Does something in the sending direction.
+    #[inline]
+    pub(crate) fn with_tx<T>(
+        &self,
+        what: impl FnOnce(&mut TxSide, &Conns) -> Result<T, i32>,
+    ) -> Result<T, i32> {
+        let fixed = self.up()?;
+        let mut side = self.tx.enter().ok_or(MACHNET_EBUSY)?;
+        self.inside_tx(fixed, &mut side, what)
+    }
+
+    /// The same for a caller who is inside already.
+    pub(crate) fn again_tx<T>(
+        &self,
+        side: &mut Inside<'_, TxSide>,
+        what: impl FnOnce(&mut TxSide, &Conns) -> Result<T, i32>,
+    ) -> Result<T, i32> {
+        let fixed = self.up()?;
+        self.inside_tx(fixed, side, what)
+    }
+
+    #[inline]
+    fn inside_tx<T>(
+        &self,
+        fixed: &Fixed,
+        side: &mut TxSide,
+        what: impl FnOnce(&mut TxSide, &Conns) -> Result<T, i32>,
+    ) -> Result<T, i32> {
+        let done = what(side, &fixed.conns);
+        let Some(sender) = &mut side.sender else { return Err(MACHNET_ENOTATTACHED) };
+        sender.ring.publish();
+        self.words.events_tx.store(sender.pending(), Release);
+        self.words.blocked.store(u32::from(sender.waits()), Release);
+        match sender.ring.fault() {
+            Some(fault) => Err(self.broken(fault)),
+            None => done,
+        }
+    }
+
+    /// Sends; see `Outbox::send`.
+    #[inline]
+    pub(crate) fn send(&self, conn: machnet_conn, bytes: &mut impl Bytes, go_on: bool) -> Result<usize, i32> {
+        self.with_tx(|side, conns| side.open()?.send(conns, conn, bytes, go_on))
+    }
+
+    /// Sends a message in parts, of which `skip` bytes were accepted before.
+    pub(crate) fn sendv<'a>(
+        &self,
+        conn: machnet_conn,
+        mut parts: impl Iterator<Item = &'a [u8]> + Clone,
+        mut skip: usize,
+        go_on: bool,
+    ) -> Result<usize, i32> {
+        let total = parts.clone().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
+        let left = total.checked_sub(skip).ok_or(MACHNET_EINVAL)?;
+        let mut part: &[u8] = &[];
+        while skip > 0 {
+            part = parts.next().ok_or(MACHNET_EINVAL)?;
+            let here = skip.min(part.len());
+            part = part.get(here..).unwrap_or_default();
+            skip -= here;
+        }
+        self.with_tx(|side, conns| {
+            let sender = side.sender.as_mut().ok_or(MACHNET_ENOTATTACHED)?;
+            sender.send(conns, conn, &mut Gather { parts, part, left, scratch: &mut *side.scratch }, go_on)
+        })
+    }
+
+    /// Receives.
+    #[inline]
+    pub(crate) fn recv(&self, conn: machnet_conn, mode: Mode, out: &mut [u8]) -> Result<Got, Refused> {
+        let mut message_len = 0;
+        self.with_rx(|side, conns| {
+            side.open()?.recv(conns, conn, mode, out).map_err(|refused| {
+                message_len = refused.message_len;
+                refused.code
+            })
+        })
+        .map_err(|code| Refused { code, message_len })
+    }
+
+    /// Hands out events.
+    pub(crate) fn poll(&self, out: &mut [machnet_event]) -> Result<usize, i32> {
+        self.with_rx(|side, conns| side.poll(conns, out))
+    }
+
+    /// Sends a request to the sidecar.
+    pub(crate) fn request(&self, request: Request) -> Result<(), i32> {
+        self.with_tx(|side, _| side.request(request))
+    }
+
+    /// Arms the doorbell; false when there is work.
+    pub(crate) fn arm(&self) -> Result<bool, i32> {
+        let blocked = self.words.blocked.load(Acquire) != 0;
+        let events_tx = self.words.events_tx.load(Acquire) != 0;
+        self.with_rx(|side, _| {
+            if events_tx || side.pending() != 0 {
+                return Ok(false);
+            }
+            Ok(side.open()?.ring.arm(blocked))
+        })
+    }
+
+    /// Takes the armed state back.
+    pub(crate) fn disarm(&self) -> Result<(), i32> {
+        self.with_rx(|side, _| {
+            side.open()?.ring.disarm();
+            Ok(())
+        })
+    }
+}
+
+impl RxSide {
+    /// The direction, once attached.
+    #[inline]
+    pub fn open(&mut self) -> Result<&mut Receiver<DeliverEnd>, i32> {
+        self.receiver.as_mut().ok_or(MACHNET_ENOTATTACHED)
+    }
+
+    /// Events to hand out.
+    pub fn pending(&self) -> u32 {
+        self.stash.len as u32 + self.receiver.as_ref().map_or(0, Receiver::pending)
+    }
+
+    fn poll(&mut self, conns: &Conns, out: &mut [machnet_event]) -> Result<usize, i32> {
+        let mut have = 0;
+        while let Some(event) = out.get_mut(have) {
+            match self.stash.take(|_| true) {
+                Some(stashed) => *event = stashed,
+                None => match self.open()?.ring.reply() {
+                    Some(reply) => *event = event_of(reply),
+                    None => break,
+                },
+            }
+            have += 1;
+        }
+        Ok(have + self.open()?.poll(conns, out.get_mut(have..).unwrap_or_default()))
+    }
+
+    /// The reply that `wanted` picks; others are kept for machnet_poll.
+    pub fn reply(&mut self, wanted: impl Fn(&machnet_event) -> bool) -> Result<Option<machnet_event>, i32> {
+        if let Some(event) = self.stash.take(&wanted) {
+            return Ok(Some(event));
+        }
+        while self.stash.has_room() {
+            let Some(reply) = self.open()?.ring.reply() else { return Ok(None) };
+            let event = event_of(reply);
+            if wanted(&event) {
+                return Ok(Some(event));
+            }
+            self.stash.put(event);
+        }
+        // Only who mixes the blocking calls with dozens of begun ones and never polls comes here.
+        Err(MACHNET_ENOBUFS)
+    }
+}
+
+impl TxSide {
+    /// The direction, once attached.
+    #[inline]
+    pub fn open(&mut self) -> Result<&mut Sender<SubmitEnd>, i32> {
+        self.sender.as_mut().ok_or(MACHNET_ENOTATTACHED)
+    }
+
+    /// Sends a request to the sidecar.
+    pub fn request(&mut self, request: Request) -> Result<(), i32> {
+        if self.open()?.ring.request(request) { Ok(()) } else { Err(MACHNET_EAGAIN) }
+    }
+}
+
+/// A few events, oldest first.
+pub(crate) struct Stash {
+    events: [machnet_event; 32],
+    len: usize,
+}
+
+impl Stash {
+    const fn new() -> Self {
+        const NONE: machnet_event = machnet_event {
+            kind: 0,
+            code: 0,
+            conn: 0,
+            id: 0,
+            local_ip: 0,
+            remote_ip: 0,
+            local_port: 0,
+            remote_port: 0,
+        };
+        Self { events: [NONE; 32], len: 0 }
+    }
+
+    fn has_room(&self) -> bool {
+        self.len < self.events.len()
+    }
+
+    fn put(&mut self, event: machnet_event) {
+        if let Some(place) = self.events.get_mut(self.len) {
+            *place = event;
+            self.len += 1;
+        }
+    }
+
+    fn take(&mut self, wanted: impl Fn(&machnet_event) -> bool) -> Option<machnet_event> {
+        let filled = self.events.get_mut(..self.len)?;
+        let at = filled.iter().position(wanted)?;
+        let rest = filled.get_mut(at..)?;
+        let taken = *rest.first()?;
+        rest.rotate_left(1);
+        self.len -= 1;
+        Some(taken)
+    }
+}
+
+/// A reply as an event.
+fn event_of(reply: Reply) -> machnet_event {
+    let event = |kind, id| machnet_event { kind, id, ..machnet_event::default() };
+    match reply {
+        Reply::Listening { id, port } => {
+            machnet_event { local_port: port, ..event(MACHNET_EVENT_LISTENING, id) }
+        }
+        Reply::ListenFailed { id, reason } => {
+            machnet_event { code: code_of(reason), ..event(MACHNET_EVENT_LISTEN_FAILED, id) }
+        }
+        Reply::Unlistened { id } => event(MACHNET_EVENT_UNLISTENED, id),
+        Reply::ConnectFailed { id, reason } => {
+            machnet_event { code: code_of(reason), ..event(MACHNET_EVENT_CONNECT_FAILED, id) }
+        }
+    }
 }

@@ -2,7 +2,9 @@
 //! the sending side closes them. Everything else of a connection belongs to one direction alone.
 use crate::code::MACHNET_ECLOSED;
 use crate::types::machnet_conn;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use core::sync::atomic::{
+    AtomicI32, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 
 /// One entry, at the index that the engine gave the flow.
 #[derive(Default)]

@@ -53,6 +53,45 @@ impl<T> Drop for Inside<'_, T> {
     }
 }
 
+/// A value that is set once and then read by anybody.
+pub struct Once<T> {
+    set: AtomicU32,
+    value: UnsafeCell<Option<T>>,
+}
+
+// SAFETY: `value` is written before `set` is 1 and read only after; `&T` goes to several threads, `T` comes from one.
+unsafe impl<T: Send + Sync> Sync for Once<T> {}
+
+impl<T> Once<T> {
+    /// Not yet set.
+    pub const fn new() -> Self {
+        Self { set: AtomicU32::new(UNSET), value: UnsafeCell::new(None) }
+    }
+
+    /// Sets it; a second time changes nothing.
+    pub fn set(&self, value: T) {
+        if self.set.compare_exchange(UNSET, SETTING, Acquire, Acquire).is_ok() {
+            // SAFETY: the exchange lets one caller in, once; readers wait for `SET`.
+            unsafe { *self.value.get() = Some(value) };
+            self.set.store(SET, Release);
+        }
+    }
+
+    /// The value, once it is set.
+    #[inline]
+    pub fn get(&self) -> Option<&T> {
+        if self.set.load(Acquire) != SET {
+            return None;
+        }
+        // SAFETY: `SET` was stored after the last write there will be.
+        unsafe { (*self.value.get()).as_ref() }
+    }
+}
+
+const UNSET: u32 = 0;
+const SETTING: u32 = 1;
+const SET: u32 = 2;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +104,14 @@ mod tests {
         *first += 1;
         drop(first);
         assert_eq!(*gate.enter().expect("nobody is inside"), 8);
+    }
+
+    #[test]
+    fn a_value_is_set_once() {
+        let once = Once::new();
+        assert_eq!(once.get(), None);
+        once.set(1);
+        once.set(2);
+        assert_eq!(once.get(), Some(&1));
     }
 }

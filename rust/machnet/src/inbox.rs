@@ -4,7 +4,7 @@
 //! itself or names the shared buffer of a larger one, which goes back to the engine when it was read to its end.
 
 /// Bytes that a unit carries without a buffer.
-pub const INLINE: usize = 96;
+pub const INLINE: usize = machnet_shm::INLINE;
 
 /// Where the bytes of units are, and whom to give them back to; the ring's consumer, or a test.
 pub trait Units {
@@ -138,7 +138,14 @@ impl<T: Copy> Nodes<T> {
 
     /// Queues a unit. `bytes`: of an inline unit; `len`: of its payload. `false` when the pool is empty, which the number of
     /// tokens rules out for an honest engine; the caller gives the token back then.
-    pub fn push(&mut self, queue: &mut Queue, kind: Kind, len: u32, token: T, bytes: Option<[u8; INLINE]>) -> bool {
+    pub fn push(
+        &mut self,
+        queue: &mut Queue,
+        kind: Kind,
+        len: u32,
+        token: T,
+        bytes: Option<[u8; INLINE]>,
+    ) -> bool {
         let index = self.free;
         let Some(node) = self.nodes.get_mut(index as usize) else { return false };
         self.free = node.next;
@@ -421,7 +428,10 @@ mod tests {
         let kind = |begin, end| Kind::Data { begin, end, message_len: if begin { 3000 } else { 0 } };
         rig.push(kind(true, false), &sent[..1424]);
         let (bytes, got) = rig.read(Mode::Message, 4000).expect("the first piece");
-        assert_eq!((bytes.len(), got.begin, got.end, got.offset, got.message_len), (1424, true, false, 0, 3000));
+        assert_eq!(
+            (bytes.len(), got.begin, got.end, got.offset, got.message_len),
+            (1424, true, false, 0, 3000)
+        );
         rig.push(kind(false, true), &sent[1424..]);
         rig.message(b"next", 96);
         let (bytes, got) = rig.read(Mode::Message, 2576).expect("the rest");

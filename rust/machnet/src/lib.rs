@@ -4,9 +4,12 @@
 extern crate std;
 
 pub mod abi;
+mod attach;
+mod blocking;
 pub mod client;
 pub mod code;
 mod conns;
+mod ends;
 mod gate;
 mod inbox;
 mod memory;

@@ -43,7 +43,11 @@ impl Memory {
     ///
     /// # Safety
     /// The slice is not used after this `Memory` is dropped.
-    pub unsafe fn carve<T>(&mut self, count: usize, mut fill: impl FnMut(usize) -> T) -> Option<&'static mut [T]> {
+    pub unsafe fn carve<T>(
+        &mut self,
+        count: usize,
+        mut fill: impl FnMut(usize) -> T,
+    ) -> Option<&'static mut [T]> {
         let at = self.used.checked_next_multiple_of(align_of::<T>())?;
         let end = at.checked_add(count.checked_mul(size_of::<T>())?)?;
         if end > self.len {

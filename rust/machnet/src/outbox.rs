@@ -6,8 +6,8 @@ use crate::code::{MACHNET_EAGAIN, MACHNET_EINVAL, MACHNET_EPIPE, MACHNET_ETOOBIG
 pub trait Submit {
     /// Payload bytes of one unit.
     fn unit_size(&self) -> usize;
-    /// Units that could be submitted now.
-    fn free(&self) -> u32;
+    /// Units that could be submitted now for this connection.
+    fn free(&self, flow: u64) -> u32;
     /// Submits one unit. `false`: no token or no buffer, nothing happened.
     fn data(&mut self, flow: u64, begin: bool, end: bool, message_len: u32, bytes: &[u8]) -> bool;
     /// Gives up the message under way.
@@ -40,7 +40,7 @@ impl Bytes for Flat<'_> {
 }
 
 /// Bytes in several parts, gathered unit by unit in `scratch`.
-pub struct Gather<'a, I> {
+pub struct Gather<'a, 'b, I> {
     /// The parts not yet begun.
     pub parts: I,
     /// What is left of the part begun.
@@ -48,10 +48,10 @@ pub struct Gather<'a, I> {
     /// Bytes left in all.
     pub left: usize,
     /// Room for one unit.
-    pub scratch: &'a mut [u8],
+    pub scratch: &'b mut [u8],
 }
 
-impl<'a, I: Iterator<Item = &'a [u8]>> Bytes for Gather<'a, I> {
+impl<'a, I: Iterator<Item = &'a [u8]>> Bytes for Gather<'a, '_, I> {
     fn left(&self) -> usize {
         self.left
     }
@@ -81,8 +81,6 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Bytes for Gather<'a, I> {
 /// The state of one connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outbox {
-    /// Units submitted and not completed.
-    pub in_flight: u32,
     /// A message is under way.
     pub begun: bool,
     /// Bytes of it not yet submitted.
@@ -93,13 +91,11 @@ pub struct Outbox {
 
 impl Outbox {
     /// Submits what tokens allow of `bytes`: a new message, or (`go_on`) the rest of the one under way. Returns how many
-    /// bytes; fewer than asked, or `MACHNET_EAGAIN`, when tokens ran out. `most`: units that the connection may have
-    /// under way.
+    /// bytes; fewer than asked, or `MACHNET_EAGAIN`, when tokens ran out.
     pub fn send(
         &mut self,
         to: &mut impl Submit,
         flow: u64,
-        most: u32,
         bytes: &mut impl Bytes,
         go_on: bool,
     ) -> Result<usize, i32> {
@@ -115,7 +111,7 @@ impl Outbox {
         }
         let message_len = len as u32;
         let unit = to.unit_size().max(1);
-        let mut units = most.saturating_sub(self.in_flight).min(to.free());
+        let mut units = to.free(flow);
         let mut sent = 0;
         loop {
             if units == 0 {
@@ -129,7 +125,6 @@ impl Outbox {
                 return if sent == 0 { Err(MACHNET_EAGAIN) } else { Ok(sent) };
             }
             units -= 1;
-            self.in_flight += 1;
             sent += left.min(unit);
             self.begun = !end;
             self.left = (len - sent) as u32;
@@ -147,7 +142,6 @@ impl Outbox {
         if !to.abort(flow) {
             return Err(MACHNET_EAGAIN);
         }
-        self.in_flight += 1;
         self.begun = false;
         self.left = 0;
         Ok(())
@@ -164,7 +158,6 @@ impl Outbox {
         if !to.fin(flow) {
             return Err(MACHNET_EAGAIN);
         }
-        self.in_flight += 1;
         self.finished = true;
         Ok(())
     }
@@ -187,7 +180,7 @@ mod tests {
         fn unit_size(&self) -> usize {
             10
         }
-        fn free(&self) -> u32 {
+        fn free(&self, _: u64) -> u32 {
             self.free
         }
         fn data(&mut self, _: u64, begin: bool, end: bool, message_len: u32, bytes: &[u8]) -> bool {
@@ -214,16 +207,16 @@ mod tests {
         }
     }
 
-    fn send(outbox: &mut Outbox, to: &mut Fake, most: u32, bytes: &[u8], go_on: bool) -> Result<usize, i32> {
-        outbox.send(to, 1, most, &mut Flat(bytes), go_on)
+    fn send(outbox: &mut Outbox, to: &mut Fake, bytes: &[u8], go_on: bool) -> Result<usize, i32> {
+        outbox.send(to, 1, &mut Flat(bytes), go_on)
     }
 
     #[test]
     fn a_message_is_cut_into_full_units() {
         let (mut outbox, mut to) = (Outbox::default(), Fake::with(9));
-        assert_eq!(send(&mut outbox, &mut to, 9, b"0123456789abcdefghij!", false), Ok(21));
-        assert_eq!(send(&mut outbox, &mut to, 9, b"", false), Ok(0));
-        assert_eq!(send(&mut outbox, &mut to, 9, b"0123456789", false), Ok(10));
+        assert_eq!(send(&mut outbox, &mut to, b"0123456789abcdefghij!", false), Ok(21));
+        assert_eq!(send(&mut outbox, &mut to, b"", false), Ok(0));
+        assert_eq!(send(&mut outbox, &mut to, b"0123456789", false), Ok(10));
         let want: Vec<(bool, bool, u32, Vec<u8>)> = vec![
             (true, false, 21, b"0123456789".to_vec()),
             (false, false, 0, b"abcdefghij".to_vec()),
@@ -231,20 +224,20 @@ mod tests {
             (true, true, 0, b"".to_vec()),
             (true, true, 10, b"0123456789".to_vec()),
         ];
-        assert_eq!((to.units, outbox.in_flight), (want, 5));
+        assert_eq!(to.units, want);
     }
 
     #[test]
     fn a_message_waits_for_tokens_and_goes_on_where_it_stopped() {
-        let (mut outbox, mut to) = (Outbox::default(), Fake::with(9));
+        let (mut outbox, mut to) = (Outbox::default(), Fake::with(2));
         let bytes = b"0123456789abcdefghijklmno";
-        assert_eq!(send(&mut outbox, &mut to, 2, bytes, false), Ok(20));
-        assert_eq!(send(&mut outbox, &mut to, 2, &bytes[20..], true), Err(MACHNET_EAGAIN));
-        outbox.in_flight -= 1;
-        assert_eq!(send(&mut outbox, &mut to, 2, &bytes[20..], false), Err(MACHNET_EINVAL), "a second message");
-        assert_eq!(send(&mut outbox, &mut to, 2, &bytes[21..], true), Err(MACHNET_EINVAL), "another length");
-        assert_eq!(send(&mut outbox, &mut to, 2, &bytes[20..], true), Ok(5));
-        assert_eq!(send(&mut outbox, &mut to, 9, b"", true), Err(MACHNET_EINVAL), "nothing is under way");
+        assert_eq!(send(&mut outbox, &mut to, bytes, false), Ok(20));
+        assert_eq!(send(&mut outbox, &mut to, &bytes[20..], true), Err(MACHNET_EAGAIN));
+        to.free = 1;
+        assert_eq!(send(&mut outbox, &mut to, &bytes[20..], false), Err(MACHNET_EINVAL), "a second message");
+        assert_eq!(send(&mut outbox, &mut to, &bytes[21..], true), Err(MACHNET_EINVAL), "another length");
+        assert_eq!(send(&mut outbox, &mut to, &bytes[20..], true), Ok(5));
+        assert_eq!(send(&mut outbox, &mut to, b"", true), Err(MACHNET_EINVAL), "nothing is under way");
         assert_eq!(to.units.last(), Some(&(false, true, 0, b"klmno".to_vec())));
     }
 
@@ -252,14 +245,14 @@ mod tests {
     fn an_abort_ends_the_message_under_way_and_needs_a_token() {
         let (mut outbox, mut to) = (Outbox::default(), Fake::with(1));
         assert_eq!(outbox.abort(&mut to, 1), Ok(()), "nothing to abort is no error");
-        assert_eq!(send(&mut outbox, &mut to, 9, b"0123456789abc", false), Ok(10));
+        assert_eq!(send(&mut outbox, &mut to, b"0123456789abc", false), Ok(10));
         assert_eq!(outbox.abort(&mut to, 1), Err(MACHNET_EAGAIN));
         assert_eq!(outbox.finish(&mut to, 1), Err(MACHNET_EINVAL));
         to.free = 3;
         assert_eq!(outbox.abort(&mut to, 1), Ok(()));
-        assert_eq!(send(&mut outbox, &mut to, 9, b"new", false), Ok(3));
+        assert_eq!(send(&mut outbox, &mut to, b"new", false), Ok(3));
         assert_eq!(outbox.finish(&mut to, 1), Ok(()));
-        assert_eq!(send(&mut outbox, &mut to, 9, b"late", false), Err(MACHNET_EPIPE));
+        assert_eq!(send(&mut outbox, &mut to, b"late", false), Err(MACHNET_EPIPE));
         assert_eq!(to.other, ["abort", "fin"]);
     }
 
@@ -267,7 +260,7 @@ mod tests {
     fn a_message_above_the_limit_sends_nothing() {
         let (mut outbox, mut to) = (Outbox::default(), Fake::with(9));
         let long = vec![0; MACHNET_MAX_MESSAGE as usize + 1];
-        assert_eq!(send(&mut outbox, &mut to, 9, &long, false), Err(MACHNET_ETOOBIG));
+        assert_eq!(send(&mut outbox, &mut to, &long, false), Err(MACHNET_ETOOBIG));
         assert!(to.units.is_empty() && !outbox.begun);
     }
 
@@ -277,7 +270,7 @@ mod tests {
         let parts: [&[u8]; 5] = [b"01", b"", b"23456789ab", b"c", b""];
         let mut scratch = [0; 10];
         let mut bytes = Gather { parts: parts.into_iter(), part: &[], left: 13, scratch: &mut scratch };
-        assert_eq!(outbox.send(&mut to, 1, 9, &mut bytes, false), Ok(13));
+        assert_eq!(outbox.send(&mut to, 1, &mut bytes, false), Ok(13));
         let sent: Vec<u8> = to.units.iter().flat_map(|unit| unit.3.clone()).collect();
         assert_eq!((sent.as_slice(), to.units.len()), (&b"0123456789abc"[..], 2));
     }

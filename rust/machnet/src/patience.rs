@@ -25,10 +25,15 @@ impl Patience {
 
     /// Yields once; `false` when it is time to sleep instead.
     pub fn yielded(&mut self) -> bool {
-        // SAFETY: sched_yield touches no memory.
-        unsafe { libc::sched_yield() };
+        yielded();
         now() < self.until
     }
+}
+
+/// Lets others run.
+pub fn yielded() {
+    // SAFETY: sched_yield touches no memory.
+    unsafe { libc::sched_yield() };
 }
 
 /// Nanoseconds of the monotonic clock.

@@ -1,8 +1,8 @@
 //! The receiving direction of a channel: takes the deliver ring apart into the queues of the connections, and keeps
 //! the events that machnet_poll hands out.
 use crate::code::{
-    MACHNET_EABORTED, MACHNET_EAGAIN, MACHNET_ECLOSED, MACHNET_EEOF, MACHNET_EMSGSIZE, MACHNET_EVENT_ACCEPTED,
-    MACHNET_EVENT_CLOSED, MACHNET_EVENT_CONNECTED, MACHNET_EVENT_READABLE,
+    MACHNET_EABORTED, MACHNET_EAGAIN, MACHNET_ECLOSED, MACHNET_EEOF, MACHNET_EMSGSIZE,
+    MACHNET_EVENT_ACCEPTED, MACHNET_EVENT_CLOSED, MACHNET_EVENT_CONNECTED, MACHNET_EVENT_READABLE,
 };
 use crate::conns::{Conns, index};
 use crate::inbox::{Got, INLINE, Kind, Mode, Nodes, Nothing, Queue, Units};
@@ -114,7 +114,13 @@ impl<R: Ring> Receiver<R> {
     }
 
     /// Receives up to `out.len()` bytes of `conn`.
-    pub fn recv(&mut self, shared: &Conns, conn: machnet_conn, mode: Mode, out: &mut [u8]) -> Result<Got, Refused> {
+    pub fn recv(
+        &mut self,
+        shared: &Conns,
+        conn: machnet_conn,
+        mode: Mode,
+        out: &mut [u8],
+    ) -> Result<Got, Refused> {
         let ended = shared.check(conn).map_err(Refused::code)?;
         let at = index(conn);
         match self.conns.get(at) {
@@ -217,7 +223,10 @@ impl<R: Ring> Receiver<R> {
     ) -> bool {
         let at = index(conn);
         let Some(c) = self.conns.get_mut(at) else { return false };
-        if c.handle != conn || shared.is_closed(conn) || !self.nodes.push(&mut c.queue, kind, len, token, inline) {
+        if c.handle != conn
+            || shared.is_closed(conn)
+            || !self.nodes.push(&mut c.queue, kind, len, token, inline)
+        {
             return false;
         }
         if !c.told {
@@ -230,7 +239,8 @@ impl<R: Ring> Receiver<R> {
     fn end(&mut self, shared: &Conns, conn: machnet_conn, code: i32) {
         let at = index(conn);
         let Some(c) = self.conns.get_mut(at) else { return };
-        if c.handle != conn || shared.is_closed(conn) {
+        // A clean end (0) says nothing new: both ends have finished, and the readers know.
+        if c.handle != conn || code == 0 || shared.is_closed(conn) {
             return;
         }
         c.code = code;
@@ -262,7 +272,14 @@ impl<R: Ring> Receiver<R> {
             let (which, told) = if c.events & NEW != 0 {
                 (NEW, established(c))
             } else if c.events & READABLE != 0 {
-                (READABLE, machnet_event { kind: MACHNET_EVENT_READABLE, conn: c.handle, ..machnet_event::default() })
+                (
+                    READABLE,
+                    machnet_event {
+                        kind: MACHNET_EVENT_READABLE,
+                        conn: c.handle,
+                        ..machnet_event::default()
+                    },
+                )
             } else {
                 let kind = MACHNET_EVENT_CLOSED;
                 (CLOSED, machnet_event { kind, code: c.code, conn: c.handle, ..machnet_event::default() })
@@ -448,7 +465,11 @@ mod tests {
         assert_eq!(read(&mut rx, &shared, b), Err(MACHNET_EAGAIN));
         rx.ring.ring.push_back(byte(b, 5));
         assert_eq!(events(&mut rx, &shared, 8), [(MACHNET_EVENT_READABLE, b, 0)]);
-        assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![2, 3]), "what came before the reset is read first");
+        assert_eq!(
+            read(&mut rx, &shared, a),
+            Ok(std::vec![2, 3]),
+            "what came before the reset is read first"
+        );
         assert_eq!(read(&mut rx, &shared, a), Err(MACHNET_ERESET));
     }
 

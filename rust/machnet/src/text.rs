@@ -34,7 +34,9 @@ impl fmt::Write for Text {
         for c in s.chars() {
             let mut utf8 = [0; 4];
             let utf8 = c.encode_utf8(&mut utf8).as_bytes();
-            let Some(room) = self.bytes.get_mut(self.len..self.len + utf8.len()) else { return Err(fmt::Error) };
+            let Some(room) = self.bytes.get_mut(self.len..self.len + utf8.len()) else {
+                return Err(fmt::Error);
+            };
             room.copy_from_slice(utf8);
             self.len += utf8.len();
         }

@@ -6,8 +6,8 @@ use crate::types::{machnet_conn, machnet_event};
 
 /// The producer of the submit ring and consumer of the complete ring.
 pub trait Ring: Submit {
-    /// Takes completions; `each` gets the connection of every unit that is done.
-    fn complete(&mut self, each: impl FnMut(machnet_conn));
+    /// Takes completions; whether there were any.
+    fn reclaim(&mut self) -> bool;
     /// The application forgets the flow: flush, then FIN.
     fn close(&mut self, flow: machnet_conn);
     /// The flow ends at once.
@@ -63,23 +63,43 @@ impl<R: Ring> Sender<R> {
         go_on: bool,
     ) -> Result<usize, i32> {
         let at = self.open(shared, conn)?;
-        let want = bytes.left().div_ceil(self.ring.unit_size().max(1)).max(1);
-        let room = |sender: &Self| {
-            let used = sender.conns.get(at).map_or(0, |c| c.outbox.in_flight);
-            sender.most.saturating_sub(used).min(sender.ring.free()) as usize
-        };
+        let want = self.units(bytes.left());
         // Completions are left to gather while there is room: the ring's line stays with the engine.
-        if room(self) < want.max(self.most as usize / 2) {
+        if (self.ring.free(conn) as usize) < want.max(self.most as usize / 2) {
             self.reap();
         }
-        let most = self.most;
         let Some(c) = self.conns.get_mut(at) else { return Err(MACHNET_EAGAIN) };
-        let sent = c.outbox.send(&mut self.ring, conn, most, bytes, go_on);
-        if !c.blocked && (sent == Err(MACHNET_EAGAIN) || (sent.is_ok() && c.outbox.begun)) {
-            c.blocked = true;
-            self.blocked += 1;
+        let sent = c.outbox.send(&mut self.ring, conn, bytes, go_on);
+        if sent == Err(MACHNET_EAGAIN) || (sent.is_ok() && c.outbox.begun) {
+            self.block(at);
         }
         sent
+    }
+
+    /// Sends all of a message, or nothing and `MACHNET_EAGAIN`.
+    pub fn send_whole(
+        &mut self,
+        shared: &Conns,
+        conn: machnet_conn,
+        bytes: &mut impl Bytes,
+    ) -> Result<usize, i32> {
+        let at = self.open(shared, conn)?;
+        self.reap();
+        if self.units(bytes.left()) > self.ring.free(conn) as usize {
+            self.block(at);
+            return Err(MACHNET_EAGAIN);
+        }
+        self.send(shared, conn, bytes, false)
+    }
+
+    /// Whether a message of this length could ever go at once.
+    pub fn fits(&self, len: usize) -> bool {
+        self.units(len) <= self.most as usize
+    }
+
+    /// Units of a message.
+    fn units(&self, len: usize) -> usize {
+        len.div_ceil(self.ring.unit_size().max(1)).max(1)
     }
 
     /// Gives up the message under way.
@@ -109,9 +129,10 @@ impl<R: Ring> Sender<R> {
         // Before the engine hears of it: it may use the index again at once.
         shared.close(conn);
         if reset {
-            self.ring.reset(conn);
+            self.ring.reset(conn)
+        } else {
+            self.ring.close(conn)
         }
-        self.ring.close(conn);
         Ok(())
     }
 
@@ -122,15 +143,18 @@ impl<R: Ring> Sender<R> {
         let count = self.conns.len() as u32;
         if self.news {
             for _ in 0..count {
-                if self.blocked == 0 || self.ring.free() == 0 {
+                if self.blocked == 0 {
                     break;
                 }
                 let at = self.turn;
                 let Some(c) = self.conns.get_mut(at as usize) else { break };
-                if c.blocked && c.outbox.in_flight < self.most {
+                if c.blocked && self.ring.free(c.handle) > 0 {
                     let Some(event) = out.get_mut(have) else { return have };
-                    *event =
-                        machnet_event { kind: MACHNET_EVENT_WRITABLE, conn: c.handle, ..machnet_event::default() };
+                    *event = machnet_event {
+                        kind: MACHNET_EVENT_WRITABLE,
+                        conn: c.handle,
+                        ..machnet_event::default()
+                    };
                     have += 1;
                     self.unblock(at as usize);
                 }
@@ -143,15 +167,7 @@ impl<R: Ring> Sender<R> {
 
     /// Takes completions.
     pub fn reap(&mut self) {
-        let (conns, news) = (&mut *self.conns, &mut self.news);
-        self.ring.complete(|conn| {
-            *news = true;
-            if let Some(c) = conns.get_mut(index(conn))
-                && c.handle == conn
-            {
-                c.outbox.in_flight = c.outbox.in_flight.saturating_sub(1);
-            }
-        });
+        self.news |= self.ring.reclaim();
     }
 
     /// The index of an open connection that the other end has not ended.
@@ -174,6 +190,16 @@ impl<R: Ring> Sender<R> {
         at
     }
 
+    /// Notes that this connection wants to hear of tokens.
+    fn block(&mut self, at: usize) {
+        if let Some(c) = self.conns.get_mut(at)
+            && !c.blocked
+        {
+            c.blocked = true;
+            self.blocked += 1;
+        }
+    }
+
     fn unblock(&mut self, at: usize) {
         if let Some(c) = self.conns.get_mut(at)
             && c.blocked
@@ -188,14 +214,13 @@ impl<R: Ring> Sender<R> {
         at: usize,
         mut what: impl FnMut(&mut TxConn, &mut R) -> Result<(), i32>,
     ) -> Result<(), i32> {
-        if self.ring.free() == 0 {
+        if self.conns.get(at).is_none_or(|c| self.ring.free(c.handle) == 0) {
             self.reap();
         }
         let Some(c) = self.conns.get_mut(at) else { return Err(MACHNET_EAGAIN) };
         let done = what(c, &mut self.ring);
-        if done == Err(MACHNET_EAGAIN) && !c.blocked {
-            c.blocked = true;
-            self.blocked += 1;
+        if done == Err(MACHNET_EAGAIN) {
+            self.block(at);
         }
         done
     }
@@ -214,6 +239,7 @@ mod tests {
     #[derive(Default)]
     struct Fake {
         free: u32,
+        most: u32,
         under_way: Vec<machnet_conn>,
         done: Vec<machnet_conn>,
         log: Vec<(&'static str, machnet_conn)>,
@@ -221,8 +247,10 @@ mod tests {
 
     impl Fake {
         fn unit(&mut self, what: &'static str, flow: machnet_conn) -> bool {
-            let Some(free) = self.free.checked_sub(1) else { return false };
-            self.free = free;
+            if self.free(flow) == 0 {
+                return false;
+            }
+            self.free -= 1;
             self.under_way.push(flow);
             self.log.push((what, flow));
             true
@@ -238,8 +266,10 @@ mod tests {
         fn unit_size(&self) -> usize {
             10
         }
-        fn free(&self) -> u32 {
-            self.free
+        fn free(&self, flow: u64) -> u32 {
+            let used =
+                self.under_way.iter().chain(&self.done).filter(|conn| index(**conn) == index(flow)).count();
+            self.free.min(self.most - used as u32)
         }
         fn data(&mut self, flow: u64, _: bool, _: bool, _: u32, _: &[u8]) -> bool {
             self.unit("data", flow)
@@ -253,11 +283,10 @@ mod tests {
     }
 
     impl Ring for Fake {
-        fn complete(&mut self, mut each: impl FnMut(machnet_conn)) {
-            for conn in self.done.drain(..) {
-                self.free += 1;
-                each(conn);
-            }
+        fn reclaim(&mut self) -> bool {
+            let units = self.done.drain(..).count() as u32;
+            self.free += units;
+            units > 0
         }
         fn close(&mut self, flow: machnet_conn) {
             self.log.push(("close", flow));
@@ -271,7 +300,7 @@ mod tests {
         let entries: Vec<_> = (0..8).map(|_| Entry::default()).collect();
         let shared = Conns::new(Box::leak(entries.into()), Box::leak(std::vec![AtomicU64::new(0)].into()));
         let conns = Box::leak(std::vec![TxConn::default(); 8].into());
-        (Sender::new(Fake { free, ..Fake::default() }, conns, most), shared)
+        (Sender::new(Fake { free, most, ..Fake::default() }, conns, most), shared)
     }
 
     fn writable(tx: &mut Sender<Fake>) -> Vec<machnet_conn> {
@@ -299,6 +328,20 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_message_that_finds_no_room_is_told_when_to_try_again() {
+        let (mut tx, shared) = sender(16, 4);
+        let a = handle(1, 1);
+        shared.announce(a);
+        assert_eq!(tx.send_whole(&shared, a, &mut Flat(&[0; 30])), Ok(30));
+        assert_eq!(tx.send_whole(&shared, a, &mut Flat(&[0; 30])), Err(MACHNET_EAGAIN));
+        assert!(tx.waits());
+        tx.ring.acknowledge(2);
+        assert_eq!(writable(&mut tx), [a]);
+        assert_eq!(tx.send_whole(&shared, a, &mut Flat(&[0; 30])), Ok(30));
+        assert!(!tx.waits());
+    }
+
+    #[test]
     fn a_send_takes_the_completions_that_it_needs() {
         let (mut tx, shared) = sender(2, 2);
         let a = handle(1, 1);
@@ -319,10 +362,12 @@ mod tests {
         assert_eq!(tx.send(&shared, old, &mut Flat(&[0; 30]), false), Err(MACHNET_EAGAIN));
         tx.ring.acknowledge(1);
         assert_eq!(tx.send(&shared, old, &mut Flat(&[0; 30]), false), Ok(10));
+        tx.ring.acknowledge(1);
         assert_eq!(tx.close(&shared, old, false), Ok(()));
         assert_eq!(tx.close(&shared, old, false), Err(MACHNET_ECLOSED));
         let log: Vec<_> = tx.ring.log.iter().map(|entry| entry.0).collect();
         assert_eq!((log, tx.waits()), (std::vec!["data", "data", "data", "abort", "close"], false));
+        tx.ring.acknowledge(2);
         shared.announce(new);
         assert_eq!(tx.send(&shared, new, &mut Flat(&[0; 20]), false), Ok(20), "its share is whole");
         assert_eq!(tx.send(&shared, old, &mut Flat(&[0; 1]), false), Err(MACHNET_ECLOSED));
@@ -337,6 +382,6 @@ mod tests {
         assert_eq!(tx.send(&shared, a, &mut Flat(b"x"), false), Err(MACHNET_ERESET));
         assert_eq!(tx.finish(&shared, a), Err(MACHNET_ERESET));
         assert_eq!(tx.close(&shared, a, true), Ok(()));
-        assert_eq!(tx.ring.log, [("reset", a), ("close", a)]);
+        assert_eq!(tx.ring.log, [("reset", a)]);
     }
 }

@@ -1,7 +1,12 @@
 //! Attach, detach, and what a channel says about itself.
+use super::{channel, code, put};
+use crate::attach::Attach;
 use crate::client::machnet_channel;
+use crate::code::{MACHNET_ANY_ENGINE, MACHNET_EINVAL, MACHNET_ENOBUFS, MACHNET_ENOTATTACHED};
 use crate::types::{machnet_info_t, machnet_options, machnet_wait_view_t};
-use core::ffi::{c_char, c_int};
+use crate::words;
+use core::ffi::{CStr, c_char, c_int};
+use core::ptr::null_mut;
 
 /// Link-time witness of the ABI: a program that refers to it cannot link another version's archive.
 #[unsafe(no_mangle)]
@@ -16,7 +21,10 @@ pub unsafe extern "C" fn machnet_attach_begin(
     options: *const machnet_options,
     out: *mut *mut machnet_channel,
 ) -> c_int {
-    todo!()
+    // SAFETY: the caller's contract: null, or a C string for the length of this call.
+    let path = (!socket_path.is_null()).then(|| unsafe { CStr::from_ptr(socket_path) });
+    // SAFETY: the caller's contract for `options` and `out`.
+    unsafe { begin(options, out, |engine| Attach::to_path(path, engine)) }
 }
 
 /// Begins to attach over a connected SOCK_SEQPACKET socket, which the channel owns from here on, also on error.
@@ -26,40 +34,48 @@ pub unsafe extern "C" fn machnet_attach_fd(
     options: *const machnet_options,
     out: *mut *mut machnet_channel,
 ) -> c_int {
-    todo!()
+    // SAFETY: the caller's contract for `options` and `out`.
+    unsafe { begin(options, out, |engine| Attach::over(socket, engine)) }
 }
 
 /// [tx and rx] Goes on attaching: 0 when done, MACHNET_EAGAIN: call again when machnet_socket is readable (or, if it
 /// is -1, after a millisecond), anything else: the attachment is over, see machnet_error_text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_attach_step(ch: *mut machnet_channel) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    code(unsafe { channel(ch) }.and_then(machnet_channel::step))
 }
 
 /// [any] The control socket, for the caller's poller while attaching; readable after that only when the sidecar is gone.
 /// Owned by the channel; -1 before there is one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_socket(ch: *const machnet_channel) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    unsafe { channel(ch) }.map_or(-1, machnet_channel::socket)
 }
 
 /// [any] The pipe that becomes readable when an armed channel has work, or hung up when the sidecar is gone.
 /// O_NONBLOCK. Owned by the channel; -1 until attached.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_doorbell(ch: *const machnet_channel) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    unsafe { channel(ch) }.map_or(-1, machnet_channel::doorbell)
 }
 
 /// [any] Looks whether the sidecar lives: 0, or MACHNET_ENETDOWN. One system call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_check(ch: *const machnet_channel) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    code(unsafe { channel(ch) }.and_then(machnet_channel::alive))
 }
 
 /// [any] Fills `out`; all zero until attached.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_info(ch: *const machnet_channel, out: *mut machnet_info_t) {
-    todo!()
+    // SAFETY: the contract of this module.
+    let fixed = unsafe { channel(ch) }.ok().and_then(|ch| ch.fixed.get());
+    // SAFETY: `out` is null or writable.
+    unsafe { put(out, fixed.map(|fixed| fixed.info).unwrap_or_default()) };
 }
 
 /// [any] Fills `out` with the addresses that a waiter may load; MACHNET_ENOTATTACHED until attached.
@@ -68,7 +84,13 @@ pub unsafe extern "C" fn machnet_wait_view(
     ch: *const machnet_channel,
     out: *mut machnet_wait_view_t,
 ) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    let Some(fixed) = unsafe { channel(ch) }.ok().and_then(|ch| ch.fixed.get()) else {
+        return MACHNET_ENOTATTACHED;
+    };
+    // SAFETY: `out` is null or writable.
+    unsafe { put(out, fixed.view) };
+    0
 }
 
 /// [any] Copies the sentence of the last error of this channel, with a final zero, and returns its length without it.
@@ -78,18 +100,70 @@ pub unsafe extern "C" fn machnet_error_text(
     buf: *mut c_char,
     cap: usize,
 ) -> usize {
-    todo!()
+    // SAFETY: the contract of this module.
+    let Ok(ch) = (unsafe { channel(ch) }) else { return 0 };
+    let text = ch.said();
+    let sentence = text.as_bytes();
+    let Some(room) = cap.checked_sub(1).filter(|_| !buf.is_null()) else { return 0 };
+    let len = sentence.len().min(room);
+    // SAFETY: `buf` is writable for `cap` bytes and `len < cap`; a sentence of ours does not overlap the caller's buffer.
+    unsafe {
+        buf.copy_from_nonoverlapping(sentence.as_ptr().cast(), len);
+        buf.add(len).write(0);
+    }
+    len
 }
 
 /// [any] A few words for a code; static, never null.
 #[unsafe(no_mangle)]
 pub extern "C" fn machnet_strerror(code: c_int) -> *const c_char {
-    todo!()
+    words::of(code).as_ptr()
 }
 
 /// Gives everything back: the sidecar closes the channel's connections after what was sent. No other call may be under
 /// way on this channel. Null is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_detach(ch: *mut machnet_channel) {
-    todo!()
+    if ch.is_null() {
+        return;
+    }
+    // SAFETY: `begin` made it with `posix_memalign` and `write`; the caller gives it back and is alone.
+    unsafe {
+        ch.drop_in_place();
+        libc::free(ch.cast());
+    }
+}
+
+/// Makes a channel around what `attach` gives.
+///
+/// # Safety
+/// `options` is null or readable, `out` is null or writable.
+unsafe fn begin(
+    options: *const machnet_options,
+    out: *mut *mut machnet_channel,
+    attach: impl FnOnce(Option<u32>) -> Attach,
+) -> c_int {
+    if out.is_null() {
+        return MACHNET_EINVAL;
+    }
+    // SAFETY: not null, and writable as promised.
+    unsafe { out.write(null_mut()) };
+    // SAFETY: null or readable, as promised.
+    let engine = unsafe { options.as_ref() }.map_or(MACHNET_ANY_ENGINE, |options| options.engine);
+    let attach = attach((engine >= 0).then_some(engine as u32));
+    let mut place = null_mut();
+    // SAFETY: `place` is writable; the alignment is a power of two and a multiple of a pointer's.
+    let refused = unsafe {
+        libc::posix_memalign(&mut place, align_of::<machnet_channel>().max(64), size_of::<machnet_channel>())
+    };
+    if refused != 0 {
+        return MACHNET_ENOBUFS;
+    }
+    let ch: *mut machnet_channel = place.cast();
+    // SAFETY: fresh memory of this size and alignment; `out` as above.
+    unsafe {
+        ch.write(machnet_channel::new(attach));
+        out.write(ch);
+    }
+    0
 }

@@ -1,5 +1,12 @@
 //! Receiving: data, events, and the sleep protocol. None of these blocks.
+use super::{channel, code, put, room};
 use crate::client::machnet_channel;
+use crate::code::{
+    MACHNET_EINVAL, MACHNET_EMSGSIZE, MACHNET_INFO_BEGIN, MACHNET_INFO_END, MACHNET_INFO_MORE,
+    MACHNET_RECV_MESSAGE, MACHNET_RECV_ONE, MACHNET_RECV_STREAM,
+};
+use crate::inbox::{Got, Mode};
+use crate::rx::Refused;
 use crate::types::{machnet_conn, machnet_event, machnet_recv_info};
 use core::ffi::{c_int, c_void};
 
@@ -10,7 +17,12 @@ pub unsafe extern "C" fn machnet_poll(
     out: *mut machnet_event,
     cap: c_int,
 ) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module; `out` is writable for `cap` events.
+    let polled = unsafe { (channel(ch), room(out, usize::try_from(cap).unwrap_or(0))) };
+    match polled {
+        (Ok(ch), Ok(out)) => ch.poll(out).map_or_else(|code| code, |have| have as c_int),
+        _ => MACHNET_EINVAL,
+    }
 }
 
 /// [rx] Receives up to `cap` bytes of `conn`; looks at the ring when the connection's own queue is empty. `flags` is one of
@@ -26,24 +38,68 @@ pub unsafe extern "C" fn machnet_recv_some(
     flags: u32,
     info: *mut machnet_recv_info,
 ) -> i64 {
-    todo!()
+    // SAFETY: the contract of this module; `buf` is writable for `cap` bytes.
+    let (Ok(ch), Ok(out)) = (unsafe { (channel(ch), room(buf.cast::<u8>(), cap)) }) else {
+        return MACHNET_EINVAL.into();
+    };
+    let Some(mode) = mode(flags) else { return MACHNET_EINVAL.into() };
+    let got = ch.recv(conn, mode, out);
+    // SAFETY: `info` is null or writable.
+    unsafe { put(info, info_of(&got)) };
+    count(got)
 }
 
 /// [rx] Before sleeping on machnet_doorbell: 1 = armed and nothing is pending, the next thing to come rings; 0 = there is work
 /// (or the sidecar is gone), and nothing is armed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_arm(ch: *mut machnet_channel) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    unsafe { channel(ch) }.and_then(machnet_channel::arm).map_or(0, c_int::from)
 }
 
 /// [rx] After sleeping, or instead of it: takes the armed state back.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_disarm(ch: *mut machnet_channel) {
-    todo!()
+    // SAFETY: the contract of this module.
+    let _ = unsafe { channel(ch) }.and_then(machnet_channel::disarm);
 }
 
 /// [any] Empties the doorbell pipe. 0, or MACHNET_ENETDOWN when the pipe was hung up.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_drain(ch: *const machnet_channel) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    code(unsafe { channel(ch) }.and_then(machnet_channel::drain_bell))
+}
+
+/// The mode of receive flags.
+pub(super) fn mode(flags: u32) -> Option<Mode> {
+    match flags {
+        MACHNET_RECV_STREAM => Some(Mode::Stream),
+        MACHNET_RECV_MESSAGE => Some(Mode::Message),
+        MACHNET_RECV_ONE => Some(Mode::One),
+        _ => None,
+    }
+}
+
+/// What a receive has to say.
+pub(super) fn info_of(got: &Result<Got, Refused>) -> machnet_recv_info {
+    let flag = |set: bool, flag| if set { flag } else { 0 };
+    match got {
+        Ok(got) => machnet_recv_info {
+            message_len: got.message_len,
+            offset: got.offset,
+            flags: flag(got.begin, MACHNET_INFO_BEGIN)
+                | flag(got.end, MACHNET_INFO_END)
+                | flag(got.more, MACHNET_INFO_MORE),
+        },
+        Err(Refused { code: MACHNET_EMSGSIZE, message_len }) => {
+            machnet_recv_info { message_len: *message_len, ..machnet_recv_info::default() }
+        }
+        Err(_) => machnet_recv_info::default(),
+    }
+}
+
+/// What a receive returns.
+pub(super) fn count(got: Result<Got, Refused>) -> i64 {
+    got.map_or_else(|refused| refused.code.into(), |got| got.bytes as i64)
 }

@@ -1,7 +1,12 @@
 //! Sending, closing, dialling and listening. None of these blocks.
+use super::{bytes, channel, code, put, room};
 use crate::client::machnet_channel;
+use crate::code::{MACHNET_EINVAL, MACHNET_SEND_CONTINUE};
+use crate::outbox::Flat;
 use crate::types::{machnet_conn, machnet_dial_t, machnet_event, machnet_iovec};
 use core::ffi::{c_int, c_void};
+use core::net::Ipv4Addr;
+use machnet_shm::Request;
 
 /// [tx] Sends `len` bytes as one message. Returns how many bytes were accepted (all of them, or as many whole units as there
 /// are tokens), or MACHNET_EAGAIN when there is no token at all. After a short count the message is under way: the
@@ -15,7 +20,14 @@ pub unsafe extern "C" fn machnet_send_some(
     len: usize,
     flags: u32,
 ) -> i64 {
-    todo!()
+    // SAFETY: the contract of this module; `buf` is readable for `len` bytes.
+    let (Ok(ch), Ok(bytes)) = (unsafe { (channel(ch), bytes(buf.cast(), len)) }) else {
+        return MACHNET_EINVAL.into();
+    };
+    if flags & !MACHNET_SEND_CONTINUE != 0 {
+        return MACHNET_EINVAL.into();
+    }
+    sent(ch.send(conn, &mut Flat(bytes), flags != 0))
 }
 
 /// [tx] The same for one message in `count` parts. After a short count call again with all the parts, MACHNET_SEND_CONTINUE, and in
@@ -29,7 +41,19 @@ pub unsafe extern "C" fn machnet_sendv(
     skip: usize,
     flags: u32,
 ) -> i64 {
-    todo!()
+    // SAFETY: the contract of this module; `parts` is readable for `count` entries.
+    let (Ok(ch), Some(parts)) = (unsafe { (channel(ch), entries(parts, count)) }) else {
+        return MACHNET_EINVAL.into();
+    };
+    if flags & !MACHNET_SEND_CONTINUE != 0 {
+        return MACHNET_EINVAL.into();
+    }
+    // SAFETY: each part is readable for its length.
+    let parts = parts.iter().map(|part| unsafe { bytes(part.base, part.len) });
+    if parts.clone().any(|part| part.is_err()) {
+        return MACHNET_EINVAL.into();
+    }
+    sent(ch.sendv(conn, parts.map(Result::unwrap_or_default), skip, flags != 0))
 }
 
 /// [tx] Takes completions and writes up to `cap` MACHNET_EVENT_WRITABLE events. Returns how many.
@@ -39,34 +63,50 @@ pub unsafe extern "C" fn machnet_poll_tx(
     out: *mut machnet_event,
     cap: c_int,
 ) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module; `out` is writable for `cap` events.
+    let polled = unsafe { (channel(ch), room(out, usize::try_from(cap).unwrap_or(0))) };
+    match polled {
+        (Ok(ch), Ok(out)) => {
+            ch.with_tx(|side, _| Ok(side.open()?.poll(out))).map_or_else(|code| code, |have| have as c_int)
+        }
+        _ => MACHNET_EINVAL,
+    }
 }
 
 /// [tx] Gives up the message that a short count left under way; the peer drops its part. 0, also when none is;
 /// MACHNET_EAGAIN when there is no token for it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_abort(ch: *mut machnet_channel, conn: machnet_conn) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    code(unsafe { channel(ch) }.and_then(|ch| ch.with_tx(|side, conns| side.open()?.abort(conns, conn))))
 }
 
 /// [tx] Half close: the peer reads what was sent, then the end. Receiving goes on. 0, MACHNET_EAGAIN when there is no token for it;
 /// MACHNET_EINVAL while a message is under way.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_finish(ch: *mut machnet_channel, conn: machnet_conn) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    code(unsafe { channel(ch) }.and_then(|ch| ch.with_tx(|side, conns| side.open()?.finish(conns, conn))))
 }
 
 /// [tx] Forgets `conn`: what was sent is flushed by the sidecar in the background, then the peer sees the end. A message under
 /// way is aborted. Everything not yet received is dropped. Always succeeds on an open handle, also after MACHNET_EVENT_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_close(ch: *mut machnet_channel, conn: machnet_conn) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    code(
+        unsafe { channel(ch) }
+            .and_then(|ch| ch.with_tx(|side, conns| side.open()?.close(conns, conn, false))),
+    )
 }
 
 /// [tx] Forgets `conn` at once: what is not yet acknowledged is dropped, and the peer sees MACHNET_ERESET.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_reset(ch: *mut machnet_channel, conn: machnet_conn) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    code(
+        unsafe { channel(ch) }.and_then(|ch| ch.with_tx(|side, conns| side.open()?.close(conns, conn, true))),
+    )
 }
 
 /// [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
@@ -79,13 +119,19 @@ pub unsafe extern "C" fn machnet_listen_begin(
     backlog: u32,
     listener: *mut u32,
 ) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    let Ok(ch) = (unsafe { channel(ch) }) else { return MACHNET_EINVAL };
+    let id = ch.id();
+    // SAFETY: `listener` is null or writable. Written first: the event may be there before this returns.
+    unsafe { put(listener, id) };
+    code(ch.request(Request::Listen { id, ip: Ipv4Addr::from_bits(ip), port, backlog: backlog.max(1) }))
 }
 
 /// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_unlisten(ch: *mut machnet_channel, listener: u32) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    code(unsafe { channel(ch) }.and_then(|ch| ch.request(Request::Unlisten { id: listener })))
 }
 
 /// [tx] Asks for a connection. `*id` gets the id that MACHNET_EVENT_CONNECTED or _CONNECT_FAILED names.
@@ -95,12 +141,47 @@ pub unsafe extern "C" fn machnet_dial_begin(
     request: *const machnet_dial_t,
     id: *mut u32,
 ) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module; `request` is null or readable.
+    let (Ok(ch), Some(dial)) = (unsafe { (channel(ch), request.as_ref()) }) else { return MACHNET_EINVAL };
+    if dial.port == 0 || dial.ip == 0 {
+        return MACHNET_EINVAL;
+    }
+    let number = ch.id();
+    // SAFETY: `id` is null or writable. Written first: the event may be there before this returns.
+    unsafe { put(id, number) };
+    code(ch.request(Request::Connect {
+        id: number,
+        ip: Ipv4Addr::from_bits(dial.ip),
+        port: dial.port,
+        local_port: dial.local_port,
+        timeout_ms: dial.timeout_ms,
+    }))
 }
 
 /// [tx] Gives up a dial. One event still comes: _CONNECT_FAILED with MACHNET_ECANCELED, or _CONNECTED where it was too late
 /// (then close that connection).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_dial_cancel(ch: *mut machnet_channel, id: u32) -> c_int {
-    todo!()
+    // SAFETY: the contract of this module.
+    code(unsafe { channel(ch) }.and_then(|ch| ch.request(Request::Cancel { id })))
+}
+
+/// The parts of a message.
+///
+/// # Safety
+/// `parts` is readable for `count` entries until `'a` ends.
+unsafe fn entries<'a>(parts: *const machnet_iovec, count: usize) -> Option<&'a [machnet_iovec]> {
+    if count == 0 {
+        return Some(&[]);
+    }
+    if parts.is_null() || count > isize::MAX as usize / size_of::<machnet_iovec>() {
+        return None;
+    }
+    // SAFETY: readable as promised, and shorter than `isize::MAX`.
+    Some(unsafe { core::slice::from_raw_parts(parts, count) })
+}
+
+/// What a send returns.
+pub(super) fn sent(sent: Result<usize, i32>) -> i64 {
+    sent.map_or_else(i64::from, |bytes| bytes as i64)
 }

@@ -1,0 +1,300 @@
+//! The calls that wait, for C: each tries, and waits by the rule of `patience` until it may try again.
+use crate::client::{RxSide, TxSide, machnet_channel};
+use crate::code::{
+    MACHNET_EADDR, MACHNET_EAGAIN, MACHNET_EBUSY, MACHNET_EINVAL, MACHNET_ENETDOWN, MACHNET_ENOTATTACHED,
+    MACHNET_ETOOBIG, MACHNET_EVENT_CONNECT_FAILED, MACHNET_EVENT_LISTEN_FAILED, MACHNET_EVENT_LISTENING,
+};
+use crate::gate::{Gate, Inside};
+use crate::inbox::{Got, Mode};
+use crate::outbox::Flat;
+use crate::patience::{Patience, now, sleep, yielded};
+use crate::rx::{Origin, Refused};
+use crate::types::{machnet_conn, machnet_peer};
+use core::net::Ipv4Addr;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use machnet_shm::Request;
+
+impl machnet_channel {
+    /// Attaches to the end.
+    pub(crate) fn attach(&self) -> Result<(), i32> {
+        loop {
+            match self.step() {
+                // Without a socket yet (the sidecar's queue of connections is full) this is a millisecond.
+                Err(MACHNET_EAGAIN) => sleep(-1, self.socket(), if self.socket() < 0 { 1 } else { -1 }),
+                done => return done,
+            };
+        }
+    }
+
+    /// Sets the local address for the next listen or connect.
+    pub(crate) fn bind(&self, ip: u32, port: u16) -> Result<(), i32> {
+        let own = self.fixed.get().ok_or(MACHNET_ENOTATTACHED)?.info.ip;
+        if ip != 0 && ip != own {
+            let (asked, own) = (Ipv4Addr::from_bits(ip), Ipv4Addr::from_bits(own));
+            self.say(format_args!(
+                "bind {asked}:{port}: the sidecar's address is {own}; bind that, or 0.0.0.0"
+            ));
+            return Err(MACHNET_EADDR);
+        }
+        enter(&self.tx)?.bound = (ip, port);
+        Ok(())
+    }
+
+    /// Listens where `bind` said, and gives the listener and its port.
+    pub(crate) fn listen(&self, backlog: u32) -> Result<(u32, u16), i32> {
+        let mut rx = enter(&self.rx)?;
+        let id = self.id();
+        let (ip, port) = self.ask(|(ip, port)| Request::Listen {
+            id,
+            ip: Ipv4Addr::from_bits(ip),
+            port,
+            backlog: backlog.max(1),
+        })?;
+        let mut patience = Patience::new();
+        loop {
+            let reply =
+                self.again_rx(&mut rx, |side, _| side.reply(|event| listens(event.kind) && event.id == id))?;
+            match reply {
+                Some(event) if event.kind == MACHNET_EVENT_LISTENING => return Ok((id, event.local_port)),
+                Some(event) => {
+                    let (ip, why) = (Ipv4Addr::from_bits(ip), said(event.code));
+                    self.say(format_args!("listen {ip}:{port}: {why}"));
+                    return Err(event.code);
+                }
+                None => self.pause(&mut rx, &mut patience, None)?,
+            }
+        }
+    }
+
+    /// The next connection of a listener.
+    pub(crate) fn accept(&self, listener: u32, wait: bool) -> Result<(machnet_conn, machnet_peer), i32> {
+        let mut rx = enter(&self.rx)?;
+        let mut patience = Patience::new();
+        loop {
+            let taken = self.again_rx(&mut rx, |side, conns| {
+                Ok(side.open()?.take_new(conns, Origin::Listener(listener)))
+            })?;
+            match taken {
+                Some(accepted) => return Ok(accepted),
+                None if wait => self.pause(&mut rx, &mut patience, None)?,
+                None => return Err(MACHNET_EAGAIN),
+            }
+        }
+    }
+
+    /// Connects, from where `bind` said.
+    pub(crate) fn connect(&self, ip: u32, port: u16, timeout_ms: u32) -> Result<machnet_conn, i32> {
+        if ip == 0 || port == 0 {
+            return Err(MACHNET_EINVAL);
+        }
+        let mut rx = enter(&self.rx)?;
+        let id = self.id();
+        let to = Ipv4Addr::from_bits(ip);
+        self.ask(|(_, local_port)| Request::Connect { id, ip: to, port, local_port, timeout_ms })?;
+        let mut patience = Patience::new();
+        loop {
+            let (made, failed) = self.again_rx(&mut rx, |side, conns| {
+                let made = side.open()?.take_new(conns, Origin::Dial(id));
+                Ok((made, side.reply(|event| event.kind == MACHNET_EVENT_CONNECT_FAILED && event.id == id)?))
+            })?;
+            match (made, failed) {
+                (Some((conn, _)), _) => return Ok(conn),
+                (None, Some(event)) => {
+                    let why = said(event.code);
+                    self.say(format_args!("connect {to}:{port}: {why}"));
+                    return Err(event.code);
+                }
+                (None, None) => self.pause(&mut rx, &mut patience, None)?,
+            }
+        }
+    }
+
+    /// Sends a whole message, or (not `wait`) all of it at once or nothing.
+    pub(crate) fn send_all(&self, conn: machnet_conn, message: &[u8], wait: bool) -> Result<(), i32> {
+        let mut tx = enter(&self.tx)?;
+        if !wait {
+            return self.again_tx(&mut tx, |side, conns| {
+                let sender = side.open()?;
+                if !sender.fits(message.len()) {
+                    return Err(MACHNET_ETOOBIG);
+                }
+                sender.send_whole(conns, conn, &mut Flat(message)).map(drop)
+            });
+        }
+        let mut sent = 0;
+        let mut patience = Patience::new();
+        loop {
+            let rest = message.get(sent..).unwrap_or_default();
+            match self
+                .again_tx(&mut tx, |side, conns| side.open()?.send(conns, conn, &mut Flat(rest), sent > 0))
+            {
+                Ok(more) => {
+                    sent += more;
+                    patience = Patience::new();
+                    if sent == message.len() {
+                        return Ok(());
+                    }
+                }
+                Err(MACHNET_EAGAIN) => self.pause_tx(&mut tx, &mut patience)?,
+                Err(code) => return Err(code),
+            }
+        }
+    }
+
+    /// Receives; a whole message in message mode.
+    pub(crate) fn recv_wait(
+        &self,
+        conn: machnet_conn,
+        mode: Mode,
+        out: &mut [u8],
+        wait: bool,
+    ) -> Result<Got, Refused> {
+        let refused = |code| Refused { code, message_len: 0 };
+        let mut rx = enter(&self.rx).map_err(refused)?;
+        let mut patience = Patience::new();
+        let mut whole = Got::default();
+        loop {
+            let room = out.get_mut(whole.bytes..).unwrap_or_default();
+            let mut message_len = 0;
+            let got = self.again_rx(&mut rx, |side, conns| {
+                side.open()?.recv(conns, conn, mode, room).map_err(|refused| {
+                    message_len = refused.message_len;
+                    refused.code
+                })
+            });
+            match got {
+                Ok(got) => {
+                    let first = whole.bytes == 0;
+                    whole = Got {
+                        bytes: whole.bytes + got.bytes,
+                        begin: if first { got.begin } else { whole.begin },
+                        offset: if first { got.offset } else { whole.offset },
+                        ..got
+                    };
+                    if mode != Mode::Message || got.end || whole.bytes == out.len() {
+                        return Ok(whole);
+                    }
+                    patience = Patience::new();
+                }
+                // A message that was begun is awaited in any case: half of one is of no use.
+                Err(MACHNET_EAGAIN) if wait || whole.bytes > 0 => {
+                    self.pause(&mut rx, &mut patience, None).map_err(refused)?;
+                }
+                Err(code) => return Err(Refused { code, message_len }),
+            }
+        }
+    }
+
+    /// Waits for anything to receive or poll, until `until` nanoseconds. False: the time is over.
+    pub(crate) fn wait(&self, until: Option<u64>) -> Result<bool, i32> {
+        let mut rx = enter(&self.rx)?;
+        let mut patience = Patience::new();
+        loop {
+            let some =
+                self.again_rx(&mut rx, |side, _| Ok(side.pending() != 0 || side.open()?.ring.ready()))?;
+            if some || self.words.events_tx.load(Acquire) != 0 {
+                return Ok(true);
+            }
+            if until.is_some_and(|until| now() >= until) {
+                return Ok(false);
+            }
+            self.pause(&mut rx, &mut patience, until)?;
+        }
+    }
+
+    /// Sends a request, and gives (and forgets) what `bind` said.
+    fn ask(&self, request: impl FnOnce((u32, u16)) -> Request) -> Result<(u32, u16), i32> {
+        let mut tx = enter(&self.tx)?;
+        self.again_tx(&mut tx, |side, _| {
+            let bound = core::mem::take(&mut side.bound);
+            side.request(request(bound)).map(|()| bound)
+        })
+    }
+
+    /// One step of waiting in the receiving direction: yields while it pays, then sleeps until the doorbell rings.
+    fn pause(
+        &self,
+        rx: &mut Inside<'_, RxSide>,
+        patience: &mut Patience,
+        until: Option<u64>,
+    ) -> Result<(), i32> {
+        while patience.yielded() {
+            if self.words.down.load(Relaxed) != 0 {
+                return Err(MACHNET_ENETDOWN);
+            }
+            if rx.open()?.ring.ready() {
+                return Ok(());
+            }
+        }
+        let blocked = self.words.blocked.load(Acquire) != 0;
+        if !rx.open()?.ring.arm(blocked) {
+            // Only completions wait, for a sender in another thread: its turn.
+            yielded();
+            return Ok(());
+        }
+        let timeout = until.map_or(-1, |until| {
+            i32::try_from(until.saturating_sub(now()).div_ceil(1_000_000)).unwrap_or(i32::MAX)
+        });
+        let woken = sleep(self.doorbell(), self.socket(), timeout);
+        rx.open()?.ring.disarm();
+        self.woken(woken.bell, woken.socket)?;
+        *patience = Patience::new();
+        Ok(())
+    }
+
+    /// The same for a sender without tokens. Completions ring the same bell, and whoever receives may answer it: so the
+    /// sleep is short.
+    fn pause_tx(&self, tx: &mut Inside<'_, TxSide>, patience: &mut Patience) -> Result<(), i32> {
+        while patience.yielded() {
+            if self.words.down.load(Relaxed) != 0 {
+                return Err(MACHNET_ENETDOWN);
+            }
+            if tx.open()?.ring.ready() {
+                return Ok(());
+            }
+        }
+        let conns = &self.fixed.get().ok_or(MACHNET_ENOTATTACHED)?.conns;
+        let armed = self.rx.enter().is_some_and(|mut rx| {
+            // What came in is set aside, or it would keep the bell from being armed.
+            let Some(receiver) = rx.receiver.as_mut() else { return false };
+            while receiver.drain(conns, usize::MAX) {}
+            let armed = receiver.ring.arm(true);
+            self.words.events.store(rx.pending(), Release);
+            armed
+        });
+        if tx.open()?.ring.ready() {
+            return Ok(());
+        }
+        let woken = sleep(if armed { self.doorbell() } else { -1 }, self.socket(), 1);
+        self.woken(armed && woken.bell, woken.socket)
+    }
+
+    /// Answers the bell; looks whether the socket says the end.
+    fn woken(&self, bell: bool, socket: bool) -> Result<(), i32> {
+        if bell {
+            self.drain_bell()?;
+        }
+        if socket { self.alive() } else { Ok(()) }
+    }
+}
+
+/// Comes in as soon as the one inside leaves; gives up after a while, since that one may be waiting for ever.
+fn enter<T>(gate: &Gate<T>) -> Result<Inside<'_, T>, i32> {
+    let mut patience = Patience::new();
+    loop {
+        if let Some(inside) = gate.enter() {
+            return Ok(inside);
+        }
+        if !patience.yielded() {
+            return Err(MACHNET_EBUSY);
+        }
+    }
+}
+
+fn listens(kind: u32) -> bool {
+    kind == MACHNET_EVENT_LISTENING || kind == MACHNET_EVENT_LISTEN_FAILED
+}
+
+fn said(code: i32) -> &'static str {
+    crate::words::of(code).to_str().unwrap_or_default()
+}

@@ -1,0 +1,244 @@
+//! The ends of the shared channel as the two directions see them.
+use crate::code::*;
+use crate::conns::{handle, index};
+use crate::inbox::{Kind, Units};
+use crate::outbox::Submit;
+use crate::types::{machnet_conn, machnet_peer, machnet_ring_view};
+use crate::{rx, tx};
+use machnet_shm::{
+    Delivery, FlowId, Origin, Part, PeerFault, Reason, Reply, Request, RingView, Rx, RxToken, Tx,
+};
+
+/// The receiving end.
+pub struct DeliverEnd {
+    rx: Rx,
+    fault: Option<PeerFault>,
+}
+
+/// The sending end.
+pub struct SubmitEnd {
+    tx: Tx,
+    fault: Option<PeerFault>,
+    /// Something was submitted since the engine was rung last.
+    dirty: bool,
+}
+
+impl DeliverEnd {
+    /// Around the shared one.
+    pub fn new(rx: Rx) -> Self {
+        Self { rx, fault: None }
+    }
+
+    /// What the sidecar wrote that no sidecar writes; nothing is taken from the rings after that.
+    #[inline]
+    pub fn fault(&self) -> Option<PeerFault> {
+        self.fault
+    }
+
+    /// The next reply.
+    pub fn reply(&mut self) -> Option<Reply> {
+        if self.fault.is_some() {
+            return None;
+        }
+        self.rx.reply().unwrap_or_else(|fault| {
+            self.fault = Some(fault);
+            None
+        })
+    }
+
+    /// Whether a delivery or a reply is there.
+    pub fn ready(&self) -> bool {
+        self.rx.ready()
+    }
+
+    /// Arms the doorbell; false when there is something (with `completions`: also when there are some).
+    pub fn arm(&mut self, completions: bool) -> bool {
+        self.rx.arm(completions)
+    }
+
+    /// Takes that back.
+    pub fn disarm(&mut self) {
+        self.rx.disarm();
+    }
+}
+
+impl Units for DeliverEnd {
+    type Token = RxToken;
+
+    #[inline]
+    fn read(&self, token: RxToken, at: usize, out: &mut [u8]) {
+        self.rx.read(token, at, out);
+    }
+
+    #[inline]
+    fn give_back(&mut self, token: RxToken) {
+        self.rx.give_back(token);
+    }
+}
+
+impl rx::Ring for DeliverEnd {
+    #[inline]
+    fn pop(&mut self) -> Option<rx::Delivery<RxToken>> {
+        if self.fault.is_some() {
+            return None;
+        }
+        let delivery = match self.rx.delivery() {
+            Ok(delivery) => delivery?,
+            Err(fault) => {
+                self.fault = Some(fault);
+                return None;
+            }
+        };
+        let mark =
+            |flow, kind, token| rx::Delivery::Unit { conn: conn(flow), kind, len: 0, inline: None, token };
+        Some(match delivery {
+            Delivery::Data(data) => rx::Delivery::Unit {
+                conn: conn(data.flow),
+                kind: Kind::Data {
+                    begin: data.part.begin,
+                    end: data.part.end,
+                    message_len: data.part.message_len,
+                },
+                len: data.len.into(),
+                inline: (!data.token.has_buffer()).then_some(data.inline),
+                token: data.token,
+            },
+            Delivery::Aborted { flow, token } => mark(flow, Kind::Aborted, token),
+            Delivery::Fin { flow, token } => mark(flow, Kind::Fin, token),
+            Delivery::Established(made) => rx::Delivery::Established {
+                conn: conn(made.flow),
+                origin: match made.origin {
+                    Origin::Dialled(id) => rx::Origin::Dial(id),
+                    Origin::Accepted(id) => rx::Origin::Listener(id),
+                },
+                peer: machnet_peer {
+                    local_ip: made.local.0.to_bits(),
+                    remote_ip: made.peer.0.to_bits(),
+                    local_port: made.local.1,
+                    remote_port: made.peer.1,
+                },
+            },
+            Delivery::Reset { flow, reason } => {
+                rx::Delivery::Reset { conn: conn(flow), code: code_of(reason) }
+            }
+        })
+    }
+}
+
+impl SubmitEnd {
+    /// Around the shared one.
+    pub fn new(tx: Tx) -> Self {
+        Self { tx, fault: None, dirty: false }
+    }
+
+    /// As of the receiving end.
+    #[inline]
+    pub fn fault(&self) -> Option<PeerFault> {
+        self.fault
+    }
+
+    /// Rings the engine, if it sleeps and something was submitted.
+    #[inline]
+    pub fn publish(&mut self) {
+        if self.dirty {
+            self.dirty = false;
+            self.tx.flush();
+        }
+    }
+
+    /// Whether completions are there.
+    pub fn ready(&self) -> bool {
+        self.tx.ready()
+    }
+
+    /// Sends a request; false when too many wait.
+    pub fn request(&mut self, request: Request) -> bool {
+        self.dirty = true;
+        self.tx.request(request)
+    }
+}
+
+impl Submit for SubmitEnd {
+    #[inline]
+    fn unit_size(&self) -> usize {
+        self.tx.geometry().unit_size as usize
+    }
+
+    #[inline]
+    fn free(&self, conn: machnet_conn) -> u32 {
+        self.tx.tokens(flow(conn))
+    }
+
+    #[inline]
+    fn data(&mut self, conn: machnet_conn, begin: bool, end: bool, message_len: u32, bytes: &[u8]) -> bool {
+        self.dirty = true;
+        self.tx.data(flow(conn), Part { begin, end, message_len }, bytes).is_ok()
+    }
+
+    fn abort(&mut self, conn: machnet_conn) -> bool {
+        self.dirty = true;
+        self.tx.abort(flow(conn)).is_ok()
+    }
+
+    fn fin(&mut self, conn: machnet_conn) -> bool {
+        self.dirty = true;
+        self.tx.fin(flow(conn)).is_ok()
+    }
+}
+
+impl tx::Ring for SubmitEnd {
+    fn reclaim(&mut self) -> bool {
+        if self.fault.is_some() || !self.tx.ready() {
+            return false;
+        }
+        match self.tx.reclaim(|_| {}) {
+            Ok(units) => units > 0,
+            Err(fault) => {
+                self.fault = Some(fault);
+                false
+            }
+        }
+    }
+
+    fn close(&mut self, conn: machnet_conn) {
+        self.dirty = true;
+        self.tx.close(flow(conn));
+    }
+
+    fn reset(&mut self, conn: machnet_conn) {
+        self.dirty = true;
+        self.tx.reset(flow(conn));
+    }
+}
+
+/// A shared view in the C ABI's struct.
+pub fn view(of: RingView) -> machnet_ring_view {
+    machnet_ring_view { slots: of.slots, head: of.head, mask: of.mask, stride: of.stride }
+}
+
+/// The code of a reason.
+pub fn code_of(reason: Reason) -> i32 {
+    match reason {
+        Reason::Refused => MACHNET_EREFUSED,
+        Reason::Timeout => MACHNET_ETIMEDOUT,
+        Reason::Reset | Reason::Gone => MACHNET_ERESET,
+        Reason::Unreachable => MACHNET_EUNREACHABLE,
+        Reason::InUse => MACHNET_EINUSE,
+        Reason::NoResources => MACHNET_ENOBUFS,
+        Reason::Canceled => MACHNET_ECANCELED,
+        Reason::NotLocal => MACHNET_EADDR,
+        Reason::Invalid => MACHNET_EINVAL,
+        Reason::Protocol => MACHNET_EPROTO,
+        Reason::NotPermitted => MACHNET_EACCES,
+        Reason::Local => MACHNET_ECLOSED,
+        Reason::Clean => 0,
+    }
+}
+
+fn conn(flow: FlowId) -> machnet_conn {
+    handle(flow.index, flow.generation)
+}
+
+fn flow(conn: machnet_conn) -> FlowId {
+    FlowId { index: index(conn) as u32, generation: (conn >> 32) as u32 }
+}
