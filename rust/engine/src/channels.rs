@@ -1,0 +1,349 @@
+//! Applications: what they submit, return and ask for, in turn and a burst at a time, and how they leave.
+
+use std::collections::HashMap;
+
+use machnet_flow::{Flow, Fragment, SendError, Unit};
+use machnet_shm::{EngineEnd, FlowId, HeldUnit, PeerFault, Reason, Submission, TxUnit};
+use machnet_wire as wire;
+
+use crate::conn::{Bound, Token, View};
+use crate::shared::{Note, Report};
+use crate::state::Core;
+
+/// A channel as its engine serves it.
+pub(crate) struct Channel {
+    /// Its number within the sidecar.
+    pub number: u64,
+    pub end: EngineEnd,
+    /// By index of the handle: the flow's number, `NONE` when it is over or there is none.
+    pub places: Vec<u32>,
+    pub listeners: HashMap<u32, Listener>,
+    /// Handles of flows that could not reserve the receive units their peers wait for.
+    pub starved: Vec<u64>,
+    /// Something was published since the last flush.
+    pub touched: bool,
+    /// The application is gone; what it had closed before is still flushed.
+    pub gone: bool,
+}
+
+/// A listener of a channel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Listener {
+    pub backlog: u32,
+    /// Connections that are not established yet.
+    pub half_open: u32,
+}
+
+impl Core {
+    /// Reads what other threads had to say.
+    pub fn read_notes(&mut self) -> usize {
+        let mut work = 0;
+        while let Some(note) = self.shared.inboxes[usize::from(self.index)].notes.pop() {
+            work += 1;
+            match note {
+                Note::Attach(number, end) => self.attach(number, *end),
+                Note::Detach(number) => {
+                    if let Some(at) =
+                        self.channels.iter().position(|c| c.as_ref().is_some_and(|c| c.number == number))
+                    {
+                        self.app_left(at);
+                    }
+                }
+                Note::Shutdown => self.begin_shutdown(),
+            }
+        }
+        work
+    }
+
+    fn attach(&mut self, number: u64, end: EngineEnd) {
+        if self.shutdown {
+            return self.shared.report(Report { engine: self.index, channel: number, fault: None });
+        }
+        self.counters().channels_attached.add(1);
+        let places = vec![NONE; end.geometry().flows as usize];
+        let channel = Channel {
+            number,
+            end,
+            places,
+            listeners: HashMap::new(),
+            starved: Vec::new(),
+            touched: false,
+            gone: false,
+        };
+        match self.channels.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(channel),
+            None => self.channels.push(Some(channel)),
+        }
+    }
+
+    /// Serves each channel once, at most `burst` submissions each. Returns what there was to do.
+    #[inline]
+    pub fn serve_channels(&mut self, burst: usize) -> usize {
+        let mut work = 0;
+        for at in 0..self.channels.len() {
+            match self.serve(at, burst) {
+                Ok(n) => work += n,
+                Err(fault) => {
+                    self.counters().channels_faulty.add(1);
+                    log::warn!("channel {}: {fault}; detached", self.channel_number(at));
+                    self.cut(at, wire::Reason::AppGone, Some(fault.to_string()));
+                }
+            }
+        }
+        work
+    }
+
+    #[inline]
+    fn serve(&mut self, at: usize, burst: usize) -> Result<usize, PeerFault> {
+        let Some(Some(channel)) = self.channels.get_mut(at) else { return Ok(0) };
+        if channel.gone {
+            return Ok(0);
+        }
+        let mut work = 0;
+        if let Some(request) = channel.end.request()? {
+            self.on_request(at, request);
+            work += 1;
+        }
+        work += self.take_submissions(at, burst)?;
+        work += self.take_returns(at)?;
+        Ok(work)
+    }
+
+    #[inline]
+    fn take_submissions(&mut self, at: usize, most: usize) -> Result<usize, PeerFault> {
+        let mut taken = 0;
+        while taken < most {
+            let Some(Some(channel)) = self.channels.get_mut(at) else { break };
+            let Some(submission) = channel.end.submission()? else { break };
+            taken += 1;
+            self.on_submission(at, submission)?;
+        }
+        self.counters().tx_units.add(taken as u64);
+        Ok(taken)
+    }
+
+    #[inline]
+    fn on_submission(&mut self, at: usize, submission: Submission) -> Result<(), PeerFault> {
+        match submission {
+            Submission::Data { flow, part, unit } => {
+                let len = unit.len() as u32;
+                let fragment = Fragment { begin: part.begin, end: part.end, message_len: part.message_len };
+                self.submit(at, flow, unit, |flow, _, tx| flow.send(Unit { fragment, len, tx }))
+            }
+            Submission::Fin { flow, unit } => self.submit(at, flow, unit, |flow, _, tx| flow.fin(tx)),
+            Submission::Abort { flow, unit } => {
+                self.submit(at, flow, unit, |flow, view, tx| flow.abort(tx, view))
+            }
+            Submission::Close { flow } => {
+                self.app_closed(at, flow);
+                Ok(())
+            }
+            Submission::Reset { flow } => {
+                if let Some(index) = self.let_go(at, flow) {
+                    self.drive(index, |flow, _, view| flow.reset(wire::Reason::Aborted, view));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives a unit to its flow; a unit that comes too late completes at once.
+    #[inline]
+    fn submit(
+        &mut self,
+        at: usize,
+        id: FlowId,
+        unit: TxUnit,
+        give: impl FnOnce(
+            &mut Flow<Token, HeldUnit>,
+            &mut View<'_>,
+            Token,
+        ) -> Result<(), machnet_flow::NotSent<Token>>,
+    ) -> Result<(), PeerFault> {
+        let Some(Some(channel)) = self.channels.get_mut(at) else { return Ok(()) };
+        let index = channel.place(id);
+        if index == NONE {
+            channel.end.complete(unit);
+            channel.touched = true;
+            self.counters().stale_submissions.add(1);
+            return Ok(());
+        }
+        let given = self.drive(index, |flow, _, view| give(flow, view, Token::Unit(unit)));
+        match given {
+            Some(Err(not)) => self.not_sent(at, index, id, not),
+            _ => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn not_sent(
+        &mut self,
+        at: usize,
+        index: u32,
+        id: FlowId,
+        not: machnet_flow::NotSent<Token>,
+    ) -> Result<(), PeerFault> {
+        self.counters().stale_submissions.add(1);
+        if let (Some(Some(channel)), Token::Unit(unit)) = (self.channels.get_mut(at), not.tx) {
+            channel.end.complete(unit);
+            channel.touched = true;
+        }
+        match not.why {
+            SendError::NotOpen => Ok(()),
+            SendError::Malformed(_) => Err(PeerFault::Flow { index: id.index, generation: id.generation }),
+            SendError::Full => {
+                self.drive(index, |flow, _, view| flow.reset(wire::Reason::NoResources, view));
+                Ok(())
+            }
+        }
+    }
+
+    /// The application closed a connection: what it sent goes out, then a FIN; it reads no more.
+    fn app_closed(&mut self, at: usize, id: FlowId) {
+        let Some(index) = self.let_go(at, id) else { return };
+        self.drive(index, |flow, now, view| {
+            if flow.fin(Token::Own).is_err() {
+                // Within a message: the peer must not wait for the rest of it.
+                let _ = flow.abort(Token::Own, view);
+                let _ = flow.fin(Token::Own);
+            }
+            flow.stop_reading(now, view);
+        });
+    }
+
+    /// The application's handle ends. The flow that it named, if that is not over.
+    fn let_go(&mut self, at: usize, id: FlowId) -> Option<u32> {
+        let index = self.channels.get(at)?.as_ref()?.place(id);
+        self.flows.get_mut(index)?.closed = true;
+        Some(index)
+    }
+
+    #[inline]
+    fn take_returns(&mut self, at: usize) -> Result<usize, PeerFault> {
+        let Some(Some(channel)) = self.channels.get_mut(at) else { return Ok(0) };
+        let mut returned = core::mem::take(&mut self.returned);
+        let taken = channel.end.returns(|index, _| {
+            if returned.last() != Some(&index) {
+                returned.push(index);
+            }
+        })?;
+        for &index in &returned {
+            if let Some(Some(channel)) = self.channels.get(at) {
+                let index = channel.places.get(index as usize).copied().unwrap_or(NONE);
+                self.drive(index, |flow, _, view| flow.credit_returned(view));
+            }
+        }
+        returned.clear();
+        self.returned = returned;
+        if taken > 0 {
+            self.feed_starved(at);
+        }
+        Ok(taken)
+    }
+
+    /// Units came back: flows whose peers wait for some get another chance.
+    fn feed_starved(&mut self, at: usize) {
+        let Some(Some(channel)) = self.channels.get_mut(at) else { return };
+        for handle in core::mem::take(&mut channel.starved) {
+            if let Some(index) = self.flows.resolve(handle) {
+                self.drive(index, |flow, _, view| flow.credit_returned(view));
+            }
+        }
+    }
+
+    /// The application is gone. What it submitted before is still read: a process may close and exit at once.
+    fn app_left(&mut self, at: usize) {
+        let Some(Some(channel)) = self.channels.get(at) else { return };
+        // Whoever still maps the memory can write on: what an honest ring holds is enough.
+        let most = channel.end.geometry().ring_slots() as usize;
+        let _ = self.take_submissions(at, most);
+        self.counters().channels_gone.add(1);
+        self.cut(at, wire::Reason::AppGone, None);
+    }
+
+    /// Ends a channel: its flows are reset, except those that the application had closed when it left in peace.
+    fn cut(&mut self, at: usize, why: wire::Reason, fault: Option<String>) {
+        let Some(Some(channel)) = self.channels.get_mut(at) else { return };
+        channel.gone = true;
+        channel.listeners.clear();
+        let number = channel.number;
+        let keep_closed = fault.is_none();
+        let mut doomed = channel.places.clone();
+        doomed.retain(|&index| self.flows.get(index).is_some_and(|conn| !(conn.closed && keep_closed)));
+        self.shared.ports.forget(number);
+        for index in doomed {
+            self.drive(index, |flow, _, view| flow.reset(why, view));
+        }
+        if let Some(Some(channel)) = self.channels.get_mut(at) {
+            channel.end.flush();
+        }
+        self.shared.report(Report { engine: self.index, channel: number, fault });
+        self.drop_if_idle(at);
+    }
+
+    /// Drops a channel whose application is gone and whose last flow is over.
+    pub fn drop_if_idle(&mut self, at: usize) {
+        if let Some(slot) = self.channels.get_mut(at)
+            && let Some(channel) = slot
+            && channel.gone
+            && channel.places.iter().all(|&index| index == NONE)
+        {
+            *slot = None;
+        }
+    }
+
+    fn begin_shutdown(&mut self) {
+        self.shutdown = true;
+        for at in 0..self.channels.len() {
+            self.cut(at, wire::Reason::AppGone, Some(String::from("sidecar shuts down")));
+        }
+        for index in self.flows.indices() {
+            self.drive(index, |flow, _, view| flow.reset(wire::Reason::AppGone, view));
+        }
+    }
+
+    /// Publishes what was delivered and completed, and wakes who sleeps.
+    #[inline]
+    pub fn flush_channels(&mut self) {
+        for channel in self.channels.iter_mut().flatten() {
+            if channel.touched {
+                channel.touched = false;
+                channel.end.flush();
+            }
+        }
+    }
+
+    fn channel_number(&self, at: usize) -> u64 {
+        self.channels.get(at).and_then(Option::as_ref).map_or(0, |channel| channel.number)
+    }
+
+    /// A flow has ended: its handle is the application's until it lets go, or free at once.
+    pub fn end_place(&mut self, bound: Bound, let_go: bool, why: Reason) {
+        let Some((at, id)) = bound.place() else { return };
+        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
+        channel.touched = true;
+        if let Some(place) = channel.places.get_mut(id.index as usize) {
+            *place = NONE;
+        }
+        if matches!(bound, Bound::Opening { .. }) {
+            channel.end.discard_flow(id);
+        } else {
+            if !let_go {
+                channel.end.reset(id, why);
+            }
+            channel.end.flow_done(id);
+        }
+        self.drop_if_idle(at as usize);
+    }
+}
+
+impl Channel {
+    /// The number of the flow that a handle names, or `NONE`.
+    #[inline]
+    pub fn place(&self, id: FlowId) -> u32 {
+        self.places.get(id.index as usize).copied().unwrap_or(NONE)
+    }
+}
+
+/// No flow.
+pub(crate) const NONE: u32 = u32::MAX;

@@ -1,0 +1,173 @@
+//! What was done, dropped, retried and given up, by name. One writer (the engine), any number of readers.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A count with one writer. Adding is a load and a store, no locked instruction.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the engine that owns the counter calls this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Replaces the value: for gauges.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Counters of one engine. A name never changes its meaning: dashboards are built on it.
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[doc = $doc])+ pub $name: Counter,)+ }
+
+        impl Counters {
+            /// Every counter with its name and its one-line meaning, in a fixed order.
+            pub fn snapshot(&self) -> Vec<Sample> {
+                vec![$(Sample { name: stringify!($name), help: concat!($($doc),+).trim_ascii(), value: self.$name.get() }),+]
+            }
+        }
+    };
+}
+
+/// One counter as read at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// The counter's name, snake case.
+    pub name: &'static str,
+    /// What it counts, one line.
+    pub help: &'static str,
+    /// Its value.
+    pub value: u64,
+}
+
+counters! {
+    /// rounds of the loop
+    rounds,
+    /// frames taken from the NIC
+    rx_frames,
+    /// frames given to the NIC
+    tx_frames,
+    /// units of applications taken from submit rings
+    tx_units,
+    /// units given to applications in order
+    rx_units,
+    /// Machnet packets looped inside this engine because both ends are local
+    local_packets,
+    /// local packets that waited because the loop was full
+    local_full,
+    /// Machnet packets handed to the engine that owns their flow
+    handover_out,
+    /// Machnet packets received from another engine
+    handover_in,
+    /// packets dropped because the owner's hand-over queue was full
+    handover_full,
+    /// transmit rounds cut short because the NIC had no descriptor
+    tx_full,
+    /// frames whose checksum was wrong, by hardware or software
+    rx_bad_checksum,
+    /// frames too short for what they claim to be
+    rx_short,
+    /// frames with an IP header that we do not take (version, options, length)
+    rx_bad_ip,
+    /// frames that are an IP fragment (never ours: units fit the MTU)
+    rx_fragment,
+    /// frames with a malformed ARP, ICMP or UDP part
+    rx_bad_transport,
+    /// UDP datagrams that are no valid Machnet packet
+    rx_bad_machnet,
+    /// frames of a protocol that is not for us
+    rx_other_protocol,
+    /// frames for another IP address
+    rx_other_address,
+    /// packets of no known flow
+    rx_no_flow,
+    /// packets with a tag that is not their flow's
+    rx_bad_tag,
+    /// packets by which a peer broke the protocol; its flow was reset
+    rx_broke_protocol,
+    /// packets for a flow that is over
+    rx_over,
+    /// resets sent for packets of no known flow
+    rst_sent,
+    /// resets not sent, for the rate limit
+    rst_limited,
+    /// ARP requests sent
+    arp_requests,
+    /// ARP replies sent
+    arp_replies,
+    /// ARP packets received
+    arp_received,
+    /// next hops that never answered
+    arp_failed,
+    /// connection attempts that ended because the next hop never answered
+    unreachable,
+    /// ICMP echo requests answered
+    icmp_replies,
+    /// control frames (ARP, ICMP, reset) dropped because too many waited
+    control_dropped,
+    /// connections established, asked for by a local application
+    connects,
+    /// connections established, asked for by a peer
+    accepts,
+    /// connection attempts refused by the peer
+    connects_refused,
+    /// connection attempts that met silence
+    connects_timeout,
+    /// SYN packets for a port nobody listens on
+    syn_refused,
+    /// SYN packets dropped because a backlog or the flow table was full
+    syn_overflow,
+    /// flows alive now
+    flows,
+    /// flows ended by a reset from the peer
+    resets_received,
+    /// flows ended because the peer was silent for the configured time
+    flow_timeouts,
+    /// channels attached
+    channels_attached,
+    /// channels detached because their application left
+    channels_gone,
+    /// channels detached because their application wrote something impossible
+    channels_faulty,
+    /// submissions for a connection that is already gone (no fault: they crossed)
+    stale_submissions,
+    /// listeners opened
+    listens,
+    /// listens refused because the port is taken
+    listens_refused,
+    /// times the loop ran more than 5 ms late
+    stalls,
+    /// sleeps of the loop
+    sleeps,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_names_each_counter_once() {
+        let counters = Counters::default();
+        counters.rst_sent.add(2);
+        counters.rst_sent.add(1);
+        let samples = counters.snapshot();
+        assert!(
+            samples.iter().any(|s| s.name == "rst_sent" && s.value == 3 && s.help.starts_with("resets sent"))
+        );
+        let mut names: Vec<_> = samples.iter().map(|s| s.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), samples.len());
+    }
+}

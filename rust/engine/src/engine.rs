@@ -1,0 +1,187 @@
+//! The loop.
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use machnet_nic::Queue;
+use machnet_wire::Nanos;
+
+use crate::peers::Peers;
+use crate::random::{Limit, Random};
+use crate::shared::Shared;
+use crate::state::Core;
+use crate::table::Table;
+use crate::timer_wheel::TimerWheel;
+
+/// One engine: a NIC queue, the channels it serves and their flows.
+pub struct Engine<Q> {
+    pub(crate) nic: Q,
+    pub(crate) core: Core,
+    pub(crate) burst: usize,
+    /// A frame that found no descriptor.
+    pub(crate) stash: Option<Vec<u8>>,
+    interrupt: Option<RawFd>,
+}
+
+impl<Q: Queue> Engine<Q> {
+    /// Engine `index` of those that `shared` was made for, over its queue. `None` beyond the last.
+    pub fn new(shared: &Arc<Shared>, index: u16, nic: Q, now: Nanos) -> Option<Self> {
+        if index >= shared.engines() {
+            return None;
+        }
+        let info = nic.info();
+        let config = &shared.config;
+        let mut random = Random::new(config.secret, index.into());
+        let engines = shared.engines();
+        let core = Core {
+            index,
+            engines,
+            ip: config.neighbor.ip,
+            mac: info.mac,
+            mtu: info.mtu,
+            queues: info.queues.max(engines),
+            now,
+            backlog: 0,
+            flows: Table::new(random.draw()),
+            peers: Peers::default(),
+            channels: Vec::new(),
+            returned: Vec::new(),
+            wheel: TimerWheel::new(now),
+            ready: VecDeque::new(),
+            waiting: Vec::new(),
+            neighbor_version: shared.neighbors.version(),
+            looped: VecDeque::new(),
+            spare: Vec::new(),
+            control: VecDeque::new(),
+            next_ephemeral: random.draw() as u16 & 0x3fff,
+            random,
+            rst_limit: Limit::new(config.rst_rate, now),
+            shutdown: false,
+            fired: Vec::new(),
+            shared: Arc::clone(shared),
+        };
+        Some(Self { nic, core, burst: config.burst.clamp(1, 64), stash: None, interrupt: None })
+    }
+
+    /// One round at time `now`, which never goes back; returns how many things there were to do.
+    pub fn run_once(&mut self, now: Nanos) -> usize {
+        let burst = self.burst;
+        let late = now - self.core.now > STALL && self.next_deadline().is_some_and(|due| now - due > STALL);
+        self.core.now = now.max(self.core.now);
+        if late {
+            self.core.stalled();
+        }
+        let mut work = 0;
+        if !self.core.shared.inboxes[usize::from(self.core.index)].notes.is_empty() {
+            work += self.core.read_notes();
+        }
+        let core = &mut self.core;
+        let received = self.nic.receive(burst, &mut |frame, checked| core.on_frame(frame, checked));
+        core.counters().rx_frames.add(received as u64);
+        work += received;
+        let backlog = if received < burst { 0 } else { self.nic.backlog() };
+        let full = u32::from(self.nic.info().descriptors.max(1));
+        self.core.backlog = (u32::from(backlog) * 255 / full).min(255) as u8;
+        work += self.core.take_handed(burst);
+        work += self.core.timers();
+        self.core.neighbors();
+        work += self.core.serve_channels(burst);
+        work += self.transmit();
+        work += self.core.take_looped(burst);
+        self.nic.flush();
+        self.core.flush_channels();
+        self.core.counters().rounds.add(1);
+        work
+    }
+
+    /// When the engine must run next though nothing arrives; early where that is cheaper to know.
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        if self.has_work() {
+            return Some(self.core.now);
+        }
+        let due = self.core.shared.neighbors.due();
+        let due = (due != Nanos::MAX).then_some(due);
+        self.core.wheel.next_deadline().into_iter().chain(due).min()
+    }
+
+    /// Arms everything that can wake a sleeper. False: there is work, do not sleep; nothing stays armed.
+    pub fn prepare_sleep(&mut self) -> bool {
+        let inbox = &self.core.shared.inboxes[usize::from(self.core.index)];
+        inbox.bell.arm();
+        let mut idle = inbox.notes.is_empty()
+            && inbox.packets.is_empty()
+            && self.core.shared.neighbors.version() == self.core.neighbor_version
+            && !self.has_work();
+        for channel in self.core.channels.iter().flatten() {
+            idle = idle && (channel.gone || channel.end.arm());
+        }
+        if idle {
+            self.interrupt = self.nic.arm_interrupt();
+            idle = self.interrupt.is_none() || self.nic.backlog() == 0;
+        }
+        if idle {
+            self.core.counters().sleeps.add(1);
+        } else {
+            self.wake();
+        }
+        idle
+    }
+
+    /// Adds the descriptors to poll for input, between a true [`Engine::prepare_sleep`] and [`Engine::wake`].
+    pub fn fds(&self, out: &mut Vec<RawFd>) {
+        out.push(self.core.shared.inboxes[usize::from(self.core.index)].bell.fd());
+        out.extend(self.interrupt);
+        out.extend(self.core.channels.iter().flatten().filter(|c| !c.gone).map(|c| c.end.doorbell()));
+    }
+
+    /// Disarms and empties what `prepare_sleep` armed.
+    pub fn wake(&mut self) {
+        let inbox = &self.core.shared.inboxes[usize::from(self.core.index)];
+        inbox.bell.disarm();
+        inbox.bell.drain();
+        if self.interrupt.take().is_some() {
+            self.nic.disarm_interrupt();
+        }
+        for channel in self.core.channels.iter().flatten().filter(|c| !c.gone) {
+            channel.end.disarm();
+            channel.end.drain_doorbell();
+        }
+    }
+
+    /// Whether the NIC can wake a sleeper: for [`crate::Idle::new`].
+    pub fn interrupts(&self) -> bool {
+        self.nic.info().interrupts
+    }
+
+    /// After [`crate::EngineHandle::shutdown`]: every channel is detached, every peer told.
+    pub fn is_drained(&self) -> bool {
+        self.core.shutdown
+            && self.core.channels.iter().all(Option::is_none)
+            && self.core.flows.is_empty()
+            && !self.has_work()
+    }
+
+    /// The queue, for its statistics.
+    pub fn nic(&self) -> &Q {
+        &self.nic
+    }
+
+    /// Flows alive now.
+    pub fn flows(&self) -> usize {
+        self.core.flows.len()
+    }
+
+    /// Per channel: its number, and its units by who has them (submitted, delivered, reserved).
+    pub fn usage(&self) -> Vec<(u64, (u32, u32, u32))> {
+        self.core.channels.iter().flatten().map(|c| (c.number, c.end.usage())).collect()
+    }
+
+    fn has_work(&self) -> bool {
+        let core = &self.core;
+        !core.ready.is_empty() || !core.looped.is_empty() || !core.control.is_empty() || self.stash.is_some()
+    }
+}
+
+/// A round this much later than it should have been is a stall of ours: no silence of peers', and no round trip.
+const STALL: Nanos = Nanos::millis(5);

@@ -1,0 +1,185 @@
+//! What an engine's thread does between rounds, as a state machine that never reads a clock: the thread calls
+//! [`Idle::after`] and does what it says. The figures behind the policies are in docs/performance.md.
+
+use machnet_wire::Nanos;
+
+/// How a thread waits for work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Never waits: for a core of its own.
+    Spin,
+    /// Gives the core away between rounds and never sleeps: always ready on shared cores.
+    Yield,
+    /// Stays ready while work comes, sleeps when none does.
+    #[default]
+    Adaptive,
+}
+
+/// The policy and its times. `Default` holds what docs/performance.md measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// How the thread waits.
+    pub policy: Policy,
+    /// Other threads run on this core: wait by yielding. On a core of its own a pause is cheaper.
+    pub shared_core: bool,
+    /// How long after the last work the thread stays ready.
+    pub linger: Nanos,
+    /// The first nap where the NIC has no interrupt; each fruitless one doubles it.
+    pub nap_first: Nanos,
+    /// The longest nap.
+    pub nap_longest: Nanos,
+    /// A yield longer than this met a thread that hogs the core.
+    pub hog: Nanos,
+    /// How long not to yield after meeting one.
+    pub hog_memory: Nanos,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            policy: Policy::Adaptive,
+            shared_core: true,
+            linger: Nanos::micros(50),
+            nap_first: Nanos::micros(50),
+            nap_longest: Nanos::millis(1),
+            hog: Nanos::millis(2),
+            hog_memory: Nanos::millis(100),
+        }
+    }
+}
+
+/// What the thread does before the next round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The next round at once.
+    Again,
+    /// A CPU pause, then the next round.
+    Pause,
+    /// `sched_yield`, and tell [`Idle::yielded`] how long it took.
+    Yield,
+    /// Arm, sleep on the descriptors until the engine's next deadline, and at most this long where a limit is given.
+    Sleep {
+        /// The longest sleep: the NIC cannot wake us, so we must look.
+        longest: Option<Nanos>,
+    },
+}
+
+/// The state between rounds.
+#[derive(Debug)]
+pub struct Idle {
+    config: Config,
+    interrupts: bool,
+    worked: Nanos,
+    hogged_until: Nanos,
+    nap: Nanos,
+}
+
+impl Idle {
+    /// A thread that has just begun. `interrupts`: whether the NIC can wake a sleeper.
+    pub fn new(config: Config, interrupts: bool, now: Nanos) -> Self {
+        Self { config, interrupts, worked: now, hogged_until: Nanos::ZERO, nap: config.nap_first }
+    }
+
+    /// What to do after a round that found `work` things to do and began at `now`.
+    #[inline]
+    pub fn after(&mut self, work: usize, now: Nanos) -> Action {
+        if work > 0 {
+            self.worked = now;
+            self.nap = self.config.nap_first;
+        }
+        match self.config.policy {
+            Policy::Spin => return if work > 0 { Action::Again } else { Action::Pause },
+            Policy::Yield => return self.ready(now),
+            Policy::Adaptive => {}
+        }
+        if now - self.worked <= self.config.linger {
+            return self.ready(now);
+        }
+        if self.interrupts {
+            return Action::Sleep { longest: None };
+        }
+        let nap = self.nap;
+        self.nap = (nap * 2).min(self.config.nap_longest);
+        Action::Sleep { longest: Some(nap) }
+    }
+
+    /// A yield took this long; a long one met a hog, and for a while the thread pauses instead.
+    #[inline]
+    pub fn yielded(&mut self, now: Nanos, took: Nanos) {
+        if took > self.config.hog {
+            self.hogged_until = now.saturating_add(self.config.hog_memory);
+            // The hog ate the time in which work was expected: look for it once more before sleeping.
+            self.worked = now;
+        }
+    }
+
+    /// Whether a core hog was met in the last [`Config::hog_memory`].
+    pub fn hogged(&self, now: Nanos) -> bool {
+        now < self.hogged_until
+    }
+
+    fn ready(&self, now: Nanos) -> Action {
+        if self.config.shared_core && !self.hogged(now) { Action::Yield } else { Action::Pause }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn idle(policy: Policy, interrupts: bool) -> Idle {
+        Idle::new(Config { policy, ..Config::default() }, interrupts, Nanos::ZERO)
+    }
+
+    #[test]
+    fn adaptive_stays_ready_for_50_us_and_then_sleeps() {
+        let mut idle = idle(Policy::Adaptive, true);
+        assert_eq!(idle.after(1, Nanos::micros(10)), Action::Yield);
+        assert_eq!(idle.after(0, Nanos::micros(60)), Action::Yield);
+        assert_eq!(idle.after(0, Nanos::micros(61)), Action::Sleep { longest: None });
+    }
+
+    #[test]
+    fn naps_grow_to_a_millisecond_where_nothing_can_wake_us_and_shrink_with_work() {
+        let mut idle = idle(Policy::Adaptive, false);
+        let mut naps = Vec::new();
+        for i in 0..7 {
+            match idle.after(0, Nanos::micros(100 + i)) {
+                Action::Sleep { longest: Some(nap) } => naps.push(nap.0 / 1000),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(naps, [50, 100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(idle.after(3, Nanos::millis(9)), Action::Yield);
+        assert_eq!(idle.after(0, Nanos::millis(10)), Action::Sleep { longest: Some(Nanos::micros(50)) });
+    }
+
+    #[test]
+    fn a_long_yield_means_pausing_for_100_ms_and_50_us_at_most_each_time() {
+        let mut idle = idle(Policy::Adaptive, true);
+        assert_eq!(idle.after(1, Nanos::micros(1)), Action::Yield);
+        idle.yielded(Nanos::millis(4), Nanos::millis(4) - Nanos::micros(1));
+        assert_eq!(idle.after(0, Nanos::millis(4)), Action::Pause);
+        assert_eq!(idle.after(0, Nanos::millis(4) + Nanos::micros(50)), Action::Pause);
+        assert_eq!(idle.after(0, Nanos::millis(4) + Nanos::micros(51)), Action::Sleep { longest: None });
+        assert_eq!(idle.after(1, Nanos::millis(103)), Action::Pause);
+        assert_eq!(idle.after(1, Nanos::millis(104)), Action::Yield);
+    }
+
+    #[test]
+    fn a_yield_of_two_milliseconds_is_no_hog() {
+        let mut idle = idle(Policy::Yield, true);
+        idle.yielded(Nanos::millis(3), Nanos::millis(2));
+        assert_eq!(idle.after(0, Nanos::millis(3)), Action::Yield);
+    }
+
+    #[test]
+    fn spin_and_yield_never_sleep_and_a_core_of_ones_own_pauses() {
+        let later = Nanos::secs(5);
+        assert_eq!(idle(Policy::Spin, true).after(0, later), Action::Pause);
+        assert_eq!(idle(Policy::Spin, true).after(1, later), Action::Again);
+        assert_eq!(idle(Policy::Yield, false).after(0, later), Action::Yield);
+        let own = Config { shared_core: false, ..Config::default() };
+        assert_eq!(Idle::new(own, true, Nanos::ZERO).after(1, later), Action::Pause);
+    }
+}

@@ -1,0 +1,344 @@
+//! Who is at which MAC: one table for all engines, since a reply to ARP may arrive on any queue. Engines keep the
+//! answer with the flow and look again when [`Neighbors::version`] moves, so the lock is never on the hot path.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use machnet_wire::{Mac, Nanos};
+
+/// Our address, the way out, and the times of ARP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Our address.
+    pub ip: Ipv4Addr,
+    /// Bits of the subnet, 0..=32. With 32 nobody is on the link and everything goes to the gateway (GCP).
+    pub prefix: u8,
+    /// Where packets for other subnets go; it may lie outside of ours.
+    pub gateway: Option<Ipv4Addr>,
+    /// Addresses known for good: no ARP for them.
+    pub fixed: Vec<(Ipv4Addr, Mac)>,
+    /// Time between two requests for one address.
+    pub interval: Nanos,
+    /// Requests without an answer before an address is unreachable.
+    pub tries: u8,
+    /// Age at which an entry in use is asked again, by unicast.
+    pub fresh: Nanos,
+    /// How long an unreachable address is refused without asking again.
+    pub refuse: Nanos,
+}
+
+impl Config {
+    /// The usual times for this address.
+    pub fn new(ip: Ipv4Addr, prefix: u8, gateway: Option<Ipv4Addr>) -> Self {
+        Self {
+            ip,
+            prefix,
+            gateway,
+            fixed: Vec::new(),
+            interval: Nanos::millis(250),
+            tries: 4,
+            fresh: Nanos::secs(60),
+            refuse: Nanos::secs(1),
+        }
+    }
+
+    /// The address that a packet for `ip` goes to next; `None` when there is no way out.
+    pub fn next_hop(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
+        let on_link = self.prefix < 32 && (ip.to_bits() ^ self.ip.to_bits()) & mask(self.prefix) == 0;
+        if on_link || self.fixed.iter().any(|(known, _)| *known == ip) { Some(ip) } else { self.gateway }
+    }
+
+    fn may_learn(&self, ip: Ipv4Addr) -> bool {
+        !ip.is_unspecified()
+            && !ip.is_multicast()
+            && !ip.is_broadcast()
+            && ip != self.ip
+            && (self.next_hop(ip) == Some(ip) || self.gateway == Some(ip))
+    }
+}
+
+/// What is known about a next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// Send here.
+    Known(Mac),
+    /// Asked; the version moves when the answer comes, or when there will be none.
+    Asking,
+    /// Asked in vain.
+    Unreachable,
+}
+
+/// An ARP request to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// Whose MAC is wanted.
+    pub ip: Ipv4Addr,
+    /// Where it was last seen: ask there, not everybody.
+    pub last: Option<Mac>,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Neighbors {
+    config: Config,
+    version: AtomicU64,
+    /// When [`Neighbors::poll`] has something to do, nanoseconds.
+    due: AtomicU64,
+    table: Mutex<HashMap<Ipv4Addr, Entry>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    mac: Option<Mac>,
+    state: State,
+    /// When something happens to the entry next.
+    due: Nanos,
+    users: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Fixed,
+    Fresh,
+    /// Asked this many times without an answer.
+    Asking(u8),
+    Unreachable,
+}
+
+impl Neighbors {
+    /// A table that knows only the fixed entries.
+    pub fn new(config: Config) -> Self {
+        let fixed =
+            |&(ip, mac)| (ip, Entry { mac: Some(mac), state: State::Fixed, due: Nanos::MAX, users: 0 });
+        let table = config.fixed.iter().map(fixed).collect();
+        Self { config, version: AtomicU64::new(1), due: AtomicU64::new(u64::MAX), table: Mutex::new(table) }
+    }
+
+    /// Our address and the rules.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Moves with every answer, and with every address given up.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// When [`Neighbors::poll`] has something to do.
+    #[inline]
+    pub fn due(&self) -> Nanos {
+        Nanos(self.due.load(Ordering::Relaxed))
+    }
+
+    /// Where the next hop `ip` is; begins to ask when that is not known.
+    pub fn lookup(&self, ip: Ipv4Addr, now: Nanos) -> Lookup {
+        let mut table = self.lock();
+        if table.len() >= LARGEST && !table.contains_key(&ip) {
+            table.retain(|_, e| e.users > 0 || e.state == State::Fixed);
+            if table.len() >= LARGEST {
+                return Lookup::Unreachable;
+            }
+        }
+        let unknown = Entry { mac: None, state: State::Asking(0), due: now, users: 0 };
+        let entry = table.entry(ip).or_insert(unknown);
+        if entry.state == State::Unreachable && entry.due <= now {
+            *entry = Entry { users: entry.users, ..unknown };
+        }
+        let found = match (entry.state, entry.mac) {
+            (State::Unreachable, _) => Lookup::Unreachable,
+            (_, Some(mac)) => Lookup::Known(mac),
+            (_, None) => Lookup::Asking,
+        };
+        self.due.fetch_min(entry.due.0, Ordering::Relaxed);
+        found
+    }
+
+    /// A flow begins to use the next hop `ip`: its entry is kept fresh.
+    pub fn acquire(&self, ip: Ipv4Addr) {
+        if let Some(entry) = self.lock().get_mut(&ip) {
+            entry.users += 1;
+        }
+    }
+
+    /// A flow that had called [`Neighbors::acquire`] is gone.
+    pub fn release(&self, ip: Ipv4Addr) {
+        if let Some(entry) = self.lock().get_mut(&ip) {
+            entry.users = entry.users.saturating_sub(1);
+        }
+    }
+
+    /// An ARP packet said that `ip` is at `mac`. Entries are made only for those who asked for us (`for_us`); others are
+    /// believed about addresses that we wanted anyway. True when it was news.
+    pub fn learn(&self, ip: Ipv4Addr, mac: Mac, for_us: bool, now: Nanos) -> bool {
+        if !self.config.may_learn(ip) || mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
+            return false;
+        }
+        let mut table = self.lock();
+        if !table.contains_key(&ip) && (!for_us || table.len() >= LARGEST) {
+            return false;
+        }
+        let entry = table.entry(ip).or_insert(Entry { mac: None, state: State::Fresh, due: now, users: 0 });
+        if entry.state == State::Fixed {
+            return false;
+        }
+        let news = entry.mac != Some(mac) || entry.state == State::Unreachable;
+        *entry =
+            Entry { mac: Some(mac), state: State::Fresh, due: now + self.config.fresh, users: entry.users };
+        self.due.fetch_min(entry.due.0, Ordering::Relaxed);
+        if news {
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+        news
+    }
+
+    /// Shows the requests that are due. Any engine may call it; each request is shown to one. Returns how many addresses
+    /// were given up.
+    pub fn poll(&self, now: Nanos, mut ask: impl FnMut(Ask)) -> usize {
+        if self.due() > now {
+            return 0;
+        }
+        let config = &self.config;
+        let mut given_up = 0;
+        let mut table = self.lock();
+        table.retain(|&ip, entry| {
+            if entry.due > now {
+                return true;
+            }
+            match entry.state {
+                State::Fixed => {}
+                State::Unreachable | State::Fresh if entry.users == 0 => return false,
+                // Flows still want it: the peer may come back before they give up.
+                State::Unreachable => *entry = Entry { state: State::Asking(0), due: now, ..*entry },
+                State::Asking(tries) if tries >= config.tries => {
+                    given_up += 1;
+                    *entry =
+                        Entry { mac: None, state: State::Unreachable, due: now + config.refuse, ..*entry };
+                }
+                State::Asking(tries) => {
+                    // An entry that had gone stale is asked for where it was, then everywhere.
+                    ask(Ask { ip, last: entry.mac.filter(|_| tries < config.tries / 2) });
+                    entry.state = State::Asking(tries + 1);
+                    entry.due = now + config.interval;
+                }
+                State::Fresh => {
+                    ask(Ask { ip, last: entry.mac });
+                    entry.state = State::Asking(1);
+                    entry.due = now + config.interval;
+                }
+            }
+            true
+        });
+        let next = table.values().map(|e| e.due.0).min().unwrap_or(u64::MAX);
+        self.due.store(next, Ordering::Relaxed);
+        if given_up > 0 {
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+        given_up
+    }
+
+    /// Every entry, for display: address, MAC where known, and whether it is fixed.
+    pub fn list(&self) -> Vec<(Ipv4Addr, Option<Mac>, bool)> {
+        let mut all: Vec<_> =
+            self.lock().iter().map(|(ip, e)| (*ip, e.mac, e.state == State::Fixed)).collect();
+        all.sort_unstable_by_key(|entry| entry.0);
+        all
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Entry>> {
+        // No code under the lock can leave the table half changed.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn mask(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
+}
+
+/// Entries at most: a scan of a /16 from outside must not become memory.
+const LARGEST: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const FAR: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 7);
+    const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+    fn asks(n: &Neighbors, now: Nanos) -> Vec<Ask> {
+        let mut out = Vec::new();
+        n.poll(now, |a| out.push(a));
+        out
+    }
+
+    #[test]
+    fn next_hops() {
+        let config = |prefix, gateway| Config::new(ME, prefix, gateway);
+        for (prefix, gateway, to, hop) in [
+            (24, None, PEER, Some(PEER)),
+            (24, None, FAR, None),
+            (24, Some(GATEWAY), FAR, Some(GATEWAY)),
+            (24, Some(GATEWAY), PEER, Some(PEER)),
+            (32, Some(GATEWAY), PEER, Some(GATEWAY)),
+            (32, None, PEER, None),
+            (0, None, FAR, Some(FAR)),
+        ] {
+            assert_eq!(config(prefix, gateway).next_hop(to), hop, "/{prefix} {gateway:?} {to}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_never_answers_is_unreachable_after_the_tries_and_asked_again_later() {
+        let n = Neighbors::new(Config::new(ME, 24, None));
+        let mut now = Nanos::millis(5);
+        assert_eq!(n.lookup(PEER, now), Lookup::Asking);
+        for _ in 0..4 {
+            assert_eq!(asks(&n, now), [Ask { ip: PEER, last: None }]);
+            assert!(asks(&n, now).is_empty());
+            now = now + Nanos::millis(250);
+        }
+        let before = n.version();
+        assert_eq!(n.poll(now, |_| panic!("asked a fifth time")), 1);
+        assert!(n.version() > before);
+        assert_eq!(n.lookup(PEER, now), Lookup::Unreachable);
+        assert_eq!(n.lookup(PEER, now + Nanos::secs(1)), Lookup::Asking);
+    }
+
+    #[test]
+    fn entries_in_use_are_refreshed_by_unicast_and_others_forgotten() {
+        let n = Neighbors::new(Config::new(ME, 24, None));
+        assert!(n.learn(PEER, MAC, true, Nanos::ZERO));
+        assert_eq!(n.lookup(PEER, Nanos::ZERO), Lookup::Known(MAC));
+        n.acquire(PEER);
+        assert!(asks(&n, Nanos::secs(59)).is_empty());
+        assert_eq!(asks(&n, Nanos::secs(60)), [Ask { ip: PEER, last: Some(MAC) }]);
+        assert_eq!(n.lookup(PEER, Nanos::secs(60)), Lookup::Known(MAC), "in use while it is asked for");
+        assert!(!n.learn(PEER, MAC, false, Nanos::secs(60)), "the same answer is no news");
+        n.release(PEER);
+        assert!(asks(&n, Nanos::secs(120)).is_empty());
+        assert!(n.list().is_empty());
+    }
+
+    #[test]
+    fn only_those_we_asked_for_or_who_asked_us_are_believed() {
+        let mut config = Config::new(ME, 24, None);
+        config.fixed.push((GATEWAY, MAC));
+        let n = Neighbors::new(config);
+        let other = Mac([2, 9, 9, 9, 9, 9]);
+        assert!(!n.learn(PEER, MAC, false, Nanos::ZERO), "gratuitous, about a stranger");
+        assert!(!n.learn(FAR, MAC, true, Nanos::ZERO), "not on the link");
+        assert!(!n.learn(ME, MAC, true, Nanos::ZERO), "our own address");
+        assert!(!n.learn(PEER, Mac([0xff; 6]), true, Nanos::ZERO), "a group address");
+        assert!(!n.learn(GATEWAY, other, true, Nanos::ZERO), "a fixed entry");
+        assert_eq!(n.lookup(GATEWAY, Nanos::ZERO), Lookup::Known(MAC));
+        assert_eq!(n.lookup(PEER, Nanos::ZERO), Lookup::Asking);
+        assert!(n.learn(PEER, MAC, false, Nanos::ZERO));
+        assert!(n.learn(PEER, other, false, Nanos::ZERO), "it moved");
+        assert_eq!(n.lookup(PEER, Nanos::ZERO), Lookup::Known(other));
+    }
+}

@@ -1,0 +1,308 @@
+//! How connections begin: requests of applications, and SYNs of peers.
+
+use core::net::Ipv4Addr;
+
+use machnet_flow::{Flow, Setup};
+use machnet_shm::{Established, FlowId, HeldUnit, Origin, Reason, Reply, Request};
+use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
+
+use crate::channels::Listener;
+use crate::conn::{Bound, Conn, Hop, Token};
+use crate::neighbor::Lookup;
+use crate::packet;
+use crate::ports::{EPHEMERAL, Owner};
+use crate::state::Core;
+use crate::table;
+
+/// Who a new flow is.
+struct Birth {
+    key: u64,
+    channel: u32,
+    id: FlowId,
+    origin: Origin,
+    local_port: u16,
+    peer: (Ipv4Addr, u16),
+    hop: Hop,
+    claimed: bool,
+}
+
+impl Core {
+    /// One request of the application of channel `at`.
+    pub fn on_request(&mut self, at: usize, request: Request) {
+        let reply = match request {
+            Request::Listen { id, ip, port, backlog } => Some(self.listen(at, id, ip, port, backlog)),
+            Request::Unlisten { id } => {
+                self.unlisten(at, id);
+                Some(Reply::Unlistened { id })
+            }
+            Request::Connect { id, ip, port, local_port, timeout_ms } => self
+                .connect(at, id, (ip, port), local_port, timeout_ms)
+                .err()
+                .map(|reason| Reply::ConnectFailed { id, reason }),
+            Request::Cancel { id } => {
+                self.cancel(at, id);
+                None
+            }
+        };
+        if let (Some(reply), Some(Some(channel))) = (reply, self.channels.get_mut(at)) {
+            channel.end.reply(reply);
+            channel.touched = true;
+        }
+    }
+
+    fn listen(&mut self, at: usize, id: u32, ip: Ipv4Addr, port: u16, backlog: u32) -> Reply {
+        let failed = |reason| Reply::ListenFailed { id, reason };
+        let Some(Some(channel)) = self.channels.get_mut(at) else { return failed(Reason::Invalid) };
+        if !ip.is_unspecified() && ip != self.ip {
+            return failed(Reason::NotLocal);
+        }
+        if channel.listeners.len() >= LISTENERS {
+            return failed(Reason::NoResources);
+        }
+        if channel.listeners.contains_key(&id) {
+            return failed(Reason::Invalid);
+        }
+        let owner = Owner { engine: self.index, channel: channel.number, listener: id };
+        match self.shared.ports.listen(port, owner) {
+            Some(port) => {
+                channel.listeners.insert(id, Listener { backlog: backlog.max(1), half_open: 0 });
+                self.counters().listens.add(1);
+                Reply::Listening { id, port }
+            }
+            None => {
+                self.counters().listens_refused.add(1);
+                failed(if port == 0 { Reason::NoResources } else { Reason::InUse })
+            }
+        }
+    }
+
+    fn unlisten(&mut self, at: usize, id: u32) {
+        let Some(Some(channel)) = self.channels.get_mut(at) else { return };
+        if channel.listeners.remove(&id).is_none() {
+            return;
+        }
+        self.shared.ports.unlisten(channel.number, id);
+        // Half-open connections have no listener to be announced to.
+        for index in channel.places.clone() {
+            if self.is_opening(index, Origin::Accepted(id)) {
+                self.drive(index, |flow, _, view| flow.reset(wire::Reason::Refused, view));
+            }
+        }
+    }
+
+    fn cancel(&mut self, at: usize, id: u32) {
+        let Some(Some(channel)) = self.channels.get(at) else { return };
+        let index = channel.places.iter().copied().find(|&index| self.is_opening(index, Origin::Dialled(id)));
+        if let Some(index) = index {
+            self.end_with(index, Reason::Canceled);
+        }
+    }
+
+    fn is_opening(&self, index: u32, origin: Origin) -> bool {
+        self.flows
+            .get(index)
+            .is_some_and(|conn| conn.about.origin == origin && matches!(conn.bound, Bound::Opening { .. }))
+    }
+
+    /// Resets a flow, and tells the application this reason.
+    pub fn end_with(&mut self, index: u32, reason: Reason) {
+        if let Some(conn) = self.flows.get_mut(index) {
+            conn.reason = Some(reason);
+            self.drive(index, |flow, _, view| flow.reset(wire::Reason::Aborted, view));
+        }
+    }
+
+    fn connect(
+        &mut self,
+        at: usize,
+        request: u32,
+        peer: (Ipv4Addr, u16),
+        local_port: u16,
+        timeout_ms: u32,
+    ) -> Result<(), Reason> {
+        let (ip, port) = peer;
+        if port == 0 || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() {
+            return Err(Reason::Invalid);
+        }
+        let hop = self.first_hop(ip).ok_or(Reason::Unreachable)?;
+        if self.shutdown || self.flows.len() >= self.shared.config.max_flows {
+            return Err(Reason::NoResources);
+        }
+        let (key, claimed) = self.pick_local(peer, local_port)?;
+        let opened = self.channels.get_mut(at).and_then(Option::as_mut).and_then(|c| c.end.open_flow());
+        let Some(id) = opened else {
+            if claimed {
+                self.shared.ports.release(key);
+            }
+            return Err(Reason::NoResources);
+        };
+        let birth = Birth {
+            key,
+            channel: at as u32,
+            id,
+            origin: Origin::Dialled(request),
+            local_port: key as u16,
+            peer,
+            hop,
+            claimed,
+        };
+        let timeout = match timeout_ms {
+            0 => self.shared.config.connect_timeout,
+            ms => Nanos::millis(ms.into()),
+        };
+        let setup = self.setup(key as u16, port, (0, 0));
+        let flow = Flow::connect(self.now, self.shared.config.flow, setup, timeout);
+        self.begin(birth, flow);
+        Ok(())
+    }
+
+    /// A SYN for a listener of this engine.
+    pub fn accept(
+        &mut self,
+        key: u64,
+        owner: Owner,
+        from: packet::Origin,
+        syn: &Packet<'_>,
+    ) -> Result<(), wire::Reason> {
+        let full = wire::Reason::NoResources;
+        if self.shutdown || self.flows.len() >= self.shared.config.max_flows {
+            return Err(full);
+        }
+        let found = self.channels.iter().position(|c| c.as_ref().is_some_and(|c| c.number == owner.channel));
+        let at = found.ok_or(wire::Reason::Refused)?;
+        let hop = self.first_hop(from.ip).ok_or(full)?;
+        let setup = self.setup(syn.header.dst, syn.header.src, from.ports);
+        let flow = Flow::accept(self.now, self.shared.config.flow, setup, syn)
+            .map_err(|_| wire::Reason::Protocol)?;
+        let Some(Some(channel)) = self.channels.get_mut(at) else { return Err(full) };
+        let listener = channel.listeners.get_mut(&owner.listener).ok_or(wire::Reason::Refused)?;
+        if listener.half_open >= listener.backlog {
+            return Err(full);
+        }
+        let id = channel.end.open_flow().ok_or(full)?;
+        listener.half_open += 1;
+        let birth = Birth {
+            key,
+            channel: at as u32,
+            id,
+            origin: Origin::Accepted(owner.listener),
+            local_port: syn.header.dst,
+            peer: (from.ip, syn.header.src),
+            hop,
+            claimed: false,
+        };
+        self.begin(birth, flow);
+        Ok(())
+    }
+
+    fn begin(&mut self, birth: Birth, flow: Flow<Token, HeldUnit>) {
+        let about = Established {
+            flow: birth.id,
+            origin: birth.origin,
+            local: (self.ip, birth.local_port),
+            peer: birth.peer,
+        };
+        let range = self.shared.config.udp_ports.clone();
+        let ports = (self.random.port(&range), self.random.port(&range));
+        let peer = self.peers.acquire(birth.peer.0, self.now);
+        if let Hop::Unknown { ip } | Hop::Known { ip, .. } = birth.hop {
+            // Makes the entry, so that it has a user.
+            self.shared.neighbors.lookup(ip, self.now);
+            self.shared.neighbors.acquire(ip);
+        }
+        let index = self.flows.insert(birth.key, |_| Conn {
+            flow,
+            key: birth.key,
+            bound: Bound::Opening { channel: birth.channel, id: birth.id },
+            about,
+            closed: false,
+            peer,
+            ports,
+            hop: birth.hop,
+            scheduled: Nanos::MAX,
+            queued: false,
+            claimed: birth.claimed,
+            reason: None,
+        });
+        let Some(index) = index else { return };
+        if let Some(Some(channel)) = self.channels.get_mut(birth.channel as usize)
+            && let Some(place) = channel.places.get_mut(birth.id.index as usize)
+        {
+            *place = index;
+        }
+        self.counters().flows.set(self.flows.len() as u64);
+        self.drive(index, |_, _, _| ());
+    }
+
+    /// A key with a local port: the one asked for, or a free ephemeral one of this engine's share. True: it is claimed.
+    fn pick_local(&mut self, (ip, port): (Ipv4Addr, u16), local_port: u16) -> Result<(u64, bool), Reason> {
+        let reversed_is_free = |core: &Self, local: u16| {
+            // Both ends of a local connection live here; one port for both would be one key for two flows.
+            ip != core.ip || local != port
+        };
+        if local_port != 0 {
+            let key = table::key(ip, port, local_port);
+            if !reversed_is_free(self, local_port)
+                || self.flows.find(key).is_some()
+                || !self.shared.ports.claim(key)
+            {
+                return Err(Reason::InUse);
+            }
+            return Ok((key, true));
+        }
+        let engines = self.engines.max(1);
+        let share = (u16::MAX - EPHEMERAL) / engines;
+        for _ in 0..share {
+            self.next_ephemeral = (self.next_ephemeral + 1) % share.max(1);
+            let local = EPHEMERAL + self.next_ephemeral * engines + self.index;
+            let key = table::key(ip, port, local);
+            if self.flows.find(key).is_none()
+                && reversed_is_free(self, local)
+                && self.shared.ports.owner(local).is_none()
+                && !self.shared.ports.is_claimed(key)
+            {
+                return Ok((key, false));
+            }
+        }
+        Err(Reason::NoResources)
+    }
+
+    fn first_hop(&self, ip: Ipv4Addr) -> Option<Hop> {
+        if ip == self.ip {
+            return Some(Hop::Loop);
+        }
+        self.shared.neighbors.config().next_hop(ip).map(|ip| Hop::Unknown { ip })
+    }
+
+    /// Where a flow's packets go now. `None`: not known yet, or not any more.
+    pub fn resolve(&mut self, hop: Hop) -> Result<Hop, Lookup> {
+        match hop {
+            Hop::Loop => Ok(hop),
+            Hop::Known { version, .. } if version == self.neighbor_version => Ok(hop),
+            Hop::Known { ip, .. } | Hop::Unknown { ip } => {
+                match (self.shared.neighbors.lookup(ip, self.now), hop) {
+                    (Lookup::Known(mac), _) => Ok(Hop::Known { ip, mac, version: self.neighbor_version }),
+                    // It was there a moment ago: the flow's own timers decide how long to believe in it.
+                    (_, Hop::Known { mac, .. }) => Ok(Hop::Known { ip, mac, version: self.neighbor_version }),
+                    (other, _) => Err(other),
+                }
+            }
+        }
+    }
+
+    fn setup(&mut self, local_port: u16, remote_port: u16, hit: (u16, u16)) -> Setup {
+        let tag = self.random.tag(self.index, self.engines);
+        let hello = Hello {
+            tag,
+            epoch: self.shared.config.epoch,
+            mtu: self.mtu,
+            queues: self.queues,
+            queue: self.index,
+            hit,
+        };
+        Setup { local_port, remote_port, hello, first: Seq(self.random.draw() as u32) }
+    }
+}
+
+/// Listeners of one channel.
+const LISTENERS: usize = 1024;

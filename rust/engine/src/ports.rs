@@ -1,0 +1,142 @@
+//! Machnet ports of one sidecar: who listens where, and which explicitly chosen local ports are in use. Shared by the
+//! engines; asked once per SYN and per request of an application, never per packet.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Who listens on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The engine that serves the channel.
+    pub engine: u16,
+    /// The channel, by its number within the sidecar.
+    pub channel: u64,
+    /// The application's number for the listener.
+    pub listener: u32,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Ports {
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    listeners: HashMap<u16, Owner>,
+    claims: HashSet<u64>,
+    cursor: u16,
+}
+
+impl Ports {
+    /// Opens `port`, or a free one of the ephemeral range for 0. `None`: taken, or none is free.
+    pub fn listen(&self, port: u16, owner: Owner) -> Option<u16> {
+        let mut table = self.lock();
+        let port = if port != 0 { port } else { table.free_port()? };
+        match table.listeners.entry(port) {
+            std::collections::hash_map::Entry::Occupied(_) => None,
+            std::collections::hash_map::Entry::Vacant(slot) => {
+                slot.insert(owner);
+                Some(port)
+            }
+        }
+    }
+
+    /// Closes one listener of a channel and says which port that was.
+    pub fn unlisten(&self, channel: u64, listener: u32) -> Option<u16> {
+        let mut table = self.lock();
+        let port = *table.listeners.iter().find(|(_, o)| o.channel == channel && o.listener == listener)?.0;
+        table.listeners.remove(&port);
+        Some(port)
+    }
+
+    /// Closes every listener of a channel.
+    pub fn forget(&self, channel: u64) {
+        self.lock().listeners.retain(|_, owner| owner.channel != channel);
+    }
+
+    /// Who listens on `port`.
+    pub fn owner(&self, port: u16) -> Option<Owner> {
+        self.lock().listeners.get(&port).copied()
+    }
+
+    /// Claims a flow's key for an explicitly chosen local port. False: another flow of this sidecar has it.
+    pub fn claim(&self, key: u64) -> bool {
+        self.lock().claims.insert(key)
+    }
+
+    /// Whether a key is claimed.
+    pub fn is_claimed(&self, key: u64) -> bool {
+        self.lock().claims.contains(&key)
+    }
+
+    /// Gives a claim back.
+    pub fn release(&self, key: u64) {
+        self.lock().claims.remove(&key);
+    }
+
+    /// How many listeners are open.
+    pub fn listeners(&self) -> usize {
+        self.lock().listeners.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // No code under the lock can leave the table half changed.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn free_port(&mut self) -> Option<u16> {
+        for _ in 0..u16::MAX - EPHEMERAL {
+            self.cursor = self.cursor.wrapping_add(1) % (u16::MAX - EPHEMERAL);
+            let port = EPHEMERAL + self.cursor;
+            if !self.listeners.contains_key(&port) {
+                return Some(port);
+            }
+        }
+        None
+    }
+}
+
+/// The first ephemeral Machnet port. Engine `i` of `n` takes those that leave `i` when divided by `n`, so that engines
+/// need not agree on each one.
+pub const EPHEMERAL: u16 = 32768;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_has_one_listener_and_is_free_after_it() {
+        let ports = Ports::default();
+        let owner = |channel| Owner { engine: 0, channel, listener: 3 };
+        assert_eq!(ports.listen(80, owner(1)), Some(80));
+        assert_eq!(ports.listen(80, owner(2)), None);
+        assert_eq!(ports.owner(80), Some(owner(1)));
+        assert_eq!(ports.unlisten(2, 3), None, "another channel's");
+        assert_eq!(ports.unlisten(1, 3), Some(80));
+        assert_eq!(ports.listen(80, owner(2)), Some(80));
+        ports.forget(2);
+        assert_eq!((ports.owner(80), ports.listeners()), (None, 0));
+    }
+
+    #[test]
+    fn port_0_takes_a_free_one_until_none_is_left() {
+        let ports = Ports::default();
+        let owner = Owner { engine: 0, channel: 1, listener: 0 };
+        let mut seen = HashSet::new();
+        while let Some(port) = ports.listen(0, owner) {
+            assert!(port >= EPHEMERAL && seen.insert(port));
+        }
+        assert_eq!(seen.len(), usize::from(u16::MAX - EPHEMERAL));
+    }
+
+    #[test]
+    fn a_claim_is_exclusive_until_released() {
+        let ports = Ports::default();
+        assert!(ports.claim(7) && !ports.claim(7));
+        ports.release(7);
+        assert!(ports.claim(7));
+    }
+}

@@ -1,0 +1,237 @@
+//! What the engines of one sidecar share, and how other threads reach an engine: bounded queues, and a bell for one
+//! that sleeps.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+use crossbeam_queue::ArrayQueue;
+use machnet_shm::EngineEnd;
+
+use crate::config::EngineConfig;
+use crate::counters::Counters;
+use crate::neighbor::Neighbors;
+use crate::packet::Handed;
+use crate::ports::Ports;
+
+/// The state that all engines of a sidecar stand on. Made once, before the engines.
+pub struct Shared {
+    /// The configuration; it does not change while engines run.
+    pub config: EngineConfig,
+    /// Next hops.
+    pub neighbors: Neighbors,
+    /// Listeners and claimed local ports.
+    pub ports: Ports,
+    pub(crate) inboxes: Vec<Inbox>,
+    reports: ArrayQueue<Report>,
+    reports_bell: Bell,
+    channels: AtomicU64,
+}
+
+/// What the control thread learns from engines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Which engine speaks.
+    pub engine: u16,
+    /// The number that [`EngineHandle::attach`] gave.
+    pub channel: u64,
+    /// Why the channel is no longer served. `None`: because it was asked to.
+    pub fault: Option<String>,
+}
+
+/// What other threads say to an engine.
+pub(crate) enum Note {
+    Attach(u64, Box<EngineEnd>),
+    Detach(u64),
+    Shutdown,
+}
+
+/// Where other threads leave things for one engine.
+pub(crate) struct Inbox {
+    pub notes: ArrayQueue<Note>,
+    pub packets: ArrayQueue<Handed>,
+    /// Empty buffers of packets handed over, so that handing over does not allocate for ever.
+    pub spare: ArrayQueue<Vec<u8>>,
+    pub bell: Bell,
+    pub counters: Counters,
+}
+
+/// Reaches one engine from any thread.
+#[derive(Clone)]
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+    engine: u16,
+}
+
+impl Shared {
+    /// State for `engines` engines (at least one).
+    pub fn new(config: EngineConfig, engines: u16) -> std::io::Result<Arc<Self>> {
+        let inbox = || -> std::io::Result<Inbox> {
+            Ok(Inbox {
+                notes: ArrayQueue::new(NOTES),
+                packets: ArrayQueue::new(config.handover.max(1)),
+                spare: ArrayQueue::new(config.handover.max(1)),
+                bell: Bell::new()?,
+                counters: Counters::default(),
+            })
+        };
+        let inboxes = (0..engines.max(1)).map(|_| inbox()).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self {
+            neighbors: Neighbors::new(config.neighbor.clone()),
+            ports: Ports::default(),
+            inboxes,
+            reports: ArrayQueue::new(REPORTS),
+            reports_bell: Bell::new()?,
+            channels: AtomicU64::new(1),
+            config,
+        }))
+    }
+
+    /// How many engines there are.
+    pub fn engines(&self) -> u16 {
+        self.inboxes.len() as u16
+    }
+
+    /// The way to engine `engine`; `None` beyond the last.
+    pub fn handle(self: &Arc<Self>, engine: u16) -> Option<EngineHandle> {
+        (engine < self.engines()).then(|| EngineHandle { shared: Arc::clone(self), engine })
+    }
+
+    /// The counters of engine `engine`; `None` beyond the last.
+    pub fn counters(&self, engine: u16) -> Option<&Counters> {
+        self.inboxes.get(usize::from(engine)).map(|inbox| &inbox.counters)
+    }
+
+    /// The oldest report not yet read.
+    pub fn next_report(&self) -> Option<Report> {
+        self.reports.pop()
+    }
+
+    /// A descriptor that becomes readable when a report comes after [`Shared::drain_reports_bell`].
+    pub fn reports_fd(&self) -> RawFd {
+        self.reports_bell.fd()
+    }
+
+    /// Empties the descriptor; call it before reading the reports, so that none is missed.
+    pub fn drain_reports_bell(&self) {
+        self.reports_bell.arm();
+        self.reports_bell.drain();
+    }
+
+    pub(crate) fn report(&self, report: Report) {
+        // The oldest gives way: its channel's socket closes in the end anyway.
+        self.reports.force_push(report);
+        self.reports_bell.ring();
+    }
+
+    pub(crate) fn wake_others(&self, but: u16) {
+        for (i, inbox) in self.inboxes.iter().enumerate() {
+            if i != usize::from(but) {
+                inbox.bell.ring();
+            }
+        }
+    }
+}
+
+impl EngineHandle {
+    /// Gives a channel to the engine; returns the number by which it is detached and reported. The channel comes back
+    /// when the engine has too many notes to read.
+    pub fn attach(&self, channel: EngineEnd) -> Result<u64, Box<EngineEnd>> {
+        let id = self.shared.channels.fetch_add(1, Ordering::Relaxed);
+        match self.inbox().notes.push(Note::Attach(id, Box::new(channel))) {
+            Ok(()) => {
+                self.inbox().bell.ring();
+                Ok(id)
+            }
+            Err(Note::Attach(_, channel)) => Err(channel),
+            Err(_) => unreachable!("the queue gives back what it was given"),
+        }
+    }
+
+    /// Says that the application of channel `id` is gone. False: the engine has too many notes to read; try again.
+    pub fn detach(&self, id: u64) -> bool {
+        self.tell(Note::Detach(id))
+    }
+
+    /// Asks the engine to reset all flows, tell all peers, and take no more. Done when `Engine::is_drained`.
+    pub fn shutdown(&self) -> bool {
+        self.tell(Note::Shutdown)
+    }
+
+    /// Wakes the engine's thread if it sleeps.
+    pub fn wake(&self) {
+        self.inbox().bell.ring();
+    }
+
+    /// Which engine this is.
+    pub fn engine(&self) -> u16 {
+        self.engine
+    }
+
+    /// The engine's counters.
+    pub fn counters(&self) -> &Counters {
+        &self.inbox().counters
+    }
+
+    fn tell(&self, note: Note) -> bool {
+        let told = self.inbox().notes.push(note).is_ok();
+        self.inbox().bell.ring();
+        told
+    }
+
+    fn inbox(&self) -> &Inbox {
+        &self.shared.inboxes[usize::from(self.engine)]
+    }
+}
+
+/// Wakes a thread that sleeps on a descriptor, and costs nothing while it does not sleep.
+///
+/// The sleeper stores `armed`, fences, and then looks for work; the ringer leaves the work, fences, and then looks at
+/// `armed`: one of the two sees the other.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    armed: AtomicBool,
+    near: UnixStream,
+    far: UnixStream,
+}
+
+impl Bell {
+    fn new() -> std::io::Result<Self> {
+        let (near, far) = UnixStream::pair()?;
+        near.set_nonblocking(true)?;
+        far.set_nonblocking(true)?;
+        Ok(Self { armed: AtomicBool::new(true), near, far })
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.near.as_raw_fd()
+    }
+
+    pub fn arm(&self) {
+        self.armed.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    pub fn disarm(&self) {
+        self.armed.store(false, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn ring(&self) {
+        fence(Ordering::SeqCst);
+        if self.armed.load(Ordering::Relaxed) && self.armed.swap(false, Ordering::Relaxed) {
+            // A full socket is readable already.
+            let _ = (&self.far).write(&[1]);
+        }
+    }
+
+    pub fn drain(&self) {
+        let mut sink = [0; 64];
+        while matches!((&self.near).read(&mut sink), Ok(n) if n == sink.len()) {}
+    }
+}
+
+const NOTES: usize = 256;
+const REPORTS: usize = 1024;
