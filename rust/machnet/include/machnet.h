@@ -149,6 +149,8 @@
 // The handle stays until machnet_close.
 #define MACHNET_EVENT_CLOSED 9
 
+
+
 // One attachment to a sidecar.
 typedef struct machnet_channel machnet_channel;
 
