@@ -1,0 +1,182 @@
+//! One application at the control socket, from its first byte to its end.
+
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+use machnet_shm::{AttachError, ClientHello, EngineEnd, Fd, ServerAttach, ServerStep, Status, Text, Welcome};
+
+use crate::socket::{Credentials, credentials};
+
+/// An application.
+pub struct Client {
+    /// The socket; attaching works on a copy.
+    fd: OwnedFd,
+    /// Who it is.
+    pub who: Credentials,
+    /// When it came.
+    pub since: Instant,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+/// How far an application is.
+pub enum Stage {
+    /// It has said nothing yet.
+    New,
+    /// It attaches, to this engine once that is decided.
+    Attaching(Box<ServerAttach>, u16),
+    /// An engine serves it.
+    Attached {
+        /// The number by which the engine knows it.
+        channel: u64,
+        /// Which engine.
+        engine: u16,
+    },
+}
+
+/// What came of looking at an application's socket.
+pub enum Outcome {
+    /// Nothing yet.
+    Wait,
+    /// It wants the counters, and then it is done.
+    Stats,
+    /// Its channel is ready for this engine.
+    Channel(Box<EngineEnd>, u16),
+    /// It has left, or its time is over.
+    Gone,
+    /// It is not served, for this reason.
+    Refused(String),
+}
+
+impl Client {
+    /// Somebody has connected.
+    pub fn new(fd: OwnedFd) -> Client {
+        let who = credentials(fd.as_raw_fd());
+        Client { fd, who, since: Instant::now(), stage: Stage::New }
+    }
+
+    /// To be polled.
+    pub fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Looks at the socket, which is readable. `offer` answers a hello.
+    pub fn step(&mut self, offer: impl FnOnce(ClientHello) -> Offer) -> Outcome {
+        match &mut self.stage {
+            Stage::Attached { .. } => self.end(),
+            Stage::New => match self.peek() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Wait,
+                Err(_) => Outcome::Gone,
+                Ok(First::End) => Outcome::Gone,
+                Ok(First::Stats) => {
+                    // Taken out: a socket that closes over unread packets loses what it has just sent.
+                    let _ = self.take();
+                    Outcome::Stats
+                }
+                Ok(First::Other) => match self.begin() {
+                    Err(refused) => Outcome::Refused(refused),
+                    Ok(attach) => {
+                        self.stage = Stage::Attaching(Box::new(attach), 0);
+                        self.step(offer)
+                    }
+                },
+            },
+            Stage::Attaching(attach, engine) => match advance(attach, engine, offer) {
+                Ok(None) => Outcome::Wait,
+                Ok(Some(channel)) => Outcome::Channel(channel, *engine),
+                Err(AttachError::Closed) => Outcome::Gone,
+                Err(refused) => Outcome::Refused(refused.to_string()),
+            },
+        }
+    }
+
+    /// Sends one packet; one that does not fit the socket's buffer is lost with its application.
+    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: `packet` is readable for its length.
+        match unsafe { libc::send(self.fd(), packet.as_ptr().cast(), packet.len(), flags) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the first packet is; it stays in the socket.
+    fn peek(&self) -> io::Result<First> {
+        let mut first = [0u8; STATS.len() + 1];
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        // SAFETY: `first` is writable for its length.
+        match unsafe { libc::recv(self.fd(), first.as_mut_ptr().cast(), first.len(), flags) } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Ok(First::End),
+            n if first[..n as usize] == *STATS => Ok(First::Stats),
+            _ => Ok(First::Other),
+        }
+    }
+
+    /// Takes a packet; how many of its bytes were looked at. 0: the other end is gone.
+    fn take(&self) -> io::Result<usize> {
+        let mut byte = [0u8; 1];
+        // SAFETY: `byte` is writable for its length.
+        match unsafe { libc::recv(self.fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_DONTWAIT) } {
+            -1 => Err(io::Error::last_os_error()),
+            n => Ok(n as usize),
+        }
+    }
+
+    fn begin(&self) -> Result<ServerAttach, String> {
+        let copy = self.fd.try_clone().map_err(|error| format!("copy its socket: {error}"))?;
+        Ok(ServerAttach::new(Fd::own(copy.into_raw_fd())))
+    }
+
+    /// After attaching the socket is a life line: it says nothing but that the other end is there.
+    fn end(&self) -> Outcome {
+        match self.take() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Wait,
+            Ok(1) => Outcome::Refused("it spoke on its control socket after attaching".to_owned()),
+            _ => Outcome::Gone,
+        }
+    }
+}
+
+/// Goes on attaching as far as that needs no waiting.
+fn advance(
+    attach: &mut ServerAttach,
+    engine: &mut u16,
+    offer: impl FnOnce(ClientHello) -> Offer,
+) -> Result<Option<Box<EngineEnd>>, AttachError> {
+    let mut offer = Some(offer);
+    loop {
+        match attach.step()? {
+            ServerStep::Wait => return Ok(None),
+            ServerStep::Attached(channel) => return Ok(Some(channel)),
+            ServerStep::Hello(hello) => match offer.take().map(|offer| offer(hello)) {
+                Some(Ok(welcome)) => {
+                    *engine = welcome.engine as u16;
+                    attach.welcome(&welcome)?;
+                }
+                Some(Err((status, text))) => {
+                    attach.refuse(status, text)?;
+                    return Err(AttachError::Refused(status, text));
+                }
+                None => return Err(AttachError::Closed),
+            },
+        }
+    }
+}
+
+/// The answer to a hello.
+pub type Offer = Result<Welcome, (Status, Text)>;
+
+/// An application's first packet.
+enum First {
+    /// There is none: it has left.
+    End,
+    /// It wants the counters.
+    Stats,
+    /// Something for `ServerAttach`.
+    Other,
+}
+
+/// The packet that asks for the counters instead of a channel.
+pub const STATS: &[u8] = b"machnet-stats/1";

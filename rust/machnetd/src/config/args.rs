@@ -1,0 +1,137 @@
+//! The command line: every setting has a flag, and four flags are no settings.
+
+use std::path::PathBuf;
+
+use super::settings::{KEYS, Key, Settings};
+use super::{Config, Source};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Wish {
+    /// Run with this.
+    Run(Box<Config>),
+    /// The configuration is good; say so and end. Which file, if any.
+    Check(Option<PathBuf>),
+    /// Print this and end.
+    Print(String),
+}
+
+/// Reads the arguments (without the program's name), and the file that they name.
+///
+/// # Errors
+/// One sentence: what was written, and what is allowed.
+pub fn read(args: impl IntoIterator<Item = String>) -> Result<Wish, String> {
+    let mut args = args.into_iter();
+    let mut file = None;
+    let mut check = false;
+    let mut flags: Vec<(&'static Key, String)> = Vec::new();
+    while let Some(arg) = args.next() {
+        let (name, glued) = match arg.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name.to_owned(), Some(value.to_owned())),
+            _ => (arg, None),
+        };
+        let bare = match name.as_str() {
+            "--help" | "-h" => Some(Wish::Print(help())),
+            "--version" | "-V" => Some(Wish::Print(format!("machnetd {}\n", env!("CARGO_PKG_VERSION")))),
+            "--check" => None,
+            _ => {
+                let key = Settings::flag(&name);
+                if key.is_none() && name != "--config" {
+                    return Err(unknown(&name));
+                }
+                let form = key.map_or("FILE", |key| key.form);
+                let Some(value) = glued.or_else(|| args.next()) else {
+                    return Err(format!("{name}: has no value; use {name} {form}"));
+                };
+                match key {
+                    Some(key) => flags.push((key, value)),
+                    None => file = Some(PathBuf::from(value)),
+                }
+                continue;
+            }
+        };
+        if let Some(value) = glued {
+            return Err(format!("{name}={value}: takes no value; use {name} alone"));
+        }
+        match bare {
+            Some(wish) => return Ok(wish),
+            None => check = true,
+        }
+    }
+    let source = match &file {
+        Some(path) => Source::read(path)?,
+        None => Source::default(),
+    };
+    let mut settings = source.parse()?;
+    for (key, value) in flags {
+        settings.set(key, &value);
+    }
+    let config = Config::resolve(&settings, &source)?;
+    Ok(if check { Wish::Check(file) } else { Wish::Run(Box::new(config)) })
+}
+
+fn unknown(name: &str) -> String {
+    if !name.starts_with('-') {
+        return format!("{name}: unknown argument; a configuration file is given with --config {name}");
+    }
+    let others = ["--config", "--check", "--help", "--version"];
+    let near = KEYS.iter().map(|key| key.flag).chain(others).map(|flag| (distance(name, flag), flag)).min();
+    match near {
+        Some((1..=2, flag)) => format!("{name}: unknown flag; did you mean {flag}? --help lists them"),
+        _ => format!("{name}: unknown flag; --help lists them"),
+    }
+}
+
+/// Letters to change, add or leave out (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let change = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The whole of `--help`, at most 110 columns.
+fn help() -> String {
+    let mut text = String::from(
+        "machnetd: the Machnet sidecar. Owns a NIC and serves the applications of this host over shared memory.
+
+usage: machnetd [--config FILE] [flags]
+
+Two hosts on one machine, in one folder, without root, huge pages or a NIC:
+  machnetd --ip 10.0.0.1/24 --memif server:link.sock --socket a.sock
+  machnetd --ip 10.0.0.2/24 --memif client:link.sock --socket b.sock
+
+  --config FILE                 read settings from this TOML file; flags win over it
+  --check                       check the settings, start nothing
+  --version                     print the version
+  --help                        print this
+",
+    );
+    let mut section = "";
+    for key in KEYS {
+        if key.section != section {
+            section = key.section;
+            text.push_str(&format!("\n[{section}]\n"));
+        }
+        let flag = format!("{} {}", key.flag, key.form);
+        text.push_str(&format!(
+            "  {flag:<29} {}\n{:32}{}, default {}\n",
+            key.help, "", key.name, key.default
+        ));
+    }
+    text.push_str(
+        "
+In the file a setting stands under its section, by the name on the second line.
+SIGINT, SIGTERM and SIGHUP end the sidecar in good order; SIGUSR1 logs the counters.
+Exit codes: 0 ended when told to, 2 bad settings, 3 the NIC was refused, 4 the control socket was refused,
+5 an engine could not start, 101 a fault of machnetd itself.
+",
+    );
+    text
+}

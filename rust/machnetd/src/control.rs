@@ -1,0 +1,291 @@
+//! The control thread: lets applications attach, sees them leave, and keeps the count. It sleeps in poll until one of
+//! its descriptors has something to say.
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use machnet_engine::{EngineHandle, Report, Shared};
+use machnet_shm::{ClientHello, EngineEnd, Geometry, Status, Text, Welcome};
+
+use crate::clients::{Client, Offer, Outcome, Stage};
+use crate::config::Config;
+use crate::signals::Signals;
+use crate::socket::ControlSocket;
+use crate::stats::{Attached, Stats};
+
+/// The control thread's state.
+pub struct Control<'a> {
+    config: &'a Config,
+    mtu: u16,
+    shared: &'a Shared,
+    engines: Vec<EngineHandle>,
+    listener: ControlSocket,
+    signals: &'a Signals,
+    stats: Stats,
+    /// By their descriptors, which are unique while they are open.
+    clients: HashMap<RawFd, Client>,
+    /// Channels whose engine had no room for the note that their application left.
+    undelivered: Vec<(u16, u64)>,
+    /// No descriptors were left: nobody is accepted until then.
+    accept_again: Option<Instant>,
+    next_dump: Option<Instant>,
+}
+
+impl<'a> Control<'a> {
+    /// Ready to run.
+    pub fn new(
+        config: &'a Config,
+        mtu: u16,
+        shared: &'a Arc<Shared>,
+        listener: ControlSocket,
+        signals: &'a Signals,
+        stats: Stats,
+    ) -> Control<'a> {
+        Control {
+            config,
+            mtu,
+            engines: (0..shared.engines()).filter_map(|engine| shared.handle(engine)).collect(),
+            shared,
+            listener,
+            signals,
+            stats,
+            clients: HashMap::new(),
+            undelivered: Vec::new(),
+            accept_again: None,
+            next_dump: config.stats_interval.map(|every| Instant::now() + every),
+        }
+    }
+
+    /// Serves until a signal ends it; the socket's file is gone when this returns.
+    pub fn run(mut self) {
+        let mut ready = Vec::new();
+        while !self.signals.ending() {
+            self.wait(&mut ready);
+            if self.signals.dump_wanted() {
+                self.stats.dump(self.attached().count());
+            }
+            self.take_reports();
+            for fd in ready.drain(..) {
+                self.look_at(fd);
+            }
+            self.accept();
+            self.keep_time();
+        }
+        self.stats.dump(self.attached().count());
+    }
+
+    /// Sleeps until something happens, and says which applications have.
+    fn wait(&mut self, ready: &mut Vec<RawFd>) {
+        let now = Instant::now();
+        let listener = if self.accept_again.is_some() { -1 } else { self.listener.fd() };
+        let fixed = [self.signals.end_fd(), self.signals.dump_fd(), self.shared.reports_fd(), listener];
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // A negative descriptor is skipped.
+        let mut fds: Vec<_> = fixed.into_iter().chain(self.clients.keys().copied()).map(entry).collect();
+        let due = self.due().map(|at| at.saturating_duration_since(now));
+        // Rounded up, or the last fraction of a millisecond is spent polling.
+        let millis = due.map_or(-1, |wait| wait.as_micros().div_ceil(1000).min(60_000) as i32);
+        // SAFETY: `fds` holds as many entries as told. An error is an early end, after which all are looked at.
+        let answer = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };
+        if answer > 0 {
+            ready.extend(
+                fds.iter().skip(fixed.len()).filter(|entry| entry.revents != 0).map(|entry| entry.fd),
+            );
+        }
+    }
+
+    /// When to wake up though nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let attaching = self
+            .clients
+            .values()
+            .filter(|client| !matches!(client.stage, Stage::Attached { .. }))
+            .map(|client| client.since + ATTACH);
+        let retry = (!self.undelivered.is_empty()).then(|| Instant::now() + RETRY);
+        attaching.chain(self.next_dump).chain(self.accept_again).chain(retry).min()
+    }
+
+    fn accept(&mut self) {
+        if self.accept_again.is_some() {
+            return;
+        }
+        loop {
+            match self.listener.accept() {
+                Ok(None) => return,
+                Ok(Some(fd)) => {
+                    let client = Client::new(fd);
+                    let strangers = self.clients.len() - self.attached().count();
+                    if strangers >= STRANGERS {
+                        log::warn!(
+                            "process {}: {STRANGERS} others attach already; turned away",
+                            client.who.pid
+                        );
+                        continue;
+                    }
+                    self.clients.insert(client.fd(), client);
+                }
+                Err(error) => {
+                    log::error!("accept an application: {error}; trying again in {ACCEPT_AGAIN:?}");
+                    self.accept_again = Some(Instant::now() + ACCEPT_AGAIN);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look_at(&mut self, fd: RawFd) {
+        let Some(mut client) = self.clients.remove(&fd) else { return };
+        let outcome = client.step(|hello| self.offer(hello));
+        match outcome {
+            Outcome::Wait => {
+                self.clients.insert(fd, client);
+            }
+            Outcome::Channel(channel, engine) => self.attach(client, *channel, engine),
+            Outcome::Stats => {
+                let json = self.stats.json(self.attached().take(SHOWN));
+                if let Err(error) = client.send(json.as_bytes()) {
+                    log::warn!("process {}: send it the counters: {error}", client.who.pid);
+                }
+            }
+            Outcome::Gone => self.left(client, "left"),
+            Outcome::Refused(reason) => {
+                log::warn!("process {} (user {}): {reason}", client.who.pid, client.who.uid);
+                self.left(client, "cut off");
+            }
+        }
+    }
+
+    /// What an application that says hello is told.
+    fn offer(&self, hello: ClientHello) -> Offer {
+        let engines = self.engines.len() as u32;
+        if self.attached().count() >= self.config.max_channels {
+            let most = self.config.max_channels;
+            let text = format!("{most} channels are attached, the sidecar's limit (control.max_channels)");
+            return Err((Status::NoResources, Text::new(text)));
+        }
+        let engine = match hello.engine {
+            Some(engine) if engine >= engines => {
+                let text = format!("there is no engine {engine}; this sidecar has 0 to {}", engines - 1);
+                return Err((Status::NoEngine, Text::new(text)));
+            }
+            Some(engine) => engine,
+            None => self.quietest(),
+        };
+        Ok(Welcome {
+            geometry: Geometry {
+                units: self.config.units,
+                flows: self.config.flows,
+                unit_size: u32::from(self.mtu) - HEADERS,
+            },
+            engine,
+            ip: self.config.ip,
+            mtu: u32::from(self.mtu),
+        })
+    }
+
+    /// The engine with the fewest channels.
+    fn quietest(&self) -> u32 {
+        let mut load = vec![0u32; self.engines.len()];
+        self.attached().for_each(|channel| load[usize::from(channel.engine)] += 1);
+        (0..).zip(load).min_by_key(|&(_, channels)| channels).map_or(0, |(engine, _)| engine)
+    }
+
+    fn attach(&mut self, mut client: Client, channel: EngineEnd, engine: u16) {
+        let who = client.who;
+        let Some(handle) = self.engines.get(usize::from(engine)) else { return };
+        match handle.attach(channel) {
+            Ok(channel) => {
+                log::info!(
+                    "channel {channel}: process {} (user {}, group {}) on engine {engine}",
+                    who.pid,
+                    who.uid,
+                    who.gid
+                );
+                client.stage = Stage::Attached { channel, engine };
+                self.clients.insert(client.fd(), client);
+            }
+            Err(_) => log::error!("process {}: engine {engine} takes no more notes; cut off", who.pid),
+        }
+    }
+
+    /// Forgets an application; closing its socket is how it learns, if it is still there.
+    fn left(&mut self, client: Client, how: &str) {
+        if let Stage::Attached { channel, engine } = client.stage {
+            log::info!("channel {channel}: process {} {how}", client.who.pid);
+            self.detach(engine, channel);
+        }
+    }
+
+    fn detach(&mut self, engine: u16, channel: u64) {
+        if !self.engines.get(usize::from(engine)).is_none_or(|handle| handle.detach(channel)) {
+            self.undelivered.push((engine, channel));
+        }
+    }
+
+    /// Channels that engines no longer serve.
+    fn take_reports(&mut self) {
+        self.shared.drain_reports_bell();
+        while let Some(Report { engine, channel, fault }) = self.shared.next_report() {
+            let Some(fault) = fault else { continue };
+            let number = channel;
+            let known = self.clients.iter().find_map(|(fd, client)| match client.stage {
+                Stage::Attached { channel, .. } if channel == number => Some((*fd, client.who.pid)),
+                _ => None,
+            });
+            let pid = known.map_or(0, |(_, pid)| pid);
+            log::warn!(
+                "channel {channel}: process {pid} broke its channel on engine {engine}: {fault}; cut off"
+            );
+            if let Some((fd, _)) = known {
+                self.clients.remove(&fd);
+            }
+        }
+    }
+
+    fn keep_time(&mut self) {
+        let now = Instant::now();
+        self.clients.retain(|_, client| {
+            let late = !matches!(client.stage, Stage::Attached { .. }) && client.since + ATTACH <= now;
+            if late {
+                log::warn!("process {}: did not attach within {ATTACH:?}; cut off", client.who.pid);
+            }
+            !late
+        });
+        for (engine, channel) in std::mem::take(&mut self.undelivered) {
+            self.detach(engine, channel);
+        }
+        if self.accept_again.is_some_and(|at| at <= now) {
+            self.accept_again = None;
+        }
+        if let (Some(at), Some(every)) = (self.next_dump, self.config.stats_interval)
+            && at <= now
+        {
+            self.stats.dump(self.attached().count());
+            self.next_dump = Some(now + every);
+        }
+    }
+
+    fn attached(&self) -> impl Iterator<Item = Attached> {
+        self.clients.values().filter_map(|client| match client.stage {
+            Stage::Attached { channel, engine } => {
+                Some(Attached { channel, engine, pid: client.who.pid, uid: client.who.uid })
+            }
+            _ => None,
+        })
+    }
+}
+
+/// For an application to attach, from its connecting.
+const ATTACH: Duration = Duration::from_secs(5);
+/// Applications that are not attached yet, at once.
+const STRANGERS: usize = 128;
+/// Channels that the counters list, so that they fit one packet.
+const SHOWN: usize = 1000;
+/// IPv4, UDP and Machnet headers, bytes: what a packet's payload is shorter than the MTU by.
+const HEADERS: u32 = 76;
+/// Between two attempts to tell an engine that has too many notes to read.
+const RETRY: Duration = Duration::from_millis(1);
+/// Pause after the process ran out of descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);

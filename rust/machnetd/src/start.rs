@@ -1,0 +1,132 @@
+//! From a configuration to a running sidecar, and to its end.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use machnet_engine::{Engine, EngineConfig, Shared, idle, neighbor};
+use machnet_nic::Queue;
+use machnet_nic::dpdk::{DpdkError, DpdkQueue, Eal, EalConfig, PortConfig};
+
+use crate::config::Config;
+use crate::control::Control;
+use crate::signals::Signals;
+use crate::socket::{self, Access, ControlSocket};
+use crate::stats::Stats;
+use crate::threads::{self, Job, Threads};
+use crate::{CONTROL, ENGINE, NIC};
+
+/// Why the sidecar does not run.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The exit code.
+    pub code: u8,
+    /// One sentence.
+    pub text: String,
+}
+
+/// Runs until a signal says otherwise.
+///
+/// # Errors
+/// What could not be started. Nothing is left behind.
+pub fn run(config: &Config) -> Result<(), Refusal> {
+    let engine_error = |text: String| Refusal { code: ENGINE, text };
+    let control_error = |text: String| Refusal { code: CONTROL, text };
+    // Before DPDK: a second sidecar by mistake must not disturb the first one's link.
+    socket::look(&config.socket).map_err(control_error)?;
+    let signals = Signals::take_over().map_err(engine_error)?;
+    let queues = open_nic(config).map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
+    let Some(first) = queues.first() else {
+        return Err(Refusal { code: NIC, text: "the NIC opened without queues".to_owned() });
+    };
+    let info = first.info().clone();
+    let port = Arc::clone(first.port());
+    log::info!(
+        "{} {}/{} on {}, MTU {}, {} of {} descriptors, checksums by {}, {}",
+        info.mac,
+        config.ip,
+        config.prefix,
+        info.driver,
+        info.mtu,
+        plural(info.queues, "queue"),
+        info.descriptors,
+        if info.tx_checksum && info.rx_checksum { "the NIC" } else { "software" },
+        if info.interrupts { "interrupts" } else { "no interrupts: idle engines nap" },
+    );
+
+    let shared = Shared::new(engine_config(config).map_err(engine_error)?, config.engines)
+        .map_err(|error| engine_error(format!("engines: make their bells: {error}")))?;
+    let mut threads = Threads::new();
+    for (index, queue) in (0..config.engines).zip(queues) {
+        let made = Engine::new(&shared, index, queue, threads::now()).zip(shared.handle(index));
+        let Some((engine, handle)) = made else {
+            return Err(engine_error(format!("engine {index}: the NIC gave a queue too many")));
+        };
+        let core = config.cores.get(usize::from(index)).copied();
+        threads.start(Job { engine, handle, core, idle: idle_config(config) }).map_err(engine_error)?;
+    }
+
+    let access = Access { mode: config.mode, owner: config.owner, group: config.group };
+    let result = ControlSocket::bind(&config.socket, access).map_err(control_error).map(|listener| {
+        log::info!("serving applications at {}", config.socket.display());
+        let stats = Stats::new(Arc::clone(&shared), Arc::clone(&port));
+        Control::new(config, info.mtu, &shared, listener, &signals, stats).run();
+    });
+    // Applications learn of the end when their sockets close with the process; their peers learn of it now.
+    let begun = Instant::now();
+    drop(port);
+    if threads.stop(PATIENCE) {
+        log::info!("ended in {:?}", begun.elapsed());
+    } else {
+        log::warn!("an engine did not end within {PATIENCE:?}; its peers learn of it by silence");
+    }
+    result
+}
+
+fn open_nic(config: &Config) -> Result<Vec<DpdkQueue>, DpdkError> {
+    let eal = Eal::start(&EalConfig {
+        memory: config.memory.clone(),
+        file_prefix: config.file_prefix.clone(),
+        devices: vec![config.device.clone()],
+        extra_args: config.extra_args.clone(),
+    })?;
+    eal.open(&PortConfig {
+        queues: config.engines,
+        descriptors: config.descriptors,
+        mtu: config.mtu,
+        mac: config.set_mac,
+        burst: config.burst,
+        checksum_offload: config.checksum_offload,
+        interrupts: config.interrupts && config.idle == idle::Policy::Adaptive,
+        ..PortConfig::new(config.device.clone())
+    })
+}
+
+fn engine_config(config: &Config) -> Result<EngineConfig, String> {
+    let mut random = [[0; 8]; 3];
+    let mut source = std::fs::File::open("/dev/urandom").map_err(|e| format!("open /dev/urandom: {e}"))?;
+    for word in &mut random {
+        source.read_exact(word).map_err(|e| format!("read /dev/urandom: {e}"))?;
+    }
+    let [epoch, secret @ ..] = random.map(u64::from_ne_bytes);
+    let neighbor = neighbor::Config {
+        fixed: config.neighbors.clone(),
+        ..neighbor::Config::new(config.ip, config.prefix, config.gateway)
+    };
+    let mut engine = EngineConfig::new(neighbor, epoch, secret);
+    engine.burst = usize::from(config.burst);
+    engine.flow.dead_after = config.dead_peer;
+    engine.flow.keep_alive = config.keepalive.unwrap_or(machnet_wire::Nanos::MAX);
+    Ok(engine)
+}
+
+fn idle_config(config: &Config) -> idle::Config {
+    idle::Config { policy: config.idle, shared_core: !config.exclusive, ..idle::Config::default() }
+}
+
+fn plural(n: u16, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// For engines to tell their peers of the end.
+const PATIENCE: Duration = Duration::from_millis(700);
