@@ -185,8 +185,7 @@ fn classify(errno: i32, said: &str, config: &EalConfig) -> DpdkError {
     if has(&["Is another primary process running", "Cannot create lock on"]) {
         return DpdkError::PrefixInUse(config.file_prefix.clone());
     }
-    if errno == libc::EACCES || errno == libc::EPERM || has(&["Permission denied", "Operation not permitted"])
-    {
+    if has(&["Permission denied", "Operation not permitted"]) {
         return DpdkError::NoPermission(detail());
     }
     match config.memory {
@@ -198,6 +197,8 @@ fn classify(errno: i32, said: &str, config: &EalConfig) -> DpdkError {
         Memory::NoHuge { .. } if errno == libc::ENOMEM || has(&["Cannot init memory", "mmap() failed"]) => {
             DpdkError::NoMemory(detail())
         }
+        // Last: "permission denied" is also what EAL's number says where there simply are no huge pages.
+        _ if errno == libc::EACCES || errno == libc::EPERM => DpdkError::NoPermission(detail()),
         _ => DpdkError::Refused { step: "start DPDK".to_owned(), errno, detail: said.to_owned() },
     }
 }
@@ -282,15 +283,16 @@ mod tests {
         let huge = config(Memory::Huge { mib: 64 });
         let small = config(Memory::NoHuge { mib: 64 });
         type Case<'a> = (i32, &'a str, &'a EalConfig, fn(&DpdkError) -> bool);
-        let cases: [Case; 6] = [
+        let cases: [Case; 7] = [
             (libc::EACCES, "EAL: Cannot get hugepage information.", &huge, |e| {
+                matches!(e, DpdkError::NoHugePages { .. })
+            }),
+            (libc::EACCES, "", &small, |e| matches!(e, DpdkError::NoPermission(_))),
+            (libc::ENOMEM, "EAL: open: Permission denied", &huge, |e| {
                 matches!(e, DpdkError::NoPermission(_))
             }),
             (libc::ENOMEM, "EAL: Cannot init memory", &huge, |e| {
                 matches!(e, DpdkError::NoHugePages { mib: 64, .. })
-            }),
-            (libc::ENOENT, "EAL: Cannot get hugepage information.", &huge, |e| {
-                matches!(e, DpdkError::NoHugePages { .. })
             }),
             (libc::ENOMEM, "EAL: Cannot init memory", &small, |e| matches!(e, DpdkError::NoMemory(_))),
             (
