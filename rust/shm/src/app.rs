@@ -1,13 +1,14 @@
 //! The application's end, in two halves for two threads. It checks the sidecar as the sidecar checks it, so that a
 //! broken sidecar gives an error and not a crash.
 
-use crate::channel::{head as heads, Shared};
-use crate::control::{has_room, take, Reply, Request};
+use crate::channel::{Shared, head as heads};
+use crate::control::{Reply, Request, has_room, take};
 use crate::fault::PeerFault;
-use crate::layout::{word, Geometry, CONTROL_SLOTS, INLINE, MAX_MESSAGE, SLOT};
+use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, SLOT, word};
 use crate::memory::{Array, SharedSlots, SystemError};
-use crate::ring::{Consumer, Producer};
-use crate::slot::{entries, kind, Batch, Entry, Head, Record, ACCEPTED, BEGIN, END, NO_BUFFER};
+use crate::ring::{Consumer, Producer, Slots};
+use crate::sleep;
+use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, Record, entries, kind};
 use crate::sync::Ordering;
 use crate::{Established, FlowId, Origin, Part, Reason};
 use core::net::Ipv4Addr;
@@ -168,7 +169,7 @@ impl Tx {
     /// Rings the engine if it sleeps. After a batch of submissions, returns or requests.
     #[inline]
     pub fn flush(&self) {
-        self.shared.ring_if_armed();
+        self.shared.ring_if_armed(sleep::EVENTS);
     }
 
     /// Whether completions wait.
@@ -182,10 +183,7 @@ impl Tx {
         let mut sum = 0;
         while let Some(record) = self.complete.pop() {
             self.shared.head(heads::COMPLETE).store(self.complete.taken(), Ordering::Relaxed);
-            if record.head.kind != kind::ENTRIES {
-                return Err(PeerFault::Kind { ring: "complete", kind: record.head.kind });
-            }
-            for entry in entries(&record) {
+            for entry in entries(&record, "complete")? {
                 let (index, count) = self.take_back(entry)?;
                 freed(index);
                 sum += count;
@@ -213,7 +211,7 @@ impl Tx {
                     .all()
                     .get_mut(flow as usize)
                     .ok_or(PeerFault::Flow { index: flow, generation: 0 })?;
-                if count > *inline {
+                if count == 0 || count > *inline {
                     return Err(PeerFault::Tokens { index: flow, value: count, bound: *inline });
                 }
                 *inline -= count;
@@ -238,6 +236,8 @@ pub struct Rx {
     deliver: Consumer<SharedSlots>,
     giveback: Producer<SharedSlots>,
     replies: Consumer<SharedSlots>,
+    /// Looked at before sleeping; [`Tx`] consumes it.
+    complete: SharedSlots,
     returns: Batch,
     returned: u32,
 }
@@ -312,6 +312,7 @@ impl Rx {
             deliver: Consumer::new(SharedSlots::new(&shared, map.deliver, g.ring_slots())),
             giveback: Producer::new(SharedSlots::new(&shared, map.giveback, g.ring_slots())),
             replies: Consumer::new(SharedSlots::new(&shared, map.replies, CONTROL_SLOTS)),
+            complete: SharedSlots::new(&shared, map.complete, g.ring_slots()),
             returns: Batch::new(),
             returned: 0,
             geometry: g,
@@ -436,7 +437,7 @@ impl Rx {
         let (head, inline) = self.returns.take();
         self.returned = 0;
         self.giveback.push(&head, &inline[..usize::from(head.len) * 8]);
-        self.shared.ring_if_armed();
+        self.shared.ring_if_armed(sleep::TOKENS);
     }
 
     /// Takes the next reply.
@@ -452,14 +453,14 @@ impl Rx {
         self.deliver.ready() || self.replies.ready()
     }
 
-    /// Before sleeping on [`Rx::doorbell`]: true when nothing waits in any ring of the application's, completions
-    /// included, and the next thing will ring.
+    /// Before sleeping on [`Rx::doorbell`]: true when no delivery and no reply waits, and with `completions` no completion
+    /// either, and the next such thing will ring. Without `completions` those do not ring.
     pub fn arm(&mut self, completions: bool) -> bool {
         self.flush_returns();
-        let done = SharedSlots::new(&self.shared, self.shared.map().complete, self.geometry.ring_slots());
-        self.shared.arm(|| {
+        let wants = if completions { sleep::EVENTS | sleep::TOKENS } else { sleep::EVENTS };
+        self.shared.arm(wants, || {
             let next = self.shared.head(heads::COMPLETE).load(Ordering::Relaxed);
-            self.ready() || completions && crate::ring::Slots::sequence(&done, next) == next.wrapping_add(1)
+            self.ready() || completions && self.complete.sequence(next) == next.wrapping_add(1)
         })
     }
 
@@ -511,7 +512,6 @@ pub struct WaitView {
 }
 
 fn view(shared: &Shared, ring: &Consumer<SharedSlots>, head: usize) -> RingView {
-    use crate::ring::Slots;
     let slots = ring.slots();
     RingView {
         slots: slots.base(),

@@ -43,7 +43,10 @@ impl Text {
     }
 
     fn from_bytes(bytes: &[u8]) -> Text {
-        let mut text = Text { bytes: [0; TEXT], len: bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len()).min(TEXT) };
+        let mut text = Text {
+            bytes: [0; TEXT],
+            len: bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len()).min(TEXT),
+        };
         text.bytes[..text.len].copy_from_slice(&bytes[..text.len]);
         text
     }
@@ -145,7 +148,9 @@ pub enum Status {
 impl Status {
     fn from_word(word: u32) -> Option<Status> {
         use Status::*;
-        [Granted, Version, NoResources, NotPermitted, NoEngine, Ending].into_iter().find(|s| *s as u32 == word)
+        [Granted, Version, NoResources, NotPermitted, NoEngine, Ending]
+            .into_iter()
+            .find(|s| *s as u32 == word)
     }
 }
 
@@ -231,7 +236,9 @@ fn welcomed(b: &[u8], mut fds: FdList) -> Result<(AppEnd, Welcome), AttachError>
     let text = Text::from_bytes(&b[64..]);
     match Status::from_word(status) {
         Some(Status::Granted) => {}
-        Some(Status::Version) => return Err(AttachError::Version { app: (ABI_VERSION, layout_hash()), sidecar }),
+        Some(Status::Version) => {
+            return Err(AttachError::Version { app: (ABI_VERSION, layout_hash()), sidecar });
+        }
         Some(status) => return Err(AttachError::Refused(status, text)),
         None => return Err(AttachError::Message { what: "status of a welcome", value: status.into() }),
     }
@@ -239,13 +246,19 @@ fn welcomed(b: &[u8], mut fds: FdList) -> Result<(AppEnd, Welcome), AttachError>
         return Err(AttachError::Version { app: (ABI_VERSION, layout_hash()), sidecar });
     }
     let geometry = Geometry { units: get32(b, 32), flows: get32(b, 36), unit_size: get32(b, 40) };
-    let geometry = geometry.checked().map_err(|_| AttachError::Message { what: "geometry: units", value: geometry.units.into() })?;
-    let welcome = Welcome { geometry, engine: get32(b, 24), ip: Ipv4Addr::from_bits(get32(b, 44)), mtu: get32(b, 48) };
+    let geometry = geometry
+        .checked()
+        .map_err(|_| AttachError::Message { what: "geometry: units", value: geometry.units.into() })?;
+    let welcome =
+        Welcome { geometry, engine: get32(b, 24), ip: Ipv4Addr::from_bits(get32(b, 44)), mtu: get32(b, 48) };
     let (Some(memfd), Some(own), Some(peer)) = (fds.take(0), fds.take(1), fds.take(2)) else {
         return Err(AttachError::Message { what: "descriptors of a welcome", value: fds.len as u64 });
     };
     if !Region::is_sound(&memfd, geometry.len()) {
-        return Err(AttachError::Message { what: "memory of a welcome: length or seals; bytes wanted", value: geometry.len() as u64 });
+        return Err(AttachError::Message {
+            what: "memory of a welcome: length or seals; bytes wanted",
+            value: geometry.len() as u64,
+        });
     }
     let app = AppEnd::new(Shared::new(Side::App, &memfd, geometry, own, peer)?)?;
     Ok((app, welcome))
@@ -322,7 +335,8 @@ impl ServerAttach {
                 let mut b = [0; SHORT_LEN];
                 let Some(n) = receive(&self.socket, &mut b, &mut fds)? else { return Ok(ServerStep::Wait) };
                 check(&b[..n], MAPPED, SHORT_LEN)?;
-                let ServerState::Mapped(memfd, end) = core::mem::replace(&mut self.state, ServerState::Over) else {
+                let ServerState::Mapped(memfd, end) = core::mem::replace(&mut self.state, ServerState::Over)
+                else {
                     return Err(AttachError::Closed);
                 };
                 // No more mappings that write, no holes punched into ours, and no taking that back.
@@ -336,9 +350,13 @@ impl ServerAttach {
 
     /// Grants a channel.
     pub fn welcome(&mut self, welcome: &Welcome) -> Result<(), AttachError> {
-        let geometry = welcome.geometry.checked().map_err(|b| AttachError::Message { what: "geometry: units", value: b.0.units.into() })?;
+        let geometry = welcome
+            .geometry
+            .checked()
+            .map_err(|b| AttachError::Message { what: "geometry: units", value: b.0.units.into() })?;
         let parts = crate::channel::Parts::new(geometry)?;
-        let shared = Shared::new(Side::Engine, &parts.memfd, geometry, parts.engine_bell.0, parts.app_bell.1)?;
+        let shared =
+            Shared::new(Side::Engine, &parts.memfd, geometry, parts.engine_bell.0, parts.app_bell.1)?;
         shared.sign();
         let end = alloc::boxed::Box::new(crate::EngineEnd::new(shared));
         let b = Self::message(Status::Granted, Some(welcome), &Text::new(""));
@@ -357,7 +375,10 @@ impl ServerAttach {
         let mut b = Message::<WELCOME_LEN>::new(WELCOME);
         b.put32(12, status as u32).put64(16, layout_hash()).put32(28, ABI_VERSION);
         if let Some(w) = welcome {
-            b.put32(24, w.engine).put32(32, w.geometry.units).put32(36, w.geometry.flows).put32(40, w.geometry.unit_size);
+            b.put32(24, w.engine)
+                .put32(32, w.geometry.units)
+                .put32(36, w.geometry.flows)
+                .put32(40, w.geometry.unit_size);
             b.put32(44, w.ip.to_bits()).put32(48, w.mtu);
         }
         b.0[64..64 + TEXT].copy_from_slice(&text.bytes);
@@ -468,7 +489,9 @@ fn send(socket: &Fd, bytes: &[u8], fds: &[i32]) -> Result<(), AttachError> {
     }
     loop {
         // SAFETY: `message` points to live memory of the stated lengths; the kernel only reads it.
-        let n = unsafe { libc::sendmsg(socket.raw(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        let n = unsafe {
+            libc::sendmsg(socket.raw(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        };
         if n >= 0 {
             return Ok(());
         }
@@ -492,7 +515,9 @@ fn receive(socket: &Fd, bytes: &mut [u8], fds: &mut FdList) -> Result<Option<usi
     message.msg_controllen = size_of::<Control>() as _;
     let n = loop {
         // SAFETY: `message` points to writable memory of the stated lengths.
-        let n = unsafe { libc::recvmsg(socket.raw(), &raw mut message, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) };
+        let n = unsafe {
+            libc::recvmsg(socket.raw(), &raw mut message, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC)
+        };
         if n >= 0 {
             break n as usize;
         }
@@ -520,7 +545,10 @@ fn receive(socket: &Fd, bytes: &mut [u8], fds: &mut FdList) -> Result<Option<usi
         return Err(AttachError::Closed);
     }
     if message.msg_flags & libc::MSG_TRUNC != 0 {
-        return Err(AttachError::Message { what: "length of a message: longer than", value: bytes.len() as u64 });
+        return Err(AttachError::Message {
+            what: "length of a message: longer than",
+            value: bytes.len() as u64,
+        });
     }
     Ok(Some(n))
 }

@@ -4,7 +4,8 @@
 use crate::layout::MAGIC;
 use crate::layout::{Geometry, Map, word};
 use crate::memory::{Fd, Region, SystemError};
-use crate::sync::{AtomicU32, Ordering, fence};
+use crate::sleep;
+use crate::sync::{AtomicU32, Ordering};
 use core::ptr::NonNull;
 
 /// One end's mapping and doorbells, counted, without an allocator: the count lives in a private page.
@@ -41,7 +42,13 @@ pub(crate) enum Side {
 }
 
 impl Shared {
-    pub fn new(side: Side, memfd: &Fd, geometry: Geometry, doorbell: Fd, peer_doorbell: Fd) -> Result<Shared, SystemError> {
+    pub fn new(
+        side: Side,
+        memfd: &Fd,
+        geometry: Geometry,
+        doorbell: Fd,
+        peer_doorbell: Fd,
+    ) -> Result<Shared, SystemError> {
         let region = Region::map(memfd, geometry.len())?;
         let page = Region::private(size_of::<Inner>())?;
         let (armed, peer_armed) = match side {
@@ -51,7 +58,17 @@ impl Shared {
         };
         let place = page.at(0, size_of::<Inner>()).cast::<Inner>();
         let heads = [const { AtomicU32::new(0) }; 3];
-        let inner = Inner { references: AtomicU32::new(1), region, geometry, doorbell, peer_doorbell, armed, peer_armed, heads, page };
+        let inner = Inner {
+            references: AtomicU32::new(1),
+            region,
+            geometry,
+            doorbell,
+            peer_doorbell,
+            armed,
+            peer_armed,
+            heads,
+            page,
+        };
         // SAFETY: the page is private, large enough and page-aligned; it holds nothing yet.
         unsafe { place.write(inner) };
         // A mapping is never at address 0.
@@ -89,8 +106,10 @@ impl Shared {
 
     /// Empties the doorbell. False: the peer's end is closed.
     pub fn drain(&self) -> bool {
-        let mut bytes = [0u8; 64];
-        loop {
+        let mut bytes = [0u8; 256];
+        // An honest peer rings once per `arm`. One that writes without end must not keep us here; what it leaves in the pipe
+        // wakes us again.
+        for _ in 0..8 {
             // SAFETY: `bytes` is writable for its length.
             let n = unsafe { libc::read(self.doorbell(), bytes.as_mut_ptr().cast(), bytes.len()) };
             if n == 0 {
@@ -98,18 +117,16 @@ impl Shared {
             }
             // Less than asked for: empty now. An error is EAGAIN (empty) or EINTR (it will be readable again).
             if n < bytes.len() as isize {
-                return true;
+                break;
             }
         }
+        true
     }
 
-    /// After producing: wakes the peer if it sleeps. The fence orders our slot before the load of its word, as
-    /// [`Shared::arm`] orders its word before its look at the slots: one of the two sees the other.
+    /// After producing something of `what` ([`sleep::EVENTS`], [`sleep::TOKENS`]): wakes the peer if it sleeps for that.
     #[inline]
-    pub fn ring_if_armed(&self) {
-        fence(Ordering::SeqCst);
-        let armed = self.region().word(self.inner().peer_armed);
-        if armed.load(Ordering::Relaxed) != 0 && armed.swap(0, Ordering::Relaxed) != 0 {
+    pub fn ring_if_armed(&self, what: u32) {
+        if sleep::must_ring(self.region().word(self.inner().peer_armed), what) {
             self.ring();
         }
     }
@@ -117,21 +134,23 @@ impl Shared {
     /// Rings the peer. A full pipe is loud enough, and a closed one is noticed through the socket.
     #[cold]
     pub fn ring(&self) {
+        // machnetd ignores SIGPIPE; an application that knows nothing of our pipe would die of it when its sidecar goes.
+        if self.inner().armed == word::APP_ARMED {
+            without_sigpipe(|| self.write_bell());
+        } else {
+            self.write_bell();
+        }
+    }
+
+    fn write_bell(&self) {
         let byte = [1u8];
-        // SAFETY: `byte` is readable. SIGPIPE is ignored by machnetd, and by Go for descriptors above 2.
+        // SAFETY: `byte` is readable for its length.
         unsafe { libc::write(self.inner().peer_doorbell.raw(), byte.as_ptr().cast(), 1) };
     }
 
-    /// Before sleeping: true when the word is set and `pending` found nothing, so that the next thing will ring.
-    pub fn arm(&self, pending: impl FnOnce() -> bool) -> bool {
-        let armed = self.region().word(self.inner().armed);
-        armed.store(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if pending() {
-            armed.store(0, Ordering::Relaxed);
-            return false;
-        }
-        true
+    /// Before sleeping for `wants`: true when nothing is `pending`, so that the next thing wanted will ring.
+    pub fn arm(&self, wants: u32, pending: impl FnOnce() -> bool) -> bool {
+        sleep::arm(self.region().word(self.inner().armed), wants, pending)
     }
 
     pub fn disarm(&self) {
@@ -144,7 +163,14 @@ impl Shared {
         let g = self.geometry();
         let region = self.region();
         region.write(0, &MAGIC.to_le_bytes());
-        for (at, value) in [(8, crate::ABI_VERSION), (12, g.units), (16, g.flows), (20, g.unit_size), (24, g.stride() as u32), (28, g.ring_slots())] {
+        for (at, value) in [
+            (8, crate::ABI_VERSION),
+            (12, g.units),
+            (16, g.flows),
+            (20, g.unit_size),
+            (24, g.stride() as u32),
+            (28, g.ring_slots()),
+        ] {
             region.write(at, &value.to_le_bytes());
         }
         region.write(32, &crate::layout_hash().to_le_bytes());
@@ -161,13 +187,40 @@ impl Clone for Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         if self.inner().references.fetch_sub(1, Ordering::Release) == 1 {
-            fence(Ordering::Acquire);
+            core::sync::atomic::fence(Ordering::Acquire);
             // SAFETY: this was the last handle: nobody else can reach the value; the page outlives the read, since it moves
             // out with it and is dropped at the end of this scope.
             let inner = unsafe { self.0.as_ptr().read() };
             let Inner { region, doorbell, peer_doorbell, page, .. } = inner;
             drop((region, doorbell, peer_doorbell));
             drop(page);
+        }
+    }
+}
+
+/// Runs `write`; a SIGPIPE that it raises in this thread is taken away again. Two cheap system calls beside one that wakes a
+/// process; the kernel has a flag for it (RWF_NOSIGNAL) only since 6.18.
+fn without_sigpipe(write: impl FnOnce()) {
+    // SAFETY: all zero is a valid `sigset_t`, and `sigemptyset` sets it anyhow; all pointers are to live values of the
+    // right types. Only this thread's mask is changed, and changed back.
+    unsafe {
+        let mut pipe: libc::sigset_t = core::mem::zeroed();
+        let mut before: libc::sigset_t = core::mem::zeroed();
+        let mut pending: libc::sigset_t = core::mem::zeroed();
+        libc::sigemptyset(&raw mut pipe);
+        libc::sigaddset(&raw mut pipe, libc::SIGPIPE);
+        if libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, &raw mut before) != 0 {
+            return; // not rung: better than killed
+        }
+        write();
+        if libc::sigismember(&raw const before, libc::SIGPIPE) == 0 {
+            // Not blocked before, so one that is pending for this thread now is ours.
+            libc::sigpending(&raw mut pending);
+            if libc::sigismember(&raw const pending, libc::SIGPIPE) == 1 {
+                let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+                libc::sigtimedwait(&raw const pipe, core::ptr::null_mut(), &raw const now);
+            }
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, core::ptr::null_mut());
         }
     }
 }

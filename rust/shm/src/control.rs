@@ -104,7 +104,13 @@ impl Request {
                 Request::Listen { id: h.a, ip, port: h.c as u16, backlog: h.d }
             }
             kind::UNLISTEN => Request::Unlisten { id: h.a },
-            kind::CONNECT => Request::Connect { id: h.a, ip, port: h.c as u16, local_port: (h.c >> 16) as u16, timeout_ms: h.d },
+            kind::CONNECT => Request::Connect {
+                id: h.a,
+                ip,
+                port: h.c as u16,
+                local_port: (h.c >> 16) as u16,
+                timeout_ms: h.d,
+            },
             kind::CANCEL => Request::Cancel { id: h.a },
             kind => return Err(PeerFault::Kind { ring: "request", kind }),
         })
@@ -124,7 +130,8 @@ impl Reply {
     }
 
     pub(crate) fn decode(h: &Head) -> Result<Reply, PeerFault> {
-        let reason = || Reason::from_word(h.b).ok_or(PeerFault::Bound { what: "reason", value: h.b, bound: 15 });
+        let reason =
+            || Reason::from_word(h.b).ok_or(PeerFault::Bound { what: "reason", value: h.b, bound: 15 });
         Ok(match h.kind {
             kind::LISTEN => Reply::Listening { id: h.a, port: h.c as u16 },
             kind::LISTEN_FAILED => Reply::ListenFailed { id: h.a, reason: reason()? },

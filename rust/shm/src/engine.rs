@@ -1,12 +1,13 @@
 //! The engine's end: every check on what an application wrote.
 
 use crate::channel::Shared;
-use crate::control::{has_room, take, Reply, Request};
+use crate::control::{Reply, Request, has_room, take};
 use crate::fault::PeerFault;
-use crate::layout::{word, Geometry, CONTROL_SLOTS, INLINE, MAX_MESSAGE};
+use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, word};
 use crate::memory::SharedSlots;
 use crate::ring::{Consumer, Producer};
-use crate::slot::{entries, kind, Batch, Entry, Head, Record, ACCEPTED, BEGIN, END, NO_BUFFER};
+use crate::sleep;
+use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, Record, entries, kind};
 use crate::{Established, FlowId, Origin, Part, Reason};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -36,8 +37,8 @@ pub struct EngineEnd {
     granted: u32,
     completions: Batch,
     pending_replies: VecDeque<Reply>,
-    /// The application has something new since it was last rung.
-    dirty: bool,
+    /// What the application has not been rung for yet: [`sleep::EVENTS`], [`sleep::TOKENS`].
+    dirty: u32,
 }
 
 const NOBODY: u32 = u32::MAX;
@@ -162,7 +163,7 @@ impl EngineEnd {
             granted: 0,
             completions: Batch::new(),
             pending_replies: VecDeque::new(),
-            dirty: false,
+            dirty: 0,
             geometry: g,
             shared,
         }
@@ -263,7 +264,7 @@ impl EngineEnd {
                             what: "length of a message",
                             value: head.b,
                             bound: MAX_MESSAGE,
-                        })
+                        });
                     }
                     (false, Some(left)) if head.b == 0 => left,
                     _ => return Err(framing),
@@ -371,17 +372,14 @@ impl EngineEnd {
     fn publish_completions(&mut self) {
         let (head, inline) = self.completions.take();
         self.complete.push(&head, &inline[..usize::from(head.len) * 8]);
-        self.dirty = true;
+        self.dirty |= sleep::TOKENS;
     }
 
     /// Takes what the application has returned, and tells each connection how many units it got back.
     pub fn returns(&mut self, mut freed: impl FnMut(u32, u32)) -> Result<usize, PeerFault> {
         let mut work = 0;
         while let Some(record) = self.giveback.pop() {
-            if record.head.kind != kind::ENTRIES {
-                return Err(PeerFault::Kind { ring: "return", kind: record.head.kind });
-            }
-            for entry in entries(&record) {
+            for entry in entries(&record, "return")? {
                 let (index, count) = self.take_back(entry)?;
                 freed(index, count);
                 work += 1;
@@ -407,7 +405,7 @@ impl EngineEnd {
                     .flows
                     .get_mut(flow as usize)
                     .ok_or(PeerFault::Flow { index: flow, generation: 0 })?;
-                if count > state.rx_inline {
+                if count == 0 || count > state.rx_inline {
                     return Err(PeerFault::Tokens { index: flow, value: count, bound: state.rx_inline });
                 }
                 state.rx_inline -= count;
@@ -447,7 +445,7 @@ impl EngineEnd {
             }
             self.replies.push(&reply.encode(), &[]);
             self.pending_replies.pop_front();
-            self.dirty = true;
+            self.dirty |= sleep::EVENTS;
         }
     }
 
@@ -539,7 +537,7 @@ impl EngineEnd {
     #[inline]
     fn push(&mut self, head: &Head, inline: &[u8]) {
         self.deliver.push(head, inline);
-        self.dirty = true;
+        self.dirty |= sleep::EVENTS;
     }
 
     /// Tells of a connection.
@@ -585,12 +583,14 @@ impl EngineEnd {
     /// Publishes what is batched, and rings the application if it sleeps and something is new. Once per round.
     #[inline]
     pub fn flush(&mut self) {
+        if !self.pending_replies.is_empty() {
+            self.publish_replies();
+        }
         if !self.completions.is_empty() {
             self.publish_completions();
         }
-        if self.dirty {
-            self.dirty = false;
-            self.shared.ring_if_armed();
+        if self.dirty != 0 {
+            self.shared.ring_if_armed(core::mem::take(&mut self.dirty));
         }
     }
 
@@ -598,7 +598,20 @@ impl EngineEnd {
 
     /// Before sleeping on [`EngineEnd::doorbell`]: false when the application has work for us.
     pub fn arm(&self) -> bool {
-        self.shared.arm(|| self.pending())
+        self.arm_for(true)
+    }
+
+    /// The same; without `returns`, units that come back neither ring nor keep awake. Right while no flow waits for units: else
+    /// an application that reads wakes the engine for every few units.
+    pub fn arm_for(&self, returns: bool) -> bool {
+        let wants = if returns { sleep::EVENTS | sleep::TOKENS } else { sleep::EVENTS };
+        self.shared.arm(wants, || {
+            // Replies that found no room go out when we look again: nobody rings for room.
+            self.submit.ready()
+                || self.requests.ready()
+                || !self.pending_replies.is_empty()
+                || (returns && self.giveback.ready())
+        })
     }
 
     /// After sleeping.
@@ -634,6 +647,9 @@ fn of(flow: FlowId) -> Head {
 
 impl core::fmt::Debug for EngineEnd {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("EngineEnd").field("geometry", &self.geometry).field("usage", &self.usage()).finish_non_exhaustive()
+        f.debug_struct("EngineEnd")
+            .field("geometry", &self.geometry)
+            .field("usage", &self.usage())
+            .finish_non_exhaustive()
     }
 }

@@ -66,7 +66,10 @@ impl fmt::Display for PeerFault {
                 write!(f, "connection {index}: {value} units under way, bound {bound}")
             }
             PeerFault::Framing { index, left, len } => {
-                write!(f, "connection {index}: a unit of {len} bytes with {left} bytes of its message to come")
+                write!(
+                    f,
+                    "connection {index}: a unit of {len} bytes with {left} bytes of its message to come"
+                )
             }
         }
     }

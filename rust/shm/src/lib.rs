@@ -3,7 +3,7 @@
 //! One end, [`EngineEnd`], belongs to machnetd; the other, [`AppEnd`] with its halves [`Tx`] and [`Rx`], to the
 //! application. Neither believes the other: a value is loaded once, bounded, copied out, and only the copy is used.
 //! A value that no honest peer writes is a [`PeerFault`] and ends that one channel.
-#![no_std]
+#![cfg_attr(not(any(loom, test)), no_std)]
 #[cfg(feature = "engine")]
 extern crate alloc;
 
@@ -11,6 +11,7 @@ mod app;
 mod attach;
 mod channel;
 mod control;
+mod copy;
 #[cfg(feature = "engine")]
 mod engine;
 mod fault;
@@ -18,6 +19,7 @@ mod layout;
 mod memory;
 mod reason;
 pub mod ring;
+pub mod sleep;
 pub mod slot;
 mod sync;
 
@@ -81,8 +83,20 @@ pub struct Part {
 #[cfg(feature = "engine")]
 pub fn pair(geometry: Geometry) -> Result<(AppEnd, EngineEnd), SystemError> {
     let parts = channel::Parts::new(geometry)?;
-    let app = channel::Shared::new(channel::Side::App, &parts.memfd, geometry, parts.app_bell.0, parts.engine_bell.1)?;
-    let engine = channel::Shared::new(channel::Side::Engine, &parts.memfd, geometry, parts.engine_bell.0, parts.app_bell.1)?;
+    let app = channel::Shared::new(
+        channel::Side::App,
+        &parts.memfd,
+        geometry,
+        parts.app_bell.0,
+        parts.engine_bell.1,
+    )?;
+    let engine = channel::Shared::new(
+        channel::Side::Engine,
+        &parts.memfd,
+        geometry,
+        parts.engine_bell.0,
+        parts.app_bell.1,
+    )?;
     engine.sign();
     Ok((AppEnd::new(app)?, EngineEnd::new(engine)))
 }

@@ -1,5 +1,6 @@
 //! Memory and descriptors: the shared mapping, its seals, private arrays, and everything unsafe about them.
 
+use crate::copy;
 use crate::layout::{INLINE, SLOT};
 use crate::ring::Slots;
 use crate::slot::{Head, Record};
@@ -77,7 +78,8 @@ impl Region {
     /// Makes a memfd of `len` bytes that can neither shrink nor grow.
     pub fn create(len: usize) -> Result<Fd, SystemError> {
         // SAFETY: the name is a C string; the call touches no other memory.
-        let raw = unsafe { libc::memfd_create(c"machnet".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+        let raw =
+            unsafe { libc::memfd_create(c"machnet".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
         if raw < 0 {
             return Err(SystemError::last("memfd_create"));
         }
@@ -111,11 +113,18 @@ impl Region {
         seals >= 0 && seals & libc::F_SEAL_SHRINK != 0 && known && stat.st_size as usize == len
     }
 
-    /// Maps `len` bytes of the memory, shared.
+    /// Maps `len` bytes of the memory, shared. Populated: a page fault in the middle of a burst costs as much as the burst.
     pub fn map(fd: &Fd, len: usize) -> Result<Region, SystemError> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe {
-            libc::mmap(core::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd.raw(), 0)
+            libc::mmap(
+                core::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_POPULATE,
+                fd.raw(),
+                0,
+            )
         };
         match NonNull::new(base.cast::<u8>()) {
             Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Region { base, len }),
@@ -127,7 +136,14 @@ impl Region {
     pub fn private(len: usize) -> Result<Region, SystemError> {
         // SAFETY: as in `map`.
         let base = unsafe {
-            libc::mmap(core::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+            libc::mmap(
+                core::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
         };
         match NonNull::new(base.cast::<u8>()) {
             Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Region { base, len }),
@@ -138,32 +154,37 @@ impl Region {
     /// The address of byte `at`, which has `len` bytes after it within the mapping.
     #[inline]
     pub fn at(&self, at: usize, len: usize) -> *mut u8 {
-        assert!(at <= self.len && len <= self.len - at, "beyond the channel's memory");
-        // SAFETY: checked just now: the result is inside the mapping or one past its end.
-        unsafe { self.base.as_ptr().add(at) }
+        debug_assert!(at <= self.len && len <= self.len - at, "beyond the channel's memory");
+        // No address is made up here: whoever uses it has its own proof (or `read` and `write`, which check).
+        self.base.as_ptr().wrapping_add(at)
     }
 
-    /// A 32-bit word; `at` is a multiple of 4.
+    /// A 32-bit word of the head page; `at` is a multiple of 4 below 4096.
     #[inline]
     pub fn word(&self, at: usize) -> &AtomicU32 {
-        assert!(at.is_multiple_of(4));
-        // SAFETY: in bounds (`at`), aligned (the mapping is by pages), and only ever accessed atomically; the mapping
-        // outlives `self`'s borrow.
-        unsafe { AtomicU32::from_ptr(self.at(at, 4).cast()) }
+        debug_assert!(at.is_multiple_of(4) && at < 4096);
+        // SAFETY: masked into the first page, which every mapping has; aligned (the mapping is by pages), and only ever
+        // accessed atomically; the mapping outlives `self`'s borrow.
+        unsafe { AtomicU32::from_ptr(self.at(at & 0xffc, 4).cast()) }
     }
 
-    /// Copies out. The peer may be writing: the bytes may be torn, and are nobody's but ours afterwards.
+    /// Copies out; nothing where that would reach beyond the mapping, which its callers' checks rule out. The peer may be writing:
+    /// the bytes may be torn, and are nobody's but ours afterwards.
     #[inline]
     pub fn read(&self, at: usize, out: &mut [u8]) {
-        // SAFETY: the source is in bounds (`at`); the target is a private slice that cannot overlap a mapping's pages.
-        unsafe { core::ptr::copy_nonoverlapping(self.at(at, out.len()), out.as_mut_ptr(), out.len()) };
+        if at <= self.len && out.len() <= self.len - at {
+            // SAFETY: in bounds, as just checked.
+            unsafe { copy::from_shared(self.at(at, out.len()), out) };
+        }
     }
 
-    /// Copies in.
+    /// Copies in; nothing where that would reach beyond the mapping.
     #[inline]
     pub fn write(&self, at: usize, bytes: &[u8]) {
-        // SAFETY: the target is in bounds (`at`); the source is a private slice that cannot overlap a mapping's pages.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at(at, bytes.len()), bytes.len()) };
+        if at <= self.len && bytes.len() <= self.len - at {
+            // SAFETY: in bounds, as just checked.
+            unsafe { copy::to_shared(self.at(at, bytes.len()), bytes) };
+        }
     }
 }
 

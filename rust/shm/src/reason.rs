@@ -38,8 +38,22 @@ impl Reason {
     /// From a slot's word.
     pub fn from_word(word: u32) -> Option<Reason> {
         use Reason::*;
-        const ALL: [Reason; 14] =
-            [Refused, Timeout, Reset, Gone, Unreachable, InUse, NoResources, Canceled, NotLocal, Invalid, Protocol, NotPermitted, Local, Clean];
+        const ALL: [Reason; 14] = [
+            Refused,
+            Timeout,
+            Reset,
+            Gone,
+            Unreachable,
+            InUse,
+            NoResources,
+            Canceled,
+            NotLocal,
+            Invalid,
+            Protocol,
+            NotPermitted,
+            Local,
+            Clean,
+        ];
         ALL.into_iter().find(|reason| *reason as u32 == word)
     }
 }

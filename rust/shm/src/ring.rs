@@ -82,5 +82,4 @@ impl<S: Slots> Consumer<S> {
     pub(crate) fn slots(&self) -> &S {
         &self.slots
     }
-
 }

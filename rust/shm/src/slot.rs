@@ -1,5 +1,6 @@
 //! What a slot of a ring holds: eight 32-bit words, the first of them the sequence number, and 96 bytes.
 
+use crate::fault::PeerFault;
 use crate::layout::INLINE;
 
 /// Words 1 to 7 of a slot. What `a` to `d` mean depends on the kind; docs/channel.md has the table.
@@ -158,8 +159,20 @@ impl Batch {
     }
 }
 
-/// The entries of a slot.
-pub(crate) fn entries(record: &Record) -> impl Iterator<Item = Entry> + '_ {
-    let count = (record.head.len as usize).min(ENTRIES);
-    record.inline.as_chunks::<8>().0[..count].iter().map(|bytes| Entry::decode(u64::from_le_bytes(*bytes)))
+/// The entries of a slot of `ring`. There is at least one, so that a slot never costs its reader more than its writer: tokens are few, but slots
+/// that give none back would be without end.
+pub(crate) fn entries<'a>(
+    record: &'a Record,
+    ring: &'static str,
+) -> Result<impl Iterator<Item = Entry> + 'a, PeerFault> {
+    if record.head.kind != kind::ENTRIES {
+        return Err(PeerFault::Kind { ring, kind: record.head.kind });
+    }
+    let count = usize::from(record.head.len);
+    match record.inline.as_chunks::<8>().0.get(..count) {
+        Some(entries) if count > 0 => {
+            Ok(entries.iter().map(|bytes| Entry::decode(u64::from_le_bytes(*bytes))))
+        }
+        _ => Err(PeerFault::Bound { what: "entries of a slot", value: count as u32, bound: ENTRIES as u32 }),
+    }
 }

@@ -1,6 +1,8 @@
 //! Both ends in one thread: units in both directions, tokens, requests, reuse of indices.
 
-use machnet_shm::{Data, Delivery, EngineEnd, Geometry, Part, PeerFault, Request, Rx, Submission, TxUnit, pair};
+use machnet_shm::{
+    Data, Delivery, EngineEnd, Geometry, Part, PeerFault, Request, Rx, Submission, TxUnit, pair,
+};
 
 const SMALL: Geometry = Geometry { units: 16, flows: 4, unit_size: 1424 };
 const WHOLE: fn(usize) -> Part = |len| Part { begin: true, end: true, message_len: len as u32 };
@@ -42,7 +44,9 @@ fn units_of_every_size_cross_both_ways_and_every_token_comes_back() {
             assert!(engine.deliver(flow, part, &sent));
             engine.complete(unit);
             engine.flush();
-            let Some(Delivery::Data(data)) = app.rx.delivery().unwrap() else { panic!("nothing was delivered") };
+            let Some(Delivery::Data(data)) = app.rx.delivery().unwrap() else {
+                panic!("nothing was delivered")
+            };
             assert_eq!((data.flow, data.part), (flow, part));
             assert_eq!(data_bytes(&app.rx, &data), sent);
             app.rx.give_back(data.token);
