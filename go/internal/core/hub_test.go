@@ -230,6 +230,16 @@ func TestTheGuardFindsWhatALazyDepartureLeft(t *testing.T) {
 	within(t, "the second", follows)
 }
 
+func TestALookSeesTokensOnlyWhileSomebodyWantsThem(t *testing.T) {
+	f := newFake(time.Minute)
+	reader, writer := f.hub.newWaiter(ForData), f.hub.newWaiter(ForTokens)
+	f.giveTokens(writer)
+	if reader.found() {
+		t.Fatal("a reader's look stops at tokens that nobody waits for")
+	}
+	within(t, "a writer that looks, with nobody to ring for it", f.waits(writer))
+}
+
 func TestWakeBeforeWaitIsNotLost(t *testing.T) {
 	f := newFake(0)
 	w := f.hub.newWaiter(ForEvent)
