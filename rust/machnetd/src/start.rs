@@ -115,6 +115,7 @@ fn engine_config(config: &Config) -> Result<EngineConfig, String> {
     };
     let mut engine = EngineConfig::new(neighbor, epoch, secret);
     engine.burst = usize::from(config.burst);
+    engine.connect_timeout = config.connect;
     engine.flow.dead_after = config.dead_peer;
     engine.flow.keep_alive = config.keepalive.unwrap_or(machnet_wire::Nanos::MAX);
     Ok(engine)

@@ -234,7 +234,12 @@ fn the_mode_is_the_configured_one_whatever_the_umask() {
     let mut command = folder.command(&["--mode", "0666"]);
     use std::os::unix::process::CommandExt;
     // SAFETY: `umask` is safe to call between fork and exec.
-    unsafe { command.pre_exec(|| Ok(drop(libc::umask(0o077)))) };
+    unsafe {
+        command.pre_exec(|| {
+            libc::umask(0o077);
+            Ok(())
+        })
+    };
     let child = command.stderr(Stdio::null()).spawn().expect("machnetd starts");
     let sidecar = Sidecar { child, folder, log: Arc::default() };
     sidecar.until("it answers", |s| connect(&s.folder.socket()).is_ok());

@@ -174,7 +174,7 @@ impl Config {
                 .take("channels.units", &channels.units, |v| values::power_of_two(v, 16..=65_536))?
                 .unwrap_or(1024) as u32,
             flows: reader.number("channels.flows", &channels.flows, 1..=65_536, 256)? as u32,
-            connect: millis(reader.number("timeouts.connect_ms", &timeouts.connect_ms, 1..=600_000, 2000)?),
+            connect: millis(reader.number("timeouts.connect_ms", &timeouts.connect_ms, 1..=600_000, 5000)?),
             dead_peer: millis(reader.number(
                 "timeouts.dead_peer_ms",
                 &timeouts.dead_peer_ms,

@@ -167,7 +167,7 @@ settings! {
         flows: "--flows" Number "N", "256", "connections per channel, 1 to 65536";
     }
     timeouts: Timeouts {
-        connect_ms: "--connect-timeout" Number "MS", "2000", "silence that ends a connection attempt, 1 to 600000 ms";
+        connect_ms: "--connect-timeout" Number "MS", "5000", "silence that ends a connection attempt, 1 to 600000 ms";
         dead_peer_ms: "--dead-peer" Number "MS", "2000", "silence that ends a connection in use, 10 to 600000 ms";
         keepalive_ms: "--keepalive" Number "MS", "1000", "idle time before a peer is asked for a sign of life; 0: never";
     }
