@@ -348,7 +348,7 @@ impl<T> Sender<T> {
             out.timeout_needless = Some(was_lost && !repeated || repeated && again && needless);
             self.timeout_tx = None;
         }
-        let trustworthy = !again || echo == Some(tx) || now - sent >= rtt.least();
+        let trustworthy = !again || !needless && (echo == Some(tx) || now - sent >= rtt.least());
         self.rack.arrived(now, unit, tx, sent, again, needless, trustworthy && !was_lost);
     }
 
