@@ -102,6 +102,20 @@ fn a_queue_that_is_not_read_loses_its_own_frames_only() {
 }
 
 #[test]
+fn a_ring_that_never_runs_dry_does_not_starve_the_others() {
+    let mut link = Link::up("fair", 1, 2, 1500);
+    for port in 0..64 {
+        send(&mut link.client[0], 64, port);
+        send(&mut link.client[1], 65, port);
+    }
+    let mut by_length = [0; 2];
+    for _ in 0..2 {
+        link.server[0].receive(16, &mut |frame, _| by_length[frame.len() - 64] += 1);
+    }
+    assert_eq!(by_length, [16, 16]);
+}
+
+#[test]
 fn links_change_while_a_queue_is_idle_and_what_is_sent_to_nobody_is_counted() {
     let mut link = Link::up("idle", 1, 1, 1500);
     let server = &mut link.server;

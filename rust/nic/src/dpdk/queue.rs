@@ -6,6 +6,7 @@ use super::port::Port;
 use crate::{Full, Info, Offload, Queue, RxChecksum, Stats, Toeplitz};
 use dpdk_sys::mdpdk_frame;
 use std::ffi::c_void;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 /// One queue pair of one port. Belongs to one thread at a time.
@@ -180,7 +181,9 @@ impl Queue for DpdkQueue {
     }
 
     fn receive(&mut self, budget: usize, each: &mut impl FnMut(&[u8], RxChecksum)) -> usize {
-        let mut frames = [mdpdk_frame::default(); MAX];
+        // Not zeroed: that would cost as much as the rest of an empty poll.
+        let mut frames = MaybeUninit::<[mdpdk_frame; MAX]>::uninit();
+        let frames = frames.as_mut_ptr().cast::<mdpdk_frame>();
         let mut left = budget;
         let mut more = false;
         for _ in 0..self.receive.len() {
@@ -193,12 +196,11 @@ impl Queue for DpdkQueue {
                 }
                 let mut refused = 0u32;
                 // SAFETY: room for `MAX >= want` frames; the ring is ours alone and the port may be touched.
-                let got = unsafe {
-                    dpdk_sys::mdpdk_rx(self.id, ring, frames.as_mut_ptr(), want as u16, &mut refused)
-                };
+                let got = unsafe { dpdk_sys::mdpdk_rx(self.id, ring, frames, want as u16, &mut refused) };
                 self.dropped.in_pieces += u64::from(refused);
-                let got = usize::from(got);
-                for frame in &frames[..got] {
+                // SAFETY: the callee wrote the first `got` entries, at most `want`.
+                let received = unsafe { std::slice::from_raw_parts(frames, usize::from(got)) };
+                for frame in received {
                     // SAFETY: the driver filled `len` bytes at `data`, in a buffer that is ours until freed below.
                     let bytes = unsafe { std::slice::from_raw_parts(frame.data, frame.len as usize) };
                     self.stats.rx_bytes += u64::from(frame.len);
@@ -206,18 +208,20 @@ impl Queue for DpdkQueue {
                 }
                 if got > 0 {
                     // SAFETY: `got` buffers that are ours, freed once.
-                    unsafe { dpdk_sys::mdpdk_free(frames.as_ptr(), got as u16) };
+                    unsafe { dpdk_sys::mdpdk_free(frames, got) };
                 }
+                let got = usize::from(got);
                 left -= got;
                 more |= got == want;
                 if got < want {
                     break;
                 }
             }
-            if left == 0 {
-                break; // this ring goes first next time: it may have more, and its frames are the oldest
-            }
+            // Also when the budget is spent: a ring that never runs dry must not starve the others.
             self.next = if self.next + 1 == self.receive.len() { 0 } else { self.next + 1 };
+            if left == 0 {
+                break;
+            }
         }
         self.more = more;
         self.stats.rx_frames += (budget - left) as u64;
