@@ -109,16 +109,20 @@ impl Credit {
 
     /// The peer is told now: the number to write.
     #[inline]
-    pub fn tell(&mut self, next: Seq) -> u16 {
+    pub fn tell(&mut self, now: Nanos, next: Seq) -> u16 {
+        if self.starved {
+            self.used_at = now;
+        }
         self.told = next + self.reserved;
         self.starved = self.reserved == 0 && self.active;
         self.reserved.min(u32::from(u16::MAX)) as u16
     }
 
-    /// When the promise lapses if the peer stays idle: two round trips, and the grace that both ends know.
+    /// When the promise lapses if the peer stays idle: two round trips, and the grace that both ends know. One that
+    /// waits for credit is not idle.
     #[inline]
     pub fn lapses_at(&self, rtt: Nanos, config: &Config) -> Option<Nanos> {
-        self.active.then_some(self.used_at + config.credit_lapse + rtt * 2)
+        (self.active && !self.starved).then_some(self.used_at + config.credit_lapse + rtt * 2)
     }
 
     /// The peer has been idle for long enough: what was promised is others' again.

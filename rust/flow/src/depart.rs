@@ -156,7 +156,9 @@ impl<T, H> Flow<T, H> {
                 self.config.credit_first.min(u32::from(u16::MAX)) as u16
             } else {
                 self.receiver.credit.top_up(io);
-                self.receiver.credit.tell(header.ack)
+                let credit = self.receiver.credit.tell(now, header.ack);
+                self.watch_lapse();
+                credit
             };
         }
         if let Some(echo) = self.echo.take() {

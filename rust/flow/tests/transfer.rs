@@ -3,7 +3,7 @@
 mod common;
 
 use common::{A, B, Link, Rng, Sim, message};
-use machnet_flow::{Closed, Config};
+use machnet_flow::{Closed, Config, Stats};
 use machnet_wire::{Kind, Nanos, Seq};
 
 fn bad(per_mille: u64) -> Link {
@@ -21,7 +21,8 @@ fn size(rng: &mut Rng) -> usize {
     }
 }
 
-fn exchange(mut sim: Sim, messages: u64, time: Nanos) -> Sim {
+/// Gives also what the flows had counted when the last message was in.
+fn exchange(mut sim: Sim, messages: u64, time: Nanos) -> (Sim, [Stats; 2]) {
     let mut rng = Rng(sim.seed ^ 0x5151);
     let mut sent: [Vec<Vec<u8>>; 2] = [Vec::new(), Vec::new()];
     sim.establish();
@@ -29,7 +30,7 @@ fn exchange(mut sim: Sim, messages: u64, time: Nanos) -> Sim {
         let i = (n % 2) as usize;
         let bytes = message(n, size(&mut rng));
         sent[i].push(bytes.clone());
-        sim.ends[i].outbox.push_back(bytes);
+        sim.ends[i].outbox.push_back((bytes, None));
     }
     sim.pump(A);
     sim.pump(B);
@@ -39,26 +40,30 @@ fn exchange(mut sim: Sim, messages: u64, time: Nanos) -> Sim {
     });
     assert!(sim.ends[B].channel.messages == sent[A], "A's messages arrive as sent");
     assert!(sim.ends[A].channel.messages == sent[B], "B's messages arrive as sent");
+    let stats = [*sim.flow(A).stats(), *sim.flow(B).stats()];
     sim.finish(A);
     sim.finish(B);
     sim.run_until(Nanos::secs(5), |sim| sim.both(|end| end.channel.closed().is_some()));
     assert!(sim.both(|end| end.channel.closed() == Some(Closed::Clean)));
     sim.check_books();
-    sim
+    (sim, stats)
 }
 
 #[test]
 fn ten_thousand_messages_of_mixed_sizes_cross_a_link_with_5_percent_of_every_fault() {
     let mut sim = Sim::new(1);
     sim.links = [bad(50), bad(50)];
-    let sim = exchange(sim, 10_000, Nanos::secs(60));
+    let (sim, _) = exchange(sim, 10_000, Nanos::secs(60));
     assert!(sim.dropped > 1_000);
 }
 
 #[test]
 fn a_perfect_link_needs_no_repetition() {
-    let sim = exchange(Sim::new(2), 2_000, Nanos::secs(10));
+    let (sim, stats) = exchange(Sim::new(2), 2_000, Nanos::secs(10));
     assert_eq!(sim.dropped, 0);
+    for s in stats {
+        assert_eq!((s.retransmitted, s.lost, s.timeouts, s.duplicates, s.out_of_order), (0, 0, 0, 0, 0));
+    }
 }
 
 #[test]
@@ -150,8 +155,7 @@ fn units_too_large_for_the_peers_packets_go_in_pieces() {
     sim.ends[B].mtu = 1460;
     sim.ends[B].unit = 1460 - 76;
     sim.links = [bad(30), bad(30)];
-    let sim = exchange(sim, 400, Nanos::secs(20));
-    drop(sim);
+    exchange(sim, 400, Nanos::secs(20));
 }
 
 #[test]

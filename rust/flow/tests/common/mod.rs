@@ -223,7 +223,8 @@ impl Default for Link {
 pub struct End {
     pub flow: Option<Flow<u64, Vec<u8>>>,
     pub channel: Channel,
-    pub outbox: VecDeque<Vec<u8>>,
+    /// Messages to send, and after how many bytes the application gives them up, if it does.
+    pub outbox: VecDeque<(Vec<u8>, Option<usize>)>,
     sent: usize,
     /// Units the application may have submitted.
     pub tokens_max: usize,
@@ -256,6 +257,8 @@ pub struct Sim {
     pub sent_by: [u64; 2],
     pub dropped: u64,
     trace: VecDeque<String>,
+    /// Every packet put on the link, if there is to be a record.
+    pub record: Option<Vec<(usize, Vec<u8>)>>,
 }
 
 pub const A: usize = 0;
@@ -321,6 +324,7 @@ impl Sim {
             sent_by: [0; 2],
             dropped: 0,
             trace: VecDeque::new(),
+            record: None,
         }
     }
 
@@ -360,7 +364,23 @@ impl Sim {
     }
 
     pub fn send(&mut self, i: usize, message: &[u8]) {
-        self.ends[i].outbox.push_back(message.to_vec());
+        self.ends[i].outbox.push_back((message.to_vec(), None));
+        self.pump(i);
+    }
+
+    /// Sends a message of several units and gives it up after `cut` bytes.
+    pub fn send_part(&mut self, i: usize, message: &[u8], cut: usize) {
+        self.ends[i].outbox.push_back((message.to_vec(), Some(cut)));
+        self.pump(i);
+    }
+
+    /// What an application's close does.
+    pub fn close(&mut self, i: usize) {
+        self.finish(i);
+        let end = &mut self.ends[i];
+        if let Some(flow) = &mut end.flow {
+            flow.stop_reading(self.now, &mut end.channel);
+        }
         self.pump(i);
     }
 
@@ -402,13 +422,23 @@ impl Sim {
     }
 
     fn submit(&mut self, i: usize) {
-        let end = &mut self.ends[i];
-        let Some(flow) = &mut end.flow else { return };
-        if !flow.is_established() {
-            return;
-        }
-        while end.channel.tokens.len() < end.tokens_max {
-            let Some(message) = end.outbox.front() else { break };
+        loop {
+            let end = &mut self.ends[i];
+            let Some(flow) = &mut end.flow else { return };
+            if !flow.is_established() || end.channel.tokens.len() >= end.tokens_max {
+                return;
+            }
+            let Some((message, cut)) = end.outbox.front() else { break };
+            if cut.is_some_and(|cut| end.sent > 0 && end.sent >= cut) {
+                // What can go out before the application changes its mind does.
+                self.transmit(i);
+                let end = &mut self.ends[i];
+                let tx = end.channel.token(&[]);
+                end.flow.as_mut().unwrap().abort(tx, &mut end.channel).expect("abort");
+                end.outbox.pop_front();
+                end.sent = 0;
+                continue;
+            }
             let len = (message.len() - end.sent).min(end.unit);
             let begin = end.sent == 0;
             let last = end.sent + len == message.len();
@@ -423,10 +453,11 @@ impl Sim {
                 end.sent = 0;
             }
         }
-        if end.finish && end.outbox.is_empty() && end.channel.tokens.len() < end.tokens_max {
+        let end = &mut self.ends[i];
+        if end.finish && end.outbox.is_empty() {
             end.finish = false;
             let tx = end.channel.token(&[]);
-            flow.fin(tx).expect("finish");
+            end.flow.as_mut().unwrap().fin(tx).expect("finish");
         }
     }
 
@@ -456,6 +487,9 @@ impl Sim {
     /// Puts a packet of end `i` on the link.
     pub fn put(&mut self, i: usize, bytes: Vec<u8>) {
         let packet = Packet::parse(&bytes).expect("what is sent can be read");
+        if let Some(record) = &mut self.record {
+            record.push((i, bytes.clone()));
+        }
         self.sent[packet.header.kind as usize] += 1;
         self.sent_by[i] += 1;
         let line = format!(

@@ -1,0 +1,173 @@
+//! Flow control: a reader who does not read, updates that are lost, pools that are small; and messages given up.
+
+mod common;
+
+use common::{A, B, Channel, Sim, message};
+use machnet_wire::{Kind, Nanos, Seq};
+
+#[test]
+fn a_connection_that_is_not_read_blocks_its_sender_without_loss_and_goes_on_when_read() {
+    let mut sim = Sim::new(1);
+    sim.establish();
+    sim.ends[B].reading = false;
+    for n in 0..600 {
+        sim.send(A, &message(n, 1000));
+    }
+    sim.run_for(Nanos::millis(500));
+    let stats = *sim.flow(A).stats();
+    assert_eq!(sim.ends[B].channel.lent, 256, "a quarter of the channel");
+    assert!(stats.refused_by_peer > 0 && stats.refused_by_peer < 20, "{stats:?}");
+    assert_eq!((stats.timeouts, stats.lost, stats.tail_probes), (0, 0, 0));
+    let window = sim.flow(A).window();
+    assert!(window >= 8, "a refusal is no congestion");
+    sim.ends[B].reading = true;
+    sim.pump(B);
+    // At once: the update tells, nobody waits for the next probe.
+    sim.run_until(Nanos::millis(1), |sim| sim.ends[B].channel.messages.len() == 600);
+    for (n, got) in sim.ends[B].channel.messages.iter().enumerate() {
+        assert_eq!(*got, message(n as u64, 1000));
+    }
+}
+
+#[test]
+fn a_lost_update_is_made_good_by_a_probe() {
+    let mut sim = Sim::new(2);
+    sim.establish();
+    sim.ends[B].reading = false;
+    for n in 0..300 {
+        sim.send(A, &message(n, 1000));
+    }
+    sim.run_for(Nanos::millis(100));
+    assert!(sim.flow(B).wants_credit());
+    sim.links[B].drop_if = Some(|p| p.header.kind == Kind::Ack);
+    sim.links[B].drops = 1;
+    sim.ends[B].reading = true;
+    let dropped = sim.dropped;
+    sim.pump(B);
+    assert_eq!(sim.dropped, dropped + 1);
+    assert!(!sim.flow(B).wants_credit());
+    sim.run_until(Nanos::millis(201), |sim| sim.ends[B].channel.messages.len() == 300);
+    assert!(sim.flow(A).stats().credit_probes > 0);
+    assert_eq!(sim.flow(A).stats().timeouts, 0);
+}
+
+#[test]
+fn credit_lapses_at_both_ends_and_comes_again_with_the_first_unit() {
+    let mut sim = Sim::new(3);
+    sim.establish();
+    sim.send(A, &message(1, 100_000));
+    sim.run_until(Nanos::millis(2), |sim| sim.ends[B].channel.messages.len() == 1);
+    assert!(sim.ends[B].channel.reserved > 0);
+    sim.run_for(Nanos::millis(3));
+    assert!(sim.both(|end| end.channel.reserved == 0 && end.channel.rx_free == 1024));
+    sim.send(A, &message(2, 100_000));
+    sim.run_until(Nanos::millis(2), |sim| sim.ends[B].channel.messages.len() == 2);
+    let stats = *sim.flow(A).stats();
+    assert_eq!((stats.refused_by_peer, stats.lost, stats.timeouts), (0, 0, 0));
+    assert!(stats.credit_probes > 0);
+}
+
+#[test]
+fn a_channel_of_four_units_carries_everything_slowly() {
+    let mut sim = Sim::new(4);
+    sim.ends[A].channel = Channel::new(4);
+    sim.ends[B].channel = Channel::new(4);
+    sim.establish();
+    let bytes = message(1, 200_000);
+    sim.send(A, &bytes);
+    sim.send(B, &bytes);
+    sim.run_until(Nanos::secs(2), |sim| sim.both(|end| end.channel.messages.len() == 1));
+    assert!(sim.both(|end| end.channel.messages[0] == bytes));
+}
+
+#[test]
+fn others_may_use_up_the_channel_and_the_flow_recovers_when_units_come_free() {
+    let mut sim = Sim::new(5);
+    sim.establish();
+    sim.run_for(Nanos::millis(5));
+    // Other flows hold every unit.
+    sim.ends[B].channel.lent = sim.ends[B].channel.rx_free;
+    sim.ends[B].channel.rx_free = 0;
+    sim.ends[B].reading = false;
+    sim.send(A, &message(1, 64));
+    sim.run_for(Nanos::millis(50));
+    assert!(sim.ends[B].channel.messages.is_empty() && sim.flow(B).wants_credit());
+    sim.read(B, 1024);
+    sim.pump(B);
+    sim.run_until(Nanos::micros(25), |sim| sim.ends[B].channel.messages.len() == 1);
+}
+
+#[test]
+fn an_engine_that_fails_to_take_a_unit_gets_it_again() {
+    let mut sim = Sim::new(6);
+    sim.establish();
+    sim.ends[B].channel.broken = true;
+    sim.send(A, &message(1, 20_000));
+    sim.run_for(Nanos::millis(5));
+    sim.ends[B].channel.broken = false;
+    sim.run_until(Nanos::millis(500), |sim| sim.ends[B].channel.messages.len() == 1);
+}
+
+#[test]
+fn an_aborted_message_is_cut_and_the_next_one_is_whole() {
+    for loss in [0, 100] {
+        let mut sim = Sim::new(7);
+        sim.establish();
+        sim.links[A].loss = loss;
+        let mut aborted = 0;
+        for n in 0..40 {
+            sim.send_part(A, &message(n, 60_000), 20_000);
+            sim.send(A, &message(n, 3_000));
+            sim.run_for(Nanos::micros(300));
+            aborted += 1;
+        }
+        sim.run_until(Nanos::secs(2), |sim| sim.ends[B].channel.messages.len() == 40);
+        assert!(sim.ends[B].channel.aborted > 0 && sim.ends[B].channel.aborted <= aborted);
+        for (n, got) in sim.ends[B].channel.messages.iter().enumerate() {
+            assert_eq!(*got, message(n as u64, 3_000));
+        }
+        sim.run_for(Nanos::millis(300));
+        assert!(sim.ends[A].channel.tokens.is_empty());
+    }
+}
+
+#[test]
+fn a_message_aborted_before_its_first_unit_went_out_is_never_heard_of() {
+    let mut sim = Sim::new(8);
+    sim.establish();
+    sim.ends[B].reading = false;
+    for n in 0..256 {
+        sim.send(A, &message(n, 1000));
+    }
+    sim.run_for(Nanos::millis(20));
+    assert!(sim.ends[A].channel.tokens.is_empty());
+    sim.send(A, &message(300, 1000));
+    sim.run_for(Nanos::millis(20));
+    assert_eq!(sim.ends[A].channel.tokens.len(), 1, "the unit that goes without credit");
+    sim.send_part(A, &message(301, 20_000), 10_000);
+    assert_eq!(sim.ends[A].channel.tokens.len(), 1, "all taken back");
+    sim.send(A, &message(302, 2_000));
+    sim.ends[B].reading = true;
+    sim.pump(B);
+    sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 258);
+    assert_eq!(sim.ends[B].channel.aborted, 0);
+    assert_eq!(sim.ends[B].channel.messages[257], message(302, 2_000));
+}
+
+#[test]
+fn a_payload_in_pieces_is_given_up_whole_or_not_at_all() {
+    let mut sim = Sim::with(9, machnet_flow::Config::default(), 9001, Seq(0));
+    sim.ends[B].mtu = 1500;
+    sim.ends[B].unit = 1424;
+    sim.establish();
+    sim.run_for(Nanos::millis(5));
+    // Without credit one piece of the first payload goes out; the rest of the message is given up.
+    sim.send_part(A, &message(1, 50_000), 10_000);
+    sim.links[A].drops = 1;
+    sim.send(A, &message(2, 50_000));
+    sim.run_until(Nanos::millis(20), |sim| sim.ends[B].channel.messages.len() == 1);
+    assert_eq!(sim.ends[B].channel.aborted, 1);
+    assert_eq!(sim.ends[B].channel.messages[0], message(2, 50_000));
+    sim.run_for(Nanos::millis(1));
+    assert!(sim.ends[A].channel.tokens.is_empty());
+}
