@@ -79,6 +79,8 @@ impl World {
     /// One round of everybody; whether anything happened.
     pub fn round(&mut self) -> bool {
         let mut work = 0;
+        self.now = self.now + Nanos(200);
+        self.net.set_now(self.now);
         for app in &mut self.apps {
             work += app.poll();
         }
@@ -87,8 +89,6 @@ impl World {
                 work += engine.run_once(self.now);
             }
         }
-        self.now = self.now + Nanos(200);
-        self.net.set_now(self.now);
         work > 0
     }
 
