@@ -1,4 +1,5 @@
 //! Attaching, step by step and never blocking, and what is built when it is done.
+#![allow(clippy::result_large_err, clippy::large_enum_variant, reason = "no allocator, and once per channel")]
 use crate::client::{Fixed, Words};
 use crate::code::*;
 use crate::conns::{Conns, Entry};

@@ -1,0 +1,638 @@
+//! The C functions against a real engine's end of a channel, attached over a socket pair. This thread plays the sidecar.
+use machnet::abi::*;
+use machnet::*;
+use machnet_shm::{
+    EngineEnd, Established, Fd, FlowId, Geometry, Origin, Part, Reason, Reply, Request, ServerAttach,
+    ServerStep, Submission, Welcome,
+};
+use std::ffi::CStr;
+use std::net::Ipv4Addr;
+use std::ptr::null_mut;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+type Channel = *mut client::machnet_channel;
+
+const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const GEOMETRY: Geometry = Geometry { units: 64, flows: 8, unit_size: 1424 };
+
+/// Both ends of a channel.
+struct Rig {
+    ch: Channel,
+    engine: Option<Box<EngineEnd>>,
+    socket: Option<Fd>,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // SAFETY: the channel is ours, and no call is under way.
+        unsafe { machnet_detach(self.ch) };
+    }
+}
+
+fn socketpair() -> (i32, i32) {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors.
+    assert_eq!(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0, ends.as_mut_ptr()) }, 0);
+    (ends[0], ends[1])
+}
+
+impl Rig {
+    fn new() -> Self {
+        let (app, sidecar) = socketpair();
+        let mut ch: Channel = null_mut();
+        // SAFETY: `ch` is writable; the channel owns the socket.
+        assert_eq!(unsafe { machnet_attach_fd(app, std::ptr::null(), &mut ch) }, 0);
+        let mut server = ServerAttach::new(Fd::own(sidecar));
+        let welcome = Welcome { geometry: GEOMETRY, engine: 3, ip: IP, mtu: 1500 };
+        let engine = loop {
+            // SAFETY: a live channel.
+            let stepped = unsafe { machnet_attach_step(ch) };
+            assert!(stepped == MACHNET_EAGAIN, "step gave {stepped}: {}", text(ch));
+            match server.step().expect("the sidecar's side") {
+                ServerStep::Hello(_) => server.welcome(&welcome).expect("welcome"),
+                ServerStep::Attached(end) => break end,
+                ServerStep::Wait => {}
+            }
+        };
+        // SAFETY: a live channel.
+        assert_eq!(unsafe { machnet_attach_step(ch) }, 0, "{}", text(ch));
+        Self { ch, engine: Some(engine), socket: Some(server.into_socket()) }
+    }
+
+    fn engine(&mut self) -> &mut EngineEnd {
+        self.engine.as_mut().expect("the sidecar lives")
+    }
+
+    /// A connection, announced and polled.
+    fn connection(&mut self) -> (FlowId, machnet_conn) {
+        let flow = self.engine().open_flow().expect("a flow");
+        let made = Established { flow, origin: Origin::Accepted(9), local: (IP, 80), peer: (IP, 4000) };
+        self.engine().established(&made);
+        self.engine().flush();
+        let events = self.events();
+        let accepted: Vec<_> = events.iter().filter(|event| event.kind == MACHNET_EVENT_ACCEPTED).collect();
+        assert_eq!(accepted.len(), 1, "{events:?}");
+        (flow, accepted[0].conn)
+    }
+
+    fn deliver(&mut self, flow: FlowId, message: &[u8]) {
+        let engine = self.engine();
+        let mut at = 0;
+        loop {
+            let next = (at + 1424).min(message.len());
+            let (begin, end) = (at == 0, next == message.len());
+            assert_eq!(engine.grant(flow, 1), 1, "no room to deliver");
+            let part = Part { begin, end, message_len: if begin { message.len() as u32 } else { 0 } };
+            assert!(engine.deliver(flow, part, &message[at..next]));
+            at = next;
+            if end {
+                break;
+            }
+        }
+        engine.flush();
+    }
+
+    fn events(&mut self) -> Vec<machnet_event> {
+        let mut out = [machnet_event::default(); 16];
+        // SAFETY: a live channel and 16 writable events.
+        let have = unsafe { machnet_poll(self.ch, out.as_mut_ptr(), 16) };
+        assert!(have >= 0, "poll gave {have}");
+        out[..have as usize].to_vec()
+    }
+
+    fn recv(&mut self, conn: machnet_conn, cap: usize, flags: u32) -> Result<Vec<u8>, i64> {
+        let mut out = vec![0; cap];
+        // SAFETY: a live channel and `cap` writable bytes.
+        let n = unsafe { machnet_recv_some(self.ch, conn, out.as_mut_ptr().cast(), cap, flags, null_mut()) };
+        if n < 0 {
+            return Err(n);
+        }
+        out.truncate(n as usize);
+        Ok(out)
+    }
+
+    fn send(&mut self, conn: machnet_conn, bytes: &[u8], flags: u32) -> i64 {
+        // SAFETY: a live channel and readable bytes.
+        unsafe { machnet_send_some(self.ch, conn, bytes.as_ptr().cast(), bytes.len(), flags) }
+    }
+
+    /// Takes what was submitted: the payloads of data units, and names of the rest; completes every unit if asked to.
+    fn submitted(&mut self, complete: bool) -> (Vec<u8>, Vec<&'static str>) {
+        let (mut bytes, mut order) = (Vec::new(), Vec::new());
+        let engine = self.engine();
+        while let Some(submission) = engine.submission().expect("an honest application") {
+            let unit = match submission {
+                Submission::Data { unit, part, .. } => {
+                    let mut payload = vec![0; unit.len()];
+                    engine.read_tx(&unit, 0, &mut payload);
+                    bytes.extend(payload);
+                    if part.end {
+                        order.push("message");
+                    }
+                    Some(unit)
+                }
+                Submission::Abort { unit, .. } => {
+                    order.push("abort");
+                    Some(unit)
+                }
+                Submission::Fin { unit, .. } => {
+                    order.push("fin");
+                    Some(unit)
+                }
+                Submission::Close { .. } => {
+                    order.push("close");
+                    None
+                }
+                Submission::Reset { .. } => {
+                    order.push("reset");
+                    None
+                }
+            };
+            if let (Some(unit), true) = (unit, complete) {
+                engine.complete(unit);
+            }
+        }
+        engine.flush();
+        (bytes, order)
+    }
+
+    /// The sidecar dies.
+    fn kill(&mut self) {
+        self.engine = None;
+        self.socket = None;
+    }
+}
+
+fn text(ch: Channel) -> String {
+    let mut buf = [0_u8; MACHNET_ERROR_TEXT_MAX as usize];
+    // SAFETY: a live channel and a writable buffer of this size.
+    unsafe { machnet_error_text(ch, buf.as_mut_ptr().cast(), buf.len()) };
+    CStr::from_bytes_until_nul(&buf).expect("a final zero").to_str().expect("UTF-8").to_string()
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 7 + i / 256) as u8).collect()
+}
+
+#[test]
+fn attaching_tells_what_the_sidecar_said() {
+    let rig = Rig::new();
+    let mut info = machnet_info_t::default();
+    // SAFETY: a live channel and a writable struct.
+    unsafe { machnet_info(rig.ch, &mut info) };
+    assert_eq!((info.ip, info.engine, info.mtu, info.unit_size), (IP.to_bits(), 3, 1500, 1424));
+    assert_eq!((info.units, info.units_per_conn, info.conns), (64, 16, 8));
+    // SAFETY: a live channel.
+    unsafe {
+        assert!(machnet_socket(rig.ch) >= 0 && machnet_doorbell(rig.ch) >= 0);
+        assert_eq!(machnet_check(rig.ch), 0);
+    }
+}
+
+#[test]
+fn messages_cross_both_ways_and_tokens_come_back() {
+    let mut rig = Rig::new();
+    let (flow, conn) = rig.connection();
+    for (round, len) in [0, 1, 64, 96, 97, 1424, 1425, 20_000].into_iter().enumerate() {
+        let message = pattern(len);
+        rig.deliver(flow, &message);
+        assert_eq!(rig.recv(conn, 30_000, MACHNET_RECV_MESSAGE), Ok(message.clone()), "{len} bytes");
+        assert_eq!(rig.send(conn, &message, 0), len as i64);
+        assert_eq!(rig.submitted(true), (message, vec!["message"]), "round {round}");
+        assert_eq!(rig.recv(conn, 1, MACHNET_RECV_STREAM), Err(MACHNET_EAGAIN.into()));
+        rig.engine().returns(|_, _| {}).expect("honest returns");
+    }
+    assert_eq!(rig.engine().usage(), (0, 0, 0));
+}
+
+#[test]
+fn a_long_message_goes_in_steps_and_waits_for_completions() {
+    let mut rig = Rig::new();
+    let (_, conn) = rig.connection();
+    let message = pattern(100_000);
+    let (mut sent, mut got) = (0, Vec::new());
+    while sent < message.len() {
+        let flags = if sent > 0 { MACHNET_SEND_CONTINUE } else { 0 };
+        let n = rig.send(conn, &message[sent..], flags);
+        assert!(n > 0 && n <= 16 * 1424, "a step of {n} bytes");
+        sent += n as usize;
+        if sent < message.len() {
+            assert_eq!(rig.send(conn, &message[sent..], MACHNET_SEND_CONTINUE), MACHNET_EAGAIN.into());
+        }
+        got.extend(rig.submitted(true).0);
+    }
+    assert!(got == message);
+    let mut event = [machnet_event::default(); 4];
+    // SAFETY: a live channel and four writable events.
+    assert_eq!(unsafe { machnet_poll_tx(rig.ch, event.as_mut_ptr(), 4) }, 1);
+    assert_eq!((event[0].kind, event[0].conn), (MACHNET_EVENT_WRITABLE, conn));
+}
+
+#[test]
+fn parts_make_one_message_also_in_steps() {
+    let mut rig = Rig::new();
+    let (_, conn) = rig.connection();
+    let message = pattern(50_000);
+    let parts: Vec<_> = [&message[..10], &[], &message[10..2000], &message[2000..]]
+        .map(|part| machnet_iovec { base: part.as_ptr(), len: part.len() })
+        .into();
+    let (mut sent, mut got) = (0, Vec::new());
+    while sent < message.len() {
+        let flags = if sent > 0 { MACHNET_SEND_CONTINUE } else { 0 };
+        // SAFETY: a live channel; the parts are slices of `message`.
+        let n = unsafe { machnet_sendv(rig.ch, conn, parts.as_ptr(), parts.len(), sent, flags) };
+        assert!(n > 0, "sendv gave {n}");
+        sent += n as usize;
+        got.extend(rig.submitted(true).0);
+    }
+    assert!(got == message);
+}
+
+#[test]
+fn abort_finish_close_and_reset_travel_in_order_with_the_data() {
+    let mut rig = Rig::new();
+    let (_, a) = rig.connection();
+    let (_, b) = rig.connection();
+    let ch = rig.ch;
+    assert_eq!(rig.send(a, &pattern(100_000), 0), 16 * 1424);
+    rig.submitted(true);
+    // SAFETY: a live channel.
+    unsafe {
+        assert_eq!(machnet_abort(ch, a), 0);
+        assert_eq!(rig.send(a, b"last", 0), 4);
+        assert_eq!(machnet_finish(ch, a), 0);
+        assert_eq!(rig.send(a, b"too late", 0), MACHNET_EPIPE.into());
+        assert_eq!(machnet_close(ch, a), 0);
+        assert_eq!(machnet_close(ch, a), MACHNET_ECLOSED);
+        assert_eq!(machnet_reset(ch, b), 0);
+    }
+    assert_eq!(rig.submitted(true), (b"last".to_vec(), vec!["abort", "message", "fin", "close", "reset"]));
+    assert_eq!(rig.send(a, b"gone", 0), MACHNET_ECLOSED.into());
+    assert_eq!(rig.recv(a, 1, 0), Err(MACHNET_ECLOSED.into()));
+}
+
+#[test]
+fn the_peers_end_and_reset_come_after_its_data() {
+    let mut rig = Rig::new();
+    let (flow, conn) = rig.connection();
+    rig.deliver(flow, b"last words");
+    assert_eq!(rig.engine().grant(flow, 1), 1);
+    rig.engine().fin(flow);
+    rig.engine().flush();
+    assert_eq!(rig.recv(conn, 100, 0), Ok(b"last words".to_vec()));
+    assert_eq!(rig.recv(conn, 100, 0), Err(MACHNET_EEOF.into()));
+    assert_eq!(rig.send(conn, b"half closed: this way still works", 0), 33);
+    let (flow, conn) = rig.connection();
+    rig.deliver(flow, b"more");
+    rig.engine().reset(flow, Reason::Gone);
+    rig.engine().flush();
+    let kinds: Vec<_> = rig.events().iter().map(|event| (event.kind, event.code)).collect();
+    assert_eq!(kinds, [(MACHNET_EVENT_READABLE, 0), (MACHNET_EVENT_CLOSED, MACHNET_ERESET)]);
+    assert_eq!(rig.recv(conn, 100, 0), Ok(b"more".to_vec()));
+    assert_eq!(rig.recv(conn, 100, 0), Err(MACHNET_ERESET.into()));
+    assert_eq!(rig.send(conn, b"x", 0), MACHNET_ERESET.into());
+}
+
+#[test]
+fn requests_and_replies_name_their_ids() {
+    let mut rig = Rig::new();
+    let ch = rig.ch;
+    let (mut listener, mut dial) = (0, 0);
+    let request = machnet_dial_t { ip: IP.to_bits(), port: 7, local_port: 0, timeout_ms: 30 };
+    // SAFETY: a live channel, and writable ids.
+    unsafe {
+        assert_eq!(machnet_listen_begin(ch, 0, 80, 5, &mut listener), 0);
+        assert_eq!(machnet_dial_begin(ch, &request, &mut dial), 0);
+        assert_eq!(machnet_dial_cancel(ch, dial), 0);
+        assert_eq!(machnet_dial_begin(ch, &machnet_dial_t::default(), &mut dial), MACHNET_EINVAL);
+    }
+    assert_ne!(listener, dial);
+    let asked: Vec<_> = std::iter::from_fn(|| rig.engine().request().expect("honest requests")).collect();
+    let ip = Ipv4Addr::UNSPECIFIED;
+    assert_eq!(
+        asked,
+        [
+            Request::Listen { id: listener, ip, port: 80, backlog: 5 },
+            Request::Connect { id: dial, ip: IP, port: 7, local_port: 0, timeout_ms: 30 },
+            Request::Cancel { id: dial },
+        ]
+    );
+    rig.engine().reply(Reply::Listening { id: listener, port: 80 });
+    rig.engine().reply(Reply::ConnectFailed { id: dial, reason: Reason::Canceled });
+    rig.engine().flush();
+    let events: Vec<_> = rig.events().iter().map(|e| (e.kind, e.id, e.code, e.local_port)).collect();
+    assert_eq!(
+        events,
+        [
+            (MACHNET_EVENT_LISTENING, listener, 0, 80),
+            (MACHNET_EVENT_CONNECT_FAILED, dial, MACHNET_ECANCELED, 0)
+        ]
+    );
+}
+
+#[test]
+fn a_waiter_sees_by_loads_alone_what_has_come() {
+    let mut rig = Rig::new();
+    let (flow, conn) = rig.connection();
+    // SAFETY: all-zero pointers are a valid value of this struct.
+    let mut view: machnet_wait_view_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a live channel and a writable struct.
+    assert_eq!(unsafe { machnet_wait_view(rig.ch, &mut view) }, 0);
+    let ready = |ring: &machnet_ring_view| {
+        // SAFETY: the addresses that the channel gave out, and it lives.
+        unsafe {
+            let head = ring.head.read_volatile();
+            let slot = ring.slots.add((head & ring.mask) as usize * ring.stride as usize);
+            slot.cast::<u32>().read_volatile() == head.wrapping_add(1)
+        }
+    };
+    assert!(!ready(&view.deliver) && !ready(&view.complete) && !ready(&view.replies));
+    rig.deliver(flow, b"x");
+    assert!(ready(&view.deliver));
+    assert_eq!(rig.recv(conn, 9, 0), Ok(b"x".to_vec()));
+    assert!(!ready(&view.deliver));
+    rig.send(conn, b"y", 0);
+    rig.submitted(true);
+    assert!(ready(&view.complete));
+    rig.engine().reply(Reply::Unlistened { id: 1 });
+    assert!(ready(&view.replies));
+    rig.events();
+    assert!(!ready(&view.replies));
+    rig.kill();
+    // SAFETY: a live channel; `down` as above.
+    unsafe {
+        assert_eq!(view.down.read_volatile(), 0);
+        assert_eq!(machnet_check(rig.ch), MACHNET_ENETDOWN);
+        assert_eq!(view.down.read_volatile(), 1);
+    }
+}
+
+#[test]
+fn an_armed_channel_is_rung_and_one_with_work_does_not_sleep() {
+    let mut rig = Rig::new();
+    let (flow, conn) = rig.connection();
+    let ch = rig.ch;
+    let rung = |ch| {
+        // SAFETY: a live channel; one pollfd.
+        let mut entry =
+            libc::pollfd { fd: unsafe { machnet_doorbell(ch) }, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry.
+        unsafe { libc::poll(&mut entry, 1, 0) == 1 }
+    };
+    // SAFETY: a live channel.
+    unsafe {
+        assert_eq!(machnet_arm(ch), 1);
+        assert!(!rung(ch));
+        rig.deliver(flow, b"x");
+        assert!(rung(ch), "an armed channel was not rung");
+        machnet_disarm(ch);
+        assert_eq!(machnet_drain(ch), 0);
+        assert!(!rung(ch));
+        assert_eq!(machnet_arm(ch), 0, "there is work");
+        rig.events();
+        assert_eq!(machnet_arm(ch), 1, "told is not work: the reader knows");
+        machnet_disarm(ch);
+    }
+    assert_eq!(rig.recv(conn, 9, 0), Ok(b"x".to_vec()));
+}
+
+#[test]
+fn every_call_says_that_the_sidecar_is_gone() {
+    let mut rig = Rig::new();
+    let (_, conn) = rig.connection();
+    let ch = rig.ch;
+    assert!(rig.engine().arm(), "nothing is submitted");
+    rig.kill();
+    // Rings a bell that nobody holds: that must not end this process, which does not ignore SIGPIPE as Rust's do.
+    // SAFETY: the disposition of a signal, set before it can come.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    assert_eq!(rig.send(conn, b"into the void", 0), 13);
+    let mut id = 0;
+    let (mut event, dial) =
+        (machnet_event::default(), machnet_dial_t { ip: 1, port: 1, ..machnet_dial_t::default() });
+    let mut accepted = 0;
+    // SAFETY: a live channel and writable results.
+    unsafe {
+        assert_eq!(machnet_drain(ch), MACHNET_ENETDOWN);
+        let all = [
+            machnet_check(ch),
+            machnet_drain(ch),
+            machnet_poll(ch, &mut event, 1),
+            machnet_poll_tx(ch, &mut event, 1),
+            machnet_send(ch, conn, b"x".as_ptr().cast(), 1, 0),
+            machnet_send_some(ch, conn, b"x".as_ptr().cast(), 1, 0) as i32,
+            machnet_sendv(ch, conn, std::ptr::null(), 0, 0, 0) as i32,
+            machnet_recv(ch, conn, null_mut(), 0, 0, null_mut()) as i32,
+            machnet_recv_some(ch, conn, null_mut(), 0, 0, null_mut()) as i32,
+            machnet_abort(ch, conn),
+            machnet_finish(ch, conn),
+            machnet_close(ch, conn),
+            machnet_reset(ch, conn),
+            machnet_listen_begin(ch, 0, 0, 1, &mut id),
+            machnet_unlisten(ch, 1),
+            machnet_dial_begin(ch, &dial, &mut id),
+            machnet_dial_cancel(ch, 1),
+            machnet_listen(ch, 1, &mut id, null_mut()),
+            machnet_accept(ch, 1, &mut accepted, null_mut(), 0),
+            machnet_connect(ch, 1, 1, 0, &mut accepted),
+            machnet_wait(ch, -1),
+        ];
+        assert_eq!(all, [MACHNET_ENETDOWN; 21]);
+        assert_eq!(machnet_arm(ch), 0, "nobody may sleep on a dead channel");
+    }
+    assert_eq!(text(ch), "channel: the sidecar is gone or has dropped it; attach anew");
+}
+
+#[test]
+fn a_call_that_sleeps_wakes_when_the_sidecar_dies() {
+    let mut rig = Rig::new();
+    let (_, conn) = rig.connection();
+    let ch = rig.ch as usize;
+    let waiter = std::thread::spawn(move || {
+        let mut byte = 0_u8;
+        // SAFETY: the channel lives until this thread is joined.
+        unsafe { machnet_recv(ch as Channel, conn, (&raw mut byte).cast(), 1, 0, null_mut()) }
+    });
+    sleep(Duration::from_millis(20));
+    let killed = Instant::now();
+    rig.kill();
+    assert_eq!(waiter.join().expect("the waiter"), MACHNET_ENETDOWN.into());
+    assert!(killed.elapsed() < Duration::from_millis(500), "it took {:?}", killed.elapsed());
+}
+
+#[test]
+fn a_second_caller_in_a_direction_is_told_so_and_the_other_direction_works() {
+    let mut rig = Rig::new();
+    let (flow, conn) = rig.connection();
+    let ch = rig.ch as usize;
+    let waiter = std::thread::spawn(move || {
+        let mut bytes = [0_u8; 8];
+        // SAFETY: the channel lives until this thread is joined.
+        unsafe { machnet_recv(ch as Channel, conn, bytes.as_mut_ptr().cast(), 8, 0, null_mut()) }
+    });
+    sleep(Duration::from_millis(20));
+    assert_eq!(rig.recv(conn, 8, 0), Err(MACHNET_EBUSY.into()));
+    assert_eq!(rig.send(conn, b"the other way", 0), 13);
+    rig.deliver(flow, b"now");
+    assert_eq!(waiter.join().expect("the waiter"), 3);
+}
+
+#[test]
+fn the_blocking_calls_make_an_echo() {
+    let mut rig = Rig::new();
+    let ch = rig.ch as usize;
+    let app = std::thread::spawn(move || {
+        let ch = ch as Channel;
+        let (mut listener, mut port, mut conn, mut peer) = (0, 0, 0, machnet_peer::default());
+        let mut message = vec![0_u8; 100_000];
+        // SAFETY: the channel lives until this thread is joined; all results are writable.
+        unsafe {
+            assert_eq!(machnet_init(), 0);
+            assert_eq!(machnet_bind(ch, 0x0a00_00ff, 80), MACHNET_EADDR);
+            assert_eq!(
+                text(ch),
+                "bind 10.0.0.255:80: the sidecar's address is 10.0.0.1; bind that, or 0.0.0.0"
+            );
+            assert_eq!(machnet_bind(ch, IP.to_bits(), 80), 0);
+            assert_eq!(machnet_listen(ch, 5, &mut listener, &mut port), 0);
+            assert_eq!(machnet_accept(ch, listener, &mut conn, &mut peer, 0), 0);
+            let got = machnet_recv(
+                ch,
+                conn,
+                message.as_mut_ptr().cast(),
+                100_000,
+                MACHNET_RECV_MESSAGE,
+                null_mut(),
+            );
+            assert_eq!(machnet_send(ch, conn, message.as_ptr().cast(), got as usize, 0), 0);
+            assert_eq!(machnet_connect(ch, IP.to_bits(), 7, 0, &mut conn), MACHNET_EREFUSED);
+            (listener, port, peer.remote_port, got, text(ch))
+        }
+    });
+    let ask = |rig: &mut Rig| loop {
+        if let Some(request) = rig.engine().request().expect("honest requests") {
+            return request;
+        }
+        std::thread::yield_now();
+    };
+    let Request::Listen { id, .. } = ask(&mut rig) else { panic!("a listen was expected") };
+    rig.engine().reply(Reply::Listening { id, port: 80 });
+    let flow = rig.engine().open_flow().expect("a flow");
+    let made = Established { flow, origin: Origin::Accepted(id), local: (IP, 80), peer: (IP, 4000) };
+    rig.engine().established(&made);
+    let message = pattern(90_000);
+    let mut delivered = 0;
+    while delivered < message.len() {
+        rig.engine().returns(|_, _| {}).expect("honest returns");
+        if rig.engine().grant(flow, 1) == 0 {
+            std::thread::yield_now();
+            continue;
+        }
+        let next = (delivered + 1424).min(message.len());
+        let (begin, end) = (delivered == 0, next == message.len());
+        let part = Part { begin, end, message_len: if begin { 90_000 } else { 0 } };
+        assert!(rig.engine().deliver(flow, part, &message[delivered..next]));
+        rig.engine().flush();
+        delivered = next;
+    }
+    let mut echoed = Vec::new();
+    while echoed.len() < message.len() {
+        echoed.extend(rig.submitted(true).0);
+    }
+    assert!(echoed == message);
+    let Request::Connect { id: dial, .. } = ask(&mut rig) else { panic!("a connect was expected") };
+    rig.engine().reply(Reply::ConnectFailed { id: dial, reason: Reason::Refused });
+    rig.engine().flush();
+    let (listener, port, remote, got, said) = app.join().expect("the application");
+    assert_eq!((listener, port, remote, got), (id, 80, 4000, 90_000));
+    assert_eq!(said, "connect 10.0.0.1:7: connection refused: nobody listens at the remote port");
+}
+
+#[test]
+fn attaching_where_no_sidecar_is_says_what_to_do() {
+    for (path, code, want) in [
+        (
+            c"/nowhere/machnet.sock",
+            MACHNET_ENOSIDECAR,
+            "attach /nowhere/machnet.sock: there is no such socket; start machnetd, or set MACHNET_SOCKET to its socket",
+        ),
+        (c"/dev/null", MACHNET_ENOSIDECAR, "attach /dev/null: nobody listens at this socket; start machnetd"),
+    ] {
+        let mut ch: Channel = null_mut();
+        // SAFETY: a C string and a writable pointer.
+        let attached = unsafe { machnet_attach(path.as_ptr(), std::ptr::null(), &mut ch) };
+        assert_eq!((attached, text(ch).as_str()), (code, want));
+        let mut event = machnet_event::default();
+        // SAFETY: a channel that is given back once.
+        unsafe {
+            assert_eq!(machnet_poll(ch, &mut event, 1), MACHNET_ENOTATTACHED);
+            machnet_detach(ch);
+        }
+    }
+}
+
+#[test]
+fn a_sidecar_of_another_version_gets_one_clear_sentence() {
+    let (app, sidecar) = socketpair();
+    let mut ch: Channel = null_mut();
+    // SAFETY: a writable pointer; the channel owns the socket.
+    unsafe {
+        assert_eq!(machnet_attach_fd(app, std::ptr::null(), &mut ch), 0);
+        assert_eq!(machnet_attach_step(ch), MACHNET_EAGAIN);
+        // Between the two ends sits somebody who changes the application's version.
+        let mut bytes = [0_u8; 512];
+        let n = libc::recv(sidecar, bytes.as_mut_ptr().cast(), 512, 0);
+        bytes[12] = 99;
+        let (near, far) = socketpair();
+        assert_eq!(libc::send(near, bytes.as_ptr().cast(), n as usize, 0), n);
+        let mut server = ServerAttach::new(Fd::own(far));
+        assert!(server.step().is_err());
+        let n = libc::recv(near, bytes.as_mut_ptr().cast(), 512, 0);
+        assert_eq!(libc::send(sidecar, bytes.as_ptr().cast(), n as usize, 0), n);
+        libc::close(near);
+        assert_eq!(machnet_attach_step(ch), MACHNET_EVERSION);
+        assert_eq!(machnet_attach_step(ch), MACHNET_EVERSION, "the answer stays the same");
+        let said = text(ch);
+        assert!(
+            said.starts_with("attach over descriptor") && said.contains("app speaks channel version"),
+            "{said}"
+        );
+        machnet_detach(ch);
+        libc::close(sidecar);
+    }
+}
+
+#[test]
+fn nonsense_is_refused_and_changes_nothing() {
+    let mut rig = Rig::new();
+    let (_, conn) = rig.connection();
+    let ch = rig.ch;
+    // SAFETY: null channels and null buffers are what is tested; lengths that lie are refused before use.
+    unsafe {
+        assert_eq!(machnet_send_some(null_mut(), conn, b"x".as_ptr().cast(), 1, 0), MACHNET_EINVAL.into());
+        assert_eq!(machnet_send_some(ch, conn, std::ptr::null(), 1, 0), MACHNET_EINVAL.into());
+        assert_eq!(machnet_send_some(ch, conn, b"x".as_ptr().cast(), usize::MAX, 0), MACHNET_EINVAL.into());
+        assert_eq!(machnet_send_some(ch, conn, b"x".as_ptr().cast(), 1, 77), MACHNET_EINVAL.into());
+        assert_eq!(
+            machnet_send_some(ch, conn, b"x".as_ptr().cast(), 1, MACHNET_SEND_CONTINUE),
+            MACHNET_EINVAL.into()
+        );
+        assert_eq!(machnet_recv_some(ch, conn, null_mut(), 1, 0, null_mut()), MACHNET_EINVAL.into());
+        assert_eq!(machnet_recv_some(ch, conn, null_mut(), 0, 77, null_mut()), MACHNET_EINVAL.into());
+        assert_eq!(machnet_poll(ch, null_mut(), 1), MACHNET_EINVAL);
+        assert_eq!(machnet_poll(ch, null_mut(), -1), 0);
+        assert_eq!(machnet_sendv(ch, conn, std::ptr::null(), 1, 0, 0), MACHNET_EINVAL.into());
+        assert_eq!(machnet_sendv(ch, conn, std::ptr::null(), 0, 1, 0), MACHNET_EINVAL.into());
+        assert_eq!(machnet_attach_begin(c"x".as_ptr(), std::ptr::null(), null_mut()), MACHNET_EINVAL);
+        machnet_detach(null_mut());
+        machnet_info(null_mut(), null_mut());
+    }
+    for handle in [0, 1, conn + 1, conn + (1 << 32), u64::MAX] {
+        assert_eq!(rig.send(handle, b"x", 0), MACHNET_ECLOSED.into());
+        assert_eq!(rig.recv(handle, 1, 0), Err(MACHNET_ECLOSED.into()));
+    }
+    let long = vec![0; MACHNET_MAX_MESSAGE as usize + 1];
+    assert_eq!(rig.send(conn, &long, 0), MACHNET_ETOOBIG.into());
+    assert_eq!(rig.submitted(true), (vec![], vec![]));
+}
