@@ -232,7 +232,7 @@ func (s *Stack) onEvent(ev *core.Event) (unwanted bool) {
 		}
 	case core.EvListening:
 		if l := s.listeners[ev.ID]; l != nil {
-			l.listening(addrFrom(ev.LocalIP, ev.LocalPort), nil)
+			l.listening(addrFrom(s.ch.Info().IP, ev.LocalPort), nil)
 		}
 	case core.EvListenFailed:
 		if l := s.listeners[ev.ID]; l != nil {
