@@ -36,7 +36,8 @@ fn main() {
     }
 
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("bindings.rs");
-    // bindgen panics, and says little, where it finds no libclang.
+    // bindgen panics, and says little, where it finds no libclang: one sentence of ours instead.
+    std::panic::set_hook(Box::new(|_| {}));
     let generated = std::panic::catch_unwind(|| {
         bindgen::Builder::default()
             .header("shim.h")
@@ -45,6 +46,7 @@ fn main() {
             .derive_default(true)
             .generate()
     });
+    let _ = std::panic::take_hook();
     let bindings = match generated {
         Ok(Ok(bindings)) => bindings,
         Ok(Err(error)) => fail(&format!("bindgen cannot read shim.h: {error}")),
