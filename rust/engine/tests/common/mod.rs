@@ -115,8 +115,13 @@ impl World {
     /// Runs until `done`; panics with seed and trace after 60 s of virtual time.
     pub fn run(&mut self, what: &str, done: impl FnMut(&mut Self) -> bool) {
         if !self.run_for(Nanos::secs(60), done) {
-            let counters: Vec<_> =
-                self.sidecars.iter().map(|s| s.engines.len()).enumerate().map(|(i, _)| self.counters(i)).collect();
+            let counters: Vec<_> = self
+                .sidecars
+                .iter()
+                .map(|s| s.engines.len())
+                .enumerate()
+                .map(|(i, _)| self.counters(i))
+                .collect();
             panic!("seed {}: {what}: not within 60 s\n{counters:#?}\n{}", self.seed, self.net.trace());
         }
     }
@@ -156,7 +161,9 @@ impl World {
     pub fn connect(&mut self, from: AppNo, to: AppNo, ip: Ipv4Addr, port: u16) -> (FlowId, FlowId) {
         let id = self.apps[from].dial(ip, port, 0, 0);
         let accepted = self.apps[to].accepted.len();
-        self.run("connecting", |w| w.apps[from].dialled(id).is_some() && w.apps[to].accepted.len() > accepted);
+        self.run("connecting", |w| {
+            w.apps[from].dialled(id).is_some() && w.apps[to].accepted.len() > accepted
+        });
         let near = self.apps[from].dialled(id).expect("dialled").flow;
         (near, self.apps[to].accepted[accepted].flow)
     }
@@ -176,11 +183,13 @@ impl World {
                     e.usage().iter().all(|(_, (submitted, delivered, _))| *submitted == 0 && *delivered == 0)
                 })
         });
-        for app in &mut self.apps {
-            let flows: Vec<_> = app.conns.keys().copied().collect();
-            flows.into_iter().for_each(|flow| app.close(flow));
-        }
-        self.run("ending", |w| w.sidecars.iter().filter(|s| s.running).flat_map(|s| &s.engines).all(|e| e.flows() == 0));
+        self.run("ending", |w| {
+            for app in &mut w.apps {
+                let flows: Vec<_> = app.conns.keys().copied().collect();
+                flows.into_iter().for_each(|flow| app.close(flow));
+            }
+            w.sidecars.iter().filter(|s| s.running).flat_map(|s| &s.engines).all(|e| e.flows() == 0)
+        });
         self.pass(Nanos::millis(1));
         for sidecar in self.sidecars.iter().filter(|s| s.running) {
             for engine in &sidecar.engines {
@@ -439,8 +448,7 @@ fn submit(end: &mut AppEnd, flow: FlowId, out: &Out, offset: &mut usize) -> bool
             }
             let stop = bytes.len().min(*offset + unit);
             let begin = *offset == 0;
-            let part =
-                Part { begin, end: stop == total, message_len: if begin { total as u32 } else { 0 } };
+            let part = Part { begin, end: stop == total, message_len: if begin { total as u32 } else { 0 } };
             if end.tx.data(flow, part, &bytes[*offset..stop]).is_err() {
                 return false;
             }
@@ -471,5 +479,7 @@ fn id_of(reply: &Reply) -> u32 {
 
 /// Bytes that tell where they belong.
 pub fn pattern(len: usize, salt: u64) -> Vec<u8> {
-    (0..len as u64).map(|i| ((i.wrapping_mul(0x9e37_79b9) ^ salt.wrapping_mul(0x85eb_ca6b)) >> 7) as u8).collect()
+    (0..len as u64)
+        .map(|i| ((i.wrapping_mul(0x9e37_79b9) ^ salt.wrapping_mul(0x85eb_ca6b)) >> 7) as u8)
+        .collect()
 }
