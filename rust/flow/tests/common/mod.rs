@@ -186,6 +186,8 @@ pub struct Link {
     pub delay: Nanos,
     /// Per mille.
     pub loss: u64,
+    /// Per million, beside it.
+    pub loss_ppm: u64,
     pub duplicate: u64,
     pub reorder: u64,
     /// Up to so much more delay, for packets reordered.
@@ -206,6 +208,7 @@ impl Default for Link {
         Link {
             delay: Nanos::micros(10),
             loss: 0,
+            loss_ppm: 0,
             duplicate: 0,
             reorder: 0,
             jitter: Nanos::micros(60),
@@ -506,7 +509,9 @@ impl Sim {
             packet.payload.len()
         );
         let link = &mut self.links[i];
-        let mut drop = link.down || self.rng.chance(link.loss);
+        let mut drop = link.down
+            || self.rng.chance(link.loss)
+            || link.loss_ppm > 0 && self.rng.below(1_000_000) < link.loss_ppm;
         if link.drops > 0 && link.drop_if.is_none_or(|f| f(&packet)) {
             link.drops -= 1;
             drop = true;

@@ -1,0 +1,134 @@
+//! Random sequences of operations on a pair of flows, against an oracle that only knows what was sent.
+
+mod common;
+
+use common::{A, B, Channel, Link, Rng, Sim, message};
+use machnet_flow::{Closed, Config, Event};
+use machnet_wire::{Nanos, Reason, Seq};
+
+/// What the applications did, per direction.
+#[derive(Default)]
+struct Oracle {
+    whole: Vec<(u64, usize)>,
+    given_up: u32,
+}
+
+fn run(seed: u64) {
+    let mut rng = Rng(seed);
+    let first = Seq((rng.next() as u32).wrapping_sub(if rng.chance(300) { 0 } else { 1 << 31 }));
+    let mut config = Config::default();
+    config.credit_max = [256, 64, 1024][rng.below(3) as usize];
+    let mtus = [576, 1460, 1500, 9001];
+    let mtu = mtus[rng.below(4) as usize];
+    let first = if rng.chance(300) { Seq(0u32.wrapping_sub(rng.below(2000) as u32)) } else { first };
+    let mut sim = Sim::with(seed, config, mtu, first);
+    let other = mtus[rng.below(4) as usize];
+    sim.ends[B].mtu = other;
+    sim.ends[B].unit = usize::from(other) - 76;
+    for i in [A, B] {
+        sim.ends[i].channel = Channel::new([4, 64, 1024, 1024][rng.below(4) as usize]);
+        sim.links[i] = Link {
+            loss: [0, 10, 50, 200][rng.below(4) as usize],
+            duplicate: [0, 50][rng.below(2) as usize],
+            reorder: [0, 50, 300][rng.below(3) as usize],
+            delay: Nanos::micros(1 + rng.below(50)),
+            ..Link::default()
+        };
+    }
+    sim.establish();
+    let mut oracle = [Oracle::default(), Oracle::default()];
+    let mut finished = [false; 2];
+    let mut reset = false;
+    for step in 0..rng.below(120) {
+        let i = rng.below(2) as usize;
+        let size = match rng.below(10) {
+            0 => 0,
+            1..=6 => rng.below(300) as usize,
+            7..=8 => rng.below(20_000) as usize,
+            _ => rng.below(120_000) as usize,
+        };
+        match rng.below(100) {
+            0..=49 if !finished[i] => {
+                oracle[i].whole.push((step, size));
+                sim.send(i, &message(step, size));
+            }
+            50..=59 if !finished[i] => {
+                // Several units, or there would be nothing to give up half-way.
+                let size = size + 30_000;
+                oracle[i].given_up += 1;
+                sim.send_part(i, &message(step, size), 1 + rng.below(15_000) as usize);
+            }
+            60..=69 => sim.ends[i].reading = !sim.ends[i].reading,
+            70..=79 => {
+                let n = rng.below(40) as u32;
+                sim.read(i, n);
+                sim.pump(i);
+            }
+            80..=82 => sim.links[i].down = !sim.links[i].down,
+            83..=84 => sim.ends[i].stalled_until = sim.now + Nanos::micros(rng.below(20_000)),
+            85 => {
+                let now = sim.now;
+                sim.flow(i).stalled(now);
+            }
+            86..=87 if !finished[i] => {
+                finished[i] = true;
+                sim.finish(i);
+            }
+            88 if rng.chance(100) => {
+                sim.reset(i, Reason::Aborted);
+                reset = true;
+                break;
+            }
+            _ => {
+                let most = [2_000, 50_000, 2_000_000, 40_000_000][rng.below(4) as usize];
+                let pause = Nanos(rng.below(most));
+                sim.run_for(pause);
+                // Links come back before anybody is dead.
+                sim.links[A].down &= rng.chance(500);
+                sim.links[B].down &= rng.chance(500);
+            }
+        }
+        if sim.ends.iter().any(|end| end.flow.is_none() || end.channel.closed().is_some()) {
+            break;
+        }
+    }
+    for i in [A, B] {
+        sim.links[i].down = false;
+        sim.ends[i].reading = true;
+        if !finished[i] && !reset {
+            sim.finish(i);
+        }
+        sim.pump(i);
+    }
+    // Loss of 20 % and channels of four units are slow, and never for ever.
+    sim.run_until(Nanos::secs(600), |sim| sim.both(|end| end.channel.closed().is_some()));
+    sim.run_for(Nanos::millis(50));
+    for i in [A, B] {
+        let got = &sim.ends[1 - i].channel;
+        let sent: Vec<_> = oracle[i].whole.iter().map(|(n, size)| message(*n, *size)).collect();
+        if reset {
+            assert!(sent.starts_with(&got.messages), "what was delivered was sent, in order");
+        } else {
+            assert!(got.messages == sent, "delivered {} of {}", got.messages.len(), sent.len());
+            assert_eq!(got.closed(), Some(Closed::Clean));
+            assert_eq!(got.told(Event::PeerFin), 1);
+        }
+        assert!(got.aborted <= oracle[i].given_up);
+        assert!(sim.ends[i].channel.tokens.is_empty() && sim.ends[i].flow.is_none());
+    }
+    if !reset {
+        sim.check_books();
+    }
+}
+
+#[test]
+fn random_operations_deliver_what_was_sent_and_give_everything_back() {
+    // One seed: MACHNET_SEED=n. More of them: MACHNET_SEEDS=n.
+    let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    if let Some(seed) = number("MACHNET_SEED") {
+        return run(seed);
+    }
+    for seed in 0..number("MACHNET_SEEDS").unwrap_or(400) {
+        run(seed);
+    }
+}
