@@ -1,0 +1,181 @@
+//! What an echo costs: two engines joined by a pair of plain queues in one thread, an application on each, 64 bytes.
+//! Prints nanoseconds per echo, and per pass (an echo is four: there are two engines, and each sees it twice). For instructions:
+//! `valgrind --tool=callgrind target/release/examples/echo_instr 20000 1`.
+//!
+//! Arguments: echoes (1000000), in flight (1), bytes (64).
+
+use std::cell::RefCell;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use machnet_engine::{Engine, EngineConfig, Shared, neighbor};
+use machnet_nic::{Full, Info, Mac, Offload, Queue, RxChecksum, Stats};
+use machnet_shm::{AppEnd, Delivery, FlowId, Geometry, Part, Request};
+use machnet_wire::Nanos;
+
+/// A queue whose wire is a ring of frames that the other queue reads.
+struct Plain {
+    info: Info,
+    to: Arc<Mutex<Frames>>,
+    from: Arc<Mutex<Frames>>,
+}
+
+#[derive(Default)]
+struct Frames {
+    slots: Vec<(usize, Box<[u8; 2048]>)>,
+    head: usize,
+    tail: usize,
+}
+
+impl Frames {
+    fn new() -> Arc<Mutex<Self>> {
+        let slots = (0..256).map(|_| (0, Box::new([0; 2048]))).collect();
+        Arc::new(Mutex::new(Self { slots, head: 0, tail: 0 }))
+    }
+}
+
+impl Queue for Plain {
+    fn info(&self) -> &Info {
+        &self.info
+    }
+
+    fn receive(&mut self, budget: usize, each: &mut impl FnMut(&[u8], RxChecksum)) -> usize {
+        let mut from = self.from.lock().expect("one thread");
+        let count = budget.min(from.tail - from.head);
+        for _ in 0..count {
+            let (len, bytes) = &from.slots[from.head % 256];
+            each(&bytes[..*len], RxChecksum::Good);
+            from.head += 1;
+        }
+        count
+    }
+
+    fn transmit(&mut self, len: usize, _: Offload, fill: impl FnOnce(&mut [u8])) -> Result<(), Full> {
+        let mut to = self.to.lock().expect("one thread");
+        if to.tail - to.head == 256 {
+            return Err(Full);
+        }
+        let at = to.tail % 256;
+        to.slots[at].0 = len;
+        fill(&mut to.slots[at].1[..len]);
+        to.tail += 1;
+        Ok(())
+    }
+
+    fn flush(&mut self) {}
+
+    fn backlog(&mut self) -> u16 {
+        0
+    }
+
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
+
+    fn arm_interrupt(&mut self) -> Option<i32> {
+        None
+    }
+
+    fn disarm_interrupt(&mut self) {}
+}
+
+struct Side {
+    engine: Engine<Plain>,
+    app: AppEnd,
+    flow: Option<FlowId>,
+}
+
+fn side(n: u8, to: &Arc<Mutex<Frames>>, from: &Arc<Mutex<Frames>>) -> Side {
+    let mut config = EngineConfig::new(neighbor::Config::new(Ipv4Addr::new(10, 0, 0, n), 24, None), 1, [1, n.into()]);
+    config.burst = 16;
+    let shared = Shared::new(config, 1).expect("sockets");
+    let info = Info {
+        mac: Mac([2, 0, 0, 0, 0, n]),
+        mtu: 1500,
+        queues: 1,
+        index: 0,
+        descriptors: 256,
+        driver: "plain".into(),
+        tx_checksum: true,
+        rx_checksum: true,
+        interrupts: false,
+    };
+    let nic = Plain { info, to: Arc::clone(to), from: Arc::clone(from) };
+    let engine = Engine::new(&shared, 0, nic, Nanos::ZERO).expect("in range");
+    let (app, end) = machnet_shm::pair(Geometry::DEFAULT).expect("memory");
+    assert!(shared.handle(0).expect("in range").attach(end).is_ok());
+    Side { engine, app, flow: None }
+}
+
+/// Takes messages; returns their number, and answers each when `echo`.
+fn poll(side: &mut Side, echo: bool) -> usize {
+    let mut got = 0;
+    let (tx, rx) = (&mut side.app.tx, &mut side.app.rx);
+    if tx.ready() {
+        tx.reclaim(|_| {}).expect("sound");
+    }
+    while let Some(delivery) = rx.delivery().expect("sound") {
+        match delivery {
+            Delivery::Established(e) => side.flow = Some(e.flow),
+            Delivery::Data(data) => {
+                got += 1;
+                if echo {
+                    let mut bytes = [0; 2048];
+                    let bytes = &mut bytes[..data.len.into()];
+                    if data.token.has_buffer() {
+                        rx.read(data.token, 0, bytes);
+                    } else {
+                        bytes.copy_from_slice(&data.inline[..data.len.into()]);
+                    }
+                    tx.data(data.flow, data.part, bytes).expect("tokens");
+                }
+                rx.give_back(data.token);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    got
+}
+
+fn main() {
+    let argument = |n: usize, default: usize| std::env::args().nth(n).and_then(|a| a.parse().ok()).unwrap_or(default);
+    let (echoes, inflight, bytes) = (argument(1, 1_000_000), argument(2, 1), argument(3, 64));
+    let (ab, ba) = (Frames::new(), Frames::new());
+    let sides = RefCell::new((side(1, &ab, &ba), side(2, &ba, &ab)));
+    let mut now = 0u64;
+    let mut round = |sides: &mut (Side, Side)| {
+        now += 300;
+        sides.0.engine.run_once(Nanos(now));
+        sides.1.engine.run_once(Nanos(now));
+    };
+    let mut both = sides.borrow_mut();
+    let both = &mut *both;
+    let listen = Request::Listen { id: 1, ip: Ipv4Addr::UNSPECIFIED, port: 80, backlog: 8 };
+    assert!(both.1.app.tx.request(listen));
+    round(both);
+    let ip = Ipv4Addr::new(10, 0, 0, 2);
+    assert!(both.0.app.tx.request(Request::Connect { id: 1, ip, port: 80, local_port: 0, timeout_ms: 0 }));
+    while both.0.flow.is_none() || both.1.flow.is_none() {
+        round(both);
+        poll(&mut both.0, false);
+        poll(&mut both.1, true);
+    }
+    let flow = both.0.flow.expect("established");
+    let message = vec![7; bytes];
+    let part = Part { begin: true, end: true, message_len: bytes as u32 };
+    let (mut sent, mut done, mut rounds) = (0, 0, 0u64);
+    let begun = Instant::now();
+    while done < echoes {
+        while sent < echoes && sent - done < inflight && both.0.app.tx.data(flow, part, &message).is_ok() {
+            sent += 1;
+        }
+        round(both);
+        poll(&mut both.1, true);
+        done += poll(&mut both.0, false);
+        rounds += 1;
+    }
+    let took = begun.elapsed().as_nanos() as f64 / echoes as f64;
+    println!("{bytes} B, {inflight} in flight: {took:.0} ns per echo, {:.0} ns per pass, {:.2} rounds per echo", took / 4.0, rounds as f64 / echoes as f64);
+    println!("{:?}", both.0.engine.usage());
+}
