@@ -60,7 +60,8 @@
 // The peer has finished sending and everything was read.
 #define MACHNET_EEOF -16
 
-// The next message does not fit the buffer; it is kept, and machnet_recv_info.message_len says its length.
+// The next message does not fit the buffer, or the rest of one that was begun otherwise; it is kept, and
+// machnet_recv_info.message_len says its length, or the rest's.
 #define MACHNET_EMSGSIZE -17
 
 // No route to the remote host.

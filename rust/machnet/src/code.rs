@@ -32,7 +32,8 @@ pub const MACHNET_ENOBUFS: i32 = -14;
 pub const MACHNET_EABORTED: i32 = -15;
 /// The peer has finished sending and everything was read.
 pub const MACHNET_EEOF: i32 = -16;
-/// The next message does not fit the buffer; it is kept, and machnet_recv_info.message_len says its length.
+/// The next message does not fit the buffer, or the rest of one that was begun otherwise; it is kept, and
+/// machnet_recv_info.message_len says its length, or the rest's.
 pub const MACHNET_EMSGSIZE: i32 = -17;
 /// No route to the remote host.
 pub const MACHNET_EUNREACHABLE: i32 = -18;

@@ -103,9 +103,9 @@ pub enum Nothing {
     Aborted,
     /// The peer has finished, and all is read.
     End,
-    /// The next message is longer than the buffer.
+    /// The next message, or the rest of the one being read, is longer than the buffer.
     TooShort {
-        /// Its length.
+        /// Its length, or that of the rest.
         message_len: u32,
     },
 }
@@ -252,6 +252,12 @@ impl<T: Copy> Nodes<T> {
                 }
                 if mode == Mode::Message && message_len as usize > out.len() {
                     return Err(Nothing::TooShort { message_len });
+                }
+            } else if mode == Mode::Message && !took {
+                // The rest of a message that was begun by another kind of read fits, or stays, as a message does.
+                let left = queue.message.unwrap_or(0).saturating_sub(queue.offset);
+                if left as usize > out.len() {
+                    return Err(Nothing::TooShort { message_len: left });
                 }
             }
             let room = out.get_mut(got.bytes..).unwrap_or_default();
@@ -437,6 +443,17 @@ mod tests {
         let (bytes, got) = rig.read(Mode::Message, 2576).expect("the rest");
         assert_eq!((bytes.as_slice(), got.end, got.offset, got.more), (&sent[1424..], true, 1424, true));
         assert_eq!(got.message_len, 3000);
+    }
+
+    #[test]
+    fn the_rest_of_a_message_that_does_not_fit_is_kept_too() {
+        let mut rig = Rig::new(64);
+        let sent = pattern(3000);
+        rig.message(&sent, 1424);
+        assert_eq!(rig.read(Mode::Stream, 10).expect("bytes").0, &sent[..10]);
+        assert_eq!(rig.read(Mode::Message, 2989), Err(Nothing::TooShort { message_len: 2990 }));
+        let (bytes, got) = rig.read(Mode::Message, 2990).expect("the rest");
+        assert_eq!((bytes.as_slice(), got.end), (&sent[10..], true));
     }
 
     #[test]
