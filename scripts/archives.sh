@@ -39,7 +39,8 @@ archive() { # crate, header, output
     done <"$work/exports"
     "${link[@]}" -r --gc-sections "${roots[@]}" "$raw" -o "$work/$crate.o"
     "${copy[@]}" "${keep[@]}" "$work/$crate.o"
-    "${copy[@]}" --strip-unneeded "$work/$crate.o"
+    # std carries LLVM bitcode for Apple's sake; a linker with an older LLVM would stumble over it.
+    "${copy[@]}" --strip-unneeded --remove-section=.llvmbc --remove-section=.llvmcmd "$work/$crate.o"
     nm -g --defined-only "$work/$crate.o" | awk '{print $3}' | sort -u >"$work/have"
     if ! diff "$work/exports" "$work/have" >"$work/diff"; then
         echo "archives: $out does not export what $header declares (< declared, > exported):" >&2
