@@ -192,11 +192,14 @@ func (l *Listener) Close() error {
 	l.waiter.Wake()
 	s := l.stack
 	s.mu.Lock()
-	if s.listeners[l.id] == l {
+	known := s.listeners[l.id] == l // else the sidecar never knew it, or the stack has closed
+	if known {
 		delete(s.listeners, l.id)
 	}
 	s.mu.Unlock()
-	s.ch.Unlisten(l.id)
+	if known {
+		s.ch.Unlisten(l.id)
+	}
 	for _, c := range queue {
 		c.abandon()
 	}

@@ -210,8 +210,9 @@ func (s *Stack) onEvent(ev *core.Event) (unwanted bool) {
 		}
 	case core.EvConnected:
 		d := s.dials[ev.ID]
-		if d == nil {
-			return true // given up, and the sidecar heard of that too late
+		if d == nil { // given up, and the sidecar heard of that too late
+			s.ch.LastWord()
+			return true
 		}
 		delete(s.dials, ev.ID)
 		d.conn = s.newConn(ev)
@@ -220,6 +221,8 @@ func (s *Stack) onEvent(ev *core.Event) (unwanted bool) {
 		if d := s.dials[ev.ID]; d != nil {
 			delete(s.dials, ev.ID)
 			d.fail(codeError(ev.Code))
+		} else {
+			s.ch.LastWord()
 		}
 	case core.EvAccepted:
 		l := s.listeners[ev.ID]
@@ -239,6 +242,8 @@ func (s *Stack) onEvent(ev *core.Event) (unwanted bool) {
 			delete(s.listeners, ev.ID)
 			l.listening(nil, codeError(ev.Code))
 		}
+	case core.EvUnlistened:
+		s.ch.LastWord()
 	}
 	return false
 }

@@ -40,6 +40,9 @@ func httpOver(t *testing.T, h http.Handler, tls bool) (*httptest.Server, *http.C
 	client.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
 		return d.DialContext(ctx, "machnet", l.Addr().String())
 	}
+	if tls {
+		client.Transport.(*http.Transport).TLSClientConfig.ServerName = "example.com" // which httptest's certificate names
+	}
 	client.Timeout = 30 * time.Second
 	return s, client, l
 }

@@ -287,13 +287,25 @@ func (c *Channel) Listen(ip uint32, port uint16, backlog int, registered func(id
 	return code
 }
 
-// Unlisten ends a listener.
+// Unlisten ends a listener. Until EvUnlistened, connections that nobody will accept may come, also when nobody waits.
 func (c *Channel) Unlisten(id uint32) {
-	if c.lockTx() {
-		_ = c.api.unlisten(id)
-		c.unlockTx()
-	}
+	c.lastWord(func() Code { return c.api.unlisten(id) })
 }
+
+// lastWord sends a request whose answer concerns nobody but the handler, and sees to it that the handler hears it.
+func (c *Channel) lastWord(request func() Code) {
+	c.rx.Lock()
+	defer c.rx.Unlock()
+	if !c.lockTx() {
+		return
+	}
+	_ = request()
+	c.unlockTx()
+	c.expect()
+}
+
+// LastWord is for the handler, when the answer to Unlisten or CancelDial has come.
+func (c *Channel) LastWord() { c.expected() }
 
 // Dial asks for a connection; timeout 0 is the sidecar's own. registered gets the id before any event can name it.
 func (c *Channel) Dial(ip uint32, port, localPort uint16, timeout time.Duration, registered func(id uint32)) Code {
@@ -310,12 +322,9 @@ func (c *Channel) Dial(ip uint32, port, localPort uint16, timeout time.Duration,
 	return code
 }
 
-// CancelDial gives up a dial.
+// CancelDial gives up a dial. One event still names it.
 func (c *Channel) CancelDial(id uint32) {
-	if c.lockTx() {
-		_ = c.api.cancelDial(id)
-		c.unlockTx()
-	}
+	c.lastWord(func() Code { return c.api.cancelDial(id) })
 }
 
 // milliseconds rounds up, and bounds to what the C API takes.

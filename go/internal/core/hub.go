@@ -31,7 +31,7 @@ type hub struct {
 	rx sync.Mutex
 
 	role     atomic.Bool  // a goroutine watches the rings itself
-	sleepers atomic.Int32 // waiters that sleep
+	sleepers atomic.Int32 // waiters that sleep, and events that nobody waits for
 	tokens   atomic.Int32 // waiters, asleep or not, that need send tokens
 	armed    atomic.Bool  // the doorbell will ring; written with rx held
 	dead     atomic.Bool  // nothing will come any more; nobody may sleep
@@ -202,6 +202,15 @@ func (h *hub) leave() {
 	}
 	h.handOn()
 }
+
+// expect counts one event that must be taken from the rings though no goroutine waits for it; the caller, who holds rx, ends that with
+// expected.
+func (h *hub) expect() {
+	h.sleepers.Add(1)
+	h.handOn()
+}
+
+func (h *hub) expected() { h.sleepers.Add(-1) }
 
 // handOn gives a free role to the watchman if anybody sleeps. rx is held.
 func (h *hub) handOn() {
