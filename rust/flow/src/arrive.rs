@@ -91,10 +91,10 @@ impl<T, H> Flow<T, H> {
             return Err(self.fail(what, io));
         }
         let header = &packet.header;
-        if header.kind == Kind::Data {
-            if let Err(what) = self.on_data(now, packet, io) {
-                return Err(self.fail(what, io));
-            }
+        if header.kind == Kind::Data
+            && let Err(what) = self.on_data(now, packet, io)
+        {
+            return Err(self.fail(what, io));
         }
         if header.kind == Kind::Ping || header.flags.has(Flags::PROBE) {
             self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now });
@@ -202,10 +202,12 @@ impl<T, H> Flow<T, H> {
     /// The credit's timer runs from when it is first needed and looks by itself whether it came too early.
     #[inline]
     pub(crate) fn watch_lapse(&mut self) {
-        if !self.timers.is_set(Timer::Lapse) && !self.receiver.discarding() && self.phase == Phase::Open {
-            if let Some(at) = self.receiver.credit.lapses_at(self.rtt.or_zero(), &self.config) {
-                self.timers.set(Timer::Lapse, at);
-            }
+        if !self.timers.is_set(Timer::Lapse)
+            && !self.receiver.discarding()
+            && self.phase == Phase::Open
+            && let Some(at) = self.receiver.credit.lapses_at(self.rtt.or_zero(), &self.config)
+        {
+            self.timers.set(Timer::Lapse, at);
         }
     }
 

@@ -248,13 +248,16 @@ pub struct End {
     waiting: Vec<Vec<u8>>,
 }
 
+/// When a packet arrives, which one of those that arrive then, at which end, and its bytes.
+type Flying = (u64, u64, usize, Vec<u8>);
+
 pub struct Sim {
     pub seed: u64,
     pub rng: Rng,
     pub now: Nanos,
     pub ends: [End; 2],
     pub links: [Link; 2],
-    queue: BinaryHeap<Reverse<(u64, u64, usize, Vec<u8>)>>,
+    queue: BinaryHeap<Reverse<Flying>>,
     order: u64,
     pub sent: [u64; 8],
     pub sent_by: [u64; 2],
@@ -404,10 +407,11 @@ impl Sim {
         let n = n.min(end.channel.lent);
         end.channel.lent -= n;
         end.channel.rx_free += n;
-        if let Some(flow) = &mut end.flow {
-            if n > 0 && end.channel.closed().is_none() {
-                flow.credit_returned(&mut end.channel);
-            }
+        if let Some(flow) = &mut end.flow
+            && n > 0
+            && end.channel.closed().is_none()
+        {
+            flow.credit_returned(&mut end.channel);
         }
     }
 
@@ -640,11 +644,11 @@ impl Sim {
             if end.stalled_until > self.now {
                 continue;
             }
-            if let Some(flow) = &mut end.flow {
-                if flow.next_timeout().is_some_and(|at| at <= self.now) {
-                    flow.on_timeout(self.now, &mut end.channel);
-                    self.pump(i);
-                }
+            if let Some(flow) = &mut end.flow
+                && flow.next_timeout().is_some_and(|at| at <= self.now)
+            {
+                flow.on_timeout(self.now, &mut end.channel);
+                self.pump(i);
             }
         }
         true
