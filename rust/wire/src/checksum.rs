@@ -11,7 +11,7 @@ impl Sum {
     /// Adds a range of bytes. Eight bytes at a time in native byte order: the sum commutes with swapping bytes
     /// (RFC 1071 §2B), so one swap at the end serves.
     #[inline]
-    pub fn add(self, b: &[u8]) -> Sum {
+    pub fn plus(self, b: &[u8]) -> Sum {
         // Four lanes of 32-bit halves: no carry is lost within 2^32 words, and the compiler makes vectors of it.
         let (blocks, rest) = b.as_chunks::<32>();
         let mut lanes = [0u64; 8];
@@ -35,7 +35,7 @@ impl Sum {
 
     /// Adds one word, given in host order.
     #[inline]
-    pub fn add_word(self, word: u16) -> Sum {
+    pub fn plus_word(self, word: u16) -> Sum {
         Sum(self.0 + u64::from(u16::from_ne_bytes(word.to_be_bytes())))
     }
 
@@ -53,13 +53,13 @@ impl Sum {
 /// The Internet checksum of one range.
 #[inline]
 pub fn ones_complement(b: &[u8]) -> u16 {
-    Sum::default().add(b).complement()
+    Sum::default().plus(b).complement()
 }
 
 /// The sum over UDP's pseudo-header (RFC 768) of an IPv4 header's addresses and a UDP length.
 #[inline]
 fn pseudo(addresses: &[u8], udp_len: u16) -> Sum {
-    Sum::default().add(addresses).add_word(u16::from(ipv4::protocol::UDP)).add_word(udp_len)
+    Sum::default().plus(addresses).plus_word(u16::from(ipv4::protocol::UDP)).plus_word(udp_len)
 }
 
 /// The pseudo-header's checksum, not complemented, as NICs with UDP offload want to find it in the checksum field.
@@ -79,7 +79,7 @@ pub fn udp4(frame: &mut [u8]) {
     let (head, datagram) = frame.split_at_mut(ether::LEN + ipv4::LEN);
     datagram[6..8].fill(0);
     let sum =
-        pseudo(&head[ether::LEN + 12..ether::LEN + 20], datagram.len() as u16).add(datagram).complement();
+        pseudo(&head[ether::LEN + 12..ether::LEN + 20], datagram.len() as u16).plus(datagram).complement();
     // Zero means "no checksum" (RFC 768): its other form stands for it.
     let sum = if sum == 0 { 0xffff } else { sum };
     datagram[6..8].copy_from_slice(&sum.to_be_bytes());
@@ -95,7 +95,7 @@ pub fn udp4_valid(ip: &ipv4::Header, datagram: &[u8]) -> bool {
     let mut addresses = [0; 8];
     addresses[..4].copy_from_slice(&ip.src.octets());
     addresses[4..].copy_from_slice(&ip.dst.octets());
-    pseudo(&addresses, datagram.len() as u16).add(datagram).complement() == 0
+    pseudo(&addresses, datagram.len() as u16).plus(datagram).complement() == 0
 }
 
 #[cfg(test)]
@@ -127,7 +127,7 @@ mod tests {
         fn ranges_add_up(a in proptest::collection::vec(proptest::num::u8::ANY, 0..200), b in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let even = &a[..a.len() & !1];
             let whole: alloc::vec::Vec<u8> = even.iter().chain(&b).copied().collect();
-            proptest::prop_assert_eq!(Sum::default().add(even).add(&b).complement(), slow(&whole));
+            proptest::prop_assert_eq!(Sum::default().plus(even).plus(&b).complement(), slow(&whole));
         }
     }
     extern crate alloc;

@@ -12,7 +12,7 @@ pub struct Link {
     pub jitter: Nanos,
     /// Bits per second; `None`: no limit.
     pub rate: Option<u64>,
-    /// Bytes that may wait for the rate; a frame that finds more is dropped.
+    /// Bytes that may wait for the rate, what is left of the one being sent included; a frame beyond is dropped.
     pub buffer: u64,
     /// Lost.
     pub loss: f64,
@@ -22,7 +22,8 @@ pub struct Link {
     pub reorder: f64,
     /// The most that a frame is held back.
     pub reorder_by: Nanos,
-    /// One to three bits flipped, anywhere in the frame.
+    /// One byte of the frame damaged, anywhere. Never in more places: the Internet checksum finds that always, while two
+    /// flips can cancel out, which Ethernet's own checksum would find and this network has not.
     pub corruption: f64,
 }
 
@@ -121,15 +122,13 @@ impl Wire {
         Fate::Arrives { at, held_back }
     }
 
-    /// Flips one to three bits, with the link's probability. Whether it did.
+    /// Damages one byte, with the link's probability. Whether it did.
     pub fn corrupt(&mut self, frame: &mut [u8]) -> bool {
         if frame.is_empty() || !self.dice.chance(self.link.corruption) {
             return false;
         }
-        for _ in 0..1 + self.dice.below(3) {
-            let bit = self.dice.below(8 * frame.len() as u64);
-            frame[(bit / 8) as usize] ^= 1 << (bit % 8);
-        }
+        let at = self.dice.below(frame.len() as u64) as usize;
+        frame[at] ^= 1 + self.dice.below(255) as u8;
         true
     }
 }

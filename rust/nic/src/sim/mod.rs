@@ -108,7 +108,7 @@ pub struct Counts {
     pub duplicated: u64,
     /// Copies held back so that later ones overtake.
     pub reordered: u64,
-    /// Copies with bits flipped.
+    /// Copies damaged.
     pub corrupted: u64,
     /// Frames to an address that nobody has.
     pub no_such_host: u64,
