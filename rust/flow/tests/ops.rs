@@ -16,8 +16,7 @@ struct Oracle {
 fn run(seed: u64) {
     let mut rng = Rng(seed);
     let first = Seq((rng.next() as u32).wrapping_sub(if rng.chance(300) { 0 } else { 1 << 31 }));
-    let mut config = Config::default();
-    config.credit_max = [256, 64, 1024][rng.below(3) as usize];
+    let config = Config { credit_max: [256, 64, 1024][rng.below(3) as usize], ..Config::default() };
     let mtus = [576, 1460, 1500, 9001];
     let mtu = mtus[rng.below(4) as usize];
     let first = if rng.chance(300) { Seq(0u32.wrapping_sub(rng.below(2000) as u32)) } else { first };
