@@ -1,7 +1,7 @@
 //! The ends of the shared channel as the two directions see them.
 use crate::code::*;
 use crate::conns::{handle, index};
-use crate::inbox::{Kind, Units};
+use crate::inbox::{Inline, Kind, Units};
 use crate::outbox::Submit;
 use crate::types::{machnet_conn, machnet_peer, machnet_ring_view};
 use crate::{rx, tx};
@@ -78,7 +78,7 @@ impl Units for DeliverEnd {
 
 impl rx::Ring for DeliverEnd {
     #[inline]
-    fn pop(&mut self) -> Option<rx::Delivery<RxToken>> {
+    fn pop(&mut self, inline: &mut Inline) -> Option<rx::Delivery<RxToken>> {
         if self.fault.is_some() {
             return None;
         }
@@ -89,20 +89,21 @@ impl rx::Ring for DeliverEnd {
                 return None;
             }
         };
-        let mark =
-            |flow, kind, token| rx::Delivery::Unit { conn: conn(flow), kind, len: 0, inline: None, token };
+        let mark = |flow, kind, token| {
+            rx::Delivery::Unit(rx::Unit { conn: conn(flow), kind, len: 0, inline: false, token })
+        };
         Some(match delivery {
-            Delivery::Data(data) => rx::Delivery::Unit {
-                conn: conn(data.flow),
-                kind: Kind::Data {
-                    begin: data.part.begin,
-                    end: data.part.end,
-                    message_len: data.part.message_len,
-                },
-                len: data.len.into(),
-                inline: (!data.token.has_buffer()).then_some(data.inline),
-                token: data.token,
-            },
+            Delivery::Data(data) => {
+                inline.0 = data.inline;
+                let Part { begin, end, message_len } = data.part;
+                rx::Delivery::Unit(rx::Unit {
+                    conn: conn(data.flow),
+                    kind: Kind::Data { begin, end, message_len },
+                    len: data.len.into(),
+                    inline: !data.token.has_buffer(),
+                    token: data.token,
+                })
+            }
             Delivery::Aborted { flow, token } => mark(flow, Kind::Aborted, token),
             Delivery::Fin { flow, token } => mark(flow, Kind::Fin, token),
             Delivery::Established(made) => rx::Delivery::Established {

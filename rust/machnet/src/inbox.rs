@@ -6,6 +6,17 @@
 /// Bytes that a unit carries without a buffer.
 pub const INLINE: usize = machnet_shm::INLINE;
 
+/// Those bytes. Aligned, so that copies of them (and of whatever holds them) go in the same pieces one after the other: a load that
+/// spans two stores just made waits for both.
+#[repr(align(16))]
+#[derive(Clone, Copy)]
+pub struct Inline(pub [u8; INLINE]);
+
+impl Inline {
+    /// Nothing in it.
+    pub const EMPTY: Self = Self([0; INLINE]);
+}
+
 /// Where the bytes of units are, and whom to give them back to; the ring's consumer, or a test.
 pub trait Units {
     /// What has to be given back for each unit: a token, with a buffer or without.
@@ -35,13 +46,15 @@ pub struct Node<T> {
     at: u32,
     next: u32,
     token: Option<T>,
-    inline: Option<[u8; INLINE]>,
+    /// The bytes are in `bytes`, not in a buffer.
+    inline: bool,
+    bytes: Inline,
 }
 
 impl<T> Node<T> {
     /// A free node; `next` links the free list.
     pub const fn free(next: u32) -> Self {
-        Self { kind: Kind::Fin, len: 0, at: 0, next, token: None, inline: None }
+        Self { kind: Kind::Fin, len: 0, at: 0, next, token: None, inline: false, bytes: Inline::EMPTY }
     }
 }
 
@@ -116,6 +129,11 @@ impl Queue {
         Self { head: NONE, tail: NONE, message: None, offset: 0, cut: false, ended: false }
     }
 
+    /// Whether something is queued, or a message is being read: what comes next has to wait its turn.
+    pub fn busy(&self) -> bool {
+        self.readable() || self.message.is_some()
+    }
+
     /// Whether a read would give something else than `Nothing::Empty`.
     pub fn readable(&self) -> bool {
         self.head != NONE || self.cut || self.ended
@@ -144,12 +162,16 @@ impl<T: Copy> Nodes<T> {
         kind: Kind,
         len: u32,
         token: T,
-        bytes: Option<[u8; INLINE]>,
+        bytes: Option<&Inline>,
     ) -> bool {
         let index = self.free;
         let Some(node) = self.nodes.get_mut(index as usize) else { return false };
         self.free = node.next;
-        *node = Node { kind, len, at: 0, next: NONE, token: Some(token), inline: bytes };
+        (node.kind, node.len, node.at, node.next) = (kind, len, 0, NONE);
+        (node.token, node.inline) = (Some(token), bytes.is_some());
+        if let Some(bytes) = bytes {
+            node.bytes = *bytes;
+        }
         match self.nodes.get_mut(queue.tail as usize) {
             Some(last) if queue.head != NONE => last.next = index,
             _ => queue.head = index,
@@ -273,15 +295,15 @@ impl<T: Copy> Nodes<T> {
             }
             let total = queue.message.unwrap_or(0);
             let (to, _) = room.split_at_mut(here);
-            match (&node.inline, node.token) {
-                (Some(bytes), _) => {
-                    let from = bytes.get(node.at as usize..node.at as usize + here).unwrap_or_default();
-                    for (to, from) in to.iter_mut().zip(from) {
-                        *to = *from;
+            let at = node.at as usize;
+            match (node.inline, node.token) {
+                (true, _) => {
+                    if let Some(from) = node.bytes.0.get(at..at + here) {
+                        to.copy_from_slice(from);
                     }
                 }
-                (None, Some(token)) => units.read(token, node.at as usize, to),
-                (None, None) => {}
+                (false, Some(token)) => units.read(token, at, to),
+                (false, None) => {}
             }
             node.at += here as u32;
             queue.offset = queue.offset.saturating_add(here as u32);
@@ -350,11 +372,11 @@ mod tests {
             let token = self.units.buffers.len();
             self.units.buffers.push(bytes.to_vec());
             let inline = (bytes.len() <= INLINE).then(|| {
-                let mut inline = [0; INLINE];
-                inline[..bytes.len()].copy_from_slice(bytes);
+                let mut inline = Inline::EMPTY;
+                inline.0[..bytes.len()].copy_from_slice(bytes);
                 inline
             });
-            self.nodes.push(&mut self.queue, kind, bytes.len() as u32, token, inline)
+            self.nodes.push(&mut self.queue, kind, bytes.len() as u32, token, inline.as_ref())
         }
 
         fn message(&mut self, bytes: &[u8], unit: usize) {

@@ -5,7 +5,7 @@ use crate::code::{
     MACHNET_EVENT_ACCEPTED, MACHNET_EVENT_CLOSED, MACHNET_EVENT_CONNECTED, MACHNET_EVENT_READABLE,
 };
 use crate::conns::{Conns, index};
-use crate::inbox::{Got, INLINE, Kind, Mode, Nodes, Nothing, Queue, Units};
+use crate::inbox::{Got, Inline, Kind, Mode, Nodes, Nothing, Queue, Units};
 use crate::types::{machnet_conn, machnet_event, machnet_peer};
 
 /// What the deliver ring carries.
@@ -20,18 +20,7 @@ pub enum Delivery<T> {
         peer: machnet_peer,
     },
     /// A unit: of data, or an order that takes a token.
-    Unit {
-        /// Its connection.
-        conn: machnet_conn,
-        /// What it is.
-        kind: Kind,
-        /// Payload bytes.
-        len: u32,
-        /// The bytes, if they came without a buffer.
-        inline: Option<[u8; INLINE]>,
-        /// What to give back.
-        token: T,
-    },
+    Unit(Unit<T>),
     /// The peer or the sidecar ended the connection.
     Reset {
         /// Its handle.
@@ -39,6 +28,28 @@ pub enum Delivery<T> {
         /// A negative code.
         code: i32,
     },
+}
+
+/// A unit: of data, or an order that takes a token.
+pub struct Unit<T> {
+    /// Its connection.
+    pub conn: machnet_conn,
+    /// What it is.
+    pub kind: Kind,
+    /// Payload bytes.
+    pub len: u32,
+    /// The bytes came without a buffer.
+    pub inline: bool,
+    /// What to give back.
+    pub token: T,
+}
+
+/// A reader who waits for whole messages of its connection, and what it got.
+struct Direct<'a> {
+    conn: machnet_conn,
+    mode: Mode,
+    out: &'a mut [u8],
+    got: Got,
 }
 
 /// Where a connection comes from.
@@ -52,8 +63,9 @@ pub enum Origin {
 
 /// The consumer of the deliver ring.
 pub trait Ring: Units {
-    /// The next delivery; `None` when there is none (tokens given back are told to the engine then), or the channel is down.
-    fn pop(&mut self) -> Option<Delivery<Self::Token>>;
+    /// The next delivery, its bytes in `inline` if it has any of that kind; `None` when there is none (tokens given back are told to
+    /// the engine then), or the channel is down.
+    fn pop(&mut self, inline: &mut Inline) -> Option<Delivery<Self::Token>>;
 }
 
 /// One connection, as the receiving side sees it.
@@ -123,12 +135,19 @@ impl<R: Ring> Receiver<R> {
     ) -> Result<Got, Refused> {
         let ended = shared.check(conn).map_err(Refused::code)?;
         let at = index(conn);
-        match self.conns.get(at) {
+        match self.conns.get_mut(at) {
             Some(c) if c.handle == conn => {
                 if !c.queue.readable() {
                     // What comes now is about to be read: no event for it.
-                    self.set_told(at, true);
-                    self.drain(shared, BUDGET);
+                    c.told = true;
+                    let mut direct = Direct { conn, mode, out: &mut *out, got: Got::default() };
+                    self.take(shared, BUDGET, Some(&mut direct));
+                    let Direct { mut got, .. } = direct;
+                    if got.end {
+                        self.unlist(at, READABLE);
+                        got.more = self.conns.get(at).is_some_and(|c| c.queue.readable());
+                        return Ok(got);
+                    }
                 }
             }
             _ => return Err(Refused::code(MACHNET_ECLOSED)),
@@ -179,18 +198,55 @@ impl<R: Ring> Receiver<R> {
 
     /// Takes up to `budget` deliveries. `false`: the ring was empty before that.
     pub fn drain(&mut self, shared: &Conns, budget: usize) -> bool {
+        self.take(shared, budget, None)
+    }
+
+    /// The same; whole messages for a reader who waits for just them go straight into its buffer.
+    fn take(&mut self, shared: &Conns, budget: usize, mut direct: Option<&mut Direct<'_>>) -> bool {
         self.sweep(shared);
+        let mut inline = Inline::EMPTY;
         for _ in 0..budget {
-            let Some(delivery) = self.ring.pop() else { return false };
+            let Some(delivery) = self.ring.pop(&mut inline) else { return false };
             match delivery {
                 Delivery::Established { conn, origin, peer } => self.begin(shared, conn, origin, peer),
                 Delivery::Reset { conn, code } => self.end(shared, conn, code),
-                Delivery::Unit { conn, kind, len, inline, token } => {
-                    if !self.unit(shared, conn, kind, len, inline, token) {
-                        self.ring.give_back(token);
+                Delivery::Unit(unit) => {
+                    if let Some(direct) = &mut direct
+                        && unit.conn == direct.conn
+                        && self.straight(&unit, &inline, direct)
+                    {
+                        if direct.mode != Mode::Stream {
+                            return true;
+                        }
+                    } else {
+                        self.unit(shared, &unit, &inline);
                     }
                 }
             }
+        }
+        true
+    }
+
+    /// Copies a whole message into the waiting reader's buffer, if nothing is queued before it and it fits.
+    #[inline]
+    fn straight(&mut self, unit: &Unit<R::Token>, inline: &Inline, direct: &mut Direct<'_>) -> bool {
+        let Kind::Data { begin: true, end: true, .. } = unit.kind else { return false };
+        let Some(c) = self.conns.get_mut(index(unit.conn)) else { return false };
+        let Some(room) = direct.out.get_mut(direct.got.bytes..direct.got.bytes + unit.len as usize) else {
+            return false;
+        };
+        if c.queue.busy() {
+            return false;
+        }
+        match inline.0.get(..room.len()) {
+            Some(bytes) if unit.inline => room.copy_from_slice(bytes),
+            _ => self.ring.read(unit.token, 0, room),
+        }
+        self.ring.give_back(unit.token);
+        // An empty message is nothing in a stream.
+        if unit.len > 0 || direct.mode != Mode::Stream {
+            let bytes = direct.got.bytes + unit.len as usize;
+            direct.got = Got { bytes, message_len: unit.len, offset: 0, begin: true, end: true, more: false };
         }
         true
     }
@@ -211,29 +267,18 @@ impl<R: Ring> Receiver<R> {
         self.list(at, NEW);
     }
 
-    /// Queues a unit; `false`: nobody wants it.
-    fn unit(
-        &mut self,
-        shared: &Conns,
-        conn: machnet_conn,
-        kind: Kind,
-        len: u32,
-        inline: Option<[u8; INLINE]>,
-        token: R::Token,
-    ) -> bool {
-        let at = index(conn);
-        let Some(c) = self.conns.get_mut(at) else { return false };
-        if c.handle != conn
-            || shared.is_closed(conn)
-            || !self.nodes.push(&mut c.queue, kind, len, token, inline)
-        {
-            return false;
+    /// Queues a unit, or gives it back when nobody wants it.
+    fn unit(&mut self, shared: &Conns, unit: &Unit<R::Token>, inline: &Inline) {
+        let at = index(unit.conn);
+        let wanted = self.conns.get_mut(at).filter(|c| c.handle == unit.conn && !shared.is_closed(unit.conn));
+        let Some(c) = wanted else { return self.ring.give_back(unit.token) };
+        if !self.nodes.push(&mut c.queue, unit.kind, unit.len, unit.token, unit.inline.then_some(inline)) {
+            return self.ring.give_back(unit.token);
         }
         if !c.told {
             c.told = true;
             self.list(at, READABLE);
         }
-        true
     }
 
     fn end(&mut self, shared: &Conns, conn: machnet_conn, code: i32) {
@@ -257,12 +302,6 @@ impl<R: Ring> Receiver<R> {
         c.handle = 0;
         self.nodes.clear(&mut c.queue, &mut self.ring);
         self.unlist(at, u8::MAX);
-    }
-
-    fn set_told(&mut self, at: usize, told: bool) {
-        if let Some(c) = self.conns.get_mut(at) {
-            c.told = told;
-        }
     }
 
     fn hand_out(&mut self, out: &mut [machnet_event]) -> usize {
@@ -398,8 +437,12 @@ mod tests {
     }
 
     impl Ring for Fake {
-        fn pop(&mut self) -> Option<Delivery<u32>> {
-            self.ring.pop_front()
+        fn pop(&mut self, inline: &mut Inline) -> Option<Delivery<u32>> {
+            let delivery = self.ring.pop_front();
+            if let Some(Delivery::Unit(unit)) = &delivery {
+                inline.0.fill(unit.token as u8);
+            }
+            delivery
         }
     }
 
@@ -421,7 +464,7 @@ mod tests {
     /// A message of one byte, which is also its token.
     fn byte(conn: machnet_conn, byte: u32) -> Delivery<u32> {
         let kind = Kind::Data { begin: true, end: true, message_len: 1 };
-        Delivery::Unit { conn, kind, len: 1, inline: Some([byte as u8; INLINE]), token: byte }
+        Delivery::Unit(Unit { conn, kind, len: 1, inline: true, token: byte })
     }
 
     fn events(rx: &mut Receiver<Fake>, shared: &Conns, cap: usize) -> Vec<(u32, u64, i32)> {
@@ -483,6 +526,35 @@ mod tests {
         assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![2]));
         assert_eq!(rx.pending(), 1);
         assert_eq!(events(&mut rx, &shared, 8), [(MACHNET_EVENT_READABLE, b, 0)]);
+    }
+
+    #[test]
+    fn messages_go_straight_to_a_waiting_reader_and_stay_in_order_with_what_is_queued() {
+        let (mut rx, shared) = receiver(8);
+        let a = handle(1, 1);
+        rx.ring.ring.push_back(established(1, 1, Origin::Dial(1)));
+        assert_eq!(events(&mut rx, &shared, 8).len(), 1);
+        let half = Unit {
+            conn: a,
+            kind: Kind::Data { begin: true, end: false, message_len: 2 },
+            len: 1,
+            inline: true,
+            token: 10,
+        };
+        let rest = Unit { kind: Kind::Data { begin: false, end: true, message_len: 0 }, token: 11, ..half };
+        rx.ring.ring.extend((1..=9).map(|n| byte(a, n)));
+        rx.ring.ring.extend([Delivery::Unit(half), Delivery::Unit(rest), byte(a, 12)]);
+        let mut out = [0; 8];
+        let got = rx.recv(&shared, a, Mode::Stream, &mut out).expect("bytes");
+        assert_eq!((&out, got.bytes, got.end, got.more), (&[1, 2, 3, 4, 5, 6, 7, 8], 8, true, true));
+        assert_eq!(rx.ring.back, [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![9, 10, 11, 12]));
+        rx.ring.ring.extend([byte(a, 13), byte(a, 14)]);
+        let got = rx.recv(&shared, a, Mode::Message, &mut out).expect("a message");
+        assert_eq!((out[0], got.bytes, got.begin, got.end, got.message_len), (13, 1, true, true, 1));
+        assert_eq!(rx.ring.ring.len(), 1, "one message was asked for, and one was taken");
+        assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![14]));
+        assert_eq!(rx.pending(), 0);
     }
 
     #[test]
