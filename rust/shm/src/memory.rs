@@ -225,14 +225,20 @@ impl SharedSlots {
     }
 
     #[inline]
+    fn inline_at(&self, i: u32) -> *mut u8 {
+        // SAFETY: `i & mask` is a slot that `new` checked to be mapped.
+        unsafe { self.base.add((i & self.mask) as usize * SLOT + BYTES) }
+    }
+
+    #[inline]
     fn word64(&self, i: u32, word: usize) -> &AtomicU64 {
         // SAFETY: as `word32`; `word` is one of the slot's 16 double words.
         unsafe { AtomicU64::from_ptr(self.base.add((i & self.mask) as usize * SLOT + word * 8).cast()) }
     }
 }
 
-/// First double word of the inline bytes.
-const BYTES: usize = 4;
+/// Where a slot's inline bytes begin.
+const BYTES: usize = SLOT - INLINE;
 
 impl Slots for SharedSlots {
     #[inline]
@@ -258,16 +264,9 @@ impl Slots for SharedSlots {
         self.word64(i, 1).store(pair(head.flow, head.generation), Ordering::Relaxed);
         self.word64(i, 2).store(pair(head.a, head.b), Ordering::Relaxed);
         self.word64(i, 3).store(pair(head.c, head.d), Ordering::Relaxed);
-        let inline = &inline[..inline.len().min(INLINE)];
-        let (words, rest) = inline.as_chunks::<8>();
-        for (word, bytes) in words.iter().enumerate() {
-            self.word64(i, BYTES + word).store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
-        }
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            self.word64(i, BYTES + words.len()).store(u64::from_le_bytes(last), Ordering::Relaxed);
-        }
+        let len = inline.len().min(INLINE);
+        // SAFETY: the slot has INLINE bytes from `inline_at` on.
+        unsafe { copy::to_shared(self.inline_at(i), &inline[..len]) };
     }
 
     #[inline]
@@ -288,10 +287,10 @@ impl Slots for SharedSlots {
             d: (cd >> 32) as u32,
         };
         let mut inline = [0; INLINE];
-        let words = Record::inline_len(&head).div_ceil(8);
-        for (word, bytes) in inline.as_chunks_mut::<8>().0.iter_mut().enumerate().take(words) {
-            *bytes = self.word64(i, BYTES + word).load(Ordering::Relaxed).to_le_bytes();
-        }
+        // Sixteen at a time, so that whoever moves the record on meets stores that forward.
+        let len = Record::inline_len(&head).next_multiple_of(16).min(INLINE);
+        // SAFETY: the slot has INLINE bytes from `inline_at` on.
+        unsafe { copy::from_shared(self.inline_at(i), &mut inline[..len]) };
         Record { head, inline }
     }
 }

@@ -31,7 +31,7 @@ pub struct Head {
 pub struct Record {
     /// Words 1 to 7.
     pub head: Head,
-    /// As many bytes as the slot holds inline; the rest is zero.
+    /// As many bytes as the slot holds inline, rounded up to sixteen; the rest is zero.
     pub inline: [u8; INLINE],
 }
 

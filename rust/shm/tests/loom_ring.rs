@@ -1,0 +1,204 @@
+//! Rings and sleep protocol in every interleaving that loom finds, weak memory included:
+//! `RUSTFLAGS="--cfg loom" cargo test -p machnet-shm --test loom_ring --release`.
+//!
+//! The payload here is a cell that loom watches, where shared memory has relaxed words: an access that the sequence words do not
+//! order is reported, even if its outcome would do no harm.
+#![cfg(loom)]
+
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicU32, Ordering};
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+
+use machnet_shm::INLINE;
+use machnet_shm::ring::{Consumer, Producer, Slots};
+use machnet_shm::sleep::{self, EVENTS, TOKENS, Word};
+use machnet_shm::slot::{Head, Record};
+
+#[derive(Clone)]
+struct Ring(Arc<[Slot; 2]>);
+
+struct Slot {
+    sequence: AtomicU32,
+    value: UnsafeCell<u32>,
+}
+
+// SAFETY: loom itself checks that the cells are not raced for.
+unsafe impl Sync for Slot {}
+
+impl Ring {
+    fn new() -> (Producer<Ring>, Consumer<Ring>) {
+        let slot = || Slot { sequence: AtomicU32::new(0), value: UnsafeCell::new(0) };
+        let ring = Ring(Arc::new([slot(), slot()]));
+        (Producer::new(ring.clone()), Consumer::new(ring))
+    }
+}
+
+impl Slots for Ring {
+    fn mask(&self) -> u32 {
+        1
+    }
+
+    fn sequence(&self, i: u32) -> u32 {
+        self.0[i as usize].sequence.load(Ordering::Acquire)
+    }
+
+    fn announce(&self, i: u32, sequence: u32) {
+        self.0[i as usize].sequence.store(sequence, Ordering::Release);
+    }
+
+    fn store(&self, i: u32, head: &Head, _: &[u8]) {
+        // SAFETY: loom reports a race.
+        self.0[i as usize].value.with_mut(|value| unsafe { *value = head.a });
+    }
+
+    fn load(&self, i: u32) -> Record {
+        // SAFETY: loom reports a race.
+        let a = self.0[i as usize].value.with(|value| unsafe { *value });
+        Record { head: Head { a, ..Head::default() }, inline: [0; INLINE] }
+    }
+}
+
+struct SleepWord(AtomicU32);
+
+impl Word for SleepWord {
+    fn load(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn swap(&self, value: u32) -> u32 {
+        self.0.swap(value, Ordering::Relaxed)
+    }
+}
+
+/// One end's sleep word and the doorbell that wakes it.
+#[derive(Clone)]
+struct Bed {
+    word: Arc<SleepWord>,
+    bell: Arc<(Mutex<u32>, Condvar)>,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        Bed { word: Arc::new(SleepWord(AtomicU32::new(0))), bell: Arc::new((Mutex::new(0), Condvar::new())) }
+    }
+
+    fn wake(&self, what: u32) {
+        if sleep::must_ring(&*self.word, what) {
+            *self.bell.0.lock().unwrap() += 1;
+            self.bell.1.notify_one();
+        }
+    }
+
+    /// Sleeps until the bell has rung, and empties it.
+    fn sleep(&self) {
+        let mut rung = self.bell.0.lock().unwrap();
+        while *rung == 0 {
+            rung = self.bell.1.wait(rung).unwrap();
+        }
+        *rung = 0;
+    }
+}
+
+fn value(a: u32) -> Head {
+    Head { a, ..Head::default() }
+}
+
+/// Two tokens and three messages: the third may only be written after a token came back, and so never meets its reader. Nobody
+/// looks at an index of the other side.
+#[test]
+fn tokens_keep_a_slot_from_being_written_while_it_is_read() {
+    loom::model(|| {
+        let (mut submit, mut submitted) = Ring::new();
+        let (mut complete, mut completed) = Ring::new();
+        let reader = thread::spawn(move || {
+            for expected in 1..=3 {
+                let got = loop {
+                    if let Some(record) = submitted.pop() {
+                        break record.head.a;
+                    }
+                    thread::yield_now();
+                };
+                assert_eq!(got, expected);
+                complete.push(&value(got), &[]);
+            }
+        });
+        let mut tokens = 2;
+        for message in 1..=3 {
+            while tokens == 0 {
+                match completed.pop() {
+                    Some(_) => tokens += 1,
+                    None => thread::yield_now(),
+                }
+            }
+            tokens -= 1;
+            submit.push(&value(message), &[]);
+        }
+        reader.join().unwrap();
+    });
+}
+
+/// A lost wake-up shows as a deadlock, which loom reports.
+#[test]
+fn a_sleeper_is_woken_for_everything_that_is_pushed() {
+    loom::model(|| {
+        let (mut submit, mut submitted) = Ring::new();
+        let bed = Bed::new();
+        let waker = bed.clone();
+        let producer = thread::spawn(move || {
+            for message in 1..=2 {
+                submit.push(&value(message), &[]);
+                waker.wake(EVENTS);
+            }
+        });
+        let mut got = 0;
+        while got < 2 {
+            match submitted.pop() {
+                Some(record) => {
+                    got += 1;
+                    assert_eq!(record.head.a, got);
+                }
+                None => {
+                    if sleep::arm(&*bed.word, EVENTS, || submitted.ready()) {
+                        bed.sleep();
+                    }
+                }
+            }
+        }
+        producer.join().unwrap();
+    });
+}
+
+/// The two halves of an application ring the same engine. Whatever the engine waits for, a bell of the one half must not swallow
+/// that of the other.
+#[test]
+fn two_halves_that_ring_one_sleeper_lose_no_bell() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let (mut submit, mut submitted) = Ring::new();
+        let (mut giveback, mut given) = Ring::new();
+        let bed = Bed::new();
+        let (tx, rx) = (bed.clone(), bed.clone());
+        let sender = thread::spawn(move || {
+            submit.push(&value(1), &[]);
+            tx.wake(EVENTS);
+        });
+        let receiver = thread::spawn(move || {
+            giveback.push(&value(2), &[]);
+            rx.wake(TOKENS);
+        });
+        let (mut events, mut tokens) = (0, 0);
+        while (events, tokens) != (1, 1) {
+            events += submitted.pop().is_some() as u32;
+            tokens += given.pop().is_some() as u32;
+            // It waits for one kind only once it has the other: then the bell for what it has already is not its business.
+            let wants = if events == 0 { EVENTS } else { 0 } | if tokens == 0 { TOKENS } else { 0 };
+            if wants != 0 && sleep::arm(&*bed.word, wants, || submitted.ready() || given.ready()) {
+                bed.sleep();
+            }
+        }
+        sender.join().unwrap();
+        receiver.join().unwrap();
+    });
+}
