@@ -50,6 +50,8 @@ type capi struct {
 	down     *uint32
 	buf      [eventBatch]C.machnet_event // of poll
 	bufTx    [eventBatch]C.machnet_event // of pollTx
+	event    Event                       // the one that poll tells of; here, since a local one would be garbage
+	eventTx  Event                       // likewise of pollTx
 }
 
 const eventBatch = 32
@@ -164,8 +166,8 @@ func (c *capi) poll(each func(*Event)) Code {
 			return Code(n)
 		}
 		for i := range n {
-			e := eventOf(&c.buf[i])
-			each(&e)
+			c.event = eventOf(&c.buf[i])
+			each(&c.event)
 		}
 		if n < eventBatch {
 			return OK
@@ -181,8 +183,8 @@ func (c *capi) pollTx(each func(*Event)) Code {
 			return Code(n)
 		}
 		for i := range n {
-			e := eventOf(&c.bufTx[i])
-			each(&e)
+			c.eventTx = eventOf(&c.bufTx[i])
+			each(&c.eventTx)
 		}
 		if n < eventBatch {
 			return OK

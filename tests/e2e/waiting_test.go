@@ -1,0 +1,213 @@
+package e2e
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/machnet/machnet/go/machnet"
+)
+
+// pingPong makes one round trip over c, whose other end echoes.
+func pingPong(t testing.TB, c net.Conn, p []byte) {
+	if _, err := c.Write(p); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, p); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// echoes is a connection whose other end, on the other host, echoes.
+func echoes(t *testing.T) *machnet.Conn {
+	a, b := twoHosts(t)
+	go func() { _, _ = io.CopyBuffer(struct{ io.Writer }{b}, struct{ io.Reader }{b}, make([]byte, 64<<10)) }()
+	return a
+}
+
+func TestAnEchoMakesNoGarbage(t *testing.T) {
+	c := echoes(t)
+	p := make([]byte, 64)
+	pingPong(t, c, p)
+	if n := testing.AllocsPerRun(200, func() { pingPong(t, c, p) }); n >= 1 {
+		t.Errorf("an echo makes %v allocations, want none", n)
+	}
+}
+
+func TestWaitingLeavesProcessorsToOtherGoroutines(t *testing.T) {
+	for name, procs := range map[string]int{"one P": 1, "two Ps": 2} {
+		t.Run(name, func(t *testing.T) {
+			c := echoes(t)
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
+			var ticks atomic.Int32
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				for range 100 {
+					time.Sleep(time.Millisecond)
+					ticks.Add(1)
+				}
+			}()
+			p := make([]byte, 64)
+			began := time.Now()
+			for range 1000 { // at least so many, so that the yielding keeps succeeding
+				pingPong(t, c, p)
+			}
+			for ticks.Load() < 100 {
+				pingPong(t, c, p)
+				if time.Since(began) > 20*time.Second {
+					t.Fatalf("a goroutine that sleeps 1 ms at a time came to its turn %d times in %v of echoes", ticks.Load(), time.Since(began))
+				}
+			}
+			<-done
+		})
+	}
+}
+
+func TestColdWaitersAreServedBesideAHotOne(t *testing.T) {
+	p := sharedPair(t)
+	from, to := p.a.attach(t), p.b.attach(t)
+	hot, hotEnd := connect(t, from, to)
+	go func() { _, _ = io.Copy(struct{ io.Writer }{hotEnd}, struct{ io.Reader }{hotEnd}) }()
+	cold, coldEnd := connect(t, to, from) // coldEnd waits in the same stack as hot
+	stop := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for b := make([]byte, 64); ; {
+			select {
+			case <-stop:
+				return
+			default:
+				pingPong(t, hot, b)
+			}
+		}
+	}()
+	var took []time.Duration
+	echo := make(chan time.Time, 1)
+	go func() {
+		b := make([]byte, 1)
+		for {
+			if _, err := coldEnd.Read(b); err != nil {
+				close(echo)
+				return
+			}
+			echo <- time.Now()
+		}
+	}()
+	for range 100 {
+		time.Sleep(time.Millisecond)
+		began := time.Now()
+		if _, err := cold.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case at := <-echo:
+			took = append(took, at.Sub(began))
+		case <-time.After(10 * time.Second):
+			t.Fatal("a cold waiter was forgotten")
+		}
+	}
+	close(stop)
+	<-stopped
+	slices.Sort(took)
+	t.Logf("a cold reader hears after %v (p50), %v (worst)", took[50], took[99])
+	if took[50] > 50*time.Millisecond {
+		t.Errorf("half of the messages to a cold reader took more than %v", took[50])
+	}
+}
+
+func TestAnIdleApplicationSleeps(t *testing.T) {
+	c := echoes(t)
+	p := make([]byte, 64)
+	for range 100 {
+		pingPong(t, c, p)
+	}
+	go func() { _, _ = c.Read(make([]byte, 1)) }()
+	time.Sleep(50 * time.Millisecond)
+	before := cpu(t)
+	time.Sleep(500 * time.Millisecond)
+	if used := cpu(t) - before; used > 25*time.Millisecond {
+		t.Errorf("waiting for 500 ms took %v of processor time", used)
+	}
+}
+
+func cpu(t *testing.T) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func TestManyWaitersHoldNoThreads(t *testing.T) {
+	p := sharedPair(t)
+	from, to := p.a.attach(t), p.b.attach(t)
+	for range 100 {
+		a, _ := connect(t, from, to)
+		go func() { _, _ = a.Read(make([]byte, 1)) }()
+	}
+	time.Sleep(50 * time.Millisecond)
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(threads) > 40 {
+		t.Errorf("%d threads while 100 goroutines wait", len(threads))
+	}
+}
+
+func TestDetachingDeliversWhatWasWritten(t *testing.T) {
+	p := sharedPair(t)
+	from, to := p.a.attach(t), p.b.attach(t)
+	a, b := connect(t, from, to)
+	data := pattern(200_000)
+	go func() {
+		_, _ = a.Write(data)
+		_ = a.Close()
+		_ = from.Close()
+	}()
+	_ = b.SetReadDeadline(time.Now().Add(20 * time.Second))
+	got, err := io.ReadAll(b)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("got %d bytes of %d, %v", len(got), len(data), err)
+	}
+}
+
+func TestTheDefaultStackIsThatOfTheEnvironment(t *testing.T) {
+	p := newPair(t)
+	t.Setenv("MACHNET_SOCKET", p.a.socket)
+	s, err := machnet.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := machnet.Listen("machnet", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := machnet.Dial("machnet", l.Addr().String()); err != nil {
+		t.Error(err)
+	} else {
+		_ = c.Close()
+	}
+	if again, err := machnet.Default(); err != nil || again != s {
+		t.Errorf("a second Default gave another stack, or %v", err)
+	}
+	p.a.kill()
+	if _, err := l.Accept(); err == nil {
+		t.Error("Accept on a dead stack")
+	}
+	t.Setenv("MACHNET_SOCKET", p.b.socket)
+	anew, err := machnet.Default()
+	if err != nil || anew == s {
+		t.Fatalf("Default after the sidecar's death: the old stack, or %v", err)
+	}
+	_ = anew.Close()
+}
