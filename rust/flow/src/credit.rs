@@ -127,8 +127,6 @@ impl Credit {
 
     /// The peer has been idle for long enough: what was promised is others' again.
     pub fn lapse<I: Io>(&mut self, next: Seq, config: &Config, stats: &mut Stats, io: &mut I) {
-        self.active = false;
-        self.starved = false;
         self.told = next;
         self.target = (self.target / 2).max(config.credit_first).clamp(1, config.credit_max.max(1));
         if self.reserved > 0 {
@@ -137,8 +135,10 @@ impl Credit {
         self.give_up(io);
     }
 
-    /// Gives back what is reserved.
+    /// Gives back what is reserved, and reserves nothing until the peer sends again.
     pub fn give_up<I: Io>(&mut self, io: &mut I) {
+        self.active = false;
+        self.starved = false;
         if self.reserved > 0 {
             io.ungrant(self.reserved);
             self.reserved = 0;

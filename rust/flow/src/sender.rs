@@ -172,7 +172,8 @@ impl<T> Sender<T> {
             Ok(open) => open,
             Err(what) => return Err(NotSent { tx, why: SendError::Malformed(what) }),
         };
-        let pieces = len.div_ceil(unit_size).max(1);
+        // Nearly always one: a division would be felt.
+        let pieces = if len <= unit_size { 1 } else { len.div_ceil(unit_size) };
         if pieces > PIECES_MAX {
             return Err(NotSent { tx, why: SendError::Malformed("a unit is longer than any packet") });
         }

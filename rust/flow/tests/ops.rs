@@ -127,7 +127,7 @@ fn random_operations_deliver_what_was_sent_and_give_everything_back() {
     if let Some(seed) = number("MACHNET_SEED") {
         return run(seed);
     }
-    for seed in 0..number("MACHNET_SEEDS").unwrap_or(400) {
+    for seed in 0..number("MACHNET_SEEDS").unwrap_or(200) {
         run(seed);
     }
 }
