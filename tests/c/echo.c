@@ -17,7 +17,11 @@
 static void die(const machnet_channel *ch, const char *what, int64_t code) {
   char text[MACHNET_ERROR_TEXT_MAX] = "";
   if (ch != NULL) machnet_error_text(ch, text, sizeof text);
-  fprintf(stderr, "echo: %s: %s\n", what, text[0] != 0 ? text : machnet_strerror((int)code));
+  if (text[0] != 0) {
+    fprintf(stderr, "echo: %s\n", text);  // names what was attempted
+  } else {
+    fprintf(stderr, "echo: %s: %s\n", what, machnet_strerror((int)code));
+  }
   exit(1);
 }
 
