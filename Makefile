@@ -8,8 +8,10 @@ BIN := $(CURDIR)/bin
 LOG := target/test-log
 GO_MODULES := . cmd tests go/machnettest
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # One C archive per platform, made from the Rust client; the Go packages link it.
-CLIENT_ARCHIVE := go/internal/core/lib/linux_amd64/libmachnet.a
+CLIENT_ARCHIVE := go/internal/core/lib/linux_$(GOARCH)/libmachnet.a
+CORE_ARCHIVE := go/machnettest/lib/linux_$(GOARCH)/libmachnetcore.a
 # Times per test: libtest prints them only with an unstable option; the variable goes to the test programs alone,
 # so nothing is compiled differently.
 CARGO_TEST := cargo test --locked --config 'target."cfg(all())".runner=["env","RUSTC_BOOTSTRAP=1"]'
@@ -37,7 +39,7 @@ demo: build ## two sidecars, a Go echo between them, beside kernel TCP
 	$(BIN)/machnet demo
 
 .PHONY: test
-test: build test-rust test-loom test-go test-e2e slowest ## everything that CI runs
+test: build test-rust test-loom test-c test-go test-e2e slowest ## everything that CI runs
 
 .PHONY: test-rust
 test-rust: | $(LOG)
@@ -46,6 +48,14 @@ test-rust: | $(LOG)
 .PHONY: test-loom
 test-loom: | $(LOG) ## every interleaving of the rings and of the sleep protocol, within loom's bounds
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO_TEST) -p machnet-shm --release --test loom_ring -- $(REPORT_TIME) 2>&1 | tee $(LOG)/loom.log
+
+.PHONY: test-c
+test-c: ## the headers from C and C++, and both archives in one program
+	mkdir -p target/c
+	for lang in "$(CC) -std=c11 -pedantic" "$(CXX) -x c++"; do for file in echo hosts; do \
+	    $$lang -Wall -Wextra -Werror -I rust/machnet/include -I rust/machnet-core/include -c tests/c/$$file.c -o target/c/$$file.o; done; done
+	$(CC) -std=c11 -O2 -I rust/machnet/include -I rust/machnet-core/include tests/c/hosts.c $(CLIENT_ARCHIVE) $(CORE_ARCHIVE) -o target/c/hosts -lpthread -lm -ldl
+	timeout 60 target/c/hosts
 
 .PHONY: test-go
 test-go: | $(LOG) ## Go unit tests and the whole stack in one process
