@@ -102,7 +102,11 @@ impl Random {
     /// The 31 words of a slot after its sequence word, near enough to good ones to pass some checks.
     fn slot(&mut self, kinds: &[u8], flows: &[FlowId]) -> [u32; 31] {
         let mut words = [0; 31];
-        let kind = if self.below(12) == 0 { self.next() as u8 } else { kinds[self.below(kinds.len() as u32) as usize] };
+        let kind = if self.below(12) == 0 {
+            self.next() as u8
+        } else {
+            kinds[self.below(kinds.len() as u32) as usize]
+        };
         let flags = if self.below(6) == 0 { self.next() } else { self.below(4) } & 0xff;
         let len = if self.below(6) == 0 { self.number() } else { self.below(13) } & 0xffff;
         words[0] = u32::from(kind) | flags << 8 | len << 16;
@@ -199,7 +203,8 @@ fn engine_round(
 
 #[test]
 fn an_engine_answers_anything_that_an_application_writes_with_at_most_a_fault() {
-    const KINDS: &[u8] = &[kind::DATA, kind::DATA, kind::DATA, kind::ABORT, kind::FIN, kind::CLOSE, kind::RESET];
+    const KINDS: &[u8] =
+        &[kind::DATA, kind::DATA, kind::DATA, kind::ABORT, kind::FIN, kind::CLOSE, kind::RESET];
     let faults = for_seeds(3000, |seed| {
         let mut random = Random::new(seed);
         let (app, mut engine) = pair(GEOMETRY).unwrap();
@@ -308,7 +313,8 @@ fn values_that_change_while_they_are_read_are_read_once() {
         scope.spawn(|| {
             let mut random = Random::new(1);
             let kinds: Vec<u8> = (1..=12).collect();
-            let rings = [Ring::Submit, Ring::Return, Ring::Requests, Ring::Deliver, Ring::Complete, Ring::Replies];
+            let rings =
+                [Ring::Submit, Ring::Return, Ring::Requests, Ring::Deliver, Ring::Complete, Ring::Replies];
             while !stop.load(Ordering::Relaxed) {
                 let slot = random.slot(&kinds, &flows);
                 memory.push(rings[random.below(6) as usize], random.below(64), &slot);
@@ -368,7 +374,9 @@ fn after_a_fault_the_books_still_balance() {
     let flow = engine.open_flow().unwrap();
     let part = Part { begin: true, end: true, message_len: 200 };
     app.tx.data(flow, part, &[1; 200]).unwrap();
-    let Some(Submission::Data { unit, .. }) = engine.submission().unwrap() else { panic!("nothing was submitted") };
+    let Some(Submission::Data { unit, .. }) = engine.submission().unwrap() else {
+        panic!("nothing was submitted")
+    };
     Memory::of(&app).push(Ring::Submit, 1, &[0xff]);
     assert_eq!(engine.submission().unwrap_err().to_string(), "connection 0 of generation 0 is not there");
     engine.complete(unit);
