@@ -44,7 +44,9 @@ impl core::str::FromStr for Mac {
         let mut mac = [0; 6];
         let mut words = s.split(':');
         for byte in &mut mac {
-            let word = words.next().filter(|w| w.len() == 2).ok_or(BadMac)?;
+            // `from_str_radix` alone would take a sign for a digit.
+            let digits = |w: &&str| w.len() == 2 && w.bytes().all(|b| b.is_ascii_hexdigit());
+            let word = words.next().filter(digits).ok_or(BadMac)?;
             *byte = u8::from_str_radix(word, 16).map_err(|_| BadMac)?;
         }
         if words.next().is_some() { Err(BadMac) } else { Ok(Mac(mac)) }
@@ -92,5 +94,30 @@ impl Header {
         h[at::DST..at::DST + 6].copy_from_slice(&self.dst.0);
         h[at::SRC..at::SRC + 6].copy_from_slice(&self.src.0);
         field::put16(h, at::KIND, self.kind);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::string::ToString;
+
+    #[test]
+    fn addresses_read_as_they_are_written_and_nothing_else_does() {
+        let mac = Mac([0x02, 0, 0xab, 0, 0, 0xff]);
+        assert_eq!(mac.to_string(), "02:00:ab:00:00:ff");
+        assert_eq!("02:00:AB:00:00:ff".parse(), Ok(mac));
+        for bad in [
+            "",
+            "02:00:ab:00:00",
+            "02:00:ab:00:00:ff:00",
+            "2:00:ab:00:00:ff",
+            "02-00-ab-00-00-ff",
+            "02:00:ab:00:00:+f",
+        ] {
+            assert_eq!(bad.parse::<Mac>(), Err(BadMac), "{bad}");
+        }
+        assert!(Mac::BROADCAST.is_multicast() && !mac.is_multicast());
     }
 }

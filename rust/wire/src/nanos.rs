@@ -72,3 +72,16 @@ impl Div<u64> for Nanos {
         Nanos(self.0 / n)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_stops_at_its_ends() {
+        assert_eq!(Nanos::micros(1) - Nanos::millis(1), Nanos::ZERO);
+        assert_eq!(Nanos::MAX + Nanos::secs(1), Nanos::MAX);
+        assert_eq!(Nanos::MAX * 2, Nanos::MAX);
+        assert_eq!((Nanos::secs(1) + Nanos::millis(2)) / 2, Nanos::micros(501_000));
+    }
+}

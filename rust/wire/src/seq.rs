@@ -34,3 +34,16 @@ impl Add<u32> for Seq {
         Seq(self.0.wrapping_add(n))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_holds_across_the_wrap_and_ends_half_way_round() {
+        let (before, after) = (Seq(u32::MAX), Seq(u32::MAX) + 3);
+        assert_eq!((after, after.since(before), before.since(after)), (Seq(2), 3, -3));
+        assert!(before.before(after) && !after.before(before) && before.at_or_before(before));
+        assert!(Seq(0).before(Seq(0x7fff_ffff)) && !Seq(0).before(Seq(0x8000_0001)));
+    }
+}
