@@ -47,7 +47,7 @@ test-rust: | $(LOG)
 
 .PHONY: test-loom
 test-loom: | $(LOG) ## every interleaving of the rings and of the sleep protocol, within loom's bounds
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO_TEST) -p machnet-shm --release --test loom_ring -- $(REPORT_TIME) 2>&1 | tee $(LOG)/loom.log
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO_TEST) -p machnet-shm --profile loom --test loom_ring -- $(REPORT_TIME) 2>&1 | tee $(LOG)/loom.log
 
 .PHONY: test-c
 test-c: ## the headers from C and C++, and both archives in one program
