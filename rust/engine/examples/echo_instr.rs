@@ -87,7 +87,8 @@ struct Side {
 }
 
 fn side(n: u8, to: &Arc<Mutex<Frames>>, from: &Arc<Mutex<Frames>>) -> Side {
-    let mut config = EngineConfig::new(neighbor::Config::new(Ipv4Addr::new(10, 0, 0, n), 24, None), 1, [1, n.into()]);
+    let mut config =
+        EngineConfig::new(neighbor::Config::new(Ipv4Addr::new(10, 0, 0, n), 24, None), 1, [1, n.into()]);
     config.burst = 16;
     let shared = Shared::new(config, 1).expect("sockets");
     let info = Info {
@@ -139,7 +140,8 @@ fn poll(side: &mut Side, echo: bool) -> usize {
 }
 
 fn main() {
-    let argument = |n: usize, default: usize| std::env::args().nth(n).and_then(|a| a.parse().ok()).unwrap_or(default);
+    let argument =
+        |n: usize, default: usize| std::env::args().nth(n).and_then(|a| a.parse().ok()).unwrap_or(default);
     let (echoes, inflight, bytes) = (argument(1, 1_000_000), argument(2, 1), argument(3, 64));
     let (ab, ba) = (Frames::new(), Frames::new());
     let sides = RefCell::new((side(1, &ab, &ba), side(2, &ba, &ab)));
@@ -176,6 +178,10 @@ fn main() {
         rounds += 1;
     }
     let took = begun.elapsed().as_nanos() as f64 / echoes as f64;
-    println!("{bytes} B, {inflight} in flight: {took:.0} ns per echo, {:.0} ns per pass, {:.2} rounds per echo", took / 4.0, rounds as f64 / echoes as f64);
+    println!(
+        "{bytes} B, {inflight} in flight: {took:.0} ns per echo, {:.0} ns per pass, {:.2} rounds per echo",
+        took / 4.0,
+        rounds as f64 / echoes as f64
+    );
     println!("{:?}", both.0.engine.usage());
 }

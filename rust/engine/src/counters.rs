@@ -126,8 +126,10 @@ counters! {
     connects_timeout,
     /// SYN packets for a port nobody listens on
     syn_refused,
-    /// SYN packets dropped because a backlog or the flow table was full
+    /// SYN packets refused because the flow table of the engine or the channel was full
     syn_overflow,
+    /// SYN packets dropped, to be sent again, because the listener's backlog was full
+    syn_backlog,
     /// flows alive now
     flows,
     /// flows ended by a reset from the peer

@@ -114,7 +114,7 @@ impl<Q: Queue> Engine<Q> {
             && self.core.shared.neighbors.version() == self.core.neighbor_version
             && !self.has_work();
         for channel in self.core.channels.iter().flatten() {
-            idle = idle && (channel.gone || channel.end.arm());
+            idle = idle && (channel.gone || channel.end.arm_for(!channel.starved.is_empty()));
         }
         if idle {
             self.interrupt = self.nic.arm_interrupt();

@@ -300,7 +300,7 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(asks(&n, now), [Ask { ip: PEER, last: None }]);
             assert!(asks(&n, now).is_empty());
-            now = now + Nanos::millis(250);
+            now += Nanos::millis(250);
         }
         let before = n.version();
         assert_eq!(n.poll(now, |_| panic!("asked a fifth time")), 1);

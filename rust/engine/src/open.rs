@@ -177,7 +177,9 @@ impl Core {
         let Some(Some(channel)) = self.channels.get_mut(at) else { return Err(full) };
         let listener = channel.listeners.get_mut(&owner.listener).ok_or(wire::Reason::Refused)?;
         if listener.half_open >= listener.backlog {
-            return Err(full);
+            // A burst: it is over in a round trip, and the peer asks again sooner than its user would.
+            self.counters().syn_backlog.add(1);
+            return Ok(());
         }
         let id = channel.end.open_flow().ok_or(full)?;
         listener.half_open += 1;

@@ -42,16 +42,6 @@ impl TimerWheel {
         self.file(Entry { at, key });
     }
 
-    /// Entries filed and not fired, stale ones included.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether nothing is filed.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Shows each entry due by `now` to `fire`, with the time it was filed for.
     #[inline]
     pub fn expire(&mut self, now: Nanos, mut fire: impl FnMut(Nanos, u64)) {

@@ -65,9 +65,7 @@ fn a_hostile_application_only_detaches_itself() {
                         end.rx.flush_returns();
                     }
                     if random.below(3) == 0 {
-                        w.apps[server].conns.iter_mut().for_each(|(_, c)| {
-                            c.outgoing.push_back(common::Out::Message(pattern(400, 1)));
-                        });
+                        w.apps[server].send(bad_far, pattern(400, 1));
                     }
                 }
             }

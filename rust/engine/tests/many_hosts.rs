@@ -91,3 +91,25 @@ fn one_connection_too_many_is_refused_with_its_reason() {
     assert!(w.counter(b, "syn_overflow") > 0);
     w.assert_nothing_is_lost();
 }
+
+#[test]
+fn ten_thousand_connections_live_beside_each_other() {
+    let mut w = World::seeded(11);
+    let (a, b) = (w.add(1, 2), w.add(2, 1));
+    let large = machnet_shm::Geometry { units: 1024, flows: 10_000, unit_size: 1424 };
+    let (client, server) = (w.app_with(a, 0, large), w.app_with(b, 0, large));
+    w.apps[server].echoes = true;
+    w.listen(server, 8000);
+    let ip = w.sidecars[b].ip;
+    for batch in 0..100 {
+        for _ in 0..100 {
+            w.apps[client].dial(ip, 8000, 0, 0);
+        }
+        w.run("connecting", |w| w.apps[client].dialled.len() == 100 * (batch + 1));
+    }
+    for at in (0..10_000).step_by(997) {
+        let flow = w.apps[client].dialled[at].flow;
+        w.carry((client, flow), (client, flow), pattern(2000, at as u64));
+    }
+    assert_eq!(w.sidecars[b].engines[0].flows(), 10_000);
+}

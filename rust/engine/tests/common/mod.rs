@@ -1,7 +1,7 @@
 //! Sidecars with engines on a simulated network and applications on their channels, in one thread and virtual time.
 #![allow(dead_code)]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ impl World {
     /// One round of everybody; whether anything happened.
     pub fn round(&mut self) -> bool {
         let mut work = 0;
-        self.now = self.now + Nanos(200);
+        self.now += Nanos(200);
         self.net.set_now(self.now);
         for app in &mut self.apps {
             work += app.poll();
@@ -207,6 +207,8 @@ pub struct App {
     pub number: u64,
     pub engine: EngineHandle,
     pub conns: BTreeMap<u64, Conn>,
+    /// Those that may have something to send.
+    pub busy: BTreeSet<u64>,
     pub accepted: Vec<Established>,
     pub dialled: Vec<Established>,
     pub replies: Vec<Reply>,
@@ -265,6 +267,7 @@ impl App {
             number,
             engine,
             conns: BTreeMap::new(),
+            busy: BTreeSet::new(),
             accepted: Vec::new(),
             dialled: Vec::new(),
             replies: Vec::new(),
@@ -310,6 +313,7 @@ impl App {
     }
 
     pub fn conn(&mut self, flow: FlowId) -> &mut Conn {
+        self.busy.insert(flow.key());
         self.conns.get_mut(&flow.key()).expect("known connection")
     }
 
@@ -318,12 +322,13 @@ impl App {
     }
 
     #[allow(private_bounds)]
-    pub fn close(&mut self, flow: impl Key) {
+    pub fn close(&mut self, flow: impl Key + Copy) {
         if let Some(conn) = self.conns.get_mut(&flow.key())
             && !conn.closed
         {
             conn.closed = true;
             conn.outgoing.push_back(Out::Close);
+            self.busy.insert(flow.key());
         }
     }
 
@@ -347,8 +352,8 @@ impl App {
             self.take(delivery);
             work += 1;
         }
-        for (key, conn) in &mut self.conns {
-            let flow = self.flows[key];
+        for key in self.busy.clone() {
+            let (Some(conn), flow) = (self.conns.get_mut(&key), self.flows[&key]) else { continue };
             while let Some(out) = conn.outgoing.front() {
                 if !submit(&mut self.end, flow, out, &mut conn.offset) {
                     break;
@@ -358,6 +363,9 @@ impl App {
                     conn.offset = 0;
                     conn.outgoing.pop_front();
                 }
+            }
+            if conn.outgoing.is_empty() {
+                self.busy.remove(&key);
             }
         }
         self.end.tx.flush();
@@ -396,6 +404,7 @@ impl App {
                     assert_eq!(message.len(), total);
                     if echoes {
                         conn.outgoing.push_back(Out::Message(message));
+                        self.busy.insert(data.flow.key());
                     } else {
                         conn.received.push_back(message);
                     }
