@@ -314,6 +314,33 @@ fn bodies_have_exactly_their_length() {
 }
 
 #[test]
+fn more_sack_words_than_sixteen_are_refused_even_where_they_fit() {
+    let mut bytes = vec![0; header::LEN + 17 * 8];
+    Header::new(Kind::Ack).emit(&[0; 16], &mut bytes);
+    assert_eq!(Packet::parse(&bytes).map(|p| (p.sack.words(), p.payload.len())), Ok((16, 8)));
+    bytes[3] = 17;
+    assert_eq!(Packet::parse(&bytes), Err(ParseError::Field { what: "machnet sack words", value: 17 }));
+}
+
+#[test]
+fn a_checksum_that_comes_out_as_zero_is_sent_as_ones_and_zero_is_never_taken() {
+    let mut frame = vec![0; UDP_HEADERS + 2];
+    frame::emit_udp(&A_TO_B, 2, &mut frame);
+    checksum::udp4(&mut frame);
+    // A payload of what was missing from the sum leaves nothing missing.
+    frame.copy_within(UDP_HEADERS - 2..UDP_HEADERS, UDP_HEADERS);
+    checksum::udp4(&mut frame);
+    assert_eq!(frame[UDP_HEADERS - 2..UDP_HEADERS], [0xff, 0xff]);
+    let valid = |frame: &[u8]| match frame::parse(frame) {
+        Ok(Frame::Udp { ip, datagram, .. }) => checksum::udp4_valid(&ip, datagram),
+        other => panic!("{other:?}"),
+    };
+    assert!(valid(&frame));
+    frame[UDP_HEADERS - 2..UDP_HEADERS].fill(0);
+    assert!(!valid(&frame), "\"not computed\" was taken for right");
+}
+
+#[test]
 fn padding_after_the_ip_packet_is_no_payload() {
     for (name, frame) in common::all() {
         let padded = [frame.as_slice(), &[0xaa; 20]].concat();
