@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -47,18 +48,17 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	fs.StringVar(&c.remoteIP, "remote-kernel", "", "IP:port of `machnet echo --transport tcp` (or udp) to measure beside it")
 	file := fs.String("json", "", "write an array of rows to this file; - is standard output")
 	fs.BoolVar(&c.verbose, "verbose", false, "show what the sidecars log")
-	if err := parse(fs, args, stderr, ""); err != nil {
+	if err := parse(fs, args, stdout, ""); err != nil {
 		return err
 	}
 	c.link = *link
-	var err error
-	if c.transports = strings.Split(*names, ","); true {
-		for _, name := range c.transports {
-			if err := checkTransport(name); err != nil {
-				return usagef("--%v", err)
-			}
+	c.transports = strings.Split(*names, ",")
+	for _, name := range c.transports {
+		if err := checkTransport(name); err != nil {
+			return usagef("--%v", err)
 		}
 	}
+	var err error
 	if c.sizes, err = integers(*sizes, load.MinSize, load.MaxSize); err != nil {
 		return usagef("--size %v", err)
 	}
@@ -72,8 +72,12 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return usagef("--rounds %d --duration %v: at least one round of at least 10ms", c.rounds, c.duration)
 	case (c.local == "") != (c.remote == ""):
 		return usagef("--local and --remote go together: a running sidecar's socket, and the echo to reach through it")
-	case c.rate < 0 || c.rate > 10e6:
-		return usagef("--rate %v: 0 to 10000000 messages a second", c.rate)
+	case c.remoteIP != "" && (c.remote == "" || !c.has("tcp") && !c.has("udp")):
+		return usagef("--remote-kernel is measured beside --local and --remote, with tcp or udp in --transport")
+	case !(c.rate == 0 || c.rate >= 1 && c.rate <= 10e6):
+		return usagef("--rate %v: 1 to 10000000 messages a second, or 0 for a closed loop", c.rate)
+	case c.rate > 0 && c.has("udp"):
+		return usagef("--rate with udp: a lost datagram has no latency; use machnet and tcp")
 	}
 	rows, err := bench(ctx, c, newProgress(stderr))
 	if err != nil {
@@ -123,12 +127,25 @@ func bench(ctx context.Context, c benchConfig, progress *progress) ([]row, error
 	}
 	defer r.close()
 	defer progress.clear()
+	rows, err := r.rounds(ctx, c, progress)
+	if err != nil && !interrupted(ctx) {
+		err = r.explain(err)
+	}
+	return rows, err
+}
+
+// interrupted says whether ctx ended because the user wanted it, not because a process of the rig failed.
+func interrupted(ctx context.Context) bool {
+	return errors.Is(context.Cause(ctx), context.Canceled)
+}
+
+func (r *rig) rounds(ctx context.Context, c benchConfig, progress *progress) ([]row, error) {
 	if err := r.build(ctx, c); err != nil {
 		return nil, err
 	}
 	cases := c.cases()
 	total, done := len(cases)*c.rounds*len(r.arms), 0
-	var rows []row
+	rows := []row{} // an array in JSON, whatever happens
 	for _, p := range cases {
 		samples := make([][]sample, len(r.arms))
 		for round := range c.rounds {
@@ -155,7 +172,11 @@ func bench(ctx context.Context, c benchConfig, progress *progress) ([]row, error
 // cases lists what every arm runs, a row of the table each.
 func (c benchConfig) cases() []load.Params {
 	var cases []load.Params
-	for _, inflight := range c.inflights {
+	inflights := c.inflights
+	if c.rate > 0 {
+		inflights = []int{1} // an open loop has as many in flight as are due
+	}
+	for _, inflight := range inflights {
 		for _, size := range c.sizes {
 			p := load.Params{Size: size, Inflight: inflight, Rate: c.rate, Warmup: c.duration / 10, Duration: c.duration}
 			cases = append(cases, p)
@@ -267,8 +288,16 @@ func (c benchConfig) has(transport string) bool {
 	return false
 }
 
-// measure has one arm do one run, and reads what every process spent meanwhile.
+// measure has one arm do one run, and reads what every process spent meanwhile. The sidecars, which look about
+// now and then even when idle, are paused while the kernel's transports run: nothing of ours disturbs those.
 func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error) {
+	for _, s := range r.sidecars {
+		if a.transport == "machnet" {
+			s.Resume()
+		} else {
+			s.Pause()
+		}
+	}
 	before, err := r.cpu()
 	if err != nil {
 		return sample{}, err
@@ -294,18 +323,7 @@ type cpuTimes map[*procs.Process]time.Duration
 
 func (r *rig) cpu() (cpuTimes, error) {
 	times := cpuTimes{}
-	var all []*procs.Process
-	for _, s := range r.sidecars {
-		all = append(all, s.Process)
-	}
-	for _, a := range r.arms {
-		for _, w := range []*worker{a.server, a.client} {
-			if w != nil {
-				all = append(all, w.Process)
-			}
-		}
-	}
-	for _, p := range all {
+	for _, p := range append(r.sidecarProcesses(), r.workers()...) {
 		spent, err := p.CPU()
 		if err != nil {
 			return nil, err

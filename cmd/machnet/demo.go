@@ -11,7 +11,7 @@ import (
 // runDemo is the benchmark in half a minute: what `make demo` shows.
 func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fs := flag.NewFlagSet("demo", flag.ContinueOnError)
-	if err := parse(fs, args, stderr, ""); err != nil {
+	if err := parse(fs, args, stdout, ""); err != nil {
 		return err
 	}
 	c := benchConfig{

@@ -32,6 +32,8 @@ func commands() []command {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// A reader that goes away (`| head`) must be an error of the write: the signal would end us before our processes.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -82,20 +84,30 @@ func usagef(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errUsage, fmt.Sprintf(format, args...))
 }
 
-// parse reads flags; what is wrong with them is a usage error.
-func parse(fs *flag.FlagSet, args []string, stderr io.Writer, positional string) error {
-	fs.SetOutput(stderr)
-	fs.Usage = func() {
-		fmt.Fprintf(stderr, "usage: %s\n\n", strings.TrimSpace("machnet "+fs.Name()+" [flags] "+positional))
-		fs.PrintDefaults()
-	}
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
+// parse reads flags, before and after what stands for itself; what is wrong with them is a usage error, in one line.
+// positional describes the arguments beside flags; "" means that there are none. -h prints the flags to stdout.
+func parse(fs *flag.FlagSet, args []string, stdout io.Writer, positional string) error {
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {}
+	var rest []string
+	for {
+		if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintf(stdout, "usage: %s\n\n", strings.TrimSpace("machnet "+fs.Name()+" [flags] "+positional))
+			fs.SetOutput(stdout)
+			fs.PrintDefaults()
 			return err
+		} else if err != nil {
+			return usagef("%v; `machnet %s -h` lists the flags", err, fs.Name())
 		}
-		return fmt.Errorf("%w: %w", errUsage, err)
+		if fs.NArg() == 0 {
+			break
+		}
+		rest, args = append(rest, fs.Arg(0)), fs.Args()[1:]
 	}
-	return nil
+	if positional == "" && len(rest) > 0 {
+		return usagef("%q: this command takes flags only; `machnet %s -h` lists them", rest[0], fs.Name())
+	}
+	return fs.Parse(append([]string{"--"}, rest...)) // so that fs.Args() are these
 }
 
 func runVersion(_ context.Context, _ []string, stdout, _ io.Writer) error {

@@ -15,21 +15,28 @@ import (
 // defaultEchoPort is where `machnet echo` listens and `machnet ping` knocks.
 const defaultEchoPort = "7000"
 
-func runPing(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func runPing(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	fs := flag.NewFlagSet("ping", flag.ContinueOnError)
 	count := fs.Int("c", 10, "echoes to ask for; 0 goes on until interrupted")
 	interval := fs.Duration("i", 200*time.Millisecond, "pause between two")
 	size := fs.Int("s", 64, "message size in bytes, 8 to 8388608")
 	timeout := fs.Duration("W", 2*time.Second, "wait for the connection, and for each echo, at most so long")
 	socket := fs.String("socket", "", "the sidecar's control socket; by default $MACHNET_SOCKET or /var/run/machnet/machnet.sock")
-	if err := parse(fs, args, stderr, "IP[:port]"); err != nil {
+	if err := parse(fs, args, stdout, "IP[:port]"); err != nil {
 		return err
 	}
 	if fs.NArg() != 1 {
 		return usagef("name one peer, like 10.0.0.2 or 10.0.0.2:%s, that runs `machnet echo`", defaultEchoPort)
 	}
-	if *size < load.MinSize || *size > load.MaxSize {
+	switch {
+	case *size < load.MinSize || *size > load.MaxSize:
 		return usagef("-s %d: a message is %d to %d bytes", *size, load.MinSize, load.MaxSize)
+	case *count < 0:
+		return usagef("-c %d: ask for one echo or more, or 0 to go on until interrupted", *count)
+	case *interval < 0:
+		return usagef("-i %v: a pause cannot be negative", *interval)
+	case *timeout <= 0:
+		return usagef("-W %v: wait for some time, like 2s", *timeout)
 	}
 	addr := fs.Arg(0)
 	if _, _, err := net.SplitHostPort(addr); err != nil {
@@ -44,9 +51,11 @@ func runPing(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	fmt.Fprintf(stdout, "connected to %s in %.1f us\n", addr, micros(time.Since(began)))
+	if _, err := fmt.Fprintf(stdout, "connected to %s in %.1f us\n", addr, micros(time.Since(began))); err != nil {
+		return err
+	}
 	pinger := load.NewPinger(conn, *size)
-	for i := 0; *count == 0 || i < *count; i++ {
+	for i := 0; ctx.Err() == nil && (*count == 0 || i < *count); i++ {
 		if i > 0 {
 			select {
 			case <-ctx.Done():
@@ -57,10 +66,12 @@ func runPing(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		if err = conn.SetDeadline(time.Now().Add(*timeout)); err == nil {
 			took, err = pinger.Ping()
 		}
+		if err == nil {
+			_, err = fmt.Fprintf(stdout, "%s from %s: seq=%d time=%.1f us\n", byteSize(*size), addr, i+1, micros(took))
+		}
 		if err != nil {
 			break
 		}
-		fmt.Fprintf(stdout, "%s from %s: seq=%d time=%.1f us\n", byteSize(*size), addr, i+1, micros(took))
 	}
 	if h := pinger.Latency; h.TotalCount() > 0 {
 		fmt.Fprintf(stdout, "%d echoes: min %.1f, p50 %.1f, p99 %.1f, max %.1f us\n", h.TotalCount(),
@@ -79,7 +90,7 @@ func runEcho(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	transport := fs.String("transport", "machnet", "machnet, tcp or udp")
 	socket := fs.String("socket", "", "the sidecar's control socket; by default $MACHNET_SOCKET or /var/run/machnet/machnet.sock")
 	addr := fs.String("addr", ":"+defaultEchoPort, "IP:port to listen on; without an IP, the sidecar's")
-	if err := parse(fs, args, stderr, ""); err != nil {
+	if err := parse(fs, args, stdout, ""); err != nil {
 		return err
 	}
 	if err := checkTransport(*transport); err != nil {

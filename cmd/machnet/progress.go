@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // progress shows how far a run is: a bar on a terminal; in a pipe nothing.
@@ -16,8 +18,8 @@ type progress struct {
 func newProgress(out io.Writer) *progress {
 	p := &progress{out: out}
 	if file, ok := out.(*os.File); ok {
-		info, err := file.Stat()
-		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
+		_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+		p.terminal = err == nil
 	}
 	return p
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -53,7 +54,7 @@ type row struct {
 	Transport  string  `json:"transport"`
 	Link       string  `json:"link"`
 	Size       int     `json:"size"`     // bytes
-	Inflight   int     `json:"inflight"` // messages
+	Inflight   int     `json:"inflight"` // messages; 0 in an open loop: as many as are due
 	Batched    bool    `json:"batched"`  // several messages may go in one write
 	Rounds     int     `json:"rounds"`
 	Loop       string  `json:"loop"` // "closed", or "open at N/s"
@@ -97,7 +98,7 @@ func makeRows(c benchConfig, arms []*arm, p load.Params, samples [][]sample) []r
 			r.Link = "as configured"
 		}
 		if p.Rate > 0 {
-			r.Loop = fmt.Sprintf("open at %g/s", p.Rate)
+			r.Loop, r.Inflight = fmt.Sprintf("open at %g/s", p.Rate), 0
 		}
 		r.Gbps = r.Rate * float64(p.Size) * 8 / 1e9
 		for _, s := range samples[i] {
@@ -166,7 +167,11 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 		if r.Batched {
 			writes = "buffered"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%.1f\t%.1f\t%.1f\t%.0f\t%.2f\t%.2f\t%s\t%s\t%s\t%s\t\n", byteSize(r.Size), r.Inflight, writes, r.Transport, r.Placement,
+		inflight := strconv.Itoa(r.Inflight)
+		if r.Inflight == 0 {
+			inflight = "open"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.1f\t%.1f\t%.1f\t%.0f\t%.2f\t%.2f\t%s\t%s\t%s\t%s\t\n", byteSize(r.Size), inflight, writes, r.Transport, r.Placement,
 			r.P50, r.P99, r.P999, r.Rate, r.Gbps, r.CPUApp+r.CPUSidecar, times(r.P50VsTCP), times(r.P99VsTCP), times(r.RateVsTCP), times(r.P50VsTCPBest))
 	}
 	w.Flush()

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/machnet/machnet/cmd/internal/load"
@@ -26,6 +28,9 @@ type rig struct {
 	failed   context.CancelCauseFunc
 	closing  chan struct{} // closed by close: from then on processes may end
 }
+
+// sidecarName, and the host's, is what a sidecar is called in messages.
+const sidecarName = "machnetd of host "
 
 type sidecar struct {
 	*procs.Process
@@ -59,21 +64,71 @@ func newRig(ctx context.Context, log io.Writer) (*rig, context.Context, error) {
 	return &rig{folder: folder, log: log, failed: failed, closing: make(chan struct{})}, ctx, nil
 }
 
-// close ends every process and removes the folder.
+// close ends every process, in twice stopGrace at most, and removes the folder.
 func (r *rig) close() {
 	close(r.closing)
+	for _, s := range r.sidecars {
+		s.Resume() // workers that close a connection want its sidecar
+	}
+	stop(r.workers())
+	stop(r.sidecarProcesses())
+	_ = os.RemoveAll(r.folder)
+	r.failed(nil)
+}
+
+// stop ends processes side by side.
+func stop(all []*procs.Process) {
+	var gone sync.WaitGroup
+	for _, p := range all {
+		gone.Go(func() { p.Stop(stopGrace) })
+	}
+	gone.Wait()
+}
+
+func (r *rig) workers() []*procs.Process {
+	var all []*procs.Process
 	for _, a := range r.arms {
 		for _, w := range []*worker{a.client, a.server} {
 			if w != nil {
-				w.Stop(stopGrace)
+				all = append(all, w.Process)
 			}
 		}
 	}
+	return all
+}
+
+func (r *rig) sidecarProcesses() []*procs.Process {
+	var all []*procs.Process
 	for _, s := range r.sidecars {
-		s.Stop(stopGrace)
+		all = append(all, s.Process)
 	}
-	_ = os.RemoveAll(r.folder)
-	r.failed(nil)
+	return all
+}
+
+// explain tells a failure from its cause: a process that dies makes others fail, and any of them may be heard first.
+// The cause is the sidecar that ended, or what was killed; what the workers say about it follows.
+func (r *rig) explain(err error) error {
+	const moment = 300 * time.Millisecond // for the deaths and last words that belong together
+	var causes, others []string
+	for deadline := time.Now().Add(moment); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		causes, others = nil, nil
+		for _, p := range append(r.sidecarProcesses(), r.workers()...) {
+			switch {
+			case !p.Ended():
+			case p.Killed() || strings.HasPrefix(p.Name, sidecarName):
+				causes = append(causes, p.Exit().Error())
+			default:
+				others = append(others, p.Exit().Error())
+			}
+		}
+		if len(causes) > 0 && len(others) > 0 {
+			break
+		}
+	}
+	if len(causes) == 0 {
+		return err
+	}
+	return errors.New(strings.Join(append(causes, others...), "; "))
 }
 
 // watch reports a process that ends before the rig is closed.
@@ -104,7 +159,7 @@ func (r *rig) startSidecar(ctx context.Context, host, ip, link string, core int)
 		link = "server"
 	}
 	args = append(args, "--memif", link+":"+filepath.Join(r.folder, "memif.sock"))
-	p, _, out, err := procs.Start(procs.Spec{Name: "machnetd of host " + host, Path: program, Args: args, Core: core, Log: r.log, Env: []string{"RUNTIME_DIRECTORY=" + r.folder}})
+	p, _, out, err := procs.Start(procs.Spec{Name: sidecarName + host, Path: program, Args: args, Core: core, Log: r.log, Env: []string{"RUNTIME_DIRECTORY=" + r.folder}})
 	if err != nil {
 		return err
 	}
@@ -216,13 +271,18 @@ func (w *worker) next(ctx context.Context) (workerLine, error) {
 	case line, ok := <-w.lines:
 		switch {
 		case !ok:
-			return line, w.Exit()
+			// It has closed its output, so it is ending, or it is no worker of ours.
+			select {
+			case <-w.Done():
+				return line, w.Exit()
+			case <-time.After(stopGrace):
+				return line, fmt.Errorf("%s: its answers have stopped making sense", w.Name)
+			}
 		case line.Error != "":
 			return line, fmt.Errorf("%s: %s", w.Name, line.Error)
 		}
 		return line, nil
 	case <-ctx.Done():
-		// A worker that met a dead sidecar may say so better than the sidecar's exit does.
 		return workerLine{}, context.Cause(ctx)
 	}
 }

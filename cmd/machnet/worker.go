@@ -38,7 +38,7 @@ func (r *workResult) histogram() (*hdrhistogram.Histogram, error) {
 	return hdrhistogram.Decode(r.Latency)
 }
 
-func runWorker(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	fs := flag.NewFlagSet(workerCommand, flag.ContinueOnError)
 	transport := fs.String("transport", "machnet", "machnet, tcp or udp")
 	socket := fs.String("socket", "", "the sidecar's control socket (machnet)")
@@ -46,7 +46,7 @@ func runWorker(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	if len(args) == 0 {
 		return usagef("serve or drive")
 	}
-	if err := parse(fs, args[1:], stderr, ""); err != nil {
+	if err := parse(fs, args[1:], stdout, ""); err != nil {
 		return err
 	}
 	if err := checkTransport(*transport); err != nil {
@@ -80,7 +80,6 @@ func workerServe(ctx context.Context, e endpoint, addr string, out *json.Encoder
 	// A connection that fails while we serve ends the worker: the run that it belongs to is lost.
 	failed := func(err error) {
 		if ctx.Err() == nil {
-			_ = out.Encode(workerLine{Error: err.Error()})
 			cancel(err)
 		}
 	}

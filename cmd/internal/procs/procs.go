@@ -26,7 +26,8 @@ type Process struct {
 	done   chan struct{}
 	err    error // of Wait; valid once done is closed
 	stderr *tail
-	pipes  []io.Closer // our ends of the child's pipes
+	in     io.Closer // our ends of the child's pipes
+	out    io.Closer
 }
 
 // Spec says what to start.
@@ -52,14 +53,19 @@ func Start(s Spec) (*Process, io.WriteCloser, io.ReadCloser, error) {
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	out, err := p.cmd.StdoutPipe()
+	// Not StdoutPipe: Wait closes that, and what a process says last, why it ends, could be lost.
+	out, childOut, err := os.Pipe()
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, errors.Join(err, in.Close())
 	}
-	p.pipes = []io.Closer{in, out}
+	p.cmd.Stdout = childOut
+	p.in, p.out = in, out
 	started := make(chan error)
 	go p.run(s.Core, started)
-	if err := <-started; err != nil {
+	err = <-started
+	_ = childOut.Close()
+	if err != nil {
+		_, _ = in.Close(), out.Close()
 		return nil, nil, nil, fmt.Errorf("start %s: %w", s.Name, err)
 	}
 	return p, in, out, nil
@@ -88,6 +94,25 @@ func (p *Process) run(core int, started chan<- error) {
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Ended says whether the process has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Killed says whether the process was ended by a signal.
+func (p *Process) Killed() bool {
+	if !p.Ended() {
+		return false
+	}
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled()
+}
+
 // Exit describes how the process ended, with the last lines it printed on standard error.
 func (p *Process) Exit() error {
 	<-p.done
@@ -103,10 +128,10 @@ func (p *Process) Exit() error {
 
 // Stop asks the process to end and, after the grace, kills it. It returns when the process is gone.
 func (p *Process) Stop(grace time.Duration) {
-	for _, pipe := range p.pipes {
-		_ = pipe.Close()
-	}
+	defer p.out.Close()
+	_ = p.in.Close()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	p.Resume() // what is paused takes no signal but SIGKILL
 	select {
 	case <-p.done:
 	case <-time.After(grace):
@@ -114,6 +139,12 @@ func (p *Process) Stop(grace time.Duration) {
 		<-p.done
 	}
 }
+
+// Pause stops the process where it is, until Resume. It uses no processor time meanwhile.
+func (p *Process) Pause() { _ = p.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on.
+func (p *Process) Resume() { _ = p.cmd.Process.Signal(syscall.SIGCONT) }
 
 // PID is the process's id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
