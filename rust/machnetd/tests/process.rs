@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use machnet_shm::{AppEnd, AttachError, ClientAttach, Fd, Status, Welcome};
+use machnet_shm::{AppEnd, AttachError, ClientAttach, Fd, FlowId, Status, Welcome};
 
 /// A folder and a sidecar in it; both go with the test.
 struct Sidecar {
@@ -46,7 +46,21 @@ impl Folder {
 
     /// Runs one that ends by itself.
     fn run(&self, flags: &[&str]) -> Output {
-        self.command(flags).output().expect("machnetd runs")
+        let mut command = self.command(flags);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("machnetd runs");
+        let pid = child.id() as i32;
+        let (ended, watch) = std::sync::mpsc::channel::<()>();
+        // One that does not end is ended, and its exit code shows it.
+        let guard = std::thread::spawn(move || {
+            if watch.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                // SAFETY: no pointers; the child is not waited for before `ended` is dropped.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+        });
+        let output = child.wait_with_output().expect("its output");
+        drop(ended);
+        guard.join().expect("the guard");
+        output
     }
 
     fn names(&self) -> Vec<String> {
@@ -321,6 +335,23 @@ fn garbage_at_the_control_socket_harms_nobody() {
     wait_readable_fd(life.raw());
     sidecar.until("the honest one stays", |s| s.stats().matches(r#""channel":"#).count() == 1);
     drop(keep);
+}
+
+#[test]
+fn an_application_that_breaks_its_channel_is_named_and_cut_off() {
+    let sidecar = Sidecar::start("breaks", &[]);
+    let keep = sidecar.attach(None).expect("attached");
+    let (mut app, _, life) = sidecar.attach(None).expect("attached");
+    // A connection beyond the channel's table.
+    app.tx.close(FlowId { index: 4711, generation: 1 });
+    app.tx.flush();
+    wait_readable_fd(life.raw());
+    let cut_off = format!("process {} broke its channel on engine 0: ", std::process::id());
+    sidecar.until("the log names process and value", |s| {
+        s.log().lines().any(|line| line.contains(&cut_off) && line.contains("4711"))
+    });
+    sidecar.until("the honest one stays", |s| s.stats().matches(r#""channel":"#).count() == 1);
+    drop((app, keep));
 }
 
 #[test]
