@@ -21,6 +21,8 @@ const TEXT: usize = 112;
 const HELLO_LEN: usize = 32;
 const WELCOME_LEN: usize = 64 + TEXT;
 const SHORT_LEN: usize = 16;
+/// Bytes that a message of another version may have at most to be understood as one.
+const LONGEST: usize = 512;
 
 /// A sentence of at most 112 bytes: an error that carries one stays small enough to be passed by value.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -202,7 +204,7 @@ impl ClientAttach {
             match &mut self.state {
                 ClientState::Welcome => {
                     let mut fds = FdList::new();
-                    let mut b = [0; WELCOME_LEN];
+                    let mut b = [0; LONGEST];
                     let Some(n) = receive(&self.socket, &mut b, &mut fds)? else { return Ok(None) };
                     let (app, welcome) = welcomed(&b[..n], fds)?;
                     send(&self.socket, &Message::<SHORT_LEN>::new(MAPPED).0, &[])?;
@@ -230,21 +232,23 @@ impl ClientAttach {
 }
 
 fn welcomed(b: &[u8], mut fds: FdList) -> Result<(AppEnd, Welcome), AttachError> {
-    check(b, WELCOME, WELCOME_LEN)?;
+    check_kind(b, WELCOME)?;
     let status = get32(b, 12);
     let sidecar = (get32(b, 28), get64(b, 16));
-    let text = Text::from_bytes(&b[64..]);
     match Status::from_word(status) {
         Some(Status::Granted) => {}
         Some(Status::Version) => {
             return Err(AttachError::Version { app: (ABI_VERSION, layout_hash()), sidecar });
         }
-        Some(status) => return Err(AttachError::Refused(status, text)),
+        Some(status) => {
+            return Err(AttachError::Refused(status, Text::from_bytes(b.get(64..).unwrap_or_default())));
+        }
         None => return Err(AttachError::Message { what: "status of a welcome", value: status.into() }),
     }
     if sidecar != (ABI_VERSION, layout_hash()) {
         return Err(AttachError::Version { app: (ABI_VERSION, layout_hash()), sidecar });
     }
+    check_len(b, WELCOME_LEN)?;
     let geometry = Geometry { units: get32(b, 32), flows: get32(b, 36), unit_size: get32(b, 40) };
     let geometry = geometry
         .checked()
@@ -317,16 +321,18 @@ impl ServerAttach {
         let mut fds = FdList::new(); // what a client sends along is closed
         match &self.state {
             ServerState::Hello => {
-                let mut b = [0; HELLO_LEN];
+                let mut b = [0; LONGEST];
                 let Some(n) = receive(&self.socket, &mut b, &mut fds)? else { return Ok(ServerStep::Wait) };
-                check(&b[..n], HELLO, HELLO_LEN)?;
-                let (app, own) = ((get32(&b, 12), get64(&b, 16)), (ABI_VERSION, layout_hash()));
+                let b = &b[..n];
+                check_kind(b, HELLO)?;
+                let (app, own) = ((get32(b, 12), get64(b, 16)), (ABI_VERSION, layout_hash()));
                 if app != own {
                     let e = AttachError::Version { app, sidecar: own };
                     self.refuse(Status::Version, Text::new(e))?;
                     return Err(e);
                 }
-                let engine = get32(&b, 24);
+                check_len(b, HELLO_LEN)?;
+                let engine = get32(b, 24);
                 self.state = ServerState::Deciding;
                 Ok(ServerStep::Hello(ClientHello { engine: (engine != u32::MAX).then_some(engine) }))
             }
@@ -414,9 +420,16 @@ impl<const N: usize> Message<N> {
     }
 }
 
-/// Checks length, magic and kind.
+/// Checks magic, kind and length.
 fn check(b: &[u8], kind: u32, len: usize) -> Result<(), AttachError> {
-    if b.len() != len {
+    check_kind(b, kind)?;
+    check_len(b, len)
+}
+
+/// Checks magic and kind, and that the first 32 bytes are there, which every version has: so that a difference of versions is told as such
+/// whatever else became of the message.
+fn check_kind(b: &[u8], kind: u32) -> Result<(), AttachError> {
+    if b.len() < SHORT_LEN || (kind <= WELCOME && b.len() < HELLO_LEN) {
         return Err(AttachError::Message { what: "length of a message", value: b.len() as u64 });
     }
     if get64(b, 0) != MAGIC {
@@ -428,7 +441,14 @@ fn check(b: &[u8], kind: u32, len: usize) -> Result<(), AttachError> {
     Ok(())
 }
 
-/// `b` is long enough: [`check`] said so.
+fn check_len(b: &[u8], len: usize) -> Result<(), AttachError> {
+    if b.len() == len {
+        return Ok(());
+    }
+    Err(AttachError::Message { what: "length of a message", value: b.len() as u64 })
+}
+
+/// `b` is long enough: [`check_kind`] said so.
 fn get32(b: &[u8], at: usize) -> u32 {
     b.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b))
 }

@@ -111,3 +111,38 @@ fn an_armed_end_is_rung_once_and_pending_work_forbids_sleep() {
     assert!(engine.arm());
     assert!(app.rx.arm(true));
 }
+
+/// A read gives units back, and an echo's acknowledgement completes one: neither is worth a wake-up to who waits for data.
+#[test]
+fn a_bell_rings_only_for_what_its_owner_waits_for() {
+    let (mut app, mut engine) = pair(SMALL).unwrap();
+    let flow = engine.open_flow().unwrap();
+    let rung = |fd: i32| {
+        let mut byte = [0u8; 8];
+        // SAFETY: `byte` is writable for its length.
+        unsafe { libc::read(fd, byte.as_mut_ptr().cast(), 8) == 1 }
+    };
+    app.tx.data(flow, WHOLE(8), &[0; 8]).unwrap();
+    let Some(Submission::Data { unit, .. }) = engine.submission().unwrap() else { panic!() };
+    assert!(app.rx.arm(false));
+    engine.complete(unit);
+    engine.flush();
+    assert!(!rung(app.rx.doorbell()), "nobody waits for a token");
+    assert!(!app.rx.arm(true), "a token is there");
+    assert!(app.rx.arm(false));
+    assert_eq!(engine.grant(flow, 1), 1);
+    assert!(engine.deliver(flow, WHOLE(8), &[0; 8]));
+    engine.flush();
+    assert!(rung(app.rx.doorbell()));
+
+    assert!(engine.arm_for(false));
+    let Some(Delivery::Data(data)) = app.rx.delivery().unwrap() else { panic!() };
+    app.rx.give_back(data.token);
+    app.rx.flush_returns();
+    assert!(!rung(engine.doorbell()), "no connection waits for units");
+    assert!(!engine.arm(), "a unit has come back");
+    assert!(engine.arm_for(false));
+    app.tx.close(flow);
+    app.tx.flush();
+    assert!(rung(engine.doorbell()));
+}
