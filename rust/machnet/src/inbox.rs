@@ -269,9 +269,6 @@ impl<T: Copy> Nodes<T> {
             };
             let Kind::Data { begin, end, message_len } = node.kind else { break };
             if begin && node.at == 0 {
-                if mode != Mode::Stream && took {
-                    break;
-                }
                 if mode == Mode::Message && message_len as usize > out.len() {
                     return Err(Nothing::TooShort { message_len });
                 }
