@@ -157,3 +157,36 @@ pub const fn layout_hash() -> u64 {
     }
     hash
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of docs/channel.md. Who changes them changes the version.
+    #[test]
+    fn the_map_is_that_of_the_document() {
+        let m = Map::new(Geometry::DEFAULT);
+        let offsets =
+            [m.submit, m.complete, m.deliver, m.giveback, m.requests, m.replies, m.tx_pool, m.rx_pool];
+        assert_eq!(offsets, [4096, 266_240, 528_384, 790_528, 1_052_672, 1_069_056, 1_085_440, 2_592_768]);
+        assert_eq!((m.len, ABI_VERSION, layout_hash()), (4_100_096, 1, 0xb11c_26e0_c8e0_a5b5));
+    }
+
+    #[test]
+    fn sizes_out_of_range_are_refused() {
+        let good = Geometry::DEFAULT;
+        assert_eq!(good.checked(), Ok(good));
+        for units in [0, 1, 8, 24, 1023, 131_072] {
+            assert!(Geometry { units, ..good }.checked().is_err(), "{units} units");
+        }
+        for flows in [0, 65_537, u32::MAX] {
+            assert!(Geometry { flows, ..good }.checked().is_err(), "{flows} flows");
+        }
+        for unit_size in [0, 9217, u32::MAX] {
+            assert!(Geometry { unit_size, ..good }.checked().is_err(), "units of {unit_size}");
+        }
+        // The largest of all does not overflow.
+        let largest = Geometry { units: 65_536, flows: 65_536, unit_size: 9216 }.checked().unwrap();
+        assert_eq!((largest.ring_slots(), largest.len() >> 20), (524_288, 1408));
+    }
+}
