@@ -148,6 +148,52 @@ counters! {
     listens,
     /// listens refused because the port is taken
     listens_refused,
+    /// packets sent by flows, of any kind
+    flow_packets_sent,
+    /// packets taken by flows, of any kind
+    flow_packets_received,
+    /// packets sent that carried nothing but an acknowledgement
+    flow_acks_sent,
+    /// units sent for the first time
+    flow_units_sent,
+    /// units delivered in order
+    flow_units_delivered,
+    /// units sent again, for whatever reason
+    flow_retransmitted,
+    /// units found lost by the order of acknowledgements
+    flow_lost,
+    /// units sent again though they had arrived
+    flow_needless,
+    /// tail-loss probes sent
+    flow_tail_probes,
+    /// retransmission timeouts
+    flow_rtos,
+    /// retransmission timeouts proved needless and undone
+    flow_rtos_undone,
+    /// units of ours that peers refused for want of a buffer
+    flow_refused_by_peer,
+    /// units of peers that we refused for want of a buffer
+    flow_refused,
+    /// units sent without credit to find out whether there is some
+    flow_credit_probes,
+    /// times an idle peer's credit was taken back
+    flow_credit_lapsed,
+    /// units that arrived twice
+    flow_duplicates,
+    /// units that arrived ahead of their turn
+    flow_out_of_order,
+    /// units that arrived beyond what can be kept
+    flow_beyond_window,
+    /// units acknowledged and dropped because the application had closed
+    flow_discarded,
+    /// packets that flows refused for their tag
+    flow_stale_tags,
+    /// SYN and SYN-ACK packets sent
+    flow_hellos_sent,
+    /// keep-alive questions sent
+    flow_pings_sent,
+    /// round trips sampled
+    flow_rtt_samples,
     /// times the loop ran more than 5 ms late
     stalls,
     /// sleeps of the loop

@@ -13,6 +13,7 @@ use crate::shared::Shared;
 use crate::state::Core;
 use crate::table::Table;
 use crate::timer_wheel::TimerWheel;
+use crate::totals::Totals;
 
 /// One engine: a NIC queue, the channels it serves and their flows.
 pub struct Engine<Q> {
@@ -54,6 +55,7 @@ impl<Q: Queue> Engine<Q> {
             looped: VecDeque::new(),
             spare: Vec::new(),
             control: VecDeque::new(),
+            totals: Totals::default(),
             next_ephemeral: random.draw() as u16 & 0x3fff,
             random,
             rst_limit: Limit::new(config.rst_rate, now),
@@ -91,6 +93,7 @@ impl<Q: Queue> Engine<Q> {
         work += self.core.take_looped(burst);
         self.nic.flush();
         self.core.flush_channels();
+        self.core.collect(work > 0);
         self.core.counters().rounds.add(1);
         work
     }
@@ -102,7 +105,7 @@ impl<Q: Queue> Engine<Q> {
         }
         let due = self.core.shared.neighbors.due();
         let due = (due != Nanos::MAX).then_some(due);
-        self.core.wheel.next_deadline().into_iter().chain(due).min()
+        self.core.wheel.next_deadline().into_iter().chain(due).chain(self.core.totals.due()).min()
     }
 
     /// Arms everything that can wake a sleeper. False: there is work, do not sleep; nothing stays armed.

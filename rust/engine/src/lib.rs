@@ -42,6 +42,7 @@ mod shared;
 mod state;
 mod table;
 mod timer_wheel;
+mod totals;
 mod tx;
 
 pub use config::{EngineConfig, UDP_PORT};

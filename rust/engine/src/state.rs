@@ -18,6 +18,7 @@ use crate::random::{Limit, Random};
 use crate::shared::Shared;
 use crate::table::Table;
 use crate::timer_wheel::TimerWheel;
+use crate::totals::Totals;
 
 /// The state of one engine.
 pub(crate) struct Core {
@@ -53,6 +54,7 @@ pub(crate) struct Core {
     pub shutdown: bool,
     pub fired: Vec<(Nanos, u64)>,
     pub next_ephemeral: u16,
+    pub totals: Totals,
 }
 
 /// A frame of no flow.
@@ -165,6 +167,7 @@ impl Core {
         let Some(conn) = self.flows.get(index) else { return };
         let Some(conn) = self.flows.remove(conn.key) else { return };
         self.peers.release(conn.peer);
+        self.totals.retire(conn.flow.stats());
         if conn.claimed {
             self.shared.ports.release(conn.key);
         }

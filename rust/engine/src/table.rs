@@ -95,6 +95,11 @@ impl<T> Table<T> {
         slot.value.take()
     }
 
+    /// Shows every value.
+    pub fn each(&self, mut show: impl FnMut(&T)) {
+        self.slots.iter().filter_map(|slot| slot.value.as_ref()).for_each(&mut show);
+    }
+
     /// The numbers of all values.
     pub fn indices(&self) -> Vec<u32> {
         let mut all: Vec<u32> = self.keys.values().copied().collect();

@@ -86,6 +86,11 @@ fn messages_survive_loss_duplication_and_reordering() {
         }
         w.net.set_links(Link::default());
         w.assert_nothing_is_lost();
+        w.pass(Nanos::secs(2));
+        for sidecar in [0, 1] {
+            assert!(w.counter(sidecar, "flow_retransmitted") > 5, "{:?}", w.counters(sidecar));
+            assert!(w.counter(sidecar, "flow_duplicates") > 5, "{:?}", w.counters(sidecar));
+        }
     }
 }
 
