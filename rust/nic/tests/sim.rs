@@ -347,6 +347,19 @@ fn a_stolen_vcpu_neither_receives_nor_sends_and_its_ring_fills() {
 }
 
 #[test]
+fn vcpus_are_stolen_about_as_often_and_as_long_as_asked() {
+    let (net, _a, _b) = pair(9, Link::default());
+    net.set_steal(1, Some(Steal { every: Nanos::micros(300), length: Nanos::micros(100) }));
+    let stolen = (0..100_000).filter(|us| {
+        net.set_now(Nanos::micros(*us));
+        net.stolen_until(1).is_some_and(|until| until <= net.now() + Nanos::micros(100))
+    });
+    let stolen = stolen.count();
+    assert!((22_000..28_000).contains(&stolen), "{stolen} of 100000 us, a quarter is asked");
+    assert_eq!(net.stolen_until(0), None);
+}
+
+#[test]
 fn a_chosen_frame_can_be_lost() {
     let (net, mut a, mut b) = pair(1, Link::default());
     net.lose_nth(0, 1, 3);
@@ -384,6 +397,9 @@ fn an_interrupt_wakes_whoever_armed_it_and_not_twice() {
     assert!(readable(fd));
     b.disarm_interrupt();
     assert!(!readable(fd), "disarming takes the wake-up back");
+    send(&mut a, mac(2), 3, 60).unwrap();
+    a.flush();
+    assert!(!readable(fd), "nobody asked");
     b.arm_interrupt();
     assert!(readable(fd), "frames that wait wake at once");
 }
