@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/machnet/machnet/cmd/internal/load"
@@ -46,7 +47,12 @@ func runPing(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	defer cancel()
 	began := time.Now()
 	conn, err := endpoint{"machnet", *socket}.dial(dialContext, addr)
-	if err != nil {
+	switch op := (*net.OpError)(nil); {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w; nobody listens there: run `machnet echo` on that host", err)
+	case errors.As(err, &op) && op.Op == "dial" && op.Timeout() && ctx.Err() == nil:
+		return fmt.Errorf("%w; no answer in %v (-W): the host is down, unreachable, or runs no sidecar", err, *timeout)
+	case err != nil:
 		return err
 	}
 	defer conn.Close()

@@ -1,0 +1,424 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// machnetCommand is where `make build` puts the command.
+const machnetCommand = "../../bin/machnet"
+
+// patience is how long a test waits for what should take a fraction of a second: the machine may be busy.
+const patience = 20 * time.Second
+
+// command is one running `machnet`. All its files, and its children's, go to a folder of its own, and by their
+// environment its processes can be found even when it is gone.
+type command struct {
+	cmd       *exec.Cmd
+	folder    string
+	out, errs *lockedBuffer
+	gone      chan struct{}
+}
+
+func startCommand(t *testing.T, args ...string) *command {
+	t.Helper()
+	c := &command{folder: shortTempDir(t), out: new(lockedBuffer), errs: new(lockedBuffer), gone: make(chan struct{})}
+	c.cmd = exec.Command(machnetCommand, args...)
+	c.cmd.Stdout, c.cmd.Stderr = c.out, c.errs
+	c.start(t)
+	return c
+}
+
+func (c *command) start(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(machnetCommand); err != nil {
+		t.Fatalf("%s is missing: run `make build` first", machnetCommand)
+	}
+	c.cmd.Env = append(os.Environ(), "TMPDIR="+c.folder)
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = c.cmd.Wait()
+		close(c.gone)
+	}()
+	t.Cleanup(func() {
+		_ = c.cmd.Process.Kill()
+		<-c.gone
+		if t.Failed() {
+			t.Logf("machnet printed: %s\n%s", c.out, c.errs)
+		}
+	})
+}
+
+// exit waits for the end and returns the exit code; -1 means a signal.
+func (c *command) exit(t *testing.T, within time.Duration) int {
+	t.Helper()
+	select {
+	case <-c.gone:
+		return c.cmd.ProcessState.ExitCode()
+	case <-time.After(within):
+		t.Fatalf("machnet has not ended in %v", within)
+		return 0
+	}
+}
+
+// process is what /proc says of a living process.
+type process struct {
+	pid  int
+	args string
+}
+
+// children are all living processes of the command but itself.
+func (c *command) children(t *testing.T) []process {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []process
+	for _, file := range files {
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		environ, err := os.ReadFile(file) // of a zombie it is empty
+		if err != nil || pid == c.cmd.Process.Pid || !slices.Contains(strings.Split(string(environ), "\x00"), "TMPDIR="+c.folder) {
+			continue
+		}
+		args, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
+		found = append(found, process{pid, strings.ReplaceAll(string(args), "\x00", " ")})
+	}
+	return found
+}
+
+// waitForChildren returns when so many processes run.
+func (c *command) waitForChildren(t *testing.T, n int) []process {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		all := c.children(t)
+		if len(all) >= n {
+			return all
+		}
+		select {
+		case <-c.gone:
+			t.Fatalf("machnet ended with %d children of %d", len(all), n)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d processes after %v, want %d: %v", len(all), patience, n, all)
+		}
+	}
+}
+
+// leavesNothing checks that an ended command has left no process and no file.
+func (c *command) leavesNothing(t *testing.T) {
+	t.Helper()
+	if all := c.children(t); len(all) > 0 {
+		t.Errorf("processes left: %v", all)
+	}
+	files, err := os.ReadDir(c.folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		t.Errorf("file left: %s", file.Name())
+	}
+}
+
+// demoProcesses is how many children the demo has when it measures: two sidecars, and client and server of Machnet
+// and of TCP in two placements.
+const demoProcesses = 8
+
+func TestAnInterruptedDemoLeavesNothing(t *testing.T) {
+	moments := map[string]func(t *testing.T, c *command){
+		"at once":                     func(*testing.T, *command) {},
+		"when the first sidecar runs": func(t *testing.T, c *command) { c.waitForChildren(t, 1) },
+		"when workers start":          func(t *testing.T, c *command) { c.waitForChildren(t, 3) },
+		"in the middle": func(t *testing.T, c *command) {
+			c.waitForChildren(t, demoProcesses)
+			time.Sleep(500 * time.Millisecond)
+		},
+	}
+	for moment, wait := range moments {
+		for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+			t.Run(fmt.Sprintf("%s, %v", moment, signal), func(t *testing.T) {
+				c := startCommand(t, "demo")
+				wait(t, c)
+				if err := c.cmd.Process.Signal(signal); err != nil {
+					t.Fatal(err)
+				}
+				code := c.exit(t, patience)
+				// Before the program's first lines run, the signal itself ends the process.
+				if code != 130 && (moment != "at once" || code != -1) {
+					t.Errorf("exit code %d, want 130", code)
+				}
+				c.leavesNothing(t)
+			})
+		}
+	}
+}
+
+func TestTheChildrenOfAKilledDemoDie(t *testing.T) {
+	c := startCommand(t, "demo")
+	c.waitForChildren(t, demoProcesses)
+	if err := c.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-c.gone
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		all := c.children(t)
+		if len(all) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still running: %v", all)
+		}
+	}
+}
+
+func TestTheDeathOfAPartEndsTheBenchAndIsNamed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		victim string   // words of its command line
+		want   []string // in what is said
+	}{
+		"sidecar of host A": {"machnetd A.sock", []string{"machnetd of host A ended (signal: killed)", "network is down"}},
+		"sidecar of host B": {"machnetd B.sock", []string{"machnetd of host B ended (signal: killed)", "network is down"}},
+		"server":            {"worker serve", []string{"machnet server (own) ended (signal: killed)"}},
+		"client":            {"worker drive", []string{"machnet client (own) ended (signal: killed)"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := startCommand(t, "bench", "--transport", "machnet", "--rounds", "1000", "--duration", "100ms", "--size", "64", "--inflight", "1")
+			all := c.waitForChildren(t, 4) // two sidecars, a server, a client
+			time.Sleep(300 * time.Millisecond)
+			victim := slices.IndexFunc(all, func(p process) bool {
+				for _, word := range strings.Fields(tc.victim) {
+					if !strings.Contains(p.args, word) {
+						return false
+					}
+				}
+				return true
+			})
+			if victim < 0 {
+				t.Fatalf("no %q among %v", tc.victim, all)
+			}
+			if err := syscall.Kill(all[victim].pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			if code := c.exit(t, patience); code != 1 {
+				t.Errorf("exit code %d, want 1", code)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(c.errs.String(), want) {
+					t.Errorf("machnet said %q, want %q in it", c.errs, want)
+				}
+			}
+			c.leavesNothing(t)
+		})
+	}
+}
+
+// benchRow is a row of `machnet bench --json`. Pointers tell what is missing from what is zero.
+type benchRow map[string]any
+
+func benchRows(t *testing.T, args ...string) []benchRow {
+	t.Helper()
+	c := startCommand(t, append([]string{"bench", "--rounds", "1", "--duration", "50ms", "--size", "64", "--json", "-"}, args...)...)
+	if code := c.exit(t, time.Minute); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	if c.errs.String() != "" {
+		t.Errorf("no terminal, but on standard error: %q", c.errs)
+	}
+	var rows []benchRow
+	if err := json.Unmarshal([]byte(c.out.String()), &rows); err != nil {
+		t.Fatalf("standard output is not JSON alone: %v", err)
+	}
+	c.leavesNothing(t)
+	return rows
+}
+
+func (r benchRow) number(t *testing.T, name string, least, most float64) float64 {
+	t.Helper()
+	n, ok := r[name].(float64)
+	if !ok || math.IsNaN(n) || n < least || n > most {
+		t.Errorf("%v %v, %v in flight: %q is %v, want a number from %g to %g", r["transport"], r["placement"], r["inflight"], name, r[name], least, most)
+	}
+	return n
+}
+
+// check looks at every field that a row must have.
+func (r benchRow) check(t *testing.T, link string) {
+	t.Helper()
+	for name, allowed := range map[string][]string{
+		"transport": {"machnet", "tcp", "udp"},
+		"link":      {link},
+		"placement": {"own", "same", "engine alone", "unbound"},
+	} {
+		if s, _ := r[name].(string); !slices.Contains(allowed, s) {
+			t.Errorf("%q is %v, want one of %v", name, r[name], allowed)
+		}
+	}
+	if wait, _ := r["wait"].(string); wait == "" {
+		t.Errorf("%q is %v, want words", "wait", r["wait"])
+	}
+	if _, ok := r["batched"].(bool); !ok {
+		t.Errorf("%q is %v, want true or false", "batched", r["batched"])
+	}
+	const second = 1e6 // in us, and far more than any of these takes
+	r.number(t, "size", 64, 64)
+	r.number(t, "rounds", 1, 1)
+	p50, p99 := r.number(t, "p50_us", 0.1, second), r.number(t, "p99_us", 0.1, second)
+	if p999 := r.number(t, "p999_us", 0.1, second); p50 > p99 || p99 > p999 {
+		t.Errorf("percentiles fall: %g, %g, %g", p50, p99, p999)
+	}
+	rate := r.number(t, "msgs_per_s", 1, 1e8)
+	if gbps := r.number(t, "gbps", 0, 1e3); math.Abs(gbps-rate*64*8/1e9) > gbps/100 {
+		t.Errorf("%g Gb/s do not fit %g messages/s of 64 bytes", gbps, rate)
+	}
+	r.number(t, "cpu_us_per_msg_app", 0.001, second)
+	if sidecar := r.number(t, "cpu_us_per_msg_sidecar", 0, second); (sidecar > 0) != (r["transport"] == "machnet") && link != "as configured" {
+		t.Errorf("%v: the sidecars' CPU time is %g us a message", r["transport"], sidecar)
+	}
+	r.number(t, "others_cpu_percent", 0, 100)
+}
+
+func TestBenchWritesEveryFieldAsJSON(t *testing.T) {
+	rows := benchRows(t, "--transport", "machnet,tcp,udp")
+	var arms []string
+	for _, r := range rows {
+		r.check(t, "memif")
+		r.number(t, "ratio_p50_vs_tcp", 0.0001, 10000)
+		r.number(t, "ratio_p50_vs_tcp_best", 0.0001, 10000)
+		arms = append(arms, fmt.Sprintf("%v %v %v %v", r["transport"], r["placement"], r["inflight"], r["batched"]))
+	}
+	slices.Sort(arms)
+	want := []string{
+		"machnet own 1 false", "machnet own 32 false", "machnet own 32 true",
+		"tcp own 1 false", "tcp own 32 false", "tcp own 32 true", "tcp same 1 false", "tcp same 32 false", "tcp same 32 true",
+		"udp own 1 false", "udp own 32 false", "udp same 1 false", "udp same 32 false",
+	}
+	if !slices.Equal(arms, want) {
+		t.Errorf("rows %q, want %q", arms, want)
+	}
+}
+
+func TestBenchOverOneSidecar(t *testing.T) {
+	rows := benchRows(t, "--link", "local", "--inflight", "1")
+	if len(rows) != 2 {
+		t.Fatalf("%d rows, want Machnet's and TCP's", len(rows))
+	}
+	for _, r := range rows {
+		r.check(t, "local")
+		r.number(t, "ratio_p50_vs_tcp", 0.0001, 10000)
+	}
+	if rows[0]["placement"] != "engine alone" || rows[1]["placement"] != "same" {
+		t.Errorf("placements %v and %v", rows[0]["placement"], rows[1]["placement"])
+	}
+}
+
+func TestBenchAtARateIsAnOpenLoop(t *testing.T) {
+	for _, r := range benchRows(t, "--rate", "1000") {
+		r.check(t, "memif")
+		if r["loop"] != "open at 1000/s" {
+			t.Errorf("loop is %v, want open at 1000/s", r["loop"])
+		}
+		r.number(t, "msgs_per_s", 1, 1500)
+	}
+}
+
+func TestBenchAndPingThroughRunningSidecars(t *testing.T) {
+	p := sharedPair(t)
+	echo := startCommand(t, "echo", "--socket", p.b.socket, "--addr", ":7100")
+	kernel := startCommand(t, "echo", "--transport", "tcp", "--addr", "127.0.0.1:0")
+	address := func(c *command) string {
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			if _, at, ok := strings.Cut(strings.TrimSpace(c.out.String()), " at "); ok {
+				return at
+			}
+		}
+		t.Fatal("the echo does not say where it is")
+		return ""
+	}
+	if at := address(echo); at != p.b.ip+":7100" {
+		t.Errorf("the echo is at %s", at)
+	}
+	rows := benchRows(t, "--local", p.a.socket, "--remote", p.b.ip+":7100", "--remote-kernel", address(kernel), "--inflight", "1")
+	if len(rows) != 2 {
+		t.Errorf("%d rows, want Machnet's and TCP's", len(rows))
+	}
+	for _, r := range rows {
+		r.check(t, "as configured")
+	}
+	ping := startCommand(t, "ping", "--socket", p.a.socket, p.b.ip+":7100", "-c", "3", "-i", "1ms", "-W", "10s", "-s", "2000")
+	if code := ping.exit(t, patience); code != 0 || strings.Count(ping.out.String(), "2000 B from 10.0.0.2:7100: seq=") != 3 ||
+		!strings.Contains(ping.out.String(), "3 echoes: min ") {
+		t.Errorf("ping ended with %d and said %s", code, ping.out)
+	}
+	for _, c := range []*command{echo, kernel} {
+		_ = c.cmd.Process.Signal(syscall.SIGTERM)
+		if code := c.exit(t, patience); code != 0 || c.errs.String() != "" {
+			t.Errorf("the echo ended with %d and said %q", code, c.errs)
+		}
+	}
+}
+
+func TestProgressShowsOnATerminalAndTheTableInAPipe(t *testing.T) {
+	screen, terminal := openTerminal(t)
+	c := &command{folder: shortTempDir(t), out: new(lockedBuffer), errs: new(lockedBuffer), gone: make(chan struct{})}
+	c.cmd = exec.Command(machnetCommand, "bench", "--transport", "tcp", "--rounds", "2", "--duration", "20ms", "--size", "64,1024", "--inflight", "1")
+	c.cmd.Stdout, c.cmd.Stderr = c.out, terminal
+	c.start(t)
+	if code := c.exit(t, patience); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	for _, want := range []string{"p50 us", "echoes/s", "64 B", "1 KiB", "tcp", "closed loop"} {
+		if !strings.Contains(c.out.String(), want) {
+			t.Errorf("no %q in the table", want)
+		}
+	}
+	terminal.Close() // the last one that has it open, so reading ends with EIO
+	shown, err := io.ReadAll(screen)
+	if !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(shown, []byte(" %  tcp, 64 B, 1 in flight")) || !bytes.HasSuffix(shown, []byte("\r\x1b[K")) {
+		t.Errorf("the terminal shows %q, want progress, and a clear line at the end", shown)
+	}
+}
+
+// openTerminal makes a pseudoterminal: what is written to the terminal can be read from the screen.
+func openTerminal(t *testing.T) (screen, terminal *os.File) {
+	t.Helper()
+	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+		t.Skip("no pseudoterminals here")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { screen.Close() })
+	var number, unlock int32
+	for request, argument := range map[uintptr]*int32{syscall.TIOCSPTLCK: &unlock, syscall.TIOCGPTN: &number} {
+		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, screen.Fd(), request, uintptr(unsafe.Pointer(argument))); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return screen, terminal
+}
