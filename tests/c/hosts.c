@@ -1,5 +1,6 @@
 // Both static archives in one program: two hosts on a simulated network with faults, an echo between their applications
-// over the blocking calls, and what an application sees when its host dies. Prints "ok" or says what was wrong.
+// over the blocking calls, and what an application sees when its host dies; then the calls that never block, in virtual
+// time. Prints "ok" or says what was wrong.
 #include "machnet.h"
 #include "machnet_host.h"
 
@@ -20,13 +21,15 @@ static void check(int good, const char *what, int64_t value) {
   }
 }
 
-static machnet_channel *attach(machnet_host_net *net, int host) {
+// Attaches; `virtually` runs the hosts meanwhile.
+static machnet_channel *attach(machnet_host_net *net, int host, int virtually) {
   machnet_channel *ch = NULL;
   int fd = machnet_host_connect(net, host);
   check(fd >= 0, "connect to a host", fd);
   int rc = machnet_attach_fd(fd, NULL, &ch);
   check(rc == 0, "attach", rc);
   while ((rc = machnet_attach_step(ch)) == MACHNET_EAGAIN) {
+    if (virtually) machnet_host_step(net, 1000);
   }
   check(rc == 0, "attach", rc);
   return ch;
@@ -58,6 +61,58 @@ static void *serve(void *argument) {
   return NULL;
 }
 
+// Runs the hosts until an event of this kind comes, for at most a second of virtual time.
+static machnet_event await_event(machnet_host_net *net, machnet_channel *ch, uint32_t kind) {
+  machnet_event event;
+  for (int i = 0; i < 100000; i++) {
+    while (machnet_poll(ch, &event, 1) == 1) {
+      if (event.kind == kind) return event;
+    }
+    check(machnet_host_step(net, 10000) == 0, "step", 0);
+  }
+  check(0, "no event of this kind within a second", (int64_t)kind);
+  return event;
+}
+
+static void virtual_time(void) {
+  machnet_host_net *net = machnet_host_new(3, NULL);
+  check(net != NULL, "make a network", 0);
+  machnet_host_plan a = {IP_A, 1, 9000, 64, 8}, b = {IP_B, 4, 1500, 0, 0};
+  check(machnet_host_add(net, &a) == 0 && machnet_host_add(net, &b) == 1, "add hosts", 0);
+  machnet_channel *near = attach(net, 0, 1), *far = attach(net, 1, 1);
+  machnet_info_t info;
+  machnet_info(near, &info);
+  check(info.ip == IP_A && info.mtu == 9000 && info.units == 64 && info.conns == 8, "the plan of a host", info.units);
+
+  uint32_t listener = 0, dial = 0;
+  int rc = machnet_listen_begin(far, 0, PORT, 4, &listener);
+  check(rc == 0, "listen", rc);
+  check(await_event(net, far, MACHNET_EVENT_LISTENING).id == listener, "the listener's id", 0);
+  machnet_dial_t request = {IP_B, PORT, 0, 0};
+  rc = machnet_dial_begin(near, &request, &dial);
+  check(rc == 0, "dial", rc);
+  machnet_event out = await_event(net, near, MACHNET_EVENT_CONNECTED);
+  check(out.id == dial && out.remote_ip == IP_B && out.remote_port == PORT, "the dial's ends", out.remote_port);
+  // The acceptor hears of the connection with the first message at the latest.
+  check(machnet_send_some(near, out.conn, "hello", 5, 0) == 5, "send", 0);
+  machnet_event in = await_event(net, far, MACHNET_EVENT_ACCEPTED);
+  check(in.id == listener && in.remote_ip == IP_A, "the acceptor's ends", in.remote_ip);
+  char buffer[16];
+  int64_t got = 0;
+  for (int i = 0; i < 1000; i++) {
+    got = machnet_recv_some(far, in.conn, buffer, sizeof buffer, MACHNET_RECV_MESSAGE, NULL);
+    if (got != MACHNET_EAGAIN) break;
+    machnet_host_step(net, 10000);
+  }
+  check(got == 5 && memcmp(buffer, "hello", 5) == 0, "receive", got);
+  rc = machnet_reset(near, out.conn);
+  check(rc == 0, "reset", rc);
+  check(await_event(net, far, MACHNET_EVENT_CLOSED).code == MACHNET_ERESET, "the reset's code", 0);
+  machnet_detach(near);
+  machnet_detach(far);
+  machnet_host_free(net);
+}
+
 int main(void) {
   machnet_host_link link = {0.01, 0.01, 0.01, 0.001, 10000, 2000, 0};
   machnet_host_net *net = machnet_host_new(7, &link);
@@ -66,8 +121,9 @@ int main(void) {
   check(machnet_host_add(net, &a) == 0 && machnet_host_add(net, &b) == 1, "add hosts", 0);
   check(machnet_host_add(net, &a) == -1, "an address twice", 0);
   check(machnet_host_start(net) == 0, "start", 0);
+  check(machnet_host_step(net, 1) == -1, "virtual time beside real time", 0);
 
-  struct server server = {attach(net, 1), 0};
+  struct server server = {attach(net, 1, 0), 0};
   int rc = machnet_bind(server.ch, IP_B, PORT);
   check(rc == 0, "bind", rc);
   rc = machnet_listen(server.ch, 8, &server.listener, NULL);
@@ -75,7 +131,7 @@ int main(void) {
   pthread_t thread;
   check(pthread_create(&thread, NULL, serve, &server) == 0, "make a thread", 0);
 
-  machnet_channel *ch = attach(net, 0);
+  machnet_channel *ch = attach(net, 0, 0);
   machnet_conn conn = 0;
   rc = machnet_connect(ch, IP_B, PORT + 1, 0, &conn);
   check(rc == MACHNET_EREFUSED, "connect where nobody listens", rc);
@@ -104,6 +160,7 @@ int main(void) {
   machnet_host_free(net);
   free(out);
   free(in);
+  virtual_time();
   puts("ok");
   return 0;
 }

@@ -140,7 +140,7 @@ impl World {
         loop {
             if self.round(self.now) > 0 {
                 // Work takes time; without it a busy world would never come to an end.
-                self.now = self.now + ROUND;
+                self.now += ROUND;
             } else {
                 self.now = self.due().unwrap_or(end).max(self.now + ROUND).min(end);
             }
