@@ -1,6 +1,6 @@
 //! Applications: what they submit, return and ask for, in turn and a burst at a time, and how they leave.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use machnet_flow::{Flow, Fragment, SendError, Unit};
 use machnet_shm::{EngineEnd, FlowId, HeldUnit, PeerFault, Reason, Submission, TxUnit};
@@ -18,8 +18,12 @@ pub(crate) struct Channel {
     /// By index of the handle: the flow's number, `NONE` when it is over or there is none.
     pub places: Vec<u32>,
     pub listeners: HashMap<u32, Listener>,
-    /// Handles of flows that could not reserve the receive units their peers wait for.
-    pub starved: Vec<u64>,
+    /// Handles of flows that could not reserve the receive units their peers wait for, longest first.
+    pub starved: VecDeque<u64>,
+    /// Units that were free when those were last given a chance.
+    pub free_seen: u32,
+    /// How many of them have not had theirs since.
+    pub hungry: usize,
     /// Something was published since the last flush.
     pub touched: bool,
     /// The application is gone; what it had closed before is still flushed.
@@ -66,7 +70,9 @@ impl Core {
             end,
             places,
             listeners: HashMap::new(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
+            free_seen: 0,
+            hungry: 0,
             touched: false,
             gone: false,
         };
@@ -240,19 +246,39 @@ impl Core {
         }
         returned.clear();
         self.returned = returned;
-        if taken > 0 {
-            self.feed_starved(at);
-        }
+        self.feed_starved(at);
         Ok(taken)
     }
 
-    /// Units came back: flows whose peers wait for some get another chance.
+    /// When units have become free, flows whose peers wait for some get another chance, a few at a time and in turn.
+    #[inline]
     fn feed_starved(&mut self, at: usize) {
         let Some(Some(channel)) = self.channels.get_mut(at) else { return };
-        for handle in core::mem::take(&mut channel.starved) {
-            if let Some(index) = self.flows.resolve(handle) {
-                self.drive(index, |flow, _, view| flow.credit_returned(view));
+        if channel.starved.is_empty() {
+            return;
+        }
+        let free = channel.end.free_units();
+        if free > channel.free_seen {
+            channel.hungry = channel.starved.len();
+        }
+        channel.free_seen = free;
+        if free == 0 {
+            return;
+        }
+        let fed = channel.hungry.min(FED);
+        channel.hungry -= fed;
+        for _ in 0..fed {
+            let Some(Some(channel)) = self.channels.get_mut(at) else { return };
+            let Some(handle) = channel.starved.pop_front() else { break };
+            let Some(index) = self.flows.resolve(handle) else { continue };
+            if let Some(conn) = self.flows.get_mut(index) {
+                conn.starved = false;
             }
+            // One that is still hungry goes to the back when its turn to send is over.
+            self.drive(index, |flow, _, view| flow.credit_returned(view));
+        }
+        if let Some(Some(channel)) = self.channels.get_mut(at) {
+            channel.free_seen = channel.end.free_units();
         }
     }
 
@@ -350,5 +376,7 @@ impl Channel {
     }
 }
 
+/// Hungry flows that get a chance in one round.
+const FED: usize = 16;
 /// No flow.
 pub(crate) const NONE: u32 = u32::MAX;

@@ -33,6 +33,8 @@ pub(crate) struct Conn {
     pub scheduled: Nanos,
     /// Whether its handle is in the ready or in the waiting queue.
     pub queued: bool,
+    /// Whether its handle is among its channel's starved.
+    pub starved: bool,
     /// Whether the local port was the application's choice and is claimed for this flow.
     pub claimed: bool,
     /// Why the engine ended it, where the flow itself cannot know.

@@ -223,6 +223,7 @@ impl Core {
             hop: birth.hop,
             scheduled: Nanos::MAX,
             queued: false,
+            starved: false,
             claimed: birth.claimed,
             reason: None,
         });

@@ -162,7 +162,7 @@ impl Core {
             self.drop_flow(index);
             return Turn::Done;
         }
-        if conn.flow.wants_credit() {
+        if conn.flow.wants_credit() && !conn.starved {
             self.starve(index);
         }
         self.schedule(index);
@@ -172,12 +172,12 @@ impl Core {
     #[cold]
     fn starve(&mut self, index: u32) {
         let handle = self.flows.handle_of(index);
-        let place = self.flows.get(index).and_then(|conn| conn.bound.place());
-        if let Some((at, _)) = place
+        let Some(conn) = self.flows.get_mut(index) else { return };
+        if let Some((at, _)) = conn.bound.place()
             && let Some(Some(channel)) = self.channels.get_mut(at as usize)
-            && !channel.starved.contains(&handle)
         {
-            channel.starved.push(handle);
+            conn.starved = true;
+            channel.starved.push_back(handle);
         }
     }
 

@@ -101,11 +101,11 @@ fn ten_thousand_connections_live_beside_each_other() {
     w.apps[server].echoes = true;
     w.listen(server, 8000);
     let ip = w.sidecars[b].ip;
-    for batch in 0..100 {
-        for _ in 0..100 {
+    for batch in 0..200 {
+        for _ in 0..50 {
             w.apps[client].dial(ip, 8000, 0, 0);
         }
-        w.run("connecting", |w| w.apps[client].dialled.len() == 100 * (batch + 1));
+        w.run("connecting", |w| w.apps[client].dialled.len() == 50 * (batch + 1));
     }
     for at in (0..10_000).step_by(997) {
         let flow = w.apps[client].dialled[at].flow;
