@@ -60,11 +60,12 @@ fn credit_lapses_at_both_ends_and_comes_again_with_the_first_unit() {
     assert!(sim.ends[B].channel.reserved > 0);
     sim.run_for(Nanos::millis(3));
     assert!(sim.both(|end| end.channel.reserved == 0 && end.channel.rx_free == 1024));
+    let tried = sim.flow(A).stats().credit_probes;
     sim.send(A, &message(2, 100_000));
     sim.run_until(Nanos::millis(2), |sim| sim.ends[B].channel.messages.len() == 2);
     let stats = *sim.flow(A).stats();
     assert_eq!((stats.refused_by_peer, stats.lost, stats.timeouts), (0, 0, 0));
-    assert!(stats.credit_probes > 0);
+    assert_eq!(stats.credit_probes, tried + 1, "A knows that its credit has lapsed");
 }
 
 #[test]
