@@ -113,3 +113,24 @@ fn ten_thousand_connections_live_beside_each_other() {
     }
     assert_eq!(w.sidecars[b].engines[0].flows(), 10_000);
 }
+
+#[test]
+fn a_hundred_connections_share_sixteen_units() {
+    let mut w = World::seeded(12);
+    let (a, b) = (w.add(1, 1), w.add(2, 1));
+    let small = machnet_shm::Geometry { units: 16, flows: 200, unit_size: 1424 };
+    let (client, server) = (w.app(a, 0), w.app_with(b, 0, small));
+    w.listen(server, 8000);
+    let ip = w.sidecars[b].ip;
+    let flows: Vec<_> = (0..100).map(|_| w.connect(client, server, ip, 8000)).collect();
+    let begun = w.now;
+    for (i, (near, _)) in flows.iter().enumerate() {
+        for j in 0..10 {
+            w.apps[client].send(*near, pattern(1000 + j, i as u64));
+        }
+    }
+    w.run("carrying", |w| flows.iter().all(|(_, far)| w.apps[server].conn(*far).received.len() == 10));
+    let took = w.now - begun;
+    assert!(took < machnet_wire::Nanos::secs(1), "{took:?}");
+    w.assert_nothing_is_lost();
+}
