@@ -24,6 +24,9 @@ pub struct Config {
     pub shared_core: bool,
     /// How long after the last work the thread stays ready.
     pub linger: Nanos,
+    /// How long it stays ready where the NIC has no interrupt and work came in gaps that a nap would span. Without this
+    /// one delay beyond `linger` is for ever: each side naps while the other's answer waits, and so answers late itself.
+    pub linger_longest: Nanos,
     /// The first nap where the NIC has no interrupt; each fruitless one doubles it.
     pub nap_first: Nanos,
     /// The longest nap while work was seen not long ago.
@@ -43,6 +46,7 @@ impl Default for Config {
             policy: Policy::Adaptive,
             shared_core: true,
             linger: Nanos::micros(50),
+            linger_longest: Nanos::micros(300),
             nap_first: Nanos::micros(50),
             nap_longest: Nanos::millis(1),
             nap_idle: Nanos::millis(10),
@@ -74,6 +78,7 @@ pub struct Idle {
     config: Config,
     interrupts: bool,
     worked: Nanos,
+    linger: Nanos,
     hogged_until: Nanos,
     nap: Nanos,
 }
@@ -81,13 +86,21 @@ pub struct Idle {
 impl Idle {
     /// A thread that has just begun. `interrupts`: whether the NIC can wake a sleeper.
     pub fn new(config: Config, interrupts: bool, now: Nanos) -> Self {
-        Self { config, interrupts, worked: now, hogged_until: Nanos::ZERO, nap: config.nap_first }
+        Self {
+            config,
+            interrupts,
+            worked: now,
+            linger: config.linger,
+            hogged_until: Nanos::ZERO,
+            nap: config.nap_first,
+        }
     }
 
     /// What to do after a round that found `work` things to do and began at `now`.
     #[inline]
     pub fn after(&mut self, work: usize, now: Nanos) -> Action {
         if work > 0 {
+            self.learn(now - self.worked);
             self.worked = now;
             self.nap = self.config.nap_first;
         }
@@ -96,7 +109,7 @@ impl Idle {
             Policy::Yield => return self.ready(now),
             Policy::Adaptive => {}
         }
-        if now - self.worked <= self.config.linger {
+        if now - self.worked <= self.linger {
             return self.ready(now);
         }
         if self.interrupts {
@@ -120,6 +133,19 @@ impl Idle {
     /// Whether a core hog was met in the last [`Config::hog_memory`].
     pub fn hogged(&self, now: Nanos) -> bool {
         now < self.hogged_until
+    }
+
+    /// Work came after a gap: how long is it worth to stay ready?
+    #[inline]
+    fn learn(&mut self, gap: Nanos) {
+        let Config { linger, linger_longest, .. } = self.config;
+        if self.interrupts || gap > linger_longest {
+            self.linger = linger;
+        } else if gap > linger {
+            self.linger = self.linger.max((gap * 2).min(linger_longest));
+        } else if self.linger > linger {
+            self.linger = (self.linger - self.linger / 16).max(linger);
+        }
     }
 
     fn ready(&self, now: Nanos) -> Action {
@@ -165,6 +191,27 @@ mod tests {
             let expected = Action::Sleep { longest: Some(Nanos::micros(nap)) };
             assert_eq!(idle.after(0, Nanos::millis(silence)), expected, "after {silence} ms");
         }
+    }
+
+    #[test]
+    fn where_naps_would_span_the_gaps_between_work_the_thread_stays_ready_and_forgets_when_they_close() {
+        let mut idle = idle(Policy::Adaptive, false);
+        let ready = |idle: &mut Idle, us| idle.after(0, Nanos::micros(us)) == Action::Yield;
+        idle.after(1, Nanos::micros(1000));
+        assert!(!ready(&mut idle, 1051), "50 us at first");
+        idle.after(1, Nanos::micros(1120)); // an answer after 120 us, found by a nap
+        assert!(ready(&mut idle, 1359) && !ready(&mut idle, 1361), "then twice the gap");
+        let mut now = 1420;
+        idle.after(1, Nanos::micros(now));
+        assert!(ready(&mut idle, now + 300) && !ready(&mut idle, now + 301), "300 us at most");
+        for _ in 0..40 {
+            now += 10;
+            idle.after(1, Nanos::micros(now));
+        }
+        assert!(ready(&mut idle, now + 50) && !ready(&mut idle, now + 51), "quick answers need no patience");
+        idle.after(1, Nanos::micros(now + 200));
+        idle.after(1, Nanos::micros(now + 1200));
+        assert!(!ready(&mut idle, now + 1251), "rare work is not worth it");
     }
 
     #[test]

@@ -128,6 +128,10 @@ impl Core {
         let bound = core::mem::replace(&mut conn.bound, Bound::Free);
         let why = conn.reason.unwrap_or(conn::reason(closed));
         let (origin, let_go) = (conn.about.origin, conn.closed);
+        if matches!(conn.hop, Hop::Unknown { .. }) {
+            // It may be parked until its next hop is known; it has nothing to wait for any more.
+            self.ready.push_back(self.flows.handle_of(index));
+        }
         let c = self.counters();
         match closed {
             Closed::ByPeer(_) => c.resets_received.add(1),

@@ -175,6 +175,22 @@ fn an_attempt_given_up_says_so() {
 }
 
 #[test]
+fn an_attempt_given_up_before_arp_answers_leaves_nothing_behind() {
+    let (mut w, near, _) = pair(38);
+    let nobody = Ipv4Addr::new(10, 0, 0, 77);
+    let id = w.apps[near.0].dial(nobody, 8000, 777, 30_000);
+    w.pass(Nanos::millis(1));
+    assert_eq!(w.sidecars[0].engines[0].flows(), 2);
+    assert!(w.apps[near.0].end.tx.request(machnet_shm::Request::Cancel { id }));
+    assert_eq!(connect_failure(&mut w, near.0, id), Reason::Canceled);
+    w.pass(Nanos::micros(1));
+    assert_eq!(w.sidecars[0].engines[0].flows(), 1);
+    let id = w.apps[near.0].dial(nobody, 8000, 777, 30_000);
+    assert_eq!(connect_failure(&mut w, near.0, id), Reason::Unreachable, "the port is free again");
+    w.assert_nothing_is_lost();
+}
+
+#[test]
 fn local_ports_and_listeners_are_exclusive() {
     let (mut w, near, far) = pair(9);
     let ip = w.sidecars[1].ip;
