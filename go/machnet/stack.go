@@ -18,15 +18,18 @@ const MaxMessage = 8 << 20
 // DefaultSocket is where a sidecar listens unless told otherwise.
 const DefaultSocket = "/var/run/machnet/machnet.sock"
 
-// AnyEngine lets the sidecar choose the engine of an attachment.
-const AnyEngine = 0
+// Engine says which of the sidecar's engines serves an attachment. The zero Engine leaves the choice to the sidecar.
+type Engine struct{ plusOne int }
+
+// OnEngine is the engine of this number, as the sidecar counts them: from 0.
+func OnEngine(number int) Engine { return Engine{number + 1} }
 
 // Config says which sidecar to attach to, and how. The zero Config is ready for use.
 type Config struct {
 	// Socket is the sidecar's control socket: by default $MACHNET_SOCKET, or DefaultSocket.
 	Socket string
-	// Engine is the engine to attach to, counted from 1; AnyEngine leaves the choice to the sidecar.
-	Engine int
+	// Engine is the engine to attach to; by default the sidecar chooses.
+	Engine Engine
 	// Yield is how long a goroutine that waits looks at the shared memory before it sleeps, giving the core away
 	// between looks: 0 means 50 us, negative means to sleep at once.
 	Yield time.Duration
@@ -61,7 +64,7 @@ func Attach(ctx context.Context, c Config) (*Stack, error) {
 	case yield < 0:
 		yield = 0
 	}
-	return attach(ctx, socket, core.Options{Socket: socket, Engine: c.Engine}, yield)
+	return attach(ctx, socket, core.Options{Socket: socket, Engine: c.Engine.plusOne}, yield)
 }
 
 // AttachFD attaches over a connected SOCK_SEQPACKET socket, of which it takes a copy. It is for hosts that run

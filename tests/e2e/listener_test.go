@@ -212,3 +212,60 @@ func TestAttachGivesUpOnASilentSocket(t *testing.T) {
 		t.Fatalf("attach: %v, want a timeout that names the socket", err)
 	}
 }
+
+func TestAnEngineMayBeNamed(t *testing.T) {
+	p := sharedPair(t)
+	s, err := machnet.Attach(t.Context(), machnet.Config{Socket: p.a.socket, Engine: machnet.OnEngine(0)})
+	if err != nil {
+		t.Fatalf("the only engine: %v", err)
+	}
+	_ = s.Close()
+	if s, err = machnet.Attach(t.Context(), machnet.Config{Socket: p.a.socket, Engine: machnet.OnEngine(9)}); err == nil {
+		_ = s.Close()
+		t.Fatal("attached to engine 9 of one")
+	}
+	if text := err.Error(); !strings.Contains(text, p.a.socket) || !strings.Contains(text, "no engine 9") {
+		t.Errorf("%q does not name the socket and the engine", err)
+	}
+}
+
+func TestTooManyConnectionsAreRefusedAndLaterOnesAreNot(t *testing.T) {
+	p := newPair(t, "--flows", "8")
+	from, to := p.a.attach(t), p.b.attach(t)
+	l := listen(t, to)
+	d := machnet.Dialer{Stack: from, Timeout: 10 * time.Second}
+	var open []net.Conn
+	var err error
+	for range 9 {
+		var c net.Conn
+		if c, err = d.Dial("machnet", l.Addr().String()); err != nil {
+			break
+		}
+		open = append(open, c)
+	}
+	if len(open) != 8 || !errors.Is(err, syscall.ENOBUFS) {
+		t.Fatalf("%d connections, then %v; want 8, then ENOBUFS", len(open), err)
+	}
+	for _, c := range open { // a connection's place is free when both ends have closed it
+		_ = c.Close()
+	}
+	for range open {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		c, err := d.Dial("machnet", p.a.ip+":9")
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return // there was room for it
+		}
+		if err == nil {
+			_ = c.Close()
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after a Close: %v, want ECONNREFUSED", err)
+		}
+	}
+}
