@@ -109,7 +109,8 @@ impl Idle {
             Policy::Yield => return self.ready(now),
             Policy::Adaptive => {}
         }
-        if now - self.worked <= self.linger {
+        let linger = if self.hogged(now) { self.config.linger } else { self.linger };
+        if now - self.worked <= linger {
             return self.ready(now);
         }
         if self.interrupts {
@@ -210,6 +211,8 @@ mod tests {
         }
         assert!(ready(&mut idle, now + 50) && !ready(&mut idle, now + 51), "quick answers need no patience");
         idle.after(1, Nanos::micros(now + 200));
+        idle.yielded(Nanos::micros(now + 200), Nanos::millis(3));
+        assert_ne!(idle.after(0, Nanos::micros(now + 251)), Action::Pause, "beside a hog 50 us at most");
         idle.after(1, Nanos::micros(now + 1200));
         assert!(!ready(&mut idle, now + 1251), "rare work is not worth it");
     }
