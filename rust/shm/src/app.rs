@@ -8,7 +8,7 @@ use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, SLOT, word};
 use crate::memory::{Array, SharedSlots, SystemError};
 use crate::ring::{Consumer, Producer, Slots};
 use crate::sleep;
-use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, Record, entries, kind};
+use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, entries, kind};
 use crate::sync::Ordering;
 use crate::{Established, FlowId, Origin, Part, Reason};
 use core::net::Ipv4Addr;
@@ -328,17 +328,16 @@ impl Rx {
     /// Takes the next delivery. When there is none, the tokens given back so far go to the engine.
     #[inline]
     pub fn delivery(&mut self) -> Result<Option<Delivery>, PeerFault> {
-        let Some(record) = self.deliver.pop() else {
+        let Some((head, slot)) = self.deliver.pop_head() else {
             self.flush_returns();
             return Ok(None);
         };
         self.shared.head(heads::DELIVER).store(self.deliver.taken(), Ordering::Relaxed);
-        self.check(record).map(Some)
+        self.check(head, slot).map(Some)
     }
 
     #[inline]
-    fn check(&self, record: Record) -> Result<Delivery, PeerFault> {
-        let Record { head, inline } = record;
+    fn check(&self, head: Head, slot: u32) -> Result<Delivery, PeerFault> {
         let flow = FlowId { index: head.flow, generation: head.generation };
         if flow.index >= self.geometry.flows || flow.generation == 0 {
             return Err(PeerFault::Flow { index: flow.index, generation: flow.generation });
@@ -364,6 +363,10 @@ impl Rx {
                 let part =
                     Part { begin: head.flags & BEGIN != 0, end: head.flags & END != 0, message_len: head.b };
                 let token = RxToken { flow: flow.index, buffer: head.a };
+                let mut inline = [0; INLINE];
+                if head.a == NO_BUFFER {
+                    self.deliver.inline(slot, len as usize, &mut inline);
+                }
                 Ok(Delivery::Data(Data { flow, part, len: head.len, token, inline }))
             }
             kind::ABORT => Ok(Delivery::Aborted { flow, token }),

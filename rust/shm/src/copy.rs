@@ -1,7 +1,7 @@
 //! Copies between a buffer that the peer can write at any time and private memory.
 //!
 //! A plain `memcpy` there would be a data race, which the compiler may assume not to happen. Assembly may not be reasoned
-//! about like that: it moves the bytes once, whatever they are. Elsewhere words are moved by relaxed atomics.
+//! about like that: it moves whatever bytes are there, some of them twice, and only the copy is looked at. Elsewhere words are moved by relaxed atomics.
 
 /// Copies `out.len()` bytes from shared memory.
 ///
@@ -33,7 +33,26 @@ enum Shared {
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
 unsafe fn copy(from: *const u8, to: *mut u8, len: usize, _: Shared) {
-    if len < 16 {
+    if (8..16).contains(&len) {
+        // Its first eight bytes and its last eight, which may overlap.
+        // SAFETY: both are valid for `len` bytes (our caller), of which there are at least eight.
+        unsafe {
+            core::arch::asm!(
+                "mov {a}, qword ptr [{from}]",
+                "mov {b}, qword ptr [{from} + {n} - 8]",
+                "mov qword ptr [{to}], {a}",
+                "mov qword ptr [{to} + {n} - 8], {b}",
+                n = in(reg) len,
+                from = in(reg) from,
+                to = in(reg) to,
+                a = out(reg) _,
+                b = out(reg) _,
+                options(nostack, preserves_flags),
+            );
+        }
+        return;
+    }
+    if len < 8 {
         // SAFETY: both are valid for `len` bytes (our caller), the loop touches just these.
         unsafe {
             core::arch::asm!(

@@ -7,7 +7,7 @@ use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, word};
 use crate::memory::SharedSlots;
 use crate::ring::{Consumer, Producer};
 use crate::sleep;
-use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, Record, entries, kind};
+use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, entries, kind};
 use crate::{Established, FlowId, Origin, Part, Reason};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -230,15 +230,14 @@ impl EngineEnd {
     /// Takes the next submission.
     #[inline]
     pub fn submission(&mut self) -> Result<Option<Submission>, PeerFault> {
-        match self.submit.pop() {
+        match self.submit.pop_head() {
             None => Ok(None),
-            Some(record) => self.check(record).map(Some),
+            Some((head, slot)) => self.check(head, slot).map(Some),
         }
     }
 
     #[inline]
-    fn check(&mut self, record: Record) -> Result<Submission, PeerFault> {
-        let Record { head, inline } = record;
+    fn check(&mut self, head: Head, slot: u32) -> Result<Submission, PeerFault> {
         let id = FlowId { index: head.flow, generation: head.generation };
         let quota = self.geometry.quota();
         let unit_size = self.geometry.unit_size;
@@ -276,7 +275,7 @@ impl EngineEnd {
                 flow.left = if end { None } else { Some(left) };
                 unit.len = head.len;
                 if head.a == NO_BUFFER {
-                    unit.inline = inline;
+                    self.submit.inline(slot, len as usize, &mut unit.inline);
                 } else {
                     let holder = self.tx_holder.get_mut(head.a as usize);
                     match holder {
@@ -322,7 +321,7 @@ impl EngineEnd {
         }
     }
 
-    #[inline]
+    #[inline(always)] // one call site for each kind of slot, and DATA is what counts
     fn count_tx(&mut self, index: u32, quota: u32) -> Result<(), PeerFault> {
         let flow = &mut self.flows[index as usize];
         flow.tx_units += 1;
@@ -524,6 +523,7 @@ impl EngineEnd {
         self.push(&head, inline);
     }
 
+    #[inline]
     fn use_grant(&mut self, flow: FlowId) {
         let state = &mut self.flows[flow.index as usize];
         debug_assert!(state.granted > 0, "a unit is delivered only within what was reserved");

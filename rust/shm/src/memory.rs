@@ -3,7 +3,7 @@
 use crate::copy;
 use crate::layout::{INLINE, SLOT};
 use crate::ring::Slots;
-use crate::slot::{Head, Record};
+use crate::slot::Head;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use core::ptr::NonNull;
 
@@ -270,12 +270,12 @@ impl Slots for SharedSlots {
     }
 
     #[inline]
-    fn load(&self, i: u32) -> Record {
+    fn head(&self, i: u32) -> Head {
         let first = self.word32(i, 1).load(Ordering::Relaxed);
         let flow = self.word64(i, 1).load(Ordering::Relaxed);
         let ab = self.word64(i, 2).load(Ordering::Relaxed);
         let cd = self.word64(i, 3).load(Ordering::Relaxed);
-        let head = Head {
+        Head {
             kind: first as u8,
             flags: (first >> 8) as u8,
             len: (first >> 16) as u16,
@@ -285,13 +285,15 @@ impl Slots for SharedSlots {
             b: (ab >> 32) as u32,
             c: cd as u32,
             d: (cd >> 32) as u32,
-        };
-        let mut inline = [0; INLINE];
-        // Sixteen at a time, so that whoever moves the record on meets stores that forward.
-        let len = Record::inline_len(&head).next_multiple_of(16).min(INLINE);
+        }
+    }
+
+    #[inline]
+    fn inline(&self, i: u32, len: usize, out: &mut [u8; INLINE]) {
+        // Sixteen at a time, so that whoever moves the bytes on meets stores that forward.
+        let len = len.next_multiple_of(16).min(INLINE);
         // SAFETY: the slot has INLINE bytes from `inline_at` on.
-        unsafe { copy::from_shared(self.inline_at(i), &mut inline[..len]) };
-        Record { head, inline }
+        unsafe { copy::from_shared(self.inline_at(i), &mut out[..len]) };
     }
 }
 

@@ -2,6 +2,7 @@
 //! that a message costs the move of one pair of cache lines. No index is shared. That there is room is known to the
 //! producer from its tokens (docs/channel.md, "Tokens").
 
+use crate::layout::INLINE;
 use crate::slot::{Head, Record};
 
 /// The memory of a ring's slots: shared memory, or a model of it for loom.
@@ -14,8 +15,10 @@ pub trait Slots {
     fn announce(&self, i: u32, sequence: u32);
     /// Writes words and bytes of slot `i`.
     fn store(&self, i: u32, head: &Head, inline: &[u8]);
-    /// Copies slot `i` out, once.
-    fn load(&self, i: u32) -> Record;
+    /// Copies the words of slot `i` out, once.
+    fn head(&self, i: u32) -> Head;
+    /// Copies the first `len` inline bytes of slot `i` out, once, or a few more.
+    fn inline(&self, i: u32, len: usize, out: &mut [u8; INLINE]);
 }
 
 /// The end that writes.
@@ -63,14 +66,30 @@ impl<S: Slots> Consumer<S> {
         self.slots.sequence(self.next & self.slots.mask()) == self.next.wrapping_add(1)
     }
 
-    /// Takes the next slot.
+    /// Takes the next slot: its words. Where its inline bytes are wanted, [`Consumer::inline`] of the number returned has them
+    /// until the writer is given the slot's token back.
     #[inline]
-    pub fn pop(&mut self) -> Option<Record> {
+    pub fn pop_head(&mut self) -> Option<(Head, u32)> {
         if !self.ready() {
             return None;
         }
-        let record = self.slots.load(self.next & self.slots.mask());
+        let i = self.next & self.slots.mask();
         self.next = self.next.wrapping_add(1);
+        Some((self.slots.head(i), i))
+    }
+
+    /// Copies inline bytes of a slot just taken, at least `len` of them.
+    #[inline]
+    pub fn inline(&self, i: u32, len: usize, out: &mut [u8; INLINE]) {
+        self.slots.inline(i, len, out);
+    }
+
+    /// Takes the next slot, all of it.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Record> {
+        let (head, i) = self.pop_head()?;
+        let mut record = Record { head, inline: [0; INLINE] };
+        self.slots.inline(i, Record::inline_len(&head), &mut record.inline);
         Some(record)
     }
 

@@ -13,7 +13,7 @@ use loom::thread;
 use machnet_shm::INLINE;
 use machnet_shm::ring::{Consumer, Producer, Slots};
 use machnet_shm::sleep::{self, EVENTS, TOKENS, Word};
-use machnet_shm::slot::{Head, Record};
+use machnet_shm::slot::Head;
 
 #[derive(Clone)]
 struct Ring(Arc<[Slot; 2]>);
@@ -52,11 +52,12 @@ impl Slots for Ring {
         self.0[i as usize].value.with_mut(|value| unsafe { *value = head.a });
     }
 
-    fn load(&self, i: u32) -> Record {
+    fn head(&self, i: u32) -> Head {
         // SAFETY: loom reports a race.
-        let a = self.0[i as usize].value.with(|value| unsafe { *value });
-        Record { head: Head { a, ..Head::default() }, inline: [0; INLINE] }
+        value(self.0[i as usize].value.with(|value| unsafe { *value }))
     }
+
+    fn inline(&self, _: u32, _: usize, _: &mut [u8; INLINE]) {}
 }
 
 struct SleepWord(AtomicU32);
