@@ -144,5 +144,8 @@ mod tests {
         conns.take_closed(|at| heard.push(at));
         conns.take_closed(|at| heard.push(at));
         assert_eq!(heard, [3, 64, 199]);
+        conns.close(handle(65, 1));
+        conns.take_closed(|at| heard.push(at));
+        assert_eq!(heard[3..], [65], "64 shares a word with it, and was heard of");
     }
 }

@@ -534,21 +534,24 @@ mod tests {
         let a = handle(1, 1);
         rx.ring.ring.push_back(established(1, 1, Origin::Dial(1)));
         assert_eq!(events(&mut rx, &shared, 8).len(), 1);
-        let half = Unit {
+        let half = || Unit {
             conn: a,
             kind: Kind::Data { begin: true, end: false, message_len: 2 },
             len: 1,
             inline: true,
             token: 10,
         };
-        let rest = Unit { kind: Kind::Data { begin: false, end: true, message_len: 0 }, token: 11, ..half };
+        let rest =
+            || Unit { kind: Kind::Data { begin: false, end: true, message_len: 0 }, token: 11, ..half() };
         rx.ring.ring.extend((1..=9).map(|n| byte(a, n)));
-        rx.ring.ring.extend([Delivery::Unit(half), Delivery::Unit(rest), byte(a, 12)]);
+        rx.ring.ring.extend([Delivery::Unit(half()), Delivery::Unit(rest()), byte(a, 12)]);
         let mut out = [0; 8];
         let got = rx.recv(&shared, a, Mode::Stream, &mut out).expect("bytes");
         assert_eq!((&out, got.bytes, got.end, got.more), (&[1, 2, 3, 4, 5, 6, 7, 8], 8, true, true));
         assert_eq!(rx.ring.back, [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![9, 10, 11, 12]));
+        rx.ring.ring.extend([Delivery::Unit(half()), Delivery::Unit(rest()), byte(a, 12)]);
+        assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![10, 11, 12]), "none overtakes another");
         rx.ring.ring.extend([byte(a, 13), byte(a, 14)]);
         let got = rx.recv(&shared, a, Mode::Message, &mut out).expect("a message");
         assert_eq!((out[0], got.bytes, got.begin, got.end, got.message_len), (13, 1, true, true, 1));
@@ -583,6 +586,16 @@ mod tests {
         assert_eq!(read(&mut rx, &shared, new), Ok(std::vec![3]));
         assert_eq!(read(&mut rx, &shared, old), Err(MACHNET_ECLOSED));
         assert_eq!(rx.ring.back, [1, 2, 3]);
+    }
+
+    #[test]
+    fn an_engine_that_uses_an_index_too_early_costs_no_token() {
+        let (mut rx, shared) = receiver(8);
+        rx.ring.ring.extend([established(1, 1, Origin::Dial(1)), byte(handle(1, 1), 1)]);
+        rx.ring.ring.push_back(established(1, 2, Origin::Dial(2)));
+        assert_eq!(events(&mut rx, &shared, 8), [(MACHNET_EVENT_CONNECTED, handle(1, 2), 0)]);
+        assert_eq!(rx.ring.back, [1]);
+        assert_eq!(read(&mut rx, &shared, handle(1, 2)), Err(MACHNET_EAGAIN));
     }
 
     #[test]

@@ -319,6 +319,9 @@ mod tests {
         assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 60]), true), Err(MACHNET_EAGAIN));
         assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Ok(10), "b does not suffer");
         assert_eq!((writable(&mut tx), tx.pending()), (std::vec![], 0));
+        tx.ring.under_way.reverse();
+        tx.ring.acknowledge(1);
+        assert_eq!(writable(&mut tx), [], "a token of b's is none of a's");
         tx.ring.acknowledge(3);
         assert_eq!(writable(&mut tx), [a]);
         assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 60]), true), Ok(30));

@@ -320,13 +320,15 @@ fn requests_and_replies_name_their_ids() {
     );
     rig.engine().reply(Reply::Listening { id: listener, port: 80 });
     rig.engine().reply(Reply::ConnectFailed { id: dial, reason: Reason::Canceled });
+    rig.engine().reply(Reply::Unlistened { id: listener });
     rig.engine().flush();
     let events: Vec<_> = rig.events().iter().map(|e| (e.kind, e.id, e.code, e.local_port)).collect();
     assert_eq!(
         events,
         [
             (MACHNET_EVENT_LISTENING, listener, 0, 80),
-            (MACHNET_EVENT_CONNECT_FAILED, dial, MACHNET_ECANCELED, 0)
+            (MACHNET_EVENT_CONNECT_FAILED, dial, MACHNET_ECANCELED, 0),
+            (MACHNET_EVENT_UNLISTENED, listener, 0, 0),
         ]
     );
 }
@@ -352,6 +354,11 @@ fn a_waiter_sees_by_loads_alone_what_has_come() {
     assert!(ready(&view.deliver));
     assert_eq!(rig.recv(conn, 9, 0), Ok(b"x".to_vec()));
     assert!(!ready(&view.deliver));
+    let (other, _) = rig.connection();
+    rig.deliver(other, b"for another");
+    assert_eq!(rig.recv(conn, 9, 0), Err(MACHNET_EAGAIN.into()));
+    // SAFETY: an address that the channel gave out, and it lives.
+    assert_eq!((ready(&view.deliver), unsafe { view.events.read_volatile() }), (false, 1));
     rig.send(conn, b"y", 0);
     rig.submitted(true);
     assert!(ready(&view.complete));
