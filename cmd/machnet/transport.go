@@ -82,7 +82,11 @@ func (e endpoint) serve(ctx context.Context, addr string, ready func(net.Addr), 
 	}
 	defer context.AfterFunc(ctx, func() { listener.Close() })()
 	ready(listener.Addr())
-	return unlessDone(ctx, load.ServeListener(listener, report))
+	return unlessDone(ctx, load.ServeListener(listener, func(err error) {
+		if ctx.Err() == nil { // the asked-for end ends connections, too
+			report(err)
+		}
+	}))
 }
 
 // unlessDone drops the error that an asked-for end brings.
