@@ -120,6 +120,25 @@ fn one_lost_unit_is_repaired_without_a_timeout() {
 }
 
 #[test]
+fn a_loss_is_told_at_once_though_the_peer_sends_nothing_but_full_units() {
+    let mut sim = Sim::new(11);
+    for link in &mut sim.links {
+        link.ps_per_byte = 800;
+        link.queue = 2_000;
+    }
+    sim.establish();
+    sim.run_for(Nanos::micros(100));
+    sim.send(A, &message(1, 400_000));
+    sim.send(B, &message(2, 2_000_000));
+    sim.links[A].drop_if = Some(|p| p.header.kind == Kind::Data && p.header.unit == Seq(1100));
+    sim.links[A].drops = 1;
+    sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 1);
+    assert!(sim.ends[A].channel.messages.is_empty(), "B still sends");
+    let stats = *sim.flow(A).stats();
+    assert_eq!((stats.lost, stats.retransmitted, stats.tail_probes, stats.timeouts), (1, 1, 0, 0));
+}
+
+#[test]
 fn the_last_unit_is_repaired_by_a_probe() {
     let mut sim = Sim::new(7);
     sim.establish();
