@@ -304,8 +304,8 @@ func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error
 	}
 	began := time.Now()
 	var result *workResult
-	// On a busy machine a short round may end before its first echo; that says nothing about the transport.
-	for try := 0; try < 5 && (result == nil || result.Messages == 0); try++ {
+	// On a busy machine a short round may end before its first echo, which says nothing; so a longer one follows.
+	for limit := p.Duration * 32; p.Duration <= limit && (result == nil || result.Messages == 0); p.Duration *= 2 {
 		if result, err = a.runOnce(ctx, p); err != nil {
 			return sample{}, err
 		}
