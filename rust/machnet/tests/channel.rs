@@ -164,6 +164,16 @@ impl Rig {
     }
 }
 
+/// What a thread gives, within five seconds.
+fn joined<T>(thread: std::thread::JoinHandle<T>) -> T {
+    let begun = Instant::now();
+    while !thread.is_finished() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "a call does not return");
+        sleep(Duration::from_millis(1));
+    }
+    thread.join().expect("the thread")
+}
+
 fn text(ch: Channel) -> String {
     let mut buf = [0_u8; MACHNET_ERROR_TEXT_MAX as usize];
     // SAFETY: a live channel and a writable buffer of this size.
@@ -464,7 +474,7 @@ fn a_call_that_sleeps_wakes_when_the_sidecar_dies() {
     sleep(Duration::from_millis(20));
     let killed = Instant::now();
     rig.kill();
-    assert_eq!(waiter.join().expect("the waiter"), MACHNET_ENETDOWN.into());
+    assert_eq!(joined(waiter), MACHNET_ENETDOWN.into());
     assert!(killed.elapsed() < Duration::from_millis(500), "it took {:?}", killed.elapsed());
 }
 
@@ -482,7 +492,7 @@ fn a_second_caller_in_a_direction_is_told_so_and_the_other_direction_works() {
     assert_eq!(rig.recv(conn, 8, 0), Err(MACHNET_EBUSY.into()));
     assert_eq!(rig.send(conn, b"the other way", 0), 13);
     rig.deliver(flow, b"now");
-    assert_eq!(waiter.join().expect("the waiter"), 3);
+    assert_eq!(joined(waiter), 3);
 }
 
 #[test]
@@ -551,7 +561,7 @@ fn the_blocking_calls_make_an_echo() {
     let Request::Connect { id: dial, .. } = ask(&mut rig) else { panic!("a connect was expected") };
     rig.engine().reply(Reply::ConnectFailed { id: dial, reason: Reason::Refused });
     rig.engine().flush();
-    let (listener, port, remote, got, said) = app.join().expect("the application");
+    let (listener, port, remote, got, said) = joined(app);
     assert_eq!((listener, port, remote, got), (id, 80, 4000, 90_000));
     assert_eq!(said, "connect 10.0.0.1:7: connection refused: nobody listens at the remote port");
 }
