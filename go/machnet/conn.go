@@ -33,6 +33,8 @@ type Conn struct {
 	broken  atomic.Pointer[error] // why nothing works any more although nobody closed the connection: the stack is gone
 	skipped atomic.Bool           // CloseRead was called
 
+	quiet bool // the last receive left nothing; under rd.mu
+
 	// Of the writer; under wr.mu.
 	finished bool // the half close was sent
 	owesStop bool // a message was given up and there was no token to say so
@@ -71,7 +73,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // receive is one receive that waits. Whoever passes a context has it wake the waiter. rd.mu is held.
 func (c *Conn) receive(ctx context.Context, p []byte, mode core.RecvMode, info *core.RecvInfo) (int, error) {
-	for waited := false; ; waited = true {
+	waited := false
+	if c.quiet && c.state(&c.rd) == nil && !c.skipped.Load() {
+		c.rd.waiter.Look()
+		waited = true
+	}
+	c.quiet = false
+	for ; ; waited = true {
 		err := c.state(&c.rd)
 		if err == nil {
 			err = contextError(ctx)
@@ -87,6 +95,7 @@ func (c *Conn) receive(ctx context.Context, p []byte, mode core.RecvMode, info *
 		}
 		n, code := c.ch.Recv(c.rd.waiter, c.id, p, mode, info)
 		if code == core.OK {
+			c.quiet = info.Flags&core.More == 0
 			return n, nil
 		}
 		if code != core.Again {

@@ -67,7 +67,8 @@ type Waiter struct {
 	hub    *hub
 	tokens bool // wake also when send tokens come back
 	drains bool // its goroutine receives, and so empties the rings itself
-	holds  bool // the role; only its goroutine looks
+	holds  bool // the role; of its goroutine alone, like looked
+	looked bool // Look was in vain, so that the next Wait is a sleep
 	state  atomic.Uint32
 	note   chan struct{} // holds one; sent by whoever finds the state asleep
 }
@@ -102,10 +103,28 @@ func (w *Waiter) Wake() {
 	}
 }
 
+// Look looks at the rings for a Waiter ForData, without a sleep, for as long as patience allows. It is for the goroutine that has taken
+// everything there was: until something comes, a receive would only tell it so again, while the engine waits for the core. The
+// goroutine must call Channel.Recv or Leave next.
+func (w *Waiter) Look() {
+	h := w.hub
+	if w.state.CompareAndSwap(woken, awake) || !h.takeRole() {
+		return
+	}
+	w.holds = true
+	if h.patience.look(w, h.slept.Swap(noSleep)) {
+		w.state.CompareAndSwap(woken, awake)
+		return
+	}
+	w.looked = true
+}
+
 // Wait returns after a Wake, and when there may be something for this waiter in the rings. It may return for nothing. The
 // goroutine of a Waiter ForData must call Channel.Recv or Leave next.
 func (w *Waiter) Wait() {
 	h := w.hub
+	looked := w.looked
+	w.looked = false
 	if w.state.CompareAndSwap(woken, awake) {
 		return
 	}
@@ -113,9 +132,38 @@ func (w *Waiter) Wait() {
 		h.tokens.Add(1)
 		defer h.tokens.Add(-1)
 	}
+	if !looked {
+		if !h.takeRole() {
+			w.sleep()
+			return
+		}
+		if h.patience.look(w, h.slept.Swap(noSleep)) {
+			w.state.CompareAndSwap(woken, awake)
+			if w.drains {
+				w.holds = true
+				return
+			}
+			h.rx.Lock()
+			h.rings.poll()
+			h.leave()
+			h.rx.Unlock()
+			return
+		}
+		h.role.Store(false)
+	}
+	began := now()
+	w.sleep()
+	if now()-began < soon {
+		h.slept.Store(shortSleep)
+	} else {
+		h.slept.Store(longSleep)
+	}
+}
+
+// takeRole makes the caller's goroutine the one that watches the rings, unless there is one.
+func (h *hub) takeRole() bool {
 	if !h.role.CompareAndSwap(false, true) {
-		w.sleep()
-		return
+		return false
 	}
 	if h.armed.Load() {
 		h.rx.Lock()
@@ -125,26 +173,7 @@ func (w *Waiter) Wait() {
 		}
 		h.rx.Unlock()
 	}
-	if h.patience.look(w, h.slept.Swap(noSleep)) {
-		w.state.CompareAndSwap(woken, awake)
-		if w.drains {
-			w.holds = true
-			return
-		}
-		h.rx.Lock()
-		h.rings.poll()
-		h.leave()
-		h.rx.Unlock()
-		return
-	}
-	h.role.Store(false)
-	began := now()
-	w.sleep()
-	if now()-began < soon {
-		h.slept.Store(shortSleep)
-	} else {
-		h.slept.Store(longSleep)
-	}
+	return true
 }
 
 // found is what a look looks for.

@@ -240,6 +240,33 @@ func TestALookSeesTokensOnlyWhileSomebodyWantsThem(t *testing.T) {
 	within(t, "a writer that looks, with nobody to ring for it", f.waits(writer))
 }
 
+func TestALookInVainIsFollowedByASleep(t *testing.T) {
+	f := newFake(YieldFor)
+	f.start(t)
+	w := f.hub.newWaiter(ForData)
+	w.Look()
+	if !w.looked || f.take(w) != 0 || f.hub.role.Load() {
+		t.Fatalf("after a look in vain and a receive: looked %v, the role taken %v", w.looked, f.hub.role.Load())
+	}
+	done := f.waits(w)
+	eventually(t, "the doorbell is armed", f.hub.armed.Load)
+	f.send(w)
+	within(t, "the sleeper", done)
+}
+
+func TestALookThatFindsSomethingKeepsTheRoleUntilTheReceive(t *testing.T) {
+	f := newFake(time.Minute)
+	w := f.hub.newWaiter(ForData)
+	f.send(w)
+	w.Look()
+	if w.looked || !f.hub.role.Load() {
+		t.Fatalf("looked %v in vain, the role taken %v; want false, true", w.looked, f.hub.role.Load())
+	}
+	if f.take(w) != 1 || f.hub.role.Load() {
+		t.Fatal("the receive found nothing, or kept the role")
+	}
+}
+
 func TestWakeBeforeWaitIsNotLost(t *testing.T) {
 	f := newFake(0)
 	w := f.hub.newWaiter(ForEvent)

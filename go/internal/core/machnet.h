@@ -139,8 +139,8 @@
 // Event: the listener `id` accepted `conn`.
 #define MACHNET_EVENT_ACCEPTED 6
 
-// Event: `conn` has something to receive: data, the end, or an error. Told again only after a receive returned
-// MACHNET_EAGAIN.
+// Event: `conn` has something to receive: data, the end, or an error. Told again only after a receive has taken
+// everything (no MACHNET_INFO_MORE, or MACHNET_EAGAIN).
 #define MACHNET_EVENT_READABLE 7
 
 // Event of machnet_poll_tx: a send on `conn` that returned MACHNET_EAGAIN (or a short count) may be tried again.

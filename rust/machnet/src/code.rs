@@ -89,8 +89,8 @@ pub const MACHNET_EVENT_CONNECTED: u32 = 4;
 pub const MACHNET_EVENT_CONNECT_FAILED: u32 = 5;
 /// Event: the listener `id` accepted `conn`.
 pub const MACHNET_EVENT_ACCEPTED: u32 = 6;
-/// Event: `conn` has something to receive: data, the end, or an error. Told again only after a receive returned
-/// MACHNET_EAGAIN.
+/// Event: `conn` has something to receive: data, the end, or an error. Told again only after a receive has taken
+/// everything (no MACHNET_INFO_MORE, or MACHNET_EAGAIN).
 pub const MACHNET_EVENT_READABLE: u32 = 7;
 /// Event of machnet_poll_tx: a send on `conn` that returned MACHNET_EAGAIN (or a short count) may be tried again.
 pub const MACHNET_EVENT_WRITABLE: u32 = 8;
