@@ -2,8 +2,10 @@ module github.com/machnet/machnet/tests
 
 go 1.26.0
 
-require github.com/machnet/machnet v0.0.0
-
-require golang.org/x/net v0.62.0
+require (
+	github.com/machnet/machnet v0.0.0
+	golang.org/x/net v0.62.0
+	golang.org/x/sys v0.49.0
+)
 
 replace github.com/machnet/machnet => ../
