@@ -46,7 +46,7 @@ impl Config {
 
     /// The address that a packet for `ip` goes to next; `None` when there is no way out.
     pub fn next_hop(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
-        let on_link = self.prefix < 32 && (ip.to_bits() ^ self.ip.to_bits()) & mask(self.prefix) == 0;
+        let on_link = (ip.to_bits() ^ self.ip.to_bits()) & mask(self.prefix) == 0;
         if on_link || self.fixed.iter().any(|(known, _)| *known == ip) { Some(ip) } else { self.gateway }
     }
 

@@ -219,10 +219,11 @@ fn local_ports_and_listeners_are_exclusive() {
 fn a_message_given_up_half_way_leaves_the_others_whole() {
     let (mut w, near, far) = pair(30);
     w.apps[near.0].send(near.1, pattern(10, 1));
-    w.apps[near.0].conn(near.1).outgoing.push_back(Out::Aborted(pattern(20_000, 2), 60_000));
+    w.apps[near.0].conn(near.1).outgoing.push_back(Out::Aborted(pattern(600_000, 2), 1_000_000));
     w.apps[near.0].send(near.1, pattern(5000, 3));
     w.run("carrying", |w| w.apps[far.0].conn(far.1).received.len() == 2);
     assert_eq!(w.apps[far.0].conn(far.1).received[1], pattern(5000, 3));
+    assert_eq!(w.apps[far.0].conn(far.1).aborted, 1, "it had begun to arrive");
     w.assert_nothing_is_lost();
 }
 
@@ -286,7 +287,9 @@ fn an_application_that_does_not_read_stops_only_its_own_sender() {
     w.pass(Nanos::secs(5));
     assert_eq!(w.apps[near.0].conn(near.1).over, None, "not reading is not being dead");
     w.apps[far.0].reads = true;
+    let begun = w.now;
     w.run("catching up", |w| w.apps[far.0].conn(far.1).received.len() == 1000);
+    assert!(w.now - begun < Nanos::millis(20), "{:?}: credit is told, not probed for", w.now - begun);
     w.assert_nothing_is_lost();
 }
 
