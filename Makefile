@@ -43,7 +43,8 @@ test: build test-rust test-loom test-c test-go test-e2e slowest ## everything th
 
 .PHONY: test-rust
 test-rust: | $(LOG)
-	$(CARGO_TEST) -- $(REPORT_TIME) 2>&1 | tee $(LOG)/rust.log
+	$(CARGO_TEST) --lib --bins --tests -- $(REPORT_TIME) 2>&1 | tee $(LOG)/rust.log
+	cargo test --locked --doc --quiet
 
 .PHONY: test-loom
 test-loom: | $(LOG) ## every interleaving of the rings and of the sleep protocol, within loom's bounds

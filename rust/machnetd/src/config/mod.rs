@@ -248,6 +248,10 @@ impl Reader<'_> {
                 return Err(self.refuse("nic.memif_peer_queues", &nic.memif_peer_queues, &reason));
             }
             let id = self.number("nic.memif_id", &nic.memif_id, 0..=i64::from(u32::MAX), 0)?;
+            // The driver wants it whole; an abstract name begins with @ and is whole. There is no error but an empty path,
+            // which `values::memif` refuses.
+            let abstract_name = socket.as_os_str().as_encoded_bytes().starts_with(b"@");
+            let socket = if abstract_name { socket } else { std::path::absolute(&socket).unwrap_or(socket) };
             return Ok(Device::Memif(Memif {
                 id: id as u32,
                 peer_queues: peer_queues as u16,
