@@ -1,4 +1,17 @@
 //! One Machnet connection, sans-IO: handshake, loss recovery, congestion and flow control, messages.
+//!
+//! A [`Flow`] hears of packets ([`Flow::on_packet`]), of time ([`Flow::on_timeout`]) and of its application
+//! ([`Flow::send`], [`Flow::fin`], ...), says what to send ([`Flow::poll_transmit`]) and when to call again
+//! ([`Flow::next_timeout`]); what it needs of buffers it asks for through [`Io`]. It reads no clock and draws no random
+//! number, so that any run can be repeated. It never copies a payload, and in steady state it does not allocate.
+//!
+//! Everything that arrives is hostile until its tag is right, and after that the peer is: lengths, numbers and the
+//! order of a message's units are checked, memory is bounded by the reach of SACK words and by what [`Io::grant`]
+//! gives, and a peer that breaks the rules is reset.
+//!
+//! Where the rules come from: numbers and timeouts RFC 6298, loss detection RFC 8985 (RACK-TLP), needless timeouts
+//! RFC 3522 (Eifel), window RFC 5681 and RFC 9438, half-open state RFC 4987, resets RFC 5961; where we differ, the
+//! module says why. Formats: docs/wire.md.
 #![no_std]
 #![forbid(unsafe_code)]
 extern crate alloc;

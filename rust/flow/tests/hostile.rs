@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{A, B, Rng, Sim, message};
+use common::{A, B, Channel, Rng, Sim, message};
 use machnet_flow::Event;
 use machnet_wire::{Flags, Header, Kind, Nanos, Seq, header};
 
@@ -114,6 +114,8 @@ fn no_packet_makes_a_flow_panic_or_lose_a_unit() {
 #[test]
 fn a_flood_of_units_far_ahead_is_bounded() {
     let mut sim = Sim::new(5);
+    // The channel would give more than a flow may promise.
+    sim.ends[B].channel = Channel::new(8192);
     sim.establish();
     sim.run_for(Nanos::millis(5));
     for i in 1..5_000u32 {
