@@ -245,6 +245,12 @@ impl Core {
         };
         if local_port != 0 {
             let key = table::key(ip, port, local_port);
+            // One that is closed both ways and only repeats acknowledgements gives way.
+            if let Some(old) = self.flows.find(key)
+                && self.flows.get(old).is_some_and(|conn| conn.flow.is_lingering())
+            {
+                self.drop_flow(old);
+            }
             if !reversed_is_free(self, local_port)
                 || self.flows.find(key).is_some()
                 || !self.shared.ports.claim(key)

@@ -78,7 +78,9 @@ mod tests {
         assert_ne!(peers.acquire(b, Nanos(5)), first);
         peers.heard(first, Nanos(7));
         peers.release(first);
+        assert_eq!(peers.acquire(a, Nanos(8)), first);
         assert_eq!(peers.last_heard(first), Nanos(7));
+        peers.release(first);
         peers.release(first);
         assert_eq!(peers.acquire(a, Nanos(9)), first, "the number is used again");
         assert_eq!(peers.last_heard(first), Nanos(9));

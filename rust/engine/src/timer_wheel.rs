@@ -251,6 +251,18 @@ mod tests {
         }
     }
 
+    /// Its slot is then the one of the present moment, a turn later.
+    #[test]
+    fn an_entry_almost_a_turn_away_is_not_due_now() {
+        let now = Nanos(255 << SHIFT);
+        let at = Nanos(now.0 + (65_535 << SHIFT));
+        let mut wheel = TimerWheel::new(now);
+        wheel.insert(at, 1);
+        assert!(wheel.next_deadline().is_some_and(|due| due > now && due <= at));
+        assert!(fired(&mut wheel, Nanos(at.0 - 1)).is_empty());
+        assert_eq!(fired(&mut wheel, at), [1]);
+    }
+
     #[test]
     fn sleeping_to_the_next_deadline_always_makes_progress() {
         let mut wheel = TimerWheel::new(Nanos::ZERO);
