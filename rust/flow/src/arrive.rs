@@ -56,6 +56,7 @@ impl<T, H> Flow<T, H> {
                 if matches!(header.kind, Kind::Data | Kind::Ping) || header.flags.has(Flags::PROBE) {
                     self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now });
                     self.ack_now = true;
+                    self.timers.set(Timer::Limit, now + self.config.linger);
                 }
                 return Ok(());
             }

@@ -31,7 +31,8 @@ pub struct Config {
     pub credit_lapse: Nanos,
     /// Congestion window of a new flow, units.
     pub window_first: u32,
-    /// How long a flow closed both ways stays to acknowledge a repeated FIN; a new SYN ends that at once.
+    /// How long a flow closed both ways stays to acknowledge what is repeated to it, from the last repetition on; a new
+    /// connection with its ports ends that at once. Above `rto_max`, so that the next repetition still meets it.
     pub linger: Nanos,
     /// How long a flow whose application is gone waits for the peer's FIN after its own was acknowledged.
     pub orphan: Nanos,
@@ -53,7 +54,7 @@ impl Default for Config {
             credit_max: 256,
             credit_lapse: Nanos::millis(1),
             window_first: 8,
-            linger: Nanos::millis(20),
+            linger: Nanos::millis(500),
             orphan: Nanos::secs(60),
         }
     }

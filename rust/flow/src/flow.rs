@@ -216,6 +216,12 @@ impl<T, H> Flow<T, H> {
         self.phase == Phase::Open
     }
 
+    /// Whether it is closed both ways and only stays to acknowledge repetitions: it may be dropped at any time for a
+    /// new connection with its ports.
+    pub fn is_lingering(&self) -> bool {
+        self.phase == Phase::Linger
+    }
+
     /// Our tag: packets to us carry it.
     #[inline]
     pub fn tag(&self) -> u32 {
