@@ -82,9 +82,9 @@ lint: ## rustfmt, clippy, gofmt, go vet, staticcheck; warnings are errors
 	for m in $(GO_MODULES); do (cd $$m && go vet ./... && go run $(STATICCHECK) ./...); done
 
 .PHONY: bench
-bench: build ## the figures of docs/performance.md (some minutes)
-	$(BIN)/machnet bench --link memif
-	$(BIN)/machnet bench --link local
+bench: build ## the tables of docs/performance.md (two minutes)
+	$(BIN)/machnet bench --link memif --size 64,1024,32768 --rounds 5 --duration 500ms
+	$(BIN)/machnet bench --link local --size 64 --rounds 5 --duration 500ms
 
 .PHONY: header
 header: ## write the C header anew

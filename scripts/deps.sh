@@ -8,7 +8,7 @@ missing_tool() { # tool, what it is, where it comes from
     command -v "$1" >/dev/null || fail "$2 ($1) is not on this machine and is not installed from here; get it from $3 and run the command again"
 }
 missing_tool cargo "Rust 1.95 or newer" "https://rustup.rs"
-missing_tool go "Go 1.24 or newer" "https://go.dev/dl"
+missing_tool go "Go 1.26 or newer" "https://go.dev/dl"
 
 missing=()
 for package in "$@"; do

@@ -44,8 +44,8 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	fs.DurationVar(&c.duration, "duration", time.Second, "length of one round of one arm")
 	fs.Float64Var(&c.rate, "rate", 0, "open loop: messages a second, latencies counted from when each was due; 0 is a closed loop")
 	fs.StringVar(&c.local, "local", "", "control socket of a running sidecar (with --remote)")
-	fs.StringVar(&c.remote, "remote", "", "IP:port of `machnet echo` behind another running sidecar (with --local)")
-	fs.StringVar(&c.remoteIP, "remote-kernel", "", "IP:port of `machnet echo --transport tcp` (or udp) to measure beside it")
+	fs.StringVar(&c.remote, "remote", "", "`IP:port` of machnet echo behind another running sidecar (with --local)")
+	fs.StringVar(&c.remoteIP, "remote-kernel", "", "`IP:port` of machnet echo --transport tcp (or udp) to measure beside it")
 	file := fs.String("json", "", "write an array of rows to this file; - is standard output")
 	fs.BoolVar(&c.verbose, "verbose", false, "show what the sidecars log")
 	if err := parse(fs, args, stdout, ""); err != nil {
