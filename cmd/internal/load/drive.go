@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -182,8 +181,27 @@ func (d *driver) closed() error {
 // closedBesideReader keeps Inflight frames outstanding; a goroutine of its own reads the echoes.
 func (d *driver) closedBesideReader() error {
 	d.start()
-	sent := make(chan time.Time, d.p.Inflight) // what waits in it is in flight
-	failed := make(chan error, 1)
+	return d.besideReader(d.p.Inflight, func(sent chan<- time.Time) error {
+		for now := time.Now(); now.Before(d.until); now = time.Now() {
+			sent <- now // what waits in it is in flight
+			if err := d.send(); err != nil {
+				return err
+			}
+			if d.p.Buffered {
+				if err := d.out.Flush(); err != nil { // a window this large fills the buffer anyway
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// besideReader has write send frames, each after it has put the time its latency counts from into the channel (of room for
+// most), while a goroutine of its own reads an echo for each. When either fails it stops the other.
+func (d *driver) besideReader(most int, write func(sent chan<- time.Time) error) error {
+	sent := make(chan time.Time, most)
+	read := make(chan error, 1)
 	go func() {
 		var failure error
 		for at := range sent {
@@ -192,27 +210,19 @@ func (d *driver) closedBesideReader() error {
 			}
 			if failure == nil {
 				d.record(at, time.Now())
-			}
-			if failure != nil {
+			} else {
 				// The writer may be blocked on a peer that has stopped.
 				_ = d.conn.SetWriteDeadline(time.Now())
 			}
 		}
-		failed <- failure
+		read <- failure
 	}()
-	var wrote error
-	for now := time.Now(); wrote == nil && now.Before(d.until); now = time.Now() {
-		sent <- now
-		wrote = d.send()
-		if wrote == nil && d.p.Buffered {
-			wrote = d.out.Flush() // a window this large fills the buffer anyway
-		}
-	}
+	wrote := write(sent)
 	if wrote != nil {
 		_ = d.conn.SetReadDeadline(time.Now())
 	}
 	close(sent)
-	if err := <-failed; err != nil && wrote == nil {
+	if err := <-read; wrote == nil {
 		return err
 	}
 	return wrote
@@ -230,38 +240,16 @@ func (d *driver) receiveAlone() error {
 func (d *driver) open() error {
 	d.start()
 	gap := time.Duration(float64(time.Second) / d.p.Rate)
-	due := make(chan time.Time, 1<<16)
-	var reader sync.WaitGroup
-	var failure error
-	reader.Add(1)
-	go func() {
-		defer reader.Done()
-		for at := range due {
-			if failure != nil {
-				continue
-			}
-			if failure = d.receiveAlone(); failure == nil {
-				d.record(at, time.Now())
-			} else {
-				_ = d.conn.SetWriteDeadline(time.Now())
+	return d.besideReader(1<<16, func(due chan<- time.Time) error {
+		for next := d.begin; next.Before(d.until); next = next.Add(gap) {
+			sleepUntil(next)
+			due <- next
+			if _, err := d.conn.Write(d.frame); err != nil {
+				return err
 			}
 		}
-	}()
-	var wrote error
-	for next := d.begin; wrote == nil && next.Before(d.until); next = next.Add(gap) {
-		sleepUntil(next)
-		due <- next
-		_, wrote = d.conn.Write(d.frame)
-	}
-	if wrote != nil {
-		_ = d.conn.SetReadDeadline(time.Now())
-	}
-	close(due)
-	reader.Wait()
-	if wrote != nil {
-		return wrote
-	}
-	return failure
+		return nil
+	})
 }
 
 // sleepUntil returns at t or just after. The runtime's timers wake up to a millisecond late, so the last stretch is
