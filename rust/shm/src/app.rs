@@ -83,11 +83,6 @@ impl Tx {
         (self.geometry.units - self.used).min(self.geometry.quota().saturating_sub(used))
     }
 
-    /// Units of a connection that were submitted and not completed.
-    pub fn under_way(&self, flow: FlowId) -> u32 {
-        self.units.get(flow.index as usize).unwrap_or(0)
-    }
-
     /// Submits one unit, at most the unit size. Its bytes are copied. Nothing is rung: see [`Tx::flush`].
     #[inline]
     pub fn data(&mut self, flow: FlowId, part: Part, bytes: &[u8]) -> Result<(), NoToken> {
@@ -406,15 +401,6 @@ impl Rx {
             return; // not a token with a buffer, or beyond it: a fault of the caller's, and harmless
         }
         self.shared.region().read(self.shared.map().rx_pool + token.buffer as usize * stride + at, out);
-    }
-
-    /// The address of a unit's buffer, for a reader that copies nothing. The sidecar may write there at any time.
-    pub fn address(&self, token: RxToken) -> Option<*const u8> {
-        if token.buffer >= self.geometry.units {
-            return None;
-        }
-        let stride = self.geometry.stride();
-        Some(self.shared.region().at(self.shared.map().rx_pool + token.buffer as usize * stride, stride))
     }
 
     /// Gives a token back. Tokens go to the engine eight at a time, or when nothing more is there to be received.

@@ -62,14 +62,6 @@ fn pseudo(addresses: &[u8], udp_len: u16) -> Sum {
     Sum::default().plus(addresses).plus_word(u16::from(ipv4::protocol::UDP)).plus_word(udp_len)
 }
 
-/// The pseudo-header's checksum, not complemented, as NICs with UDP offload want to find it in the checksum field.
-#[inline]
-pub fn udp4_pseudo(frame: &[u8]) -> u16 {
-    let ip = &frame[ether::LEN..ether::LEN + ipv4::LEN];
-    let udp_len = frame.len() - ether::LEN - ipv4::LEN;
-    !pseudo(&ip[12..20], udp_len as u16).complement()
-}
-
 /// Fills in the UDP checksum of a frame that [`crate::frame::emit_udp`] began and that ends with its payload.
 ///
 /// # Panics
