@@ -181,9 +181,15 @@ func (d *driver) closed() error {
 // closedBesideReader keeps Inflight frames outstanding; a goroutine of its own reads the echoes.
 func (d *driver) closedBesideReader() error {
 	d.start()
-	return d.besideReader(d.p.Inflight, func(sent chan<- time.Time) error {
-		for now := time.Now(); now.Before(d.until); now = time.Now() {
-			sent <- now // what waits in it is in flight
+	places := make(chan struct{}, d.p.Inflight)
+	write := func(sent chan<- time.Time) error {
+		for {
+			places <- struct{}{}
+			now := time.Now() // not before: waiting for a place is no latency
+			if !now.Before(d.until) {
+				return nil
+			}
+			sent <- now
 			if err := d.send(); err != nil {
 				return err
 			}
@@ -193,13 +199,13 @@ func (d *driver) closedBesideReader() error {
 				}
 			}
 		}
-		return nil
-	})
+	}
+	return d.besideReader(d.p.Inflight, write, func() { <-places })
 }
 
 // besideReader has write send frames, each after it has put the time its latency counts from into the channel (of room for
-// most), while a goroutine of its own reads an echo for each. When either fails it stops the other.
-func (d *driver) besideReader(most int, write func(sent chan<- time.Time) error) error {
+// most), while a goroutine of its own reads an echo for each and then calls done. When either fails it stops the other.
+func (d *driver) besideReader(most int, write func(sent chan<- time.Time) error, done func()) error {
 	sent := make(chan time.Time, most)
 	read := make(chan error, 1)
 	go func() {
@@ -214,6 +220,7 @@ func (d *driver) besideReader(most int, write func(sent chan<- time.Time) error)
 				// The writer may be blocked on a peer that has stopped.
 				_ = d.conn.SetWriteDeadline(time.Now())
 			}
+			done()
 		}
 		read <- failure
 	}()
@@ -249,7 +256,7 @@ func (d *driver) open() error {
 			}
 		}
 		return nil
-	})
+	}, func() {})
 }
 
 // sleepUntil returns at t or just after. The runtime's timers wake up to a millisecond late, so the last stretch is

@@ -1,6 +1,8 @@
 package load
 
 import (
+	"errors"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -55,6 +57,38 @@ func TestOpenLoopSendsAtItsRateNotAtTheEchoesPace(t *testing.T) {
 	// 300 frames are due; those due just before the end may come back after it.
 	if result.All != 300 {
 		t.Fatalf("%d frames sent in 300 ms at 1000 a second, want 300", result.All)
+	}
+}
+
+func TestNoMoreIsInFlightThanAsked(t *testing.T) {
+	const size, window = 128 << 10, 3 // larger together than any buffer: a reader beside the writer
+	near, far := net.Pipe()
+	defer near.Close()
+	failed := make(chan error, 1)
+	go func() {
+		// Nothing is answered before the window is full and a further frame had its chance.
+		frames := make([]byte, window*size)
+		if _, err := io.ReadFull(far, frames); err != nil {
+			failed <- err
+			return
+		}
+		far.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		if n, _ := far.Read(make([]byte, 1)); n > 0 {
+			failed <- errors.New("a frame beyond the window")
+			near.Close()
+			return
+		}
+		far.SetReadDeadline(time.Time{})
+		_, err := far.Write(frames)
+		failed <- err
+		_ = Serve(far)
+	}()
+	_, err := Drive(near, Params{Size: size, Inflight: window, Duration: 250 * time.Millisecond})
+	if failure := <-failed; failure != nil {
+		t.Fatal(failure)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
