@@ -312,6 +312,21 @@ impl Core {
         self.drop_if_idle(at);
     }
 
+    /// When there is room in the receive ring again, flows whose peers wait for it get some, in turn.
+    #[inline]
+    pub fn feed_hungry(&mut self) {
+        for _ in 0..FED {
+            let Some(handle) = self.budget.feed() else { return };
+            if let Some(index) = self.flows.resolve(handle) {
+                if let Some(conn) = self.flows.get_mut(index) {
+                    conn.starved = false;
+                }
+                self.drive(index, |flow, _, view| flow.credit_returned(view));
+            }
+            self.budget.fed();
+        }
+    }
+
     /// Drops a channel whose application is gone and whose last flow is over.
     pub fn drop_if_idle(&mut self, at: usize) {
         if let Some(slot) = self.channels.get_mut(at)

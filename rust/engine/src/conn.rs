@@ -6,6 +6,7 @@ use machnet_flow::{Closed, Event, Flow, Fragment, Io};
 use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, Part, Reason, TxUnit};
 use machnet_wire::{self as wire, Mac, Nanos};
 
+use crate::budget::{Budget, Promise};
 use crate::counters::Counters;
 
 /// A unit to send: the application's, or an end that the engine makes on its behalf and that costs no token.
@@ -33,8 +34,14 @@ pub(crate) struct Conn {
     pub scheduled: Nanos,
     /// Whether its handle is in the ready or in the waiting queue.
     pub queued: bool,
-    /// Whether its handle is among its channel's starved.
+    /// Whether its handle is among those that wait for units: of its channel, or of the engine's budget.
     pub starved: bool,
+    /// What it has of the engine's budget.
+    pub promise: Promise,
+    /// Bytes that it may still send in its turn; below zero it has had more than its share.
+    pub deficit: i64,
+    /// How often the engine had stalled when the flow was last told.
+    pub stalls: u32,
     /// Whether the local port was the application's choice and is claimed for this flow.
     pub claimed: bool,
     /// Why the engine ended it, where the flow itself cannot know.
@@ -84,6 +91,11 @@ pub(crate) struct View<'a> {
     pub silent: bool,
     /// When the peer was last heard on any flow.
     pub heard: Nanos,
+    /// How long before this round the ring had last been looked at.
+    pub gap: Nanos,
+    /// What the flow promises comes out of this; nothing where its packets never see the ring.
+    pub budget: Option<&'a mut Budget>,
+    pub promise: &'a mut Promise,
     pub established: bool,
     pub closed: Option<Closed>,
 }
@@ -95,8 +107,12 @@ impl Io for View<'_> {
     #[inline]
     fn deliver(&mut self, unit: Fragment, payload: &[u8]) -> bool {
         let Some((end, id)) = &mut self.lane else { return false };
-        self.counters.rx_units.add(1);
-        end.deliver(*id, part(unit), payload)
+        let delivered = end.deliver(*id, part(unit), payload);
+        if delivered {
+            self.counters.rx_units.add(1);
+            self.came(1);
+        }
+        delivered
     }
 
     fn hold(&mut self, _unit: Fragment, payload: &[u8]) -> Option<HeldUnit> {
@@ -107,6 +123,7 @@ impl Io for View<'_> {
         if let Some((end, id)) = &mut self.lane {
             self.counters.rx_units.add(1);
             end.deliver_held(*id, part(unit), held);
+            self.came(1);
         }
     }
 
@@ -124,14 +141,31 @@ impl Io for View<'_> {
     }
 
     #[inline]
-    fn grant(&mut self, more: u32) -> u32 {
-        self.lane.as_mut().map_or(0, |(end, id)| end.grant(*id, more))
+    fn grant(&mut self, more: u32, known: u32) -> u32 {
+        let more = match &self.budget {
+            Some(budget) => budget.allow(self.promise, more, known),
+            None => more,
+        };
+        self.reserve(more)
+    }
+
+    fn take(&mut self, more: u32) -> u32 {
+        let taken = self.reserve(more);
+        if self.budget.as_ref().is_some_and(|budget| budget.is_exceeded()) {
+            self.counters.budget_overruns.add(taken.into());
+        }
+        taken
     }
 
     fn ungrant(&mut self, n: u32) {
         if let Some((end, id)) = &mut self.lane {
             end.ungrant(*id, n);
+            self.came(n);
         }
+    }
+
+    fn gap(&self) -> Nanos {
+        self.gap
     }
 
     fn peer_heard(&self) -> Nanos {
@@ -147,11 +181,34 @@ impl Io for View<'_> {
                 Event::Aborted => end.aborted(*id),
                 Event::Closed(_) => {}
             }
+            if matches!(event, Event::PeerFin | Event::Aborted) {
+                self.came(1);
+            }
         }
         match event {
             Event::Established => self.established = true,
             Event::Closed(closed) => self.closed = Some(closed),
             Event::PeerFin | Event::Aborted => {}
+        }
+    }
+}
+
+impl View<'_> {
+    #[inline]
+    fn reserve(&mut self, more: u32) -> u32 {
+        let Some((end, id)) = &mut self.lane else { return 0 };
+        let got = end.grant(*id, more);
+        if let Some(budget) = &mut self.budget {
+            budget.add(self.promise, got);
+        }
+        got
+    }
+
+    /// Promised units have come, or are not promised any more.
+    #[inline]
+    fn came(&mut self, n: u32) {
+        if let Some(budget) = &mut self.budget {
+            budget.sub(self.promise, n);
         }
     }
 }

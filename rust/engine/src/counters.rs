@@ -194,7 +194,11 @@ counters! {
     flow_pings_sent,
     /// round trips sampled
     flow_rtt_samples,
-    /// times the loop ran more than 5 ms late
+    /// times a flow waited because as much was promised to peers as the receive ring holds
+    budget_waits,
+    /// units that came without a promise while the receive ring's budget was spent
+    budget_overruns,
+    /// times the loop ran more than 1 ms late
     stalls,
     /// sleeps of the loop
     sleeps,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use machnet_nic::Queue;
 use machnet_wire::Nanos;
 
+use crate::budget::Budget;
 use crate::peers::Peers;
 use crate::random::{Limit, Random};
 use crate::shared::Shared;
@@ -43,11 +44,14 @@ impl<Q: Queue> Engine<Q> {
             mtu: info.mtu,
             queues: info.queues.max(engines),
             now,
+            gap: Nanos::ZERO,
+            stalls: 0,
             backlog: 0,
             flows: Table::new(random.draw()),
             peers: Peers::default(),
             channels: Vec::new(),
             returned: Vec::new(),
+            budget: Budget::new(info.descriptors),
             wheel: TimerWheel::new(now),
             ready: VecDeque::new(),
             waiting: Vec::new(),
@@ -70,6 +74,7 @@ impl<Q: Queue> Engine<Q> {
     pub fn run_once(&mut self, now: Nanos) -> usize {
         let burst = self.burst;
         let late = now - self.core.now > STALL && self.next_deadline().is_some_and(|due| now - due > STALL);
+        self.core.gap = now - self.core.now;
         self.core.now = now.max(self.core.now);
         if late {
             self.core.stalled();
@@ -89,6 +94,7 @@ impl<Q: Queue> Engine<Q> {
         work += self.core.timers();
         self.core.neighbors();
         work += self.core.serve_channels(burst);
+        self.core.feed_hungry();
         work += self.transmit();
         work += self.core.take_looped(burst);
         self.nic.flush();
@@ -175,6 +181,11 @@ impl<Q: Queue> Engine<Q> {
         self.core.flows.len()
     }
 
+    /// Units that peers were promised room for in the receive ring.
+    pub fn promised(&self) -> u32 {
+        self.core.budget.promised()
+    }
+
     /// Per channel: its number, and its units by who has them (submitted, delivered, reserved).
     pub fn usage(&self) -> Vec<(u64, (u32, u32, u32))> {
         self.core.channels.iter().flatten().map(|c| (c.number, c.end.usage())).collect()
@@ -187,4 +198,4 @@ impl<Q: Queue> Engine<Q> {
 }
 
 /// A round this much later than it should have been is a stall of ours: no silence of peers', and no round trip.
-const STALL: Nanos = Nanos::millis(5);
+const STALL: Nanos = Nanos::millis(1);

@@ -25,6 +25,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod budget;
 mod channels;
 mod config;
 mod conn;

@@ -6,6 +6,7 @@ use machnet_flow::{Flow, Setup};
 use machnet_shm::{Established, FlowId, HeldUnit, Origin, Reason, Reply, Request};
 use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
+use crate::budget::Promise;
 use crate::channels::Listener;
 use crate::conn::{Bound, Conn, Hop, Token};
 use crate::neighbor::Lookup;
@@ -172,7 +173,7 @@ impl Core {
         let at = found.ok_or(wire::Reason::Refused)?;
         let hop = self.first_hop(from.ip).ok_or(full)?;
         let setup = self.setup(syn.header.dst, syn.header.src, from.ports);
-        let flow = Flow::accept(self.now, self.shared.config.flow, setup, syn)
+        let flow = Flow::accept(self.now, self.gap, self.shared.config.flow, setup, syn)
             .map_err(|_| wire::Reason::Protocol)?;
         let Some(Some(channel)) = self.channels.get_mut(at) else { return Err(full) };
         let listener = channel.listeners.get_mut(&owner.listener).ok_or(wire::Reason::Refused)?;
@@ -224,6 +225,9 @@ impl Core {
             scheduled: Nanos::MAX,
             queued: false,
             starved: false,
+            promise: Promise::default(),
+            deficit: 0,
+            stalls: self.stalls,
             claimed: birth.claimed,
             reason: None,
         });

@@ -8,6 +8,7 @@ use machnet_flow::{Closed, Flow};
 use machnet_shm::{HeldUnit, Reason};
 use machnet_wire::{Mac, Nanos, arp};
 
+use crate::budget::Budget;
 use crate::channels::Channel;
 use crate::conn::{self, Bound, Conn, Hop, Token, View};
 use crate::counters::Counters;
@@ -31,6 +32,10 @@ pub(crate) struct Core {
     pub queues: u16,
     /// The time of this round.
     pub now: Nanos,
+    /// How long before this round the ring had last been looked at.
+    pub gap: Nanos,
+    /// How often this engine did not run when it should have.
+    pub stalls: u32,
     /// The receive ring's fill, 0 empty to 255 full, as of the last round.
     pub backlog: u8,
     pub flows: Table<Conn>,
@@ -38,6 +43,7 @@ pub(crate) struct Core {
     pub channels: Vec<Option<Channel>>,
     /// Room for whom a channel returned units of, by index of the handle.
     pub returned: Vec<u32>,
+    pub budget: Budget,
     pub wheel: TimerWheel,
     /// Handles of flows that may have something to send, oldest first.
     pub ready: VecDeque<u64>,
@@ -77,6 +83,10 @@ impl Core {
         call: impl FnOnce(&mut Flow<Token, HeldUnit>, Nanos, &mut View<'_>) -> R,
     ) -> Option<R> {
         let conn = self.flows.get_mut(index)?;
+        if conn.stalls != self.stalls {
+            conn.stalls = self.stalls;
+            conn.flow.stalled(self.now);
+        }
         let lane = conn.bound.place().and_then(|(at, id)| {
             let channel = self.channels.get_mut(at as usize)?.as_mut()?;
             channel.touched = true;
@@ -88,6 +98,9 @@ impl Core {
             about: &conn.about,
             silent: conn.closed,
             heard: self.peers.last_heard(conn.peer),
+            gap: self.gap,
+            budget: (conn.hop != Hop::Loop).then_some(&mut self.budget),
+            promise: &mut conn.promise,
             established: false,
             closed: None,
         };
@@ -190,15 +203,12 @@ impl Core {
         self.counters().flows.set(self.flows.len() as u64);
     }
 
-    /// This engine did not run when it should have: its flows must not take that for silence of their peers.
+    /// This engine did not run when it should have. Its flows are told when they are next looked at: they must not take that
+    /// for silence of their peers, nor for a long round trip.
     #[cold]
     pub fn stalled(&mut self) {
         self.counters().stalls.add(1);
-        for index in self.flows.indices() {
-            if let Some(conn) = self.flows.get_mut(index) {
-                conn.flow.stalled(self.now);
-            }
-        }
+        self.stalls = self.stalls.wrapping_add(1);
     }
 
     /// Runs the flows whose time has come.

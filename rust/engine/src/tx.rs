@@ -17,22 +17,23 @@ enum Turn {
     Done,
     /// It has, and waits for its next turn.
     More,
-    /// The NIC, or the local loop, is full.
+    /// The NIC, or the local loop, is full, or this round has sent enough; the turn goes on in the next.
     NoRoom,
 }
 
 impl<Q: Queue> Engine<Q> {
-    /// Lets flows send, each a burst at a time, while there is room. Returns packets built.
+    /// Lets flows send in turn, while there is room. Returns packets built.
+    ///
+    /// They share by bytes (deficit round robin; Shreedhar and Varghese, SIGCOMM 1995): a flow's turn ends when it has sent a
+    /// quantum, be it in many small packets or in few large ones.
     #[inline]
     pub(crate) fn transmit(&mut self) -> usize {
         let mut sent = 0;
         if !self.send_waiting(&mut sent) {
             return sent;
         }
-        // A flow with more to send than a burst goes to the back; one turn each is enough for a round.
-        let mut turns = self.core.ready.len();
-        while turns > 0 && sent < self.burst * TURNS {
-            turns -= 1;
+        // One turn each is enough for a round.
+        for _ in 0..self.core.ready.len() {
             let Some(handle) = self.core.ready.pop_front() else { break };
             let Some(index) = self.core.flows.resolve(handle) else { continue };
             match self.send_flow(index, handle, &mut sent) {
@@ -85,9 +86,19 @@ impl<Q: Queue> Engine<Q> {
                 Err(lookup) => return core.park(index, handle, lookup),
             },
         };
-        for _ in 0..self.burst {
+        let quantum = (self.burst * usize::from(self.core.mtu) / 2) as i64;
+        if let Some(conn) = self.core.flows.get_mut(index) {
+            conn.deficit = (conn.deficit + quantum).min(quantum);
+        }
+        loop {
             let core = &mut self.core;
             let Some(conn) = core.flows.get_mut(index) else { return Turn::Done };
+            if conn.deficit <= 0 {
+                return Turn::More;
+            }
+            if *sent >= self.burst * BURSTS {
+                return Turn::NoRoom;
+            }
             conn.hop = hop;
             let lane = conn.bound.place().and_then(|(at, id)| {
                 let channel = core.channels.get_mut(at as usize)?.as_mut()?;
@@ -99,6 +110,9 @@ impl<Q: Queue> Engine<Q> {
                 about: &conn.about,
                 silent: conn.closed,
                 heard: core.now,
+                gap: core.gap,
+                budget: (hop != Hop::Loop).then_some(&mut core.budget),
+                promise: &mut conn.promise,
                 established: false,
                 closed: None,
             };
@@ -107,6 +121,7 @@ impl<Q: Queue> Engine<Q> {
             };
             packet.header.backlog = core.backlog;
             let len = packet.len();
+            conn.deficit -= (frame::UDP_HEADERS + len) as i64;
             let end = match conn.bound.place() {
                 Some((at, _)) => core.channels.get(at as usize).and_then(Option::as_ref).map(|c| &c.end),
                 None => None,
@@ -148,7 +163,6 @@ impl<Q: Queue> Engine<Q> {
             }
             counters.tx_frames.add(1);
         }
-        Turn::More
     }
 }
 
@@ -173,7 +187,11 @@ impl Core {
     fn starve(&mut self, index: u32) {
         let handle = self.flows.handle_of(index);
         let Some(conn) = self.flows.get_mut(index) else { return };
-        if let Some((at, _)) = conn.bound.place()
+        if conn.promise.is_denied() {
+            conn.starved = true;
+            self.budget.wait(handle);
+            self.counters().budget_waits.add(1);
+        } else if let Some((at, _)) = conn.bound.place()
             && let Some(Some(channel)) = self.channels.get_mut(at as usize)
         {
             conn.starved = true;
@@ -256,7 +274,7 @@ fn write(packet: &Transmit<'_, Token>, end: Option<&EngineEnd>, out: &mut [u8]) 
     }
 }
 
-/// Bursts in one round: each flow one, a few flows.
-const TURNS: usize = 4;
+/// Bursts in one round.
+const BURSTS: usize = 4;
 /// Local packets that may wait.
 const LOOPED: usize = 256;

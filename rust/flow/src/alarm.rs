@@ -2,7 +2,6 @@
 
 use machnet_wire::{Nanos, Reason};
 
-use crate::congestion::Control;
 use crate::flow::{Flow, Phase};
 use crate::sender::Tail;
 use crate::timers::Timer;
@@ -17,8 +16,9 @@ impl<T, H> Flow<T, H> {
         if self.timers.take_due(Timer::Loss, now) {
             self.on_loss_timer(now);
         }
-        // Sending is what it is for, and `poll_transmit` does that.
+        // Sending is what they are for, and `poll_transmit` does that.
         self.timers.take_due(Timer::Probe, now);
+        self.timers.take_due(Timer::Pace, now);
         if self.timers.take_due(Timer::Lapse, now) {
             self.on_lapse_timer(now, io);
         }

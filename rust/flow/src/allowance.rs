@@ -7,13 +7,17 @@ use crate::Config;
 /// The sender's side of credit. The newest packet of the peer counts; older ones that come late do not.
 ///
 /// A flow without credit may have one unit in flight: it costs one packet to learn that a buffer is free, where an
-/// update that was lost would cost a deadlock. A refusal doubles the pause before the next try.
+/// update that was lost would cost a deadlock. Who has just something to send sends that unit at once. Who has said
+/// that it waits will be told when it may go on, so it asks only after a pause, longer each time: else a thousand
+/// waiting flows, a unit each, would overrun the peer's receive ring.
 #[derive(Debug, Clone)]
 pub(crate) struct Allowance {
     /// First unit that may not be sent.
     edge: Seq,
     /// When the peer last promised, or we last used a promise.
     used_at: Nanos,
+    /// The peer knows from our last packet that we wait.
+    said: bool,
     /// Before this a unit without credit is not tried.
     try_at: Nanos,
     pause: Nanos,
@@ -21,27 +25,35 @@ pub(crate) struct Allowance {
 
 impl Allowance {
     pub fn new(first: Seq) -> Self {
-        Allowance { edge: first, used_at: Nanos::ZERO, try_at: Nanos::ZERO, pause: Nanos::ZERO }
+        Allowance { edge: first, used_at: Nanos::ZERO, said: false, try_at: Nanos::ZERO, pause: Nanos::ZERO }
+    }
+
+    /// A packet goes out that says whether units wait.
+    #[inline]
+    pub fn say(&mut self, waiting: bool) {
+        self.said = waiting;
     }
 
     /// The peer's newest word: `credit` units from `ack` on. `acked`: it acknowledged something.
     #[inline]
-    pub fn update(&mut self, now: Nanos, ack: Seq, credit: u16, acked: bool, rtt: Nanos) {
+    pub fn update(&mut self, now: Nanos, ack: Seq, credit: u16, acked: bool, rtt: Nanos, config: &Config) {
         self.edge = ack + u32::from(credit);
         self.used_at = now;
-        if credit > 0 {
+        if credit > 0 || !self.said {
             self.try_at = Nanos::ZERO;
             self.pause = Nanos::ZERO;
         } else if acked {
-            // A window that closes opens by an update in the next moment, or else by our asking; one that never was
-            // open, or lapsed, is asked at once, and so is one where asking has just worked.
-            self.pause = if self.pause == Nanos::ZERO { (rtt * 2).max(PAUSE) } else { Nanos::ZERO };
-            self.try_at = now + self.pause;
+            self.wait(now, rtt, config);
         }
     }
 
     /// A unit was refused.
     pub fn refused(&mut self, now: Nanos, rtt: Nanos, config: &Config) {
+        self.said = true;
+        self.wait(now, rtt, config);
+    }
+
+    fn wait(&mut self, now: Nanos, rtt: Nanos, config: &Config) {
         self.pause = (self.pause * 2).max(rtt * 2).max(PAUSE).min(config.rto_max);
         self.try_at = now + self.pause;
     }
@@ -75,5 +87,5 @@ impl Allowance {
     }
 }
 
-/// Least pause before a unit is tried without credit after the window closed.
+/// Least pause before a unit is tried without credit.
 const PAUSE: Nanos = Nanos::micros(200);

@@ -1,8 +1,8 @@
 //! What packets do to a flow.
 
-use machnet_wire::{Flags, Kind, Nanos, Packet, Reason, Seq};
+use machnet_wire::header::{DELAY_STEP, delay_of};
+use machnet_wire::{Flags, Header, Kind, Nanos, Packet, Reason, Seq};
 
-use crate::congestion::{Ack, Control};
 use crate::flow::{Echo, Flow, Phase};
 use crate::receiver::{Context, Taken};
 use crate::sender::Outcome;
@@ -36,7 +36,7 @@ impl<T, H> Flow<T, H> {
     ) -> Result<(), FlowError> {
         let header = &packet.header;
         match header.kind {
-            Kind::Syn => return self.on_syn(now, packet),
+            Kind::Syn => return self.on_syn(now, io.gap(), packet),
             Kind::Rst => return self.on_reset(packet, io),
             _ if header.tag != self.local.hello.tag => {
                 self.stats.stale_tags += 1;
@@ -54,7 +54,7 @@ impl<T, H> Flow<T, H> {
             Phase::Linger => {
                 // Our last acknowledgement was lost. Acknowledgements themselves are not answered.
                 if matches!(header.kind, Kind::Data | Kind::Ping) || header.flags.has(Flags::PROBE) {
-                    self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now });
+                    self.answer(now, io.gap(), header);
                     self.ack_now = true;
                     self.timers.set(Timer::Limit, now + self.config.linger);
                 }
@@ -80,6 +80,12 @@ impl<T, H> Flow<T, H> {
         }
     }
 
+    /// The next packet answers this one.
+    #[inline]
+    pub(crate) fn answer(&mut self, now: Nanos, gap: Nanos, header: &Header) {
+        self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now, gap });
+    }
+
     #[inline]
     fn on_open<I: Io<Tx = T, Held = H>>(
         &mut self,
@@ -98,7 +104,7 @@ impl<T, H> Flow<T, H> {
             return Err(self.fail(what, io));
         }
         if header.kind == Kind::Ping || header.flags.has(Flags::PROBE) {
-            self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now });
+            self.answer(now, io.gap(), header);
             self.ack_now = true;
         }
         self.check_closed(now, io);
@@ -118,14 +124,17 @@ impl<T, H> Flow<T, H> {
             if !echo.before(self.next_tx) {
                 return Err("echoes a transmission that never was");
             }
-            self.sample(now, packet);
+            self.sample(now, packet, io.gap());
         }
         let mut outcome = self.sender.on_ack(now, packet, echo, &self.rtt, &mut self.stats, io)?;
         // Credit may shrink, so an old packet that comes late must not speak for the peer.
         if self.peer_tx.before(header.tx) {
             self.peer_tx = header.tx;
             let rtt = self.rtt.or_zero();
-            self.sender.allowance.update(now, header.ack, header.credit, outcome.acked > 0, rtt);
+            let acked = outcome.acked > 0;
+            self.sender.allowance.update(now, header.ack, header.credit, acked, rtt, &self.config);
+            let next = header.unit + u32::from(header.kind == Kind::Data);
+            self.receiver.credit.demanded(next, header.want);
             if let (true, Some(echo)) = (header.flags.has(Flags::REFUSED), echo) {
                 self.sender.refused(header.ack + u32::from(header.credit), echo, &mut outcome);
                 if outcome.refused > 0 {
@@ -155,7 +164,8 @@ impl<T, H> Flow<T, H> {
         }
         self.backoff = 0;
         self.loss_base = now;
-        self.congestion.on_ack(&Ack { acked: outcome.acked, in_flight: outcome.in_flight });
+        self.congestion.on_ack(outcome.acked, outcome.in_flight);
+        self.congestion.on_needless(outcome.needless);
         self.find_losses(now);
     }
 
@@ -180,11 +190,12 @@ impl<T, H> Flow<T, H> {
         let context =
             Context { now, rtt: self.rtt.or_zero(), config: &self.config, unit_size: self.unit_size };
         let taken = self.receiver.on_unit(&context, packet, &mut self.stats, io)?;
-        self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now });
+        self.answer(now, io.gap(), header);
         match taken {
             Taken::InOrder { ends_long } => {
                 self.ack_pending = self.ack_pending.saturating_add(1);
-                if ends_long || self.ack_pending >= self.config.ack_every {
+                let runs_out = self.receiver.credit.runs_out(self.receiver.next());
+                if ends_long || runs_out || self.ack_pending >= self.config.ack_every {
                     self.ack_now = true;
                 } else {
                     self.timers.set_by(Timer::Ack, now + self.config.ack_delay);
@@ -215,7 +226,7 @@ impl<T, H> Flow<T, H> {
     /// Measures a round trip by the echo, once for each transmission, the peer's delay taken out (RFC 7323 with a
     /// number that makes it unambiguous).
     #[inline]
-    pub(crate) fn sample(&mut self, now: Nanos, packet: &Packet<'_>) {
+    pub(crate) fn sample(&mut self, now: Nanos, packet: &Packet<'_>, gap: Nanos) {
         let header = &packet.header;
         let echoed: Seq = header.ack_tx;
         if !header.flags.has(Flags::ECHO) || !self.sampled_tx.before(echoed) || !echoed.before(self.next_tx) {
@@ -223,11 +234,16 @@ impl<T, H> Flow<T, H> {
         }
         self.sampled_tx = echoed;
         let elapsed = (now.0 as u32).wrapping_sub(header.ts_echo);
+        let Some(held) = delay_of(header.ack_delay) else { return };
         // A peer that claims to have waited longer than all of it, or an echo from another age.
-        if elapsed > i32::MAX as u32 || header.ack_delay > elapsed {
+        if elapsed > i32::MAX as u32 || held.0 > u64::from(elapsed) {
             return;
         }
+        let rtt = Nanos(u64::from(elapsed)) - held;
         self.stats.rtt_samples += 1;
-        self.rtt.sample(now, Nanos(u64::from(elapsed - header.ack_delay)));
+        self.rtt.sample(rtt);
+        // What the packets may have lain in rings while nobody looked is no delay of the path.
+        let unseen = gap + Nanos(u64::from(header.gap) * DELAY_STEP);
+        self.congestion.on_delay(rtt - unseen, header.backlog);
     }
 }

@@ -12,11 +12,14 @@ pub(crate) struct Credit {
     reserved: u32,
     /// What we try to have reserved: grows while the peer uses it, shrinks when it lapses.
     target: u32,
-    /// First unit that the peer was last told it may not send.
+    /// First unit that the peer was last told it may not send, and how many units that left it then.
     told: Seq,
+    told_units: u32,
+    /// Behind the last unit that the peer has, as far as it said: sent or waiting.
+    demand: Seq,
     /// The peer has sent something lately: only then units are reserved for it.
     active: bool,
-    /// The peer was told that there is nothing, or refused: it hears at once when there is.
+    /// The peer has something to send and was told that it may not, or was refused: it hears at once when it may.
     starved: bool,
     used_at: Nanos,
     /// Units that came since `round_at`.
@@ -30,6 +33,8 @@ impl Credit {
             reserved: 0,
             target: config.credit_first.clamp(1, config.credit_max.max(1)),
             told: next,
+            told_units: 0,
+            demand: next,
             active: false,
             starved: false,
             used_at: Nanos::ZERO,
@@ -42,6 +47,18 @@ impl Credit {
     #[inline]
     pub fn reserved(&self) -> u32 {
         self.reserved
+    }
+
+    /// The peer's newest word: the unit it will number next, and how many wait behind that.
+    #[inline]
+    pub fn demanded(&mut self, next: Seq, want: u8) {
+        self.demand = next + u32::from(want);
+    }
+
+    /// Units from `next` on that the peer has to send, as far as it said.
+    #[inline]
+    fn wanted(&self, next: Seq) -> u32 {
+        self.demand.since(next).max(0) as u32
     }
 
     /// Whether the peer waits for units that could not be reserved.
@@ -80,7 +97,7 @@ impl Credit {
             return false;
         }
         let missing = (ahead + 1).saturating_sub(self.reserved);
-        self.reserved += io.grant(missing).min(missing);
+        self.reserved += io.take(missing).min(missing);
         if ahead < self.reserved {
             return true;
         }
@@ -90,21 +107,37 @@ impl Credit {
 
     /// Reserves up to the target, unless so little is missing that it can wait.
     #[inline]
-    pub fn top_up<I: Io>(&mut self, io: &mut I) {
+    pub fn top_up<I: Io>(&mut self, next: Seq, io: &mut I) {
         let missing = self.target.saturating_sub(self.reserved);
         if self.active && missing > 0 && (missing * 4 >= self.target || self.starved) {
-            self.reserved += io.grant(missing).min(missing);
+            let known = self.wanted(next).saturating_sub(self.reserved).min(missing);
+            self.reserved += io.grant(missing, known).min(missing);
         }
     }
 
-    /// Whether the peer ought to hear of its credit now: it has none, or it has used much and much is there again.
+    /// Whether the peer ought to hear of its credit now: it waits for some and there is some, or it has used much and
+    /// much is there again.
     #[inline]
     pub fn is_news(&self, next: Seq) -> bool {
         if self.starved {
             return self.reserved > 0;
         }
-        let left = self.told.since(next).max(0) as u32;
+        let left = self.left(next);
         self.active && left * 2 < self.target && self.reserved.saturating_sub(left) * 4 >= self.target
+    }
+
+    /// Whether the peer is about to come to the end of what it was promised and has more to send: its acknowledgement
+    /// must not wait for company then.
+    #[inline]
+    pub fn runs_out(&self, next: Seq) -> bool {
+        let left = self.left(next);
+        left * 2 <= self.told_units && self.wanted(next) > left
+    }
+
+    /// What is left of the promise that the peer was told.
+    #[inline]
+    fn left(&self, next: Seq) -> u32 {
+        self.told.since(next).max(0) as u32
     }
 
     /// The peer is told now: the number to write.
@@ -114,7 +147,8 @@ impl Credit {
             self.used_at = now;
         }
         self.told = next + self.reserved;
-        self.starved = self.reserved == 0 && self.active;
+        self.told_units = self.reserved;
+        self.starved = self.reserved == 0 && self.active && self.wanted(next) > 0;
         self.reserved.min(u32::from(u16::MAX)) as u16
     }
 
@@ -128,6 +162,7 @@ impl Credit {
     /// The peer has been idle for long enough: what was promised is others' again.
     pub fn lapse<I: Io>(&mut self, next: Seq, config: &Config, stats: &mut Stats, io: &mut I) {
         self.told = next;
+        self.told_units = 0;
         self.target = (self.target / 2).max(config.credit_first).clamp(1, config.credit_max.max(1));
         if self.reserved > 0 {
             stats.credit_lapsed += 1;

@@ -1,8 +1,8 @@
 //! What a flow sends, one packet at a time.
 
+use machnet_wire::header::{DELAY_STEP, delay_steps};
 use machnet_wire::{Flags, Header, Kind, Nanos};
 
-use crate::congestion::Control;
 use crate::flow::{Flow, Phase};
 use crate::sender::{Choice, Tail};
 use crate::timers::Timer;
@@ -24,7 +24,10 @@ impl<T, H> Flow<T, H> {
                 let next = self.sender.next();
                 self.sender.allowance.lapse(now, next, self.rtt.or_zero(), &self.config);
             }
-            if let Some(choice) = self.sender.choose(now, self.congestion.window()) {
+            if let Some(least) = self.congestion.judge(now, &self.rtt) {
+                self.rtt.rebase(least);
+            }
+            if let Some(choice) = self.choose(now) {
                 let words = self.receiver.arrived().word_count(self.receiver.next());
                 let room =
                     self.unit_size.saturating_sub(self.sender.meta(choice.unit).len.into()) as usize / 8;
@@ -54,6 +57,18 @@ impl<T, H> Flow<T, H> {
         None
     }
 
+    /// The next unit to send, if it is its turn.
+    #[inline]
+    fn choose(&mut self, now: Nanos) -> Option<Choice> {
+        let choice = self.sender.choose(now, self.congestion.window(now))?;
+        let ready_at = self.congestion.ready_at();
+        if choice.probe || ready_at <= now {
+            return Some(choice);
+        }
+        self.timers.set(Timer::Pace, ready_at);
+        None
+    }
+
     #[inline]
     fn send_unit<I: Io<Tx = T, Held = H>>(
         &mut self,
@@ -73,6 +88,7 @@ impl<T, H> Flow<T, H> {
             self.stats.retransmitted += 1;
         } else {
             self.stats.units_sent += 1;
+            header.want = self.want(1);
         }
         if choice.uncovered {
             self.stats.credit_probes += 1;
@@ -83,6 +99,7 @@ impl<T, H> Flow<T, H> {
             header.flags |= Flags::PROBE;
         }
         self.sender.transmitted(now, unit, header.tx);
+        self.congestion.sent(now);
         self.loss_base = now;
         if !self.timers.is_set(Timer::Loss) {
             self.watch_losses(now, None);
@@ -139,6 +156,14 @@ impl<T, H> Flow<T, H> {
         None
     }
 
+    /// Units that wait, less those that go with this packet; the peer knows then that we wait.
+    #[inline]
+    fn want(&mut self, going: u32) -> u8 {
+        let waiting = self.sender.waiting() - going;
+        self.sender.allowance.say(waiting > 0);
+        waiting.min(u8::MAX.into()) as u8
+    }
+
     /// The header of the next packet: it acknowledges all that has arrived, so nothing else need do so.
     #[inline]
     fn header<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, kind: Kind, io: &mut I) -> Header {
@@ -151,11 +176,12 @@ impl<T, H> Flow<T, H> {
         self.next_tx = self.next_tx + 1;
         header.ts = now.0 as u32;
         header.ack = self.receiver.next();
+        header.want = self.want(0);
         if self.phase == Phase::Open {
             header.credit = if self.receiver.discarding() {
                 self.config.credit_first.min(u32::from(u16::MAX)) as u16
             } else {
-                self.receiver.credit.top_up(io);
+                self.receiver.credit.top_up(header.ack, io);
                 let credit = self.receiver.credit.tell(now, header.ack);
                 self.watch_lapse();
                 credit
@@ -165,7 +191,8 @@ impl<T, H> Flow<T, H> {
             header.flags |= Flags::ECHO;
             header.ack_tx = echo.tx;
             header.ts_echo = echo.ts;
-            header.ack_delay = (now - echo.at).0.min(u64::from(u32::MAX)) as u32;
+            header.ack_delay = delay_steps(now - echo.at);
+            header.gap = delay_steps(echo.gap + Nanos(DELAY_STEP - 1));
         }
         if self.receiver.refused {
             self.receiver.refused = false;

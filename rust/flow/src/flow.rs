@@ -4,7 +4,7 @@
 use machnet_wire::header::SACK_WORDS_MAX;
 use machnet_wire::{Hello, Nanos, Reason, Reset, Seq, unit_size};
 
-use crate::congestion::{Control, Reno};
+use crate::congestion::Congestion;
 use crate::receiver::Receiver;
 use crate::rtt::Rtt;
 use crate::sender::Sender;
@@ -27,7 +27,7 @@ pub struct Flow<T, H> {
     pub(crate) sender: Sender<T>,
     pub(crate) receiver: Receiver<H>,
     pub(crate) rtt: Rtt,
-    pub(crate) congestion: Reno,
+    pub(crate) congestion: Congestion,
     pub(crate) timers: Timers,
     /// Number of the next transmission.
     pub(crate) next_tx: Seq,
@@ -84,6 +84,8 @@ pub(crate) struct Echo {
     pub tx: Seq,
     pub ts: u32,
     pub at: Nanos,
+    /// How long before `at` the ring had last been looked at.
+    pub gap: Nanos,
 }
 
 impl<T, H> Flow<T, H> {
@@ -96,7 +98,7 @@ impl<T, H> Flow<T, H> {
             sender: Sender::new(local.first),
             receiver: Receiver::new(Seq(0), &config),
             rtt: Rtt::new(),
-            congestion: Reno::new(config.window_first),
+            congestion: Congestion::new(config.window_first),
             timers: Timers::new(),
             next_tx: local.first,
             peer_tx: Seq(0),
@@ -176,8 +178,9 @@ impl<T, H> Flow<T, H> {
     #[inline]
     pub fn credit_returned<I: Io<Tx = T, Held = H>>(&mut self, io: &mut I) {
         if self.phase == Phase::Open && !self.receiver.discarding() {
-            self.receiver.credit.top_up(io);
-            if self.receiver.credit.is_news(self.receiver.next()) {
+            let next = self.receiver.next();
+            self.receiver.credit.top_up(next, io);
+            if self.receiver.credit.is_news(next) {
                 self.ack_now = true;
             }
         }
@@ -260,9 +263,9 @@ impl<T, H> Flow<T, H> {
         self.sender.message_open()
     }
 
-    /// Congestion window, units.
-    pub fn window(&self) -> u32 {
-        self.congestion.window()
+    /// Congestion window at `now`, units.
+    pub fn window(&self, now: Nanos) -> u32 {
+        self.congestion.window(now)
     }
 
     /// Smoothed round-trip time.

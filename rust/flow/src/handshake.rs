@@ -5,7 +5,7 @@
 
 use machnet_wire::{Hello, Nanos, Packet, Reason, Reset, unit_size};
 
-use crate::flow::{Echo, Flow, Phase};
+use crate::flow::{Flow, Phase};
 use crate::receiver::Receiver;
 use crate::timers::Timer;
 use crate::{Closed, Config, Event, FlowError, Io, Setup};
@@ -21,32 +21,38 @@ impl<T, H> Flow<T, H> {
     }
 
     /// Answers a SYN: one SYN-ACK is ready to send for it. The application learns of the flow by
-    /// [`Event::Established`], when the peer has shown that it knows our tag.
-    pub fn accept(now: Nanos, config: Config, setup: Setup, syn: &Packet<'_>) -> Result<Self, FlowError> {
+    /// [`Event::Established`], when the peer has shown that it knows our tag. `gap` is what [`Io::gap`] would say.
+    pub fn accept(
+        now: Nanos,
+        gap: Nanos,
+        config: Config,
+        setup: Setup,
+        syn: &Packet<'_>,
+    ) -> Result<Self, FlowError> {
         let hello = Hello::parse(syn.payload).map_err(FlowError::Malformed)?;
         let mut flow = Flow::new(now, config, setup, Phase::SynReceived);
         flow.timers.set(Timer::Limit, now + config.half_open);
-        flow.on_hello(now, hello, syn);
+        flow.on_hello(now, gap, hello, syn);
         flow.syn_acks_due = 1;
         Ok(flow)
     }
 
     /// A SYN for a flow that there is already.
-    pub(crate) fn on_syn(&mut self, now: Nanos, packet: &Packet<'_>) -> Result<(), FlowError> {
+    pub(crate) fn on_syn(&mut self, now: Nanos, gap: Nanos, packet: &Packet<'_>) -> Result<(), FlowError> {
         let hello = Hello::parse(packet.payload).map_err(FlowError::Malformed)?;
         let known = self.peer.is_some_and(|peer| peer.tag == hello.tag);
         match self.phase {
             Phase::SynReceived if known => {
                 // Another copy, perhaps by another route: it buys another SYN-ACK.
                 self.syn_acks_due = self.syn_acks_due.saturating_add(1);
-                self.echo = Some(Echo { tx: packet.header.tx, ts: packet.header.ts, at: now });
+                self.answer(now, gap, &packet.header);
                 Ok(())
             }
             Phase::SynReceived | Phase::Linger | Phase::Dead => Err(FlowError::Superseded),
             Phase::SynSent => {
                 // Both ends called each other: each answers, and either answer is enough.
                 if !known {
-                    self.on_hello(now, hello, packet);
+                    self.on_hello(now, gap, hello, packet);
                 }
                 self.syn_acks_due = self.syn_acks_due.saturating_add(1);
                 Ok(())
@@ -78,8 +84,8 @@ impl<T, H> Flow<T, H> {
         if header.ack != self.local.first {
             return Err(self.fail("SYN-ACK acknowledges units", io));
         }
-        self.on_hello(now, hello, packet);
-        self.sample(now, packet);
+        self.on_hello(now, io.gap(), hello, packet);
+        self.sample(now, packet, io.gap());
         self.establish(now, io);
         // The peer waits for proof that we know its tag, and we for proof that it has got it.
         self.unconfirmed = true;
@@ -91,13 +97,13 @@ impl<T, H> Flow<T, H> {
     }
 
     /// What the peer says of itself.
-    fn on_hello(&mut self, now: Nanos, hello: Hello, packet: &Packet<'_>) {
+    fn on_hello(&mut self, now: Nanos, gap: Nanos, hello: Hello, packet: &Packet<'_>) {
         let header = &packet.header;
         self.peer = Some(hello);
         self.unit_size = unit_size(hello.mtu.min(self.local.hello.mtu)).max(1) as u32;
         self.receiver = Receiver::new(header.unit, &self.config);
         self.peer_tx = header.tx;
-        self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now });
+        self.answer(now, gap, header);
         self.last_heard = now;
     }
 
@@ -112,7 +118,7 @@ impl<T, H> Flow<T, H> {
         self.timers.set(Timer::Silence, now + self.config.keep_alive);
         io.event(Event::Established);
         self.receiver.credit.activate(now);
-        self.receiver.credit.top_up(io);
+        self.receiver.credit.top_up(self.receiver.next(), io);
         self.watch_lapse();
     }
 

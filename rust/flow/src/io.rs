@@ -4,7 +4,7 @@ use machnet_wire::{Header, Hello, Nanos, Reason, Reset};
 
 /// What the engine gives a flow for the length of one call: buffers of the channel, promises of buffers, news.
 ///
-/// **Accounting of receive units.** [`Io::grant`] reserves units; a unit reserved is consumed by exactly one of
+/// **Accounting of receive units.** [`Io::grant`] and [`Io::take`] reserve units; a unit reserved is consumed by exactly one of
 /// [`Io::deliver`] (returning true), [`Io::deliver_held`], [`Event::PeerFin`] and [`Event::Aborted`], or goes back by
 /// [`Io::ungrant`]. A held unit keeps its reservation until it is delivered or discarded; [`Io::discard_held`] frees
 /// the buffer, and the reservation goes back by `ungrant` of its own.
@@ -27,8 +27,11 @@ pub trait Io {
     fn discard_held(&mut self, held: Self::Held);
     /// Takes back a unit that was sent and acknowledged, or given up.
     fn complete(&mut self, tx: Self::Tx);
-    /// Reserves up to `more` receive units for this flow; how many it got.
-    fn grant(&mut self, more: u32) -> u32;
+    /// Reserves up to `more` receive units for this flow, to be promised to its peer; how many it got. The peer has said that
+    /// it has something to send for `known` of them; the others are so that it need not ask first when it has.
+    fn grant(&mut self, more: u32, known: u32) -> u32;
+    /// Reserves up to `more` receive units for what has arrived without a promise; how many it got.
+    fn take(&mut self, more: u32) -> u32;
     /// Gives `n` reserved units back.
     fn ungrant(&mut self, n: u32);
     /// Hears what happened, in order with the units delivered.
@@ -36,6 +39,10 @@ pub trait Io {
     /// When something was last heard from the peer's address on any flow: one who speaks elsewhere is not dead. Asked
     /// once in a while, and only while the peer owes an answer.
     fn peer_heard(&self) -> Nanos {
+        Nanos::ZERO
+    }
+    /// How long before now the receive ring had last been looked at: so long a packet may have lain there.
+    fn gap(&self) -> Nanos {
         Nanos::ZERO
     }
 }

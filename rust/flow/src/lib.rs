@@ -10,7 +10,7 @@
 //! gives, and a peer that breaks the rules is reset.
 //!
 //! Where the rules come from: numbers and timeouts RFC 6298, loss detection RFC 8985 (RACK-TLP), needless timeouts
-//! RFC 3522 (Eifel), window RFC 5681 and RFC 9438, half-open state RFC 4987, resets RFC 5961; where we differ, the
+//! RFC 3522 (Eifel), congestion Swift (SIGCOMM 2020), half-open state RFC 4987, resets RFC 5961; where we differ, the
 //! module says why. Formats: docs/wire.md.
 #![no_std]
 #![forbid(unsafe_code)]

@@ -10,25 +10,17 @@ pub(crate) struct Rtt {
     /// `None` until the first sample.
     smoothed: Option<Nanos>,
     variation: Nanos,
-    /// Least sample of this window and of the one before: a minimum that forgets.
+    /// The least sample: the path's own delay, as far as this end can tell.
     least: Nanos,
-    least_before: Nanos,
-    window_ends: Nanos,
 }
 
 impl Rtt {
     pub fn new() -> Self {
-        Rtt {
-            smoothed: None,
-            variation: Nanos::ZERO,
-            least: Nanos::MAX,
-            least_before: Nanos::MAX,
-            window_ends: Nanos::ZERO,
-        }
+        Rtt { smoothed: None, variation: Nanos::ZERO, least: Nanos::MAX }
     }
 
     #[inline]
-    pub fn sample(&mut self, now: Nanos, rtt: Nanos) {
+    pub fn sample(&mut self, rtt: Nanos) {
         match self.smoothed {
             None => {
                 self.smoothed = Some(rtt);
@@ -40,12 +32,12 @@ impl Rtt {
                 self.smoothed = Some(Nanos(smoothed.0 - smoothed.0 / 8 + rtt.0 / 8));
             }
         }
-        if now >= self.window_ends {
-            self.least_before = self.least;
-            self.least = Nanos::MAX;
-            self.window_ends = now + WINDOW;
-        }
         self.least = self.least.min(rtt);
+    }
+
+    /// The path has become longer: its own delay is this now.
+    pub fn rebase(&mut self, least: Nanos) {
+        self.least = least;
     }
 
     #[inline]
@@ -59,10 +51,10 @@ impl Rtt {
         self.smoothed.unwrap_or(Nanos::ZERO)
     }
 
-    /// Least of the last 5 to 10 s, zero before the first sample.
+    /// The path's own delay, zero before the first sample.
     #[inline]
     pub fn least(&self) -> Nanos {
-        match self.least.min(self.least_before) {
+        match self.least {
             Nanos::MAX => Nanos::ZERO,
             least => least,
         }
@@ -84,7 +76,6 @@ impl Rtt {
     }
 }
 
-const WINDOW: Nanos = Nanos::secs(5);
 /// Least distance of the timeout from the smoothed time: a poll round of a busy peer.
 const GRAIN: Nanos = Nanos::micros(100);
 
@@ -97,27 +88,17 @@ mod tests {
         let config = Config::default();
         let mut rtt = Rtt::new();
         assert_eq!((rtt.timeout(&config), rtt.least()), (config.syn_retry, Nanos::ZERO));
-        rtt.sample(Nanos(1), Nanos::micros(30));
+        rtt.sample(Nanos::micros(30));
         assert_eq!(rtt.timeout(&config), config.rto_min);
         assert_eq!(rtt.probe_timeout(&config), config.pto_min);
         let mut slow = Rtt::new();
-        slow.sample(Nanos(1), Nanos::millis(4));
+        slow.sample(Nanos::millis(4));
         assert_eq!(slow.timeout(&config), Nanos::millis(12) + config.ack_delay);
-        for i in 0..100 {
-            slow.sample(Nanos(i), Nanos::millis(4));
+        for _ in 0..100 {
+            slow.sample(Nanos::millis(4));
         }
         assert!(slow.timeout(&config) < Nanos::millis(5));
-        slow.sample(Nanos(200), Nanos::secs(3));
-        assert_eq!(slow.timeout(&config), config.rto_max);
-    }
-
-    #[test]
-    fn the_minimum_forgets_what_is_ten_seconds_old() {
-        let mut rtt = Rtt::new();
-        rtt.sample(Nanos::ZERO, Nanos::micros(10));
-        rtt.sample(Nanos::secs(6), Nanos::micros(30));
-        assert_eq!(rtt.least(), Nanos::micros(10));
-        rtt.sample(Nanos::secs(12), Nanos::micros(40));
-        assert_eq!(rtt.least(), Nanos::micros(30));
+        slow.sample(Nanos::secs(3));
+        assert_eq!((slow.timeout(&config), slow.least()), (config.rto_max, Nanos::millis(4)));
     }
 }

@@ -83,6 +83,8 @@ pub(crate) struct Outcome {
     pub in_flight: u32,
     /// Units refused for want of a buffer.
     pub refused: u32,
+    /// Units that went again needlessly.
+    pub needless: u32,
     /// The last timeout was needless, or was not.
     pub timeout_needless: Option<bool>,
 }
@@ -133,6 +135,12 @@ impl<T> Sender<T> {
     #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight
+    }
+
+    /// Units never sent.
+    #[inline]
+    pub fn waiting(&self) -> u32 {
+        self.end.since(self.nxt) as u32
     }
 
     #[inline]
@@ -344,6 +352,7 @@ impl<T> Sender<T> {
         // The answer is to a transmission before the repetition, so the repetition has not been seen yet.
         let needless = again && echo.is_some_and(|echo| echo.before(tx));
         stats.needless += u64::from(needless);
+        out.needless += u32::from(needless);
         if let Some(timeout_tx) = self.timeout_tx {
             let repeated = !tx.before(timeout_tx);
             out.timeout_needless = Some(was_lost && !repeated || repeated && again && needless);

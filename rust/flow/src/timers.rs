@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Hello = 5,
     /// The present phase ends: connecting, half-open, lingering, orphaned.
     Limit = 6,
+    /// The next unit's turn, where units are paced.
+    Pace = 7,
 }
 
 /// One deadline per kind; `Nanos::MAX` is none.

@@ -18,7 +18,8 @@ fn a_connection_that_is_not_read_blocks_its_sender_without_loss_and_goes_on_when
     assert_eq!(sim.ends[B].channel.lent, 256, "a quarter of the channel");
     assert!(stats.refused_by_peer > 0 && stats.refused_by_peer < 20, "{stats:?}");
     assert_eq!((stats.timeouts, stats.lost, stats.tail_probes), (0, 0, 0));
-    let window = sim.flow(A).window();
+    let now = sim.now;
+    let window = sim.flow(A).window(now);
     assert!(window >= 8, "a refusal is no congestion");
     sim.ends[B].reading = true;
     sim.pump(B);

@@ -35,8 +35,9 @@ fn packet(rng: &mut Rng, tag: u32, base: Seq) -> Option<Vec<u8>> {
     }
     (h.unit, h.tx, h.ack, h.ack_tx) = (near(rng, 4, 40), near(rng, 4, 40), near(rng, 4, 8), near(rng, 4, 6));
     h.credit = if rng.chance(500) { rng.below(20) as u16 } else { rng.next() as u16 };
-    (h.ts, h.ts_echo, h.ack_delay) =
-        (rng.next() as u32, rng.next() as u32, rng.next() as u32 >> rng.below(32));
+    (h.ts, h.ts_echo) = (rng.next() as u32, rng.next() as u32);
+    (h.ack_delay, h.gap) = (rng.next() as u16 >> rng.below(16), rng.next() as u16 >> rng.below(16));
+    (h.want, h.backlog) = (rng.next() as u8, rng.next() as u8);
     let sack: Vec<u64> =
         (0..rng.below(40).saturating_sub(23)).map(|_| if rng.chance(20) { rng.next() } else { 0 }).collect();
     let mut len = match kind {

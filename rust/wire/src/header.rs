@@ -1,13 +1,15 @@
 //! The Machnet header: 48 bytes after UDP's, then SACK words, then the payload. docs/wire.md has the table.
 
-use crate::{ParseError, Seq, field};
+use crate::{Nanos, ParseError, Seq, field};
 
 /// The version in every packet.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes of the header without SACK words.
 pub const LEN: usize = 48;
 /// The most SACK words in one packet: 1024 units.
 pub const SACK_WORDS_MAX: usize = 16;
+/// One step of [`Header::ack_delay`] and [`Header::gap`], nanoseconds; their largest value stands for anything longer.
+pub const DELAY_STEP: u64 = 64;
 
 mod at {
     pub const VERSION: usize = 0;
@@ -23,10 +25,11 @@ mod at {
     pub const ACK_TX: usize = 24;
     pub const CREDIT: usize = 28;
     pub const BACKLOG: usize = 30;
-    pub const RESERVED: usize = 31;
+    pub const WANT: usize = 31;
     pub const TS: usize = 32;
     pub const TS_ECHO: usize = 36;
     pub const ACK_DELAY: usize = 40;
+    pub const GAP: usize = 42;
     pub const MESSAGE_LEN: usize = 44;
 }
 
@@ -81,7 +84,7 @@ impl Flags {
     pub const ABORT: Flags = Flags(4);
     /// The unit is the last one in this direction.
     pub const FIN: Flags = Flags(8);
-    /// `ack_tx`, `ts_echo` and `ack_delay` are valid.
+    /// `ack_tx`, `ts_echo`, `ack_delay` and `gap` are valid.
     pub const ECHO: Flags = Flags(16);
     /// A unit was refused for want of a buffer.
     pub const REFUSED: Flags = Flags(32);
@@ -140,12 +143,18 @@ pub struct Header {
     pub credit: u16,
     /// Fill of the sender's receive ring, 0 empty to 255 full.
     pub backlog: u8,
+    /// Units that wait at the sender and were never sent, those after this packet's; 255 stands for more.
+    pub want: u8,
     /// Sender's clock, nanoseconds, wraps after 4.29 s.
     pub ts: u32,
     /// `ts` of the packet that caused this acknowledgement (with `ECHO`).
     pub ts_echo: u32,
-    /// Nanoseconds between that packet's arrival and this one's departure, saturating (with `ECHO`).
-    pub ack_delay: u32,
+    /// Time between the moment that packet was taken from the ring and this one's departure, in steps of [`DELAY_STEP`],
+    /// rounded down (with `ECHO`).
+    pub ack_delay: u16,
+    /// How long before that moment the ring had last been looked at: so long the packet may have lain there. In the same
+    /// steps, rounded up (with `ECHO`).
+    pub gap: u16,
     /// Total bytes of the message that begins here (`BEGIN`), else 0.
     pub message_len: u32,
 }
@@ -165,9 +174,11 @@ impl Header {
             ack_tx: Seq(0),
             credit: 0,
             backlog: 0,
+            want: 0,
             ts: 0,
             ts_echo: 0,
             ack_delay: 0,
+            gap: 0,
             message_len: 0,
         }
     }
@@ -190,16 +201,30 @@ impl Header {
         field::put32(h, at::ACK_TX, self.ack_tx.0);
         field::put16(h, at::CREDIT, self.credit);
         h[at::BACKLOG] = self.backlog;
-        h[at::RESERVED] = 0;
+        h[at::WANT] = self.want;
         field::put32(h, at::TS, self.ts);
         field::put32(h, at::TS_ECHO, self.ts_echo);
-        field::put32(h, at::ACK_DELAY, self.ack_delay);
+        field::put16(h, at::ACK_DELAY, self.ack_delay);
+        field::put16(h, at::GAP, self.gap);
         field::put32(h, at::MESSAGE_LEN, self.message_len);
         for (word, out) in sack.iter().zip(rest.as_chunks_mut::<8>().0) {
             *out = word.to_be_bytes();
         }
         LEN + 8 * sack.len()
     }
+}
+
+/// A time in steps of [`DELAY_STEP`], rounded down.
+#[inline]
+pub const fn delay_steps(time: Nanos) -> u16 {
+    let steps = time.0 / DELAY_STEP;
+    if steps > u16::MAX as u64 { u16::MAX } else { steps as u16 }
+}
+
+/// The time that so many steps stand for; `None` for the largest value, which stands for anything longer.
+#[inline]
+pub const fn delay_of(steps: u16) -> Option<Nanos> {
+    if steps == u16::MAX { None } else { Some(Nanos(steps as u64 * DELAY_STEP)) }
 }
 
 /// The SACK words of a packet: bit `i` of word `w` says that unit `ack + 1 + 64 w + i` has arrived.
@@ -250,9 +275,6 @@ impl<'a> Packet<'a> {
         if flags.0 & !Flags::ALL != 0 {
             return refuse("machnet flags", flags.0.into());
         }
-        if h[at::RESERVED] != 0 {
-            return refuse("machnet reserved byte", h[at::RESERVED].into());
-        }
         let words = usize::from(h[at::SACK_WORDS]);
         if words > SACK_WORDS_MAX {
             return refuse("machnet sack words", words as u32);
@@ -273,9 +295,11 @@ impl<'a> Packet<'a> {
             ack_tx: Seq(field::u32_at(h, at::ACK_TX)),
             credit: field::u16_at(h, at::CREDIT),
             backlog: h[at::BACKLOG],
+            want: h[at::WANT],
             ts: field::u32_at(h, at::TS),
             ts_echo: field::u32_at(h, at::TS_ECHO),
-            ack_delay: field::u32_at(h, at::ACK_DELAY),
+            ack_delay: field::u16_at(h, at::ACK_DELAY),
+            gap: field::u16_at(h, at::GAP),
             message_len: field::u32_at(h, at::MESSAGE_LEN),
         };
         check_unit(&header, payload.len())?;

@@ -124,7 +124,9 @@ prop_compose! {
             backlog,
             ts: times[0],
             ts_echo: times[1],
-            ack_delay: times[2],
+            want: numbers[1] as u8,
+            ack_delay: times[2] as u16,
+            gap: (times[2] >> 16) as u16,
             message_len,
         };
         (header, words, payload)

@@ -154,7 +154,8 @@ fn hellos() {
         backlog: 3,
         ts: 777,
         ts_echo: 1_000_000,
-        ack_delay: 5000,
+        ack_delay: 78,
+        gap: 3,
         ..from_b(Kind::SynAck, 0xffff_ffff)
     };
     both_ways("syn_ack", &B_TO_A, &syn_ack, &[], &hello.emit());
@@ -165,9 +166,11 @@ fn hellos() {
 fn units_of_data() {
     let data = |flags, unit, tx, ts| from_a(Kind::Data, flags, unit, tx, ts);
     let whole = Header {
+        want: 255,
         ack_tx: Seq(0xffff_ffff),
         ts_echo: 777,
-        ack_delay: 10_000,
+        ack_delay: 156,
+        gap: 780,
         message_len: 14,
         ..data(Flags::BEGIN | Flags::END | Flags::ECHO, 1000, 501, 1_015_000)
     };
@@ -177,7 +180,7 @@ fn units_of_data() {
     both_ways("data_first", &A_TO_B, &first, &[], b"first part");
     let last = data(Flags::END | Flags::PROBE, 1004, 507, 1_018_000);
     both_ways("data_last", &A_TO_B, &last, &[], b"last part");
-    let middle = Header { credit: 60, backlog: 255, ..data(Flags::PROBE, 1003, 506, 1_019_000) };
+    let middle = Header { credit: 60, backlog: 255, want: 200, ..data(Flags::PROBE, 1003, 506, 1_019_000) };
     both_ways("data_with_sack", &A_TO_B, &middle, &[0b110, 1 << 63], b"middle");
     both_ways("abort", &A_TO_B, &data(Flags::ABORT, 1005, 508, 1_020_000), &[], b"");
     both_ways("fin", &A_TO_B, &data(Flags::FIN, 1006, 509, 1_021_000), &[], b"");
@@ -192,7 +195,8 @@ fn acknowledgements_and_pings() {
         backlog: 200,
         ts: 2000,
         ts_echo: 1_019_000,
-        ack_delay: u32::MAX,
+        ack_delay: u16::MAX,
+        gap: u16::MAX,
         ..from_b(Kind::Ack, 3)
     };
     both_ways("ack_sack", &B_TO_A, &ack, &[0b10, 1], b"");
@@ -243,14 +247,14 @@ fn what_is_not_understood_is_refused_by_name() {
         ("ping", IP + 8, &[63], "ipv4 header"),
         ("ping", UDP + 4, &[0, 55], "udp length"),
         ("ping", UDP + 4, &[0, 57], "udp length"),
-        ("ping", MACHNET, &[2], "machnet version"),
+        ("ping", MACHNET, &[1], "machnet version"),
+        ("ping", MACHNET, &[3], "machnet version"),
         ("ping", MACHNET + 1, &[0], "machnet kind"),
         ("ping", MACHNET + 1, &[8], "machnet kind"),
         ("ping", MACHNET + 2, &[128], "machnet flags"),
         ("ping", MACHNET + 2, &[1], "machnet unit flags"),
         ("ping", MACHNET + 3, &[1], "machnet sack words"),
         ("ping", MACHNET + 3, &[17], "machnet sack words"),
-        ("ping", MACHNET + 31, &[1], "machnet reserved byte"),
         ("ping", MACHNET + 47, &[1], "machnet message length"),
         ("data_whole", MACHNET + 2, &[3 | 8], "machnet unit flags"),
         ("data_whole", MACHNET + 2, &[8], "machnet unit flags"),

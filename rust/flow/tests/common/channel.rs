@@ -121,7 +121,11 @@ impl Io for Channel {
         assert!(self.closed().is_none(), "completed after Closed");
         assert!(self.tokens.remove(&tx).is_some(), "token {tx} was completed twice");
     }
-    fn grant(&mut self, more: u32) -> u32 {
+    fn grant(&mut self, more: u32, known: u32) -> u32 {
+        assert!(known <= more, "{known} of {more}");
+        self.take(more)
+    }
+    fn take(&mut self, more: u32) -> u32 {
         assert!(self.closed().is_none(), "granted after Closed");
         let quarter = (self.rx_units / 4).max(1);
         let n = more.min(self.rx_free).min(quarter.saturating_sub(self.reserved + self.lent));

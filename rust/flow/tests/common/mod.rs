@@ -136,7 +136,7 @@ impl Drop for Sim {
                     "   queued {} in flight {} window {} next timer {:?}",
                     flow.queued(),
                     flow.in_flight(),
-                    flow.window(),
+                    flow.window(self.now),
                     flow.next_timeout()
                 );
             }
@@ -433,7 +433,7 @@ impl Sim {
                 }
                 let mut setup = setup;
                 setup.hello.tag = end.tag;
-                end.flow = Flow::accept(now, end.config, setup, &packet).ok();
+                end.flow = Flow::accept(now, Nanos::ZERO, end.config, setup, &packet).ok();
             } else if packet.header.kind != Kind::Rst && (error == FlowError::Tag || error == FlowError::Over)
             {
                 let reason = if syn { Reason::Refused } else { Reason::Closed };

@@ -1,0 +1,68 @@
+//! When the next unit may go where a window alone would send in bursts: the generic cell rate algorithm (ITU-T I.371),
+//! which needs no timer of its own; the flow's deadlines are kept by the engine's timing wheel (Carousel, SIGCOMM 2017).
+
+use machnet_wire::Nanos;
+
+/// A rate, as the time between two units, and how far it may be exceeded for a moment.
+#[derive(Debug, Clone)]
+pub(super) struct Pacer {
+    /// `ZERO`: not paced.
+    interval: Nanos,
+    /// Units that may go at once.
+    burst: u64,
+    /// When the next unit is due at exactly the rate.
+    due: Nanos,
+}
+
+impl Pacer {
+    pub fn new() -> Self {
+        Pacer { interval: Nanos::ZERO, burst: 0, due: Nanos::ZERO }
+    }
+
+    /// One unit each `interval`, up to `burst` of them early; `ZERO` is no limit.
+    pub fn set(&mut self, interval: Nanos, burst: u64) {
+        self.interval = interval;
+        self.burst = burst;
+    }
+
+    /// When the next unit may go: in the past, or to be waited for.
+    #[inline]
+    pub fn ready_at(&self) -> Nanos {
+        if self.interval == Nanos::ZERO { Nanos::ZERO } else { self.due - self.interval * self.burst }
+    }
+
+    /// A unit goes.
+    #[inline]
+    pub fn sent(&mut self, now: Nanos) {
+        if self.interval > Nanos::ZERO {
+            self.due = self.due.max(now) + self.interval;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_goes_at_once_and_then_a_unit_each_interval() {
+        let mut pacer = Pacer::new();
+        pacer.set(Nanos::micros(10), 3);
+        let mut now = Nanos::millis(1);
+        let mut at_once = 0;
+        while pacer.ready_at() <= now {
+            pacer.sent(now);
+            at_once += 1;
+        }
+        assert_eq!(at_once, 4, "the burst, and the one that is due");
+        for _ in 0..100 {
+            let next = pacer.ready_at();
+            assert_eq!(next - now, Nanos::micros(10));
+            now = next;
+            pacer.sent(now);
+        }
+        assert!(pacer.ready_at() > now);
+        pacer.set(Nanos::ZERO, 0);
+        assert!(pacer.ready_at() <= now, "no limit any more");
+    }
+}
