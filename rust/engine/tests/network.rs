@@ -249,7 +249,7 @@ fn no_frame_brings_the_engine_down() {
         }
         frame.truncate(frame.len() - (random() % 3) as usize);
         w.net.inject(b, &frame);
-        w.round();
+        w.pass(Nanos(200));
     }
     w.carry((client, near), (server, far), pattern(100_000, 1));
     w.pass(Nanos::secs(10));

@@ -1,6 +1,6 @@
 //! The simulated network keeps its promises: what arrives, where, when, and the same again for the same seed.
 
-use machnet_nic::sim::{Host, Link, Net, SimQueue, Steal};
+use machnet_nic::sim::{Host, Link, Net, Port, SimQueue, Steal};
 use machnet_nic::{Full, Mac, Offload, Queue, RxChecksum};
 use machnet_wire::frame::{self, Frame, Route};
 use machnet_wire::{Nanos, checksum};
@@ -186,6 +186,31 @@ fn a_links_buffer_is_bounded() {
     a.flush();
     assert_eq!(arrivals(&net, &mut b).len(), 3, "1000 bytes each on the wire");
     assert_eq!(net.counts().queue_full, 7);
+}
+
+#[test]
+fn a_port_is_shared_by_all_who_send_through_it() {
+    let net = Net::new(8);
+    let mut queues: Vec<SimQueue> = (1..=3).flat_map(|n| net.add_host(Host::new(n))).collect();
+    net.set_links(Link { delay: Nanos::micros(5), ..Link::default() });
+    // A frame of 976 bytes and 24 of gaps takes 1 us; room for four.
+    net.set_port(2, Some(Port { rate: 8_000_000_000, buffer: 4 * 1000 }));
+    for number in 0..4 {
+        for from in 0..2 {
+            send(&mut queues[from], mac(3), 10 * from as u32 + number, 976).unwrap();
+        }
+    }
+    queues[0].flush();
+    queues[1].flush();
+    let got = arrivals(&net, &mut queues[2]);
+    let expected = [(6, 0), (7, 1), (8, 2), (9, 3)].map(|(us, number)| (Nanos::micros(us), number));
+    assert_eq!(got, expected);
+    assert_eq!(net.counts().queue_full, 4);
+    let mut woken = Vec::new();
+    net.take_woken(&mut woken);
+    assert_eq!(woken, [2]);
+    net.take_woken(&mut woken);
+    assert_eq!(woken, [2], "told once");
 }
 
 #[test]

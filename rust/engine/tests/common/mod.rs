@@ -1,13 +1,16 @@
 //! Sidecars with engines on a simulated network and applications on their channels, in one thread and virtual time.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, reason = "each test uses a part")]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod app;
+
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use machnet_engine::{Engine, EngineConfig, EngineHandle, Shared, neighbor};
+pub use app::{App, Conn, Out};
+use machnet_engine::{Engine, EngineConfig, Shared, neighbor};
 use machnet_nic::sim::{Host, Net, SimQueue};
-use machnet_shm::{AppEnd, Delivery, Established, FlowId, Geometry, Origin, Part, Reason, Reply, Request};
+use machnet_shm::{FlowId, Geometry, Reply};
 use machnet_wire::Nanos;
 
 /// Everything of one test.
@@ -17,11 +20,42 @@ pub struct World {
     pub sidecars: Vec<Sidecar>,
     pub apps: Vec<App>,
     pub seed: u64,
+    /// What a round of an engine costs.
+    pub cost: Cost,
+    woken: Vec<usize>,
+}
+
+/// Time of a round, and of each thing done in it.
+#[derive(Clone, Copy)]
+pub struct Cost {
+    pub round: Nanos,
+    pub item: Nanos,
+}
+
+impl Cost {
+    /// As a busy cloud core is: docs/performance.md has 93 to 190 ns a pass.
+    pub const REAL: Cost = Cost { round: Nanos(200), item: Nanos(150) };
+}
+
+/// What an engine's core does.
+#[derive(Clone, Copy, Default)]
+pub struct Core {
+    /// Occupied until then.
+    busy: Nanos,
+    /// When the engine wants to run.
+    due: Nanos,
+}
+
+impl Core {
+    fn at(&self) -> Nanos {
+        self.due.max(self.busy)
+    }
 }
 
 /// One host: its engines and how to reach them.
 pub struct Sidecar {
     pub engines: Vec<Engine<SimQueue>>,
+    pub cores: Vec<Core>,
     pub shared: Arc<Shared>,
     pub ip: Ipv4Addr,
     /// Index in the network.
@@ -34,7 +68,15 @@ pub type AppNo = usize;
 
 impl World {
     pub fn seeded(seed: u64) -> Self {
-        Self { net: Net::new(seed), now: Nanos::ZERO, sidecars: Vec::new(), apps: Vec::new(), seed }
+        Self {
+            net: Net::new(seed),
+            now: Nanos::ZERO,
+            sidecars: Vec::new(),
+            apps: Vec::new(),
+            seed,
+            cost: Cost { round: Nanos(200), item: Nanos::ZERO },
+            woken: Vec::new(),
+        }
     }
 
     /// A sidecar 10.0.0.`n` with `engines` engines and ordinary settings.
@@ -53,12 +95,13 @@ impl World {
         let host = self.sidecars.len();
         let queues = self.net.add_host(Host::new(n).queues(engines));
         let shared = Shared::new(config, engines).expect("sockets");
-        let engines = queues
+        let engines: Vec<_> = queues
             .into_iter()
             .enumerate()
             .map(|(i, queue)| Engine::new(&shared, i as u16, queue, self.now).expect("in range"))
             .collect();
-        self.sidecars.push(Sidecar { engines, shared, ip, host, running: true });
+        let cores = vec![Core::default(); engines.len()];
+        self.sidecars.push(Sidecar { engines, cores, shared, ip, host, running: true });
         host
     }
 
@@ -72,44 +115,82 @@ impl World {
         let (app, end) = machnet_shm::pair(geometry).expect("memory");
         let handle = self.sidecars[sidecar].shared.handle(engine).expect("in range");
         let number = handle.attach(end).unwrap_or_else(|_| panic!("inbox full"));
-        self.apps.push(App::new(app, number, handle));
+        self.apps.push(App::new(sidecar, app, number, handle));
         self.apps.len() - 1
-    }
-
-    /// One round of everybody; whether anything happened.
-    pub fn round(&mut self) -> bool {
-        let mut work = 0;
-        self.now += Nanos(200);
-        self.net.set_now(self.now);
-        for app in &mut self.apps {
-            work += app.poll();
-        }
-        for sidecar in self.sidecars.iter_mut().filter(|s| s.running) {
-            for engine in &mut sidecar.engines {
-                work += engine.run_once(self.now);
-            }
-        }
-        work > 0
     }
 
     /// Runs until `done` or for `limit` of virtual time; whether it is done.
     pub fn run_for(&mut self, limit: Nanos, mut done: impl FnMut(&mut Self) -> bool) -> bool {
         let end = self.now + limit;
+        // The test may have changed anything.
+        self.apps.iter_mut().for_each(|app| app.touched = true);
+        self.sidecars.iter_mut().flat_map(|s| &mut s.cores).for_each(|core| core.due = Nanos::ZERO);
         loop {
-            let busy = self.round();
+            self.moment();
             if done(self) {
                 return true;
             }
             if self.now >= end {
                 return false;
             }
-            if !busy {
-                let engines = self.sidecars.iter().filter(|s| s.running).flat_map(|s| &s.engines);
-                let next = engines.filter_map(Engine::next_deadline).chain(self.net.next_event()).min();
-                self.now = next.unwrap_or(end).max(self.now).min(end);
-                self.net.set_now(self.now);
+            // `done` may have given the applications something to send.
+            self.poll_apps();
+            self.now = self.next().max(self.now).min(end);
+        }
+    }
+
+    /// Everything that is due now.
+    fn moment(&mut self) {
+        self.net.set_now(self.now);
+        self.net.take_woken(&mut self.woken);
+        for host in self.woken.drain(..) {
+            // Others are the test's own.
+            let sidecar = self.sidecars.get_mut(host);
+            sidecar.into_iter().flat_map(|s| &mut s.cores).for_each(|core| core.due = Nanos::ZERO);
+        }
+        self.poll_apps();
+        for host in 0..self.sidecars.len() {
+            let sidecar = &mut self.sidecars[host];
+            if !sidecar.running || self.net.stolen_until(host).is_some() {
+                continue;
+            }
+            for at in 0..sidecar.engines.len() {
+                if sidecar.cores[at].at() > self.now {
+                    continue;
+                }
+                let work = sidecar.engines[at].run_once(self.now);
+                let core = &mut sidecar.cores[at];
+                core.busy = self.now + self.cost.round + self.cost.item * work as u64;
+                core.due = sidecar.engines[at].next_deadline().unwrap_or(Nanos::MAX);
+                if work == 0 {
+                    continue;
+                }
+                // It may have told its siblings something, and its applications.
+                sidecar.cores.iter_mut().for_each(|core| core.due = Nanos::ZERO);
+                for app in self.apps.iter_mut() {
+                    app.touched |= app.sidecar == host && usize::from(app.engine.engine()) == at;
+                }
             }
         }
+    }
+
+    fn poll_apps(&mut self) {
+        for app in self.apps.iter_mut().filter(|app| app.touched || !app.busy.is_empty()) {
+            if app.poll() > 0 {
+                self.sidecars[app.sidecar].cores[usize::from(app.engine.engine())].due = Nanos::ZERO;
+            }
+        }
+    }
+
+    /// When something is due next.
+    fn next(&self) -> Nanos {
+        let engine = |(host, sidecar): (usize, &Sidecar)| {
+            let back = self.net.stolen_until(host).unwrap_or(Nanos::ZERO);
+            let first = sidecar.cores.iter().map(Core::at).min().unwrap_or(Nanos::MAX);
+            if sidecar.running { first.max(back) } else { Nanos::MAX }
+        };
+        let engines = self.sidecars.iter().enumerate().map(engine).min();
+        engines.into_iter().chain(self.net.next_event()).min().unwrap_or(Nanos::MAX)
     }
 
     /// Runs until `done`; panics with seed and trace after 60 s of virtual time.
@@ -198,291 +279,6 @@ impl World {
                 }
             }
         }
-    }
-}
-
-/// An application: queues of messages on its end of a channel.
-pub struct App {
-    pub end: AppEnd,
-    pub number: u64,
-    pub engine: EngineHandle,
-    pub conns: BTreeMap<u64, Conn>,
-    /// Those that may have something to send.
-    pub busy: BTreeSet<u64>,
-    pub accepted: Vec<Established>,
-    pub dialled: Vec<Established>,
-    pub replies: Vec<Reply>,
-    /// Whether units are returned as they come.
-    pub reads: bool,
-    pub unread: Vec<machnet_shm::RxToken>,
-    /// Answers each message with itself.
-    pub echoes: bool,
-    pub alive: bool,
-    next_id: u32,
-    flows: BTreeMap<u64, FlowId>,
-}
-
-/// What an application knows of a connection.
-#[derive(Default)]
-pub struct Conn {
-    pub received: VecDeque<Vec<u8>>,
-    pub partial: Option<(usize, Vec<u8>)>,
-    pub outgoing: VecDeque<Out>,
-    pub offset: usize,
-    pub aborted: u32,
-    pub fin: bool,
-    pub over: Option<Reason>,
-    pub closed: bool,
-}
-
-/// Something to send.
-pub enum Out {
-    Message(Vec<u8>),
-    /// The first bytes of a longer message, which is then given up.
-    Aborted(Vec<u8>, usize),
-    Fin,
-    Close,
-}
-
-trait Key {
-    fn key(self) -> u64;
-}
-
-impl Key for FlowId {
-    fn key(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.index)
-    }
-}
-
-impl Key for u64 {
-    fn key(self) -> u64 {
-        self
-    }
-}
-
-impl App {
-    fn new(end: AppEnd, number: u64, engine: EngineHandle) -> Self {
-        Self {
-            end,
-            number,
-            engine,
-            conns: BTreeMap::new(),
-            busy: BTreeSet::new(),
-            accepted: Vec::new(),
-            dialled: Vec::new(),
-            replies: Vec::new(),
-            reads: true,
-            unread: Vec::new(),
-            echoes: false,
-            alive: true,
-            next_id: 1,
-            flows: BTreeMap::new(),
-        }
-    }
-
-    pub fn listen(&mut self, port: u16) -> u32 {
-        let id = self.id();
-        assert!(self.end.tx.request(Request::Listen { id, ip: Ipv4Addr::UNSPECIFIED, port, backlog: 64 }));
-        self.end.tx.flush();
-        id
-    }
-
-    pub fn dial(&mut self, ip: Ipv4Addr, port: u16, local_port: u16, timeout_ms: u32) -> u32 {
-        let id = self.id();
-        assert!(self.end.tx.request(Request::Connect { id, ip, port, local_port, timeout_ms }));
-        self.end.tx.flush();
-        id
-    }
-
-    fn id(&mut self) -> u32 {
-        self.next_id += 1;
-        self.next_id
-    }
-
-    pub fn reply(&self, id: u32) -> Option<Reply> {
-        self.replies.iter().copied().find(|reply| id_of(reply) == id)
-    }
-
-    pub fn take_reply(&mut self, id: u32) -> Option<Reply> {
-        let at = self.replies.iter().position(|reply| id_of(reply) == id)?;
-        Some(self.replies.remove(at))
-    }
-
-    pub fn dialled(&self, id: u32) -> Option<Established> {
-        self.dialled.iter().copied().find(|e| e.origin == Origin::Dialled(id))
-    }
-
-    pub fn conn(&mut self, flow: FlowId) -> &mut Conn {
-        self.busy.insert(flow.key());
-        self.conns.get_mut(&flow.key()).expect("known connection")
-    }
-
-    pub fn send(&mut self, flow: FlowId, message: Vec<u8>) {
-        self.conn(flow).outgoing.push_back(Out::Message(message));
-    }
-
-    #[allow(private_bounds)]
-    pub fn close(&mut self, flow: impl Key + Copy) {
-        if let Some(conn) = self.conns.get_mut(&flow.key())
-            && !conn.closed
-        {
-            conn.closed = true;
-            conn.outgoing.push_back(Out::Close);
-            self.busy.insert(flow.key());
-        }
-    }
-
-    /// Takes what came and sends what fits; how much that was.
-    pub fn poll(&mut self) -> usize {
-        if !self.alive {
-            return 0;
-        }
-        let mut work = self.end.tx.reclaim(|_| {}).expect("sound completions") as usize;
-        while let Some(reply) = self.end.rx.reply().expect("sound replies") {
-            self.replies.push(reply);
-            work += 1;
-        }
-        if self.reads {
-            for token in std::mem::take(&mut self.unread) {
-                self.end.rx.give_back(token);
-                work += 1;
-            }
-        }
-        while let Some(delivery) = self.end.rx.delivery().expect("sound deliveries") {
-            self.take(delivery);
-            work += 1;
-        }
-        for key in self.busy.clone() {
-            let (Some(conn), flow) = (self.conns.get_mut(&key), self.flows[&key]) else { continue };
-            while let Some(out) = conn.outgoing.front() {
-                if !submit(&mut self.end, flow, out, &mut conn.offset) {
-                    break;
-                }
-                work += 1;
-                if conn.offset == usize::MAX {
-                    conn.offset = 0;
-                    conn.outgoing.pop_front();
-                }
-            }
-            if conn.outgoing.is_empty() {
-                self.busy.remove(&key);
-            }
-        }
-        self.end.tx.flush();
-        work
-    }
-
-    fn take(&mut self, delivery: Delivery) {
-        match delivery {
-            Delivery::Established(e) => {
-                self.flows.insert(e.flow.key(), e.flow);
-                self.conns.insert(e.flow.key(), Conn::default());
-                match e.origin {
-                    Origin::Dialled(_) => self.dialled.push(e),
-                    Origin::Accepted(_) => self.accepted.push(e),
-                }
-            }
-            Delivery::Data(data) => {
-                let mut bytes = vec![0; data.len.into()];
-                if data.token.has_buffer() {
-                    self.end.rx.read(data.token, 0, &mut bytes);
-                } else {
-                    bytes.copy_from_slice(&data.inline[..data.len.into()]);
-                }
-                self.give_back(data.token);
-                let echoes = self.echoes;
-                let Some(conn) = self.conns.get_mut(&data.flow.key()) else { return };
-                if data.part.begin {
-                    assert!(conn.partial.is_none(), "a message within a message");
-                    conn.partial = Some((data.part.message_len as usize, Vec::new()));
-                }
-                let (total, message) = conn.partial.as_mut().expect("a message has begun");
-                message.extend_from_slice(&bytes);
-                assert!(message.len() <= *total);
-                if data.part.end {
-                    let (total, message) = conn.partial.take().expect("a message has begun");
-                    assert_eq!(message.len(), total);
-                    if echoes {
-                        conn.outgoing.push_back(Out::Message(message));
-                        self.busy.insert(data.flow.key());
-                    } else {
-                        conn.received.push_back(message);
-                    }
-                }
-            }
-            Delivery::Aborted { flow, token } => {
-                self.give_back(token);
-                if let Some(conn) = self.conns.get_mut(&flow.key()) {
-                    conn.aborted += 1;
-                    conn.partial = None;
-                }
-            }
-            Delivery::Fin { flow, token } => {
-                self.give_back(token);
-                if let Some(conn) = self.conns.get_mut(&flow.key()) {
-                    conn.fin = true;
-                }
-            }
-            Delivery::Reset { flow, reason } => {
-                if let Some(conn) = self.conns.get_mut(&flow.key()) {
-                    assert_eq!(conn.over.replace(reason), None, "told twice");
-                    conn.outgoing.retain(|out| matches!(out, Out::Close));
-                    conn.offset = 0;
-                }
-            }
-        }
-    }
-
-    fn give_back(&mut self, token: machnet_shm::RxToken) {
-        if self.reads {
-            self.end.rx.give_back(token);
-        } else {
-            self.unread.push(token);
-        }
-    }
-}
-
-/// Submits the next unit of `out`. False: no token. `offset` becomes `usize::MAX` when all of it is submitted.
-fn submit(end: &mut AppEnd, flow: FlowId, out: &Out, offset: &mut usize) -> bool {
-    let unit = end.tx.geometry().unit_size as usize;
-    match out {
-        Out::Message(bytes) | Out::Aborted(bytes, _) => {
-            let total = if let Out::Aborted(_, total) = out { *total } else { bytes.len() };
-            if *offset == bytes.len() && *offset < total {
-                if end.tx.abort(flow).is_err() {
-                    return false;
-                }
-                *offset = usize::MAX;
-                return true;
-            }
-            let stop = bytes.len().min(*offset + unit);
-            let begin = *offset == 0;
-            let part = Part { begin, end: stop == total, message_len: if begin { total as u32 } else { 0 } };
-            if end.tx.data(flow, part, &bytes[*offset..stop]).is_err() {
-                return false;
-            }
-            *offset = if stop == total { usize::MAX } else { stop };
-        }
-        Out::Fin => {
-            if end.tx.fin(flow).is_err() {
-                return false;
-            }
-            *offset = usize::MAX;
-        }
-        Out::Close => {
-            end.tx.close(flow);
-            *offset = usize::MAX;
-        }
-    }
-    true
-}
-
-fn id_of(reply: &Reply) -> u32 {
-    match *reply {
-        Reply::Listening { id, .. }
-        | Reply::ListenFailed { id, .. }
-        | Reply::Unlistened { id }
-        | Reply::ConnectFailed { id, .. } => id,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The network's state: hosts, links, and frames on their way.
 
 use super::dice::Dice;
-use super::link::{Fate, Link, Lose, Steal, Wire};
+use super::link::{Egress, Fate, Link, Lose, Port, Steal, Wire};
 use super::trace::{Happening, Trace};
 use super::{Counts, Host};
 use crate::{Mac, Toeplitz};
@@ -29,12 +29,16 @@ pub(crate) struct Fabric {
     spare: Vec<Vec<u8>>,
     counts: Counts,
     trace: Trace,
+    /// Hosts whose rings got frames since this was last asked for.
+    woken: Vec<usize>,
 }
 
 /// A copy on its way.
 struct Flying {
     from: usize,
     to: usize,
+    /// It has left the port to its host, or there is none.
+    passed: bool,
     frame: Vec<u8>,
 }
 
@@ -44,6 +48,8 @@ struct Nic {
     hash: Toeplitz,
     rings: Vec<Ring>,
     dice: Dice,
+    egress: Option<Egress>,
+    woken: bool,
     stolen_until: Nanos,
     steal: Option<Steal>,
     /// When the next theft begins.
@@ -82,6 +88,7 @@ impl Fabric {
             spare: Vec::new(),
             counts: Counts::default(),
             trace: Trace::default(),
+            woken: Vec::new(),
         }
     }
 
@@ -98,6 +105,8 @@ impl Fabric {
             hash,
             rings,
             dice,
+            egress: None,
+            woken: false,
             stolen_until: Nanos::ZERO,
             steal: None,
             steal_at: Nanos::MAX,
@@ -140,6 +149,17 @@ impl Fabric {
 
     pub fn lose_if(&mut self, from: usize, to: usize, lose: Lose) {
         self.wire(from, to).lose = Some(lose);
+    }
+
+    pub fn set_port(&mut self, host: usize, port: Option<Port>) {
+        self.hosts[host].egress = port.map(Egress::new);
+    }
+
+    pub fn take_woken(&mut self, out: &mut Vec<usize>) {
+        for &host in &self.woken {
+            self.hosts[host].woken = false;
+        }
+        out.append(&mut self.woken);
     }
 
     pub fn steal(&mut self, host: usize, length: Nanos) {
@@ -254,29 +274,44 @@ impl Fabric {
                     self.counts.reordered += 1;
                     self.trace.push(now, Some(from), Some(to), Happening::HeldBack, frame);
                 }
-                let flying = Flying { from, to, frame: copy };
-                let slot = match self.free_slots.pop() {
-                    Some(slot) => {
-                        self.slots[slot] = flying;
-                        slot
-                    }
-                    None => {
-                        self.slots.push(flying);
-                        self.slots.len() - 1
-                    }
-                };
-                self.departures += 1;
-                self.arrivals.push(Reverse((at, self.departures, slot)));
+                self.fly(at, Flying { from, to, passed: self.hosts[to].egress.is_none(), frame: copy });
             }
         }
     }
 
-    /// The first copy on its way arrives.
+    fn fly(&mut self, at: Nanos, flying: Flying) {
+        let slot = match self.free_slots.pop() {
+            Some(slot) => {
+                self.slots[slot] = flying;
+                slot
+            }
+            None => {
+                self.slots.push(flying);
+                self.slots.len() - 1
+            }
+        };
+        self.departures += 1;
+        self.arrivals.push(Reverse((at, self.departures, slot)));
+    }
+
+    /// The first copy on its way arrives: at the port to its host, or there.
     fn arrive(&mut self) {
-        let Some(Reverse((_, _, slot))) = self.arrivals.pop() else { return };
+        let Some(Reverse((now, _, slot))) = self.arrivals.pop() else { return };
         self.free_slots.push(slot);
         let flying = &mut self.slots[slot];
-        let (from, to, frame) = (flying.from, flying.to, std::mem::take(&mut flying.frame));
+        let (from, to, passed) = (flying.from, flying.to, flying.passed);
+        let frame = std::mem::take(&mut flying.frame);
+        if let Some(egress) = self.hosts[to].egress.as_mut().filter(|_| !passed) {
+            match egress.pass(now, frame.len()) {
+                Some(at) => self.fly(at, Flying { from, to, passed: true, frame }),
+                None => {
+                    self.counts.queue_full += 1;
+                    self.trace.push(now, Some(from), Some(to), Happening::QueueFull, &frame);
+                    self.spare.push(frame);
+                }
+            }
+            return;
+        }
         // A flipped bit may have made the address another's.
         if frame[0] & 1 == 0 && frame[..6] != self.hosts[to].host.mac.0 {
             return self.refuse(Some(from), to, frame);
@@ -303,6 +338,10 @@ impl Fabric {
         self.trace.push(self.now, from, Some(to), Happening::Delivered { queue }, &frame);
         ring.frames.push_back(frame);
         ring.wake();
+        if !nic.woken {
+            nic.woken = true;
+            self.woken.push(to);
+        }
     }
 
     fn refuse(&mut self, from: Option<usize>, to: usize, frame: Vec<u8>) {

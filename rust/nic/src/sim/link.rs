@@ -56,6 +56,37 @@ impl Link {
     }
 }
 
+/// The switch's port to a host: what all senders to it share. Frames arrive there after their link's delay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Port {
+    /// Bits per second.
+    pub rate: u64,
+    /// Bytes that may wait, what is left of the frame being sent included; a frame beyond is dropped.
+    pub buffer: u64,
+}
+
+/// A port at work.
+pub(crate) struct Egress {
+    pub port: Port,
+    busy_until: Nanos,
+}
+
+impl Egress {
+    pub fn new(port: Port) -> Egress {
+        Egress { port, busy_until: Nanos::ZERO }
+    }
+
+    /// When a frame that comes at `now` has left the port; `None`: no room.
+    pub fn pass(&mut self, now: Nanos, len: usize) -> Option<Nanos> {
+        let start = self.busy_until.max(now);
+        if bytes_of(start - now, self.port.rate) + len as u64 > self.port.buffer {
+            return None;
+        }
+        self.busy_until = start + time_of(len + GAPS, self.port.rate);
+        Some(self.busy_until)
+    }
+}
+
 /// How a hypervisor takes a host's vCPU away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Steal {

@@ -15,7 +15,7 @@ mod trace;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use link::{Link, Steal};
+pub use link::{Link, Port, Steal};
 pub use queue::SimQueue;
 
 use crate::{Info, Mac};
@@ -98,7 +98,7 @@ pub struct Counts {
     pub delivered: u64,
     /// Copies lost by the link's dice or by a predicate.
     pub lost: u64,
-    /// Copies dropped because too much waited for the link's rate.
+    /// Copies dropped because too much waited for a link's or a port's rate.
     pub queue_full: u64,
     /// Copies that found the receive ring full.
     pub missed: u64,
@@ -163,6 +163,16 @@ impl Net {
     /// Sets all links, those of hosts to come included.
     pub fn set_links(&self, link: Link) {
         self.lock().set_links(link);
+    }
+
+    /// Puts a port with a rate of its own before a host, or takes it away; what is under way there goes on.
+    pub fn set_port(&self, host: usize, port: Option<Port>) {
+        self.lock().set_port(host, port);
+    }
+
+    /// Adds the hosts whose rings got frames since the last call: whose engines have work.
+    pub fn take_woken(&self, out: &mut Vec<usize>) {
+        self.lock().take_woken(out);
     }
 
     /// Loses the frames from one host to another for which `lose` says so, beside what the dice take. Replaces the
