@@ -26,6 +26,8 @@ pub struct App {
     pub unread: Vec<machnet_shm::RxToken>,
     /// Answers each message with itself.
     pub echoes: bool,
+    /// Messages are counted and not kept.
+    pub counts: bool,
     pub alive: bool,
     next_id: u32,
     flows: BTreeMap<u64, FlowId>,
@@ -35,6 +37,8 @@ pub struct App {
 #[derive(Default)]
 pub struct Conn {
     pub received: VecDeque<Vec<u8>>,
+    /// Bytes of messages received so far, unfinished ones included.
+    pub bytes: u64,
     pub partial: Option<(usize, Vec<u8>)>,
     pub outgoing: VecDeque<Out>,
     pub offset: usize,
@@ -85,6 +89,7 @@ impl App {
             reads: true,
             unread: Vec::new(),
             echoes: false,
+            counts: false,
             alive: true,
             next_id: 1,
             flows: BTreeMap::new(),
@@ -203,8 +208,12 @@ impl App {
                     bytes.copy_from_slice(&data.inline[..data.len.into()]);
                 }
                 self.give_back(data.token);
-                let echoes = self.echoes;
+                let (echoes, counts) = (self.echoes, self.counts);
                 let Some(conn) = self.conns.get_mut(&data.flow.key()) else { return };
+                conn.bytes += bytes.len() as u64;
+                if counts {
+                    return;
+                }
                 if data.part.begin {
                     assert!(conn.partial.is_none(), "a message within a message");
                     conn.partial = Some((data.part.message_len as usize, Vec::new()));

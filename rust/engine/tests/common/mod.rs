@@ -56,6 +56,8 @@ impl Core {
 pub struct Sidecar {
     pub engines: Vec<Engine<SimQueue>>,
     pub cores: Vec<Core>,
+    /// When its vCPU came back last.
+    back: Nanos,
     pub shared: Arc<Shared>,
     pub ip: Ipv4Addr,
     /// Index in the network.
@@ -101,7 +103,7 @@ impl World {
             .map(|(i, queue)| Engine::new(&shared, i as u16, queue, self.now).expect("in range"))
             .collect();
         let cores = vec![Core::default(); engines.len()];
-        self.sidecars.push(Sidecar { engines, cores, shared, ip, host, running: true });
+        self.sidecars.push(Sidecar { engines, cores, back: Nanos::ZERO, shared, ip, host, running: true });
         host
     }
 
@@ -151,15 +153,25 @@ impl World {
         self.poll_apps();
         for host in 0..self.sidecars.len() {
             let sidecar = &mut self.sidecars[host];
-            if !sidecar.running || self.net.stolen_until(host).is_some() {
+            if !sidecar.running {
                 continue;
             }
+            if let Some(until) = self.net.stolen_until(host) {
+                sidecar.back = until;
+                continue;
+            }
+            let back = sidecar.back;
             for at in 0..sidecar.engines.len() {
                 if sidecar.cores[at].at() > self.now {
                     continue;
                 }
-                let work = sidecar.engines[at].run_once(self.now);
                 let core = &mut sidecar.cores[at];
+                // Rounds that would have found nothing are left out.
+                let last = self.now - self.cost.round;
+                if last >= core.busy && back <= last {
+                    sidecar.engines[at].looked(last);
+                }
+                let work = sidecar.engines[at].run_once(self.now);
                 core.busy = self.now + self.cost.round + self.cost.item * work as u64;
                 core.due = sidecar.engines[at].next_deadline().unwrap_or(Nanos::MAX);
                 if work == 0 {

@@ -62,6 +62,7 @@ struct Drain {
 struct Rebase {
     since: Nanos,
     least: Nanos,
+    sum: u64,
     samples: u32,
 }
 
@@ -76,7 +77,7 @@ impl Congestion {
             over: false,
             excess: 0,
             drain: Drain { until: Nanos::ZERO, next: Nanos::MAX, interval: Nanos::ZERO },
-            rebase: Rebase { since: Nanos::ZERO, least: Nanos::MAX, samples: 0 },
+            rebase: Rebase::since(Nanos::ZERO),
             before_timeout: None,
         }
     }
@@ -224,21 +225,36 @@ impl Congestion {
         }
     }
 
+    /// Called for each measure of the delay.
     fn consider_rebase(&mut self, now: Nanos, delay: Nanos, base: Nanos) -> Option<Nanos> {
-        if delay - base <= base_queueing(base) || self.units() > REBASE_WINDOW * ONE {
-            self.rebase = Rebase { since: now, least: Nanos::MAX, samples: 0 };
+        let allowed = base_queueing(base);
+        if delay - base <= allowed || self.units() > REBASE_WINDOW * ONE {
+            self.rebase = Rebase::since(now);
             return None;
         }
-        self.rebase.least = self.rebase.least.min(delay);
-        self.rebase.samples += 1;
-        if now - self.rebase.since < REBASE_AFTER || self.rebase.samples < REBASE_SAMPLES {
+        let r = &mut self.rebase;
+        r.least = r.least.min(delay);
+        r.sum = r.sum.saturating_add(delay.0);
+        r.samples += 1;
+        if r.samples < REBASE_SAMPLES {
             return None;
         }
-        let least = self.rebase.least;
-        self.rebase = Rebase { since: now, least: Nanos::MAX, samples: 0 };
+        // A queue goes up and down; a long way is always as long.
+        let steady = Nanos(r.sum / u64::from(r.samples)) - r.least <= allowed / 4;
+        let least = r.least;
+        if !steady && now - r.since < REBASE_AFTER {
+            return None;
+        }
+        self.rebase = Rebase::since(now);
         self.fabric.start_anew();
         self.drain.next = Nanos::MAX;
         Some(least)
+    }
+}
+
+impl Rebase {
+    fn since(now: Nanos) -> Self {
+        Rebase { since: now, least: Nanos::MAX, sum: 0, samples: 0 }
     }
 }
 

@@ -155,6 +155,10 @@ impl Fabric {
         self.hosts[host].egress = port.map(Egress::new);
     }
 
+    pub fn port_wait(&self, host: usize) -> Nanos {
+        self.hosts[host].egress.as_ref().map_or(Nanos::ZERO, |egress| egress.wait(self.now))
+    }
+
     pub fn take_woken(&mut self, out: &mut Vec<usize>) {
         for &host in &self.woken {
             self.hosts[host].woken = false;

@@ -76,6 +76,11 @@ impl Egress {
         Egress { port, busy_until: Nanos::ZERO }
     }
 
+    /// How long a frame that comes at `now` has to wait.
+    pub fn wait(&self, now: Nanos) -> Nanos {
+        self.busy_until - now
+    }
+
     /// When a frame that comes at `now` has left the port; `None`: no room.
     pub fn pass(&mut self, now: Nanos, len: usize) -> Option<Nanos> {
         let start = self.busy_until.max(now);

@@ -170,6 +170,11 @@ impl Net {
         self.lock().set_port(host, port);
     }
 
+    /// How long a frame that reaches a host's port now waits there: the queueing delay.
+    pub fn port_wait(&self, host: usize) -> Nanos {
+        self.lock().port_wait(host)
+    }
+
     /// Adds the hosts whose rings got frames since the last call: whose engines have work.
     pub fn take_woken(&self, out: &mut Vec<usize>) {
         self.lock().take_woken(out);
