@@ -115,7 +115,7 @@ func clog(t *testing.T, from, to *machnet.Stack, count int) {
 		writers.Wait()
 	})
 	last, since := int64(0), time.Now()
-	for deadline := time.Now().Add(time.Minute); count > 0 && time.Since(since) < 300*time.Millisecond; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); count > 0 && (last == 0 || time.Since(since) < quiet); time.Sleep(10 * time.Millisecond) {
 		if now := written.Load(); now != last {
 			last, since = now, time.Now()
 		}
@@ -124,6 +124,9 @@ func clog(t *testing.T, from, to *machnet.Stack, count int) {
 		}
 	}
 }
+
+// quiet is how long no writer gets on when all are blocked.
+const quiet = 500 * time.Millisecond
 
 // noise is an endless stream of bytes.
 func noise(seed uint64, stream int) io.Reader {
