@@ -13,8 +13,8 @@ import (
 	"github.com/machnet/machnet/go/internal/core"
 )
 
-// writeChunk is the largest message that Write makes: few enough units that a connection can always have all of them
-// under way, so that a Write which runs into its deadline leaves no message half sent.
+// writeChunk is the largest message that Write makes: few enough units that a connection can have all of them under way,
+// unless the stack's other connections hold most, so that a Write which runs into its deadline leaves no message half sent.
 const writeChunk = 64 << 10
 
 // Conn is one connection. It implements net.Conn, and may be used by many goroutines at once.
@@ -26,7 +26,7 @@ type Conn struct {
 	id     uint64
 	local  *Addr
 	remote *Addr
-	whole  int // bytes that can always be sent as one message at once
+	whole  int // bytes that are sent as one message at once, if other connections leave room
 
 	rd, wr  half
 	closed  atomic.Bool
@@ -146,7 +146,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
 		piece := p[done:min(len(p), done+c.whole)]
-		if err := c.sendWhole(piece, true); err != nil {
+		if err := c.sendWhole(piece); err != nil {
 			return done, c.writeError(err)
 		}
 		done += len(piece)
@@ -168,23 +168,27 @@ func (c *Conn) mayWrite() error {
 	return nil
 }
 
-// sendWhole sends one message of at most c.whole bytes, or nothing of it. wr.mu is held.
-func (c *Conn) sendWhole(p []byte, wait bool) error {
+// sendWhole sends one message of at most c.whole bytes. It begins only when all of it can go, so that a deadline leaves no part
+// behind; but where the stack's other connections hold so much that this may never be, it goes in parts. wr.mu is held.
+func (c *Conn) sendWhole(p []byte) error {
 	for {
 		if err := c.mayWrite(); err != nil {
 			return err
 		}
-		code := core.OK
+		n, code := 0, core.OK
 		if c.owesStop {
 			code = c.stopMessage()
 		}
 		if code == core.OK {
-			code = c.ch.SendWhole(c.id, p)
+			n, code = c.ch.SendSome(c.id, p, core.Whole)
 		}
 		if code == core.OK {
+			if n < len(p) {
+				return c.sendRest(p, n)
+			}
 			return nil
 		}
-		if code != core.Again || !wait {
+		if code != core.Again {
 			return c.codeError(code)
 		}
 		c.wr.waiter.Wait()
@@ -300,8 +304,9 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // SetReadDeadline sets the time after which Read, ReadMessage and Recv fail with os.ErrDeadlineExceeded.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.rd, t) }
 
-// SetWriteDeadline sets the time after which Write, Send and SendBuffers fail with os.ErrDeadlineExceeded. A message larger
-// than 64 KiB that is under way then is taken back.
+// SetWriteDeadline sets the time after which Write, Send and SendBuffers fail with os.ErrDeadlineExceeded. A message that is
+// under way then is taken back: one larger than 64 KiB, or a smaller one for which the stack's other connections, full themselves,
+// leave so little room that it goes in parts.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.wr, t) }
 
 func (c *Conn) setDeadline(h *half, t time.Time) error {

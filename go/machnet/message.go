@@ -15,14 +15,22 @@ func (c *Conn) Send(p []byte) error {
 	c.wr.mu.Lock()
 	defer c.wr.mu.Unlock()
 	if len(p) <= c.whole {
-		return c.writeError(c.sendWhole(p, true))
+		return c.writeError(c.sendWhole(p))
 	}
 	if len(p) > MaxMessage {
 		return c.writeError(ErrTooLarge)
 	}
-	return c.writeError(c.sendLong(len(p), func(done int) (int, core.Code) {
-		return c.ch.SendSome(c.id, p[done:], done > 0)
-	}))
+	return c.writeError(c.sendRest(p, 0))
+}
+
+// sendRest sends a message of which done bytes are sent already. wr.mu is held.
+func (c *Conn) sendRest(p []byte, done int) error {
+	return c.sendLong(len(p), done, func(done int) (int, core.Code) {
+		if done == 0 {
+			return c.ch.SendSome(c.id, p, core.Start)
+		}
+		return c.ch.SendSome(c.id, p[done:], core.Continue)
+	})
 }
 
 // SendBuffers sends the buffers, one after the other, as one message. It changes neither them nor the slice.
@@ -36,14 +44,14 @@ func (c *Conn) SendBuffers(b net.Buffers) error {
 	if size > MaxMessage {
 		return c.writeError(ErrTooLarge)
 	}
-	return c.writeError(c.sendLong(size, func(done int) (int, core.Code) {
+	return c.writeError(c.sendLong(size, 0, func(done int) (int, core.Code) {
 		return c.ch.SendParts(c.id, b, done)
 	}))
 }
 
-// sendLong sends a message that may have to wait in its middle. wr.mu is held.
-func (c *Conn) sendLong(size int, send func(done int) (int, core.Code)) error {
-	for done := 0; ; {
+// sendLong sends a message that may have to wait in its middle; done bytes are sent already. wr.mu is held.
+func (c *Conn) sendLong(size, done int, send func(done int) (int, core.Code)) error {
+	for {
 		err := c.mayWrite()
 		if err == nil && c.owesStop {
 			if code := c.stopMessage(); code == core.Again {
@@ -75,14 +83,25 @@ func (c *Conn) sendLong(size int, send func(done int) (int, core.Code)) error {
 	}
 }
 
-// TrySend is Send that never waits: it fails with ErrWouldBlock when there is no room for the message now, and with ErrTooLarge when
-// there never will be for all of it at once (beyond 64 KiB, by default).
+// TrySend is Send that never waits: it fails with ErrWouldBlock when there is no room for all of the message now, and with ErrTooLarge
+// when there never will be (beyond 256 packets of some 1400 bytes, by default). How much room there is depends also on what the
+// stack's other connections have under way; two packets, by default, can be under way whatever they do.
 func (c *Conn) TrySend(p []byte) error {
 	if !c.wr.mu.TryLock() {
 		return c.writeError(ErrWouldBlock)
 	}
 	defer c.wr.mu.Unlock()
-	return c.writeError(c.sendWhole(p, false))
+	if err := c.mayWrite(); err != nil {
+		return c.writeError(err)
+	}
+	code := core.OK
+	if c.owesStop {
+		code = c.stopMessage()
+	}
+	if code == core.OK {
+		code = c.ch.TrySend(c.id, p)
+	}
+	return c.writeError(c.codeError(code))
 }
 
 // ReadMessage reads the next message into p and returns its length. If p is too small it returns the length that is needed and

@@ -39,7 +39,7 @@ type Config struct {
 type Stack struct {
 	ch     *core.Channel
 	socket string
-	whole  int // bytes of a message that a connection can always send at once
+	whole  int // bytes of a message that a connection sends at once, if others leave room
 
 	mu        sync.Mutex
 	conns     map[uint64]*Conn

@@ -215,20 +215,16 @@ func (c *capi) recv(conn uint64, p []byte, mode RecvMode, info *RecvInfo) (int, 
 	return count(n)
 }
 
-// sendSome sends p as one message, or, with more, the rest of one; it may take a part.
-func (c *capi) sendSome(conn uint64, p []byte, more bool) (int, Code) {
-	var flags C.uint32_t
-	if more {
-		flags = C.MACHNET_SEND_CONTINUE
-	}
+// sendSome sends p as one message, or as the rest of one; it may take a part.
+func (c *capi) sendSome(conn uint64, p []byte, mode SendMode) (int, Code) {
 	if len(p) == 0 {
-		return count(C.machnet_send_some(c.ch, C.machnet_conn(conn), nil, 0, flags))
+		return count(C.machnet_send_some(c.ch, C.machnet_conn(conn), nil, 0, C.uint32_t(mode)))
 	}
-	return count(C.machnet_send_some(c.ch, C.machnet_conn(conn), unsafe.Pointer(&p[0]), C.size_t(len(p)), flags))
+	return count(C.machnet_send_some(c.ch, C.machnet_conn(conn), unsafe.Pointer(&p[0]), C.size_t(len(p)), C.uint32_t(mode)))
 }
 
-// sendWhole sends p as one message, or nothing of it.
-func (c *capi) sendWhole(conn uint64, p []byte) Code {
+// trySend sends p as one message, or nothing of it.
+func (c *capi) trySend(conn uint64, p []byte) Code {
 	if len(p) == 0 {
 		return Code(C.machnet_send(c.ch, C.machnet_conn(conn), nil, 0, C.MACHNET_DONTWAIT))
 	}

@@ -213,22 +213,22 @@ func (c *Channel) Recv(w *Waiter, conn uint64, p []byte, mode RecvMode, info *Re
 	return n, code
 }
 
-// SendWhole sends one message, or nothing of it.
-func (c *Channel) SendWhole(conn uint64, p []byte) Code {
+// TrySend sends one message, or nothing of it.
+func (c *Channel) TrySend(conn uint64, p []byte) Code {
 	if !c.lockTx() {
 		return Closed
 	}
-	code := c.api.sendWhole(conn, p)
+	code := c.api.trySend(conn, p)
 	c.unlockTx()
 	return code
 }
 
-// SendSome sends a part of a message, its first or, with more, another.
-func (c *Channel) SendSome(conn uint64, p []byte, more bool) (int, Code) {
+// SendSome sends one message or the rest of one, or a part of that: how many bytes, or Again.
+func (c *Channel) SendSome(conn uint64, p []byte, mode SendMode) (int, Code) {
 	if !c.lockTx() {
 		return 0, Closed
 	}
-	n, code := c.api.sendSome(conn, p, more)
+	n, code := c.api.sendSome(conn, p, mode)
 	c.unlockTx()
 	return n, code
 }

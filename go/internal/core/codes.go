@@ -75,6 +75,18 @@ const (
 	One RecvMode = 2
 )
 
+// SendMode is how a send takes up a message.
+type SendMode uint32
+
+const (
+	// Start begins a message, whatever there is room for.
+	Start SendMode = 0
+	// Continue goes on with the message that an earlier send began.
+	Continue SendMode = 1
+	// Whole begins a message only when all of it can go, unless other connections hold so much that this may never be.
+	Whole SendMode = 2
+)
+
 // RecvInfo is machnet_recv_info.
 type RecvInfo struct {
 	Length uint32 // of the whole message that the last byte belongs to, or that was refused

@@ -100,6 +100,9 @@
 // Send: these bytes continue the message that an earlier call of the same connection accepted in part.
 #define MACHNET_SEND_CONTINUE 1
 
+// Send: begin the message only when all of it can go, unless other connections hold so many units that it might never.
+#define MACHNET_SEND_WHOLE 2
+
 // Receive, stream mode: bytes as they come, across the ends of messages.
 #define MACHNET_RECV_STREAM 0
 
@@ -175,7 +178,8 @@ typedef struct machnet_info_t {
   uint32_t unit_size;
   // Units of each direction that may be under way at once.
   uint32_t units;
-  // Most units that one connection may have under way per direction.
+  // Most units that one connection may have under way per direction. Its share is less while others have many: some are
+  // its own always (half of `units`, divided by `conns`, at least 1), and of the rest it may have as many as it leaves free.
   uint32_t units_per_conn;
   // Most connections of this channel.
   uint32_t conns;
@@ -371,7 +375,8 @@ int machnet_connect(struct machnet_channel *ch,
                     machnet_conn *conn);
 
 // [tx] [blocks] Sends one message: 0 when all of it is accepted. `flags`: 0, or MACHNET_DONTWAIT: all of it at once or MACHNET_EAGAIN
-// and none (a message of more units than one connection may have under way is MACHNET_ETOOBIG then).
+// and none. A message of more units than `units_per_conn` is MACHNET_ETOOBIG then; one of more than the connection's share (see
+// machnet_info_t) is MACHNET_EAGAIN for as long as other connections hold what it lacks.
 int machnet_send(struct machnet_channel *ch,
                  machnet_conn conn,
                  const void *buf,
@@ -422,6 +427,9 @@ int machnet_drain(const struct machnet_channel *ch);
 // are tokens), or MACHNET_EAGAIN when there is no token at all. After a short count the message is under way: the
 // rest goes by calls with MACHNET_SEND_CONTINUE and exactly the bytes that are left, or machnet_abort ends it.
 // A call without that flag while a message is under way, or with it while none is, is MACHNET_EINVAL.
+//
+// With MACHNET_SEND_WHOLE a message is not begun while the connection's own units, as they come back, make room for all of it:
+// MACHNET_EAGAIN then. Only where other connections hold so many that its share may never be that large is a part accepted.
 int64_t machnet_send_some(struct machnet_channel *ch,
                           machnet_conn conn,
                           const void *buf,

@@ -22,8 +22,8 @@ func (*capi) pollTx(func(*Event)) Code                             { return Unsu
 func (*capi) arm() bool                                            { return false }
 func (*capi) disarm()                                              {}
 func (*capi) recv(uint64, []byte, RecvMode, *RecvInfo) (int, Code) { return 0, Unsupported }
-func (*capi) sendSome(uint64, []byte, bool) (int, Code)            { return 0, Unsupported }
-func (*capi) sendWhole(uint64, []byte) Code                        { return Unsupported }
+func (*capi) sendSome(uint64, []byte, SendMode) (int, Code)        { return 0, Unsupported }
+func (*capi) trySend(uint64, []byte) Code                          { return Unsupported }
 func (*capi) sendParts(uint64, [][]byte, int) (int, Code)          { return 0, Unsupported }
 func (*capi) abort(uint64) Code                                    { return Unsupported }
 func (*capi) finish(uint64) Code                                   { return Unsupported }

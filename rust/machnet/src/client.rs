@@ -271,6 +271,12 @@ impl machnet_channel {
         self.with_tx(|side, conns| side.open()?.send(conns, conn, bytes, go_on))
     }
 
+    /// Sends a message together; see `Sender::send_together`.
+    #[inline]
+    pub(crate) fn send_together(&self, conn: machnet_conn, bytes: &mut impl Bytes) -> Result<usize, i32> {
+        self.with_tx(|side, conns| side.open()?.send_together(conns, conn, bytes))
+    }
+
     /// Sends a message in parts, of which `skip` bytes were accepted before.
     pub(crate) fn sendv<'a>(
         &self,

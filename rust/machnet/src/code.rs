@@ -61,6 +61,8 @@ pub const MACHNET_ANY_ENGINE: i32 = -1;
 
 /// Send: these bytes continue the message that an earlier call of the same connection accepted in part.
 pub const MACHNET_SEND_CONTINUE: u32 = 1;
+/// Send: begin the message only when all of it can go, unless other connections hold so many units that it might never.
+pub const MACHNET_SEND_WHOLE: u32 = 2;
 /// Receive, stream mode: bytes as they come, across the ends of messages.
 pub const MACHNET_RECV_STREAM: u32 = 0;
 /// Receive: only a message that fits the buffer is begun, else MACHNET_EMSGSIZE and the message is kept.

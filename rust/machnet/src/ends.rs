@@ -78,6 +78,13 @@ impl Units for DeliverEnd {
 
 impl rx::Ring for DeliverEnd {
     #[inline]
+    fn settle(&mut self, conn: machnet_conn) {
+        if self.fault.is_none() {
+            self.rx.settle(index(conn) as u32);
+        }
+    }
+
+    #[inline]
     fn pop(&mut self, inline: &mut Inline) -> Option<rx::Delivery<RxToken>> {
         if self.fault.is_some() {
             return None;
@@ -168,6 +175,20 @@ impl Submit for SubmitEnd {
     #[inline]
     fn free(&self, conn: machnet_conn) -> u32 {
         self.tx.tokens(flow(conn))
+    }
+
+    #[inline]
+    fn has_free(&self, conn: machnet_conn, units: u32) -> bool {
+        if units == 1 { self.tx.has_token(flow(conn)) } else { self.free(conn) >= units }
+    }
+
+    #[inline]
+    fn under_way(&self, conn: machnet_conn) -> u32 {
+        self.tx.under_way(flow(conn))
+    }
+
+    fn reach(&self, conn: machnet_conn) -> u32 {
+        self.tx.reach(flow(conn))
     }
 
     #[inline]

@@ -134,6 +134,11 @@ impl Queue {
         self.readable() || self.message.is_some()
     }
 
+    /// Whether units are queued.
+    pub fn holds(&self) -> bool {
+        self.head != NONE
+    }
+
     /// Whether a read would give something else than `Nothing::Empty`.
     pub fn readable(&self) -> bool {
         self.head != NONE || self.cut || self.ended

@@ -8,6 +8,14 @@ pub trait Submit {
     fn unit_size(&self) -> usize;
     /// Units that could be submitted now for this connection.
     fn free(&self, flow: u64) -> u32;
+    /// Whether these are so many.
+    fn has_free(&self, flow: u64, units: u32) -> bool {
+        self.free(flow) >= units
+    }
+    /// Units of this connection submitted and not come back.
+    fn under_way(&self, flow: u64) -> u32;
+    /// Units that could be submitted for this connection if those under way had come back, and those of no other.
+    fn reach(&self, flow: u64) -> u32;
     /// Submits one unit. `false`: no token or no buffer, nothing happened.
     fn data(&mut self, flow: u64, begin: bool, end: bool, message_len: u32, bytes: &[u8]) -> bool;
     /// Gives up the message under way.
@@ -111,20 +119,15 @@ impl Outbox {
         }
         let message_len = len as u32;
         let unit = to.unit_size().max(1);
-        let mut units = to.free(flow);
         let mut sent = 0;
         loop {
-            if units == 0 {
-                return if sent == 0 { Err(MACHNET_EAGAIN) } else { Ok(sent) };
-            }
             let begin = !self.begun;
             let left = len - sent;
             let end = left <= unit;
             if !to.data(flow, begin, end, if begin { message_len } else { 0 }, bytes.take(left.min(unit))) {
-                // `free` promised a token; without one no byte may be lost, and none is: the ring refused the first.
+                // The bytes taken are not lost: `sent` does not count them, and the caller has them still.
                 return if sent == 0 { Err(MACHNET_EAGAIN) } else { Ok(sent) };
             }
-            units -= 1;
             sent += left.min(unit);
             self.begun = !end;
             self.left = (len - sent) as u32;
@@ -181,6 +184,12 @@ mod tests {
             10
         }
         fn free(&self, _: u64) -> u32 {
+            self.free
+        }
+        fn under_way(&self, _: u64) -> u32 {
+            0
+        }
+        fn reach(&self, _: u64) -> u32 {
             self.free
         }
         fn data(&mut self, _: u64, begin: bool, end: bool, message_len: u32, bytes: &[u8]) -> bool {

@@ -66,6 +66,8 @@ pub trait Ring: Units {
     /// The next delivery, its bytes in `inline` if it has any of that kind; `None` when there is none (tokens given back are told to
     /// the engine then), or the channel is down.
     fn pop(&mut self, inline: &mut Inline) -> Option<Delivery<Self::Token>>;
+    /// A receive has left `conn` without queued units: what was given back must not stay here if its peer needs it.
+    fn settle(&mut self, conn: machnet_conn);
 }
 
 /// One connection, as the receiving side sees it.
@@ -126,7 +128,22 @@ impl<R: Ring> Receiver<R> {
     }
 
     /// Receives up to `out.len()` bytes of `conn`.
+    #[inline]
     pub fn recv(
+        &mut self,
+        shared: &Conns,
+        conn: machnet_conn,
+        mode: Mode,
+        out: &mut [u8],
+    ) -> Result<Got, Refused> {
+        let got = self.receive(shared, conn, mode, out);
+        if self.conns.get(index(conn)).is_some_and(|c| c.handle == conn && !c.queue.holds()) {
+            self.ring.settle(conn);
+        }
+        got
+    }
+
+    fn receive(
         &mut self,
         shared: &Conns,
         conn: machnet_conn,
@@ -430,6 +447,7 @@ mod tests {
     struct Fake {
         ring: VecDeque<Delivery<u32>>,
         back: Vec<u32>,
+        settled: Vec<machnet_conn>,
     }
 
     impl Units for Fake {
@@ -449,6 +467,9 @@ mod tests {
                 inline.0.fill(unit.token as u8);
             }
             delivery
+        }
+        fn settle(&mut self, conn: machnet_conn) {
+            self.settled.push(conn);
         }
     }
 
@@ -566,6 +587,23 @@ mod tests {
         assert_eq!(rx.ring.ring.len(), 1, "one message was asked for, and one was taken");
         assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![14]));
         assert_eq!(rx.pending(), 0);
+    }
+
+    #[test]
+    fn a_receive_that_leaves_nothing_queued_sees_to_it_that_its_tokens_do_not_stay() {
+        let (mut rx, shared) = receiver(8);
+        let (a, b) = (handle(1, 1), handle(2, 1));
+        rx.ring.ring.extend([established(1, 1, Origin::Dial(1)), established(2, 1, Origin::Dial(2))]);
+        assert_eq!(events(&mut rx, &shared, 8).len(), 2);
+        rx.ring.ring.extend([byte(b, 1), byte(b, 2), byte(a, 3)]);
+        assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![3]));
+        assert_eq!(rx.ring.settled, [a], "though b is not read");
+        let mut out = [0; 1];
+        assert!(rx.recv(&shared, b, Mode::Message, &mut out).is_ok());
+        assert_eq!(rx.ring.settled, [a], "b is about to be read on");
+        assert!(rx.recv(&shared, b, Mode::Message, &mut out).is_ok());
+        assert!(rx.recv(&shared, b, Mode::Message, &mut out).is_err());
+        assert_eq!(rx.ring.settled, [a, b, b]);
     }
 
     #[test]

@@ -19,8 +19,8 @@ pub trait Ring: Submit {
 pub struct TxConn {
     handle: machnet_conn,
     outbox: Outbox,
-    /// A send ran out of tokens, and nobody was told yet that there are some.
-    blocked: bool,
+    /// A send ran out of tokens, and nobody was told yet that there are so many; 0: no such send.
+    wants: u32,
 }
 
 /// The sending direction.
@@ -28,11 +28,11 @@ pub struct Sender<R> {
     /// The rings.
     pub ring: R,
     conns: &'static mut [TxConn],
-    /// Connections with `blocked`.
+    /// Connections with `wants`.
     blocked: u32,
     /// Where the search for writable connections goes on, so that all get their turn.
     turn: u32,
-    /// Units that one connection may have under way.
+    /// Units that one connection may have under way, when others leave it so many.
     most: u32,
     /// Completions came since the blocked were looked at.
     news: bool,
@@ -64,14 +64,14 @@ impl<R: Ring> Sender<R> {
     ) -> Result<usize, i32> {
         let at = self.open(shared, conn)?;
         let want = self.units(bytes.left());
-        // Completions are left to gather while there is room: the ring's line stays with the engine.
-        if (self.ring.free(conn) as usize) < want.max(self.most as usize / 2) {
+        // Completions are left to gather while few units are under way and there is room: the ring's line stays with the engine.
+        if self.ring.under_way(conn) > self.most / 2 || !self.ring.has_free(conn, want) {
             self.reap();
         }
         let Some(c) = self.conns.get_mut(at) else { return Err(MACHNET_EAGAIN) };
         let sent = c.outbox.send(&mut self.ring, conn, bytes, go_on);
         if sent == Err(MACHNET_EAGAIN) || (sent.is_ok() && c.outbox.begun) {
-            self.block(at);
+            self.block(at, 1);
         }
         sent
     }
@@ -85,21 +85,40 @@ impl<R: Ring> Sender<R> {
     ) -> Result<usize, i32> {
         let at = self.open(shared, conn)?;
         self.reap();
-        if self.units(bytes.left()) > self.ring.free(conn) as usize {
-            self.block(at);
+        let units = self.units(bytes.left());
+        if !self.ring.has_free(conn, units) {
+            self.block(at, units);
             return Err(MACHNET_EAGAIN);
         }
         self.send(shared, conn, bytes, false)
     }
 
-    /// Whether a message of this length could ever go at once.
-    pub fn fits(&self, len: usize) -> bool {
-        self.units(len) <= self.most as usize
+    /// Sends all of a message. Nothing and `MACHNET_EAGAIN` while the connection's own units, once they are back, make room
+    /// for it; a part, where others hold so many that it might wait for ever.
+    pub fn send_together(
+        &mut self,
+        shared: &Conns,
+        conn: machnet_conn,
+        bytes: &mut impl Bytes,
+    ) -> Result<usize, i32> {
+        let at = self.open(shared, conn)?;
+        self.reap();
+        let units = self.units(bytes.left());
+        if !self.ring.has_free(conn, units) && units <= self.ring.reach(conn) {
+            self.block(at, units);
+            return Err(MACHNET_EAGAIN);
+        }
+        self.send(shared, conn, bytes, false)
     }
 
-    /// Units of a message.
-    fn units(&self, len: usize) -> usize {
-        len.div_ceil(self.ring.unit_size().max(1)).max(1)
+    /// Whether a message of this length could ever go at once; where others hold much, it may be long before it does.
+    pub fn fits(&self, len: usize) -> bool {
+        self.units(len) <= self.most
+    }
+
+    /// Units of a message, at least 1.
+    fn units(&self, len: usize) -> u32 {
+        u32::try_from(len.div_ceil(self.ring.unit_size().max(1))).unwrap_or(u32::MAX).max(1)
     }
 
     /// Gives up the message under way.
@@ -147,8 +166,8 @@ impl<R: Ring> Sender<R> {
                     break;
                 }
                 let at = self.turn;
-                let Some(c) = self.conns.get_mut(at as usize) else { break };
-                if c.blocked && self.ring.free(c.handle) > 0 {
+                let Some(&c) = self.conns.get(at as usize) else { break };
+                if c.wants > 0 && self.may_go_on(c.handle, c.wants) {
                     let Some(event) = out.get_mut(have) else { return have };
                     *event = machnet_event {
                         kind: MACHNET_EVENT_WRITABLE,
@@ -163,6 +182,13 @@ impl<R: Ring> Sender<R> {
             self.news = false;
         }
         have
+    }
+
+    /// Whether a send that wants so many units should be tried again. Other connections' completions count as much as its own:
+    /// its share grows by both. One that wants more than its share can be now need not wait, since it may go in parts.
+    fn may_go_on(&self, conn: machnet_conn, wants: u32) -> bool {
+        let free = self.ring.free(conn);
+        free >= wants || free > 0 && self.ring.reach(conn) < wants
     }
 
     /// Takes completions.
@@ -190,21 +216,19 @@ impl<R: Ring> Sender<R> {
         at
     }
 
-    /// Notes that this connection wants to hear of tokens.
-    fn block(&mut self, at: usize) {
-        if let Some(c) = self.conns.get_mut(at)
-            && !c.blocked
-        {
-            c.blocked = true;
-            self.blocked += 1;
+    /// Notes that this connection wants to hear of `units` tokens, at least 1.
+    fn block(&mut self, at: usize, units: u32) {
+        if let Some(c) = self.conns.get_mut(at) {
+            self.blocked += u32::from(c.wants == 0);
+            c.wants = units;
         }
     }
 
     fn unblock(&mut self, at: usize) {
         if let Some(c) = self.conns.get_mut(at)
-            && c.blocked
+            && c.wants > 0
         {
-            c.blocked = false;
+            c.wants = 0;
             self.blocked = self.blocked.saturating_sub(1);
         }
     }
@@ -220,7 +244,7 @@ impl<R: Ring> Sender<R> {
         let Some(c) = self.conns.get_mut(at) else { return Err(MACHNET_EAGAIN) };
         let done = what(c, &mut self.ring);
         if done == Err(MACHNET_EAGAIN) {
-            self.block(at);
+            self.block(at, 1);
         }
         done
     }
@@ -229,7 +253,7 @@ impl<R: Ring> Sender<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::code::{MACHNET_ECLOSED, MACHNET_ERESET};
+    use crate::code::{MACHNET_ECLOSED, MACHNET_EINVAL, MACHNET_ERESET};
     use crate::conns::{Entry, handle};
     use crate::outbox::Flat;
     use core::sync::atomic::AtomicU64;
@@ -267,9 +291,14 @@ mod tests {
             10
         }
         fn free(&self, flow: u64) -> u32 {
-            let used =
-                self.under_way.iter().chain(&self.done).filter(|conn| index(**conn) == index(flow)).count();
-            self.free.min(self.most - used as u32)
+            self.free.min(self.most - self.under_way(flow))
+        }
+        fn under_way(&self, flow: u64) -> u32 {
+            let all = self.under_way.iter().chain(&self.done);
+            all.filter(|conn| index(**conn) == index(flow)).count() as u32
+        }
+        fn reach(&self, flow: u64) -> u32 {
+            self.most.min(self.free + self.under_way(flow))
         }
         fn data(&mut self, flow: u64, _: bool, _: bool, _: u32, _: &[u8]) -> bool {
             self.unit("data", flow)
@@ -342,6 +371,69 @@ mod tests {
         assert_eq!(writable(&mut tx), [a]);
         assert_eq!(tx.send_whole(&shared, a, &mut Flat(&[0; 30])), Ok(30));
         assert!(!tx.waits());
+    }
+
+    #[test]
+    fn a_connection_that_others_left_no_token_hears_of_theirs() {
+        let (mut tx, shared) = sender(4, 4);
+        let (a, b, c) = (handle(1, 1), handle(2, 1), handle(3, 1));
+        [a, b, c].iter().for_each(|conn| shared.announce(*conn));
+        assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 40]), false), Ok(40));
+        assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Err(MACHNET_EAGAIN));
+        assert_eq!(tx.finish(&shared, c), Err(MACHNET_EAGAIN));
+        assert_eq!(writable(&mut tx), []);
+        tx.ring.acknowledge(1);
+        // Whoever takes the completion, and however often it is looked for more: the news is not lost.
+        assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 10]), false), Ok(10));
+        tx.reap();
+        assert_eq!((tx.pending(), writable(&mut tx)), (2, std::vec![]));
+        tx.ring.acknowledge(1);
+        assert_eq!(writable(&mut tx), [b, c]);
+        assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Ok(10));
+        assert_eq!(tx.finish(&shared, c), Err(MACHNET_EAGAIN), "b was faster");
+        tx.ring.acknowledge(1);
+        assert_eq!(writable(&mut tx), [c]);
+        assert_eq!(tx.finish(&shared, c), Ok(()));
+        assert!(!tx.waits());
+    }
+
+    #[test]
+    fn a_message_goes_together_if_its_own_units_make_room_and_in_parts_if_others_never_might() {
+        let (mut tx, shared) = sender(8, 6);
+        let (a, b) = (handle(1, 1), handle(2, 1));
+        shared.announce(a);
+        shared.announce(b);
+        let together = |tx: &mut Sender<Fake>, conn| tx.send_together(&shared, conn, &mut Flat(&[0; 50]));
+        assert_eq!(together(&mut tx, a), Ok(50));
+        assert_eq!(together(&mut tx, a), Err(MACHNET_EAGAIN));
+        tx.ring.acknowledge(3);
+        assert_eq!(writable(&mut tx), [], "four are free, and five are needed");
+        tx.ring.acknowledge(1);
+        assert_eq!(writable(&mut tx), [a]);
+        assert_eq!(together(&mut tx, a), Ok(50));
+        // Two are free for b, and none will be more until a's come back.
+        assert_eq!(tx.ring.reach(b), 2);
+        assert_eq!(together(&mut tx, b), Ok(20));
+        assert!(tx.waits());
+        assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 30]), true), Err(MACHNET_EAGAIN));
+        tx.ring.acknowledge(1);
+        assert_eq!(writable(&mut tx), [b]);
+        assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 30]), true), Ok(10));
+        assert_eq!(together(&mut tx, b), Err(MACHNET_EINVAL), "a message is under way");
+    }
+
+    #[test]
+    fn a_message_that_waits_to_go_together_is_tried_again_when_others_have_taken_its_room() {
+        let (mut tx, shared) = sender(6, 6);
+        let (a, b) = (handle(1, 1), handle(2, 1));
+        shared.announce(a);
+        shared.announce(b);
+        assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 30]), false), Ok(30));
+        assert_eq!(tx.send_together(&shared, a, &mut Flat(&[0; 50])), Err(MACHNET_EAGAIN));
+        assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 30]), false), Ok(30));
+        tx.ring.acknowledge(1);
+        assert_eq!(writable(&mut tx), [a], "it has three at most now");
+        assert_eq!(tx.send_together(&shared, a, &mut Flat(&[0; 50])), Ok(10));
     }
 
     #[test]

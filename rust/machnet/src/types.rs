@@ -28,7 +28,8 @@ pub struct machnet_info_t {
     pub unit_size: u32,
     /// Units of each direction that may be under way at once.
     pub units: u32,
-    /// Most units that one connection may have under way per direction.
+    /// Most units that one connection may have under way per direction. Its share is less while others have many: some are
+    /// its own always (half of `units`, divided by `conns`, at least 1), and of the rest it may have as many as it leaves free.
     pub units_per_conn: u32,
     /// Most connections of this channel.
     pub conns: u32,

@@ -216,6 +216,68 @@ fn messages_cross_both_ways_and_tokens_come_back() {
     assert_eq!(rig.engine().usage(), (0, 0, 0));
 }
 
+/// Its reader takes each message and then does something else for ever: the peer must find a unit free all the same.
+#[test]
+fn a_connection_read_to_the_end_has_units_free_though_nobody_else_is_read_and_nothing_more_is_called() {
+    let mut rig = Rig::new();
+    let conns: Vec<_> = (0..8).map(|_| rig.connection()).collect();
+    let (flow, conn) = conns[0];
+    let one = Part { begin: true, end: true, message_len: 1 };
+    let mut late = 0;
+    for (other, _) in &conns[1..] {
+        late = 0;
+        while rig.engine().grant(*other, 1) == 1 {
+            late += 1;
+        }
+        if *other != conns[7].0 {
+            assert!((0..late).all(|_| rig.engine().deliver(*other, one, b"x")));
+        }
+    }
+    for round in 0..1000_u32 {
+        let reserved = rig.engine().grant(flow, GEOMETRY.own() - round % 3);
+        assert!(reserved > 0, "round {round}: no unit is free, and nothing is left to read");
+        let message = |i| vec![round as u8, i as u8];
+        for i in 0..reserved {
+            let part = Part { begin: true, end: true, message_len: 2 };
+            assert!(rig.engine().deliver(flow, part, &message(i)));
+        }
+        // What comes after them and is not read must not pass for more to read.
+        if late > 0 {
+            late -= 1;
+            assert!(rig.engine().deliver(conns[7].0, one, b"x"));
+        }
+        for i in 0..reserved {
+            assert_eq!(rig.recv(conn, 8, MACHNET_RECV_MESSAGE), Ok(message(i)));
+        }
+        rig.engine().returns(|index, _| assert_eq!(index, flow.index)).expect("honest returns");
+    }
+}
+
+#[test]
+fn a_message_goes_in_parts_where_others_hold_too_much_for_it_to_go_at_once() {
+    let mut rig = Rig::new();
+    let conns: Vec<_> = (0..4).map(|_| rig.connection().1).collect();
+    for conn in &conns[1..] {
+        while rig.send(*conn, &pattern(1424), 0) > 0 {}
+    }
+    let message = pattern(16 * 1424);
+    let dontwait = |rig: &mut Rig| {
+        // SAFETY: a live channel and readable bytes.
+        unsafe { machnet_send(rig.ch, conns[0], message.as_ptr().cast(), message.len(), MACHNET_DONTWAIT) }
+    };
+    assert_eq!(dontwait(&mut rig), MACHNET_EAGAIN, "all of it or nothing");
+    let sent = rig.send(conns[0], &message, MACHNET_SEND_WHOLE);
+    assert!((4 * 1424..16 * 1424).contains(&sent), "{sent} bytes");
+    assert_eq!(rig.send(conns[0], &message[sent as usize..], MACHNET_SEND_CONTINUE), MACHNET_EAGAIN.into());
+    rig.submitted(true);
+    let rest = &message[sent as usize..];
+    assert_eq!(rig.send(conns[0], rest, MACHNET_SEND_CONTINUE), rest.len() as i64);
+    assert_eq!(rig.send(conns[0], &message, MACHNET_SEND_WHOLE), MACHNET_EAGAIN.into(), "its own make room");
+    rig.submitted(true);
+    assert_eq!(dontwait(&mut rig), 0);
+    assert_eq!(rig.send(conns[0], b"x", MACHNET_SEND_WHOLE | MACHNET_SEND_CONTINUE), MACHNET_EINVAL.into());
+}
+
 #[test]
 fn a_long_message_goes_in_steps_and_waits_for_completions() {
     let mut rig = Rig::new();

@@ -7,6 +7,7 @@ use crate::fault::PeerFault;
 use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, SLOT, word};
 use crate::memory::{Array, SharedSlots, SystemError};
 use crate::ring::{Consumer, Producer, Slots};
+use crate::share::Share;
 use crate::sleep;
 use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, entries, kind};
 use crate::sync::Ordering;
@@ -46,7 +47,7 @@ pub struct Tx {
     /// Per connection: units under way, and of these those without a buffer.
     units: Array,
     inline: Array,
-    used: u32,
+    share: Share,
 }
 
 const NOBODY: u32 = u32::MAX;
@@ -65,7 +66,7 @@ impl Tx {
             holder: Array::new(units, |_| NOBODY)?,
             units: Array::new(flows, |_| 0)?,
             inline: Array::new(flows, |_| 0)?,
-            used: 0,
+            share: Share::new(g),
             geometry: g,
             shared,
         })
@@ -76,17 +77,28 @@ impl Tx {
         self.geometry
     }
 
-    /// How many units could be submitted for a connection now.
+    /// How many units could be submitted for a connection now: what is left of its share. That grows also as units of others
+    /// come back.
     #[inline]
     pub fn tokens(&self, flow: FlowId) -> u32 {
-        let Some(used) = self.units.get(flow.index as usize) else { return 0 };
-        (self.geometry.units - self.used).min(self.geometry.quota().saturating_sub(used))
+        self.units.get(flow.index as usize).map_or(0, |held| self.share.room(held))
+    }
+
+    /// How many units a connection has under way.
+    #[inline]
+    pub fn under_way(&self, flow: FlowId) -> u32 {
+        self.units.get(flow.index as usize).unwrap_or(0)
+    }
+
+    /// How many units a connection could have under way, once its own have come back, if those of others do not.
+    pub fn reach(&self, flow: FlowId) -> u32 {
+        self.units.get(flow.index as usize).map_or(0, |held| self.share.reach(held))
     }
 
     /// Submits one unit, at most the unit size. Its bytes are copied. Nothing is rung: see [`Tx::flush`].
     #[inline]
     pub fn data(&mut self, flow: FlowId, part: Part, bytes: &[u8]) -> Result<(), NoToken> {
-        if bytes.len() > self.geometry.unit_size as usize || self.tokens(flow) == 0 {
+        if bytes.len() > self.geometry.unit_size as usize || !self.has_token(flow) {
             return Err(NoToken);
         }
         let flags = if part.begin { BEGIN } else { 0 } | if part.end { END } else { 0 };
@@ -116,10 +128,17 @@ impl Tx {
         Ok(())
     }
 
+    /// Whether a unit could be submitted for a connection now.
+    #[inline]
+    pub fn has_token(&self, flow: FlowId) -> bool {
+        self.units.get(flow.index as usize).is_some_and(|held| self.share.has_room(held))
+    }
+
     #[inline]
     fn count(&mut self, flow: FlowId) {
-        self.units.all()[flow.index as usize] += 1;
-        self.used += 1;
+        let held = &mut self.units.all()[flow.index as usize];
+        self.share.take(*held, 1);
+        *held += 1;
     }
 
     /// Gives up the message under way. Takes a token.
@@ -133,7 +152,7 @@ impl Tx {
     }
 
     fn mark(&mut self, flow: FlowId, kind: u8) -> Result<(), NoToken> {
-        if self.tokens(flow) == 0 {
+        if !self.has_token(flow) {
             return Err(NoToken);
         }
         self.inline.all()[flow.index as usize] += 1;
@@ -213,8 +232,9 @@ impl Tx {
                 (flow, count)
             }
         };
-        self.units.all()[index as usize] -= count;
-        self.used -= count;
+        let held = &mut self.units.all()[index as usize];
+        self.share.give(*held, count);
+        *held -= count;
         Ok((index, count))
     }
 
@@ -235,6 +255,8 @@ pub struct Rx {
     complete: SharedSlots,
     returns: Batch,
     returned: u32,
+    /// Units that each connection has for its own.
+    own: u32,
 }
 
 /// Something delivered, checked.
@@ -310,6 +332,7 @@ impl Rx {
             complete: SharedSlots::new(&shared, map.complete, g.ring_slots()),
             returns: Batch::new(),
             returned: 0,
+            own: g.own(),
             geometry: g,
             shared,
         }
@@ -403,7 +426,8 @@ impl Rx {
         self.shared.region().read(self.shared.map().rx_pool + token.buffer as usize * stride + at, out);
     }
 
-    /// Gives a token back. Tokens go to the engine eight at a time, or when nothing more is there to be received.
+    /// Gives a token back. Tokens go to the engine eight at a time, or when nothing more is there to be received, or by
+    /// [`Rx::settle`].
     #[inline]
     pub fn give_back(&mut self, token: RxToken) {
         let entry = if token.buffer == NO_BUFFER {
@@ -413,6 +437,16 @@ impl Rx {
         };
         self.returned += 1;
         if self.returns.add(entry) || self.returned >= RETURN_BATCH.min(self.geometry.quota()) {
+            self.flush_returns();
+        }
+    }
+
+    /// After a receive that has left its connection with nothing to read: sees to it that its peer can go on, even if nobody
+    /// ever receives on this channel again. The returns gathered go to the engine if they are as many as a connection has for
+    /// its own; one unit fewer leaves the connection one. Nothing is to be done where its next unit is in the ring already.
+    #[inline]
+    pub fn settle(&mut self, flow: u32) {
+        if self.returned >= self.own && self.deliver.peek().is_none_or(|next| next.flow != flow) {
             self.flush_returns();
         }
     }

@@ -6,6 +6,7 @@ use crate::fault::PeerFault;
 use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, word};
 use crate::memory::SharedSlots;
 use crate::ring::{Consumer, Producer};
+use crate::share::Share;
 use crate::sleep;
 use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, entries, kind};
 use crate::{Established, FlowId, Origin, Part, Reason};
@@ -33,8 +34,8 @@ pub struct EngineEnd {
     tx_units: u32,
     /// Units delivered and not returned.
     rx_units: u32,
-    /// Units reserved for credit.
-    granted: u32,
+    /// RX units by connection: delivered, or reserved for credit.
+    share: Share,
     completions: Batch,
     pending_replies: VecDeque<Reply>,
     /// What the application has not been rung for yet: [`sleep::EVENTS`], [`sleep::TOKENS`].
@@ -160,7 +161,7 @@ impl EngineEnd {
             rx_free: (0..g.units).rev().collect(),
             tx_units: 0,
             rx_units: 0,
-            granted: 0,
+            share: Share::new(g),
             completions: Batch::new(),
             pending_replies: VecDeque::new(),
             dirty: 0,
@@ -411,7 +412,9 @@ impl EngineEnd {
                 (flow, count)
             }
         };
-        self.flows[index as usize].rx_units -= count;
+        let flow = &mut self.flows[index as usize];
+        self.share.give(flow.rx_units + flow.granted, count);
+        flow.rx_units -= count;
         self.rx_units -= count;
         self.reuse_if_over(index);
         Ok((index, count))
@@ -449,15 +452,14 @@ impl EngineEnd {
     }
 
     /// Reserves up to `more` units for what a connection may receive; how many it got. What is reserved over all
-    /// connections and what is delivered never exceeds the channel's units, and no connection has more than its quota.
+    /// connections and what is delivered never exceeds the channel's units, and no connection's part of that its share.
     #[inline]
     pub fn grant(&mut self, flow: FlowId, more: u32) -> u32 {
-        let free = self.geometry.units - self.rx_units - self.granted;
         let state = &mut self.flows[flow.index as usize];
-        let room = self.geometry.quota() - (state.rx_units + state.granted).min(self.geometry.quota());
-        let n = more.min(free).min(room);
+        let held = state.rx_units + state.granted;
+        let n = more.min(self.share.room(held));
         state.granted += n;
-        self.granted += n;
+        self.share.take(held, n);
         n
     }
 
@@ -465,14 +467,15 @@ impl EngineEnd {
     pub fn ungrant(&mut self, flow: FlowId, n: u32) {
         let state = &mut self.flows[flow.index as usize];
         debug_assert!(n <= state.granted);
+        self.share.give(state.rx_units + state.granted, n);
         state.granted -= n;
-        self.granted -= n;
         self.reuse_if_over(flow.index);
     }
 
-    /// Units neither delivered nor reserved.
+    /// Units neither delivered nor reserved, for any connection to have. Those that connections have for their own do not
+    /// count: only one that holds all of its own is ever refused, and when these grow it may get more.
     pub fn free_units(&self) -> u32 {
-        self.geometry.units - self.rx_units - self.granted
+        self.share.shared()
     }
 
     /// Delivers a unit straight from its packet, using up one reserved unit. False: nothing is reserved, or the payload
@@ -527,10 +530,11 @@ impl EngineEnd {
     fn use_grant(&mut self, flow: FlowId) {
         let state = &mut self.flows[flow.index as usize];
         debug_assert!(state.granted > 0, "a unit is delivered only within what was reserved");
-        let reserved = state.granted.min(1);
-        state.granted -= reserved;
+        match state.granted.checked_sub(1) {
+            Some(left) => state.granted = left,
+            None => self.share.take(state.rx_units, 1),
+        }
         state.rx_units += 1;
-        self.granted -= reserved;
         self.rx_units += 1;
     }
 
@@ -637,7 +641,7 @@ impl EngineEnd {
 
     /// Units by who has them: (submitted and not completed, delivered and not returned, reserved). For tests and counters.
     pub fn usage(&self) -> (u32, u32, u32) {
-        (self.tx_units, self.rx_units, self.granted)
+        (self.tx_units, self.rx_units, self.share.held() - self.rx_units)
     }
 }
 

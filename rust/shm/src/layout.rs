@@ -60,11 +60,25 @@ impl Geometry {
         if fits { Ok(self) } else { Err(BadGeometry(self)) }
     }
 
-    /// Units that one connection may have under way per direction: a quarter, so that a peer that does not read, or an
-    /// application that does not, stops nobody else.
+    /// Most units that one connection may have under way per direction, when others leave it so many: a quarter.
     pub const fn quota(self) -> u32 {
         let quarter = self.units / 4;
         if quarter == 0 { 1 } else { quarter }
+    }
+
+    /// Units of each direction that a connection has for its own, whatever others hold: an equal part of half of them, so
+    /// that a peer that does not read, or an application that does not, stops nobody else. At least 1; above half as many
+    /// connections as units they are only there for the first.
+    pub const fn own(self) -> u32 {
+        let part = self.units / 2 / self.flows;
+        let part = if part == 0 { 1 } else { part };
+        if part < self.quota() { part } else { self.quota() }
+    }
+
+    /// Units of each direction set aside for that: at most half.
+    pub(crate) const fn reserve(self) -> u32 {
+        let all = self.own() * self.flows;
+        if all < self.units / 2 { all } else { self.units / 2 }
     }
 
     /// Slots of each of the four rings: room for every unit and for four events of every connection, so that an honest

@@ -19,6 +19,7 @@ mod layout;
 mod memory;
 mod reason;
 pub mod ring;
+mod share;
 pub mod sleep;
 pub mod slot;
 mod sync;

@@ -78,6 +78,12 @@ impl<S: Slots> Consumer<S> {
         Some((self.slots.head(i), i))
     }
 
+    /// The words of the next slot, if it is there, without taking it: they may be others when it is taken.
+    #[inline]
+    pub fn peek(&self) -> Option<Head> {
+        self.ready().then(|| self.slots.head(self.next & self.slots.mask()))
+    }
+
     /// Copies inline bytes of a slot just taken, at least `len` of them.
     #[inline]
     pub fn inline(&self, i: u32, len: usize, out: &mut [u8; INLINE]) {

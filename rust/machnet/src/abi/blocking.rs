@@ -110,7 +110,8 @@ pub unsafe extern "C" fn machnet_connect(
 }
 
 /// [tx] [blocks] Sends one message: 0 when all of it is accepted. `flags`: 0, or MACHNET_DONTWAIT: all of it at once or MACHNET_EAGAIN
-/// and none (a message of more units than one connection may have under way is MACHNET_ETOOBIG then).
+/// and none. A message of more units than `units_per_conn` is MACHNET_ETOOBIG then; one of more than the connection's share (see
+/// machnet_info_t) is MACHNET_EAGAIN for as long as other connections hold what it lacks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_send(
     ch: *mut machnet_channel,

@@ -1,7 +1,7 @@
 //! Sending, closing, dialling and listening. None of these blocks.
 use super::{bytes, channel, code, put, room};
 use crate::client::machnet_channel;
-use crate::code::{MACHNET_EINVAL, MACHNET_SEND_CONTINUE};
+use crate::code::{MACHNET_EINVAL, MACHNET_SEND_CONTINUE, MACHNET_SEND_WHOLE};
 use crate::outbox::Flat;
 use crate::types::{machnet_conn, machnet_dial_t, machnet_event, machnet_iovec};
 use core::ffi::{c_int, c_void};
@@ -12,6 +12,9 @@ use machnet_shm::Request;
 /// are tokens), or MACHNET_EAGAIN when there is no token at all. After a short count the message is under way: the
 /// rest goes by calls with MACHNET_SEND_CONTINUE and exactly the bytes that are left, or machnet_abort ends it.
 /// A call without that flag while a message is under way, or with it while none is, is MACHNET_EINVAL.
+///
+/// With MACHNET_SEND_WHOLE a message is not begun while the connection's own units, as they come back, make room for all of it:
+/// MACHNET_EAGAIN then. Only where other connections hold so many that its share may never be that large is a part accepted.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_send_some(
     ch: *mut machnet_channel,
@@ -24,10 +27,11 @@ pub unsafe extern "C" fn machnet_send_some(
     let (Ok(ch), Ok(bytes)) = (unsafe { (channel(ch), bytes(buf.cast(), len)) }) else {
         return MACHNET_EINVAL.into();
     };
-    if flags & !MACHNET_SEND_CONTINUE != 0 {
-        return MACHNET_EINVAL.into();
-    }
-    sent(ch.send(conn, &mut Flat(bytes), flags != 0))
+    sent(match flags {
+        0 | MACHNET_SEND_CONTINUE => ch.send(conn, &mut Flat(bytes), flags != 0),
+        MACHNET_SEND_WHOLE => ch.send_together(conn, &mut Flat(bytes)),
+        _ => Err(MACHNET_EINVAL),
+    })
 }
 
 /// [tx] The same for one message in `count` parts. After a short count call again with all the parts, MACHNET_SEND_CONTINUE, and in
