@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use machnet_flow::{Flow, Fragment, SendError, Unit};
+use machnet_flow::{CreditWait, Flow, Fragment, SendError, Unit};
 use machnet_shm::{EngineEnd, FlowId, HeldUnit, PeerFault, Reason, Submission, TxUnit};
 use machnet_wire as wire;
 
-use crate::conn::{Bound, Token, View};
+use crate::conn::{Bound, Token, View, Waits};
 use crate::shared::{Note, Report};
 use crate::state::Core;
 
@@ -24,6 +24,8 @@ pub(crate) struct Channel {
     pub free_seen: u32,
     /// How many of them have not had theirs since.
     pub hungry: usize,
+    /// Connections whose peers wait for the application to read.
+    pub unread: u32,
     /// Something was published since the last flush.
     pub touched: bool,
     /// The application is gone; what it had closed before is still flushed.
@@ -73,6 +75,7 @@ impl Core {
             starved: VecDeque::new(),
             free_seen: 0,
             hungry: 0,
+            unread: 0,
             touched: false,
             gone: false,
         };
@@ -233,15 +236,15 @@ impl Core {
     fn take_returns(&mut self, at: usize) -> Result<usize, PeerFault> {
         let Some(Some(channel)) = self.channels.get_mut(at) else { return Ok(0) };
         let mut returned = core::mem::take(&mut self.returned);
-        let taken = channel.end.returns(|index, _| {
-            if returned.last() != Some(&index) {
-                returned.push(index);
-            }
+        let taken = channel.end.returns(|index, n| match returned.last_mut() {
+            Some((last, sum)) if *last == index => *sum += n,
+            _ => returned.push((index, n)),
         })?;
-        for &index in &returned {
+        for &(index, n) in &returned {
             if let Some(Some(channel)) = self.channels.get(at) {
                 let index = channel.places.get(index as usize).copied().unwrap_or(NONE);
-                self.drive(index, |flow, _, view| flow.credit_returned(view));
+                self.stop_waiting(index, Waits::Reader);
+                self.drive(index, |flow, now, view| flow.credit_returned(now, n, view));
             }
         }
         returned.clear();
@@ -271,11 +274,9 @@ impl Core {
             let Some(Some(channel)) = self.channels.get_mut(at) else { return };
             let Some(handle) = channel.starved.pop_front() else { break };
             let Some(index) = self.flows.resolve(handle) else { continue };
-            if let Some(conn) = self.flows.get_mut(index) {
-                conn.starved = false;
-            }
+            self.stop_waiting(index, Waits::Units);
             // One that is still hungry goes to the back when its turn to send is over.
-            self.drive(index, |flow, _, view| flow.credit_returned(view));
+            self.drive(index, |flow, now, view| flow.credit_returned(now, 0, view));
         }
         if let Some(Some(channel)) = self.channels.get_mut(at) {
             channel.free_seen = channel.end.free_units();
@@ -312,16 +313,57 @@ impl Core {
         self.drop_if_idle(at);
     }
 
+    /// A flow's peer waits: notes for what, so that it is served when that changes.
+    #[cold]
+    pub fn begin_waiting(&mut self, index: u32, wait: CreditWait) {
+        let handle = self.flows.handle_of(index);
+        let Some(conn) = self.flows.get_mut(index) else { return };
+        let Some((at, _)) = conn.bound.place() else { return };
+        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
+        conn.waits = match wait {
+            CreditWait::Reader => Waits::Reader,
+            CreditWait::Units if conn.promise.is_denied() => Waits::Ring,
+            CreditWait::Units => Waits::Units,
+        };
+        match conn.waits {
+            Waits::No => {}
+            Waits::Reader => channel.unread += 1,
+            Waits::Units => {
+                // Units that come free from now on are news.
+                channel.free_seen = channel.free_seen.min(channel.end.free_units());
+                channel.starved.push_back(handle);
+            }
+            Waits::Ring => {
+                self.budget.wait(handle);
+                self.counters().budget_waits.add(1);
+            }
+        }
+    }
+
+    /// What a flow's peer waited for has changed.
+    #[inline]
+    fn stop_waiting(&mut self, index: u32, what: Waits) {
+        let Some(conn) = self.flows.get_mut(index) else { return };
+        if conn.waits != what {
+            return;
+        }
+        conn.waits = Waits::No;
+        if what == Waits::Reader
+            && let Some((at, _)) = conn.bound.place()
+            && let Some(Some(channel)) = self.channels.get_mut(at as usize)
+        {
+            channel.unread -= 1;
+        }
+    }
+
     /// When there is room in the receive ring again, flows whose peers wait for it get some, in turn.
     #[inline]
     pub fn feed_hungry(&mut self) {
         for _ in 0..FED {
             let Some(handle) = self.budget.feed() else { return };
             if let Some(index) = self.flows.resolve(handle) {
-                if let Some(conn) = self.flows.get_mut(index) {
-                    conn.starved = false;
-                }
-                self.drive(index, |flow, _, view| flow.credit_returned(view));
+                self.stop_waiting(index, Waits::Ring);
+                self.drive(index, |flow, now, view| flow.credit_returned(now, 0, view));
             }
             self.budget.fed();
         }
@@ -364,10 +406,11 @@ impl Core {
     }
 
     /// A flow has ended: its handle is the application's until it lets go, or free at once.
-    pub fn end_place(&mut self, bound: Bound, let_go: bool, why: Reason) {
+    pub fn end_place(&mut self, bound: Bound, waits: Waits, let_go: bool, why: Reason) {
         let Some((at, id)) = bound.place() else { return };
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
         channel.touched = true;
+        channel.unread -= u32::from(waits == Waits::Reader);
         if let Some(place) = channel.places.get_mut(id.index as usize) {
             *place = NONE;
         }

@@ -34,8 +34,8 @@ pub(crate) struct Conn {
     pub scheduled: Nanos,
     /// Whether its handle is in the ready or in the waiting queue.
     pub queued: bool,
-    /// Whether its handle is among those that wait for units: of its channel, or of the engine's budget.
-    pub starved: bool,
+    /// What its peer, who has something to send, waits for.
+    pub waits: Waits,
     /// What it has of the engine's budget.
     pub promise: Promise,
     /// Bytes that it may still send in its turn; below zero it has had more than its share.
@@ -46,6 +46,18 @@ pub(crate) struct Conn {
     pub claimed: bool,
     /// Why the engine ended it, where the flow itself cannot know.
     pub reason: Option<Reason>,
+}
+
+/// What a peer waits for that may not send what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    No,
+    /// The application does not read.
+    Reader,
+    /// Others have the channel's units; the handle is among the channel's starved.
+    Units,
+    /// As much is promised as the receive ring holds; the handle is in the budget's queue.
+    Ring,
 }
 
 /// The next hop, as the flow knows it.
@@ -155,6 +167,11 @@ impl Io for View<'_> {
             self.counters.budget_overruns.add(taken.into());
         }
         taken
+    }
+
+    #[inline]
+    fn unread(&self) -> u32 {
+        self.lane.as_ref().map_or(0, |(end, id)| end.unread(*id))
     }
 
     fn ungrant(&mut self, n: u32) {

@@ -129,7 +129,8 @@ impl<Q: Queue> Engine<Q> {
             && self.core.shared.neighbors.version() == self.core.neighbor_version
             && !self.has_work();
         for channel in self.core.channels.iter().flatten() {
-            idle = idle && (channel.gone || channel.end.arm_for(!channel.starved.is_empty()));
+            let waits = !channel.starved.is_empty() || channel.unread > 0;
+            idle = idle && (channel.gone || channel.end.arm_for(waits));
         }
         if idle {
             self.interrupt = self.nic.arm_interrupt();
@@ -185,6 +186,13 @@ impl<Q: Queue> Engine<Q> {
     /// Flows alive now.
     pub fn flows(&self) -> usize {
         self.core.flows.len()
+    }
+
+    /// The longest retransmission timeout of any flow now, back-off included; zero without flows.
+    pub fn longest_timeout(&self) -> Nanos {
+        let mut longest = Nanos::ZERO;
+        self.core.flows.each(|conn| longest = longest.max(conn.flow.timeout()));
+        longest
     }
 
     /// Units that peers were promised room for in the receive ring.

@@ -8,7 +8,7 @@ use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
 use crate::budget::Promise;
 use crate::channels::Listener;
-use crate::conn::{Bound, Conn, Hop, Token};
+use crate::conn::{Bound, Conn, Hop, Token, Waits};
 use crate::neighbor::Lookup;
 use crate::packet;
 use crate::ports::{EPHEMERAL, Owner};
@@ -224,7 +224,7 @@ impl Core {
             hop: birth.hop,
             scheduled: Nanos::MAX,
             queued: false,
-            starved: false,
+            waits: Waits::No,
             promise: Promise::default(),
             deficit: 0,
             stalls: self.stalls,

@@ -10,7 +10,7 @@ use machnet_wire::{Mac, Nanos, arp};
 
 use crate::budget::Budget;
 use crate::channels::Channel;
-use crate::conn::{self, Bound, Conn, Hop, Token, View};
+use crate::conn::{self, Bound, Conn, Hop, Token, View, Waits};
 use crate::counters::Counters;
 use crate::neighbor::Lookup;
 use crate::packet::{self, Handed, Origin};
@@ -41,8 +41,8 @@ pub(crate) struct Core {
     pub flows: Table<Conn>,
     pub peers: Peers,
     pub channels: Vec<Option<Channel>>,
-    /// Room for whom a channel returned units of, by index of the handle.
-    pub returned: Vec<u32>,
+    /// Room for whom a channel returned units of, by index of the handle, and how many.
+    pub returned: Vec<(u32, u32)>,
     pub budget: Budget,
     pub wheel: TimerWheel,
     /// Handles of flows that may have something to send, oldest first.
@@ -139,6 +139,7 @@ impl Core {
     fn on_closed(&mut self, index: u32, closed: Closed) {
         let Some(conn) = self.flows.get_mut(index) else { return };
         let bound = core::mem::replace(&mut conn.bound, Bound::Free);
+        let waits = core::mem::replace(&mut conn.waits, Waits::No);
         let why = conn.reason.unwrap_or(conn::reason(closed));
         let (origin, let_go) = (conn.about.origin, conn.closed);
         if matches!(conn.hop, Hop::Unknown { .. }) {
@@ -167,7 +168,7 @@ impl Core {
                 machnet_shm::Origin::Accepted(listener) => self.no_longer_half_open(channel, listener),
             }
         }
-        self.end_place(bound, let_go, why);
+        self.end_place(bound, waits, let_go, why);
     }
 
     fn no_longer_half_open(&mut self, channel: u32, listener: u32) {
@@ -198,7 +199,7 @@ impl Core {
             {
                 self.no_longer_half_open(channel, listener);
             }
-            self.end_place(conn.bound, conn.closed, Reason::Gone);
+            self.end_place(conn.bound, conn.waits, conn.closed, Reason::Gone);
         }
         self.counters().flows.set(self.flows.len() as u64);
     }

@@ -5,7 +5,7 @@ use machnet_nic::{Offload, Queue};
 use machnet_shm::{EngineEnd, Reason};
 use machnet_wire::frame::{self, Route};
 
-use crate::conn::{Bound, Hop, Token, View};
+use crate::conn::{Bound, Hop, Token, View, Waits};
 use crate::engine::Engine;
 use crate::neighbor::Lookup;
 use crate::packet::{Handed, Origin};
@@ -176,27 +176,13 @@ impl Core {
             self.drop_flow(index);
             return Turn::Done;
         }
-        if conn.flow.wants_credit() && !conn.starved {
-            self.starve(index);
+        if conn.waits == Waits::No
+            && let Some(wait) = conn.flow.credit_wait()
+        {
+            self.begin_waiting(index, wait);
         }
         self.schedule(index);
         Turn::Done
-    }
-
-    #[cold]
-    fn starve(&mut self, index: u32) {
-        let handle = self.flows.handle_of(index);
-        let Some(conn) = self.flows.get_mut(index) else { return };
-        if conn.promise.is_denied() {
-            conn.starved = true;
-            self.budget.wait(handle);
-            self.counters().budget_waits.add(1);
-        } else if let Some((at, _)) = conn.bound.place()
-            && let Some(Some(channel)) = self.channels.get_mut(at as usize)
-        {
-            conn.starved = true;
-            channel.starved.push_back(handle);
-        }
     }
 
     /// The next hop is not known: the flow waits for it, or ends.

@@ -280,7 +280,7 @@ fn an_application_that_does_not_read_stops_only_its_own_sender() {
     }
     w.pass(Nanos::millis(100));
     let got = w.apps[far.0].conn(far.1).received.len();
-    assert!((200..=256).contains(&got), "a quarter of the channel's units, not {got}");
+    assert!((1..=16).contains(&got), "a few units of the channel, not {got}");
     w.carry((c2, near2), (s2, far2), pattern(300_000, 1));
     // The same two channels, another connection; its reader reads.
     w.carry((near.0, near3), (far.0, far3), pattern(50, 2));

@@ -55,6 +55,10 @@ impl<T, H> Flow<T, H> {
         if self.probes_next() {
             return self.rtt.probe_timeout(&self.config).min(timeout);
         }
+        self.backed_off(timeout)
+    }
+
+    pub(crate) fn backed_off(&self, timeout: Nanos) -> Nanos {
         (timeout * (1 << self.backoff.min(BACKOFF_MAX))).min(self.config.rto_max)
     }
 

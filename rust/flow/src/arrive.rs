@@ -187,8 +187,7 @@ impl<T, H> Flow<T, H> {
         io: &mut I,
     ) -> Result<(), &'static str> {
         let header = &packet.header;
-        let context =
-            Context { now, rtt: self.rtt.or_zero(), config: &self.config, unit_size: self.unit_size };
+        let context = Context { now, config: &self.config, unit_size: self.unit_size };
         let taken = self.receiver.on_unit(&context, packet, &mut self.stats, io)?;
         self.answer(now, io.gap(), header);
         match taken {

@@ -23,7 +23,7 @@ pub struct Config {
     pub keep_alive: Nanos,
     /// Silence after which a peer that owes an answer is dead.
     pub dead_after: Nanos,
-    /// Units promised to a peer that begins to send; doubles while it uses them.
+    /// Units promised to a peer that begins to send; doubles while the application reads them.
     pub credit_first: u32,
     /// The most units promised, at most 1024.
     pub credit_max: u32,
@@ -50,7 +50,7 @@ impl Default for Config {
             pto_min: Nanos::micros(200),
             keep_alive: Nanos::secs(1),
             dead_after: Nanos::secs(2),
-            credit_first: 16,
+            credit_first: 8,
             credit_max: 256,
             credit_lapse: Nanos::millis(1),
             window_first: 8,

@@ -6,12 +6,18 @@ use crate::{Config, Io, Stats};
 
 /// The receiver's side of credit. Every unit promised is reserved, so the promises of all flows together never exceed
 /// the buffers that are free; the least promise is none.
+///
+/// What is promised and what the application has not read yet are bounded together, by a target that grows as fast as
+/// the application reads (dynamic right-sizing; Fisk and Feng, 2001): one that does not read holds few buffers of those it
+/// shares with others.
 #[derive(Debug, Clone)]
 pub(crate) struct Credit {
     /// Units reserved from the next expected one on: the promise.
     reserved: u32,
-    /// What we try to have reserved: grows while the peer uses it, shrinks when it lapses.
+    /// Units that may be reserved or unread: grows while the application reads, shrinks when the peer is idle.
     target: u32,
+    /// That many are; only the application can change it.
+    full: bool,
     /// First unit that the peer was last told it may not send, and how many units that left it then.
     told: Seq,
     told_units: u32,
@@ -22,7 +28,7 @@ pub(crate) struct Credit {
     /// The peer has something to send and was told that it may not, or was refused: it hears at once when it may.
     starved: bool,
     used_at: Nanos,
-    /// Units that came since `round_at`.
+    /// Units that the application gave back since `round_at`.
     round: u32,
     round_at: Nanos,
 }
@@ -35,6 +41,7 @@ impl Credit {
             told: next,
             told_units: 0,
             demand: next,
+            full: false,
             active: false,
             starved: false,
             used_at: Nanos::ZERO,
@@ -67,20 +74,32 @@ impl Credit {
         self.starved
     }
 
+    /// Whether the application has to read before there can be more.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// A unit came in order: its reservation is used up.
     #[inline]
-    pub fn used(&mut self, now: Nanos, rtt: Nanos, config: &Config) {
+    pub fn used(&mut self, now: Nanos) {
         debug_assert!(self.reserved > 0);
         self.reserved = self.reserved.saturating_sub(1);
         self.used_at = now;
-        self.round += 1;
-        if self.round * 2 >= self.target {
-            // Half the promise used within two round trips: the promise is what holds the peer back.
-            if now - self.round_at <= (rtt * 2).max(ROUND_MIN) {
-                self.target = (self.target * 2).min(config.credit_max.max(1));
-            }
-            self.round = 0;
+    }
+
+    /// The application gave `n` units back. Half the target within two round trips: the target is what holds the peer back.
+    #[inline]
+    pub fn returned(&mut self, now: Nanos, n: u32, rtt: Nanos, config: &Config) {
+        if now - self.round_at > (rtt * 2).max(ROUND_MIN) {
             self.round_at = now;
+            self.round = 0;
+        }
+        self.round += n;
+        if self.round * 2 >= self.target && n > 0 {
+            self.target = (self.target * 2).min(config.credit_max.max(1));
+            self.round_at = now;
+            self.round = 0;
         }
     }
 
@@ -93,6 +112,11 @@ impl Credit {
 
     /// Reserves for a unit that lies `ahead` of the next expected one and beyond the promise. False: refused.
     pub fn stretch<I: Io>(&mut self, ahead: u32, config: &Config, io: &mut I) -> bool {
+        self.full = ahead + io.unread() >= self.target;
+        if self.full {
+            self.starved = true;
+            return false;
+        }
         if ahead >= config.credit_max.max(1) {
             return false;
         }
@@ -108,22 +132,28 @@ impl Credit {
     /// Reserves up to the target, unless so little is missing that it can wait.
     #[inline]
     pub fn top_up<I: Io>(&mut self, next: Seq, io: &mut I) {
-        let missing = self.target.saturating_sub(self.reserved);
-        if self.active && missing > 0 && (missing * 4 >= self.target || self.starved) {
+        if !self.active {
+            return;
+        }
+        let missing = self.target.saturating_sub(self.reserved + io.unread());
+        self.full = missing == 0;
+        if missing > 0 && (missing * 4 >= self.target || self.starved) {
             let known = self.wanted(next).saturating_sub(self.reserved).min(missing);
             self.reserved += io.grant(missing, known).min(missing);
         }
     }
 
-    /// Whether the peer ought to hear of its credit now: it waits for some and there is some, or it has used much and
-    /// much is there again.
+    /// Whether the peer ought to hear of its credit now, because it waits for some and there is some, or because it has more
+    /// to send than was left to it and much is there again.
     #[inline]
     pub fn is_news(&self, next: Seq) -> bool {
         if self.starved {
             return self.reserved > 0;
         }
         let left = self.left(next);
-        self.active && left * 2 < self.target && self.reserved.saturating_sub(left) * 4 >= self.target
+        self.wanted(next) > left
+            && left * 2 < self.target
+            && self.reserved.saturating_sub(left) * 4 >= self.target
     }
 
     /// Whether the peer is about to come to the end of what it was promised and has more to send: its acknowledgement

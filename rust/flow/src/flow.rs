@@ -63,6 +63,15 @@ pub struct Flow<T, H> {
     pub(crate) stats: Stats,
 }
 
+/// What a peer without credit waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreditWait {
+    /// The application, which has not read what there is.
+    Reader,
+    /// Units that others have.
+    Units,
+}
+
 /// Where in its life the flow is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -173,12 +182,13 @@ impl<T, H> Flow<T, H> {
         }
     }
 
-    /// The application returned units of this flow, or some are free again for one that
-    /// [wants credit](Flow::wants_credit).
+    /// The application returned `n` units of this flow; none: some are free again for one that
+    /// [waits for units](Flow::credit_wait).
     #[inline]
-    pub fn credit_returned<I: Io<Tx = T, Held = H>>(&mut self, io: &mut I) {
+    pub fn credit_returned<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, n: u32, io: &mut I) {
         if self.phase == Phase::Open && !self.receiver.discarding() {
             let next = self.receiver.next();
+            self.receiver.credit.returned(now, n, self.rtt.or_zero(), &self.config);
             self.receiver.credit.top_up(next, io);
             if self.receiver.credit.is_news(next) {
                 self.ack_now = true;
@@ -186,11 +196,12 @@ impl<T, H> Flow<T, H> {
         }
     }
 
-    /// Whether a peer waits for units that could not be reserved. When units come free in its channel, call
-    /// [`Flow::credit_returned`]; otherwise it is served at the peer's next try.
+    /// What keeps the peer from sending what it has, if something here does: call [`Flow::credit_returned`] when that
+    /// changes; otherwise the peer is served at its next try.
     #[inline]
-    pub fn wants_credit(&self) -> bool {
-        self.receiver.credit.is_starved()
+    pub fn credit_wait(&self) -> Option<CreditWait> {
+        let credit = &self.receiver.credit;
+        credit.is_starved().then_some(if credit.is_full() { CreditWait::Reader } else { CreditWait::Units })
     }
 
     /// This engine did not run for a while until `now`: what is under way is not overdue for that, and its round trips
@@ -271,6 +282,11 @@ impl<T, H> Flow<T, H> {
     /// Smoothed round-trip time.
     pub fn rtt(&self) -> Option<Nanos> {
         self.rtt.smoothed()
+    }
+
+    /// How long the peer may be silent about what is in flight before it goes again, back-off included.
+    pub fn timeout(&self) -> Nanos {
+        self.backed_off(self.rtt.timeout(&self.config))
     }
 
     /// Counters.

@@ -32,6 +32,8 @@ pub trait Io {
     fn grant(&mut self, more: u32, known: u32) -> u32;
     /// Reserves up to `more` receive units for what has arrived without a promise; how many it got.
     fn take(&mut self, more: u32) -> u32;
+    /// Units delivered to the application that it has not given back.
+    fn unread(&self) -> u32;
     /// Gives `n` reserved units back.
     fn ungrant(&mut self, n: u32);
     /// Hears what happened, in order with the units delivered.

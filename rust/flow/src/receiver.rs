@@ -52,7 +52,6 @@ pub(crate) enum Taken {
 /// What a unit needs of the flow to be judged.
 pub(crate) struct Context<'a> {
     pub now: Nanos,
-    pub rtt: Nanos,
     pub config: &'a Config,
     pub unit_size: u32,
 }
@@ -171,7 +170,7 @@ impl<H> Receiver<H> {
             self.refused = true;
             return Ok(false);
         }
-        self.credit.used(context.now, context.rtt, context.config);
+        self.credit.used(context.now);
         stats.units_delivered += 1;
         self.open = open;
         self.next = self.next + 1;
@@ -192,7 +191,7 @@ impl<H> Receiver<H> {
         } else if fin == self.open.is_open() {
             return Err(if fin { "FIN within a message" } else { "ABORT without a message" });
         } else {
-            self.credit.used(context.now, context.rtt, context.config);
+            self.credit.used(context.now);
             io.event(if fin { Event::PeerFin } else { Event::Aborted });
         }
         self.open = Assembly::default();
@@ -254,7 +253,7 @@ impl<H> Receiver<H> {
                         }
                     };
                     io.deliver_held(fragment, held);
-                    self.credit.used(context.now, context.rtt, context.config);
+                    self.credit.used(context.now);
                     stats.units_delivered += 1;
                     self.next = self.next + 1;
                 }

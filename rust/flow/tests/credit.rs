@@ -3,6 +3,7 @@
 mod common;
 
 use common::{A, B, Channel, Sim, message};
+use machnet_flow::Config;
 use machnet_wire::{Kind, Nanos, Seq};
 
 #[test]
@@ -15,7 +16,7 @@ fn a_connection_that_is_not_read_blocks_its_sender_without_loss_and_goes_on_when
     }
     sim.run_for(Nanos::millis(500));
     let stats = *sim.flow(A).stats();
-    assert_eq!(sim.ends[B].channel.lent, 256, "a quarter of the channel");
+    assert_eq!(sim.ends[B].channel.lent, Config::default().credit_first, "no more before it reads");
     assert!(stats.refused_by_peer > 0 && stats.refused_by_peer < 20, "{stats:?}");
     assert_eq!((stats.timeouts, stats.lost, stats.tail_probes), (0, 0, 0));
     let now = sim.now;
@@ -39,14 +40,14 @@ fn a_lost_update_is_made_good_by_a_probe() {
         sim.send(A, &message(n, 1000));
     }
     sim.run_for(Nanos::millis(100));
-    assert!(sim.flow(B).wants_credit());
+    assert!(sim.flow(B).credit_wait().is_some());
     sim.links[B].drop_if = Some(|p| p.header.kind == Kind::Ack);
     sim.links[B].drops = 1;
     sim.ends[B].reading = true;
     let dropped = sim.dropped;
     sim.pump(B);
     assert_eq!(sim.dropped, dropped + 1);
-    assert!(!sim.flow(B).wants_credit());
+    assert!(!sim.flow(B).credit_wait().is_some());
     sim.run_until(Nanos::millis(201), |sim| sim.ends[B].channel.messages.len() == 300);
     assert!(sim.flow(A).stats().credit_probes > 0);
     assert_eq!(sim.flow(A).stats().timeouts, 0);
@@ -93,7 +94,7 @@ fn others_may_use_up_the_channel_and_the_flow_recovers_when_units_come_free() {
     sim.ends[B].reading = false;
     sim.send(A, &message(1, 64));
     sim.run_for(Nanos::millis(50));
-    assert!(sim.ends[B].channel.messages.is_empty() && sim.flow(B).wants_credit());
+    assert!(sim.ends[B].channel.messages.is_empty() && sim.flow(B).credit_wait().is_some());
     sim.read(B, 1024);
     sim.pump(B);
     sim.run_until(Nanos::micros(25), |sim| sim.ends[B].channel.messages.len() == 1);
@@ -138,7 +139,8 @@ fn a_message_aborted_before_its_first_unit_went_out_is_never_heard_of() {
     let mut sim = Sim::new(8);
     sim.establish();
     sim.ends[B].reading = false;
-    for n in 0..256 {
+    let first = u64::from(Config::default().credit_first);
+    for n in 0..first {
         sim.send(A, &message(n, 1000));
     }
     sim.run_for(Nanos::millis(20));
@@ -151,14 +153,14 @@ fn a_message_aborted_before_its_first_unit_went_out_is_never_heard_of() {
     sim.send(A, &message(302, 2_000));
     sim.ends[B].reading = true;
     sim.pump(B);
-    sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 258);
+    sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() as u64 == first + 2);
     assert_eq!(sim.ends[B].channel.aborted, 0);
-    assert_eq!(sim.ends[B].channel.messages[257], message(302, 2_000));
+    assert_eq!(sim.ends[B].channel.messages.last(), Some(&message(302, 2_000)));
 }
 
 #[test]
 fn a_payload_in_pieces_is_given_up_whole_or_not_at_all() {
-    let mut sim = Sim::with(9, machnet_flow::Config::default(), 9001, Seq(0));
+    let mut sim = Sim::with(9, Config::default(), 9001, Seq(0));
     sim.ends[B].mtu = 1500;
     sim.ends[B].unit = 1424;
     sim.establish();

@@ -196,8 +196,8 @@ fn a_port_is_shared_by_all_who_send_through_it() {
     // A frame of 976 bytes and 24 of gaps takes 1 us; room for four.
     net.set_port(2, Some(Port { rate: 8_000_000_000, buffer: 4 * 1000 }));
     for number in 0..4 {
-        for from in 0..2 {
-            send(&mut queues[from], mac(3), 10 * from as u32 + number, 976).unwrap();
+        for (from, queue) in queues.iter_mut().take(2).enumerate() {
+            send(queue, mac(3), 10 * from as u32 + number, 976).unwrap();
         }
     }
     queues[0].flush();

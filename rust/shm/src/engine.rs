@@ -639,6 +639,12 @@ impl EngineEnd {
         self.shared.drain()
     }
 
+    /// Units delivered to a connection and not returned.
+    #[inline]
+    pub fn unread(&self, flow: FlowId) -> u32 {
+        self.flows[flow.index as usize].rx_units
+    }
+
     /// Units by who has them: (submitted and not completed, delivered and not returned, reserved). For tests and counters.
     pub fn usage(&self) -> (u32, u32, u32) {
         (self.tx_units, self.rx_units, self.share.held() - self.rx_units)

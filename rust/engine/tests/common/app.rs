@@ -30,6 +30,7 @@ pub struct App {
     pub counts: bool,
     pub alive: bool,
     next_id: u32,
+    turn: u64,
     flows: BTreeMap<u64, FlowId>,
 }
 
@@ -92,6 +93,7 @@ impl App {
             counts: false,
             alive: true,
             next_id: 1,
+            turn: 0,
             flows: BTreeMap::new(),
         }
     }
@@ -130,7 +132,13 @@ impl App {
     }
 
     pub fn conn(&mut self, flow: FlowId) -> &mut Conn {
+        self.touched = true;
         self.busy.insert(flow.key());
+        self.conns.get_mut(&flow.key()).expect("known connection")
+    }
+
+    /// The same for one who only looks.
+    pub fn peek(&mut self, flow: FlowId) -> &mut Conn {
         self.conns.get_mut(&flow.key()).expect("known connection")
     }
 
@@ -145,6 +153,7 @@ impl App {
         {
             conn.closed = true;
             conn.outgoing.push_back(Out::Close);
+            self.touched = true;
             self.busy.insert(flow.key());
         }
     }
@@ -170,7 +179,11 @@ impl App {
             self.take(delivery);
             work += 1;
         }
-        for key in self.busy.clone() {
+        // Each time another one is the first that tokens go to.
+        let later = self.busy.range(self.turn + 1..).chain(self.busy.range(..=self.turn));
+        let order: Vec<u64> = later.copied().collect();
+        self.turn = order.first().copied().unwrap_or(0);
+        for key in order {
             let (Some(conn), flow) = (self.conns.get_mut(&key), self.flows[&key]) else { continue };
             while let Some(out) = conn.outgoing.front() {
                 if !submit(&mut self.end, flow, out, &mut conn.offset) {

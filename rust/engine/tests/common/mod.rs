@@ -153,7 +153,7 @@ impl World {
         self.poll_apps();
         for host in 0..self.sidecars.len() {
             let sidecar = &mut self.sidecars[host];
-            if !sidecar.running {
+            if !sidecar.running || sidecar.cores.iter().all(|core| core.at() > self.now) {
                 continue;
             }
             if let Some(until) = self.net.stolen_until(host) {
@@ -187,7 +187,7 @@ impl World {
     }
 
     fn poll_apps(&mut self) {
-        for app in self.apps.iter_mut().filter(|app| app.touched || !app.busy.is_empty()) {
+        for app in self.apps.iter_mut().filter(|app| app.touched) {
             if app.poll() > 0 {
                 self.sidecars[app.sidecar].cores[usize::from(app.engine.engine())].due = Nanos::ZERO;
             }
@@ -196,13 +196,14 @@ impl World {
 
     /// When something is due next.
     fn next(&self) -> Nanos {
-        let engine = |(host, sidecar): (usize, &Sidecar)| {
-            let back = self.net.stolen_until(host).unwrap_or(Nanos::ZERO);
+        let mut next = self.net.next_event().unwrap_or(Nanos::MAX);
+        for (host, sidecar) in self.sidecars.iter().enumerate().filter(|(_, s)| s.running) {
             let first = sidecar.cores.iter().map(Core::at).min().unwrap_or(Nanos::MAX);
-            if sidecar.running { first.max(back) } else { Nanos::MAX }
-        };
-        let engines = self.sidecars.iter().enumerate().map(engine).min();
-        engines.into_iter().chain(self.net.next_event()).min().unwrap_or(Nanos::MAX)
+            if first < next {
+                next = first.max(self.net.stolen_until(host).unwrap_or(Nanos::ZERO)).min(next);
+            }
+        }
+        next
     }
 
     /// Runs until `done`; panics with seed and trace after 60 s of virtual time.

@@ -146,7 +146,7 @@ impl Congestion {
             self.endpoint.grow(acked);
         }
         self.over = slow || crowded;
-        self.pace(smoothed);
+        self.pace(now, smoothed);
         if used {
             self.consider_drain(now, smoothed);
         }
@@ -159,7 +159,7 @@ impl Congestion {
         if self.over || self.excess > TOLERATED * FORGIVEN {
             self.excess = 0;
             self.fabric.halve(now, smoothed);
-            self.pace(smoothed);
+            self.pace(now, smoothed);
         }
     }
 
@@ -174,7 +174,7 @@ impl Congestion {
             self.before_timeout = Some(self.fabric.clone());
         }
         self.fabric.collapse(now);
-        self.pacer.set(Nanos::ZERO, 0);
+        self.pacer.stop();
     }
 
     /// The timeouts since the last verdict were needless: as if they had not been.
@@ -196,15 +196,15 @@ impl Congestion {
 
     /// Where there is no congestion the acknowledgements pace the flow well enough.
     #[inline]
-    fn pace(&mut self, smoothed: Nanos) {
+    fn pace(&mut self, now: Nanos, smoothed: Nanos) {
         let units = self.units();
         if units < ONE {
-            self.pacer.set(Nanos(smoothed.0 * ONE / units), 0);
+            self.pacer.set(now, Nanos(smoothed.0 * ONE / units), 0);
         } else if self.over {
             // 1.25 windows a round trip, so that pacing never is what limits.
-            self.pacer.set(Nanos(smoothed.0 * ONE * 4 / (units * 5)), BURST);
+            self.pacer.set(now, Nanos(smoothed.0 * ONE * 4 / (units * 5)), BURST);
         } else {
-            self.pacer.set(Nanos::ZERO, 0);
+            self.pacer.stop();
         }
     }
 

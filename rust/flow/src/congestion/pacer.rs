@@ -19,10 +19,17 @@ impl Pacer {
         Pacer { interval: Nanos::ZERO, burst: 0, due: Nanos::ZERO }
     }
 
-    /// One unit each `interval`, up to `burst` of them early; `ZERO` is no limit.
-    pub fn set(&mut self, interval: Nanos, burst: u64) {
+    /// From now on one unit each `interval`, up to `burst` of them early. What went before at a slower rate does not
+    /// hold up what goes at this one.
+    pub fn set(&mut self, now: Nanos, interval: Nanos, burst: u64) {
         self.interval = interval;
         self.burst = burst;
+        self.due = self.due.min(now + interval * (burst + 1));
+    }
+
+    /// No limit from now on.
+    pub fn stop(&mut self) {
+        self.interval = Nanos::ZERO;
     }
 
     /// When the next unit may go: in the past, or to be waited for.
@@ -47,8 +54,8 @@ mod tests {
     #[test]
     fn a_burst_goes_at_once_and_then_a_unit_each_interval() {
         let mut pacer = Pacer::new();
-        pacer.set(Nanos::micros(10), 3);
         let mut now = Nanos::millis(1);
+        pacer.set(now, Nanos::micros(10), 3);
         let mut at_once = 0;
         while pacer.ready_at() <= now {
             pacer.sent(now);
@@ -62,7 +69,18 @@ mod tests {
             pacer.sent(now);
         }
         assert!(pacer.ready_at() > now);
-        pacer.set(Nanos::ZERO, 0);
+        pacer.stop();
         assert!(pacer.ready_at() <= now, "no limit any more");
+    }
+
+    #[test]
+    fn a_faster_rate_counts_at_once() {
+        let mut pacer = Pacer::new();
+        let now = Nanos::secs(1);
+        pacer.set(now, Nanos::millis(10), 0);
+        pacer.sent(now);
+        assert_eq!(pacer.ready_at() - now, Nanos::millis(10));
+        pacer.set(now, Nanos::micros(2), 8);
+        assert!(pacer.ready_at() - now <= Nanos::micros(2));
     }
 }

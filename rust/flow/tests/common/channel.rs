@@ -133,6 +133,9 @@ impl Io for Channel {
         self.reserved += n;
         n
     }
+    fn unread(&self) -> u32 {
+        self.lent
+    }
     fn ungrant(&mut self, n: u32) {
         assert!(n <= self.reserved, "gave back {n} of {}", self.reserved);
         self.reserved -= n;

@@ -145,6 +145,15 @@ impl Drop for Sim {
     }
 }
 
+impl End {
+    /// The application has nothing to send any more.
+    pub fn quiet(&mut self) {
+        self.outbox.clear();
+        self.sent = 0;
+        self.finish = false;
+    }
+}
+
 impl Sim {
     /// A calls B, who listens; nothing has been sent.
     pub fn new(seed: u64) -> Self {
@@ -248,6 +257,17 @@ impl Sim {
         self.pump(i);
     }
 
+    /// End `i` starts again and knows nothing of any connection; what is under way stays so.
+    pub fn forget(&mut self, i: usize) {
+        let tag = self.rng.next() as u32 | 1;
+        let end = &mut self.ends[i];
+        end.flow = None;
+        end.channel = Channel::new(end.channel.rx_units);
+        (end.tag, end.first) = (tag, Seq(tag.rotate_left(7)));
+        end.waiting.clear();
+        end.quiet();
+    }
+
     pub fn reset(&mut self, i: usize, reason: Reason) {
         let end = &mut self.ends[i];
         end.flow.as_mut().unwrap().reset(reason, &mut end.channel);
@@ -264,7 +284,7 @@ impl Sim {
             && n > 0
             && end.channel.closed().is_none()
         {
-            flow.credit_returned(&mut end.channel);
+            flow.credit_returned(self.now, n, &mut end.channel);
         }
     }
 
