@@ -47,7 +47,7 @@ fn a_lost_update_is_made_good_by_a_probe() {
     let dropped = sim.dropped;
     sim.pump(B);
     assert_eq!(sim.dropped, dropped + 1);
-    assert!(!sim.flow(B).credit_wait().is_some());
+    assert!(sim.flow(B).credit_wait().is_none());
     sim.run_until(Nanos::millis(201), |sim| sim.ends[B].channel.messages.len() == 300);
     assert!(sim.flow(A).stats().credit_probes > 0);
     assert_eq!(sim.flow(A).stats().timeouts, 0);

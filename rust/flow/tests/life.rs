@@ -379,7 +379,7 @@ fn close_flushes_though_the_peer_still_talks_and_then_the_peer_is_told() {
         sim.send(B, &message(n, 50_000));
     }
     sim.close(A);
-    assert!(!sim.flow(A).credit_wait().is_some() && sim.ends[A].channel.reserved == 0);
+    assert!(sim.flow(A).credit_wait().is_none() && sim.ends[A].channel.reserved == 0);
     // The rest goes out as the application submits it; it has closed, so it reads nothing.
     sim.run_until(Nanos::millis(200), |sim| sim.ends[B].channel.told(Event::PeerFin) == 1);
     assert_eq!(sim.ends[B].channel.messages.len(), 20);
