@@ -53,6 +53,7 @@ impl Channel {
     fn consume(&mut self) {
         assert!(self.reserved > 0, "a unit was consumed that was not reserved");
         assert!(self.closed().is_none(), "told after Closed");
+        assert!(self.told(Event::PeerFin) == 0, "told after PeerFin");
         self.reserved -= 1;
         self.lent += 1;
         self.check();

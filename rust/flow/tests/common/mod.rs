@@ -3,35 +3,18 @@
 #![allow(dead_code)]
 
 mod channel;
+mod choices;
+pub mod hostile;
+pub mod ops;
 
 pub use channel::Channel;
+pub use choices::{Choices, Rng};
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use machnet_flow::{Body, Config, Event, Flow, FlowError, Fragment, Setup, Unit};
 use machnet_wire::{Header, Hello, Kind, Nanos, Packet, Reason, Seq, header};
-
-/// Small and good enough; the same everywhere.
-#[derive(Debug, Clone)]
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-    /// True in `per_mille` of 1000 cases.
-    pub fn chance(&mut self, per_mille: u64) -> bool {
-        self.below(1000) < per_mille
-    }
-}
 
 /// One direction of the link.
 #[derive(Debug, Clone)]
@@ -99,6 +82,10 @@ pub struct End {
     /// Runs at these times only, when stalled.
     pub stalled_until: Nanos,
     waiting: Vec<Vec<u8>>,
+    /// When a packet last came.
+    pub heard_at: Nanos,
+    /// The header of the packet it sent last.
+    pub newest: Option<Header>,
 }
 
 /// When a packet arrives, which one of those that arrive then, at which end, and its bytes.
@@ -106,7 +93,7 @@ type Flying = (u64, u64, usize, Vec<u8>);
 
 pub struct Sim {
     pub seed: u64,
-    pub rng: Rng,
+    pub rng: Choices,
     pub now: Nanos,
     pub ends: [End; 2],
     pub links: [Link; 2],
@@ -115,9 +102,46 @@ pub struct Sim {
     pub sent: [u64; 8],
     pub sent_by: [u64; 2],
     pub dropped: u64,
-    trace: VecDeque<String>,
+    /// A link loses nothing, and is up, for an end that has heard nothing for so long: faults that last, and no peer that is
+    /// taken for dead.
+    pub mercy: Option<Nanos>,
+    /// Steps since time last moved.
+    standing: u32,
+    trace: VecDeque<Line>,
     /// Every packet put on the link, if there is to be a record.
     pub record: Option<Vec<(usize, Vec<u8>)>>,
+}
+
+/// What is remembered of a packet, to be printed when the run fails.
+#[derive(Clone, Copy)]
+struct Line {
+    at: Nanos,
+    from: usize,
+    header: Header,
+    sack_words: usize,
+    payload: usize,
+    lost: bool,
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let h = &self.header;
+        write!(
+            f,
+            "{:>10} {} {:?} {:?} unit {} tx {} ack {}+{} credit {} len {}{}",
+            self.at.0,
+            ["A>", "B>"][self.from],
+            h.kind,
+            h.flags,
+            h.unit.0,
+            h.tx.0,
+            h.ack.0,
+            self.sack_words,
+            h.credit,
+            self.payload,
+            if self.lost { " LOST" } else { "" }
+        )
+    }
 }
 
 pub const A: usize = 0;
@@ -140,7 +164,10 @@ impl Drop for Sim {
                     flow.next_timeout()
                 );
             }
-            eprintln!("seed {} at {:?}", self.seed, self.now);
+            match self.rng {
+                Choices::Seeded(_) => eprintln!("seed {} at {:?}", self.seed, self.now),
+                Choices::Read { .. } => eprintln!("choices read from bytes, at {:?}", self.now),
+            }
         }
     }
 }
@@ -179,10 +206,12 @@ impl Sim {
             first,
             stalled_until: Nanos::ZERO,
             waiting: Vec::new(),
+            heard_at: Nanos::ZERO,
+            newest: None,
         };
         Sim {
             seed,
-            rng: Rng(seed),
+            rng: Choices::seeded(seed),
             now: Nanos::micros(5),
             ends: [end(false, 0xa1), end(true, 0xb2)],
             links: [Link::default(), Link::default()],
@@ -191,6 +220,8 @@ impl Sim {
             sent: [0; 8],
             sent_by: [0; 2],
             dropped: 0,
+            mercy: None,
+            standing: 0,
             trace: VecDeque::new(),
             record: None,
         }
@@ -245,6 +276,20 @@ impl Sim {
     /// What an application's close does.
     pub fn close(&mut self, i: usize) {
         self.finish(i);
+        self.stop_reading(i);
+    }
+
+    /// The same for one that has submitted all that it has to say. False: it has not, and reads on.
+    pub fn close_when_said(&mut self, i: usize) -> bool {
+        self.finish(i);
+        let said = !self.ends[i].finish;
+        if said {
+            self.stop_reading(i);
+        }
+        said
+    }
+
+    fn stop_reading(&mut self, i: usize) {
         let end = &mut self.ends[i];
         if let Some(flow) = &mut end.flow {
             flow.stop_reading(self.now, &mut end.channel);
@@ -259,7 +304,7 @@ impl Sim {
 
     /// End `i` starts again and knows nothing of any connection; what is under way stays so.
     pub fn forget(&mut self, i: usize) {
-        let tag = self.rng.next() as u32 | 1;
+        let tag = self.rng.word() | 1;
         let end = &mut self.ends[i];
         end.flow = None;
         end.channel = Channel::new(end.channel.rx_units);
@@ -342,7 +387,9 @@ impl Sim {
     }
 
     fn transmit(&mut self, i: usize) {
+        let before = self.sent_by[i];
         loop {
+            assert!(self.sent_by[i] - before < STORM, "a flow never comes to an end of what it has to send");
             let end = &mut self.ends[i];
             let Some(flow) = &mut end.flow else { return };
             let Some(t) = flow.poll_transmit(self.now, &mut end.channel) else { break };
@@ -372,19 +419,15 @@ impl Sim {
         }
         self.sent[packet.header.kind as usize] += 1;
         self.sent_by[i] += 1;
-        let line = format!(
-            "{:>10} {} {:?} {:?} unit {} tx {} ack {}+{} credit {} len {}",
-            self.now.0,
-            ["A>", "B>"][i],
-            packet.header.kind,
-            packet.header.flags,
-            packet.header.unit.0,
-            packet.header.tx.0,
-            packet.header.ack.0,
-            packet.sack.words(),
-            packet.header.credit,
-            packet.payload.len()
-        );
+        self.ends[i].newest = Some(packet.header);
+        let mut line = Line {
+            at: self.now,
+            from: i,
+            header: packet.header,
+            sack_words: packet.sack.words(),
+            payload: packet.payload.len(),
+            lost: false,
+        };
         let link = &mut self.links[i];
         let mut drop = link.down
             || self.rng.chance(link.loss)
@@ -393,6 +436,7 @@ impl Sim {
             link.drops -= 1;
             drop = true;
         }
+        drop &= self.mercy.is_none_or(|mercy| self.now - self.ends[1 - i].heard_at <= mercy);
         let wire = bytes.len() as u64 + 28 + 38;
         let start = link.free_at.max(self.now);
         let each = Nanos(wire * link.ps_per_byte / 1000);
@@ -403,7 +447,8 @@ impl Sim {
             link.free_at = start + each;
         }
         let leaves = start + each;
-        self.note(format!("{line}{}", if drop { " LOST" } else { "" }));
+        line.lost = drop;
+        self.note(line);
         if drop {
             self.dropped += 1;
             return;
@@ -420,7 +465,7 @@ impl Sim {
         }
     }
 
-    fn note(&mut self, line: String) {
+    fn note(&mut self, line: Line) {
         if self.trace.len() == 300 {
             self.trace.pop_front();
         }
@@ -435,6 +480,7 @@ impl Sim {
         }
         let packet = Packet::parse(&bytes).expect("packet");
         self.ends[i].received[packet.header.kind as usize] += 1;
+        self.ends[i].heard_at = self.now;
         let setup = self.setup(i);
         let now = self.now;
         let end = &mut self.ends[i];
@@ -499,6 +545,11 @@ impl Sim {
             self.now = until;
             return false;
         }
+        self.standing = if next > self.now { 0 } else { self.standing + 1 };
+        assert!(
+            self.standing < STORM as u32,
+            "time stands still: a timer fires again and again, or packets answer each other"
+        );
         self.now = self.now.max(next);
         for i in [A, B] {
             if self.ends[i].stalled_until <= self.now {
@@ -551,6 +602,9 @@ impl Sim {
         }
     }
 }
+
+/// More than any flow has to send at one moment, or any moment has events.
+const STORM: u64 = 100_000;
 
 /// A message that says which one it is in every byte.
 pub fn message(n: u64, len: usize) -> Vec<u8> {
