@@ -242,7 +242,13 @@ impl<H> Receiver<H> {
         stats: &mut Stats,
         io: &mut I,
     ) -> Result<(), &'static str> {
-        while self.arrived.clear(self.next) {
+        loop {
+            if self.finished && self.arrived.count() > 0 {
+                return Err("a unit follows the FIN");
+            }
+            if !self.arrived.clear(self.next) {
+                return Ok(());
+            }
             match self.waiting.at_mut(self.next).take() {
                 Some(Waiting::Data { fragment, len, held }) => {
                     self.open = match self.open.after(fragment, len) {
@@ -262,11 +268,7 @@ impl<H> Receiver<H> {
                 Some(Waiting::Void { fin }) => self.take_mark(context, fin, stats, io)?,
                 None => return Err("a unit is marked and not kept"),
             }
-            if self.finished && self.arrived.count() > 0 {
-                return Err("a unit follows the FIN");
-            }
         }
-        Ok(())
     }
 
     /// The application reads no more.
@@ -288,7 +290,8 @@ impl<H> Receiver<H> {
     /// Frees the buffers of waiting units; that they arrived was promised and stays so.
     fn drop_waiting<I: Io<Held = H>>(&mut self, io: &mut I) {
         let Some(highest) = self.arrived.highest() else { return };
-        let mut unit = self.next + 1;
+        // From the next one on: where the peer broke the rules one may be kept that was not delivered although its turn had come.
+        let mut unit = self.next;
         while unit.at_or_before(highest) {
             let slot = self.waiting.at_mut(unit);
             match slot.take() {

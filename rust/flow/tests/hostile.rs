@@ -3,8 +3,8 @@
 mod common;
 
 use common::{B, Channel, Choices, Sim, hostile};
-use machnet_flow::Event;
-use machnet_wire::{Flags, Header, Kind, Nanos, Seq, header};
+use machnet_flow::{Closed, Event};
+use machnet_wire::{Flags, Header, Kind, Nanos, Reason, Seq, header};
 
 #[test]
 fn no_packet_makes_a_flow_panic_or_lose_a_unit() {
@@ -45,4 +45,24 @@ fn a_flood_of_units_far_ahead_is_bounded() {
     assert_eq!(sim.ends[B].channel.told(Event::Established), 1);
     let stats = sim.flow(B).stats();
     assert!(stats.refused > 500 && stats.beyond_window > 3_000, "{stats:?}");
+}
+
+#[test]
+fn a_unit_kept_behind_the_fin_is_given_back() {
+    let mut sim = Sim::new(6);
+    sim.establish();
+    sim.run_for(Nanos::millis(5));
+    for (ahead, flags) in [(1, Flags::BEGIN | Flags::END), (0, Flags::FIN)] {
+        let mut h = Header::new(Kind::Data);
+        (h.tag, h.unit, h.tx) = (sim.ends[B].tag, Seq(1000) + ahead, Seq(2000) + (1 - ahead));
+        (h.ack, h.flags) = (Seq(1000), flags);
+        let mut bytes = vec![0; header::LEN];
+        h.emit(&[], &mut bytes);
+        let end = &mut sim.ends[B];
+        let packet = machnet_wire::Packet::parse(&bytes).unwrap();
+        let taken = end.flow.as_mut().unwrap().on_packet(sim.now, &packet, &mut end.channel);
+        assert_eq!(taken.is_ok(), ahead == 1, "{taken:?}");
+    }
+    assert_eq!(sim.ends[B].channel.closed(), Some(Closed::ByUs(Reason::Protocol)));
+    assert_eq!((sim.ends[B].channel.held, sim.ends[B].channel.reserved), (0, 0));
 }
