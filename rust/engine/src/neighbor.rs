@@ -1,7 +1,7 @@
 //! Who is at which MAC: one table for all engines, since a reply to ARP may arrive on any queue. Engines keep the
 //! answer with the flow and look again when [`Neighbors::version`] moves, so the lock is never on the hot path.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -86,7 +86,8 @@ pub struct Neighbors {
     version: AtomicU64,
     /// When [`Neighbors::poll`] has something to do, nanoseconds.
     due: AtomicU64,
-    table: Mutex<HashMap<Ipv4Addr, Entry>>,
+    /// In order, so that the same seed asks in the same order.
+    table: Mutex<BTreeMap<Ipv4Addr, Entry>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -241,13 +242,10 @@ impl Neighbors {
 
     /// Every entry, for display: address, MAC where known, and whether it is fixed.
     pub fn list(&self) -> Vec<(Ipv4Addr, Option<Mac>, bool)> {
-        let mut all: Vec<_> =
-            self.lock().iter().map(|(ip, e)| (*ip, e.mac, e.state == State::Fixed)).collect();
-        all.sort_unstable_by_key(|entry| entry.0);
-        all
+        self.lock().iter().map(|(ip, e)| (*ip, e.mac, e.state == State::Fixed)).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, Entry>> {
         // No code under the lock can leave the table half changed.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -307,6 +305,14 @@ mod tests {
         assert!(n.version() > before);
         assert_eq!(n.lookup(PEER, now), Lookup::Unreachable);
         assert_eq!(n.lookup(PEER, now + Nanos::secs(1)), Lookup::Asking);
+    }
+
+    #[test]
+    fn addresses_due_at_once_are_asked_for_in_order() {
+        let n = Neighbors::new(Config::new(ME, 24, None));
+        let all: Vec<_> = (2..100).map(|i| Ipv4Addr::new(10, 0, 0, i)).collect();
+        all.iter().rev().for_each(|ip| assert_eq!(n.lookup(*ip, Nanos::ZERO), Lookup::Asking));
+        assert_eq!(asks(&n, Nanos::ZERO).iter().map(|ask| ask.ip).collect::<Vec<_>>(), all);
     }
 
     #[test]
