@@ -153,12 +153,13 @@ impl Core {
         if header.tag != 0 && owner != self.index && came == Came::Here {
             return self.hand_over(owner, from, bytes);
         }
-        // An RST with no tag answers a SYN of ours: its echo is the tag we drew.
         if header.kind == Kind::Rst {
-            if let Ok(reset) = Reset::parse(packet.payload) {
-                let owner = tag_owner(reset.echo, self.engines);
-                if header.tag == 0 && owner != self.index && came == Came::Here {
-                    return self.hand_over(owner, from, bytes);
+            // One with no tag is from a peer that knows no connection; its echo, the tag that our packet carried, is the peer's
+            // own, so nothing in it names the engine.
+            if header.tag == 0 && came == Came::Here {
+                let here = self.index;
+                for engine in (0..self.engines).filter(|&engine| engine != here) {
+                    self.hand_over(engine, from, bytes);
                 }
             }
             return self.counters().rx_no_flow.add(1);

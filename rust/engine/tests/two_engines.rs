@@ -3,7 +3,10 @@
 mod common;
 
 use common::{World, pattern};
-use machnet_wire::Nanos;
+use machnet_shm::Reason;
+use machnet_wire::frame::{self, Frame, Route};
+use machnet_wire::{Header, Kind, Nanos, Packet, Reset, checksum};
+use std::sync::{Arc, Mutex};
 
 #[test]
 fn an_echo_passes_by_hand_over() {
@@ -74,4 +77,48 @@ fn a_port_is_taken_for_all_engines_of_a_sidecar() {
     w.apps[first].engine.detach(number);
     w.pass(Nanos::millis(1));
     w.listen(second, 8000);
+}
+
+/// Whichever queue the answer of a peer that has forgotten the connection lands on.
+#[test]
+fn a_reset_without_a_tag_reaches_its_connection_on_any_engine() {
+    let mut w = World::seeded(5);
+    let (a, b) = (w.add(1, 4), w.add(2, 4));
+    let (client, server) = (w.app(a, 0), w.app(b, 3));
+    w.listen(server, 8000);
+    let ip = w.sidecars[b].ip;
+    let last = Arc::new(Mutex::new(Vec::new()));
+    let copy = Arc::clone(&last);
+    w.net.lose_if(b, a, move |frame| {
+        *copy.lock().expect("one thread") = frame.to_vec();
+        false
+    });
+    for port in 0..32 {
+        let (near, far) = w.connect(client, server, ip, 8000);
+        w.carry((server, far), (client, near), pattern(100, 1));
+        let bytes = last.lock().expect("one thread").clone();
+        let Ok(Frame::Udp { ether, ip, payload, .. }) = frame::parse(&bytes) else { panic!("{bytes:?}") };
+        let said = Packet::parse(payload).expect("a packet").header;
+        let header = Header { src: said.dst, dst: said.src, ..Header::new(Kind::Rst) };
+        let body = Reset { epoch: 1, echo: said.tag, reason: machnet_wire::Reason::Closed }.emit();
+        let (src_port, dst_port) = (31_580 + port, 31_580);
+        let route = Route {
+            src_mac: ether.dst,
+            dst_mac: ether.src,
+            src_ip: ip.dst,
+            dst_ip: ip.src,
+            src_port,
+            dst_port,
+        };
+        let len = machnet_wire::header::LEN + body.len();
+        let mut reset = vec![0; frame::UDP_HEADERS + len];
+        let at = frame::emit_udp(&route, len, &mut reset);
+        let at = at + header.emit(&[], &mut reset[at..]);
+        reset[at..].copy_from_slice(&body);
+        checksum::udp4(&mut reset);
+        w.net.inject(b, &reset);
+        w.pass(Nanos::micros(10));
+        assert_eq!(w.apps[server].conn(far).over, Some(Reason::Gone), "by port {src_port}");
+    }
+    assert!(w.counter(b, "handover_in") > 30);
 }
