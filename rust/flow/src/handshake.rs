@@ -48,6 +48,8 @@ impl<T, H> Flow<T, H> {
                 self.answer(now, gap, &packet.header);
                 Ok(())
             }
+            // A late copy of the SYN that began this connection begins no other.
+            Phase::Linger | Phase::Dead if known => Ok(()),
             Phase::SynReceived | Phase::Linger | Phase::Dead => Err(FlowError::Superseded),
             Phase::SynSent => {
                 // Both ends called each other: each answers, and either answer is enough.

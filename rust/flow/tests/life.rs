@@ -239,6 +239,27 @@ fn a_port_pair_is_used_again_at_once() {
 }
 
 #[test]
+fn a_late_copy_of_its_own_syn_does_not_end_the_linger() {
+    let mut sim = Sim::new(22);
+    sim.record = Some(Vec::new());
+    sim.establish();
+    let syn = sim.record.take().unwrap()[0].1.clone();
+    sim.finish(B);
+    sim.run_for(Nanos::micros(100));
+    // B acknowledges all of it at once, and nothing of that arrives before the copy of the SYN does.
+    sim.links[B].down = true;
+    sim.send(A, &message(1, 3_000));
+    sim.finish(A);
+    sim.run_for(Nanos::micros(50));
+    assert!(sim.flow(B).is_lingering());
+    sim.give(B, syn);
+    sim.links[B].down = false;
+    sim.run_for(Nanos::millis(10));
+    assert_eq!(sim.ends[A].channel.closed(), Some(Closed::Clean));
+    assert_eq!((sim.sent[Kind::SynAck as usize], sim.sent[Kind::Rst as usize]), (1, 0));
+}
+
+#[test]
 fn a_port_pair_is_used_again_though_the_peer_still_holds_the_old_connection() {
     let mut sim = Sim::new(15);
     sim.establish();
