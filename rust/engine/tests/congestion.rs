@@ -44,32 +44,41 @@ impl Seen {
 }
 
 const RTT: Nanos = Nanos::micros(30);
+const PORT: u16 = 8000;
 /// Bytes of a message of the bulk senders.
 const BULK: usize = 256 << 10;
 
 impl Incast {
     fn new(seed: u64, count: u8, gigabits: u64) -> Self {
+        let mut i = Self::empty(seed, gigabits, RTT);
+        (0..count).for_each(|_| i.join());
+        i.w.pass(Nanos::millis(5));
+        i
+    }
+
+    /// Nobody sends yet.
+    fn empty(seed: u64, gigabits: u64, rtt: Nanos) -> Self {
         let mut w = World::seeded(seed);
         w.cost = Cost::REAL;
         let host = w.add(1, 1);
         let receiver = w.app(host, 0);
         w.apps[receiver].counts = true;
-        w.listen(receiver, 8000);
+        w.listen(receiver, PORT);
         let rate = gigabits * 1_000_000_000;
-        let link = Link { delay: RTT / 2, rate: Some(rate), ..Link::default() };
+        let link = Link { delay: rtt / 2, rate: Some(rate), ..Link::default() };
         w.net.set_links(link);
         w.net.set_port(host, Some(Port { rate, buffer: 4 << 20 }));
-        let ip = w.sidecars[host].ip;
-        let senders = (0..count)
-            .map(|i| {
-                let from = w.add(i + 2, 1);
-                let app = w.app(from, 0);
-                let (near, far) = w.connect(app, receiver, ip, 8000);
-                Sender { app, near, far, before: 0 }
-            })
-            .collect();
-        w.pass(Nanos::millis(5));
-        Incast { w, receiver, senders, link }
+        Incast { w, receiver, senders: Vec::new(), link }
+    }
+
+    /// One more host, connected.
+    fn join(&mut self) {
+        let w = &mut self.w;
+        let host = w.add(self.senders.len() as u8 + 2, 1);
+        let app = w.app(host, 0);
+        let ip = w.sidecars[0].ip;
+        let (near, far) = w.connect(app, self.receiver, ip, PORT);
+        self.senders.push(Sender { app, near, far, before: 0 });
     }
 
     /// Keeps the first `busy` senders sending for this long.
@@ -129,12 +138,9 @@ fn an_incast_of_64_loses_nothing_at_a_ring_of_256_and_fills_the_link() {
         let start = i.run(64, Nanos::millis(2));
         assert_eq!(start.missed, 0, "after the first round trip");
         assert!(start.share >= 0.8, "{gigabits} Gb/s");
-        for _ in 0..5 {
-            let steady = i.run(64, Nanos::millis(4));
-            assert_eq!(steady.missed, 0, "{gigabits} Gb/s");
-            assert!(steady.share >= 0.9, "{gigabits} Gb/s");
-            assert!(jain(&steady.bytes) >= 0.95, "{gigabits} Gb/s");
-        }
+        let steady = i.run(64, Nanos::millis(20));
+        assert_eq!(steady.missed, 0, "{gigabits} Gb/s");
+        assert!(steady.share >= 0.9 && jain(&steady.bytes) >= 0.95, "{gigabits} Gb/s");
         assert_eq!(i.w.net.counts().queue_full, 0);
         i.w.pass(Nanos::secs(2));
         assert_eq!((i.counter(1, "flow_lost"), i.counter(1, "flow_rtos")), (0, 0));
@@ -142,28 +148,35 @@ fn an_incast_of_64_loses_nothing_at_a_ring_of_256_and_fills_the_link() {
     }
 }
 
-/// A vCPU that is away for milliseconds is the reason for all this: what was promised fits the ring.
+/// A ring of 256 is full after 126 us at 25 Gb/s, and a vCPU is away for longer.
 #[test]
 fn what_was_promised_fits_the_ring_of_a_receiver_that_is_away() {
-    let mut i = Incast::new(2, 64, 25);
-    i.run(64, Nanos::millis(5));
+    // On a path of 100 us the link itself holds 200 frames.
+    let mut i = Incast::empty(2, 25, Nanos::micros(100));
+    (0..16).for_each(|_| i.join());
+    i.run(16, Nanos::millis(5));
     for _ in 0..10 {
-        let away = i.w.net.counts().delivered;
-        i.w.net.steal(0, Nanos::micros(150));
-        let seen = i.run(64, Nanos::millis(1));
-        assert_eq!(seen.missed, 0, "away for longer than the ring takes to fill at the link's rate");
-        assert!(i.w.net.counts().delivered > away);
+        let before = i.w.net.counts().delivered;
+        i.w.net.steal(0, Nanos::micros(170));
+        let seen = i.run(16, Nanos::micros(500));
+        assert!(i.w.net.counts().delivered > before + 192);
+        assert_eq!(seen.missed, 0);
+        i.run(16, Nanos::millis(1));
     }
 }
 
+/// Those that come later see a round trip with a queue in it, and must not take that for the path's own.
 #[test]
-fn eight_hosts_that_begin_one_after_the_other_share_a_link_evenly() {
+fn eight_hosts_that_come_one_after_the_other_share_a_link_evenly() {
     for gigabits in [10, 25] {
-        let mut i = Incast::new(3, 8, gigabits);
+        let mut i = Incast::empty(3, gigabits, RTT);
         for busy in 1..8 {
+            i.join();
             let seen = i.run(busy, Nanos::millis(4));
             assert!(seen.share >= 0.8, "{gigabits} Gb/s, {busy} senders");
         }
+        i.join();
+        i.run(8, Nanos::millis(8));
         for _ in 0..3 {
             let seen = i.run(8, Nanos::millis(8));
             assert!(jain(&seen.bytes) >= 0.95 && seen.share >= 0.9, "{gigabits} Gb/s");
@@ -239,7 +252,7 @@ fn a_small_message_does_not_wait_behind_anothers_large_one() {
     let (probe, _) = i.w.connect(prober, echo, ip, 9000);
     let bulk = i.senders[0].near;
     // On the prober's channel as well: connections of one application do not wait for each other either.
-    let (beside, _) = i.w.connect(prober, receiver, ip, 8000);
+    let (beside, _) = i.w.connect(prober, receiver, ip, PORT);
     for (app, flow) in [(sender, bulk), (prober, beside)] {
         (0..8).for_each(|_| i.w.apps[app].send(flow, pattern(8 << 20, 1)));
     }
@@ -257,4 +270,44 @@ fn a_small_message_does_not_wait_behind_anothers_large_one() {
     assert!(i.w.apps[sender].peek(bulk).outgoing.len() > 2, "the link was full all the time");
     // 30 us of path, the queue that both flows keep, and their bursts. A message of 8 MiB alone would be 7 ms.
     assert!(worst < Nanos::micros(150), "{worst:?}");
+}
+
+/// A transmit ring of eight descriptors is full each round: then it counts whose turn it is.
+#[test]
+fn flows_of_one_engine_share_by_bytes() {
+    let mut w = World::seeded(9);
+    w.cost = Cost { round: Nanos::micros(5), item: Nanos::ZERO };
+    w.descriptors = 8;
+    let a = w.add(1, 1);
+    w.descriptors = 256;
+    let b = w.add(2, 1);
+    let receiver = w.app(b, 0);
+    w.apps[receiver].counts = true;
+    w.listen(receiver, PORT);
+    let ip = w.sidecars[b].ip;
+    let sizes = [64, 700, 1424];
+    let flows = sizes.map(|_| {
+        let app = w.app(a, 0);
+        let (near, far) = w.connect(app, receiver, ip, PORT);
+        (app, near, far)
+    });
+    let mut before = [0; 3];
+    for time in [Nanos::millis(20), Nanos::millis(40)] {
+        w.run_for(time, |w| {
+            for (&(app, near, _), size) in flows.iter().zip(sizes) {
+                while w.apps[app].peek(near).outgoing.len() < 300 {
+                    w.apps[app].send(near, pattern(size, 1));
+                }
+            }
+            false
+        });
+        let now = flows.map(|(_, _, far)| w.apps[receiver].peek(far).bytes);
+        // On the wire each unit has 90 bytes more.
+        let sent: [u64; 3] =
+            std::array::from_fn(|i| (now[i] - before[i]) * (sizes[i] as u64 + 90) / sizes[i] as u64);
+        before = now;
+        println!("bytes on the wire: {sent:?}, Jain {:.3}", jain(&sent));
+        assert!(time < Nanos::millis(30) || jain(&sent) > 0.95);
+    }
+    assert!(w.counter(a, "tx_full") > 1000, "the ring was full");
 }
