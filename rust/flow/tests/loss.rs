@@ -115,7 +115,7 @@ fn what_nobody_looked_at_in_time_is_no_delay_of_the_path() {
     let window = sim.flow(A).window(now);
     // B looks every 300 us only, and says so.
     sim.ends[B].channel.gap = Nanos::micros(300);
-    sim.links[A].delay = sim.links[A].delay + Nanos::micros(300);
+    sim.links[A].delay += Nanos::micros(300);
     for n in 0..20 {
         sim.send(A, &message(n, 100_000));
         let have = sim.ends[B].channel.messages.len();
