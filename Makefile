@@ -46,6 +46,12 @@ test-rust: | $(LOG)
 	$(CARGO_TEST) --lib --bins --tests -- $(REPORT_TIME) 2>&1 | tee $(LOG)/rust.log
 	cargo test --locked --doc --quiet
 
+SEEDS ?= 1
+.PHONY: sim
+sim: ## every fault with every other in full, with SEEDS=n seeds, and n times 100 000 random operation sequences
+	MACHNET_SEEDS=$(SEEDS) cargo test --locked -p machnet-engine --test matrix -- --nocapture
+	MACHNET_SEEDS=$$(( $(SEEDS) * 100000 )) cargo test --locked -p machnet-flow --test ops -- --nocapture
+
 .PHONY: test-loom
 test-loom: | $(LOG) ## every interleaving of the rings and of the sleep protocol, within loom's bounds
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO_TEST) -p machnet-shm --profile loom --test loom_ring -- $(REPORT_TIME) 2>&1 | tee $(LOG)/loom.log
@@ -60,14 +66,14 @@ test-c: ## the headers from C and C++, and both archives in one program
 
 .PHONY: test-go
 test-go: | $(LOG) ## Go unit tests and the whole stack in one process
-	go test -race -json ./go/... > $(LOG)/go.json || { scripts/go-failures.sh $(LOG)/go.json; exit 1; }
-	cd go/machnettest && go test -race -json ./... > ../../$(LOG)/gotest.json || { ../../scripts/go-failures.sh ../../$(LOG)/gotest.json; exit 1; }
-	cd cmd && go test -race -json ./... > ../$(LOG)/cmd.json || { ../scripts/go-failures.sh ../$(LOG)/cmd.json; exit 1; }
+	go test -count=1 -race -json ./go/... > $(LOG)/go.json || { scripts/go-failures.sh $(LOG)/go.json; exit 1; }
+	cd go/machnettest && go test -count=1 -race -json ./... > ../../$(LOG)/gotest.json || { ../../scripts/go-failures.sh ../../$(LOG)/gotest.json; exit 1; }
+	cd cmd && go test -count=1 -race -json ./... > ../$(LOG)/cmd.json || { ../scripts/go-failures.sh ../$(LOG)/cmd.json; exit 1; }
 	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/gotest.json $(LOG)/cmd.json
 
 .PHONY: test-e2e
 test-e2e: | $(LOG) ## real sidecars over memif, from Go and from C
-	cd tests && go test -race -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
+	cd tests && go test -count=1 -race -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
 	@scripts/go-summary.sh $(LOG)/e2e.json
 
 .PHONY: slowest
