@@ -29,7 +29,7 @@ impl<T, H> Flow<T, H> {
             }
             if io.phase() != self.phases.0 {
                 self.phases.0 = !self.phases.0;
-                self.congestion.drain(now, self.rtt.or_zero());
+                self.congestion.drain(now, &self.rtt);
             }
             if let Some(choice) = self.choose(now) {
                 let words = self.receiver.arrived().word_count(self.receiver.next());
@@ -43,7 +43,7 @@ impl<T, H> Flow<T, H> {
                 if choice.probe && !choice.uncovered {
                     self.sender.tail = Tail::ProbeDue;
                 }
-            } else if let Some(at) = self.sender.waits_to_try() {
+            } else if let Some(at) = self.sender.waits_to_try().filter(|at| *at > now) {
                 self.timers.set(Timer::Probe, at);
             }
         }

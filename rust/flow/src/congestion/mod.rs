@@ -101,11 +101,13 @@ impl Congestion {
     }
 
     /// All who may share a path hold back now.
-    pub fn drain(&mut self, now: Nanos, smoothed: Nanos) {
+    pub fn drain(&mut self, now: Nanos, rtt: &Rtt) {
         // One who has never met congestion has no part in a queue.
         if !self.fabric.is_starting() {
-            self.drain.silent_until = now + smoothed * SILENT;
-            self.drain.until = self.drain.silent_until + smoothed;
+            // What a vCPU that was away has done to the smoothed round trip is no reason to be silent for longer.
+            let round = rtt.or_zero().min(rtt.least() + allowed_queueing(rtt.least(), self.units()) * 2);
+            self.drain.silent_until = now + round * SILENT;
+            self.drain.until = self.drain.silent_until + round;
         }
     }
 
