@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-APT_PACKAGES := build-essential libclang-dev libdpdk-dev pkg-config python3
+APT_PACKAGES := build-essential ethtool iproute2 libclang-dev libdpdk-dev nftables pkg-config python3
 BIN := $(CURDIR)/bin
 LOG := target/test-log
 GO_MODULES := . cmd tests go/machnettest
