@@ -72,9 +72,10 @@ test-go: | $(LOG) ## Go unit tests and the whole stack in one process
 	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/gotest.json $(LOG)/cmd.json
 
 .PHONY: test-e2e
-test-e2e: | $(LOG) ## real sidecars over memif, from Go and from C
+test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between network namespaces (skipped unless root)
 	cd tests && go test -count=1 -race -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
-	@scripts/go-summary.sh $(LOG)/e2e.json
+	cd tests && go test -count=1 -race -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
+	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json
 
 .PHONY: slowest
 slowest:

@@ -28,18 +28,15 @@ const own = "/proc/thread-self/ns/net"
 // New makes a namespace.
 func New() (*Namespace, error) {
 	var n *Namespace
-	err := onThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("make a network namespace: %w; it takes root (CAP_SYS_ADMIN and CAP_NET_ADMIN)", err)
-		}
+	err := onThread(func() error { return unix.Unshare(unix.CLONE_NEWNET) }, func() error {
 		file, err := os.Open(own)
-		if err != nil {
-			return err
-		}
 		n = &Namespace{file}
-		return nil
+		return err
 	})
-	return n, err
+	if err != nil {
+		return nil, fmt.Errorf("make a network namespace: %w; it takes root (CAP_SYS_ADMIN and CAP_NET_ADMIN)", err)
+	}
+	return n, nil
 }
 
 // Available says in one sentence why no namespaces can be made here, or nil.
@@ -57,23 +54,21 @@ func (n *Namespace) Do(f func() error) error {
 	if n == nil {
 		return f()
 	}
-	return onThread(func() error {
-		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter a network namespace: %w", err)
-		}
-		return f()
-	})
+	return onThread(func() error { return os.NewSyscallError("setns", unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET)) }, f)
 }
 
-// onThread runs f with the goroutine bound to its thread, and brings the thread back to its namespace afterwards.
-func onThread(f func() error) error {
+// onThread moves the goroutine's thread to another namespace, runs f there, and brings the thread back.
+func onThread(move, f func() error) error {
 	runtime.LockOSThread()
 	home, err := os.Open(own)
+	if err == nil {
+		defer home.Close()
+		err = move()
+	}
 	if err != nil {
 		runtime.UnlockOSThread()
 		return err
 	}
-	defer home.Close()
 	err = f()
 	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
 		// The thread stays bound, so that it ends with its goroutine and no other goroutine gets it.

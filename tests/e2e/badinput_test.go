@@ -20,6 +20,7 @@ import (
 
 // What the user does wrong, seen from the command line: an exit code and one sentence that names what is meant.
 func TestEachMistakeIsOneSentence(t *testing.T) {
+	onAnyLink(t)
 	p := sharedPair(t)
 	none := filepath.Join(shortTempDir(t), "none.sock")
 	taken := listen(t, p.b.attach(t)).Addr().String()
@@ -72,11 +73,17 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 }
 
 func TestASilentHostIsETIMEDOUTInTheSidecarsTime(t *testing.T) {
-	s, err := startSidecar(shortTempDir(t), "server", "10.0.0.1", "--connect-timeout", "300", "--neighbor", "10.0.0.78=02:00:00:00:00:78")
+	folder := shortTempDir(t)
+	w := newWire(t, folder)
+	s, err := startSidecar(folder, "10.0.0.1", w.a, "--connect-timeout", "300", "--neighbor", "10.0.0.78=02:00:00:00:00:78")
 	if err != nil {
+		w.close()
 		t.Fatal(err)
 	}
-	t.Cleanup(s.stop)
+	t.Cleanup(func() {
+		s.stop()
+		w.close()
+	})
 	d := machnet.Dialer{Stack: s.attach(t)}
 	for name, address := range map[string]string{
 		"that answers no ARP":    "10.0.0.77:1",
@@ -137,6 +144,7 @@ func TestWithoutPermissionOnTheSocketNobodyAttaches(t *testing.T) {
 }
 
 func TestAnUnknownKeyIsNamedWithItsPlace(t *testing.T) {
+	onAnyLink(t)
 	file := filepath.Join(shortTempDir(t), "machnetd.toml")
 	if err := os.WriteFile(file, []byte("[host]\nip = \"10.0.0.1/24\"\ncolour = \"blue\"\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -143,6 +143,7 @@ func (c *command) leavesNothing(t *testing.T) {
 const demoProcesses = 8
 
 func TestAnInterruptedDemoLeavesNothing(t *testing.T) {
+	onAnyLink(t)
 	moments := map[string]func(t *testing.T, c *command){
 		"at once":                     func(*testing.T, *command) {},
 		"when the first sidecar runs": func(t *testing.T, c *command) { c.waitForChildren(t, 1) },
@@ -172,6 +173,7 @@ func TestAnInterruptedDemoLeavesNothing(t *testing.T) {
 }
 
 func TestTheChildrenOfAKilledDemoDie(t *testing.T) {
+	onAnyLink(t)
 	c := startCommand(t, "demo")
 	c.waitForChildren(t, demoProcesses)
 	if err := c.cmd.Process.Kill(); err != nil {
@@ -190,6 +192,7 @@ func TestTheChildrenOfAKilledDemoDie(t *testing.T) {
 }
 
 func TestTheDeathOfAPartEndsTheBenchAndIsNamed(t *testing.T) {
+	onAnyLink(t)
 	for name, tc := range map[string]struct {
 		victim string   // words of its command line
 		want   []string // in what is said
@@ -296,6 +299,7 @@ func (r benchRow) check(t *testing.T, link string) {
 }
 
 func TestBenchWritesEveryFieldAsJSON(t *testing.T) {
+	onAnyLink(t)
 	rows := benchRows(t, "--transport", "machnet,tcp,udp")
 	var arms []string
 	for _, r := range rows {
@@ -316,6 +320,7 @@ func TestBenchWritesEveryFieldAsJSON(t *testing.T) {
 }
 
 func TestBenchOverOneSidecar(t *testing.T) {
+	onAnyLink(t)
 	rows := benchRows(t, "--link", "local", "--inflight", "1")
 	if len(rows) != 2 {
 		t.Fatalf("%d rows, want Machnet's and TCP's", len(rows))
@@ -330,6 +335,7 @@ func TestBenchOverOneSidecar(t *testing.T) {
 }
 
 func TestBenchAtARateIsAnOpenLoop(t *testing.T) {
+	onAnyLink(t)
 	for _, r := range benchRows(t, "--rate", "1000") {
 		r.check(t, "memif")
 		if r["loop"] != "open at 1000/s" {
@@ -376,6 +382,7 @@ func TestBenchAndPingThroughRunningSidecars(t *testing.T) {
 }
 
 func TestProgressShowsOnATerminalAndTheTableInAPipe(t *testing.T) {
+	onAnyLink(t)
 	screen, terminal := openTerminal(t)
 	c := &command{folder: shortTempDir(t), out: new(lockedBuffer), errs: new(lockedBuffer), gone: make(chan struct{})}
 	c.cmd = exec.Command(machnetCommand, "bench", "--transport", "tcp", "--rounds", "2", "--duration", "20ms", "--size", "64,1024", "--inflight", "1")
