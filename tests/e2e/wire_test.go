@@ -81,7 +81,7 @@ func vethWire(mtu int) (*wire, error) {
 const device = "machnet0"
 
 func afPacket(n *netns.Namespace) wireEnd {
-	return wireEnd{device: []string{"--vdev", "net_af_packet0,iface=" + device + ",qpairs=1"}, namespace: n}
+	return wireEnd{device: []string{"--vdev", "net_af_packet0,iface=" + device}, namespace: n}
 }
 
 // namespaces says why none can be made here, or nil.
