@@ -27,7 +27,9 @@ func TestMessagesArriveOnceInOrderAndWhole(t *testing.T) {
 			seed := rand.Uint64()
 			w, fw := lossyWire(t, faults{drop: drop, duplicate: 0.01, hold: 0.02}, seed)
 			p := newPairOn(t, shortTempDir(t), w, "--log", "info")
-			exchangeAll(t, p)
+			if exchangeAll(t, p); t.Failed() {
+				return
+			}
 			var arrived, dropped, duplicated, overtaken int64
 			for _, l := range fw.lanes {
 				arrived, dropped = arrived+l.arrived.Load(), dropped+l.dropped.Load()
@@ -55,9 +57,12 @@ func TestMessagesArriveOnceInOrderAndWhole(t *testing.T) {
 func exchangeAll(t *testing.T, p *pair) {
 	for _, senders := range []int{1, 4, 16} {
 		for _, size := range []int{0, 64, 1424, 1425, 32 << 10, 1 << 20, machnet.MaxMessage} {
-			t.Run(fmt.Sprintf("%d x %d B", senders, size), func(t *testing.T) {
+			ok := t.Run(fmt.Sprintf("%d x %d B", senders, size), func(t *testing.T) {
 				exchange(t, p, senders, size)
 			})
+			if !ok {
+				return // what is wrong once is wrong again, in minutes
+			}
 		}
 	}
 }
