@@ -190,12 +190,16 @@ func TestBenchOverVeth(t *testing.T) {
 func TestBenchLosesFramesOfEveryTransport(t *testing.T) {
 	onAnyLink(t)
 	needNamespaces(t)
-	for _, r := range benchRows(t, "--link", "veth", "--loss", "20", "--inflight", "1", "--duration", "500ms") {
+	for _, r := range benchRows(t, "--link", "veth", "--loss", "10", "--inflight", "1", "--duration", "500ms") {
 		r.check(t, "veth")
-		r.number(t, "loss_percent", 20, 20)
-		// A third of the round trips loses a frame. TCP sends it again after 200 ms at the earliest, Machnet after 1 ms.
-		least := map[any]float64{"tcp": 200_000, "machnet": 1000}[r["transport"]]
-		r.number(t, "p99_us", least, 100e6)
+		r.number(t, "loss_percent", 10, 10)
+		// One round trip in five loses a frame. TCP sends it again after 200 ms at the earliest, so that few come back; without
+		// loss it is ten thousand a second. Machnet needs some milliseconds at most.
+		if r["transport"] == "tcp" {
+			r.number(t, "msgs_per_s", 0, 500)
+		} else if r.number(t, "p99_us", 0, 100e6) < 2*r.number(t, "p50_us", 0, 100e6) {
+			t.Errorf("no tail in spite of the loss: p50 %v, p99 %v us", r["p50_us"], r["p99_us"])
+		}
 	}
 }
 
@@ -216,18 +220,16 @@ func TestBenchMeasuresThroughput(t *testing.T) {
 			t.Errorf("no row of %g bytes", want)
 		}
 	}
-	for _, link := range []string{"memif", "local", "veth"} {
+	for link, size := range map[string]string{"memif": "8388608", "local": "1048576", "veth": "1048576"} {
 		t.Run(link, func(t *testing.T) {
 			if link == "veth" {
 				needNamespaces(t)
 			}
-			rows := benchRows(t, "--throughput", "--link", link, "--transport", "machnet", "--size", "64,8388608")
-			if len(rows) != 2 {
-				t.Fatalf("%d rows, want two sizes", len(rows))
+			rows := benchRows(t, "--throughput", "--link", link, "--transport", "machnet", "--size", size)
+			if len(rows) != 1 {
+				t.Fatalf("%d rows, want one", len(rows))
 			}
-			for _, r := range rows {
-				r.check(t, link)
-			}
+			rows[0].check(t, link)
 		})
 	}
 }
