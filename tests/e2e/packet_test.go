@@ -87,6 +87,27 @@ func TestADeviceWithASmallerMTUIsRefused(t *testing.T) {
 	}
 }
 
+func TestADeviceThatIsDownIsTold(t *testing.T) {
+	onAnyLink(t)
+	needNamespaces(t)
+	w, err := vethWire(1500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	if err := w.a.namespace.Run("ip", "link", "set", "dev", device, "down"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := startSidecar(shortTempDir(t), "10.0.0.1", w.a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.stop()
+	if want := "WARN  nic: " + device + " is down"; !strings.Contains(s.out.String(), want) {
+		t.Errorf("no %q in %q", want, s.out)
+	}
+}
+
 func TestTwoEnginesShareADevice(t *testing.T) {
 	p := newVethPair(t, 1500, "--engines", "2")
 	from, to := p.a.attach(t), p.b.attach(t)

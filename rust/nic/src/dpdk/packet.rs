@@ -59,8 +59,11 @@ impl Packet {
         if !(1..=4096).contains(&slots) {
             return Err(bad(format!("framecnt={slots}: leave it out, or use 1 to 4096")));
         }
-        let carries =
-            device_mtu(device).map_err(|_| DpdkError::NoSuchDevice(format!("{device} for {args}")))?;
+        let Kernels { mtu: carries, up } =
+            look(device).map_err(|_| DpdkError::NoSuchDevice(format!("{device} for {args}")))?;
+        if !up {
+            log::warn!("{device} is down: nothing can be sent or received (ip link set dev {device} up)");
+        }
         if carries < config.mtu.into() {
             return Err(bad(format!(
                 "{device} carries packets of at most {carries} bytes, which is less than the MTU of {}; use that, or raise it at both ends of the link (ip link set dev {device} mtu {})",
@@ -160,8 +163,15 @@ fn duplicate(fd: RawFd) -> Option<OwnedFd> {
     }
 }
 
-/// The largest packet that a device of the kernel carries, bytes.
-fn device_mtu(device: &str) -> io::Result<u32> {
+/// What the kernel says of a device.
+struct Kernels {
+    /// The largest packet it carries, bytes.
+    mtu: u32,
+    up: bool,
+}
+
+/// Asks the kernel about a device in this process's network namespace.
+fn look(device: &str) -> io::Result<Kernels> {
     // SAFETY: all bits zero is a valid request.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if device.is_empty() || device.len() >= request.ifr_name.len() {
@@ -178,14 +188,17 @@ fn device_mtu(device: &str) -> io::Result<u32> {
         }
         OwnedFd::from_raw_fd(fd)
     };
-    // SAFETY: the request is writable, its name ends with a zero, and this call fills in the MTU alone.
-    let (ret, mtu) = unsafe {
-        (libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request), request.ifr_ifru.ifru_mtu)
+    let mut ask = |what| {
+        // SAFETY: the request is writable and its name ends with a zero; either question fills in a number alone.
+        match unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut request) } {
+            0 => Ok(request.ifr_ifru),
+            _ => Err(io::Error::last_os_error()),
+        }
     };
-    if ret != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(mtu.max(0) as u32)
+    let (mtu, flags) = (ask(libc::SIOCGIFMTU as _)?, ask(libc::SIOCGIFFLAGS as _)?);
+    // SAFETY: the kernel wrote these members.
+    let (mtu, flags) = unsafe { (mtu.ifru_mtu, flags.ifru_flags) };
+    Ok(Kernels { mtu: mtu.max(0) as u32, up: c_int::from(flags) & libc::IFF_UP != 0 })
 }
 
 fn page() -> u32 {
