@@ -89,9 +89,14 @@ lint: ## rustfmt, clippy, gofmt, go vet, staticcheck; warnings are errors
 	for m in $(GO_MODULES); do (cd $$m && go vet ./... && go run $(STATICCHECK) ./...); done
 
 .PHONY: bench
-bench: build ## the tables of docs/performance.md (two minutes)
+bench: build ## the tables of docs/performance.md (seven minutes; those over veth only as root)
 	$(BIN)/machnet bench --link memif --size 64,1024,32768 --rounds 5 --duration 500ms
 	$(BIN)/machnet bench --link local --size 64 --rounds 5 --duration 500ms
+	$(BIN)/machnet bench --link memif --throughput --rounds 5 --duration 500ms
+	if [ $$(id -u) -ne 0 ]; then echo "bench: not root, so nothing over veth"; exit 0; fi; \
+	    $(BIN)/machnet bench --link veth --size 64,1024,32768 --rounds 5 --duration 500ms; \
+	    $(BIN)/machnet bench --link veth --throughput --rounds 5 --duration 500ms; \
+	    $(BIN)/machnet bench --link veth --throughput --loss 1 --rounds 5 --duration 500ms
 
 .PHONY: header
 header: ## write the C header anew
