@@ -3,15 +3,21 @@ package e2e
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/machnet/machnet/cmd/netns"
 )
@@ -84,6 +90,38 @@ func TestADeviceWithASmallerMTUIsRefused(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %q", want, err)
 		}
+	}
+}
+
+func TestWithoutACapabilityTheSidecarSaysWhatItNeeds(t *testing.T) {
+	onAnyLink(t)
+	needNamespaces(t)
+	w, err := vethWire(1500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	folder := shortTempDir(t)
+	program := filepath.Join(folder, "machnetd")
+	text, err := os.ReadFile(machnetd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(program, text, 0o755), os.Chmod(folder, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, append([]string{"--ip", "10.0.0.1/24", "--socket", filepath.Join(folder, "s.sock")}, w.a.device...)...)
+	cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+folder)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, AmbientCaps: []uintptr{unix.CAP_NET_RAW}}
+	out := new(lockedBuffer)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := w.a.namespace.Do(cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	err = cmd.Wait()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(out.String(), "permission denied: start the port") ||
+		!strings.Contains(out.String(), "CAP_NET_ADMIN") {
+		t.Errorf("machnetd with CAP_NET_RAW alone: %v, %q; want exit code 3 and what is missing", err, out)
 	}
 }
 

@@ -63,6 +63,9 @@ impl Eal {
         let _one_at_a_time = self.shared.opening.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mark = Mark::now();
         self.open_port(config).map_err(|error| match error {
+            DpdkError::Refused { step, errno: libc::EPERM, .. } => {
+                DpdkError::NoPermission(format!("{step}: {}", mark.complaints()))
+            }
             DpdkError::Refused { step, errno, detail } if detail.is_empty() => {
                 DpdkError::Refused { step, errno, detail: mark.complaints() }
             }
