@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-APT_PACKAGES := build-essential libclang-dev libdpdk-dev pkg-config python3
+APT_PACKAGES := build-essential ethtool iproute2 libclang-dev libdpdk-dev nftables pkg-config python3
 BIN := $(CURDIR)/bin
 LOG := target/test-log
 GO_MODULES := . cmd tests go/machnettest
@@ -72,9 +72,10 @@ test-go: | $(LOG) ## Go unit tests and the whole stack in one process
 	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/gotest.json $(LOG)/cmd.json
 
 .PHONY: test-e2e
-test-e2e: | $(LOG) ## real sidecars over memif, from Go and from C
+test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between network namespaces (skipped unless root)
 	cd tests && go test -count=1 -race -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
-	@scripts/go-summary.sh $(LOG)/e2e.json
+	cd tests && go test -count=1 -race -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
+	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json
 
 .PHONY: slowest
 slowest:
@@ -88,9 +89,14 @@ lint: ## rustfmt, clippy, gofmt, go vet, staticcheck; warnings are errors
 	for m in $(GO_MODULES); do (cd $$m && go vet ./... && go run $(STATICCHECK) ./...); done
 
 .PHONY: bench
-bench: build ## the tables of docs/performance.md (two minutes)
+bench: build ## the tables of docs/performance.md (seven minutes; those over veth only as root)
 	$(BIN)/machnet bench --link memif --size 64,1024,32768 --rounds 5 --duration 500ms
 	$(BIN)/machnet bench --link local --size 64 --rounds 5 --duration 500ms
+	$(BIN)/machnet bench --link memif --throughput --rounds 5 --duration 500ms
+	if [ $$(id -u) -ne 0 ]; then echo "bench: not root, so nothing over veth"; exit 0; fi; \
+	    $(BIN)/machnet bench --link veth --size 64,1024,32768 --rounds 5 --duration 500ms; \
+	    $(BIN)/machnet bench --link veth --throughput --rounds 5 --duration 500ms; \
+	    $(BIN)/machnet bench --link veth --throughput --loss 1 --rounds 5 --duration 500ms
 
 .PHONY: header
 header: ## write the C header anew
