@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-APT_PACKAGES := build-essential libclang-dev libdpdk-dev pkg-config python3
+APT_PACKAGES := build-essential ethtool iproute2 libclang-dev libdpdk-dev nftables pkg-config python3
 BIN := $(CURDIR)/bin
 LOG := target/test-log
 GO_MODULES := . cmd tests go/machnettest
@@ -46,6 +46,12 @@ test-rust: | $(LOG)
 	$(CARGO_TEST) --lib --bins --tests -- $(REPORT_TIME) 2>&1 | tee $(LOG)/rust.log
 	cargo test --locked --doc --quiet
 
+SEEDS ?= 1
+.PHONY: sim
+sim: ## every fault with every other in full, with SEEDS=n seeds, and n times 100 000 random operation sequences
+	MACHNET_SEEDS=$(SEEDS) cargo test --locked -p machnet-engine --test matrix -- --nocapture
+	MACHNET_SEEDS=$$(( $(SEEDS) * 100000 )) cargo test --locked -p machnet-flow --test ops -- --nocapture
+
 .PHONY: test-loom
 test-loom: | $(LOG) ## every interleaving of the rings and of the sleep protocol, within loom's bounds
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO_TEST) -p machnet-shm --profile loom --test loom_ring -- $(REPORT_TIME) 2>&1 | tee $(LOG)/loom.log
@@ -60,15 +66,16 @@ test-c: ## the headers from C and C++, and both archives in one program
 
 .PHONY: test-go
 test-go: | $(LOG) ## Go unit tests and the whole stack in one process
-	go test -race -json ./go/... > $(LOG)/go.json || { scripts/go-failures.sh $(LOG)/go.json; exit 1; }
-	cd go/machnettest && go test -race -json ./... > ../../$(LOG)/gotest.json || { ../../scripts/go-failures.sh ../../$(LOG)/gotest.json; exit 1; }
-	cd cmd && go test -race -json ./... > ../$(LOG)/cmd.json || { ../scripts/go-failures.sh ../$(LOG)/cmd.json; exit 1; }
+	go test -count=1 -race -json ./go/... > $(LOG)/go.json || { scripts/go-failures.sh $(LOG)/go.json; exit 1; }
+	cd go/machnettest && go test -count=1 -race -json ./... > ../../$(LOG)/gotest.json || { ../../scripts/go-failures.sh ../../$(LOG)/gotest.json; exit 1; }
+	cd cmd && go test -count=1 -race -json ./... > ../$(LOG)/cmd.json || { ../scripts/go-failures.sh ../$(LOG)/cmd.json; exit 1; }
 	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/gotest.json $(LOG)/cmd.json
 
 .PHONY: test-e2e
-test-e2e: | $(LOG) ## real sidecars over memif, from Go and from C
-	cd tests && go test -race -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
-	@scripts/go-summary.sh $(LOG)/e2e.json
+test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between network namespaces (skipped unless root)
+	cd tests && go test -count=1 -race -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
+	cd tests && go test -count=1 -race -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
+	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json
 
 .PHONY: slowest
 slowest:
@@ -82,9 +89,14 @@ lint: ## rustfmt, clippy, gofmt, go vet, staticcheck; warnings are errors
 	for m in $(GO_MODULES); do (cd $$m && go vet ./... && go run $(STATICCHECK) ./...); done
 
 .PHONY: bench
-bench: build ## the tables of docs/performance.md (two minutes)
+bench: build ## the tables of docs/performance.md (seven minutes; those over veth only as root)
 	$(BIN)/machnet bench --link memif --size 64,1024,32768 --rounds 5 --duration 500ms
 	$(BIN)/machnet bench --link local --size 64 --rounds 5 --duration 500ms
+	$(BIN)/machnet bench --link memif --throughput --rounds 5 --duration 500ms
+	if [ $$(id -u) -ne 0 ]; then echo "bench: not root, so nothing over veth"; exit 0; fi; \
+	    $(BIN)/machnet bench --link veth --size 64,1024,32768 --rounds 5 --duration 500ms; \
+	    $(BIN)/machnet bench --link veth --throughput --rounds 5 --duration 500ms; \
+	    $(BIN)/machnet bench --link veth --throughput --loss 1 --rounds 5 --duration 500ms
 
 .PHONY: header
 header: ## write the C header anew

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Counts the results in `go test -json` logs, and prints each skip with its reason, so that none goes unseen.
+# Counts the results in `go test -json` logs, and prints the tests that were skipped, a line for each reason, so that none
+# goes unseen.
 set -euo pipefail
 python3 - "$@" <<'PY'
-import collections, json, sys
-count, said = collections.Counter(), collections.defaultdict(list)
+import collections, json, re, sys
+count, said, skipped = collections.Counter(), collections.defaultdict(list), collections.defaultdict(list)
 for path in sys.argv[1:]:
     for line in open(path):
         event = json.loads(line)
@@ -15,6 +16,9 @@ for path in sys.argv[1:]:
         elif event["Action"] in ("pass", "fail", "skip"):
             count[event["Action"]] += 1
             if event["Action"] == "skip":
-                print("skipped", *key, "".join(said[key]).strip().replace("\n", " | "))
+                reason = " ".join(line.strip() for line in said[key] if not line.strip().startswith(("=== ", "--- ")))
+                skipped[re.sub(r"^\S+\.go:\d+: ", "", reason)].append(key[1])
+for reason, tests in skipped.items():
+    print(f"skipped {len(tests)}: {reason} ({', '.join(tests)})")
 print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped")
 PY

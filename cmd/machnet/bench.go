@@ -26,16 +26,20 @@ type benchConfig struct {
 	rounds     int
 	duration   time.Duration // of one round of one arm
 	rate       float64
-	local      string // socket of a running sidecar; "" starts our own
-	remote     string // host:port of `machnet echo` behind another sidecar
-	remoteIP   string // host:port of `machnet echo` over the kernel's TCP and UDP
+	throughput bool    // for the table and its preset; the rows hold the same
+	loss       float64 // percent of the frames that the link drops
+	local      string  // socket of a running sidecar; "" starts our own
+	remote     string  // host:port of `machnet echo` behind another sidecar
+	remoteIP   string  // host:port of `machnet echo` over the kernel's TCP and UDP
 	verbose    bool
 }
 
 func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var c benchConfig
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	link := fs.String("link", "memif", "what joins the two hosts: memif (two sidecars), or local (two processes on one sidecar)")
+	link := fs.String("link", linkMemif, "what joins the two hosts: memif (two sidecars), local (two processes on one sidecar), or\nveth (a network namespace for each host, Ethernet devices of the kernel between them; root)")
+	fs.Float64Var(&c.loss, "loss", 0, "`percent` of the frames to drop at random, for every transport alike, 0 to 50 (with --link veth)")
+	fs.BoolVar(&c.throughput, "throughput", false, "measure throughput: 8 messages in flight, of 64 B to 8 MiB; --size and --inflight choose others")
 	names := fs.String("transport", "machnet,tcp", "transports to measure: machnet, tcp, udp")
 	sizes := fs.String("size", "64,1024,32768", "message sizes in bytes, 8 to 8388608")
 	inflights := fs.String("inflight", "1,32", "messages in flight on the one connection")
@@ -52,6 +56,17 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return err
 	}
 	c.link = *link
+	if c.throughput {
+		given := map[string]bool{}
+		fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		if !given["size"] {
+			*sizes = "64,512,2048,8192,32768,131072,1048576,8388608"
+		}
+		if !given["inflight"] {
+			*inflights = "8"
+		}
+		c.buffered = c.buffered && given["buffered"]
+	}
 	c.transports = strings.Split(*names, ",")
 	for _, name := range c.transports {
 		if err := checkTransport(name); err != nil {
@@ -66,8 +81,8 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return usagef("--inflight %v", err)
 	}
 	switch {
-	case c.link != "memif" && c.link != "local":
-		return usagef("--link %q: use memif or local", c.link)
+	case c.link != linkMemif && c.link != linkLocal && c.link != linkVeth:
+		return usagef("--link %q: use memif, local or veth", c.link)
 	case c.rounds < 1 || c.duration < 10*time.Millisecond:
 		return usagef("--rounds %d --duration %v: at least one round of at least 10ms", c.rounds, c.duration)
 	case (c.local == "") != (c.remote == ""):
@@ -76,6 +91,14 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return usagef("--remote-kernel is measured beside --local and --remote, with tcp or udp in --transport")
 	case !(c.rate == 0 || c.rate >= 1 && c.rate <= 10e6):
 		return usagef("--rate %v: 1 to 10000000 messages a second, or 0 for a closed loop", c.rate)
+	case !(c.loss >= 0 && c.loss <= 50):
+		return usagef("--loss %v: percent of the frames, 0 to 50", c.loss)
+	case c.loss > 0 && (c.link != linkVeth || c.local != ""):
+		return usagef("--loss %v: only with --link veth, where the kernel can drop frames of every transport alike", c.loss)
+	case c.link == linkVeth && c.local != "":
+		return usagef("--link veth starts sidecars of its own; leave --local and --remote out")
+	case c.rate > 0 && c.throughput:
+		return usagef("--rate with --throughput: an open loop has the throughput of its rate; use one of them")
 	case c.rate > 0 && c.has("udp"):
 		return usagef("--rate with udp: a lost datagram has no latency; use machnet and tcp")
 	}
@@ -194,91 +217,6 @@ func (a *arm) skips(p load.Params) bool {
 	return a.transport == "udp" && (p.Buffered || p.Size > 60<<10)
 }
 
-// Placements. With own, host A's application and sidecar share one core and host B's the other; TCP's client and
-// server have a core each. With same, both processes are on one core: where kernel TCP does best.
-const (
-	placementOwn    = "own"
-	placementSame   = "same"
-	placementAsIs   = "unbound"
-	placementEngine = "engine alone" // the sidecar has a core to itself, both applications share the other
-)
-
-// build starts the sidecars and the arms.
-func (r *rig) build(ctx context.Context, c benchConfig) error {
-	if c.local != "" {
-		return r.buildRemote(ctx, c)
-	}
-	cores, err := procs.Cores()
-	if err != nil {
-		return err
-	}
-	first, second := cores[0], cores[len(cores)-1]
-	machnetPlacement, serverCore, clientCore := placementOwn, second, first
-	var server, client endpoint
-	if c.has("machnet") {
-		if c.link == "local" {
-			if err := r.startSidecar(ctx, "A", hostA, "", first); err != nil {
-				return err
-			}
-			machnetPlacement, clientCore = placementEngine, second
-		} else {
-			if err := r.startSidecar(ctx, "A", hostA, "server", first); err != nil {
-				return err
-			}
-			if err := r.startSidecar(ctx, "B", hostB, "client", second); err != nil {
-				return err
-			}
-		}
-		b := r.sidecars[len(r.sidecars)-1]
-		client, server = endpoint{"machnet", r.sidecars[0].socket}, endpoint{"machnet", b.socket}
-		a := &arm{transport: "machnet", placement: machnetPlacement, wait: "sidecar adaptive, application yields 50 us then parks"}
-		if err := r.startArm(ctx, a, server, client, b.ip+":7000", "", serverCore, clientCore); err != nil {
-			return err
-		}
-	}
-	for _, transport := range []string{"tcp", "udp"} {
-		if !c.has(transport) {
-			continue
-		}
-		e := endpoint{transport: transport}
-		if c.link != "local" {
-			a := &arm{transport: transport, placement: placementOwn, wait: "netpoll"}
-			if err := r.startArm(ctx, a, e, e, "127.0.0.1:0", "", second, first); err != nil {
-				return err
-			}
-		}
-		a := &arm{transport: transport, placement: placementSame, wait: "netpoll"}
-		if err := r.startArm(ctx, a, e, e, "127.0.0.1:0", "", second, second); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// The two hosts of a benchmark, on a link of their own that nothing else can see.
-const (
-	hostA = "10.77.0.1"
-	hostB = "10.77.0.2"
-)
-
-// buildRemote measures through sidecars that run already.
-func (r *rig) buildRemote(ctx context.Context, c benchConfig) error {
-	for _, transport := range c.transports {
-		addr, e := c.remote, endpoint{transport: transport, socket: c.local}
-		if transport != "machnet" {
-			addr = c.remoteIP
-		}
-		if addr == "" {
-			continue
-		}
-		a := &arm{transport: transport, placement: placementAsIs, wait: "as configured"}
-		if err := r.startArm(ctx, a, e, e, "", addr, -1, -1); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (c benchConfig) has(transport string) bool {
 	for _, name := range c.transports {
 		if name == transport {
@@ -304,8 +242,9 @@ func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error
 	}
 	began := time.Now()
 	var result *workResult
-	// On a busy machine a short round may end before its first echo, which says nothing; so a longer one follows.
-	for limit := p.Duration * 32; p.Duration <= limit && (result == nil || result.Messages == 0); p.Duration *= 2 {
+	// A short round, or one on a busy machine, may end before what is in flight has come back once, which says little; so a
+	// longer one follows.
+	for limit := p.Duration * 32; p.Duration <= limit && (result == nil || result.Messages < int64(p.Inflight)); p.Duration *= 2 {
 		if result, err = a.runOnce(ctx, p); err != nil {
 			return sample{}, err
 		}

@@ -46,7 +46,7 @@ func runPing(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	dialContext, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
 	began := time.Now()
-	conn, err := endpoint{"machnet", *socket}.dial(dialContext, addr)
+	conn, err := endpoint{transport: "machnet", socket: *socket}.dial(dialContext, addr)
 	switch op := (*net.OpError)(nil); {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w; nobody listens there: run `machnet echo` on that host", err)
@@ -104,5 +104,5 @@ func runEcho(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	ready := func(at net.Addr) { fmt.Fprintf(stdout, "echo over %s at %s\n", *transport, at) }
 	report := func(err error) { fmt.Fprintf(stderr, "machnet echo: a connection ended: %v\n", err) }
-	return endpoint{*transport, *socket}.serve(ctx, *addr, ready, report)
+	return endpoint{transport: *transport, socket: *socket}.serve(ctx, *addr, ready, report)
 }

@@ -53,6 +53,7 @@ func newSample(a *arm, result *workResult, spent cpuTimes, took time.Duration) (
 type row struct {
 	Transport  string  `json:"transport"`
 	Link       string  `json:"link"`
+	Loss       float64 `json:"loss_percent"` // of the frames, dropped at random by the link
 	Size       int     `json:"size"`     // bytes
 	Inflight   int     `json:"inflight"` // messages; 0 in an open loop: as many as are due
 	Batched    bool    `json:"batched"`  // several messages may go in one write
@@ -87,7 +88,7 @@ func makeRows(c benchConfig, arms []*arm, p load.Params, samples [][]sample) []r
 		}
 		of := func(f func(sample) float64) float64 { return median(samples[i], f) }
 		r := row{
-			Transport: a.transport, Link: c.link, Size: p.Size, Inflight: p.Inflight, Batched: p.Buffered, Rounds: c.rounds,
+			Transport: a.transport, Link: c.link, Loss: c.loss, Size: p.Size, Inflight: p.Inflight, Batched: p.Buffered, Rounds: c.rounds,
 			Loop: "closed", Wait: a.wait, Placement: a.placement,
 			P50: of(func(s sample) float64 { return s.p50 }), P99: of(func(s sample) float64 { return s.p99 }),
 			P999: of(func(s sample) float64 { return s.p999 }), Rate: of(func(s sample) float64 { return s.rate }),
@@ -149,6 +150,24 @@ func median(samples []sample, of func(sample) float64) float64 {
 	return values[middle]
 }
 
+// columns is what the table shows of a row beside its first five columns: latencies, or with --throughput rates.
+func (c benchConfig) columns() (heads []string, of func(r row) []string) {
+	number := func(decimals int, n float64) string { return strconv.FormatFloat(n, 'f', decimals, 64) }
+	if c.throughput {
+		heads = []string{"Gb/s", "echoes/s", "p50 us", "CPU us", "Gb/s / TCP", "Gb/s / TCP best"}
+		return heads, func(r row) []string {
+			return []string{number(3, r.Gbps), number(0, r.Rate), number(0, r.P50), number(1, r.CPUApp+r.CPUSidecar), times(r.RateVsTCP), times(r.RateVsTCPBest)}
+		}
+	}
+	heads = []string{"p50 us", "p99 us", "p99.9 us", "echoes/s", "Gb/s", "CPU us", "p50/TCP", "p99/TCP", "echoes/TCP", "p50/TCP best"}
+	return heads, func(r row) []string {
+		return []string{
+			number(1, r.P50), number(1, r.P99), number(1, r.P999), number(0, r.Rate), number(2, r.Gbps), number(2, r.CPUApp+r.CPUSidecar),
+			times(r.P50VsTCP), times(r.P99VsTCP), times(r.RateVsTCP), times(r.P50VsTCPBest),
+		}
+	}
+}
+
 // writeTable prints the rows for people.
 func writeTable(out io.Writer, c benchConfig, rows []row) {
 	loop := "closed loop: a message goes when an echo has come back"
@@ -156,12 +175,17 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 		loop = fmt.Sprintf("open loop at %g messages/s: latency counts from when a message was due", c.rate)
 	}
 	fmt.Fprintf(out, "Echo round trips over one connection, %s.\n", loop)
-	fmt.Fprintf(out, "Medians of %d interleaved rounds of %v; CPU is client + server + sidecars for one echo.\n\n", c.rounds, c.duration)
+	if c.loss > 0 {
+		fmt.Fprintf(out, "Every link drops %g %% of its frames at random, each way.\n", c.loss)
+	}
+	fmt.Fprintf(out, "Medians of %d interleaved rounds of %v; CPU is client + server + sidecars for one echo; Gb/s are the messages' bytes, one way.\n\n", c.rounds, c.duration)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "size\tin flight\twrites\ttransport\tplacement\tp50 us\tp99 us\tp99.9 us\techoes/s\tGb/s\tCPU us\tp50/TCP\tp99/TCP\techoes/TCP\tp50/TCP best\t")
+	heads, of := c.columns()
+	heads = append([]string{"size", "in flight", "writes", "transport", "placement"}, heads...)
+	fmt.Fprintln(w, strings.Join(heads, "\t")+"\t")
 	for i, r := range rows {
 		if i > 0 && (r.Size != rows[i-1].Size || r.Inflight != rows[i-1].Inflight || r.Batched != rows[i-1].Batched) {
-			fmt.Fprintln(w, strings.Repeat("\t", 15))
+			fmt.Fprintln(w, strings.Repeat("\t", len(heads)))
 		}
 		writes := "each"
 		if r.Batched {
@@ -171,8 +195,7 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 		if r.Inflight == 0 {
 			inflight = "open"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.1f\t%.1f\t%.1f\t%.0f\t%.2f\t%.2f\t%s\t%s\t%s\t%s\t\n", byteSize(r.Size), inflight, writes, r.Transport, r.Placement,
-			r.P50, r.P99, r.P999, r.Rate, r.Gbps, r.CPUApp+r.CPUSidecar, times(r.P50VsTCP), times(r.P99VsTCP), times(r.RateVsTCP), times(r.P50VsTCPBest))
+		fmt.Fprintln(w, strings.Join(append([]string{byteSize(r.Size), inflight, writes, r.Transport, r.Placement}, of(r)...), "\t")+"\t")
 	}
 	w.Flush()
 	fmt.Fprintln(out)

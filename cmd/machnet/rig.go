@@ -14,6 +14,7 @@ import (
 
 	"github.com/machnet/machnet/cmd/internal/load"
 	"github.com/machnet/machnet/cmd/internal/procs"
+	"github.com/machnet/machnet/cmd/netns"
 )
 
 // stopGrace is how long a process may take to end in order.
@@ -22,6 +23,7 @@ const stopGrace = 2 * time.Second
 // rig is what a benchmark runs on: a folder of its own, sidecars, and a pair of workers for each arm.
 type rig struct {
 	folder   string
+	networks []*netns.Namespace
 	sidecars []*sidecar
 	arms     []*arm
 	log      io.Writer // what sidecars print, or nil
@@ -34,7 +36,6 @@ const sidecarName = "machnetd of host "
 
 type sidecar struct {
 	*procs.Process
-	host   string // "A" or "B"
 	ip     string
 	socket string
 }
@@ -72,6 +73,9 @@ func (r *rig) close() {
 	}
 	stop(r.workers())
 	stop(r.sidecarProcesses())
+	for _, n := range r.networks {
+		_ = n.Close()
+	}
 	_ = os.RemoveAll(r.folder)
 	r.failed(nil)
 }
@@ -146,27 +150,26 @@ func (r *rig) watch(p *procs.Process) {
 	}()
 }
 
-// startSidecar starts machnetd for one host, its engine on one core. link is "server" or "client" of the memif pair,
-// or "" for a host without a neighbour.
-func (r *rig) startSidecar(ctx context.Context, host, ip, link string, core int) error {
+// startSidecar starts machnetd for one host, its engine on the host's core.
+func (r *rig) startSidecar(ctx context.Context, h *host) (*sidecar, error) {
 	program, err := sidecarProgram()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	socket := filepath.Join(r.folder, host+".sock")
-	args := []string{"--ip", ip + "/24", "--socket", socket, "--file-prefix", filepath.Base(r.folder) + host, "--log", "warn"}
-	if link == "" {
-		link = "server"
-	}
-	args = append(args, "--memif", link+":"+filepath.Join(r.folder, "memif.sock"))
-	p, _, out, err := procs.Start(procs.Spec{Name: sidecarName + host, Path: program, Args: args, Core: core, Log: r.log, Env: []string{"RUNTIME_DIRECTORY=" + r.folder}})
+	socket := filepath.Join(r.folder, h.name+".sock")
+	args := append([]string{"--ip", h.ip + "/24", "--socket", socket, "--file-prefix", filepath.Base(r.folder) + h.name, "--log", "warn"}, h.device...)
+	p, _, out, err := procs.Start(procs.Spec{
+		Name: sidecarName + h.name, Path: program, Args: args, Core: h.core, Namespace: h.network, Log: r.log,
+		Env: []string{"RUNTIME_DIRECTORY=" + r.folder},
+	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	go io.Copy(io.Discard, out)
-	r.sidecars = append(r.sidecars, &sidecar{Process: p, host: host, ip: ip, socket: socket})
+	s := &sidecar{Process: p, ip: h.ip, socket: socket}
+	r.sidecars = append(r.sidecars, s)
 	r.watch(p)
-	return waitForSocket(ctx, socket)
+	return s, waitForSocket(ctx, socket)
 }
 
 // waitForSocket returns when the sidecar's socket is there: it is made when everything else is ready.
@@ -238,7 +241,7 @@ func (r *rig) startWorker(role string, a *arm, e endpoint, addr string, core int
 	}
 	name := fmt.Sprintf("%s %s (%s)", a.transport, map[string]string{"serve": "server", "drive": "client"}[role], a.placement)
 	p, in, out, err := procs.Start(procs.Spec{
-		Name: name, Path: self, Core: core,
+		Name: name, Path: self, Core: core, Namespace: e.network,
 		Args: []string{workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--addr", addr},
 		// Bound to one core, the runtime would choose one P, with which the goroutine that polls holds up all others.
 		Env: []string{"GOMAXPROCS=2"},

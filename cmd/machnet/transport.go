@@ -6,16 +6,18 @@ import (
 	"net"
 
 	"github.com/machnet/machnet/cmd/internal/load"
+	"github.com/machnet/machnet/cmd/netns"
 	"github.com/machnet/machnet/go/machnet"
 )
 
 // transports are the names that --transport takes.
 var transports = []string{"machnet", "tcp", "udp"}
 
-// endpoint is one side of a measured connection: a transport, and for machnet the sidecar's socket.
+// endpoint is one side of a measured connection.
 type endpoint struct {
 	transport string
-	socket    string
+	socket    string           // machnet: the sidecar's
+	network   *netns.Namespace // that a process of it is started in; nil for this one's
 }
 
 // dial connects to an echo. TCP_NODELAY is on in every TCP connection that Go makes.

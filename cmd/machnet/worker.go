@@ -52,7 +52,7 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if err := checkTransport(*transport); err != nil {
 		return err
 	}
-	e := endpoint{*transport, *socket}
+	e := endpoint{transport: *transport, socket: *socket}
 	out := json.NewEncoder(stdout)
 	var err error
 	switch args[0] {

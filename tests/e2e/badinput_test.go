@@ -20,6 +20,7 @@ import (
 
 // What the user does wrong, seen from the command line: an exit code and one sentence that names what is meant.
 func TestEachMistakeIsOneSentence(t *testing.T) {
+	onAnyLink(t)
 	p := sharedPair(t)
 	none := filepath.Join(shortTempDir(t), "none.sock")
 	taken := listen(t, p.b.attach(t)).Addr().String()
@@ -43,7 +44,13 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 		"flag without sense":  {[]string{"bench", "--rounds", "x"}, 2, []string{`"x"`, "rounds", "machnet bench -h"}},
 		"no round":            {[]string{"bench", "--rounds", "0"}, 2, []string{"--rounds 0", "at least one"}},
 		"unknown transport":   {[]string{"bench", "--transport", "tcp,quic"}, 2, []string{`"quic"`, "machnet, tcp or udp"}},
-		"unknown link":        {[]string{"bench", "--link", "veth"}, 2, []string{`"veth"`, "memif or local"}},
+		"unknown link":        {[]string{"bench", "--link", "wire"}, 2, []string{`"wire"`, "memif, local or veth"}},
+		"loss beyond":         {[]string{"bench", "--link", "veth", "--loss", "51"}, 2, []string{"--loss 51", "0 to 50"}},
+		"loss below zero":     {[]string{"bench", "--link", "veth", "--loss", "-1"}, 2, []string{"--loss -1", "0 to 50"}},
+		"loss where none is":  {[]string{"bench", "--loss", "1"}, 2, []string{"--loss 1", "only with --link veth"}},
+		"loss of others":      {[]string{"bench", "--loss", "1", "--local", none, "--remote", "10.0.0.2:1"}, 2, []string{"--loss 1", "only with --link veth"}},
+		"two kinds of link":   {[]string{"bench", "--link", "veth", "--local", none, "--remote", "10.0.0.2:1"}, 2, []string{"--link veth", "leave --local and --remote out"}},
+		"a rate's throughput": {[]string{"bench", "--throughput", "--rate", "10"}, 2, []string{"--rate with --throughput", "use one of them"}},
 		"size beyond":         {[]string{"bench", "--size", "64,8388609"}, 2, []string{"8388609", "8 to 8388608"}},
 		"remote alone":        {[]string{"bench", "--remote", "10.0.0.2:1"}, 2, []string{"--local and --remote"}},
 		"stray argument":      {[]string{"demo", "now"}, 2, []string{`"now"`}},
@@ -72,11 +79,17 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 }
 
 func TestASilentHostIsETIMEDOUTInTheSidecarsTime(t *testing.T) {
-	s, err := startSidecar(shortTempDir(t), "server", "10.0.0.1", "--connect-timeout", "300", "--neighbor", "10.0.0.78=02:00:00:00:00:78")
+	folder := shortTempDir(t)
+	w := newWire(t, folder)
+	s, err := startSidecar(folder, "10.0.0.1", w.a, "--connect-timeout", "300", "--neighbor", "10.0.0.78=02:00:00:00:00:78")
 	if err != nil {
+		w.close()
 		t.Fatal(err)
 	}
-	t.Cleanup(s.stop)
+	t.Cleanup(func() {
+		s.stop()
+		w.close()
+	})
 	d := machnet.Dialer{Stack: s.attach(t)}
 	for name, address := range map[string]string{
 		"that answers no ARP":    "10.0.0.77:1",
@@ -137,6 +150,7 @@ func TestWithoutPermissionOnTheSocketNobodyAttaches(t *testing.T) {
 }
 
 func TestAnUnknownKeyIsNamedWithItsPlace(t *testing.T) {
+	onAnyLink(t)
 	file := filepath.Join(shortTempDir(t), "machnetd.toml")
 	if err := os.WriteFile(file, []byte("[host]\nip = \"10.0.0.1/24\"\ncolour = \"blue\"\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -2,11 +2,9 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -143,6 +141,7 @@ func (c *command) leavesNothing(t *testing.T) {
 const demoProcesses = 8
 
 func TestAnInterruptedDemoLeavesNothing(t *testing.T) {
+	onAnyLink(t)
 	moments := map[string]func(t *testing.T, c *command){
 		"at once":                     func(*testing.T, *command) {},
 		"when the first sidecar runs": func(t *testing.T, c *command) { c.waitForChildren(t, 1) },
@@ -172,24 +171,29 @@ func TestAnInterruptedDemoLeavesNothing(t *testing.T) {
 }
 
 func TestTheChildrenOfAKilledDemoDie(t *testing.T) {
-	c := startCommand(t, "demo")
-	c.waitForChildren(t, demoProcesses)
-	if err := c.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	<-c.gone
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		all := c.children(t)
-		if len(all) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("still running: %v", all)
-		}
+	onAnyLink(t)
+	for name, args := range map[string][]string{"demo": {"demo"}, "in namespaces": {"bench", "--link", "veth"}} {
+		t.Run(name, func(t *testing.T) {
+			if name == "in namespaces" {
+				needNamespaces(t)
+			}
+			c := startCommand(t, args...)
+			c.waitForChildren(t, demoProcesses)
+			if err := c.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			<-c.gone
+			for deadline := time.Now().Add(patience); len(c.children(t)) > 0; time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("still running: %v", c.children(t))
+				}
+			}
+		})
 	}
 }
 
 func TestTheDeathOfAPartEndsTheBenchAndIsNamed(t *testing.T) {
+	onAnyLink(t)
 	for name, tc := range map[string]struct {
 		victim string   // words of its command line
 		want   []string // in what is said
@@ -230,152 +234,8 @@ func TestTheDeathOfAPartEndsTheBenchAndIsNamed(t *testing.T) {
 	}
 }
 
-// benchRow is a row of `machnet bench --json`. Pointers tell what is missing from what is zero.
-type benchRow map[string]any
-
-func benchRows(t *testing.T, args ...string) []benchRow {
-	t.Helper()
-	c := startCommand(t, append([]string{"bench", "--rounds", "1", "--duration", "50ms", "--size", "64", "--json", "-"}, args...)...)
-	if code := c.exit(t, time.Minute); code != 0 {
-		t.Fatalf("exit code %d", code)
-	}
-	if c.errs.String() != "" {
-		t.Errorf("no terminal, but on standard error: %q", c.errs)
-	}
-	var rows []benchRow
-	if err := json.Unmarshal([]byte(c.out.String()), &rows); err != nil {
-		t.Fatalf("standard output is not JSON alone: %v", err)
-	}
-	c.leavesNothing(t)
-	return rows
-}
-
-func (r benchRow) number(t *testing.T, name string, least, most float64) float64 {
-	t.Helper()
-	n, ok := r[name].(float64)
-	if !ok || math.IsNaN(n) || n < least || n > most {
-		t.Errorf("%v %v, %v in flight: %q is %v, want a number from %g to %g", r["transport"], r["placement"], r["inflight"], name, r[name], least, most)
-	}
-	return n
-}
-
-// check looks at every field that a row must have.
-func (r benchRow) check(t *testing.T, link string) {
-	t.Helper()
-	for name, allowed := range map[string][]string{
-		"transport": {"machnet", "tcp", "udp"},
-		"link":      {link},
-		"placement": {"own", "same", "engine alone", "unbound"},
-	} {
-		if s, _ := r[name].(string); !slices.Contains(allowed, s) {
-			t.Errorf("%q is %v, want one of %v", name, r[name], allowed)
-		}
-	}
-	if wait, _ := r["wait"].(string); wait == "" {
-		t.Errorf("%q is %v, want words", "wait", r["wait"])
-	}
-	if _, ok := r["batched"].(bool); !ok {
-		t.Errorf("%q is %v, want true or false", "batched", r["batched"])
-	}
-	const second = 1e6 // in us, and far more than any of these takes
-	r.number(t, "size", 64, 64)
-	r.number(t, "rounds", 1, 1)
-	p50, p99 := r.number(t, "p50_us", 0.1, second), r.number(t, "p99_us", 0.1, second)
-	if p999 := r.number(t, "p999_us", 0.1, second); p50 > p99 || p99 > p999 {
-		t.Errorf("percentiles fall: %g, %g, %g", p50, p99, p999)
-	}
-	rate := r.number(t, "msgs_per_s", 1, 1e8)
-	if gbps := r.number(t, "gbps", 0, 1e3); math.Abs(gbps-rate*64*8/1e9) > gbps/100 {
-		t.Errorf("%g Gb/s do not fit %g messages/s of 64 bytes", gbps, rate)
-	}
-	r.number(t, "cpu_us_per_msg_app", 0.001, second)
-	if sidecar := r.number(t, "cpu_us_per_msg_sidecar", 0, second); (sidecar > 0) != (r["transport"] == "machnet") && link != "as configured" {
-		t.Errorf("%v: the sidecars' CPU time is %g us a message", r["transport"], sidecar)
-	}
-	r.number(t, "others_cpu_percent", 0, 100)
-}
-
-func TestBenchWritesEveryFieldAsJSON(t *testing.T) {
-	rows := benchRows(t, "--transport", "machnet,tcp,udp")
-	var arms []string
-	for _, r := range rows {
-		r.check(t, "memif")
-		r.number(t, "ratio_p50_vs_tcp", 0.0001, 10000)
-		r.number(t, "ratio_p50_vs_tcp_best", 0.0001, 10000)
-		arms = append(arms, fmt.Sprintf("%v %v %v %v", r["transport"], r["placement"], r["inflight"], r["batched"]))
-	}
-	slices.Sort(arms)
-	want := []string{
-		"machnet own 1 false", "machnet own 32 false", "machnet own 32 true",
-		"tcp own 1 false", "tcp own 32 false", "tcp own 32 true", "tcp same 1 false", "tcp same 32 false", "tcp same 32 true",
-		"udp own 1 false", "udp own 32 false", "udp same 1 false", "udp same 32 false",
-	}
-	if !slices.Equal(arms, want) {
-		t.Errorf("rows %q, want %q", arms, want)
-	}
-}
-
-func TestBenchOverOneSidecar(t *testing.T) {
-	rows := benchRows(t, "--link", "local", "--inflight", "1")
-	if len(rows) != 2 {
-		t.Fatalf("%d rows, want Machnet's and TCP's", len(rows))
-	}
-	for _, r := range rows {
-		r.check(t, "local")
-		r.number(t, "ratio_p50_vs_tcp", 0.0001, 10000)
-	}
-	if rows[0]["placement"] != "engine alone" || rows[1]["placement"] != "same" {
-		t.Errorf("placements %v and %v", rows[0]["placement"], rows[1]["placement"])
-	}
-}
-
-func TestBenchAtARateIsAnOpenLoop(t *testing.T) {
-	for _, r := range benchRows(t, "--rate", "1000") {
-		r.check(t, "memif")
-		if r["loop"] != "open at 1000/s" {
-			t.Errorf("loop is %v, want open at 1000/s", r["loop"])
-		}
-		r.number(t, "msgs_per_s", 1, 1500)
-	}
-}
-
-func TestBenchAndPingThroughRunningSidecars(t *testing.T) {
-	p := sharedPair(t)
-	echo := startCommand(t, "echo", "--socket", p.b.socket, "--addr", ":7100")
-	kernel := startCommand(t, "echo", "--transport", "tcp", "--addr", "127.0.0.1:0")
-	address := func(c *command) string {
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			if _, at, ok := strings.Cut(strings.TrimSpace(c.out.String()), " at "); ok {
-				return at
-			}
-		}
-		t.Fatal("the echo does not say where it is")
-		return ""
-	}
-	if at := address(echo); at != p.b.ip+":7100" {
-		t.Errorf("the echo is at %s", at)
-	}
-	rows := benchRows(t, "--local", p.a.socket, "--remote", p.b.ip+":7100", "--remote-kernel", address(kernel), "--inflight", "1")
-	if len(rows) != 2 {
-		t.Errorf("%d rows, want Machnet's and TCP's", len(rows))
-	}
-	for _, r := range rows {
-		r.check(t, "as configured")
-	}
-	ping := startCommand(t, "ping", "--socket", p.a.socket, p.b.ip+":7100", "-c", "3", "-i", "1ms", "-W", "10s", "-s", "2000")
-	if code := ping.exit(t, patience); code != 0 || strings.Count(ping.out.String(), "2000 B from 10.0.0.2:7100: seq=") != 3 ||
-		!strings.Contains(ping.out.String(), "3 echoes: min ") {
-		t.Errorf("ping ended with %d and said %s", code, ping.out)
-	}
-	for _, c := range []*command{echo, kernel} {
-		_ = c.cmd.Process.Signal(syscall.SIGTERM)
-		if code := c.exit(t, patience); code != 0 || c.errs.String() != "" {
-			t.Errorf("the echo ended with %d and said %q", code, c.errs)
-		}
-	}
-}
-
 func TestProgressShowsOnATerminalAndTheTableInAPipe(t *testing.T) {
+	onAnyLink(t)
 	screen, terminal := openTerminal(t)
 	c := &command{folder: shortTempDir(t), out: new(lockedBuffer), errs: new(lockedBuffer), gone: make(chan struct{})}
 	c.cmd = exec.Command(machnetCommand, "bench", "--transport", "tcp", "--rounds", "2", "--duration", "20ms", "--size", "64,1024", "--inflight", "1")

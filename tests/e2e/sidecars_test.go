@@ -3,12 +3,14 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,17 +49,16 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// startSidecar starts machnetd in a folder. side is "server" or "client" of the memif link there.
-func startSidecar(folder, side, ip string, flags ...string) (*sidecar, error) {
+// startSidecar starts machnetd at one end of a wire.
+func startSidecar(folder, ip string, end wireEnd, flags ...string) (*sidecar, error) {
 	if _, err := os.Stat(machnetd); err != nil {
 		return nil, fmt.Errorf("%s is missing: run `make build` first", machnetd)
 	}
-	s := &sidecar{ip: ip, socket: filepath.Join(folder, side+".sock"), out: new(lockedBuffer), gone: make(chan struct{})}
+	s := &sidecar{ip: ip, socket: filepath.Join(folder, ip+".sock"), out: new(lockedBuffer), gone: make(chan struct{})}
 	// Two sidecars and the tests share the cores, so nobody spins; the figures of other policies are the bench's business.
-	args := append([]string{
-		"--ip", ip + "/24", "--memif", side + ":" + filepath.Join(folder, "link.sock"), "--socket", s.socket,
-		"--file-prefix", filepath.Base(folder) + side, "--idle", "yield", "--log", "warn",
-	}, flags...)
+	args := slices.Concat([]string{
+		"--ip", ip + "/24", "--socket", s.socket, "--file-prefix", filepath.Base(folder) + ip, "--idle", "yield", "--log", "warn",
+	}, end.device, flags)
 	s.cmd = exec.Command(machnetd, args...)
 	s.cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+folder)
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
@@ -66,7 +67,7 @@ func startSidecar(folder, side, ip string, flags ...string) (*sidecar, error) {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		err := s.cmd.Start()
+		err := end.namespace.Do(s.cmd.Start)
 		started <- err
 		if err == nil {
 			_ = s.cmd.Wait()
@@ -108,28 +109,39 @@ func (s *sidecar) kill() {
 	<-s.gone
 }
 
-// pair is two hosts joined by a link.
+// pair is two hosts joined by a wire.
 type pair struct {
 	a, b *sidecar
+	wire *wire
 }
 
-func startPair(folder string, flags ...string) (*pair, error) {
-	a, err := startSidecar(folder, "server", "10.0.0.1", flags...)
+// startPair starts a sidecar at each end of a wire, which is the pair's from now on.
+func startPair(folder string, w *wire, flags ...string) (*pair, error) {
+	a, err := startSidecar(folder, "10.0.0.1", w.a, flags...)
 	if err != nil {
+		w.close()
 		return nil, err
 	}
-	b, err := startSidecar(folder, "client", "10.0.0.2", flags...)
+	b, err := startSidecar(folder, "10.0.0.2", w.b, flags...)
 	if err != nil {
 		a.stop()
+		w.close()
 		return nil, err
 	}
-	return &pair{a, b}, nil
+	return &pair{a, b, w}, nil
 }
 
-// newPair starts a pair for one test alone.
+// newPair starts a pair for one test alone, on the link of this run.
 func newPair(t *testing.T, flags ...string) *pair {
 	t.Helper()
-	p, err := startPair(shortTempDir(t), flags...)
+	folder := shortTempDir(t)
+	return newPairOn(t, folder, newWire(t, folder), flags...)
+}
+
+// newPairOn starts a pair for one test alone.
+func newPairOn(t *testing.T, folder string, w *wire, flags ...string) *pair {
+	t.Helper()
+	p, err := startPair(folder, w, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +167,7 @@ func (p *pair) stop(t *testing.T) {
 			t.Logf("machnetd %s printed: %s", s.ip, strings.TrimSpace(s.out.String()))
 		}
 	}
+	p.wire.close()
 }
 
 // shared is the pair of all tests that leave their sidecars as they found them.
@@ -166,8 +179,14 @@ var shared struct {
 
 func sharedPair(t *testing.T) *pair {
 	t.Helper()
+	needLink(t)
 	shared.once.Do(func() {
-		shared.pair, shared.err = startPair(sharedFolder)
+		w, err := makeWire(sharedFolder)
+		if err != nil {
+			shared.err = err
+			return
+		}
+		shared.pair, shared.err = startPair(sharedFolder, w)
 	})
 	if shared.err != nil {
 		t.Fatal(shared.err)
@@ -190,8 +209,13 @@ func sharedPair(t *testing.T) *pair {
 var sharedFolder string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	os.Exit(func() int {
-		var err error
+		err := checkLink()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 2
+		}
 		if sharedFolder, err = os.MkdirTemp("", "mn"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1

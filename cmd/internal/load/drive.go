@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -18,7 +19,7 @@ type Params struct {
 	Inflight int           // frames outstanding at most; 1 or more
 	Buffered bool          // frames go through a buffered writer, flushed when nothing is waiting to be read
 	Rate     float64       // frames a second of an open loop; 0 is a closed loop
-	Warmup   time.Duration // not measured, at the start
+	Warmup   time.Duration // not measured, at the start; longer where the first Inflight echoes take longer
 	Duration time.Duration // measured
 	Resend   bool          // the transport may lose frames: after a second without one, send anew
 }
@@ -72,20 +73,43 @@ type driver struct {
 	out    *bufio.Writer
 	result *Result
 
-	begin, from, until time.Time
+	begin time.Time
+	from  time.Duration // after begin: what comes back earlier is not measured
+	until atomic.Int64  // when the measurement ends, nanoseconds after begin; 0: it has not begun
 }
 
 func (d *driver) start() {
 	d.begin = time.Now()
-	d.from = d.begin.Add(d.p.Warmup)
-	d.until = d.from.Add(d.p.Duration)
 	d.result.Seconds = d.p.Duration.Seconds()
+}
+
+// longestFill bounds the wait for a window to fill, beyond the warm-up.
+const longestFill = 10 * time.Second
+
+// measuring says whether what comes back now is measured. In a closed loop the measurement begins when the warm-up is over and
+// as many echoes have come back as are in flight: 64 MiB in flight take longer than any warm-up, and until then nothing comes.
+func (d *driver) measuring(now time.Time) bool {
+	since := now.Sub(d.begin)
+	if until := d.until.Load(); until != 0 {
+		return since >= d.from && since.Nanoseconds() <= until
+	}
+	filled := d.result.All >= int64(d.p.Inflight) || since >= d.p.Warmup+longestFill
+	if since >= d.p.Warmup && filled {
+		d.until.Store((since + d.p.Duration).Nanoseconds())
+	}
+	return false // the echo that begins it belongs to the time before
+}
+
+// over says whether the measurement has ended.
+func (d *driver) over(now time.Time) bool {
+	until := d.until.Load()
+	return until != 0 && now.Sub(d.begin).Nanoseconds() >= until
 }
 
 // record counts one echo that was sent (or due) at sent and has come back at now.
 func (d *driver) record(sent, now time.Time) {
 	d.result.All++
-	if now.Before(d.from) || now.After(d.until) {
+	if !d.measuring(now) {
 		return
 	}
 	d.result.Messages++
@@ -148,7 +172,8 @@ func (d *driver) closed() error {
 		if d.p.Resend && errors.Is(err, os.ErrDeadlineExceeded) {
 			// Nothing for a whole second: all that was in flight is lost.
 			d.result.Lost += int64(outstanding)
-			if now.After(d.until) {
+			d.measuring(now) // so that it begins although nothing comes back
+			if d.over(now) {
 				return nil
 			}
 			outstanding = len(sent)
@@ -167,7 +192,7 @@ func (d *driver) closed() error {
 			return fmt.Errorf("echo of place %d in a window of %d", at, len(sent))
 		}
 		d.record(sent[at], now)
-		if now.After(d.until) {
+		if d.over(now) {
 			outstanding--
 			continue
 		}
@@ -186,7 +211,7 @@ func (d *driver) closedBesideReader() error {
 		for {
 			places <- struct{}{}
 			now := time.Now() // not before: waiting for a place is no latency
-			if !now.Before(d.until) {
+			if d.over(now) {
 				return nil
 			}
 			sent <- now
@@ -247,8 +272,12 @@ func (d *driver) receiveAlone() error {
 func (d *driver) open() error {
 	d.start()
 	gap := time.Duration(float64(time.Second) / d.p.Rate)
+	// The time measured stands from the start: an open loop waits for nothing.
+	d.from = d.p.Warmup
+	end := d.p.Warmup + d.p.Duration
+	d.until.Store(end.Nanoseconds())
 	return d.besideReader(1<<16, func(due chan<- time.Time) error {
-		for next := d.begin; next.Before(d.until); next = next.Add(gap) {
+		for next := d.begin; next.Before(d.begin.Add(end)); next = next.Add(gap) {
 			sleepUntil(next)
 			due <- next
 			if _, err := d.conn.Write(d.frame); err != nil {

@@ -92,6 +92,37 @@ func TestNoMoreIsInFlightThanAsked(t *testing.T) {
 	}
 }
 
+func TestTheMeasurementBeginsWhenTheWindowHasComeBack(t *testing.T) {
+	const size, window, slow = 128 << 10, 4, 300 * time.Millisecond
+	near, far := net.Pipe()
+	defer near.Close()
+	go func() {
+		// The first window takes longer than warm-up and measurement together.
+		frames := make([]byte, window*size)
+		if _, err := io.ReadFull(far, frames); err != nil {
+			t.Error(err)
+			return
+		}
+		time.Sleep(slow)
+		if _, err := far.Write(frames); err != nil {
+			t.Error(err)
+			return
+		}
+		_ = Serve(far)
+	}()
+	result, err := Drive(near, Params{Size: size, Inflight: window, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The echo that begins the measurement was in flight all the time; those after it were not.
+	if result.Messages == 0 || result.All < result.Messages+window {
+		t.Errorf("%d echoes measured of %d, want all but the first %d and those after the end", result.Messages, result.All, window)
+	}
+	if first := time.Duration(result.Latency.Min()); first > slow {
+		t.Errorf("no echo took less than %v: the measurement lies before the first ones", first)
+	}
+}
+
 func TestForeignPeerIsRefusedWithTheBound(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()

@@ -10,14 +10,14 @@ import (
 
 // Pinger sends single frames and keeps the round-trip times.
 type Pinger struct {
-	d driver
+	d *driver
 	// Latency holds every round trip so far, in nanoseconds.
 	Latency *hdrhistogram.Histogram
 }
 
 // NewPinger makes a Pinger of size bytes, MinSize to MaxSize.
 func NewPinger(conn net.Conn, size int) *Pinger {
-	d := driver{conn: conn, p: Params{Size: size, Inflight: 1}, frame: newFrame(size, false), echo: make([]byte, size)}
+	d := &driver{conn: conn, p: Params{Size: size, Inflight: 1}, frame: newFrame(size, false), echo: make([]byte, size)}
 	d.in = bufio.NewReaderSize(conn, bufferSize)
 	return &Pinger{d: d, Latency: NewHistogram()}
 }

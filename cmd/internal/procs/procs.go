@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/machnet/machnet/cmd/netns"
 )
 
 // Process is a child that dies with this process.
@@ -38,6 +40,8 @@ type Spec struct {
 	Env  []string // beside this process's own
 	Core int      // the one core it may use; -1 for any
 	Log  io.Writer
+
+	Namespace *netns.Namespace // the network it runs in; nil for this process's own
 }
 
 // Start starts the process. The calling thread takes on the child's cores for the moment of the fork, since a
@@ -61,7 +65,7 @@ func Start(s Spec) (*Process, io.WriteCloser, io.ReadCloser, error) {
 	p.cmd.Stdout = childOut
 	p.in, p.out = in, out
 	started := make(chan error)
-	go p.run(s.Core, started)
+	go p.run(s, started)
 	err = <-started
 	_ = childOut.Close()
 	if err != nil {
@@ -72,17 +76,17 @@ func Start(s Spec) (*Process, io.WriteCloser, io.ReadCloser, error) {
 }
 
 // run lives as long as the child: Pdeathsig is bound to the thread that forked.
-func (p *Process) run(core int, started chan<- error) {
+func (p *Process) run(s Spec, started chan<- error) {
 	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine, after the child
-	if core >= 0 {
+	if s.Core >= 0 {
 		var set unix.CPUSet
-		set.Set(core)
+		set.Set(s.Core)
 		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			started <- fmt.Errorf("core %d: %w", core, err)
+			started <- fmt.Errorf("core %d: %w", s.Core, err)
 			return
 		}
 	}
-	if err := p.cmd.Start(); err != nil {
+	if err := s.Namespace.Do(p.cmd.Start); err != nil {
 		started <- err
 		return
 	}

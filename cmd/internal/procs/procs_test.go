@@ -2,9 +2,12 @@ package procs
 
 import (
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/machnet/machnet/cmd/netns"
 )
 
 func TestStopEndsAProcessThatIgnoresSIGTERM(t *testing.T) {
@@ -51,4 +54,37 @@ func TestCPUCountsWhatAProcessBurns(t *testing.T) {
 		}
 	}
 	t.Fatal("a process that burns a core shows no CPU time after 20 s")
+}
+
+func TestAProcessRunsInItsNamespace(t *testing.T) {
+	if err := netns.Available(); err != nil {
+		t.Skip(err)
+	}
+	n, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	here, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	networkOf := func(n *netns.Namespace) string {
+		p, _, out, err := Start(Spec{Name: "reader", Path: "/bin/readlink", Args: []string{"/proc/self/ns/net"}, Core: -1, Namespace: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Stop(time.Second)
+		text, err := io.ReadAll(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(text))
+	}
+	if there := networkOf(n); there == here || there == "" {
+		t.Errorf("a process with a namespace is in %q, and this one in %q", there, here)
+	}
+	if there := networkOf(nil); there != here {
+		t.Errorf("a process without a namespace is in %q, and this one in %q", there, here)
+	}
 }

@@ -30,13 +30,14 @@ type hub struct {
 	// rx is held for every call of the receive direction, and never while waiting.
 	rx sync.Mutex
 
-	role     atomic.Bool  // a goroutine watches the rings itself
-	sleepers atomic.Int32 // waiters that sleep, and events that nobody waits for
-	tokens   atomic.Int32 // waiters, asleep or not, that need send tokens
-	armed    atomic.Bool  // the doorbell will ring; written with rx held
-	dead     atomic.Bool  // nothing will come any more; nobody may sleep
-	patience patience     // belongs to the role
-	slept    atomic.Int32 // how the last sleep went, since the last look
+	role     atomic.Bool   // a goroutine watches the rings itself
+	sleepers atomic.Int32  // waiters that sleep, and events that nobody waits for
+	tokens   atomic.Int32  // waiters, asleep or not, that need send tokens
+	armed    atomic.Bool   // the doorbell will ring; written with rx held
+	wishes   atomic.Uint32 // waiters that went to sleep for tokens, ever
+	dead     atomic.Bool   // nothing will come any more; nobody may sleep
+	patience patience      // belongs to the role
+	slept    atomic.Int32  // how the last sleep went, since the last look
 
 	// A doorbell that wakes the watchman for nothing costs a thread switch here and a system call in the sidecar. After one, the next
 	// departures leave the doorbell alone, and the guard, a timer, arms it should the role stay free.
@@ -191,6 +192,14 @@ func (w *Waiter) sleep() {
 	h.sleepers.Add(1)
 	if h.dead.Load() {
 		w.Wake()
+	} else if w.tokens {
+		h.wishes.Add(1)
+		if !h.role.Load() {
+			h.rx.Lock()
+			h.armed.Store(false) // perhaps it is armed, but for deliveries alone, from before this waiter's send ran out of tokens
+			h.handOn()
+			h.rx.Unlock()
+		}
 	} else if !h.role.Load() && !h.armed.Load() {
 		h.rx.Lock()
 		h.handOn()
@@ -241,14 +250,20 @@ func (h *hub) expect() {
 
 func (h *hub) expected() { h.sleepers.Add(-1) }
 
-// handOn gives a free role to the watchman if anybody sleeps. rx is held.
+// handOn gives a free role to the watchman if anybody sleeps. rx is held, but a goroutine takes the role without it, and so does a
+// waiter for tokens fall asleep. Either sees that the doorbell is armed, or is seen here when it is.
 func (h *hub) handOn() {
 	for !h.role.Load() && h.sleepers.Load() > 0 && !h.armed.Load() && !h.dead.Load() {
-		if h.rings.arm(h.tokens.Load() > 0) {
-			h.armed.Store(true)
-			return
+		wishes := h.wishes.Load()
+		if !h.rings.arm(h.tokens.Load() > 0) {
+			h.rings.poll()
+			continue
 		}
-		h.rings.poll()
+		h.armed.Store(true)
+		if h.role.Load() || h.wishes.Load() != wishes { // it was armed for less than is wanted now, or for nobody
+			h.rings.disarm()
+			h.armed.Store(false)
+		}
 	}
 }
 

@@ -14,7 +14,8 @@ type fakeRings struct {
 	ring []*Waiter
 
 	rings  atomic.Uint32 // entries in ring
-	asked  bool          // the doorbell was asked for; under mu
+	asked  int           // what the doorbell was asked for; under mu
+	arming func()        // called by arm, once, when it has made up its mind
 	bell   chan struct{}
 	tokens atomic.Bool // something is in the ring of tokens
 	owed   []*Waiter   // waiters that get a token by poll
@@ -45,7 +46,7 @@ func (f *fakeRings) send(w *Waiter) {
 	f.mu.Lock()
 	f.ring = append(f.ring, w)
 	f.rings.Add(1)
-	f.ringLocked()
+	f.ringLocked(deliveries)
 	f.mu.Unlock()
 }
 
@@ -53,14 +54,24 @@ func (f *fakeRings) giveTokens(w *Waiter) {
 	f.mu.Lock()
 	f.owed = append(f.owed, w)
 	f.tokens.Store(true)
-	f.ringLocked()
+	f.ringLocked(deliveriesAndTokens)
 	f.mu.Unlock()
 }
 
-func (f *fakeRings) ringLocked() {
-	if f.asked {
-		f.asked = false
-		f.bell <- struct{}{}
+// What the doorbell was asked for.
+const (
+	nothing = iota
+	deliveries
+	deliveriesAndTokens
+)
+
+func (f *fakeRings) ringLocked(what int) {
+	if f.asked >= what {
+		f.asked = nothing
+		select {
+		case f.bell <- struct{}{}:
+		default: // it has rung, and nobody has come yet
+		}
 	}
 }
 
@@ -72,14 +83,21 @@ func (f *fakeRings) arm(tokens bool) bool {
 	if f.ready(tokens) {
 		return false
 	}
-	f.asked = true
+	f.asked = deliveries
+	if tokens {
+		f.asked = deliveriesAndTokens
+	}
+	if arming := f.arming; arming != nil {
+		f.arming = nil
+		arming()
+	}
 	return true
 }
 
 func (f *fakeRings) disarm() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.asked = false
+	f.asked = nothing
 	select {
 	case <-f.bell:
 	default:
@@ -198,6 +216,61 @@ func TestASleeperIsWokenByTheDoorbell(t *testing.T) {
 	eventually(t, "the doorbell is armed for the sleeper", f.hub.armed.Load)
 	f.send(w)
 	within(t, "the sleeper", done)
+}
+
+// Whoever comes while the doorbell is being armed finds it not yet armed, and then armed for less than it needs.
+func TestAWriterThatComesWhileTheDoorbellIsBeingArmedIsRungFor(t *testing.T) {
+	for name, tc := range map[string]struct{ role bool }{"and finds the role free": {false}, "and finds the role taken": {true}} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(0)
+			f.start(t)
+			reader, writer := f.hub.newWaiter(ForData), f.hub.newWaiter(ForTokens)
+			var writes <-chan struct{}
+			f.arming = func() { // for the reader alone
+				f.hub.role.Store(tc.role)
+				writes = f.waits(writer)
+				eventually(t, "the writer sleeps", func() bool { return writer.state.Load() == asleep })
+				if tc.role {
+					time.Sleep(10 * time.Millisecond) // so that it has looked for the role
+					f.hub.role.Store(false)           // by one who sleeps next, and sees an armed doorbell
+				}
+			}
+			reads := f.waits(reader)
+			eventually(t, "the doorbell is armed", f.hub.armed.Load)
+			f.giveTokens(writer)
+			within(t, "the writer", writes)
+			f.send(reader)
+			within(t, "the reader", reads)
+		})
+	}
+}
+
+func TestAWriterThatFallsAsleepArmsTheDoorbellAnew(t *testing.T) {
+	f := newFake(0)
+	f.start(t)
+	writer := f.hub.newWaiter(ForTokens)
+	// It had the role for so short a time, while the doorbell was being armed, that neither saw the other.
+	f.asked = deliveries
+	f.hub.armed.Store(true)
+	f.hub.tokens.Add(1)
+	done := make(chan struct{})
+	go func() { defer close(done); writer.sleep() }()
+	eventually(t, "the writer sleeps", func() bool { return f.hub.sleepers.Load() == 1 })
+	f.giveTokens(writer)
+	within(t, "the writer", done)
+}
+
+func TestNobodyIsRungForWhileTheRoleIsHeld(t *testing.T) {
+	f := newFake(0)
+	w := f.hub.newWaiter(ForData)
+	f.arming = func() { f.hub.role.Store(true) }
+	f.waits(w)
+	eventually(t, "the sleeper sleeps", func() bool { return w.state.Load() == asleep && f.hub.rx.TryLock() })
+	defer f.hub.rx.Unlock()
+	if f.hub.armed.Load() || f.asked != nothing {
+		t.Error("the doorbell is armed though a goroutine looks at the rings")
+	}
+	w.Wake()
 }
 
 func TestTheRoleIsHandedOnToTheWatchman(t *testing.T) {

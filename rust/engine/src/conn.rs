@@ -38,7 +38,7 @@ pub(crate) struct Conn {
     pub waits: Waits,
     /// What it has of the engine's budget.
     pub promise: Promise,
-    /// Bytes that it may still send in its turn; below zero it has had more than its share.
+    /// Bytes that it may still send in its turn; zero or less between turns, by how much the last one was exceeded.
     pub deficit: i64,
     /// How often the engine had stalled when the flow was last told.
     pub stalls: u32,
@@ -105,6 +105,8 @@ pub(crate) struct View<'a> {
     pub heard: Nanos,
     /// How long before this round the ring had last been looked at.
     pub gap: Nanos,
+    /// The engine's phase.
+    pub phase: bool,
     /// What the flow promises comes out of this; nothing where its packets never see the ring.
     pub budget: Option<&'a mut Budget>,
     pub promise: &'a mut Promise,
@@ -179,6 +181,11 @@ impl Io for View<'_> {
             end.ungrant(*id, n);
             self.came(n);
         }
+    }
+
+    #[inline]
+    fn phase(&self) -> bool {
+        self.phase
     }
 
     fn gap(&self) -> Nanos {

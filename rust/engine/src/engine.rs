@@ -9,6 +9,7 @@ use machnet_wire::Nanos;
 
 use crate::budget::Budget;
 use crate::peers::Peers;
+use crate::phase::Phase;
 use crate::random::{Limit, Random};
 use crate::shared::Shared;
 use crate::state::Core;
@@ -52,6 +53,7 @@ impl<Q: Queue> Engine<Q> {
             channels: Vec::new(),
             returned: Vec::new(),
             budget: Budget::new(info.descriptors),
+            phase: Phase::new(now),
             wheel: TimerWheel::new(now),
             ready: VecDeque::new(),
             waiting: Vec::new(),
@@ -79,6 +81,7 @@ impl<Q: Queue> Engine<Q> {
         if late {
             self.core.stalled();
         }
+        self.core.phase.turn(self.core.now, self.core.flows.len());
         let mut work = 0;
         if !self.core.shared.inboxes[usize::from(self.core.index)].notes.is_empty() {
             work += self.core.read_notes();

@@ -36,6 +36,7 @@ pub mod neighbor;
 mod open;
 mod packet;
 mod peers;
+mod phase;
 mod ports;
 mod random;
 mod rx;

@@ -237,6 +237,7 @@ impl Core {
         {
             *place = index;
         }
+        self.phase.newcomer(self.now);
         self.counters().flows.set(self.flows.len() as u64);
         self.drive(index, |_, _, _| ());
     }

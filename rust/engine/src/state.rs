@@ -15,6 +15,7 @@ use crate::counters::Counters;
 use crate::neighbor::Lookup;
 use crate::packet::{self, Handed, Origin};
 use crate::peers::Peers;
+use crate::phase::Phase;
 use crate::random::{Limit, Random};
 use crate::shared::Shared;
 use crate::table::Table;
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     /// Room for whom a channel returned units of, by index of the handle, and how many.
     pub returned: Vec<(u32, u32)>,
     pub budget: Budget,
+    pub phase: Phase,
     pub wheel: TimerWheel,
     /// Handles of flows that may have something to send, oldest first.
     pub ready: VecDeque<u64>,
@@ -99,6 +101,7 @@ impl Core {
             silent: conn.closed,
             heard: self.peers.last_heard(conn.peer),
             gap: self.gap,
+            phase: self.phase.now(),
             budget: (conn.hop != Hop::Loop).then_some(&mut self.budget),
             promise: &mut conn.promise,
             established: false,

@@ -87,8 +87,11 @@ impl<Q: Queue> Engine<Q> {
             },
         };
         let quantum = (self.burst * usize::from(self.core.mtu) / 2) as i64;
-        if let Some(conn) = self.core.flows.get_mut(index) {
-            conn.deficit = (conn.deficit + quantum).min(quantum);
+        if let Some(conn) = self.core.flows.get_mut(index)
+            && conn.deficit <= 0
+        {
+            // A turn begins; one that was interrupted goes on with what was left of it.
+            conn.deficit += quantum;
         }
         loop {
             let core = &mut self.core;
@@ -111,6 +114,7 @@ impl<Q: Queue> Engine<Q> {
                 silent: conn.closed,
                 heard: core.now,
                 gap: core.gap,
+                phase: core.phase.now(),
                 budget: (hop != Hop::Loop).then_some(&mut core.budget),
                 promise: &mut conn.promise,
                 established: false,
@@ -172,6 +176,7 @@ impl Core {
     fn turn_ends(&mut self, index: u32) -> Turn {
         let Some(conn) = self.flows.get_mut(index) else { return Turn::Done };
         conn.queued = false;
+        conn.deficit = conn.deficit.min(0);
         if conn.flow.is_done() {
             self.drop_flow(index);
             return Turn::Done;

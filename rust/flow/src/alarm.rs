@@ -94,6 +94,9 @@ impl<T, H> Flow<T, H> {
         } else if self.receiver.arrived().count() > 0 {
             // Not idle: the peer is about to fill a gap, and what is kept lies on reserved units.
             self.timers.set(Timer::Lapse, now + self.config.rto_max);
+        } else if self.receiver.credit.reminds(now, self.receiver.next()) {
+            self.ack_now = true;
+            self.watch_lapse();
         } else {
             self.receiver.credit.lapse(self.receiver.next(), &self.config, &mut self.stats, io);
         }

@@ -48,8 +48,10 @@ impl<T, H> Flow<T, H> {
         match self.phase {
             Phase::Open => {}
             // The third packet of the handshake, or data that overtook it.
-            Phase::SynReceived => self.establish(now, io),
-            Phase::SynSent if self.peer.is_some() => self.establish(now, io),
+            Phase::SynReceived => self.establish(now, header.flags.has(Flags::PHASE), io),
+            Phase::SynSent if self.peer.is_some() => {
+                self.establish(now, header.flags.has(Flags::PHASE), io);
+            }
             Phase::SynSent => return Ok(()),
             Phase::Linger => {
                 // Our last acknowledgement was lost. Acknowledgements themselves are not answered.
@@ -133,6 +135,10 @@ impl<T, H> Flow<T, H> {
             let rtt = self.rtt.or_zero();
             let acked = outcome.acked > 0;
             self.sender.allowance.update(now, header.ack, header.credit, acked, rtt, &self.config);
+            if header.flags.has(Flags::PHASE) != self.phases.1 {
+                self.phases.1 = !self.phases.1;
+                self.congestion.drain(now, &self.rtt);
+            }
             let next = header.unit + u32::from(header.kind == Kind::Data);
             self.receiver.credit.demanded(next, header.want);
             if let (true, Some(echo)) = (header.flags.has(Flags::REFUSED), echo) {

@@ -28,6 +28,8 @@ pub(crate) struct Credit {
     /// The peer has something to send and was told that it may not, or was refused: it hears at once when it may.
     starved: bool,
     used_at: Nanos,
+    /// Times that the peer was reminded of a promise since it last used one.
+    reminders: u8,
     /// Units that the application gave back since `round_at`.
     round: u32,
     round_at: Nanos,
@@ -45,6 +47,7 @@ impl Credit {
             active: false,
             starved: false,
             used_at: Nanos::ZERO,
+            reminders: 0,
             round: 0,
             round_at: Nanos::ZERO,
         }
@@ -86,6 +89,7 @@ impl Credit {
         debug_assert!(self.reserved > 0);
         self.reserved = self.reserved.saturating_sub(1);
         self.used_at = now;
+        self.reminders = 0;
     }
 
     /// The application gave `n` units back. Half the target within two round trips: the target is what holds the peer back.
@@ -189,6 +193,16 @@ impl Credit {
         (self.active && !self.starved).then_some(self.used_at + config.credit_lapse + rtt * 2)
     }
 
+    /// The peer has something to send and does not use what it was promised: perhaps it has not heard. True: tell it again.
+    pub fn reminds(&mut self, now: Nanos, next: Seq) -> bool {
+        let reminds = self.reserved > 0 && self.wanted(next) > 0 && self.reminders < REMINDERS;
+        if reminds {
+            self.reminders += 1;
+            self.used_at = now;
+        }
+        reminds
+    }
+
     /// The peer has been idle for long enough: what was promised is others' again.
     pub fn lapse<I: Io>(&mut self, next: Seq, config: &Config, stats: &mut Stats, io: &mut I) {
         self.told = next;
@@ -213,3 +227,5 @@ impl Credit {
 
 /// Shortest time that counts as two round trips when the target is set: at least a few poll rounds of both ends.
 const ROUND_MIN: Nanos = Nanos::micros(100);
+/// Times that a promise is told again before it lapses.
+const REMINDERS: u8 = 4;

@@ -27,6 +27,10 @@ impl<T, H> Flow<T, H> {
             if let Some(least) = self.congestion.judge(now, &self.rtt) {
                 self.rtt.rebase(least);
             }
+            if io.phase() != self.phases.0 {
+                self.phases.0 = !self.phases.0;
+                self.congestion.drain(now, &self.rtt);
+            }
             if let Some(choice) = self.choose(now) {
                 let words = self.receiver.arrived().word_count(self.receiver.next());
                 let room =
@@ -39,7 +43,7 @@ impl<T, H> Flow<T, H> {
                 if choice.probe && !choice.uncovered {
                     self.sender.tail = Tail::ProbeDue;
                 }
-            } else if let Some(at) = self.sender.waits_to_try() {
+            } else if let Some(at) = self.sender.waits_to_try().filter(|at| *at > now) {
                 self.timers.set(Timer::Probe, at);
             }
         }
@@ -60,12 +64,13 @@ impl<T, H> Flow<T, H> {
     /// The next unit to send, if it is its turn.
     #[inline]
     fn choose(&mut self, now: Nanos) -> Option<Choice> {
-        let choice = self.sender.choose(now, self.congestion.window(now))?;
-        let ready_at = self.congestion.ready_at();
-        if choice.probe || ready_at <= now {
-            return Some(choice);
-        }
-        self.timers.set(Timer::Pace, ready_at);
+        let choice = self.sender.choose(now, self.congestion.window(now));
+        let wait_until = match choice {
+            None => self.congestion.held_until(now)?,
+            Some(choice) if choice.probe || self.congestion.ready_at() <= now => return Some(choice),
+            Some(_) => self.congestion.ready_at(),
+        };
+        self.timers.set(Timer::Pace, wait_until);
         None
     }
 
@@ -178,6 +183,9 @@ impl<T, H> Flow<T, H> {
         header.ack = self.receiver.next();
         header.want = self.want(0);
         if self.phase == Phase::Open {
+            if io.phase() {
+                header.flags |= Flags::PHASE;
+            }
             header.credit = if self.receiver.discarding() {
                 self.config.credit_first.min(u32::from(u16::MAX)) as u16
             } else {

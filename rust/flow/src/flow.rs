@@ -31,6 +31,8 @@ pub struct Flow<T, H> {
     pub(crate) timers: Timers,
     /// Number of the next transmission.
     pub(crate) next_tx: Seq,
+    /// Phases of this engine and of the peer's, as the flow last heard.
+    pub(crate) phases: (bool, bool),
     /// Newest transmission of the peer's that arrived.
     pub(crate) peer_tx: Seq,
     /// Latest of our transmissions whose round trip was measured, or is not to be.
@@ -110,6 +112,7 @@ impl<T, H> Flow<T, H> {
             congestion: Congestion::new(config.window_first),
             timers: Timers::new(),
             next_tx: local.first,
+            phases: (false, false),
             peer_tx: Seq(0),
             sampled_tx: Seq(local.first.0.wrapping_sub(1)),
             ack_now: false,

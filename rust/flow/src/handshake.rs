@@ -3,7 +3,7 @@
 //! Only a peer that knows our tag is believed: before that nothing is reserved for it, nothing is repeated to it by a
 //! timer, and it gets at most one SYN-ACK for each SYN (compare RFC 4987).
 
-use machnet_wire::{Hello, Nanos, Packet, Reason, Reset, unit_size};
+use machnet_wire::{Flags, Hello, Nanos, Packet, Reason, Reset, unit_size};
 
 use crate::flow::{Flow, Phase};
 use crate::receiver::Receiver;
@@ -88,7 +88,7 @@ impl<T, H> Flow<T, H> {
         }
         self.on_hello(now, io.gap(), hello, packet);
         self.sample(now, packet, io.gap());
-        self.establish(now, io);
+        self.establish(now, header.flags.has(Flags::PHASE), io);
         // The peer waits for proof that we know its tag, and we for proof that it has got it.
         self.unconfirmed = true;
         self.ack_now = true;
@@ -110,8 +110,9 @@ impl<T, H> Flow<T, H> {
     }
 
     /// Both ends know of each other, as far as this end can tell.
-    pub(crate) fn establish<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
+    pub(crate) fn establish<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, peer_phase: bool, io: &mut I) {
         self.phase = Phase::Open;
+        self.phases = (io.phase(), peer_phase);
         self.syn_due = false;
         self.syn_acks_due = 0;
         self.timers.clear_all();

@@ -381,17 +381,6 @@ fn a_round_trip_across_a_stall_is_not_measured() {
 }
 
 #[test]
-fn an_idle_connection_lives_for_an_hour_and_costs_a_ping_a_second() {
-    let mut sim = Sim::new(20);
-    sim.establish();
-    sim.run_for(Nanos::secs(3600));
-    let pings = sim.sent[Kind::Ping as usize];
-    assert!((3_000..7_500).contains(&pings), "{pings}");
-    sim.send(A, &message(1, 100_000));
-    sim.run_until(Nanos::millis(10), |sim| sim.ends[B].channel.messages.len() == 1);
-}
-
-#[test]
 fn close_flushes_though_the_peer_still_talks_and_then_the_peer_is_told() {
     let mut sim = Sim::new(21);
     sim.establish();

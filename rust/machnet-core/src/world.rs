@@ -143,6 +143,9 @@ impl World {
                 self.now += ROUND;
             } else {
                 self.now = self.due().unwrap_or(end).max(self.now + ROUND).min(end);
+                // What comes then is seen at once: rounds that find nothing are left out.
+                let now = self.now;
+                self.engines().for_each(|engine| engine.looked(now));
             }
             if self.now >= end {
                 self.now = end;

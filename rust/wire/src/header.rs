@@ -90,7 +90,9 @@ impl Flags {
     pub const REFUSED: Flags = Flags(32);
     /// Answer at once.
     pub const PROBE: Flags = Flags(64);
-    const ALL: u8 = 127;
+    /// The sender's phase: when it changes, whoever sends to it and has met congestion holds back for a moment, so that all
+    /// of them see the path without a queue.
+    pub const PHASE: Flags = Flags(128);
 
     /// Whether all of `other` are set.
     #[inline]
@@ -272,9 +274,6 @@ impl<'a> Packet<'a> {
             return refuse("machnet kind", h[at::KIND].into());
         };
         let flags = Flags(h[at::FLAGS]);
-        if flags.0 & !Flags::ALL != 0 {
-            return refuse("machnet flags", flags.0.into());
-        }
         let words = usize::from(h[at::SACK_WORDS]);
         if words > SACK_WORDS_MAX {
             return refuse("machnet sack words", words as u32);

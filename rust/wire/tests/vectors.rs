@@ -251,7 +251,6 @@ fn what_is_not_understood_is_refused_by_name() {
         ("ping", MACHNET, &[3], "machnet version"),
         ("ping", MACHNET + 1, &[0], "machnet kind"),
         ("ping", MACHNET + 1, &[8], "machnet kind"),
-        ("ping", MACHNET + 2, &[128], "machnet flags"),
         ("ping", MACHNET + 2, &[1], "machnet unit flags"),
         ("ping", MACHNET + 3, &[1], "machnet sack words"),
         ("ping", MACHNET + 3, &[17], "machnet sack words"),

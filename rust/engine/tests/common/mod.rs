@@ -22,6 +22,9 @@ pub struct World {
     pub seed: u64,
     /// What a round of an engine costs.
     pub cost: Cost,
+    /// Descriptors of the rings of hosts to come, and their MTU.
+    pub descriptors: u16,
+    pub mtu: u16,
     woken: Vec<usize>,
 }
 
@@ -77,6 +80,8 @@ impl World {
             apps: Vec::new(),
             seed,
             cost: Cost { round: Nanos(200), item: Nanos::ZERO },
+            descriptors: 256,
+            mtu: 1500,
             woken: Vec::new(),
         }
     }
@@ -95,7 +100,11 @@ impl World {
         change(&mut config);
         let ip = config.neighbor.ip;
         let host = self.sidecars.len();
-        let queues = self.net.add_host(Host::new(n).queues(engines));
+        let queues = self.net.add_host(Host {
+            descriptors: self.descriptors,
+            mtu: self.mtu,
+            ..Host::new(n).queues(engines)
+        });
         let shared = Shared::new(config, engines).expect("sockets");
         let engines: Vec<_> = queues
             .into_iter()

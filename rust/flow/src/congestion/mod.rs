@@ -7,10 +7,11 @@
 //! - There are no NIC timestamps. A round trip includes the time that packets lay in rings unseen; the engines at
 //!   both ends know how long they did not look, and only what that cannot explain is held to be the path's delay.
 //! - The base delay is not known beforehand. It is the least round trip ever seen, so a flow that begins while
-//!   others hold a queue takes the queue for a part of the path and gets more than its share. From time to time a flow
-//!   that keeps the path full holds back for three round trips: the more of the queue is its own, the better it sees
-//!   the path without (compare the slowdowns of LEDBAT++). A path that has become longer is recognised after a
-//!   second in which no small window ever brought the delay down.
+//!   others hold a queue takes the queue for a part of the path and gets more than its share. Only together can they show
+//!   it: from time to time an engine changes its phase, and all flows to it and from it that have met congestion are silent
+//!   for two round trips, and then measure (compare the slowdowns of LEDBAT++, which nothing coordinates).
+//! - A path that has become longer is recognised by a delay that is as long as it is steady though windows are small, or
+//!   after a second in which small windows never brought it down.
 //! - Loss without delay is no sign of congestion until it exceeds 2 %: clouds lose at random, and one loss in
 //!   a window of 48 is 2 % already. So losses beyond 2 % are summed up (a one-sided CUSUM; Page, 1954), and eight of them count.
 
@@ -50,11 +51,12 @@ struct Signs {
 }
 
 /// Holding back so that the path shows its base delay.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Drain {
+    /// Nothing goes until then, for what is under way to be gone.
+    silent_until: Nanos,
+    /// Then one unit at a time until then, to measure.
     until: Nanos,
-    next: Nanos,
-    interval: Nanos,
 }
 
 /// Watches for a path that has become longer.
@@ -76,17 +78,37 @@ impl Congestion {
             signs: Signs::default(),
             over: false,
             excess: 0,
-            drain: Drain { until: Nanos::ZERO, next: Nanos::MAX, interval: Nanos::ZERO },
+            drain: Drain::default(),
             rebase: Rebase::since(Nanos::ZERO),
             before_timeout: None,
         }
     }
 
-    /// Units that may be in flight, at least 1.
+    /// Units that may be in flight: at least 1, but for moments of silence.
     #[inline]
     pub fn window(&self, now: Nanos) -> u32 {
-        let units = ((self.units() / ONE) as u32).max(1);
-        if now < self.drain.until { units.min(DRAINED) } else { units }
+        if now < self.drain.until {
+            return u32::from(now >= self.drain.silent_until);
+        }
+        ((self.units() / ONE) as u32).max(1)
+    }
+
+    /// When a moment of silence, or of measuring after it, ends.
+    #[inline]
+    pub fn held_until(&self, now: Nanos) -> Option<Nanos> {
+        let Drain { silent_until, until } = self.drain;
+        (now < until).then_some(if now < silent_until { silent_until } else { until })
+    }
+
+    /// All who may share a path hold back now.
+    pub fn drain(&mut self, now: Nanos, rtt: &Rtt) {
+        // One who has never met congestion has no part in a queue.
+        if !self.fabric.is_starting() {
+            // What a vCPU that was away has done to the smoothed round trip is no reason to be silent for longer.
+            let round = rtt.or_zero().min(rtt.least() + allowed_queueing(rtt.least(), self.units()) * 2);
+            self.drain.silent_until = now + round * SILENT;
+            self.drain.until = self.drain.silent_until + round;
+        }
     }
 
     /// When the next unit may go; in the past where nothing holds it back.
@@ -147,9 +169,6 @@ impl Congestion {
         }
         self.over = slow || crowded;
         self.pace(now, smoothed);
-        if used {
-            self.consider_drain(now, smoothed);
-        }
         self.consider_rebase(now, delay, base)
     }
 
@@ -208,23 +227,6 @@ impl Congestion {
         }
     }
 
-    /// Called while the window is what limits the flow.
-    #[inline]
-    fn consider_drain(&mut self, now: Nanos, smoothed: Nanos) {
-        if self.fabric.is_starting() || now < self.drain.next {
-            if self.drain.next == Nanos::MAX && !self.fabric.is_starting() {
-                self.drain.interval = (smoothed * DRAIN_AFTER).max(DRAIN_FIRST);
-                self.drain.next = now + self.drain.interval;
-            }
-            return;
-        }
-        if self.units() > u64::from(DRAINED) * ONE {
-            self.drain.until = now + smoothed * DRAIN_LASTS;
-            self.drain.interval = (self.drain.interval * 2).min(DRAIN_LONGEST);
-            self.drain.next = now + self.drain.interval;
-        }
-    }
-
     /// Called for each measure of the delay.
     fn consider_rebase(&mut self, now: Nanos, delay: Nanos, base: Nanos) -> Option<Nanos> {
         let allowed = base_queueing(base);
@@ -247,7 +249,6 @@ impl Congestion {
         }
         self.rebase = Rebase::since(now);
         self.fabric.start_anew();
-        self.drain.next = Nanos::MAX;
         Some(least)
     }
 }
@@ -268,15 +269,8 @@ const FORGIVEN: u32 = 50;
 const TOLERATED: u32 = 8;
 /// Units that may go at once while paced.
 const BURST: u64 = 8;
-/// Units in flight while the path is drained.
-const DRAINED: u32 = 2;
-/// Round trips: until the queue is gone and its absence was measured.
-const DRAIN_LASTS: u64 = 3;
-/// Round trips from the start of the flow's steady state to its first drain; each further one comes after twice the
-/// time, for the more often it looked the less there is to be found.
-const DRAIN_AFTER: u64 = 32;
-const DRAIN_FIRST: Nanos = Nanos::millis(1);
-const DRAIN_LONGEST: Nanos = Nanos::secs(10);
+/// Round trips of silence: one until the last of the others is silent too, and one until the queue is gone.
+const SILENT: u64 = 2;
 const REBASE_AFTER: Nanos = Nanos::secs(1);
 const REBASE_SAMPLES: u32 = 64;
 /// Units. Larger windows are a sign that the path is just full.

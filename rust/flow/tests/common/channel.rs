@@ -21,6 +21,8 @@ pub struct Channel {
     pub events: Vec<Event>,
     pub aborted: u32,
     pub peer_heard: Nanos,
+    /// How long the ring is not looked at, as the engine says.
+    pub gap: Nanos,
     /// Takes nothing although it promised: an engine that is being torn down.
     pub broken: bool,
 }
@@ -40,6 +42,7 @@ impl Channel {
             events: Vec::new(),
             aborted: 0,
             peer_heard: Nanos::ZERO,
+            gap: Nanos::ZERO,
             broken: false,
         }
     }
@@ -158,6 +161,9 @@ impl Io for Channel {
             }
         }
         self.events.push(event);
+    }
+    fn gap(&self) -> Nanos {
+        self.gap
     }
     fn peer_heard(&self) -> Nanos {
         self.peer_heard

@@ -34,7 +34,7 @@ pub struct Config {
     pub neighbors: Vec<(Ipv4Addr, Mac)>,
     /// Which NIC.
     pub device: Device,
-    /// Largest IP packet, bytes, 576..=9000.
+    /// Largest IP packet, bytes, 576..=9001.
     pub mtu: u16,
     /// Instead of the device's own.
     pub set_mac: Option<Mac>,
@@ -125,14 +125,14 @@ impl Config {
         let burst = reader.number("engines.burst", &engines.burst, 1..=32, if exclusive { 16 } else { 8 })?;
 
         let device = reader.device(nic, count)?;
-        let mtu = reader.number("nic.mtu", &nic.mtu, 576..=9000, 1500)?;
+        let mtu = reader.number("nic.mtu", &nic.mtu, 576..=9001, 1500)?;
         let descriptors = reader
             .take("nic.descriptors", &nic.descriptors, |v| values::power_of_two(v, 64..=4096))?
             .unwrap_or(256);
 
         let physical = matches!(device, Device::Pci(_) | Device::Mac(_));
         let huge = reader.take("dpdk.hugepages", &dpdk.hugepages, values::switch)?.unwrap_or(physical);
-        // A queue needs about 2.5 MiB of buffers at an MTU of 1500 and 10 MiB at 9000, and EAL some itself.
+        // A queue needs about 2.5 MiB of buffers at an MTU of 1500 and 10 MiB at 9001, and EAL some itself.
         let usual = 32 + 32 * count;
         let mib = reader.number("dpdk.memory_mib", &dpdk.memory_mib, 16..=65536, usual)? as u32;
         let own_prefix = || format!("machnetd-{}", std::process::id());

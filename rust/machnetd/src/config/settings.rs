@@ -136,7 +136,7 @@ settings! {
         vdev: "--vdev" Text "DEVICE", "none", "a virtual device in DPDK's words, such as net_af_packet0,iface=veth0";
         memif_id: "--memif-id" Number "N", "0", "the interface's number on the memif socket, the same at both ends";
         memif_peer_queues: "--memif-peer-queues" Number "N", "1", "how many engines the other end of the memif has";
-        mtu: "--mtu" Number "BYTES", "1500", "the largest IP packet, 576 to 9000";
+        mtu: "--mtu" Number "BYTES", "1500", "the largest IP packet, 576 to 9001";
         set_mac: "--set-mac" Text "MAC", "the device's", "the MAC address to use instead of the device's own";
         descriptors: "--descriptors" Number "N", "256", "ring entries per queue and direction, a power of two, 64 to 4096";
         checksum_offload: "--checksum-offload" Switch "BOOL", "true", "use the NIC's checksums where it offers them";

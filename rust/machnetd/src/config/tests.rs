@@ -76,7 +76,7 @@ fn every_bad_configuration_has_one_exact_sentence() {
             "exclusive = \"yes\"",
             "engines.exclusive = \"yes\": not a truth value; use true or false",
         ),
-        ("nic", "mtu = 65536", "nic.mtu = 65536: out of range; use 576 to 9000"),
+        ("nic", "mtu = 9002", "nic.mtu = 9002: out of range; use 576 to 9001"),
         ("nic", "pci = \"1:2\"", "nic.pci = \"1:2\": not a PCI address; use a form such as \"0000:00:05.0\""),
         (
             "nic",
@@ -292,7 +292,7 @@ neighbors = { "10.0.0.8" = "02:00:00:00:00:08", "10.0.0.9" = "02:00:00:00:00:09"
 memif = "client:/path/link"
 memif_id = 4
 memif_peer_queues = 2
-mtu = 9000
+mtu = 9001
 set_mac = "02:00:00:00:00:07"
 descriptors = 512
 checksum_offload = false
@@ -326,7 +326,7 @@ level = "trace"
 stats_interval_s = 9
 "#;
     let flags = "--ip 10.0.0.7/16 --gateway 10.0.255.254 --neighbor 10.0.0.8=02:00:00:00:00:08 \
-        --neighbor 10.0.0.9=02:00:00:00:00:09 --memif client:/path/link --memif-id 4 --memif-peer-queues 2 --mtu 9000 \
+        --neighbor 10.0.0.9=02:00:00:00:00:09 --memif client:/path/link --memif-id 4 --memif-peer-queues 2 --mtu 9001 \
         --set-mac 02:00:00:00:00:07 --descriptors 512 --checksum-offload false --interrupts false --engines 2 \
         --cores 3,5 --idle spin --exclusive false --burst 4 --hugepages true --memory 256 --file-prefix seven \
         --dpdk-arg -v --dpdk-arg --log-level=8 --socket /path/ctl --owner 7 --group 8 --mode 0600 --max-channels 3 \

@@ -18,6 +18,7 @@ mod find;
 mod gate;
 mod log;
 mod memif;
+mod packet;
 mod port;
 mod queue;
 mod relay;

@@ -7,6 +7,7 @@ use super::find;
 use super::gate::{Gate, Line};
 use super::log::Mark;
 use super::memif::{self, Matrix};
+use super::packet::{self, Packet, Sockets};
 use super::queue::DpdkQueue;
 use super::relay::Relay;
 use crate::Info;
@@ -20,6 +21,8 @@ pub struct Port {
     pub(super) id: u16,
     pub(super) line: Arc<Line>,
     pub(super) gate: Option<Arc<Gate>>,
+    /// Of an af_packet port; else none.
+    pub(super) sockets: Sockets,
     /// After `gate` in order of dropping.
     _eal: Arc<Shared>,
 }
@@ -60,6 +63,9 @@ impl Eal {
         let _one_at_a_time = self.shared.opening.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mark = Mark::now();
         self.open_port(config).map_err(|error| match error {
+            DpdkError::Refused { step, errno: libc::EPERM, .. } => {
+                DpdkError::NoPermission(format!("{step}: {}", mark.complaints()))
+            }
             DpdkError::Refused { step, errno, detail } if detail.is_empty() => {
                 DpdkError::Refused { step, errno, detail: mark.complaints() }
             }
@@ -69,7 +75,7 @@ impl Eal {
 
     fn open_port(&self, config: &PortConfig) -> Result<Vec<DpdkQueue>, DpdkError> {
         check(config)?;
-        let opened = self.device(config)?;
+        let mut opened = self.device(config)?;
         let info = port_info(opened.id)?;
         let matrix = opened.matrix;
         let offered = info.max_rx_queues.min(info.max_tx_queues);
@@ -84,26 +90,32 @@ impl Eal {
             config.checksum_offload && info.tx_udp_checksum != 0,
             config.checksum_offload && info.rx_udp_checksum != 0,
         );
-        // memif announces 1500 and carries whatever fits its buffers: it is asked for no more than it announces.
+        // memif and af_packet announce 1500 and carry whatever fits their buffers: they are asked for no more than they
+        // announce.
         let most = info.max_mtu.min((info.max_frame as u16).saturating_sub(18));
-        let mtu = if opened.gated { config.mtu.min(most) } else { config.mtu };
+        let modest = opened.gated || opened.packet.is_some();
+        let mtu = if modest { config.mtu.min(most) } else { config.mtu };
         let interrupts = configure(opened.id, &PortConfig { mtu, ..config.clone() }, rings, checksums)?;
 
         let (mut rx, mut tx) = (config.descriptors, config.descriptors);
-        if matrix.is_none() {
+        let mut room = memif::buffer_size(config.mtu);
+        if let Some(packet) = &opened.packet {
+            (rx, tx) = (packet.slots, packet.slots); // the driver takes any number for its own
+            room = room.max(packet.room);
+        } else if matrix.is_none() {
             // SAFETY: both pointers are to live variables; the port is configured.
             unsafe { dpdk_sys::mdpdk_port_descriptors(opened.id, &mut rx, &mut tx) };
-            if rx.min(tx) < config.descriptors {
-                log::warn!(
-                    "{} descriptors asked of {}: it has {rx} to receive and {tx} to send",
-                    config.descriptors,
-                    name(&info.driver)
-                );
-            }
+        }
+        if rx.min(tx) < config.descriptors {
+            log::warn!(
+                "{} descriptors asked of {}: it has {rx} to receive and {tx} to send",
+                config.descriptors,
+                name(&info.driver)
+            );
         }
         let mut pools = Vec::new();
         for queue in 0..config.queues {
-            let pool = self.pool(config, &info, rx, tx)?;
+            let pool = self.pool(room, &info, rx, tx)?;
             pools.push(pool);
             let (receive, transmit): (Vec<u16>, Vec<u16>) = match matrix {
                 Some(m) => (m.receive(queue).collect(), m.transmit(queue).collect()),
@@ -123,8 +135,10 @@ impl Eal {
             // SAFETY: six readable bytes; the port is configured.
             done(unsafe { dpdk_sys::mdpdk_port_set_mac(opened.id, mac.0.as_ptr()) }, "set the MAC address")?;
         }
-        let port = self.start_port(&opened)?;
+        let port = self.start_port(&mut opened)?;
         let info = port_info(port.id)?;
+        // The driver has no interrupts, but its sockets can be waited for.
+        let interrupts = interrupts || config.interrupts && port.sockets.of_queue(0).is_some();
         let info = Info {
             mac: Mac(info.mac),
             mtu: config.mtu,
@@ -172,17 +186,22 @@ impl Eal {
                 let id = create_vdev(&args)?;
                 let matrix = Some(matrix);
                 Ok(Opened {
-                    id,
                     matrix,
                     memif: Some(link.clone()),
                     gated: true,
                     reconnect: link.role == MemifRole::Client,
+                    ..Opened::plain(id)
                 })
+            }
+            Device::Vdev(args) if packet::is_one(args) => {
+                let packet = Packet::new(args, config)?;
+                let (id, sockets) = Sockets::of(config.queues, || create_vdev(&packet.args))?;
+                Ok(Opened { packet: Some(packet), sockets, ..Opened::plain(id) })
             }
             Device::Vdev(args) => {
                 let gated = args.starts_with("net_memif");
                 let reconnect = gated && !args.contains("role=server") && !args.contains("role=master");
-                Ok(Opened { id: create_vdev(args)?, matrix: None, memif: None, gated, reconnect })
+                Ok(Opened { gated, reconnect, ..Opened::plain(create_vdev(args)?) })
             }
             Device::Pci(address) => {
                 let address = find::pci_address(address)?;
@@ -216,7 +235,7 @@ impl Eal {
     /// Buffers for one queue: what its rings and bursts can hold at once, and the thread's cache.
     fn pool(
         &self,
-        config: &PortConfig,
+        room: u16,
         info: &dpdk_sys::mdpdk_port_info,
         rx: u16,
         tx: u16,
@@ -225,7 +244,6 @@ impl Eal {
         let pool_name = CString::new(format!("machnet{serial}")).expect("no zero byte");
         // memif's rings hold no buffers of ours, but it takes 32 at a time.
         let buffers = u32::from(rx) + u32::from(tx) + 512;
-        let room = memif::buffer_size(config.mtu);
         let mark = Mark::now();
         // SAFETY: the name is a C string, copied by the callee.
         let pool = unsafe { dpdk_sys::mdpdk_pool_new(pool_name.as_ptr(), buffers, room, info.numa_node) };
@@ -243,12 +261,13 @@ impl Eal {
         Ok(pool)
     }
 
-    fn start_port(&self, opened: &Opened) -> Result<Arc<Port>, DpdkError> {
+    fn start_port(&self, opened: &mut Opened) -> Result<Arc<Port>, DpdkError> {
         let _eal = self.shared.clone();
+        let sockets = std::mem::take(&mut opened.sockets);
         if !opened.gated {
             // SAFETY: the port is configured.
             done(unsafe { dpdk_sys::mdpdk_port_start(opened.id) }, "start the port")?;
-            return Ok(Arc::new(Port { id: opened.id, line: Line::open(), gate: None, _eal }));
+            return Ok(Arc::new(Port { id: opened.id, line: Line::open(), gate: None, sockets, _eal }));
         }
         let gate = self.shared.gate()?;
         if !opened.reconnect {
@@ -270,7 +289,7 @@ impl Eal {
             })?;
             gate.serve(relay);
         }
-        Ok(Arc::new(Port { id: opened.id, line, gate: Some(gate), _eal }))
+        Ok(Arc::new(Port { id: opened.id, line, gate: Some(gate), sockets, _eal }))
     }
 }
 
@@ -279,6 +298,8 @@ struct Opened {
     id: u16,
     matrix: Option<Matrix>,
     memif: Option<Memif>,
+    packet: Option<Packet>,
+    sockets: Sockets,
     /// Its driver works in EAL's interrupt thread.
     gated: bool,
     reconnect: bool,
@@ -286,7 +307,15 @@ struct Opened {
 
 impl Opened {
     fn plain(id: u16) -> Opened {
-        Opened { id, matrix: None, memif: None, gated: false, reconnect: false }
+        Opened {
+            id,
+            matrix: None,
+            memif: None,
+            packet: None,
+            sockets: Sockets::default(),
+            gated: false,
+            reconnect: false,
+        }
     }
 }
 
@@ -301,7 +330,7 @@ impl Port {
             tx_frames: raw.tx_frames,
             rx_bytes: raw.rx_bytes,
             tx_bytes: raw.tx_bytes,
-            rx_missed: raw.rx_missed,
+            rx_missed: raw.rx_missed + self.sockets.missed(),
             rx_errors: raw.rx_errors,
             tx_errors: raw.tx_errors,
             rx_no_buffer: raw.rx_no_buffer,

@@ -309,6 +309,9 @@ impl Queue for DpdkQueue {
             self.idle();
             return None;
         }
+        if let Some(socket) = self.port.sockets.of_queue(self.info.index) {
+            return Some(socket);
+        }
         // SAFETY: the port is open and was configured for interrupts.
         let (fd, ret) = unsafe {
             (
@@ -320,7 +323,7 @@ impl Queue for DpdkQueue {
     }
 
     fn disarm_interrupt(&mut self) {
-        if !self.info.interrupts {
+        if !self.info.interrupts || self.port.sockets.of_queue(self.info.index).is_some() {
             return;
         }
         // SAFETY: as in `arm_interrupt`; eight writable bytes, and the descriptor is checked for input first.

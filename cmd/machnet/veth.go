@@ -1,0 +1,60 @@
+package main
+
+import (
+	"github.com/machnet/machnet/cmd/netns"
+)
+
+// The devices of each host with --link veth.
+const (
+	sidecarDevice = "machnet0" // without an address: the kernel would answer, too
+	kernelDevice  = "kernel0"
+	linkMTU       = 1500
+)
+
+// layLinks gives each host a network of its own, with a link for the sidecars and another one of the same kind for the kernel's
+// transports. With loss, in percent, both links lead through a third namespace whose kernel drops frames.
+func (r *rig) layLinks(a, b *host, loss float64) error {
+	var middle *netns.Namespace
+	for _, n := range []**netns.Namespace{&a.network, &b.network, &middle} {
+		made, err := netns.New()
+		if err != nil {
+			return err
+		}
+		*n, r.networks = made, append(r.networks, made)
+	}
+	for _, device := range []string{sidecarDevice, kernelDevice} {
+		one, other := netns.End{Namespace: a.network, Device: device}, netns.End{Namespace: b.network, Device: device}
+		if err := layLink(one, other, middle, loss); err != nil {
+			return err
+		}
+	}
+	for _, h := range []*host{a, b} {
+		h.device = []string{"--vdev", "net_af_packet0,iface=" + sidecarDevice}
+		h.kernelIP = map[string]string{"A": "10.78.0.1", "B": "10.78.0.2"}[h.name]
+		end := netns.End{Namespace: h.network, Device: kernelDevice}
+		if err := end.Address(h.kernelIP + "/24"); err != nil {
+			return err
+		}
+		if loss > 0 {
+			// A frame is what is lost, as on a wire, and not 64 KiB of TCP.
+			if err := end.CutInFrames(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func layLink(one, other netns.End, middle *netns.Namespace, loss float64) error {
+	if loss == 0 {
+		return netns.Veth(one, other, linkMTU)
+	}
+	towardsA, towardsB := "a-"+one.Device, "b-"+other.Device
+	if err := netns.Veth(one, netns.End{Namespace: middle, Device: towardsA}, linkMTU); err != nil {
+		return err
+	}
+	if err := netns.Veth(other, netns.End{Namespace: middle, Device: towardsB}, linkMTU); err != nil {
+		return err
+	}
+	return middle.Relay(towardsA, towardsB, loss/100)
+}

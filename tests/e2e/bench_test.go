@@ -1,0 +1,305 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// benchRow is a row of `machnet bench --json`. Pointers tell what is missing from what is zero.
+type benchRow map[string]any
+
+// benchRows runs a short benchmark, of 64 bytes unless the flags say otherwise.
+func benchRows(t *testing.T, args ...string) []benchRow {
+	t.Helper()
+	flags := []string{"bench", "--rounds", "1", "--duration", "50ms", "--json", "-"}
+	if !slices.Contains(args, "--size") && !slices.Contains(args, "--throughput") {
+		flags = append(flags, "--size", "64")
+	}
+	c := startCommand(t, append(flags, args...)...)
+	if code := c.exit(t, time.Minute); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	if c.errs.String() != "" {
+		t.Errorf("no terminal, but on standard error: %q", c.errs)
+	}
+	var rows []benchRow
+	if err := json.Unmarshal([]byte(c.out.String()), &rows); err != nil {
+		t.Fatalf("standard output is not JSON alone: %v", err)
+	}
+	c.leavesNothing(t)
+	return rows
+}
+
+func (r benchRow) number(t *testing.T, name string, least, most float64) float64 {
+	t.Helper()
+	n, ok := r[name].(float64)
+	if !ok || math.IsNaN(n) || n < least || n > most {
+		t.Errorf("%v %v, %v in flight: %q is %v, want a number from %g to %g", r["transport"], r["placement"], r["inflight"], name, r[name], least, most)
+	}
+	return n
+}
+
+// check looks at every field that a row must have.
+func (r benchRow) check(t *testing.T, link string) {
+	t.Helper()
+	for name, allowed := range map[string][]string{
+		"transport": {"machnet", "tcp", "udp"},
+		"link":      {link},
+		"placement": {"own", "same", "engine alone", "unbound"},
+	} {
+		if s, _ := r[name].(string); !slices.Contains(allowed, s) {
+			t.Errorf("%q is %v, want one of %v", name, r[name], allowed)
+		}
+	}
+	if wait, _ := r["wait"].(string); wait == "" {
+		t.Errorf("%q is %v, want words", "wait", r["wait"])
+	}
+	if _, ok := r["batched"].(bool); !ok {
+		t.Errorf("%q is %v, want true or false", "batched", r["batched"])
+	}
+	const long = 100e6 // us, far more than any of these takes
+	size := r.number(t, "size", 8, 8<<20)
+	r.number(t, "rounds", 1, 1)
+	r.number(t, "loss_percent", 0, 50)
+	p50, p99 := r.number(t, "p50_us", 0.1, long), r.number(t, "p99_us", 0.1, long)
+	if p999 := r.number(t, "p999_us", 0.1, long); p50 > p99 || p99 > p999 {
+		t.Errorf("percentiles fall: %g, %g, %g", p50, p99, p999)
+	}
+	rate := r.number(t, "msgs_per_s", 1, 1e8)
+	if gbps := r.number(t, "gbps", 0, 1e3); math.Abs(gbps-rate*size*8/1e9) > gbps/100 {
+		t.Errorf("%g Gb/s do not fit %g messages/s of %g bytes", gbps, rate, size)
+	}
+	r.number(t, "cpu_us_per_msg_app", 0.001, long)
+	if sidecar := r.number(t, "cpu_us_per_msg_sidecar", 0, long); (sidecar > 0) != (r["transport"] == "machnet") && link != "as configured" {
+		t.Errorf("%v: the sidecars' CPU time is %g us a message", r["transport"], sidecar)
+	}
+	r.number(t, "others_cpu_percent", 0, 100)
+}
+
+func TestBenchWritesEveryFieldAsJSON(t *testing.T) {
+	onAnyLink(t)
+	rows := benchRows(t, "--transport", "machnet,tcp,udp")
+	var arms []string
+	for _, r := range rows {
+		r.check(t, "memif")
+		r.number(t, "ratio_p50_vs_tcp", 0.0001, 10000)
+		r.number(t, "ratio_p50_vs_tcp_best", 0.0001, 10000)
+		arms = append(arms, fmt.Sprintf("%v %v %v %v", r["transport"], r["placement"], r["inflight"], r["batched"]))
+	}
+	slices.Sort(arms)
+	want := []string{
+		"machnet own 1 false", "machnet own 32 false", "machnet own 32 true",
+		"tcp own 1 false", "tcp own 32 false", "tcp own 32 true", "tcp same 1 false", "tcp same 32 false", "tcp same 32 true",
+		"udp own 1 false", "udp own 32 false", "udp same 1 false", "udp same 32 false",
+	}
+	if !slices.Equal(arms, want) {
+		t.Errorf("rows %q, want %q", arms, want)
+	}
+}
+
+func TestBenchOverOneSidecar(t *testing.T) {
+	onAnyLink(t)
+	rows := benchRows(t, "--link", "local", "--inflight", "1")
+	if len(rows) != 2 {
+		t.Fatalf("%d rows, want Machnet's and TCP's", len(rows))
+	}
+	for _, r := range rows {
+		r.check(t, "local")
+		r.number(t, "ratio_p50_vs_tcp", 0.0001, 10000)
+	}
+	if rows[0]["placement"] != "engine alone" || rows[1]["placement"] != "same" {
+		t.Errorf("placements %v and %v", rows[0]["placement"], rows[1]["placement"])
+	}
+}
+
+func TestBenchAtARateIsAnOpenLoop(t *testing.T) {
+	onAnyLink(t)
+	for _, r := range benchRows(t, "--rate", "1000") {
+		r.check(t, "memif")
+		if r["loop"] != "open at 1000/s" {
+			t.Errorf("loop is %v, want open at 1000/s", r["loop"])
+		}
+		r.number(t, "msgs_per_s", 1, 1500)
+	}
+}
+
+func TestBenchAndPingThroughRunningSidecars(t *testing.T) {
+	p := sharedPair(t)
+	echo := startCommand(t, "echo", "--socket", p.b.socket, "--addr", ":7100")
+	kernel := startCommand(t, "echo", "--transport", "tcp", "--addr", "127.0.0.1:0")
+	address := func(c *command) string {
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			if _, at, ok := strings.Cut(strings.TrimSpace(c.out.String()), " at "); ok {
+				return at
+			}
+		}
+		t.Fatal("the echo does not say where it is")
+		return ""
+	}
+	if at := address(echo); at != p.b.ip+":7100" {
+		t.Errorf("the echo is at %s", at)
+	}
+	rows := benchRows(t, "--local", p.a.socket, "--remote", p.b.ip+":7100", "--remote-kernel", address(kernel), "--inflight", "1")
+	if len(rows) != 2 {
+		t.Errorf("%d rows, want Machnet's and TCP's", len(rows))
+	}
+	for _, r := range rows {
+		r.check(t, "as configured")
+	}
+	ping := startCommand(t, "ping", "--socket", p.a.socket, p.b.ip+":7100", "-c", "3", "-i", "1ms", "-W", "10s", "-s", "2000")
+	if code := ping.exit(t, patience); code != 0 || strings.Count(ping.out.String(), "2000 B from 10.0.0.2:7100: seq=") != 3 ||
+		!strings.Contains(ping.out.String(), "3 echoes: min ") {
+		t.Errorf("ping ended with %d and said %s", code, ping.out)
+	}
+	for _, c := range []*command{echo, kernel} {
+		_ = c.cmd.Process.Signal(syscall.SIGTERM)
+		if code := c.exit(t, patience); code != 0 || c.errs.String() != "" {
+			t.Errorf("the echo ended with %d and said %q", code, c.errs)
+		}
+	}
+}
+
+func TestBenchOverVeth(t *testing.T) {
+	onAnyLink(t)
+	needNamespaces(t)
+	var arms []string
+	for _, r := range benchRows(t, "--link", "veth", "--transport", "machnet,tcp,udp", "--inflight", "1") {
+		r.check(t, "veth")
+		r.number(t, "loss_percent", 0, 0)
+		r.number(t, "ratio_p50_vs_tcp", 0.0001, 10000)
+		r.number(t, "ratio_p50_vs_tcp_best", 0.0001, 10000)
+		arms = append(arms, fmt.Sprintf("%v %v", r["transport"], r["placement"]))
+	}
+	if want := []string{"machnet own", "tcp own", "tcp same", "udp own", "udp same"}; !slices.Equal(arms, want) {
+		t.Errorf("rows %q, want %q", arms, want)
+	}
+}
+
+func TestBenchLosesFramesOfEveryTransport(t *testing.T) {
+	onAnyLink(t)
+	needNamespaces(t)
+	for _, r := range benchRows(t, "--link", "veth", "--loss", "10", "--inflight", "1", "--duration", "500ms") {
+		r.check(t, "veth")
+		r.number(t, "loss_percent", 10, 10)
+		// One round trip in five loses a frame. TCP sends it again after 200 ms at the earliest, so that few come back; without
+		// loss it is ten thousand a second. Machnet needs some milliseconds at most.
+		if r["transport"] == "tcp" {
+			r.number(t, "msgs_per_s", 0, 500)
+		} else if r.number(t, "p99_us", 0, 100e6) < 2*r.number(t, "p50_us", 0, 100e6) {
+			t.Errorf("no tail in spite of the loss: p50 %v, p99 %v us", r["p50_us"], r["p99_us"])
+		}
+	}
+}
+
+func TestBenchMeasuresThroughput(t *testing.T) {
+	onAnyLink(t)
+	sizes := map[float64]bool{}
+	for _, r := range benchRows(t, "--throughput", "--transport", "tcp") {
+		r.check(t, "memif")
+		r.number(t, "inflight", 8, 8)
+		if r["batched"] != false {
+			t.Error("a buffered row that was not asked for")
+		}
+		size, _ := r["size"].(float64)
+		sizes[size] = true
+	}
+	for _, want := range []float64{64, 512, 2 << 10, 8 << 10, 32 << 10, 128 << 10, 1 << 20, 8 << 20} {
+		if !sizes[want] {
+			t.Errorf("no row of %g bytes", want)
+		}
+	}
+	for link, size := range map[string]string{"memif": "8388608", "local": "1048576", "veth": "1048576"} {
+		t.Run(link, func(t *testing.T) {
+			if link == "veth" {
+				needNamespaces(t)
+			}
+			rows := benchRows(t, "--throughput", "--link", link, "--transport", "machnet", "--size", size)
+			if len(rows) != 1 {
+				t.Fatalf("%d rows, want one", len(rows))
+			}
+			rows[0].check(t, link)
+		})
+	}
+}
+
+func TestBenchShowsRatesForThroughput(t *testing.T) {
+	onAnyLink(t)
+	c := startCommand(t, "bench", "--throughput", "--transport", "tcp", "--rounds", "1", "--duration", "20ms", "--size", "64,65536")
+	if code := c.exit(t, patience); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	for _, want := range []string{"Gb/s / TCP best", "one way", "64 KiB"} {
+		if !strings.Contains(c.out.String(), want) {
+			t.Errorf("no %q in the table", want)
+		}
+	}
+}
+
+// docs/bench.md explains every field, and no other.
+func TestEveryFieldOfARowIsDocumented(t *testing.T) {
+	onAnyLink(t)
+	text, err := os.ReadFile("../../docs/bench.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(text), "## Fields")
+	if !found {
+		t.Fatal("docs/bench.md has no section Fields")
+	}
+	documented := map[string]bool{}
+	for line := range strings.Lines(table) {
+		if names := strings.SplitN(line, "|", 3); len(names) == 3 { // the first column may name several
+			for _, m := range regexp.MustCompile("`([a-z0-9_]+)`").FindAllStringSubmatch(names[1], -1) {
+				documented[m[1]] = true
+			}
+		}
+	}
+	for _, r := range benchRows(t, "--transport", "tcp", "--inflight", "1") {
+		for name := range r {
+			if !documented[name] {
+				t.Errorf("%q is not in docs/bench.md", name)
+			}
+		}
+		for name := range documented {
+			if _, ok := r[name]; !ok {
+				t.Errorf("docs/bench.md explains %q, which no row has", name)
+			}
+		}
+	}
+}
+
+func TestVethWithoutRootIsRefusedInOneSentence(t *testing.T) {
+	onAnyLink(t)
+	if os.Getuid() != 0 {
+		t.Skip("only root can run a program as somebody else")
+	}
+	folder := shortTempDir(t)
+	program := filepath.Join(folder, "machnet")
+	text, err := os.ReadFile(machnetCommand)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(program, text, 0o755), os.Chmod(folder, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "bench", "--link", "veth")
+	cmd.Dir, cmd.Env = folder, append(os.Environ(), "TMPDIR="+folder)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	said, err := cmd.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || bytes.Count(said, []byte("\n")) != 1 ||
+		!bytes.Contains(said, []byte("--link veth: make a network namespace")) || !bytes.Contains(said, []byte("root")) {
+		t.Errorf("bench by another user: %v, %q; want one sentence about root", err, said)
+	}
+}
