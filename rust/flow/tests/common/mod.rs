@@ -6,6 +6,7 @@ mod channel;
 mod choices;
 pub mod hostile;
 pub mod ops;
+mod trace;
 
 pub use channel::Channel;
 pub use choices::{Choices, Rng};
@@ -15,6 +16,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use machnet_flow::{Body, Config, Event, Flow, FlowError, Fragment, Setup, Unit};
 use machnet_wire::{Header, Hello, Kind, Nanos, Packet, Reason, Seq, header};
+use trace::Line;
 
 /// One direction of the link.
 #[derive(Debug, Clone)]
@@ -62,6 +64,8 @@ impl Default for Link {
 pub struct End {
     pub flow: Option<Flow<u64, Vec<u8>>>,
     pub channel: Channel,
+    /// The channels of connections before: a SYN that comes late begins another, which comes to nothing.
+    past: Vec<Channel>,
     /// Messages to send, and after how many bytes the application gives them up, if it does.
     pub outbox: VecDeque<(Vec<u8>, Option<usize>)>,
     sent: usize,
@@ -112,38 +116,6 @@ pub struct Sim {
     pub record: Option<Vec<(usize, Vec<u8>)>>,
 }
 
-/// What is remembered of a packet, to be printed when the run fails.
-#[derive(Clone, Copy)]
-struct Line {
-    at: Nanos,
-    from: usize,
-    header: Header,
-    sack_words: usize,
-    payload: usize,
-    lost: bool,
-}
-
-impl std::fmt::Display for Line {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let h = &self.header;
-        write!(
-            f,
-            "{:>10} {} {:?} {:?} unit {} tx {} ack {}+{} credit {} len {}{}",
-            self.at.0,
-            ["A>", "B>"][self.from],
-            h.kind,
-            h.flags,
-            h.unit.0,
-            h.tx.0,
-            h.ack.0,
-            self.sack_words,
-            h.credit,
-            self.payload,
-            if self.lost { " LOST" } else { "" }
-        )
-    }
-}
-
 pub const A: usize = 0;
 pub const B: usize = 1;
 
@@ -173,6 +145,12 @@ impl Drop for Sim {
 }
 
 impl End {
+    /// The channel of the connection that was established last.
+    pub fn talk(&self) -> &Channel {
+        let all = self.past.iter().chain([&self.channel]);
+        all.rev().find(|channel| channel.told(Event::Established) > 0).unwrap_or(&self.channel)
+    }
+
     /// The application has nothing to send any more.
     pub fn quiet(&mut self) {
         self.outbox.clear();
@@ -191,6 +169,7 @@ impl Sim {
         let end = |accepts, tag| End {
             flow: None,
             channel: Channel::new(1024),
+            past: Vec::new(),
             outbox: VecDeque::new(),
             sent: 0,
             tokens_max: 256,
@@ -302,12 +281,16 @@ impl Sim {
         self.pump(i);
     }
 
-    /// End `i` starts again and knows nothing of any connection; what is under way stays so.
+    /// End `i` starts again and knows nothing of any connection; what is under way stays so. Except SYNs: one so late that it
+    /// comes between a new one and its third packet takes the half-open connection's place, and the new caller is reset.
     pub fn forget(&mut self, i: usize) {
+        self.queue
+            .retain(|Reverse((.., bytes))| Packet::parse(bytes).is_ok_and(|p| p.header.kind != Kind::Syn));
         let tag = self.rng.word() | 1;
         let end = &mut self.ends[i];
         end.flow = None;
         end.channel = Channel::new(end.channel.rx_units);
+        end.past.clear();
         (end.tag, end.first) = (tag, Seq(tag.rotate_left(7)));
         end.waiting.clear();
         end.quiet();
@@ -494,7 +477,8 @@ impl Sim {
             if syn && end.accepts && matches!(error, FlowError::Over | FlowError::Superseded) {
                 // As an engine does: with the tag of a new connection, and new books.
                 if error == FlowError::Superseded || end.channel.closed().is_some() {
-                    end.channel = Channel::new(end.channel.rx_units);
+                    let fresh = Channel::new(end.channel.rx_units);
+                    end.past.push(std::mem::replace(&mut end.channel, fresh));
                     end.tag += 0x100;
                 }
                 let mut setup = setup;

@@ -20,28 +20,7 @@ const STALLS: Nanos = Nanos::millis(500);
 /// Panics where the flows did wrong; gives what is left of the run.
 pub fn run(seed: u64, mut choices: Choices, faults: Choices) -> Sim {
     let rng = &mut choices;
-    let first = Seq(rng.word().wrapping_sub(if rng.chance(300) { 0 } else { 1 << 31 }));
-    let config = Config { credit_max: [256, 64, 1024][rng.below(3) as usize], ..Config::default() };
-    let mtus = [576, 1460, 1500, 9001];
-    let mtu = mtus[rng.below(4) as usize];
-    let first = if rng.chance(300) { Seq(0u32.wrapping_sub(rng.below(2000) as u32)) } else { first };
-    let mut sim = Sim::with(seed, config, mtu, first);
-    sim.rng = faults;
-    sim.mercy = Some(Nanos::millis(300));
-    let other = mtus[rng.below(4) as usize];
-    sim.ends[B].mtu = other;
-    sim.ends[B].unit = usize::from(other) - 76;
-    for i in [A, B] {
-        sim.ends[i].channel = Channel::new([4, 64, 1024, 1024][rng.below(4) as usize]);
-        sim.links[i] = Link {
-            loss: [0, 10, 50, 200][rng.below(4) as usize],
-            duplicate: [0, 50][rng.below(2) as usize],
-            reorder: [0, 50, 300][rng.below(3) as usize],
-            delay: Nanos::micros(1 + rng.below(50)),
-            ..Link::default()
-        };
-    }
-    sim.establish();
+    let mut sim = begin(seed, rng, faults);
     let mut oracle = [Oracle::default(), Oracle::default()];
     let mut finished = [false; 2];
     let mut closed = [false; 2];
@@ -117,7 +96,7 @@ pub fn run(seed: u64, mut choices: Choices, faults: Choices) -> Sim {
                 sim.links[B].down &= rng.chance(500);
             }
         }
-        if sim.ends.iter().any(|end| end.flow.is_none() || end.channel.closed().is_some()) {
+        if sim.ends.iter().any(|end| end.flow.is_none() || end.talk().closed().is_some()) {
             break;
         }
     }
@@ -136,10 +115,10 @@ pub fn run(seed: u64, mut choices: Choices, faults: Choices) -> Sim {
         sim.pump(i);
     }
     // Loss of 20 % and channels of four units are slow, and never for ever.
-    sim.run_until(Nanos::secs(600), |sim| sim.both(|end| end.channel.closed().is_some()));
-    sim.run_for(Nanos::secs(3));
+    sim.run_until(Nanos::secs(600), |sim| sim.both(|end| end.talk().closed().is_some()));
+    sim.run_for(Nanos::secs(10));
     for i in [A, B] {
-        let got = &sim.ends[1 - i].channel;
+        let got = sim.ends[1 - i].talk();
         let sent = sent(&oracle[i]);
         if reset || closed[1 - i] {
             assert!(sent.starts_with(&got.messages), "what was delivered was sent, in order");
@@ -160,6 +139,33 @@ pub fn run(seed: u64, mut choices: Choices, faults: Choices) -> Sim {
     sim
 }
 
+/// Two ends that may differ, links with faults, and a connection.
+fn begin(seed: u64, rng: &mut Choices, faults: Choices) -> Sim {
+    let first = Seq(rng.word().wrapping_sub(if rng.chance(300) { 0 } else { 1 << 31 }));
+    let config = Config { credit_max: [256, 64, 1024][rng.below(3) as usize], ..Config::default() };
+    let mtus = [576, 1460, 1500, 9001];
+    let mtu = mtus[rng.below(4) as usize];
+    let first = if rng.chance(300) { Seq(0u32.wrapping_sub(rng.below(2000) as u32)) } else { first };
+    let mut sim = Sim::with(seed, config, mtu, first);
+    sim.rng = faults;
+    sim.mercy = Some(Nanos::millis(300));
+    let other = mtus[rng.below(4) as usize];
+    sim.ends[B].mtu = other;
+    sim.ends[B].unit = usize::from(other) - 76;
+    for i in [A, B] {
+        sim.ends[i].channel = Channel::new([4, 64, 1024, 1024][rng.below(4) as usize]);
+        sim.links[i] = Link {
+            loss: [0, 10, 50, 200][rng.below(4) as usize],
+            duplicate: [0, 50][rng.below(2) as usize],
+            reorder: [0, 50, 300][rng.below(3) as usize],
+            delay: Nanos::micros(1 + rng.below(50)),
+            ..Link::default()
+        };
+    }
+    sim.establish();
+    sim
+}
+
 /// Whole messages that end `i` was given, as they must arrive.
 fn sent(oracle: &Oracle) -> Vec<Vec<u8>> {
     oracle.whole.iter().map(|(n, size)| message(*n, *size)).collect()
@@ -169,7 +175,7 @@ fn sent(oracle: &Oracle) -> Vec<Vec<u8>> {
 /// end learns of it, and the same ports carry a new connection to which the old packets do nothing.
 fn restart(mut sim: Sim, i: usize, oracle: &[Oracle; 2]) -> Sim {
     let other = 1 - i;
-    let before = &sim.ends[other].channel;
+    let before = sim.ends[other].talk();
     assert!(sent(&oracle[i]).starts_with(&before.messages), "what was delivered was sent, in order");
     assert!(before.aborted <= oracle[i].given_up);
     sim.forget(i);
@@ -180,22 +186,21 @@ fn restart(mut sim: Sim, i: usize, oracle: &[Oracle; 2]) -> Sim {
         sim.ends[B].quiet();
     }
     sim.connect_within(Nanos::secs(60));
-    let fresh = |sim: &Sim| {
-        sim.both(|end| end.channel.told(Event::Established) == 1 && end.channel.closed().is_none())
-    };
+    let fresh =
+        |sim: &Sim| sim.both(|end| end.talk().told(Event::Established) == 1 && end.talk().closed().is_none());
     sim.run_until(Nanos::secs(60), |sim| sim.ends[A].channel.told(Event::Established) == 1 && fresh(sim));
     for i in [A, B] {
         sim.ends[i].quiet();
         (0..3).for_each(|n| sim.send(i, &message(n, 5_000 * n as usize)));
         sim.finish(i);
     }
-    sim.run_until(Nanos::secs(600), |sim| sim.both(|end| end.channel.closed().is_some()));
+    sim.run_until(Nanos::secs(600), |sim| sim.both(|end| end.talk().closed().is_some()));
     for end in &sim.ends {
-        assert_eq!(end.channel.closed(), Some(Closed::Clean));
+        assert_eq!(end.talk().closed(), Some(Closed::Clean));
         let expected: Vec<_> = (0..3).map(|n| message(n, 5_000 * n as usize)).collect();
-        assert!(end.channel.messages == expected, "the new connection carries its own messages only");
+        assert!(end.talk().messages == expected, "the new connection carries its own messages only");
     }
-    sim.run_for(Nanos::secs(3));
+    sim.run_for(Nanos::secs(10));
     sim.check_books();
     sim
 }
