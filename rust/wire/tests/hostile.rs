@@ -2,52 +2,15 @@
 
 mod common;
 
+use common::take_apart::take_apart;
 use machnet_wire::frame::{self, Frame, Route};
 use machnet_wire::{
     Flags, Header, Hello, Kind, Mac, Packet, ParseError, PathEntry, Paths, Reason, Reset, Seq, arp, checksum,
-    ether, header, icmp, ipv4, udp,
+    ether, header, icmp,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
-
-/// Takes bytes apart in every way there is, and holds what comes out against what went in.
-fn take_apart(bytes: &[u8]) {
-    if let Ok(Frame::Udp { ip, datagram, payload, .. }) = frame::parse(bytes) {
-        let _ = checksum::udp4_valid(&ip, datagram);
-        assert_eq!(payload.len() + udp::LEN, datagram.len());
-        let _ = Packet::parse(payload);
-    }
-    if let Err(error) = frame::parse(bytes) {
-        assert!(!error.to_string().is_empty());
-    }
-    let _ = (ether::Header::parse(bytes), arp::Packet::parse(bytes), icmp::Echo::parse(bytes));
-    if let Ok((_, payload)) = ipv4::Header::parse(bytes) {
-        assert!(payload.len() + ipv4::LEN <= bytes.len());
-        let _ = udp::Header::parse(payload);
-    }
-    if let Ok(p) = Packet::parse(bytes) {
-        assert!(p.sack.words() <= header::SACK_WORDS_MAX);
-        assert_eq!(header::LEN + 8 * p.sack.words() + p.payload.len(), bytes.len());
-        let sack: Vec<u64> = p.sack.iter().collect();
-        let mut again = vec![0; bytes.len()];
-        let at = p.header.emit(&sack, &mut again);
-        again[at..].copy_from_slice(p.payload);
-        assert_eq!(again, bytes, "a packet that parses has one form only");
-    }
-    if let Ok(hello) = Hello::parse(bytes) {
-        assert_eq!(hello.emit(), bytes);
-    }
-    if let Ok(reset) = Reset::parse(bytes) {
-        assert_eq!(reset.emit(), bytes);
-    }
-    if let Ok(paths) = Paths::parse(bytes) {
-        let entries: Vec<PathEntry> = paths.iter().collect();
-        let mut again = vec![0; bytes.len()];
-        assert_eq!(Paths::emit(&entries, &mut again), bytes.len());
-        assert_eq!(again, bytes);
-    }
-}
 
 #[test]
 fn every_truncation_of_every_vector_is_refused_or_harmless() {

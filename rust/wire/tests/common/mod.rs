@@ -1,6 +1,8 @@
 //! Golden vectors: files of tests/vectors, hexadecimal bytes with `#` before a comment.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod take_apart;
+
 use std::path::PathBuf;
 
 /// Where they are.
