@@ -237,7 +237,9 @@ impl App {
                 if data.part.end {
                     let (total, message) = conn.partial.take().expect("a message has begun");
                     assert_eq!(message.len(), total);
-                    if echoes {
+                    if echoes && conn.closed {
+                        // What still comes crossed the close.
+                    } else if echoes {
                         conn.outgoing.push_back(Out::Message(message));
                         self.busy.insert(data.flow.key());
                     } else {
