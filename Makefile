@@ -81,9 +81,24 @@ test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between 
 slowest:
 	@scripts/slowest.sh $(LOG)
 
+.PHONY: fuzz
+TIME := 60
+fuzz: ## every fuzz target, or TARGET=name, for TIME=60 seconds (needs nightly Rust and cargo-fuzz)
+	@scripts/fuzz.sh run $(TIME) $(TARGET)
+
+.PHONY: fuzz-replay
+fuzz-replay: ## one input on stable Rust: FILE=rust/fuzz/artifacts/frame/crash-..., TARGET where the folder does not say it
+	@test -f "$(FILE)" || { echo "make fuzz-replay: no file '$(FILE)'; say FILE=rust/fuzz/artifacts/TARGET/NAME"; exit 1; }
+	MACHNET_FUZZ_FILE=$(abspath $(FILE)) cargo test --locked -p machnet-fuzz-bodies --test replay -- --exact $(or $(TARGET),$(notdir $(patsubst %/,%,$(dir $(FILE)))))
+
+.PHONY: fuzz-seeds
+fuzz-seeds: ## choose the kept inputs anew from what fuzzing found, of every target or of TARGET=name
+	@scripts/fuzz.sh seeds $(TARGET)
+
 .PHONY: lint
 lint: ## rustfmt, clippy, gofmt, go vet, staticcheck; warnings are errors
 	cargo fmt --all --check
+	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	@test -z "$$(gofmt -l go cmd tests)" || { gofmt -l go cmd tests; echo "gofmt: the files above are not formatted; run gofmt -w"; exit 1; }
 	for m in $(GO_MODULES); do (cd $$m && go vet ./... && go run $(STATICCHECK) ./...); done
