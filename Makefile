@@ -113,6 +113,11 @@ bench: build ## the tables of docs/performance.md (seven minutes; those over vet
 	    $(BIN)/machnet bench --link veth --throughput --rounds 5 --duration 500ms; \
 	    $(BIN)/machnet bench --link veth --throughput --loss 1 --rounds 5 --duration 500ms
 
+.PHONY: bench-instr
+bench-instr: ## instructions of one 64 B echo, by stage (callgrind); FILES=n names the n files that cost most
+	@scripts/deps.sh valgrind
+	@scripts/bench-instr.sh $(or $(FILES),0)
+
 .PHONY: header
 header: ## write the C header anew
 	MACHNET_WRITE=1 cargo test --locked -p machnet header_is_current

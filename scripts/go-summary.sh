@@ -16,8 +16,9 @@ for path in sys.argv[1:]:
         elif event["Action"] in ("pass", "fail", "skip"):
             count[event["Action"]] += 1
             if event["Action"] == "skip":
-                reason = " ".join(line.strip() for line in said[key] if not line.strip().startswith(("=== ", "--- ")))
-                skipped[re.sub(r"^\S+\.go:\d+: ", "", reason)].append(key[1])
+                # What was logged before is not the reason.
+                reason = [line.strip() for line in said[key] if not line.strip().startswith(("=== ", "--- "))][-1:]
+                skipped[re.sub(r"^\S+\.go:\d+: ", "", "".join(reason))].append(key[1])
 for reason, tests in skipped.items():
     print(f"skipped {len(tests)}: {reason} ({', '.join(tests)})")
 print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped")

@@ -20,7 +20,7 @@ import (
 // A proxy copies both ways between two connections of one stack. Both far ends write far more than fits on the way, and read late and
 // slowly: so each of the proxy's connections is full, again and again, while the other has to go on.
 func TestAProxyBetweenTwoConnectionsOfOneStackNeverStops(t *testing.T) {
-	total := 64 << 20
+	total := 16 << 20
 	if testing.Short() {
 		total = 4 << 20
 	}

@@ -16,6 +16,8 @@ pub(crate) struct Credit {
     reserved: u32,
     /// Units that may be reserved or unread: grows while the application reads, shrinks when the peer is idle.
     target: u32,
+    /// Units that there was no room for when more was last asked for, or fewer: nothing has changed for those.
+    lacked: u32,
     /// That many are; only the application can change it.
     full: bool,
     /// First unit that the peer was last told it may not send, and how many units that left it then.
@@ -43,6 +45,7 @@ impl Credit {
             told: next,
             told_units: 0,
             demand: next,
+            lacked: 0,
             full: false,
             active: false,
             starved: false,
@@ -133,7 +136,8 @@ impl Credit {
         false
     }
 
-    /// Reserves up to the target, unless so little is missing that it can wait.
+    /// Reserves up to the target, unless so little is missing that it can wait: less than a quarter, or since there was no
+    /// room for more, less than a thirty-second of the promise. Larger steps than that make peers send in bursts.
     #[inline]
     pub fn top_up<I: Io>(&mut self, next: Seq, io: &mut I) {
         if !self.active {
@@ -141,9 +145,13 @@ impl Credit {
         }
         let missing = self.target.saturating_sub(self.reserved + io.unread());
         self.full = missing == 0;
-        if missing > 0 && (missing * 4 >= self.target || self.starved) {
+        self.lacked = self.lacked.min(missing);
+        let much = missing * 4 >= self.target && missing - self.lacked >= self.reserved / 32;
+        if missing > 0 && (much || self.starved) {
             let known = self.wanted(next).saturating_sub(self.reserved).min(missing);
-            self.reserved += io.grant(missing, known).min(missing);
+            let more = io.grant(missing, known).min(missing);
+            self.reserved += more;
+            self.lacked = missing - more;
         }
     }
 
