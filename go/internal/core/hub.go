@@ -37,7 +37,7 @@ type hub struct {
 	wishes   atomic.Uint32 // waiters that went to sleep for tokens, ever
 	dead     atomic.Bool   // nothing will come any more; nobody may sleep
 	patience patience      // belongs to the role
-	slept    atomic.Int32  // how the last sleep went, since the last look
+	slept    atomic.Int64  // nanoseconds of the last sleep, 0 if there was none since the last look
 
 	// A doorbell that wakes the watchman for nothing costs a thread switch here and a system call in the sidecar. After one, the next
 	// departures leave the doorbell alone, and the guard, a timer, arms it should the role stay free.
@@ -113,7 +113,7 @@ func (w *Waiter) Look() {
 		return
 	}
 	w.holds = true
-	if h.patience.look(w, h.slept.Swap(noSleep)) {
+	if h.patience.look(w, time.Duration(h.slept.Swap(0))) {
 		w.state.CompareAndSwap(woken, awake)
 		return
 	}
@@ -138,7 +138,7 @@ func (w *Waiter) Wait() {
 			w.sleep()
 			return
 		}
-		if h.patience.look(w, h.slept.Swap(noSleep)) {
+		if h.patience.look(w, time.Duration(h.slept.Swap(0))) {
 			w.state.CompareAndSwap(woken, awake)
 			if w.drains {
 				w.holds = true
@@ -154,11 +154,7 @@ func (w *Waiter) Wait() {
 	}
 	began := now()
 	w.sleep()
-	if now()-began < soon {
-		h.slept.Store(shortSleep)
-	} else {
-		h.slept.Store(longSleep)
-	}
+	h.slept.Store(int64(now() - began))
 }
 
 // takeRole makes the caller's goroutine the one that watches the rings, unless there is one.

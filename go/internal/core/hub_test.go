@@ -366,42 +366,62 @@ func (l *looker) found() bool {
 	return l.n <= 0
 }
 
-func TestPatienceHalvesInVainAndIsRestored(t *testing.T) {
-	p := newPatience(40 * time.Microsecond)
-	never := &looker{n: 1 << 30, took: time.Microsecond}
-	want := p.most
-	for range 8 {
-		if p.look(never, longSleep) {
-			t.Fatal("found what is not there")
-		}
-		want = max(want/2, leastYield)
-		if p.budget != want {
-			t.Fatalf("budget %v after a look in vain, want %v", p.budget, want)
+func TestPatienceIsTwiceAsLongAsWaitsAreAndHalvesWhereTheyAreLong(t *testing.T) {
+	const us, longest = time.Microsecond, longestLooks * 50 * time.Microsecond
+	p := newPatience(50 * us)
+	for _, step := range []struct {
+		look  time.Duration // in vain, if a sleep follows
+		sleep time.Duration
+		want  time.Duration
+	}{
+		{10 * us, 0, 50 * us},
+		{50 * us, 60 * us, 220 * us}, // a wait of 110 us
+		{110 * us, 0, 220 * us},      // such waits end while it looks
+		{220 * us, 70 * us, longest},
+		{200 * us, 0, longest},
+		{300 * us, us, 50 * us / 2}, // looking is of no use
+		{25 * us, time.Second, 50 * us / 4},
+		{12 * us, time.Second, 50 * us / 8},
+		{6 * us, time.Second, 50 * us / 16},
+		{3 * us, time.Second, leastYield},
+		{2 * us, time.Second, leastYield},
+		{2 * us, 20 * us, 50 * us},
+	} {
+		p.looked(step.look, step.sleep == 0)
+		p.slept(step.sleep)
+		if p.budget != step.want {
+			t.Fatalf("a budget of %v after %+v", p.budget, step)
 		}
 	}
-	p.look(never, shortSleep)
-	if p.budget != p.most/2 {
-		t.Fatalf("budget %v after a short sleep and a look in vain, want %v", p.budget, p.most/2)
+	p.budget = longest
+	for range 40 {
+		p.looked(10*us, true)
 	}
-	if !p.look(&looker{n: 1}, longSleep) || p.budget != p.most {
-		t.Fatalf("budget %v after a success, want %v", p.budget, p.most)
+	if p.budget != 50*us {
+		t.Fatalf("a budget of %v after many short waits, want the usual", p.budget)
+	}
+	p.met(1, hogYield)
+	p.met(hogYield, 2*hogYield)
+	p.budget = longest
+	if got := p.allowed(2, 3*hogYield); got != 50*us {
+		t.Fatalf("beside a hog a look may take %v, want 50 us", got)
 	}
 }
 
 func TestASuccessfulStreakEndsInASleep(t *testing.T) {
 	p := newPatience(time.Second)
 	looks := 0
-	for p.allowed(2) > 0 {
+	for p.allowed(2, 0) > 0 {
 		if looks++; looks > 10_000 {
 			t.Fatal("never told to sleep")
 		}
-		p.look(&looker{n: 2, took: 100 * time.Microsecond}, noSleep)
+		p.look(&looker{n: 2, took: 100 * time.Microsecond}, 0)
 	}
 	if p.streak <= streakLimit {
 		t.Fatalf("told to sleep after %v of looking, want more than %v", p.streak, streakLimit)
 	}
-	p.look(&looker{n: 1}, longSleep)
-	if p.allowed(2) == 0 {
+	p.look(&looker{n: 1}, time.Nanosecond)
+	if p.allowed(2, 0) == 0 {
 		t.Fatal("no looking after a sleep")
 	}
 }
@@ -412,7 +432,7 @@ func TestAtMostAllButOneProcessorLook(t *testing.T) {
 	defer yielders.Add(-most)
 	p := newPatience(time.Hour)
 	began := time.Now()
-	if p.look(&looker{n: 1 << 30}, noSleep) {
+	if p.look(&looker{n: 1 << 30}, 0) {
 		t.Fatal("found what is not there")
 	}
 	if took := time.Since(began); took > time.Minute {
@@ -422,7 +442,7 @@ func TestAtMostAllButOneProcessorLook(t *testing.T) {
 
 func TestAHogTurnsYieldingIntoPausing(t *testing.T) {
 	p := newPatience(20 * time.Millisecond)
-	p.look(&looker{n: 1 << 30, took: 3 * time.Millisecond}, noSleep)
+	p.look(&looker{n: 1 << 30, took: 3 * time.Millisecond}, 0)
 	if p.hogUntil <= now() {
 		t.Fatalf("a turn of more than %v went unnoticed", hogYield)
 	}

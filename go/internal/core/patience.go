@@ -9,35 +9,39 @@ import (
 // How long a goroutine looks at the rings before it sleeps. A handover between two threads that yield on one core takes
 // 0.6 us, waking a sleeping one 26 to 59 us on a virtual machine; the figures behind these are in docs/performance.md.
 const (
-	// YieldFor is the longest look, and the budget after any success.
+	// YieldFor is the usual look.
 	YieldFor = 50 * time.Microsecond
-	// A budget halves with each look that was in vain, so that idle connections cost next to nothing...
+	// Where waits are longer than the usual look, but not longer than so many of it, looks become twice as long as the waits are.
+	// Without this one delay beyond a look is for ever: each end sleeps while the other's answer waits, and so answers late itself.
+	longestLooks = 6
+	// After longer waits a budget halves, so that idle connections cost next to nothing.
 	leastYield = 2 * time.Microsecond
-	// ...and a sleep that ends sooner than this shows that looking would have paid.
-	soon = 2 * YieldFor
-	// A sched_yield that takes this long met a thread that hogs the core: the kernel gave it a whole slice.
+	// A sched_yield that takes this long met a thread that hogs the core, since the kernel gave it a whole slice, or one that came by:
+	// two of them, no further apart than this, met a hog.
 	hogYield = 2 * time.Millisecond
-	// So long after meeting a hog, look without giving the core away.
+	// So long after meeting a hog, look without giving the core away, and no longer than usual.
 	hogMemory = 100 * time.Millisecond
 	// A wait that keeps succeeding keeps its P from Go's poller and from other goroutines; after so much of it, sleep once.
-	streakLimit     = time.Millisecond
+	streakLimit     = 10 * time.Millisecond
 	streakLimitOneP = 300 * time.Microsecond
 )
 
 // patience is the budget of one channel. Only the goroutine that holds the reader role touches it.
 type patience struct {
-	most     time.Duration // the bound from the configuration; 0 never yields
+	usual    time.Duration // from the configuration; 0 never yields
 	budget   time.Duration
+	vain     time.Duration // what the last look took, if it was in vain: a part of the wait that goes on
 	streak   time.Duration // spent looking since the last sleep
-	hogUntil time.Duration // on the clock of now
+	hogUntil time.Duration // on the clock of now, like suspect
+	suspect  time.Duration // when there was reason to suspect a hog
 }
 
-func newPatience(most time.Duration) patience {
-	return patience{most: most, budget: most}
+func newPatience(usual time.Duration) patience {
+	return patience{usual: usual, budget: usual}
 }
 
 // allowed is how long to look this time; 0 means sleep at once.
-func (p *patience) allowed(procs int) time.Duration {
+func (p *patience) allowed(procs int, now time.Duration) time.Duration {
 	limit := streakLimit
 	if procs == 1 {
 		limit = streakLimitOneP
@@ -45,26 +49,45 @@ func (p *patience) allowed(procs int) time.Duration {
 	if p.streak > limit {
 		return 0
 	}
+	if now < p.hogUntil {
+		return min(p.budget, p.usual)
+	}
 	return p.budget
 }
 
 // looked accounts for one look.
 func (p *patience) looked(took time.Duration, found bool) {
 	p.streak += took
-	switch {
-	case found:
-		p.budget = p.most
-	case p.budget > leastYield:
-		p.budget = max(p.budget/2, leastYield)
+	p.vain = 0
+	if found {
+		p.waited(took)
+	} else {
+		p.vain = took
 	}
 }
 
-// How long the last sleep was.
-const (
-	noSleep = iota
-	shortSleep
-	longSleep
-)
+// slept accounts for the sleep that followed a look, if there was one.
+func (p *patience) slept(took time.Duration) {
+	if took == 0 {
+		return
+	}
+	p.streak = 0
+	p.waited(p.vain + took)
+	p.vain = 0
+}
+
+// waited learns from how long a wait was in all.
+func (p *patience) waited(took time.Duration) {
+	if took > p.usual*longestLooks {
+		p.budget = max(min(p.budget, p.usual)/2, leastYield)
+		return
+	}
+	wish := p.usual
+	if took > p.usual {
+		wish = min(took*2, p.usual*longestLooks)
+	}
+	p.budget = max(p.budget-p.budget/16, wish)
+}
 
 // yielders counts the goroutines of the process that look at rings now: each keeps a P busy.
 var yielders atomic.Int32
@@ -74,18 +97,15 @@ var yielders atomic.Int32
 // one P, and then only when nothing else can run.
 //
 // Not by Gosched: with other Ps idle it finds nothing to run and wakes threads that search (108 us a round trip).
-func (p *patience) look(w interface{ found() bool }, slept int32) bool {
-	if p.most == 0 {
+// slept is how long the last sleep took, if there was one since the last look.
+func (p *patience) look(w interface{ found() bool }, slept time.Duration) bool {
+	if p.usual == 0 {
 		return w.found()
 	}
-	if slept != noSleep {
-		p.streak = 0
-	}
-	if slept == shortSleep {
-		p.budget = p.most
-	}
+	p.slept(slept)
+	began := now()
 	procs := gomaxprocs()
-	left := p.allowed(procs)
+	left := p.allowed(procs, began)
 	if left == 0 {
 		return w.found()
 	}
@@ -93,7 +113,6 @@ func (p *patience) look(w interface{ found() bool }, slept int32) bool {
 		yielders.Add(-1)
 		return w.found()
 	}
-	began := now()
 	if procs == 1 {
 		runtime.Gosched()
 		if now()-began > leastYield { // somebody else had work for the only P
@@ -114,12 +133,20 @@ func (p *patience) look(w interface{ found() bool }, slept int32) bool {
 		before := at
 		at = now()
 		if at-before > hogYield && before >= p.hogUntil {
-			p.hogUntil = at + hogMemory
+			p.met(before, at)
 		}
 	}
 	yielders.Add(-1)
 	p.looked(at-began, found)
 	return found
+}
+
+// met accounts for a long yield, from before until at.
+func (p *patience) met(before, at time.Duration) {
+	if p.suspect > 0 && before <= p.suspect+hogYield {
+		p.hogUntil = at + hogMemory
+	}
+	p.suspect = max(p.hogUntil, at)
 }
 
 // pause passes some tens of nanoseconds on this core.

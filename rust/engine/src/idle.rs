@@ -34,8 +34,11 @@ pub struct Config {
     /// The longest nap of all. Beyond `nap_longest` a nap lasts 1/32 of the idle time: a thousand wakes a second cost
     /// 2.5 % of a core of a busy virtual machine, and who was silent for a third of a second does not mind 10 ms.
     pub nap_idle: Nanos,
-    /// A yield longer than this met a thread that hogs the core.
+    /// A yield longer than this met a thread that hogs the core, or one that came by: two of them in a row, at most `hog_again`
+    /// apart, met a hog.
     pub hog: Nanos,
+    /// See `hog`. A hog takes its slice at every yield; the kernel's own threads and the hypervisor come and go.
+    pub hog_again: Nanos,
     /// How long not to yield after meeting one.
     pub hog_memory: Nanos,
 }
@@ -51,6 +54,7 @@ impl Default for Config {
             nap_longest: Nanos::millis(1),
             nap_idle: Nanos::millis(10),
             hog: Nanos::millis(2),
+            hog_again: Nanos::millis(2),
             hog_memory: Nanos::millis(100),
         }
     }
@@ -80,6 +84,8 @@ pub struct Idle {
     worked: Nanos,
     linger: Nanos,
     hogged_until: Nanos,
+    /// When there was reason to suspect a hog.
+    suspected: Option<Nanos>,
     nap: Nanos,
 }
 
@@ -92,6 +98,7 @@ impl Idle {
             worked: now,
             linger: config.linger,
             hogged_until: Nanos::ZERO,
+            suspected: None,
             nap: config.nap_first,
         }
     }
@@ -121,11 +128,14 @@ impl Idle {
         Action::Sleep { longest: Some(nap) }
     }
 
-    /// A yield took this long; a long one met a hog, and for a while the thread pauses instead.
+    /// A yield took this long; long ones met a hog, and for a while the thread pauses instead.
     #[inline]
     pub fn yielded(&mut self, now: Nanos, took: Nanos) {
         if took > self.config.hog {
-            self.hogged_until = now.saturating_add(self.config.hog_memory);
+            if self.suspected.is_some_and(|at| now - took <= at + self.config.hog_again) {
+                self.hogged_until = now.saturating_add(self.config.hog_memory);
+            }
+            self.suspected = Some(self.hogged_until.max(now));
             // The hog ate the time in which work was expected: look for it once more before sleeping.
             self.worked = now;
         }
@@ -142,11 +152,10 @@ impl Idle {
         let Config { linger, linger_longest, .. } = self.config;
         if self.interrupts || gap > linger_longest {
             self.linger = linger;
-        } else if gap > linger {
-            self.linger = self.linger.max((gap * 2).min(linger_longest));
-        } else if self.linger > linger {
-            self.linger = (self.linger - self.linger / 16).max(linger);
+            return;
         }
+        let wish = if gap > linger { (gap * 2).min(linger_longest) } else { linger };
+        self.linger = (self.linger - self.linger / 16).max(wish);
     }
 
     fn ready(&self, now: Nanos) -> Action {
@@ -212,28 +221,42 @@ mod tests {
         assert!(ready(&mut idle, now + 50) && !ready(&mut idle, now + 51), "quick answers need no patience");
         idle.after(1, Nanos::micros(now + 200));
         idle.yielded(Nanos::micros(now + 200), Nanos::millis(3));
+        idle.yielded(Nanos::micros(now + 200), Nanos::millis(3));
         assert_ne!(idle.after(0, Nanos::micros(now + 251)), Action::Pause, "beside a hog 50 us at most");
         idle.after(1, Nanos::micros(now + 1200));
         assert!(!ready(&mut idle, now + 1251), "rare work is not worth it");
     }
 
     #[test]
-    fn a_long_yield_means_pausing_for_100_ms_and_50_us_at_most_each_time() {
+    fn two_long_yields_mean_pausing_for_100_ms_and_50_us_at_most_each_time() {
         let mut idle = idle(Policy::Adaptive, true);
         assert_eq!(idle.after(1, Nanos::micros(1)), Action::Yield);
         idle.yielded(Nanos::millis(4), Nanos::millis(4) - Nanos::micros(1));
-        assert_eq!(idle.after(0, Nanos::millis(4)), Action::Pause);
-        assert_eq!(idle.after(0, Nanos::millis(4) + Nanos::micros(50)), Action::Pause);
-        assert_eq!(idle.after(0, Nanos::millis(4) + Nanos::micros(51)), Action::Sleep { longest: None });
-        assert_eq!(idle.after(1, Nanos::millis(103)), Action::Pause);
-        assert_eq!(idle.after(1, Nanos::millis(104)), Action::Yield);
+        assert_eq!(idle.after(0, Nanos::millis(4)), Action::Yield, "it may have been somebody who came by");
+        idle.yielded(Nanos::millis(8), Nanos::millis(4));
+        assert_eq!(idle.after(0, Nanos::millis(8)), Action::Pause);
+        assert_eq!(idle.after(0, Nanos::millis(8) + Nanos::micros(50)), Action::Pause);
+        assert_eq!(idle.after(0, Nanos::millis(8) + Nanos::micros(51)), Action::Sleep { longest: None });
+        assert_eq!(idle.after(1, Nanos::millis(107)), Action::Pause);
+        assert_eq!(idle.after(1, Nanos::millis(108)), Action::Yield);
+        idle.yielded(Nanos::millis(112), Nanos::millis(4));
+        assert_eq!(idle.after(1, Nanos::millis(112)), Action::Pause, "a known one is believed at once");
+    }
+
+    #[test]
+    fn long_yields_that_are_rare_are_no_hog() {
+        let mut idle = idle(Policy::Adaptive, true);
+        for at in (10..1000).step_by(10) {
+            idle.yielded(Nanos::millis(at), Nanos::millis(4));
+            assert_eq!(idle.after(1, Nanos::millis(at)), Action::Yield, "{at} ms");
+        }
     }
 
     #[test]
     fn a_yield_of_two_milliseconds_is_no_hog() {
         let mut idle = idle(Policy::Yield, true);
-        idle.yielded(Nanos::millis(3), Nanos::millis(2));
-        assert_eq!(idle.after(0, Nanos::millis(3)), Action::Yield);
+        (3..9).for_each(|at| idle.yielded(Nanos::millis(at), Nanos::millis(2)));
+        assert_eq!(idle.after(0, Nanos::millis(9)), Action::Yield);
     }
 
     #[test]
