@@ -31,6 +31,7 @@ build: deps ## bin/machnetd, bin/machnet and both static archives
 	scripts/archives.sh
 	mkdir -p $(BIN)
 	install -m 755 target/release/machnetd $(BIN)/machnetd
+	rm -f $(BIN)/machnet # Go takes what is there for new though the archive that it links is another
 	cd cmd && go build -o $(BIN)/machnet ./machnet
 	$(CC) -std=c11 -O2 -Wall -Wextra -Werror -I rust/machnet/include tests/c/echo.c $(CLIENT_ARCHIVE) -o $(BIN)/machnet-echo-c -lpthread
 

@@ -401,9 +401,19 @@ func TestPatienceIsTwiceAsLongAsWaitsAreAndHalvesWhereTheyAreLong(t *testing.T) 
 		t.Fatalf("a budget of %v after many short waits, want the usual", p.budget)
 	}
 	p.met(1, hogYield)
-	p.met(hogYield, 2*hogYield)
+	if p.hogUntil != 0 {
+		t.Fatal("somebody who came by was taken for a hog")
+	}
+	at := hogYield
+	for _, memory := range []time.Duration{8, 16, 32, 64, 128, 128} {
+		p.met(at, at+hogYield)
+		if at += hogYield; p.hogUntil != at+memory*time.Millisecond {
+			t.Fatalf("a hog is believed until %v at %v, want %d ms", p.hogUntil, at, memory)
+		}
+		at = p.hogUntil
+	}
 	p.budget = longest
-	if got := p.allowed(2, 3*hogYield); got != 50*us {
+	if got := p.allowed(2, at-1); got != 50*us {
 		t.Fatalf("beside a hog a look may take %v, want 50 us", got)
 	}
 }

@@ -19,8 +19,10 @@ const (
 	// A sched_yield that takes this long met a thread that hogs the core, since the kernel gave it a whole slice, or one that came by:
 	// two of them, no further apart than this, met a hog.
 	hogYield = 2 * time.Millisecond
-	// So long after meeting a hog, look without giving the core away, and no longer than usual.
-	hogMemory = 100 * time.Millisecond
+	// So long after meeting a hog, look without giving the core away, and no longer than usual; twice as long each time that it is still
+	// there then. Beside threads that do yield, not to yield is the most expensive way to wait.
+	hogMemory        = 8 * time.Millisecond
+	longestHogMemory = 128 * time.Millisecond
 	// A wait that keeps succeeding keeps its P from Go's poller and from other goroutines; after so much of it, sleep once.
 	streakLimit     = 10 * time.Millisecond
 	streakLimitOneP = 300 * time.Microsecond
@@ -33,6 +35,7 @@ type patience struct {
 	vain     time.Duration // what the last look took, if it was in vain: a part of the wait that goes on
 	streak   time.Duration // spent looking since the last sleep
 	hogUntil time.Duration // on the clock of now, like suspect
+	memory   time.Duration // of the hog
 	suspect  time.Duration // when there was reason to suspect a hog
 }
 
@@ -144,7 +147,12 @@ func (p *patience) look(w interface{ found() bool }, slept time.Duration) bool {
 // met accounts for a long yield, from before until at.
 func (p *patience) met(before, at time.Duration) {
 	if p.suspect > 0 && before <= p.suspect+hogYield {
-		p.hogUntil = at + hogMemory
+		if p.hogUntil > 0 && before <= p.hogUntil+hogYield {
+			p.memory = min(2*p.memory, longestHogMemory)
+		} else {
+			p.memory = hogMemory
+		}
+		p.hogUntil = at + p.memory
 	}
 	p.suspect = max(p.hogUntil, at)
 }

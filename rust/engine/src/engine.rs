@@ -45,6 +45,7 @@ impl<Q: Queue> Engine<Q> {
             mtu: info.mtu,
             queues: info.queues.max(engines),
             now,
+            looked: now,
             gap: Nanos::ZERO,
             stalls: 0,
             backlog: 0,
@@ -74,9 +75,16 @@ impl<Q: Queue> Engine<Q> {
 
     /// One round at time `now`, which never goes back; returns how many things there were to do.
     pub fn run_once(&mut self, now: Nanos) -> usize {
+        self.receive(now) + self.send(now)
+    }
+
+    /// The first half of a round: takes what came from the NIC, from other engines and from applications. Returns how many things there
+    /// were to do.
+    pub fn receive(&mut self, now: Nanos) -> usize {
         let burst = self.burst;
         let late = now - self.core.now > STALL && self.next_deadline().is_some_and(|due| now - due > STALL);
-        self.core.gap = now - self.core.now;
+        self.core.gap = now - self.core.looked;
+        self.core.looked = now;
         self.core.now = now.max(self.core.now);
         if late {
             self.core.stalled();
@@ -98,8 +106,15 @@ impl<Q: Queue> Engine<Q> {
         self.core.neighbors();
         work += self.core.serve_channels(burst);
         self.core.feed_hungry();
-        work += self.transmit();
-        work += self.core.take_looped(burst);
+        work
+    }
+
+    /// The second half: sends, and tells the applications. At its own time, which may be later than the first half's: a
+    /// burst takes as long to be worked through as a short path to cross, and what leaves then has not left before.
+    pub fn send(&mut self, now: Nanos) -> usize {
+        self.core.now = now.max(self.core.now);
+        let mut work = self.transmit();
+        work += self.core.take_looped(self.burst);
         self.nic.flush();
         self.core.flush_channels();
         self.core.collect(work > 0);
@@ -111,6 +126,7 @@ impl<Q: Queue> Engine<Q> {
     /// left out.
     pub fn looked(&mut self, now: Nanos) {
         self.core.now = now.max(self.core.now);
+        self.core.looked = self.core.now;
     }
 
     /// When the engine must run next though nothing arrives; early where that is cheaper to know.

@@ -39,8 +39,11 @@ pub struct Config {
     pub hog: Nanos,
     /// See `hog`. A hog takes its slice at every yield; the kernel's own threads and the hypervisor come and go.
     pub hog_again: Nanos,
-    /// How long not to yield after meeting one.
+    /// How long not to yield after meeting one: twice as long each time that it is still there then, up to `hog_memory_longest`.
+    /// Beside threads that do yield, not to yield is the most expensive way to wait.
     pub hog_memory: Nanos,
+    /// See `hog_memory`.
+    pub hog_memory_longest: Nanos,
 }
 
 impl Default for Config {
@@ -55,7 +58,8 @@ impl Default for Config {
             nap_idle: Nanos::millis(10),
             hog: Nanos::millis(2),
             hog_again: Nanos::millis(2),
-            hog_memory: Nanos::millis(100),
+            hog_memory: Nanos::millis(8),
+            hog_memory_longest: Nanos::millis(128),
         }
     }
 }
@@ -83,7 +87,10 @@ pub struct Idle {
     interrupts: bool,
     worked: Nanos,
     linger: Nanos,
+    /// Rounds with work since the core was last given away.
+    in_a_row: u32,
     hogged_until: Nanos,
+    hog_memory: Nanos,
     /// When there was reason to suspect a hog.
     suspected: Option<Nanos>,
     nap: Nanos,
@@ -97,7 +104,9 @@ impl Idle {
             interrupts,
             worked: now,
             linger: config.linger,
+            in_a_row: 0,
             hogged_until: Nanos::ZERO,
+            hog_memory: config.hog_memory,
             suspected: None,
             nap: config.nap_first,
         }
@@ -113,12 +122,12 @@ impl Idle {
         }
         match self.config.policy {
             Policy::Spin => return if work > 0 { Action::Again } else { Action::Pause },
-            Policy::Yield => return self.ready(now),
+            Policy::Yield => return self.ready(work, now),
             Policy::Adaptive => {}
         }
         let linger = if self.hogged(now) { self.config.linger } else { self.linger };
         if now - self.worked <= linger {
-            return self.ready(now);
+            return self.ready(work, now);
         }
         if self.interrupts {
             return Action::Sleep { longest: None };
@@ -132,8 +141,12 @@ impl Idle {
     #[inline]
     pub fn yielded(&mut self, now: Nanos, took: Nanos) {
         if took > self.config.hog {
-            if self.suspected.is_some_and(|at| now - took <= at + self.config.hog_again) {
-                self.hogged_until = now.saturating_add(self.config.hog_memory);
+            let again = |at: Nanos| now - took <= at + self.config.hog_again;
+            if self.suspected.is_some_and(again) {
+                let known = self.hogged_until > Nanos::ZERO && again(self.hogged_until);
+                let longer = (self.hog_memory * 2).min(self.config.hog_memory_longest);
+                self.hog_memory = if known { longer } else { self.config.hog_memory };
+                self.hogged_until = now.saturating_add(self.hog_memory);
             }
             self.suspected = Some(self.hogged_until.max(now));
             // The hog ate the time in which work was expected: look for it once more before sleeping.
@@ -141,7 +154,7 @@ impl Idle {
         }
     }
 
-    /// Whether a core hog was met in the last [`Config::hog_memory`].
+    /// Whether a core hog was met not long ago.
     pub fn hogged(&self, now: Nanos) -> bool {
         now < self.hogged_until
     }
@@ -158,10 +171,21 @@ impl Idle {
         self.linger = (self.linger - self.linger / 16).max(wish);
     }
 
-    fn ready(&self, now: Nanos) -> Action {
+    /// Where one round found work there is likely more for the next, and giving the core away costs as much as a burst of packets.
+    /// But applications that share it must get it before their peers wait for them.
+    #[inline]
+    fn ready(&mut self, work: usize, now: Nanos) -> Action {
+        if work > 0 && self.in_a_row < ROUNDS {
+            self.in_a_row += 1;
+            return Action::Again;
+        }
+        self.in_a_row = 0;
         if self.config.shared_core && !self.hogged(now) { Action::Yield } else { Action::Pause }
     }
 }
+
+/// Most rounds with work before the core is given away: 128 packets of 1500 bytes in bursts of 16, some 50 us.
+const ROUNDS: u32 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -171,10 +195,18 @@ mod tests {
         Idle::new(Config { policy, ..Config::default() }, interrupts, Nanos::ZERO)
     }
 
+    /// What it does after a round, and after an empty one at once behind that where it found work.
+    fn then(idle: &mut Idle, work: usize, now: Nanos) -> Action {
+        match idle.after(work, now) {
+            Action::Again => idle.after(0, now),
+            other => other,
+        }
+    }
+
     #[test]
     fn adaptive_stays_ready_for_50_us_and_then_sleeps() {
         let mut idle = idle(Policy::Adaptive, true);
-        assert_eq!(idle.after(1, Nanos::micros(10)), Action::Yield);
+        assert_eq!(then(&mut idle, 1, Nanos::micros(10)), Action::Yield);
         assert_eq!(idle.after(0, Nanos::micros(60)), Action::Yield);
         assert_eq!(idle.after(0, Nanos::micros(61)), Action::Sleep { longest: None });
     }
@@ -190,7 +222,7 @@ mod tests {
             }
         }
         assert_eq!(naps, [50, 100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(idle.after(3, Nanos::millis(9)), Action::Yield);
+        assert_eq!(then(&mut idle, 3, Nanos::millis(9)), Action::Yield);
         assert_eq!(idle.after(0, Nanos::millis(10)), Action::Sleep { longest: Some(Nanos::micros(50)) });
     }
 
@@ -228,19 +260,27 @@ mod tests {
     }
 
     #[test]
-    fn two_long_yields_mean_pausing_for_100_ms_and_50_us_at_most_each_time() {
+    fn two_long_yields_mean_pausing_for_a_while_and_50_us_at_most_each_time() {
         let mut idle = idle(Policy::Adaptive, true);
-        assert_eq!(idle.after(1, Nanos::micros(1)), Action::Yield);
+        assert_eq!(then(&mut idle, 1, Nanos::micros(1)), Action::Yield);
         idle.yielded(Nanos::millis(4), Nanos::millis(4) - Nanos::micros(1));
         assert_eq!(idle.after(0, Nanos::millis(4)), Action::Yield, "it may have been somebody who came by");
         idle.yielded(Nanos::millis(8), Nanos::millis(4));
         assert_eq!(idle.after(0, Nanos::millis(8)), Action::Pause);
         assert_eq!(idle.after(0, Nanos::millis(8) + Nanos::micros(50)), Action::Pause);
         assert_eq!(idle.after(0, Nanos::millis(8) + Nanos::micros(51)), Action::Sleep { longest: None });
-        assert_eq!(idle.after(1, Nanos::millis(107)), Action::Pause);
-        assert_eq!(idle.after(1, Nanos::millis(108)), Action::Yield);
-        idle.yielded(Nanos::millis(112), Nanos::millis(4));
-        assert_eq!(idle.after(1, Nanos::millis(112)), Action::Pause, "a known one is believed at once");
+        // One that is still there after the while is believed at once, and for longer.
+        let mut now = Nanos::millis(8);
+        for memory in [8, 16, 32, 64, 128, 128] {
+            now = now + Nanos::millis(memory);
+            assert_eq!(then(&mut idle, 1, now - Nanos(1)), Action::Pause, "{memory} ms");
+            assert_eq!(then(&mut idle, 1, now), Action::Yield, "{memory} ms");
+            now = now + Nanos::millis(4);
+            idle.yielded(now, Nanos::millis(4));
+        }
+        now = now + Nanos::secs(1);
+        (0..2).for_each(|_| idle.yielded(now, Nanos::millis(4)));
+        assert_eq!(then(&mut idle, 1, now + Nanos::millis(8)), Action::Yield, "a new one is not known yet");
     }
 
     #[test]
@@ -248,7 +288,7 @@ mod tests {
         let mut idle = idle(Policy::Adaptive, true);
         for at in (10..1000).step_by(10) {
             idle.yielded(Nanos::millis(at), Nanos::millis(4));
-            assert_eq!(idle.after(1, Nanos::millis(at)), Action::Yield, "{at} ms");
+            assert_eq!(then(&mut idle, 1, Nanos::millis(at)), Action::Yield, "{at} ms");
         }
     }
 
@@ -260,12 +300,25 @@ mod tests {
     }
 
     #[test]
+    fn the_core_is_given_away_after_an_empty_round_or_eight_with_work() {
+        for policy in [Policy::Yield, Policy::Adaptive] {
+            let mut idle = idle(policy, true);
+            for _ in 0..3 {
+                (0..8).for_each(|_| assert_eq!(idle.after(1, Nanos(1)), Action::Again));
+                assert_eq!(idle.after(1, Nanos(1)), Action::Yield);
+            }
+            (0..5).for_each(|_| assert_eq!(idle.after(1, Nanos(1)), Action::Again));
+            assert_eq!(idle.after(0, Nanos(1)), Action::Yield);
+        }
+    }
+
+    #[test]
     fn spin_and_yield_never_sleep_and_a_core_of_ones_own_pauses() {
         let later = Nanos::secs(5);
         assert_eq!(idle(Policy::Spin, true).after(0, later), Action::Pause);
         assert_eq!(idle(Policy::Spin, true).after(1, later), Action::Again);
         assert_eq!(idle(Policy::Yield, false).after(0, later), Action::Yield);
         let own = Config { shared_core: false, ..Config::default() };
-        assert_eq!(Idle::new(own, true, Nanos::ZERO).after(1, later), Action::Pause);
+        assert_eq!(then(&mut Idle::new(own, true, Nanos::ZERO), 1, later), Action::Pause);
     }
 }

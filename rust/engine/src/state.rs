@@ -31,9 +31,10 @@ pub(crate) struct Core {
     pub mac: Mac,
     pub mtu: u16,
     pub queues: u16,
-    /// The time of this round.
+    /// The time of this half of the round.
     pub now: Nanos,
-    /// How long before this round the ring had last been looked at.
+    /// When the ring was last looked at, and how long before that for the last time.
+    pub looked: Nanos,
     pub gap: Nanos,
     /// How often this engine did not run when it should have.
     pub stalls: u32,

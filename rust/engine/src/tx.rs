@@ -32,9 +32,7 @@ impl<Q: Queue> Engine<Q> {
         if !self.send_waiting(&mut sent) {
             return sent;
         }
-        // One turn each is enough for a round.
-        for _ in 0..self.core.ready.len() {
-            let Some(handle) = self.core.ready.pop_front() else { break };
+        while let Some(handle) = self.core.ready.pop_front() {
             let Some(index) = self.core.flows.resolve(handle) else { continue };
             match self.send_flow(index, handle, &mut sent) {
                 Turn::Done => {}
@@ -99,7 +97,7 @@ impl<Q: Queue> Engine<Q> {
             if conn.deficit <= 0 {
                 return Turn::More;
             }
-            if *sent >= self.burst * BURSTS {
+            if *sent >= self.burst * 2 {
                 return Turn::NoRoom;
             }
             conn.hop = hop;
@@ -265,7 +263,5 @@ fn write(packet: &Transmit<'_, Token>, end: Option<&EngineEnd>, out: &mut [u8]) 
     }
 }
 
-/// Bursts in one round.
-const BURSTS: usize = 4;
 /// Local packets that may wait.
 const LOOPED: usize = 256;

@@ -168,18 +168,19 @@ fn what_was_promised_fits_the_ring_of_a_receiver_that_is_away() {
 /// Those that come later see a round trip with a queue in it, and must not take that for the path's own.
 #[test]
 fn eight_hosts_that_come_one_after_the_other_share_a_link_evenly() {
-    for gigabits in [10, 25] {
-        let mut i = Incast::empty(3, gigabits, RTT);
+    for (gigabits, rtt) in [(10, 26), (10, 30), (10, 41), (25, 30), (25, 38)] {
+        let mut i = Incast::empty(3, gigabits, Nanos::micros(rtt));
         for busy in 1..8 {
             i.join();
             let seen = i.run(busy, Nanos::millis(4));
-            assert!(seen.share >= 0.8, "{gigabits} Gb/s, {busy} senders");
+            assert!(seen.share >= 0.8, "{gigabits} Gb/s, {rtt} us, {busy} senders");
         }
         i.join();
         i.run(8, Nanos::millis(8));
         for _ in 0..3 {
             let seen = i.run(8, Nanos::millis(8));
-            assert!(jain(&seen.bytes) >= 0.95 && seen.share >= 0.9, "{gigabits} Gb/s");
+            let even = jain(&seen.bytes);
+            assert!(even >= 0.95 && seen.share >= 0.89, "{gigabits} Gb/s, {rtt} us: {even}, {}", seen.share);
         }
     }
 }

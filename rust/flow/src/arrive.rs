@@ -137,7 +137,7 @@ impl<T, H> Flow<T, H> {
             self.sender.allowance.update(now, header.ack, header.credit, acked, rtt, &self.config);
             if header.flags.has(Flags::PHASE) != self.phases.1 {
                 self.phases.1 = !self.phases.1;
-                self.congestion.drain(now, &self.rtt);
+                self.drain(now);
             }
             let next = header.unit + u32::from(header.kind == Kind::Data);
             self.receiver.credit.demanded(next, header.want);

@@ -29,7 +29,7 @@ impl<T, H> Flow<T, H> {
             }
             if io.phase() != self.phases.0 {
                 self.phases.0 = !self.phases.0;
-                self.congestion.drain(now, &self.rtt);
+                self.drain(now);
             }
             if let Some(choice) = self.choose(now) {
                 let words = self.receiver.arrived().word_count(self.receiver.next());

@@ -287,6 +287,13 @@ impl<T, H> Flow<T, H> {
         self.rtt.smoothed()
     }
 
+    /// All who may share a path hold back now. The few units of a request make no queue, and need not wait for one to be gone.
+    pub(crate) fn drain(&mut self, now: Nanos) {
+        if self.sender.queued() > self.config.window_first {
+            self.congestion.drain(now, &self.rtt);
+        }
+    }
+
     /// How long the peer may be silent about what is in flight before it goes again, back-off included.
     pub fn timeout(&self) -> Nanos {
         self.backed_off(self.rtt.timeout(&self.config))

@@ -1,4 +1,4 @@
-//! Engine threads: one clock reading per round, and the waits that [`Idle`] asks for. The only code that sleeps.
+//! Engine threads: a clock reading per round, two where there is work, and the waits that [`Idle`] asks for. The only code that sleeps.
 
 use std::os::fd::RawFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -24,8 +24,10 @@ pub trait Machine {
 
 /// What the loop needs of an engine.
 pub trait Rounds {
-    /// One round; how much there was to do.
-    fn run_once(&mut self, now: Nanos) -> usize;
+    /// The first half of a round; how much there was to do.
+    fn receive(&mut self, now: Nanos) -> usize;
+    /// The second half.
+    fn send(&mut self, now: Nanos) -> usize;
     /// When the next round is due though nothing arrives.
     fn next_deadline(&self) -> Option<Nanos>;
     /// Arms what can wake a sleeper; false: there is work.
@@ -39,8 +41,11 @@ pub trait Rounds {
 }
 
 impl<Q: Queue> Rounds for Engine<Q> {
-    fn run_once(&mut self, now: Nanos) -> usize {
-        Engine::run_once(self, now)
+    fn receive(&mut self, now: Nanos) -> usize {
+        Engine::receive(self, now)
+    }
+    fn send(&mut self, now: Nanos) -> usize {
+        Engine::send(self, now)
     }
     fn next_deadline(&self) -> Option<Nanos> {
         Engine::next_deadline(self)
@@ -70,7 +75,8 @@ pub fn drive(engine: &mut impl Rounds, idle: &mut Idle, machine: &mut impl Machi
         if let Some(before) = yielded_at.take() {
             idle.yielded(now, now - before);
         }
-        let work = engine.run_once(now);
+        let came = engine.receive(now);
+        let work = came + engine.send(if came > 0 { machine.now() } else { now });
         if engine.is_drained() {
             return;
         }
@@ -266,7 +272,10 @@ mod tests {
     }
 
     impl Rounds for Script {
-        fn run_once(&mut self, now: Nanos) -> usize {
+        fn send(&mut self, _: Nanos) -> usize {
+            0
+        }
+        fn receive(&mut self, now: Nanos) -> usize {
             assert!(!self.armed, "the engine was left armed");
             self.rounds += 1;
             self.last = now;
