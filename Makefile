@@ -57,6 +57,10 @@ sim: ## every fault with every other in full, with SEEDS=n seeds, and n times 10
 test-loom: | $(LOG) ## every interleaving of the rings and of the sleep protocol, within loom's bounds
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO_TEST) -p machnet-shm --profile loom --test loom_ring -- $(REPORT_TIME) 2>&1 | tee $(LOG)/loom.log
 
+.PHONY: model
+model: ## every state of two connections within small bounds (docs/wire.md, "What is proven"); DEPTH=1 widens them, ONLY=name picks one
+	cargo run --locked --profile model -p machnet-model -- --more $(or $(DEPTH),0) $(ONLY)
+
 .PHONY: test-c
 test-c: ## the headers from C and C++, and both archives in one program
 	mkdir -p target/c

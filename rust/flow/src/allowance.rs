@@ -10,7 +10,7 @@ use crate::Config;
 /// update that was lost would cost a deadlock. Who has just something to send sends that unit at once. Who has said
 /// that it waits will be told when it may go on, so it asks only after a pause, longer each time: else a thousand
 /// waiting flows, a unit each, would overrun the peer's receive ring.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Allowance {
     /// First unit that may not be sent.
     edge: Seq,

@@ -3,7 +3,7 @@
 use machnet_wire::{Hello, Nanos, Seq};
 
 /// Settings of all flows of a sidecar. Times are checked nowhere: zero means "at once".
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     /// First retry of a SYN; doubles each time. RFC 6298 section 2.1 has 1 s, which is an eternity in a rack.
     pub syn_retry: Nanos,
@@ -61,7 +61,7 @@ impl Default for Config {
 }
 
 /// Who the two ends are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Setup {
     /// Our Machnet port.
     pub local_port: u16,

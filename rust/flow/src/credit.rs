@@ -10,7 +10,7 @@ use crate::{Config, Io, Stats};
 /// What is promised and what the application has not read yet are bounded together, by a target that grows as fast as
 /// the application reads (dynamic right-sizing; Fisk and Feng, 2001): one that does not read holds few buffers of those it
 /// shares with others.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Credit {
     /// Units reserved from the next expected one on: the promise.
     reserved: u32,

@@ -17,7 +17,7 @@ use crate::{Closed, Config, Event, Io, NotSent, SendError, Setup, Stats, Unit};
 /// send, and file the flow under [`Flow::next_timeout`] again. A timer that fires early does no harm.
 ///
 /// Take the packets that have arrived before the timeouts that are due: after a stall the answers are in the ring.
-#[derive(Debug)]
+#[derive(Debug, Clone, Hash)]
 pub struct Flow<T, H> {
     pub(crate) config: Config,
     pub(crate) local: Setup,
@@ -75,7 +75,7 @@ pub enum CreditWait {
 }
 
 /// Where in its life the flow is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
     /// Our SYN is out.
     SynSent,
@@ -90,7 +90,7 @@ pub(crate) enum Phase {
 }
 
 /// A packet to be answered.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 pub(crate) struct Echo {
     pub tx: Seq,
     pub ts: u32,

@@ -52,8 +52,10 @@ impl<T, H> Flow<T, H> {
             Phase::Linger | Phase::Dead if known => Ok(()),
             Phase::SynReceived | Phase::Linger | Phase::Dead => Err(FlowError::Superseded),
             Phase::SynSent => {
-                // Both ends called each other: each answers, and either answer is enough.
-                if !known {
+                // Both ends called each other: each answers, and either answer is enough. The one that was answered
+                // knows our tag and may be established by now, so nobody can take its place under this tag. A second
+                // caller makes us ask the first: if it is gone, an RST with the echo will tell.
+                if self.peer.is_none() {
                     self.on_hello(now, gap, hello, packet);
                 }
                 self.syn_acks_due = self.syn_acks_due.saturating_add(1);
@@ -78,8 +80,8 @@ impl<T, H> Flow<T, H> {
         io: &mut I,
     ) -> Result<(), FlowError> {
         let hello = Hello::parse(packet.payload).map_err(FlowError::Malformed)?;
-        // One of several that answered our SYN won; the others hear nothing and expire.
-        if self.phase != Phase::SynSent {
+        // One of several that answered our SYN won, or was answered by us; the others hear nothing and expire.
+        if self.phase != Phase::SynSent || self.peer.is_some_and(|peer| peer.tag != hello.tag) {
             return Ok(());
         }
         let header = &packet.header;
@@ -136,21 +138,18 @@ impl<T, H> Flow<T, H> {
         self.timers.set(Timer::Hello, now + self.hello_pause);
     }
 
-    /// An RST: believed if it carries our tag, or, from a sender that does not know it, the tag that we sent to.
+    /// An RST: believed if it echoes the tag that we send to, or that of our SYN while it is out. Our own tag in it is
+    /// no proof alone: several may have learned it from copies of our SYN, and one of them is the peer.
     pub(crate) fn on_reset<I: Io<Tx = T, Held = H>>(
         &mut self,
         packet: &Packet<'_>,
         io: &mut I,
     ) -> Result<(), FlowError> {
         let reset = Reset::parse(packet.payload).map_err(FlowError::Malformed)?;
-        let ours = self.local.hello.tag;
-        let echoed = match (self.phase, self.peer) {
-            // The tag in a SYN is our own, in its body.
-            (Phase::SynSent, _) => reset.echo == ours,
-            (_, Some(peer)) => reset.echo == peer.tag,
-            (_, None) => false,
-        };
-        if packet.header.tag != ours && !(packet.header.tag == 0 && echoed) {
+        let (ours, tag) = (self.local.hello.tag, packet.header.tag);
+        let echoed = self.phase == Phase::SynSent && reset.echo == ours
+            || self.peer.map_or(tag == ours, |peer| reset.echo == peer.tag);
+        if !echoed || tag != ours && tag != 0 {
             self.stats.stale_tags += 1;
             return Err(FlowError::Tag);
         }
@@ -158,9 +157,11 @@ impl<T, H> Flow<T, H> {
             Phase::Dead => return Err(FlowError::Over),
             Phase::Linger => self.phase = Phase::Dead,
             // The peer has told us that it finished, and is gone; all that it had not acknowledged is our FIN: it was
-            // gone because it had that, too, or it would have said more than "no such connection".
+            // gone because it had that, too, or it would have said more than "no such connection". One that has started
+            // anew says that of everything.
             Phase::Open
                 if reset.reason == Reason::Closed
+                    && self.peer.is_some_and(|peer| peer.epoch == reset.epoch)
                     && self.receiver.finished()
                     && self.sender.only_finish_left() =>
             {

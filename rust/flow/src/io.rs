@@ -54,7 +54,7 @@ pub trait Io {
 }
 
 /// What a unit is within its message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fragment {
     /// It begins a message.
     pub begin: bool,
@@ -90,7 +90,7 @@ pub enum Event {
 }
 
 /// How a flow ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Closed {
     /// Both directions finished and everything was acknowledged.
     Clean,

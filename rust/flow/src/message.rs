@@ -4,7 +4,7 @@
 use crate::{Fragment, MESSAGE_MAX};
 
 /// How much of a message is still to come.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub(crate) struct Assembly {
     /// Bytes missing of the open message; an open message always misses some.
     left: u32,

@@ -5,7 +5,7 @@ use machnet_wire::{Nanos, Seq};
 
 use crate::rtt::Rtt;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Rack {
     /// Latest transmission that is known to have arrived.
     newest: Seq,

@@ -9,7 +9,7 @@ use crate::sack::Arrived;
 use crate::{Config, Event, Fragment, Io, REACH, Stats};
 
 /// Units of one direction, from the peer.
-#[derive(Debug)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Receiver<H> {
     /// The next unit expected.
     next: Seq,
@@ -25,7 +25,7 @@ pub(crate) struct Receiver<H> {
 }
 
 /// A unit that came ahead of its turn.
-#[derive(Debug)]
+#[derive(Debug, Clone, Hash)]
 enum Waiting<H> {
     Data {
         fragment: Fragment,

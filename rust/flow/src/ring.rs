@@ -6,7 +6,7 @@ use machnet_wire::Seq;
 
 /// A power of two of values. The caller knows which numbers are live; the ring only maps them, so looking up a number
 /// costs a mask. It grows by doubling and never shrinks: in steady state nothing allocates.
-#[derive(Debug)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Ring<E> {
     slots: Vec<E>,
 }

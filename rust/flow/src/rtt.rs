@@ -5,7 +5,7 @@ use machnet_wire::Nanos;
 use crate::Config;
 
 /// Estimates of the round-trip time, the peer's own delay taken out. RFC 6298, gains 1/8 and 1/4.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Rtt {
     /// `None` until the first sample.
     smoothed: Option<Nanos>,

@@ -5,7 +5,7 @@ use machnet_wire::{Seq, header::SACK_WORDS_MAX};
 use crate::REACH;
 
 /// A set of units of which all lie within [`REACH`] of each other.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Arrived {
     bits: [u64; SACK_WORDS_MAX],
     count: u32,

@@ -11,7 +11,7 @@ use crate::sack::Arrived;
 use crate::{Io, NotSent, QUEUE_MAX, REACH, SendError, Stats, Unit};
 
 /// Units of one direction, `una <= nxt <= end`: sent and not acknowledged up to `nxt`, waiting up to `end`.
-#[derive(Debug)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Sender<T> {
     /// What is known of each unit; apart from the tokens, because loss detection walks it.
     meta: Ring<Meta>,
@@ -37,7 +37,7 @@ pub(crate) struct Sender<T> {
 }
 
 /// One unit on the wire.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Hash, Default)]
 pub(crate) struct Meta {
     pub sent: Nanos,
     /// The latest transmission.
@@ -53,7 +53,7 @@ pub(crate) struct Meta {
     pub again: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum State {
     /// Never sent.
     #[default]
@@ -65,7 +65,7 @@ pub(crate) enum State {
 }
 
 /// What is due for the last units sent, which no later ones can prove lost (RFC 8985 section 7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Tail {
     Quiet,
     /// A probe is to be sent now.

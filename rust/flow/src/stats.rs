@@ -50,3 +50,8 @@ pub struct Stats {
     /// Round trips sampled.
     pub rtt_samples: u64,
 }
+
+/// Counters decide nothing: two flows that differ only in them go on alike, so they are no part of a flow's hash.
+impl core::hash::Hash for Stats {
+    fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
+}

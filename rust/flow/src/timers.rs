@@ -25,7 +25,7 @@ pub(crate) enum Timer {
 }
 
 /// One deadline per kind; `Nanos::MAX` is none.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Timers([Nanos; 8]);
 
 impl Timers {

@@ -4,11 +4,18 @@ mod common;
 
 use common::{A, B, Sim, message};
 use machnet_flow::{Closed, Event, FlowError, SendError, Unit};
-use machnet_wire::{Kind, Nanos, Reason, Seq};
+use machnet_wire::{Header, Kind, Nanos, Reason, Reset, Seq};
 
 const SYN: fn(&machnet_wire::Packet<'_>) -> bool = |p| p.header.kind == Kind::Syn;
 const SYN_ACK: fn(&machnet_wire::Packet<'_>) -> bool = |p| p.header.kind == Kind::SynAck;
 const ACK: fn(&machnet_wire::Packet<'_>) -> bool = |p| p.header.kind == Kind::Ack;
+
+fn rst(tag: u32, epoch: u64, echo: u32, reason: Reason) -> Vec<u8> {
+    let mut bytes = vec![0; 64];
+    let at = Header { tag, ..Header::new(Kind::Rst) }.emit(&[], &mut bytes);
+    bytes[at..].copy_from_slice(&Reset { epoch, echo, reason }.emit());
+    bytes
+}
 
 fn established(sim: &Sim) -> bool {
     sim.both(|end| end.channel.told(Event::Established) == 1)
@@ -119,6 +126,64 @@ fn both_ends_call_each_other() {
     sim.run_until(Nanos::millis(2), |sim| sim.both(|end| end.channel.messages.len() == 1));
 }
 
+/// Both ends call each other, B for the second time with the same ports. A has answered the second call and B knows it;
+/// B's acknowledgement is under way. Gives the packets of B's so far: SYN of the first call, SYN, acknowledgement.
+fn both_call_and_b_called_before(sim: &mut Sim) -> Vec<Vec<u8>> {
+    fn call(sim: &mut Sim, i: usize) {
+        let (config, setup) = (sim.ends[i].config, sim.setup(i));
+        sim.ends[i].flow = Some(machnet_flow::Flow::connect(sim.now, config, setup, Nanos::secs(1)));
+        sim.pump(i);
+    }
+    sim.record = Some(Vec::new());
+    sim.links[A].down = true;
+    sim.links[B].down = true;
+    call(sim, B);
+    sim.forget(B);
+    call(sim, A);
+    call(sim, B);
+    let of = |sim: &Sim, end| -> Vec<Vec<u8>> {
+        sim.record.iter().flatten().filter(|(from, _)| *from == end).map(|(_, bytes)| bytes.clone()).collect()
+    };
+    sim.give(A, of(sim, B)[1].clone());
+    sim.give(B, of(sim, A)[1].clone());
+    assert!(sim.flow(B).is_established() && !sim.flow(A).is_established());
+    of(sim, B)
+}
+
+#[test]
+fn a_syn_of_an_earlier_call_takes_nobodys_place() {
+    let mut sim = Sim::new(25);
+    let [first, _, ack] = both_call_and_b_called_before(&mut sim).try_into().unwrap();
+    sim.give(A, first);
+    sim.links[A].down = false;
+    sim.links[B].down = false;
+    sim.give(A, ack);
+    let tag = sim.flow(B).tag();
+    assert_eq!(sim.flow(A).peer().map(|peer| peer.tag), Some(tag));
+    sim.send(A, &message(1, 64));
+    sim.send(B, &message(2, 64));
+    sim.run_until(Nanos::millis(1), |sim| sim.both(|end| end.channel.messages.len() == 1));
+    sim.run_for(Nanos::secs(3));
+    assert!(sim.both(|end| end.channel.closed().is_none()));
+}
+
+#[test]
+fn an_rst_of_an_earlier_call_is_not_believed_though_it_knows_our_tag() {
+    let mut sim = Sim::new(26);
+    both_call_and_b_called_before(&mut sim);
+    let peer = sim.flow(B).tag();
+    let mut reset = |tag: u32, echo: u32| {
+        sim.ends[A].errors.clear();
+        sim.give(A, rst(tag, 7, echo, Reason::Aborted));
+        (sim.ends[A].errors.pop(), sim.ends[A].channel.closed())
+    };
+    // 0xb2 was the tag of B's first call, and A's is 0xa1.
+    assert_eq!(reset(0xa1, 0xb2), (Some(FlowError::Tag), None));
+    assert_eq!(reset(0, 0xb2), (Some(FlowError::Tag), None));
+    assert_eq!(reset(0xb2, 0xa1), (Some(FlowError::Tag), None));
+    assert_eq!(reset(0xa1, peer), (None, Some(Closed::ByPeer(Reason::Aborted))));
+}
+
 #[test]
 fn a_half_closed_connection_carries_the_other_direction() {
     let mut sim = Sim::new(9);
@@ -192,6 +257,22 @@ fn a_fin_that_meets_no_connection_any_more_is_still_a_clean_end() {
     sim.run_for(Nanos::millis(300));
     assert_eq!(sim.ends[B].channel.closed(), Some(Closed::Clean));
     assert!(sim.sent[Kind::Rst as usize] > 0);
+}
+
+#[test]
+fn a_fin_that_meets_a_peer_that_has_restarted_is_no_clean_end() {
+    for (epoch, want) in [(7, Closed::Clean), (8, Closed::ByPeer(Reason::Closed))] {
+        let mut sim = Sim::new(27);
+        sim.establish();
+        sim.finish(A);
+        sim.run_for(Nanos::millis(3));
+        sim.links[B].down = true;
+        sim.finish(B);
+        // What A's sidecar says that does not know the connection, its start being that of `epoch`.
+        let echo = sim.ends[A].tag;
+        sim.give(B, rst(0, epoch, echo, Reason::Closed));
+        assert_eq!(sim.ends[B].channel.closed(), Some(want), "epoch {epoch}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::{ParseError, field};
 
 /// Body of a SYN and of a SYN-ACK.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Hello {
     /// The sender's own tag: every packet to it carries this.
     pub tag: u32,
@@ -100,7 +100,7 @@ impl Reason {
 }
 
 /// Body of an RST.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Reset {
     /// The sender's epoch.
     pub epoch: u64,

@@ -25,7 +25,7 @@ use pacer::Pacer;
 use swift::{ONE, Window, allowed_queueing, base_queueing};
 
 /// The congestion control of one flow.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(crate) struct Congestion {
     fabric: Window,
     endpoint: Window,
@@ -42,7 +42,7 @@ pub(crate) struct Congestion {
 
 /// What acknowledgements said since the last verdict. Those of one round are judged together, and the least delay of them
 /// counts: what delayed only some of them was no queue.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Hash, Default)]
 struct Signs {
     acked: u32,
     in_flight: u32,
@@ -51,7 +51,7 @@ struct Signs {
 }
 
 /// Holding back so that the path shows its base delay.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Hash)]
 struct Drain {
     /// Nothing goes until then, for what is under way to be gone.
     silent_until: Nanos,
@@ -60,7 +60,7 @@ struct Drain {
 }
 
 /// Watches for a path that has become longer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 struct Rebase {
     since: Nanos,
     least: Nanos,

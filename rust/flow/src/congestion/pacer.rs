@@ -4,7 +4,7 @@
 use machnet_wire::Nanos;
 
 /// A rate, as the time between two units, and how far it may be exceeded for a moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Pacer {
     /// `ZERO`: not paced.
     interval: Nanos,

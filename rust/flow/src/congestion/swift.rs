@@ -16,7 +16,7 @@ pub(super) const LEAST: u64 = ONE / 10;
 pub(super) const LEAST_BY_LOSS: u64 = 2 * ONE;
 
 /// A window in 1/[`ONE`] units.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Window {
     units: u64,
     /// Below it the window doubles each round trip.

@@ -271,8 +271,9 @@ impl Scene {
                 if target.way.src == ip(3) || target.way.dst == ip(3) {
                     continue;
                 }
-                let body = Reset { epoch: 1, echo: 0, reason: Reason::Aborted }.emit();
                 let way = target.way;
+                let echo = self.tap.target(way.back()).tag;
+                let body = Reset { epoch: 1, echo, reason: Reason::Aborted }.emit();
                 let header = Header {
                     src: way.src_port,
                     dst: way.dst_port,

@@ -1,0 +1,325 @@
+//! One end: a real flow, its channel, and what an engine does around them (rust/engine/src/rx.rs, open.rs, tx.rs).
+
+use std::sync::Arc;
+
+use machnet_flow::{Body, Flow, FlowError, Fragment, Setup, Unit};
+use machnet_wire::{Header, Hello, Kind, Nanos, Packet, Reason, Reset, Seq, header};
+
+use crate::channel::{Channel, Record};
+use crate::rule::Rule;
+use crate::scenario::Scenario;
+
+/// Everything that decides what an end will do, and what its application was told.
+#[derive(Clone, Hash, Debug)]
+pub struct End {
+    side: usize,
+    /// Its own clock: it moves only when a timer of this end fires, so that any speed of one end against the other's
+    /// is among the runs, and messages take no time.
+    pub now: Nanos,
+    pub flow: Option<Flow<u64, Vec<u8>>>,
+    /// Books of the present connection, or of the last one.
+    pub channel: Channel,
+    /// Connections before that.
+    past: Arc<Vec<Record>>,
+    epoch: u64,
+    /// Tags drawn so far.
+    drawn: u32,
+    /// The engine has still to ask the flow what it sends.
+    pub due: bool,
+    /// SYNs that have arrived and bought no SYN-ACK yet.
+    owed: u8,
+}
+
+impl End {
+    pub fn new(side: usize) -> End {
+        End {
+            side,
+            now: Nanos::secs(1),
+            flow: None,
+            channel: Channel::new(Record::default()),
+            past: Arc::default(),
+            epoch: 1,
+            drawn: 0,
+            due: false,
+            owed: 0,
+        }
+    }
+
+    /// All connections that this end has had, the present one last.
+    pub fn records(&self) -> impl DoubleEndedIterator<Item = &Record> {
+        self.past.iter().chain(Some(&self.channel.record))
+    }
+
+    pub fn record(&self, tag: u32) -> Option<&Record> {
+        self.records().find(|record| record.tag == tag && tag != 0)
+    }
+
+    /// Whether the connection with this tag is here and not over.
+    pub fn lives(&self, tag: u32) -> bool {
+        let record = &self.channel.record;
+        self.flow.is_some() && record.tag == tag && record.closed.is_none()
+    }
+
+    pub fn is_established(&self) -> bool {
+        self.flow.as_ref().is_some_and(Flow::is_established)
+    }
+
+    // What the application does.
+
+    pub fn may_connect(&self) -> bool {
+        self.flow.as_ref().is_none_or(Flow::is_lingering)
+    }
+
+    pub fn connect(&mut self, scenario: &Scenario) {
+        if self.flow.is_some() {
+            self.forget();
+        }
+        let setup = self.setup();
+        let flow = Flow::connect(self.now, scenario.config, setup, scenario.connect_timeout);
+        self.begin(flow, true);
+    }
+
+    pub fn may_send(&self) -> bool {
+        self.is_established() && !self.channel.record.fin
+    }
+
+    pub fn send(&mut self) {
+        let record = &mut self.channel.record;
+        let payload = payload(record.tag, record.peer(), record.sent);
+        record.sent += 1;
+        let len = payload.len() as u32;
+        let fragment = Fragment { begin: true, end: true, message_len: len };
+        let tx = self.channel.token(payload);
+        let Some(flow) = &mut self.flow else { return };
+        if let Err(refused) = flow.send(Unit { fragment, len, tx }) {
+            self.channel.fault(Rule::Honest, format!("a message was not taken: {}", refused.why));
+        }
+    }
+
+    pub fn fin(&mut self) {
+        self.channel.record.fin = true;
+        let tx = self.channel.token(Vec::new());
+        let Some(flow) = &mut self.flow else { return };
+        if let Err(refused) = flow.fin(tx) {
+            self.channel.fault(Rule::Honest, format!("a half close was not taken: {}", refused.why));
+        }
+    }
+
+    pub fn may_close(&self) -> bool {
+        self.is_established() && !self.channel.record.stopped
+    }
+
+    pub fn close(&mut self) {
+        if !self.channel.record.fin {
+            self.fin();
+        }
+        self.channel.record.stopped = true;
+        if let Some(flow) = &mut self.flow {
+            flow.stop_reading(self.now, &mut self.channel);
+        }
+    }
+
+    /// Whether the application has a connection, or waits for one, that it can reset.
+    pub fn may_reset(&self) -> bool {
+        let record = &self.channel.record;
+        self.flow.is_some() && record.closed.is_none() && (record.established || record.dialled)
+    }
+
+    pub fn reset(&mut self) {
+        if let Some(flow) = &mut self.flow {
+            flow.reset(Reason::Aborted, &mut self.channel);
+        }
+    }
+
+    // What happens to it.
+
+    /// The sidecar starts anew and knows nothing any more.
+    pub fn restart(&mut self) {
+        self.flow = None;
+        self.epoch += 1;
+        self.due = false;
+        self.owed = 0;
+        self.replace_channel(Record::default());
+    }
+
+    pub fn next_timeout(&self) -> Option<Nanos> {
+        self.flow.as_ref().and_then(Flow::next_timeout)
+    }
+
+    /// Time goes on to the next timeout.
+    pub fn time_out(&mut self) {
+        if let (Some(at), Some(flow)) = (self.next_timeout(), &mut self.flow) {
+            self.now = self.now.max(at);
+            flow.on_timeout(self.now, &mut self.channel);
+        }
+    }
+
+    /// A packet arrives. What the engine answers itself goes to `out`.
+    pub fn give(&mut self, scenario: &Scenario, bytes: &[u8], out: &mut Vec<Vec<u8>>) {
+        let packet = Packet::parse(bytes).expect("what is sent can be read");
+        let header = &packet.header;
+        self.owed += u8::from(header.kind == Kind::Syn);
+        let Some(flow) = &mut self.flow else { return self.stranger(scenario, &packet, out) };
+        match flow.on_packet(self.now, &packet, &mut self.channel) {
+            Ok(()) | Err(FlowError::Over) => {}
+            Err(FlowError::Tag) => {
+                if header.kind != Kind::Rst {
+                    out.push(self.refuse(header.tag, Reason::Closed));
+                }
+            }
+            Err(FlowError::Superseded) => {
+                self.forget();
+                self.stranger(scenario, &packet, out);
+            }
+            Err(error @ (FlowError::Protocol(_) | FlowError::Malformed(_))) => {
+                self.channel.fault(Rule::Honest, error.to_string());
+            }
+        }
+    }
+
+    /// A packet of no flow.
+    fn stranger(&mut self, scenario: &Scenario, packet: &Packet<'_>, out: &mut Vec<Vec<u8>>) {
+        match packet.header.kind {
+            Kind::Syn if scenario.listens[self.side] => {
+                let setup = self.setup();
+                match Flow::accept(self.now, Nanos::ZERO, scenario.config, setup, packet) {
+                    Ok(flow) => self.begin(flow, false),
+                    Err(error) => self.channel.fault(Rule::Honest, error.to_string()),
+                }
+            }
+            Kind::Syn => {
+                let tag = Hello::parse(packet.payload).map_or(0, |hello| hello.tag);
+                out.push(self.refuse(tag, Reason::Refused));
+            }
+            Kind::Rst => {}
+            _ => out.push(self.refuse(packet.header.tag, Reason::Closed)),
+        }
+    }
+
+    fn setup(&mut self) -> Setup {
+        self.drawn += 1;
+        let (local_port, remote_port) = if self.side == 0 { (40_000, 80) } else { (80, 40_000) };
+        let hello = Hello {
+            // A tag is never drawn twice, in the model; in the world it is once in 2^32.
+            tag: 0xa0 + 0x10 * self.side as u32 + self.drawn,
+            epoch: self.epoch,
+            mtu: 1500,
+            queues: 1,
+            queue: 0,
+            hit: (0, 0),
+        };
+        Setup { local_port, remote_port, hello, first: FIRST }
+    }
+
+    fn begin(&mut self, flow: Flow<u64, Vec<u8>>, dialled: bool) {
+        self.replace_channel(Record { tag: flow.tag(), dialled, ..Record::default() });
+        self.flow = Some(flow);
+    }
+
+    fn replace_channel(&mut self, record: Record) {
+        let mut old = std::mem::replace(&mut self.channel, Channel::new(record));
+        self.channel.faults = std::mem::take(&mut old.faults);
+        if old.record.tag != 0 {
+            Arc::make_mut(&mut self.past).push(old.record);
+        }
+    }
+
+    /// Drops a flow that nothing holds any more.
+    fn forget(&mut self) {
+        let record = &self.channel.record;
+        if record.closed.is_none() && (record.established || record.dialled) {
+            self.channel.fault(Rule::ToldOnce, "the application's connection was dropped without a word");
+        }
+        if !self.channel.is_balanced() {
+            self.channel.fault(Rule::Books, "a flow was dropped that held something");
+        }
+        self.flow = None;
+    }
+
+    /// An RST of an engine that knows no flow.
+    fn refuse(&self, echo: u32, reason: Reason) -> Vec<u8> {
+        let mut h = Header::new(Kind::Rst);
+        (h.src, h.dst) = if self.side == 0 { (40_000, 80) } else { (80, 40_000) };
+        let mut bytes = vec![0; header::LEN + Reset::LEN];
+        let at = h.emit(&[], &mut bytes);
+        bytes[at..].copy_from_slice(&Reset { epoch: self.epoch, echo, reason }.emit());
+        bytes
+    }
+
+    /// Takes note of what a call did, and lets the application read.
+    pub fn settle_call(&mut self) {
+        if let Some(flow) = &self.flow
+            && let Some(peer) = flow.peer()
+            && self.channel.record.peer() != peer.tag
+        {
+            self.channel.record.peers.push(peer.tag);
+        }
+        for got in std::mem::take(&mut self.channel.came) {
+            let record = &mut self.channel.record;
+            let want = payload(record.peer(), record.tag, record.delivered);
+            record.delivered += 1;
+            if got != want {
+                self.channel.fault(Rule::OwnData, format!("delivered {got:x?}, expected {want:x?}"));
+            }
+        }
+        if self.channel.lent > 0 {
+            let n = std::mem::take(&mut self.channel.lent);
+            if let Some(flow) = &mut self.flow
+                && self.channel.record.closed.is_none()
+            {
+                flow.credit_returned(self.now, n, &mut self.channel);
+            }
+        }
+        if !self.channel.record.established && !self.channel.is_balanced() {
+            self.channel
+                .fault(Rule::HalfOpenIsFree, "something is reserved for a peer that has proved nothing");
+        }
+    }
+
+    /// Sends what there is to send, and drops a flow that is done.
+    pub fn transmit(&mut self, out: &mut Vec<Vec<u8>>) {
+        self.due = false;
+        while let Some(flow) = &mut self.flow {
+            let Some(t) = flow.poll_transmit(self.now, &mut self.channel) else { break };
+            let mut bytes = vec![0; t.len()];
+            let at = t.header.emit(t.sack, &mut bytes);
+            match t.body {
+                Body::None => {}
+                Body::Unit { tx, .. } => bytes[at..].copy_from_slice(self.channel.payload(*tx)),
+                Body::Hello(hello) => bytes[at..].copy_from_slice(&hello.emit()),
+                Body::Reset(reset) => bytes[at..].copy_from_slice(&reset.emit()),
+            }
+            let header = t.header;
+            if header.kind == Kind::SynAck {
+                match self.owed.checked_sub(1) {
+                    Some(left) => self.owed = left,
+                    None => self.channel.fault(Rule::OneSynAck, "a SYN-ACK that no SYN has bought"),
+                }
+            }
+            // Of an acknowledgement with another tag this connection's peer learns nothing.
+            if header.tag != 0 && header.tag == self.channel.record.peer() {
+                let acked = header.ack.since(FIRST).max(0) as u32;
+                self.channel.record.acked = self.channel.record.acked.max(acked);
+            }
+            out.push(bytes);
+        }
+        self.owed = 0;
+        if self.flow.as_ref().is_some_and(Flow::is_done) {
+            if self.channel.record.closed.is_none() {
+                self.channel.fault(Rule::ToldOnce, "a flow is done and has not told Closed");
+            }
+            self.flow = None;
+        }
+        if self.flow.is_none() && !self.channel.is_balanced() {
+            self.channel.fault(Rule::Books, "nothing is left, and something is reserved or owed");
+        }
+    }
+}
+
+/// What the `n`th message of a connection says: whose it is, for whom, and its number.
+fn payload(from: u32, to: u32, n: u32) -> Vec<u8> {
+    [from, to, n].iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+/// Every connection numbers from here, so that the numbers of an old one fit a new one and only tags tell them apart.
+pub const FIRST: Seq = Seq(1000);

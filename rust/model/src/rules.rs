@@ -1,0 +1,114 @@
+//! The rules that compare a step's state with the one before, and one end with the other. What an end can judge alone
+//! it does where it happens (end.rs, channel.rs).
+
+use machnet_flow::Closed;
+use machnet_wire::{Kind, Reason};
+
+use crate::channel::Record;
+use crate::end::End;
+use crate::rule::{Fault, Rule};
+use crate::world::{Action, World, kind};
+
+/// The first rule that the step of end `i` broke.
+pub fn after(before: &World, world: &World, i: usize, action: &Action, out: &[Vec<u8>]) -> Option<Fault> {
+    let (end, other) = (world.end(i), world.end(1 - i));
+    if let Action::Deliver(packet) | Action::Copy(packet) = action
+        && let Some(fault) = answer(&packet.bytes, out)
+    {
+        return Some(fault);
+    }
+    for record in end.records() {
+        let old = before.end(i).record(record.tag);
+        if record.established
+            && !old.is_some_and(|old| old.established)
+            && let Some(fault) = established(record, other)
+        {
+            return Some(fault);
+        }
+        if record.peer_fin
+            && !old.is_some_and(|old| old.peer_fin)
+            && !other.record(record.peer()).is_some_and(|peer| peer.fin && peer.sent == record.delivered)
+        {
+            let what = format!("{:x} was told the end before all that was sent", record.tag);
+            return Some(Fault::new(Rule::OwnData, what));
+        }
+        if let Some(closed) = record.closed
+            && old.is_none_or(|old| old.closed.is_none())
+            && let Some(fault) = self::closed(record, closed, end, other)
+        {
+            return Some(fault);
+        }
+    }
+    None
+}
+
+/// What a packet may be answered with.
+fn answer(came: &[u8], out: &[Vec<u8>]) -> Option<Fault> {
+    let went = |wanted: Kind| out.iter().filter(|bytes| kind(bytes) == wanted).count();
+    match kind(came) {
+        Kind::Rst if went(Kind::Rst) > 0 => Some(Fault::new(Rule::NoRstForRst, "an RST was answered by one")),
+        Kind::Syn if went(Kind::SynAck) > 1 => Some(Fault::new(Rule::OneSynAck, "two SYN-ACKs for one SYN")),
+        Kind::Syn if out.iter().map(Vec::len).sum::<usize>() > came.len() => {
+            Some(Fault::new(Rule::OneSynAck, "a SYN was answered by more bytes than it has"))
+        }
+        _ => None,
+    }
+}
+
+fn established(record: &Record, other: &End) -> Option<Fault> {
+    let knows = other.record(record.peer()).is_some_and(|peer| peer.peers.contains(&record.tag));
+    (!knows).then(|| {
+        let what = format!("{:x} is established with {:x}, which never knew it", record.tag, record.peer());
+        Fault::new(Rule::KnownPeer, what)
+    })
+}
+
+fn closed(record: &Record, closed: Closed, end: &End, other: &End) -> Option<Fault> {
+    let peer = other.record(record.peer());
+    match closed {
+        Closed::Clean => clean(record, peer, end.due).map(|what| {
+            Fault::new(Rule::CleanIsTrue, format!("{:x} was told Clean, and {what}", record.tag))
+        }),
+        Closed::ByUs(Reason::Protocol) | Closed::ByPeer(Reason::Protocol) => {
+            Some(Fault::new(Rule::Honest, format!("{:x} found the protocol broken", record.tag)))
+        }
+        // True when it was said: the peer had not called yet.
+        Closed::ByPeer(Reason::Refused) if !record.established => None,
+        Closed::ByPeer(reason) if other.lives(record.peer()) => {
+            let what = format!("{:x} was told {reason:?} by its peer, which lives", record.tag);
+            Some(Fault::new(Rule::ClosedForCause, what))
+        }
+        Closed::ByUs(Reason::Closed) if !record.stopped => {
+            let what = format!("{:x} was ended, though its application reads", record.tag);
+            Some(Fault::new(Rule::ClosedForCause, what))
+        }
+        Closed::ByPeer(_) | Closed::ByUs(_) | Closed::Timeout => None,
+    }
+}
+
+/// Why a clean end is none. `due`: its own last acknowledgement has still to go.
+fn clean(record: &Record, peer: Option<&Record>, due: bool) -> Option<&'static str> {
+    let Some(peer) = peer else { return Some("its peer is nobody") };
+    if peer.peer() != record.tag {
+        return Some("its peer has another peer");
+    }
+    if !record.fin || !peer.fin {
+        return Some("not both ends have finished");
+    }
+    // A peer that had finished, had everything but our FIN and then ended the connection itself is a clean end, too:
+    // of its RST and of its end the same remains, "no such connection". One that restarted is not.
+    let ended = peer.closed.is_some() && peer.acked >= record.sent;
+    if peer.acked < record.sent + 1 && !ended {
+        return Some("its FIN was not acknowledged");
+    }
+    if record.acked < peer.sent + 1 && !due {
+        return Some("the peer's FIN was not acknowledged");
+    }
+    if peer.delivered < record.sent && !peer.stopped {
+        return Some("not all that it sent arrived");
+    }
+    if record.delivered < peer.sent && !record.stopped {
+        return Some("not all that it was sent arrived");
+    }
+    None
+}

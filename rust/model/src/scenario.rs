@@ -1,0 +1,177 @@
+//! What is walked through: who may do what, and how often.
+
+use machnet_flow::Config;
+use machnet_wire::Nanos;
+
+use crate::goal::{Goal, Goal::*};
+
+/// What may still happen. Each step spends some of it, so that there is an end. Packets are lost without bound: one that
+/// never arrives is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Bounds {
+    /// Packets that may arrive once more.
+    pub copies: u8,
+    /// Timeouts of each end.
+    pub timeouts: [u8; 2],
+    /// Calls of each end.
+    pub connects: [u8; 2],
+    /// Messages of each end, over all its connections.
+    pub sends: [u8; 2],
+    /// Half closes of each end.
+    pub fins: [u8; 2],
+    /// Closes (half close, and reading no more) of each end.
+    pub closes: [u8; 2],
+    /// Resets by each application.
+    pub resets: [u8; 2],
+    /// Restarts of each sidecar.
+    pub restarts: [u8; 2],
+}
+
+/// One run of the checker.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// Who accepts calls.
+    pub listens: [bool; 2],
+    /// It begins with a connection that was established without faults; otherwise with nothing.
+    pub open: bool,
+    /// Packets are taken together before anything is sent; otherwise each is answered at once.
+    pub bursts: bool,
+    pub config: Config,
+    pub connect_timeout: Nanos,
+    pub bounds: Bounds,
+    /// What must be reached somewhere, or the run proves little.
+    pub goals: &'static [Goal],
+}
+
+impl Scenario {
+    fn new(name: &'static str, bounds: Bounds, goals: &'static [Goal]) -> Scenario {
+        Scenario {
+            name,
+            listens: [false, true],
+            open: false,
+            bursts: false,
+            config: Config::default(),
+            // One repetition of the SYN, and the end of patience.
+            connect_timeout: Nanos::millis(15),
+            bounds,
+            goals,
+        }
+    }
+
+    /// From an open connection on.
+    fn open(name: &'static str, bounds: Bounds, goals: &'static [Goal]) -> Scenario {
+        Scenario { open: true, ..Scenario::new(name, bounds, goals) }
+    }
+
+    fn listens(self, listens: [bool; 2]) -> Scenario {
+        Scenario { listens, ..self }
+    }
+
+    /// Times so short that silence and orphans come to their end within a few timeouts.
+    fn impatient(mut self) -> Scenario {
+        self.config.keep_alive = Nanos::millis(1);
+        self.config.dead_after = Nanos::millis(2);
+        self.config.orphan = Nanos::millis(3);
+        self
+    }
+
+    /// Larger by `more` in every kind of fault that the scenario has at all.
+    fn larger(mut self, more: u8) -> Scenario {
+        let b = &mut self.bounds;
+        for n in std::iter::once(&mut b.copies).chain(&mut b.timeouts) {
+            *n = if *n > 0 { n.saturating_add(more) } else { 0 };
+        }
+        self
+    }
+
+    /// All scenarios, larger by `more` than those that `make model` runs.
+    pub fn all(more: u8) -> Vec<Scenario> {
+        let faults = |copies, timeouts| Bounds { copies, timeouts, ..Bounds::default() };
+        let call = |copies, timeouts| Bounds { connects: [1, 0], ..faults(copies, timeouts) };
+        let both = |copies, timeouts| Bounds { connects: [1, 1], ..faults(copies, timeouts) };
+        let twice = |copies, timeouts| Bounds { connects: [2, 0], ..faults(copies, timeouts) };
+        // What is done in open connections meets copies in one scenario and timeouts in another, "late": both together
+        // are millions of states.
+        let half_close = |faults| Bounds { sends: [1, 1], fins: [1, 1], ..faults };
+        let against_data = |faults| Bounds { closes: [1, 0], sends: [0, 2], fins: [0, 1], ..faults };
+        let reset = |faults| Bounds { resets: [1, 1], sends: [1, 1], fins: [1, 0], ..faults };
+        let closing = |faults| Bounds { connects: [1, 0], fins: [1, 1], ..faults };
+        let scenarios = [
+            Scenario::new("call", call(1, [2, 2]), &[Established, TimedOut]),
+            Scenario::new(
+                "call-and-send",
+                Bounds { sends: [1, 0], ..call(1, [1, 1]) },
+                &[Established, Delivered],
+            ),
+            Scenario::new("refused", twice(2, [2, 2]), &[Refused]).listens([false; 2]),
+            Scenario::new("both-call", both(1, [1, 1]), &[Established, Refused]).listens([false; 2]),
+            Scenario::new("both-call-and-listen", both(1, [1, 1]), &[Established]).listens([true; 2]),
+            Scenario::new(
+                "both-call-restart",
+                Bounds { connects: [1, 2], restarts: [0, 1], sends: [0, 1], ..faults(1, [0, 0]) },
+                &[Established, Again, Delivered],
+            )
+            .listens([true; 2]),
+            Scenario::new(
+                "both-call-again",
+                Bounds { connects: [1, 2], resets: [0, 1], sends: [0, 1], ..faults(1, [0, 0]) },
+                &[Established, Again, Reset, Delivered],
+            )
+            .listens([true; 2]),
+            Scenario::open("half-close", half_close(faults(1, [0, 0])), &[Clean, Delivered]),
+            Scenario::open("half-close-late", half_close(faults(0, [1, 0])), &[Clean, Delivered]),
+            Scenario::open("close", Bounds { closes: [1, 1], ..faults(1, [1, 1]) }, &[Clean]),
+            Scenario::open("close-against-data", against_data(faults(1, [0, 0])), &[Clean, Cut]),
+            Scenario::open("close-against-data-late", against_data(faults(0, [1, 0])), &[Clean, Cut]),
+            Scenario::new(
+                "close-from-start",
+                Bounds { closes: [1, 0], fins: [0, 1], ..call(1, [1, 0]) },
+                &[Clean],
+            ),
+            Scenario::open("reset", reset(faults(1, [0, 0])), &[Reset]),
+            Scenario::open("reset-late", reset(faults(0, [1, 0])), &[Reset]),
+            Scenario::new(
+                "reset-and-reuse",
+                Bounds { resets: [1, 1], sends: [1, 0], ..twice(1, [0, 0]) },
+                &[Reset, Again, Delivered],
+            ),
+            Scenario::new("close-and-reuse", Bounds { fins: [2, 2], ..twice(1, [0, 0]) }, &[Clean, Again]),
+            Scenario::new(
+                "caller-restarts",
+                Bounds { restarts: [1, 0], sends: [1, 1], ..twice(1, [0, 0]) },
+                &[Established, Again, Delivered],
+            ),
+            Scenario::new(
+                "listener-restarts",
+                Bounds { restarts: [0, 1], sends: [2, 1], ..twice(1, [0, 0]) },
+                &[Established, Again, Delivered],
+            ),
+            Scenario::open(
+                "caller-restarts-closing",
+                Bounds { restarts: [1, 0], ..closing(faults(0, [1, 1])) },
+                &[Clean, Again],
+            ),
+            Scenario::open(
+                "listener-restarts-closing",
+                Bounds { restarts: [0, 1], ..closing(faults(0, [1, 1])) },
+                &[Clean, Again],
+            ),
+            Scenario::open(
+                "silence",
+                Bounds { closes: [1, 0], sends: [1, 0], ..faults(0, [4, 0]) },
+                &[TimedOut, Cut],
+            )
+            .impatient(),
+            Scenario {
+                bursts: true,
+                ..Scenario::new(
+                    "bursts",
+                    Bounds { fins: [1, 1], resets: [1, 0], ..call(0, [1, 0]) },
+                    &[Clean, Reset],
+                )
+            },
+        ];
+        scenarios.into_iter().map(|scenario| scenario.larger(more)).collect()
+    }
+}
