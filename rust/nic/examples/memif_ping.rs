@@ -1,6 +1,7 @@
-//! Raw ping-pong of one frame over memif between two processes: what the NIC path costs with nothing on top.
+//! Raw ping-pong of frames over memif between two processes: what the NIC path costs with nothing on top. One frame at a time
+//! and its round-trip time, or several under way and their rate, each copied in and out as a transport would.
 //!
-//! `cargo run --release -p machnet-nic --features dpdk --example memif_ping -- [rounds] [bytes]`
+//! `cargo run --release -p machnet-nic --features dpdk --example memif_ping -- [rounds] [bytes] [frames under way]`
 
 use machnet_nic::dpdk::{Device, DpdkQueue, Eal, EalConfig, Memif, MemifRole, PortConfig};
 use machnet_nic::{Offload, Queue};
@@ -11,7 +12,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
         Some("echo") => echo(&args[1]),
-        _ => ping(number(&args, 0, 200_000), number(&args, 1, 64)),
+        _ => ping(number(&args, 0, 200_000), number(&args, 1, 64), number(&args, 2, 1)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -28,7 +29,7 @@ fn number(args: &[String], at: usize, default: usize) -> usize {
 
 type Error = Box<dyn std::error::Error>;
 
-fn ping(rounds: usize, bytes: usize) -> Result<(), Error> {
+fn ping(rounds: usize, bytes: usize, under_way: usize) -> Result<(), Error> {
     let folder = std::env::temp_dir().join(format!("memif-ping-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let socket = folder.join("link.sock");
@@ -42,6 +43,14 @@ fn ping(rounds: usize, bytes: usize) -> Result<(), Error> {
         }
         queue.receive(1, &mut |_, _| {});
         std::thread::sleep(Duration::from_millis(1));
+    }
+    if under_way > 1 {
+        flow(&mut queue, rounds, bytes, under_way.min(WINDOW));
+        let _ = child.kill();
+        let _ = child.wait();
+        drop(queue);
+        std::fs::remove_dir_all(&folder)?;
+        return Ok(());
     }
     let mut took = Vec::with_capacity(rounds);
     for round in 0..rounds + WARM_UP {
@@ -78,13 +87,51 @@ fn ping(rounds: usize, bytes: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// The rate of an echo with so many frames under way. The link loses none while they fit its rings.
+fn flow(queue: &mut DpdkQueue, rounds: usize, bytes: usize, under_way: usize) {
+    let (mut sent, mut came, mut copy) = (0, 0, vec![0u8; 2048]);
+    let mut begun = Instant::now();
+    let mut last = begun;
+    while came < rounds + WARM_UP {
+        while sent < rounds + WARM_UP && sent - came < under_way {
+            if queue.transmit(bytes, Offload::None, |frame| frame.copy_from_slice(&copy[..bytes])).is_err() {
+                break;
+            }
+            sent += 1;
+        }
+        queue.flush();
+        let before = came;
+        queue.receive(BURST, &mut |frame, _| {
+            copy[..frame.len()].copy_from_slice(frame);
+            came += 1;
+        });
+        if before < WARM_UP && came >= WARM_UP {
+            begun = Instant::now();
+        }
+        if came > before {
+            last = Instant::now();
+        } else if last.elapsed() > Duration::from_millis(100) {
+            // The first frames may be too early for the other side.
+            sent = came;
+        }
+    }
+    let rate = rounds as f64 / begun.elapsed().as_secs_f64();
+    let gigabits = rate * bytes as f64 * 8.0 / 1e9;
+    println!("{bytes} bytes, {under_way} under way: {rate:.0} echoes/s, {gigabits:.2} Gb/s each way");
+}
+
 fn echo(socket: &str) -> Result<(), Error> {
     let mut queue = open(socket.as_ref(), MemifRole::Client)?;
+    let (mut copy, mut lens) = (vec![[0u8; 2048]; BURST], Vec::with_capacity(BURST));
     loop {
-        let mut len = 0;
-        if queue.receive(1, &mut |frame, _| len = frame.len()) > 0 {
-            send(&mut queue, len);
+        queue.receive(BURST, &mut |frame, _| {
+            copy[lens.len()][..frame.len()].copy_from_slice(frame);
+            lens.push(frame.len());
+        });
+        for (len, bytes) in lens.drain(..).zip(&copy) {
+            while queue.transmit(len, Offload::None, |frame| frame.copy_from_slice(&bytes[..len])).is_err() {}
         }
+        queue.flush();
     }
 }
 
@@ -110,5 +157,9 @@ fn pin(core: usize) {
     }
 }
 
+/// Most frames at once.
+const BURST: usize = 32;
+/// Most frames under way: what the rings of both directions hold.
+const WINDOW: usize = 256;
 /// Rounds that are not counted.
 const WARM_UP: usize = 10_000;
