@@ -16,6 +16,13 @@ const (
 	linkVeth  = "veth"
 )
 
+// What joins the hosts for the kernel's transports.
+const (
+	kernelLoopback = "loopback"
+	kernelVeth     = "veth"
+	kernelFrames   = "frames" // veth, without segmentation offload
+)
+
 // Placements. With own, host A's application and sidecar share one core and host B's the other; TCP's client and
 // server have a core each. With same, both processes are on one core: where kernel TCP does best.
 const (
@@ -43,14 +50,15 @@ func (r *rig) hosts(c benchConfig) (a, b *host, err error) {
 	}
 	a = &host{name: "A", ip: "10.77.0.1", kernelIP: "127.0.0.1", core: cores[0]}
 	b = &host{name: "B", ip: "10.77.0.2", kernelIP: "127.0.0.1", core: cores[len(cores)-1]}
-	if c.link == linkVeth {
-		if err := r.layLinks(a, b, c.loss); err != nil {
-			return nil, nil, fmt.Errorf("--link veth: %w", err)
+	if c.kernel != kernelLoopback {
+		if err := r.layLinks(a, b, c); err != nil {
+			return nil, nil, fmt.Errorf("lay links between network namespaces: %w", err)
 		}
-		return a, b, nil
 	}
-	socket := filepath.Join(r.folder, "memif.sock")
-	a.device, b.device = []string{"--memif", "server:" + socket}, []string{"--memif", "client:" + socket}
+	if c.link != linkVeth {
+		socket := filepath.Join(r.folder, "memif.sock")
+		a.device, b.device = []string{"--memif", "server:" + socket}, []string{"--memif", "client:" + socket}
+	}
 	return a, b, nil
 }
 

@@ -19,6 +19,7 @@ import (
 // benchConfig is a benchmark as asked for.
 type benchConfig struct {
 	link       string
+	kernel     string // the link of the kernel's transports
 	transports []string
 	sizes      []int
 	inflights  []int
@@ -38,6 +39,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	var c benchConfig
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	link := fs.String("link", linkMemif, "what joins the two hosts: memif (two sidecars), local (two processes on one sidecar), or\nveth (a network namespace for each host, Ethernet devices of the kernel between them; root)")
+	fs.StringVar(&c.kernel, "kernel", "", "what joins them for TCP and UDP: loopback, veth, or frames (veth without segmentation offload: packets of\nthe MTU, as through a NIC that cannot cut segments; root); by default loopback, veth with --link veth, frames with --loss")
 	fs.Float64Var(&c.loss, "loss", 0, "`percent` of the frames to drop at random, for every transport alike, 0 to 50 (with --link veth)")
 	fs.BoolVar(&c.throughput, "throughput", false, "measure throughput: 8 messages in flight, of 64 B to 8 MiB; --size and --inflight choose others")
 	names := fs.String("transport", "machnet,tcp", "transports to measure: machnet, tcp, udp")
@@ -73,6 +75,16 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 			return usagef("--%v", err)
 		}
 	}
+	if c.kernel == "" {
+		switch {
+		case c.loss > 0:
+			c.kernel = kernelFrames // a frame is what is lost, as on a wire, and not 64 KiB of TCP
+		case c.link == linkVeth:
+			c.kernel = kernelVeth
+		default:
+			c.kernel = kernelLoopback
+		}
+	}
 	var err error
 	if c.sizes, err = integers(*sizes, load.MinSize, load.MaxSize); err != nil {
 		return usagef("--size %v", err)
@@ -83,6 +95,12 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	switch {
 	case c.link != linkMemif && c.link != linkLocal && c.link != linkVeth:
 		return usagef("--link %q: use memif, local or veth", c.link)
+	case c.kernel != kernelLoopback && c.kernel != kernelVeth && c.kernel != kernelFrames:
+		return usagef("--kernel %q: use loopback, veth or frames", c.kernel)
+	case c.kernel != kernelLoopback && (c.link == linkLocal || c.local != ""):
+		return usagef("--kernel %s: only with --link memif or veth, which make two hosts", c.kernel)
+	case c.kernel == kernelLoopback && c.link == linkVeth, c.kernel == kernelVeth && c.loss > 0:
+		return usagef("--kernel %s: with --link veth use veth or frames, with --loss frames", c.kernel)
 	case c.rounds < 1 || c.duration < 10*time.Millisecond:
 		return usagef("--rounds %d --duration %v: at least one round of at least 10ms", c.rounds, c.duration)
 	case (c.local == "") != (c.remote == ""):

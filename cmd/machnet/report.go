@@ -53,10 +53,11 @@ func newSample(a *arm, result *workResult, spent cpuTimes, took time.Duration) (
 type row struct {
 	Transport  string  `json:"transport"`
 	Link       string  `json:"link"`
+	Kernel     string  `json:"kernel"`       // the link of TCP and UDP
 	Loss       float64 `json:"loss_percent"` // of the frames, dropped at random by the link
-	Size       int     `json:"size"`     // bytes
-	Inflight   int     `json:"inflight"` // messages; 0 in an open loop: as many as are due
-	Batched    bool    `json:"batched"`  // several messages may go in one write
+	Size       int     `json:"size"`         // bytes
+	Inflight   int     `json:"inflight"`     // messages; 0 in an open loop: as many as are due
+	Batched    bool    `json:"batched"`      // several messages may go in one write
 	Rounds     int     `json:"rounds"`
 	Loop       string  `json:"loop"` // "closed", or "open at N/s"
 	Wait       string  `json:"wait"`
@@ -88,7 +89,7 @@ func makeRows(c benchConfig, arms []*arm, p load.Params, samples [][]sample) []r
 		}
 		of := func(f func(sample) float64) float64 { return median(samples[i], f) }
 		r := row{
-			Transport: a.transport, Link: c.link, Loss: c.loss, Size: p.Size, Inflight: p.Inflight, Batched: p.Buffered, Rounds: c.rounds,
+			Transport: a.transport, Link: c.link, Kernel: c.kernel, Loss: c.loss, Size: p.Size, Inflight: p.Inflight, Batched: p.Buffered, Rounds: c.rounds,
 			Loop: "closed", Wait: a.wait, Placement: a.placement,
 			P50: of(func(s sample) float64 { return s.p50 }), P99: of(func(s sample) float64 { return s.p99 }),
 			P999: of(func(s sample) float64 { return s.p999 }), Rate: of(func(s sample) float64 { return s.rate }),
@@ -175,6 +176,9 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 		loop = fmt.Sprintf("open loop at %g messages/s: latency counts from when a message was due", c.rate)
 	}
 	fmt.Fprintf(out, "Echo round trips over one connection, %s.\n", loop)
+	if c.kernel == kernelFrames {
+		fmt.Fprintln(out, "TCP and UDP: over veth without segmentation offload.")
+	}
 	if c.loss > 0 {
 		fmt.Fprintf(out, "Every link drops %g %% of its frames at random, each way.\n", c.loss)
 	}

@@ -11,9 +11,9 @@ const (
 	linkMTU       = 1500
 )
 
-// layLinks gives each host a network of its own, with a link for the sidecars and another one of the same kind for the kernel's
-// transports. With loss, in percent, both links lead through a third namespace whose kernel drops frames.
-func (r *rig) layLinks(a, b *host, loss float64) error {
+// layLinks gives each host a network of its own, with a link for the kernel's transports, and with --link veth another one of the same
+// kind for the sidecars. With loss these links lead through a third namespace whose kernel drops frames.
+func (r *rig) layLinks(a, b *host, c benchConfig) error {
 	var middle *netns.Namespace
 	for _, n := range []**netns.Namespace{&a.network, &b.network, &middle} {
 		made, err := netns.New()
@@ -22,9 +22,13 @@ func (r *rig) layLinks(a, b *host, loss float64) error {
 		}
 		*n, r.networks = made, append(r.networks, made)
 	}
-	for _, device := range []string{sidecarDevice, kernelDevice} {
+	devices := []string{kernelDevice}
+	if c.link == linkVeth {
+		devices = append(devices, sidecarDevice)
+	}
+	for _, device := range devices {
 		one, other := netns.End{Namespace: a.network, Device: device}, netns.End{Namespace: b.network, Device: device}
-		if err := layLink(one, other, middle, loss); err != nil {
+		if err := layLink(one, other, middle, c.loss); err != nil {
 			return err
 		}
 	}
@@ -35,8 +39,7 @@ func (r *rig) layLinks(a, b *host, loss float64) error {
 		if err := end.Address(h.kernelIP + "/24"); err != nil {
 			return err
 		}
-		if loss > 0 {
-			// A frame is what is lost, as on a wire, and not 64 KiB of TCP.
+		if c.kernel == kernelFrames {
 			if err := end.CutInFrames(); err != nil {
 				return err
 			}
