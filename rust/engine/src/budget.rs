@@ -29,12 +29,19 @@ pub(crate) struct Promise {
     held: u32,
     /// The budget, not the channel, was what had nothing to give when the flow last asked.
     denied: bool,
+    /// It is among those that wait.
+    queued: bool,
 }
 
 impl Promise {
     /// Whether it is the budget that the flow waits for.
     pub fn is_denied(&self) -> bool {
         self.denied
+    }
+
+    /// It has had its turn.
+    pub fn served(&mut self) {
+        self.queued = false;
     }
 }
 
@@ -75,7 +82,7 @@ impl Budget {
     /// `n` promised units came, or are not promised any more.
     #[inline]
     pub fn sub(&mut self, promise: &mut Promise, n: u32) {
-        debug_assert!(n <= promise.held && promise.held <= self.promised);
+        // Of units that are not promised any more some may have come, out of their turn.
         let n = n.min(promise.held);
         self.holders -= u32::from(promise.held == n && n > 0);
         promise.held -= n;
@@ -94,8 +101,16 @@ impl Budget {
     }
 
     /// A flow waits for its turn.
-    pub fn wait(&mut self, handle: u64) {
-        self.hungry.push_back(handle);
+    pub fn wait(&mut self, promise: &mut Promise, handle: u64) {
+        if !promise.queued {
+            promise.queued = true;
+            self.hungry.push_back(handle);
+        }
+    }
+
+    /// Whether there is room, and somebody who waits for it.
+    pub fn is_due(&self) -> bool {
+        self.promised < self.limit && !self.hungry.is_empty()
     }
 
     /// The flow whose turn it is, if there is anything to give. To be followed by [`Budget::fed`].
@@ -131,7 +146,7 @@ mod tests {
         let (mut a, mut b) = (Promise::default(), Promise::default());
         assert_eq!(ask(&mut budget, &mut a, 256, 256), 192);
         assert_eq!((ask(&mut budget, &mut b, 16, 16), b.is_denied()), (0, true));
-        budget.wait(7);
+        budget.wait(&mut b, 7);
         // What comes is not promised to the first again, but to the one that waits.
         budget.sub(&mut a, 10);
         assert_eq!((ask(&mut budget, &mut a, 10, 10), a.is_denied()), (0, true));
@@ -150,6 +165,12 @@ mod tests {
         assert!(small.iter_mut().all(|p| ask(&mut budget, p, 1, 1) == 1));
         let mut bulk = Promise::default();
         assert_eq!(ask(&mut budget, &mut bulk, 256, 256), 132);
+        // As it is used up it is asked for again, until as much is free as the flow holds: room for the next that comes.
+        for _ in 0..1000 {
+            budget.sub(&mut bulk, 1);
+            ask(&mut budget, &mut bulk, 1, 1);
+        }
+        assert_eq!((bulk.held, budget.limit - budget.promised), (66, 66));
     }
 
     #[test]
@@ -185,10 +206,11 @@ mod tests {
                         let n = random(u64::from(flow.held) + 1) as u32;
                         budget.sub(flow, n);
                     }
-                    2 if budget.hungry.len() < 5 => budget.wait(at as u64),
+                    2 if budget.hungry.len() < 5 => budget.wait(flow, at as u64),
                     _ => {
                         if let Some(at) = budget.feed() {
                             let flow = &mut flows[at as usize];
+                            flow.served();
                             let more = random(50) as u32;
                             let got = ask(&mut budget, flow, more, more);
                             budget.fed();

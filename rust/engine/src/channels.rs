@@ -268,12 +268,16 @@ impl Core {
         if free == 0 {
             return;
         }
-        let fed = channel.hungry.min(FED);
-        channel.hungry -= fed;
-        for _ in 0..fed {
+        let mut fed = 0;
+        while fed < FED {
             let Some(Some(channel)) = self.channels.get_mut(at) else { return };
+            if channel.hungry == 0 {
+                break;
+            }
+            channel.hungry -= 1;
             let Some(handle) = channel.starved.pop_front() else { break };
             let Some(index) = self.flows.resolve(handle) else { continue };
+            fed += 1;
             self.stop_waiting(index, Waits::Units);
             // One that is still hungry goes to the back when its turn to send is over.
             self.drive(index, |flow, now, view| flow.credit_returned(now, 0, view));
@@ -334,7 +338,7 @@ impl Core {
                 channel.starved.push_back(handle);
             }
             Waits::Ring => {
-                self.budget.wait(handle);
+                self.budget.wait(&mut conn.promise, handle);
                 self.counters().budget_waits.add(1);
             }
         }
@@ -359,9 +363,14 @@ impl Core {
     /// When there is room in the receive ring again, flows whose peers wait for it get some, in turn.
     #[inline]
     pub fn feed_hungry(&mut self) {
-        for _ in 0..FED {
+        let mut fed = 0;
+        while fed < FED {
             let Some(handle) = self.budget.feed() else { return };
             if let Some(index) = self.flows.resolve(handle) {
+                fed += 1;
+                if let Some(conn) = self.flows.get_mut(index) {
+                    conn.promise.served();
+                }
                 self.stop_waiting(index, Waits::Ring);
                 self.drive(index, |flow, now, view| flow.credit_returned(now, 0, view));
             }

@@ -130,14 +130,15 @@ impl Io for View<'_> {
     }
 
     fn hold(&mut self, _unit: Fragment, payload: &[u8]) -> Option<HeldUnit> {
-        self.lane.as_mut()?.0.hold(payload)
+        let held = self.lane.as_mut()?.0.hold(payload)?;
+        self.came(1);
+        Some(held)
     }
 
     fn deliver_held(&mut self, unit: Fragment, held: HeldUnit) {
         if let Some((end, id)) = &mut self.lane {
             self.counters.rx_units.add(1);
             end.deliver_held(*id, part(unit), held);
-            self.came(1);
         }
     }
 

@@ -149,7 +149,7 @@ impl<Q: Queue> Engine<Q> {
             && !self.has_work();
         for channel in self.core.channels.iter().flatten() {
             let waits = !channel.starved.is_empty() || channel.unread > 0;
-            idle = idle && (channel.gone || channel.end.arm_for(waits));
+            idle = idle && channel.hungry == 0 && (channel.gone || channel.end.arm_for(waits));
         }
         if idle {
             self.interrupt = self.nic.arm_interrupt();
@@ -226,7 +226,8 @@ impl<Q: Queue> Engine<Q> {
 
     fn has_work(&self) -> bool {
         let core = &self.core;
-        !core.ready.is_empty() || !core.looped.is_empty() || !core.control.is_empty() || self.stash.is_some()
+        let queued = !core.ready.is_empty() || !core.looped.is_empty() || !core.control.is_empty();
+        queued || core.budget.is_due() || self.stash.is_some()
     }
 }
 

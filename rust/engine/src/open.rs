@@ -237,7 +237,6 @@ impl Core {
         {
             *place = index;
         }
-        self.phase.newcomer(self.now);
         self.counters().flows.set(self.flows.len() as u64);
         self.drive(index, |_, _, _| ());
     }

@@ -81,7 +81,10 @@ impl Core {
     ) {
         match self.drive(index, |flow, now, view| flow.on_packet(now, packet, view)) {
             Some(Ok(())) => {
-                if let Some(conn) = self.flows.get(index) {
+                // A SYN for a connection that is there is answered, but anybody may have sent it.
+                if let Some(conn) = self.flows.get(index)
+                    && packet.header.tag == conn.flow.tag()
+                {
                     self.peers.heard(conn.peer, self.now);
                 }
             }

@@ -128,6 +128,9 @@ impl Core {
         let Some(conn) = self.flows.get_mut(index) else { return };
         let Bound::Opening { channel, id } = conn.bound else { return };
         conn.bound = Bound::Open { channel, id };
+        if conn.hop != Hop::Loop {
+            self.phase.newcomer(self.now);
+        }
         match conn.about.origin {
             machnet_shm::Origin::Dialled(_) => self.counters().connects.add(1),
             machnet_shm::Origin::Accepted(listener) => {

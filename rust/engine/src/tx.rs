@@ -1,6 +1,6 @@
 //! What leaves: flows that have something to send, in turn, and control frames.
 
-use machnet_flow::{Body, Transmit};
+use machnet_flow::{Body, CreditWait, Transmit};
 use machnet_nic::{Offload, Queue};
 use machnet_shm::{EngineEnd, Reason};
 use machnet_wire::frame::{self, Route};
@@ -110,7 +110,7 @@ impl<Q: Queue> Engine<Q> {
                 counters: &core.shared.inboxes[usize::from(core.index)].counters,
                 about: &conn.about,
                 silent: conn.closed,
-                heard: core.now,
+                heard: core.peers.last_heard(conn.peer),
                 gap: core.gap,
                 phase: core.phase.now(),
                 budget: (hop != Hop::Loop).then_some(&mut core.budget),
@@ -179,8 +179,8 @@ impl Core {
             self.drop_flow(index);
             return Turn::Done;
         }
-        if conn.waits == Waits::No
-            && let Some(wait) = conn.flow.credit_wait()
+        if let Some(wait) = conn.flow.credit_wait()
+            && (conn.waits == Waits::No || wait == CreditWait::Reader && conn.waits != Waits::Reader)
         {
             self.begin_waiting(index, wait);
         }

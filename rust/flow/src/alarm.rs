@@ -91,9 +91,9 @@ impl<T, H> Flow<T, H> {
         let Some(at) = self.receiver.credit.lapses_at(self.rtt.or_zero(), &self.config) else { return };
         if now < at {
             self.timers.set(Timer::Lapse, at);
-        } else if self.receiver.arrived().count() > 0 {
-            // Not idle: the peer is about to fill a gap, and what is kept lies on reserved units.
-            self.timers.set(Timer::Lapse, now + self.config.rto_max);
+        } else if let Some(last) = self.receiver.arrived().highest() {
+            // The peer is about to fill a gap, and what is kept lies on reserved units.
+            self.receiver.credit.lapse_behind(self.receiver.next(), last, &mut self.stats, io);
         } else if self.receiver.credit.reminds(now, self.receiver.next()) {
             self.ack_now = true;
             self.watch_lapse();

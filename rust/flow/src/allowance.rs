@@ -23,6 +23,17 @@ pub(crate) struct Allowance {
     pause: Nanos,
 }
 
+/// What a packet says beside the credit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// Nothing new.
+    Nothing,
+    /// Units arrived.
+    Acked,
+    /// A unit was refused; [`Allowance::refused`] follows if it is one of ours.
+    Refused,
+}
+
 impl Allowance {
     pub fn new(first: Seq) -> Self {
         Allowance { edge: first, used_at: Nanos::ZERO, said: false, try_at: Nanos::ZERO, pause: Nanos::ZERO }
@@ -34,15 +45,15 @@ impl Allowance {
         self.said = waiting;
     }
 
-    /// The peer's newest word: `credit` units from `ack` on. `acked`: it acknowledged something.
+    /// The peer's newest word: `credit` units from `ack` on.
     #[inline]
-    pub fn update(&mut self, now: Nanos, ack: Seq, credit: u16, acked: bool, rtt: Nanos, config: &Config) {
+    pub fn update(&mut self, now: Nanos, ack: Seq, credit: u16, word: Word, rtt: Nanos, config: &Config) {
         self.edge = ack + u32::from(credit);
         self.used_at = now;
-        if credit > 0 || !self.said {
+        if credit > 0 || (!self.said && word != Word::Refused) {
             self.try_at = Nanos::ZERO;
             self.pause = Nanos::ZERO;
-        } else if acked {
+        } else if word == Word::Acked {
             self.wait(now, rtt, config);
         }
     }
@@ -75,9 +86,15 @@ impl Allowance {
     /// moment still arrives in time.
     #[inline]
     pub fn lapse(&mut self, now: Nanos, next: Seq, rtt: Nanos, config: &Config) {
-        if now - self.used_at > config.credit_lapse + rtt && self.covers(next) {
+        if now - self.used_at > config.credit_lapse + rtt.min(config.lapse_rtt()) && self.covers(next) {
             self.edge = next;
         }
+    }
+
+    /// Whether neither end has said or sent anything for so long that nothing of ours can be under way.
+    #[inline]
+    pub fn is_idle(&self, now: Nanos, rtt: Nanos, config: &Config) -> bool {
+        now - self.used_at > config.credit_lapse + rtt
     }
 
     /// When a unit without credit may be tried.

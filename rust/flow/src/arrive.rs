@@ -3,6 +3,7 @@
 use machnet_wire::header::{DELAY_STEP, delay_of};
 use machnet_wire::{Flags, Header, Kind, Nanos, Packet, Reason, Seq};
 
+use crate::allowance::Word;
 use crate::flow::{Echo, Flow, Phase};
 use crate::receiver::{Context, Taken};
 use crate::sender::Outcome;
@@ -133,11 +134,16 @@ impl<T, H> Flow<T, H> {
         if self.peer_tx.before(header.tx) {
             self.peer_tx = header.tx;
             let rtt = self.rtt.or_zero();
-            let acked = outcome.acked > 0;
-            self.sender.allowance.update(now, header.ack, header.credit, acked, rtt, &self.config);
+            let idle = self.is_idle(now);
+            let word = match outcome.acked {
+                _ if header.flags.has(Flags::REFUSED) => Word::Refused,
+                0 => Word::Nothing,
+                _ => Word::Acked,
+            };
+            self.sender.allowance.update(now, header.ack, header.credit, word, rtt, &self.config);
             if header.flags.has(Flags::PHASE) != self.phases.1 {
                 self.phases.1 = !self.phases.1;
-                self.drain(now);
+                self.drain(now, idle);
             }
             let next = header.unit + u32::from(header.kind == Kind::Data);
             self.receiver.credit.demanded(next, header.want);

@@ -38,6 +38,13 @@ pub struct Config {
     pub orphan: Nanos,
 }
 
+impl Config {
+    /// The longest round trip that a lapse of credit waits for: what a round trip is, the peer has a say in.
+    pub(crate) fn lapse_rtt(&self) -> Nanos {
+        self.credit_lapse * 100
+    }
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {

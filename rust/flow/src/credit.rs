@@ -128,7 +128,11 @@ impl Credit {
             return false;
         }
         let missing = (ahead + 1).saturating_sub(self.reserved);
-        self.reserved += io.take(missing).min(missing);
+        self.reserved += io.grant(missing, missing).min(missing);
+        if ahead == self.reserved {
+            // The one that may come without credit, though others have all that there is.
+            self.reserved += io.take(1).min(1);
+        }
         if ahead < self.reserved {
             return true;
         }
@@ -198,7 +202,7 @@ impl Credit {
     /// waits for credit is not idle.
     #[inline]
     pub fn lapses_at(&self, rtt: Nanos, config: &Config) -> Option<Nanos> {
-        (self.active && !self.starved).then_some(self.used_at + config.credit_lapse + rtt * 2)
+        (self.active && !self.starved).then_some(self.used_at + config.credit_lapse + rtt.min(config.lapse_rtt()) * 2)
     }
 
     /// The peer has something to send and does not use what it was promised: perhaps it has not heard. True: tell it again.
@@ -220,6 +224,19 @@ impl Credit {
             stats.credit_lapsed += 1;
         }
         self.give_up(io);
+    }
+
+    /// The peer has been idle for long enough, with a gap left: what lies behind the last unit that came is others' again.
+    pub fn lapse_behind<I: Io>(&mut self, next: Seq, last: Seq, stats: &mut Stats, io: &mut I) {
+        let kept = (last.since(next) + 1).max(0) as u32;
+        self.told = next + kept;
+        self.told_units = kept;
+        self.active = false;
+        if self.reserved > kept {
+            stats.credit_lapsed += 1;
+            io.ungrant(self.reserved - kept);
+            self.reserved = kept;
+        }
     }
 
     /// Gives back what is reserved, and reserves nothing until the peer sends again.

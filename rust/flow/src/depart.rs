@@ -29,7 +29,7 @@ impl<T, H> Flow<T, H> {
             }
             if io.phase() != self.phases.0 {
                 self.phases.0 = !self.phases.0;
-                self.drain(now);
+                self.drain(now, self.is_idle(now));
             }
             if let Some(choice) = self.choose(now) {
                 let words = self.receiver.arrived().word_count(self.receiver.next());
@@ -91,6 +91,7 @@ impl<T, H> Flow<T, H> {
         let again = unit.before(self.sender.next());
         if again {
             self.stats.retransmitted += 1;
+            header.want = self.sender.behind(unit).min(u8::MAX.into()) as u8;
         } else {
             self.stats.units_sent += 1;
             header.want = self.want(1);
@@ -187,7 +188,8 @@ impl<T, H> Flow<T, H> {
                 header.flags |= Flags::PHASE;
             }
             header.credit = if self.receiver.discarding() {
-                self.config.credit_first.min(u32::from(u16::MAX)) as u16
+                // Nobody reads, so there is no hurry, and nothing is set aside for it.
+                1
             } else {
                 self.receiver.credit.top_up(header.ack, io);
                 let credit = self.receiver.credit.tell(now, header.ack);

@@ -287,9 +287,15 @@ impl<T, H> Flow<T, H> {
         self.rtt.smoothed()
     }
 
-    /// All who may share a path hold back now. The few units of a request make no queue, and need not wait for one to be gone.
-    pub(crate) fn drain(&mut self, now: Nanos) {
-        if self.sender.queued() > self.config.window_first {
+    /// Whether nothing of ours has been under way for a while.
+    #[inline]
+    pub(crate) fn is_idle(&self, now: Nanos) -> bool {
+        self.sender.in_flight() == 0 && self.sender.allowance.is_idle(now, self.rtt.or_zero(), &self.config)
+    }
+
+    /// All who may share a path hold back now. Who was idle then is too late to, and the few units of a request make no queue.
+    pub(crate) fn drain(&mut self, now: Nanos, idle: bool) {
+        if !idle && self.sender.queued() > self.config.window_first {
             self.congestion.drain(now, &self.rtt);
         }
     }

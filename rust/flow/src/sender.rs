@@ -51,6 +51,8 @@ pub(crate) struct Meta {
     pub flags: Flags,
     pub state: State,
     pub again: bool,
+    /// A timeout found it lost, which may yet prove needless.
+    pub timed_out: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -130,6 +132,12 @@ impl<T> Sender<T> {
     #[inline]
     pub fn queued(&self) -> u32 {
         self.end.since(self.una) as u32
+    }
+
+    /// Units that come behind one.
+    #[inline]
+    pub fn behind(&self, unit: Seq) -> u32 {
+        (self.end.since(unit) - 1).max(0) as u32
     }
 
     #[inline]
@@ -380,6 +388,7 @@ impl<T> Sender<T> {
         let meta = self.meta.at_mut(unit);
         debug_assert_eq!(meta.state, State::InFlight);
         meta.state = State::Lost;
+        meta.timed_out = false;
         self.in_flight -= 1;
         self.again_in_flight -= u32::from(meta.again);
         self.lost += 1;
@@ -425,6 +434,7 @@ impl<T> Sender<T> {
         while unit.before(self.nxt) {
             if self.meta.at(unit).state == State::InFlight {
                 self.lose(unit);
+                self.meta.at_mut(unit).timed_out = true;
             }
             unit = unit + 1;
         }
@@ -432,12 +442,12 @@ impl<T> Sender<T> {
         self.tail = Tail::Quiet;
     }
 
-    /// The timeout was needless: what was not repeated since is in flight as before.
+    /// The timeout was needless: what it took for lost and was not repeated since is in flight as before.
     pub fn undo_timeout(&mut self) {
         let mut unit = self.una;
         while self.lost > 0 && unit.before(self.nxt) {
             let meta = self.meta.at_mut(unit);
-            if meta.state == State::Lost {
+            if meta.state == State::Lost && meta.timed_out {
                 meta.state = State::InFlight;
                 self.lost -= 1;
                 self.in_flight += 1;

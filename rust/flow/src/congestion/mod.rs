@@ -20,6 +20,7 @@ mod swift;
 
 use machnet_wire::Nanos;
 
+use crate::REACH;
 use crate::rtt::Rtt;
 use pacer::Pacer;
 use swift::{ONE, Window, allowed_queueing, base_queueing};
@@ -106,6 +107,10 @@ impl Congestion {
         if !self.fabric.is_starting() {
             // What a vCPU that was away has done to the smoothed round trip is no reason to be silent for longer.
             let round = rtt.or_zero().min(rtt.least() + allowed_queueing(rtt.least(), self.units()) * 2);
+            // However often others begin: three round trips in a hundred, at most.
+            if self.drain.until > Nanos::ZERO && now < self.drain.until + round * DRAIN_EVERY {
+                return;
+            }
             self.drain.silent_until = now + round * SILENT;
             self.drain.until = self.drain.silent_until + round;
         }
@@ -133,7 +138,7 @@ impl Congestion {
     /// `acked` units arrived, of `in_flight` before.
     #[inline]
     pub fn on_ack(&mut self, acked: u32, in_flight: u32) {
-        self.signs.acked += acked;
+        self.signs.acked = (self.signs.acked + acked).min(REACH);
         self.signs.in_flight = self.signs.in_flight.max(in_flight);
         self.excess = self.excess.saturating_sub(acked);
     }
@@ -271,6 +276,8 @@ const TOLERATED: u32 = 8;
 const BURST: u64 = 8;
 /// Round trips of silence: one until the last of the others is silent too, and one until the queue is gone.
 const SILENT: u64 = 2;
+/// Round trips from one drain to the next, at least.
+const DRAIN_EVERY: u64 = 100;
 const REBASE_AFTER: Nanos = Nanos::secs(1);
 const REBASE_SAMPLES: u32 = 64;
 /// Units. Larger windows are a sign that the path is just full.
