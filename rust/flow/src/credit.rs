@@ -202,7 +202,8 @@ impl Credit {
     /// waits for credit is not idle.
     #[inline]
     pub fn lapses_at(&self, rtt: Nanos, config: &Config) -> Option<Nanos> {
-        (self.active && !self.starved).then_some(self.used_at + config.credit_lapse + rtt.min(config.lapse_rtt()) * 2)
+        (self.active && !self.starved)
+            .then_some(self.used_at + config.credit_lapse + rtt.min(config.lapse_rtt()) * 2)
     }
 
     /// The peer has something to send and does not use what it was promised: perhaps it has not heard. True: tell it again.

@@ -31,6 +31,46 @@ fn a_connection_that_is_not_read_blocks_its_sender_without_loss_and_goes_on_when
     }
 }
 
+/// The last unit waits for nothing behind it; all the same it is tried ever more rarely.
+#[test]
+fn a_single_unit_for_one_who_does_not_read_is_tried_rarely() {
+    let mut sim = Sim::new(8);
+    sim.establish();
+    sim.ends[B].reading = false;
+    let first = u64::from(Config::default().credit_first);
+    (0..=first).for_each(|n| sim.send(A, &message(n, 64)));
+    sim.run_for(Nanos::millis(500));
+    let stats = *sim.flow(A).stats();
+    assert_eq!(sim.ends[B].channel.lent, Config::default().credit_first);
+    assert!(stats.refused_by_peer > 0 && stats.refused_by_peer < 20, "{stats:?}");
+    sim.ends[B].reading = true;
+    sim.pump(B);
+    sim.run_until(Nanos::millis(1), |sim| sim.ends[B].channel.messages.len() == first as usize + 1);
+}
+
+/// A peer that dies, or plays dead, after a loss holds what it has sent, and not all that it was promised.
+#[test]
+fn a_promise_behind_a_gap_goes_back() {
+    let mut sim = Sim::new(9);
+    sim.establish();
+    sim.send(A, &message(1, 1 << 20));
+    sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 1);
+    sim.links[A].drops = 1;
+    sim.send(A, &message(2, 20_000));
+    while sim.flow(B).stats().out_of_order == 0 {
+        sim.run_for(Nanos::micros(1));
+    }
+    let promised = sim.ends[B].channel.reserved;
+    sim.links[A].loss = 1000;
+    sim.run_for(Nanos::millis(5));
+    let stats = *sim.flow(B).stats();
+    let reserved = sim.ends[B].channel.reserved;
+    assert!(promised > 100 && stats.out_of_order < 20);
+    assert!(reserved > 0 && u64::from(reserved) <= stats.out_of_order + 1, "{reserved}, {stats:?}");
+    sim.links[A].loss = 0;
+    sim.run_until(Nanos::secs(2), |sim| sim.ends[B].channel.messages.len() == 2);
+}
+
 /// B's application does not read until A waits; then it does, and the first `lost` packets that B sends are lost.
 fn lost_updates(lost: u32) -> Sim {
     let mut sim = Sim::new(2);

@@ -296,6 +296,7 @@ impl World {
         self.pass(Nanos::millis(1));
         for sidecar in self.sidecars.iter().filter(|s| s.running) {
             for engine in &sidecar.engines {
+                assert_eq!(engine.promised(), 0, "seed {}: of the ring of {}", self.seed, sidecar.ip);
                 for (channel, usage) in engine.usage() {
                     assert_eq!(usage, (0, 0, 0), "seed {}: channel {channel} of {}", self.seed, sidecar.ip);
                 }
