@@ -19,7 +19,7 @@ REPORT_TIME := -Zunstable-options --report-time
 
 .PHONY: help
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: deps
 deps: ## install what is missing (apt); names what it cannot install
@@ -78,8 +78,8 @@ test-go: | $(LOG) ## Go unit tests and the whole stack in one process
 
 .PHONY: test-e2e
 test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between network namespaces (skipped unless root)
-	cd tests && go test -count=1 -race -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
-	cd tests && go test -count=1 -race -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
+	cd tests && go test -count=1 -race -timeout 30m -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
+	cd tests && go test -count=1 -race -timeout 30m -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
 	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json
 
 .PHONY: slowest
@@ -92,9 +92,12 @@ fuzz: ## every fuzz target, or TARGET=name, for TIME=60 seconds (needs nightly R
 	@scripts/fuzz.sh run $(TIME) $(TARGET)
 
 .PHONY: fuzz-replay
+FUZZ_TARGETS := $(sort $(notdir $(basename $(wildcard rust/fuzz/fuzz_targets/*.rs))))
+REPLAY = $(or $(TARGET),$(notdir $(patsubst %/,%,$(dir $(FILE)))))
 fuzz-replay: ## one input on stable Rust: FILE=rust/fuzz/artifacts/frame/crash-..., TARGET where the folder does not say it
 	@test -f "$(FILE)" || { echo "make fuzz-replay: no file '$(FILE)'; say FILE=rust/fuzz/artifacts/TARGET/NAME"; exit 1; }
-	MACHNET_FUZZ_FILE=$(abspath $(FILE)) cargo test --locked -p machnet-fuzz-bodies --test replay -- --exact $(or $(TARGET),$(notdir $(patsubst %/,%,$(dir $(FILE)))))
+	@test -n "$(filter $(FUZZ_TARGETS),$(REPLAY))" || { echo "make fuzz-replay: no target '$(REPLAY)'; say TARGET=NAME, one of $(FUZZ_TARGETS)"; exit 1; }
+	MACHNET_FUZZ_FILE=$(abspath $(FILE)) cargo test --locked -p machnet-fuzz-bodies --test replay -- --exact $(REPLAY)
 
 .PHONY: fuzz-seeds
 fuzz-seeds: ## choose the kept inputs anew from what fuzzing found, of every target or of TARGET=name
@@ -116,7 +119,7 @@ bench: build ## the tables of docs/performance.md (seven minutes; those over vet
 	if [ $$(id -u) -ne 0 ]; then echo "bench: not root, so nothing over veth"; exit 0; fi; \
 	    $(BIN)/machnet bench --link veth --size 64,1024,32768 --rounds 5 --duration 500ms; \
 	    $(BIN)/machnet bench --link veth --throughput --rounds 5 --duration 500ms; \
-	    $(BIN)/machnet bench --link veth --throughput --loss 1 --rounds 5 --duration 500ms
+	    $(BIN)/machnet bench --link veth --throughput --loss 1 --rounds 3 --duration 500ms
 
 .PHONY: bench-instr
 bench-instr: ## instructions of one 64 B echo, by stage (callgrind); FILES=n names the n files that cost most

@@ -21,14 +21,25 @@ fi
 # No sanitizer: all that is looked at is safe code but for shared memory, where its guards do not reach.
 cargo_fuzz() { local command=$1; shift; cargo +nightly fuzz "$command" --fuzz-dir "$fuzz" --sanitizer none "$@"; }
 
+only() { # target
+    [[ " ${targets[*]} " == *" $1 "* ]] || fail "no target '$1'; there are: ${targets[*]}"
+    targets=("$1")
+}
+
 run() { # seconds
-    local seconds=$1 target
+    local seconds=$1 target found
+    work=$(mktemp -d) # not local: it is removed at the end of the script
+    trap 'rm -rf "$work"' EXIT
     for target in "${targets[@]}"; do
-        mkdir -p "$fuzz/corpus/$target"
+        cargo_fuzz build "$target" || fail "target $target cannot be built; why stands above"
+        mkdir -p "$fuzz/corpus/$target" "$fuzz/artifacts/$target"
+        touch "$work/began" # artifacts of earlier runs are older
         echo "fuzz $target for $seconds s"
         cargo_fuzz run "$target" "$fuzz/corpus/$target" "$fuzz/seeds/$target" -- -fork=0 -max_total_time="$seconds" \
-            -max_len=1024 -len_control=0 -malloc_limit_mb=256 -rss_limit_mb=1024 -timeout=30 -print_final_stats=1 ||
-            fail "target $target has a finding; on stable Rust: make fuzz-replay FILE=$(ls -t "$fuzz/artifacts/$target"/* | head -n 1)"
+            -max_len=1024 -len_control=0 -malloc_limit_mb=256 -rss_limit_mb=1024 -timeout=30 -print_final_stats=1 && continue
+        found=$(find "$fuzz/artifacts/$target" -type f -newer "$work/began" -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')
+        [ -n "$found" ] || fail "target $target failed but left no input to replay; why stands above"
+        fail "target $target has a finding; on stable Rust: make fuzz-replay FILE=$found"
     done
 }
 
@@ -75,7 +86,7 @@ PY
 }
 
 case ${1:-} in
-run) [ -z "${3:-}" ] || targets=("$3"); run "$2" ;;
-seeds) [ -z "${2:-}" ] || targets=("$2"); seeds ;;
+run) [ -z "${3:-}" ] || only "$3"; run "$2" ;;
+seeds) [ -z "${2:-}" ] || only "$2"; seeds ;;
 *) fail "say 'run SECONDS [TARGET]' or 'seeds [TARGET]', not '${1:-}'" ;;
 esac

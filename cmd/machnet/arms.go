@@ -52,7 +52,11 @@ func (r *rig) hosts(c benchConfig) (a, b *host, err error) {
 	b = &host{name: "B", ip: "10.77.0.2", kernelIP: "127.0.0.1", core: cores[len(cores)-1]}
 	if c.kernel != kernelLoopback {
 		if err := r.layLinks(a, b, c); err != nil {
-			return nil, nil, fmt.Errorf("lay links between network namespaces: %w", err)
+			asked := "--kernel " + c.kernel
+			if c.link == linkVeth {
+				asked = "--link veth"
+			}
+			return nil, nil, fmt.Errorf("%s: %w", asked, err)
 		}
 	}
 	if c.link != linkVeth {
@@ -99,6 +103,9 @@ func (r *rig) build(ctx context.Context, c benchConfig) error {
 	return nil
 }
 
+// machnetWait is how the processes of a Machnet arm wait, with the default settings that the bench uses.
+const machnetWait = "sidecar adaptive, application yields 50 us, or up to 300 us where waits are that long, then parks"
+
 func (r *rig) buildMachnet(ctx context.Context, c benchConfig, a, b *host) error {
 	sa, err := r.startSidecar(ctx, a)
 	if err != nil {
@@ -113,7 +120,7 @@ func (r *rig) buildMachnet(ctx context.Context, c benchConfig, a, b *host) error
 	}
 	client := endpoint{transport: "machnet", socket: sa.socket, network: a.network}
 	server := endpoint{transport: "machnet", socket: sb.socket, network: b.network}
-	arm := &arm{transport: "machnet", placement: placement, wait: "sidecar adaptive, application yields 50 us then parks"}
+	arm := &arm{transport: "machnet", placement: placement, wait: machnetWait}
 	return r.startArm(ctx, arm, server, client, sb.ip+":7000", "", b.core, clientCore)
 }
 

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/machnet/machnet/cmd/internal/load"
 	"github.com/machnet/machnet/cmd/internal/procs"
+	"github.com/machnet/machnet/cmd/netns"
 )
 
 // benchConfig is a benchmark as asked for.
@@ -38,9 +40,9 @@ type benchConfig struct {
 func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var c benchConfig
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	link := fs.String("link", linkMemif, "what joins the two hosts: memif (two sidecars), local (two processes on one sidecar), or\nveth (a network namespace for each host, Ethernet devices of the kernel between them; root)")
+	fs.StringVar(&c.link, "link", linkMemif, "what joins the two hosts: memif (two sidecars), local (two processes on one sidecar), or\nveth (a network namespace for each host, Ethernet devices of the kernel between them; root)")
 	fs.StringVar(&c.kernel, "kernel", "", "what joins them for TCP and UDP: loopback, veth, or frames (veth without segmentation offload: packets of\nthe MTU, as through a NIC that cannot cut segments; root); by default loopback, veth with --link veth, frames with --loss")
-	fs.Float64Var(&c.loss, "loss", 0, "`percent` of the frames to drop at random, for every transport alike, 0 to 50 (with --link veth)")
+	fs.Float64Var(&c.loss, "loss", 0, "`percent` of the frames to drop at random, for every transport alike, 0, or 0.0001 to 50 (with --link veth, not for udp)")
 	fs.BoolVar(&c.throughput, "throughput", false, "measure throughput: 8 messages in flight, of 64 B to 8 MiB; --size and --inflight choose others")
 	names := fs.String("transport", "machnet,tcp", "transports to measure: machnet, tcp, udp")
 	sizes := fs.String("size", "64,1024,32768", "message sizes in bytes, 8 to 8388608")
@@ -57,10 +59,9 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err := parse(fs, args, stdout, ""); err != nil {
 		return err
 	}
-	c.link = *link
+	given := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	if c.throughput {
-		given := map[string]bool{}
-		fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
 		if !given["size"] {
 			*sizes = "64,512,2048,8192,32768,131072,1048576,8388608"
 		}
@@ -75,6 +76,16 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 			return usagef("--%v", err)
 		}
 	}
+	var err error
+	if c.sizes, err = integers(*sizes, load.MinSize, load.MaxSize); err != nil {
+		return usagef("--size %v", err)
+	}
+	if c.inflights, err = integers(*inflights, 1, 1<<16); err != nil {
+		return usagef("--inflight %v", err)
+	}
+	if err := c.check(given["link"]); err != nil {
+		return err
+	}
 	if c.kernel == "" {
 		switch {
 		case c.loss > 0:
@@ -85,41 +96,6 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 			c.kernel = kernelLoopback
 		}
 	}
-	var err error
-	if c.sizes, err = integers(*sizes, load.MinSize, load.MaxSize); err != nil {
-		return usagef("--size %v", err)
-	}
-	if c.inflights, err = integers(*inflights, 1, 1<<16); err != nil {
-		return usagef("--inflight %v", err)
-	}
-	switch {
-	case c.link != linkMemif && c.link != linkLocal && c.link != linkVeth:
-		return usagef("--link %q: use memif, local or veth", c.link)
-	case c.kernel != kernelLoopback && c.kernel != kernelVeth && c.kernel != kernelFrames:
-		return usagef("--kernel %q: use loopback, veth or frames", c.kernel)
-	case c.kernel != kernelLoopback && (c.link == linkLocal || c.local != ""):
-		return usagef("--kernel %s: only with --link memif or veth, which make two hosts", c.kernel)
-	case c.kernel == kernelLoopback && c.link == linkVeth, c.kernel == kernelVeth && c.loss > 0:
-		return usagef("--kernel %s: with --link veth use veth or frames, with --loss frames", c.kernel)
-	case c.rounds < 1 || c.duration < 10*time.Millisecond:
-		return usagef("--rounds %d --duration %v: at least one round of at least 10ms", c.rounds, c.duration)
-	case (c.local == "") != (c.remote == ""):
-		return usagef("--local and --remote go together: a running sidecar's socket, and the echo to reach through it")
-	case c.remoteIP != "" && (c.remote == "" || !c.has("tcp") && !c.has("udp")):
-		return usagef("--remote-kernel is measured beside --local and --remote, with tcp or udp in --transport")
-	case !(c.rate == 0 || c.rate >= 1 && c.rate <= 10e6):
-		return usagef("--rate %v: 1 to 10000000 messages a second, or 0 for a closed loop", c.rate)
-	case !(c.loss >= 0 && c.loss <= 50):
-		return usagef("--loss %v: percent of the frames, 0 to 50", c.loss)
-	case c.loss > 0 && (c.link != linkVeth || c.local != ""):
-		return usagef("--loss %v: only with --link veth, where the kernel can drop frames of every transport alike", c.loss)
-	case c.link == linkVeth && c.local != "":
-		return usagef("--link veth starts sidecars of its own; leave --local and --remote out")
-	case c.rate > 0 && c.throughput:
-		return usagef("--rate with --throughput: an open loop has the throughput of its rate; use one of them")
-	case c.rate > 0 && c.has("udp"):
-		return usagef("--rate with udp: a lost datagram has no latency; use machnet and tcp")
-	}
 	rows, err := bench(ctx, c, newProgress(stderr))
 	if err != nil {
 		return err
@@ -128,6 +104,53 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		writeTable(stdout, c, rows)
 	}
 	return writeJSON(*file, stdout, rows)
+}
+
+// check refuses what cannot be measured. What was not given is the default, and --kernel still empty, so that an error names what the
+// user gave; hence those about the link come first.
+func (c *benchConfig) check(linkGiven bool) error {
+	udp := c.has("udp")
+	switch {
+	case c.link != linkMemif && c.link != linkLocal && c.link != linkVeth:
+		return usagef("--link %q: use memif, local or veth", c.link)
+	case c.kernel != "" && c.kernel != kernelLoopback && c.kernel != kernelVeth && c.kernel != kernelFrames:
+		return usagef("--kernel %q: use loopback, veth or frames", c.kernel)
+	case (c.local == "") != (c.remote == ""):
+		return usagef("--local and --remote go together: a running sidecar's socket, and the echo to reach through it")
+	case linkGiven && c.local != "":
+		return usagef("--link %s starts sidecars of its own; leave --local and --remote out", c.link)
+	case !(c.loss >= 0 && c.loss <= 50) || c.loss > 0 && c.loss < 100*netns.LeastLoss:
+		return usagef("--loss %v: percent of the frames, 0 to 50; the least above 0 is %v", c.loss, 100*netns.LeastLoss)
+	case c.loss > 0 && c.link != linkVeth:
+		return usagef("--loss %v: only with --link veth, where the kernel can drop frames of every transport alike", c.loss)
+	case c.loss > 0 && udp:
+		return usagef("--loss %v with udp: nothing sends a lost datagram again, so the client's wait of a second would be measured; use machnet and tcp", c.loss)
+	case c.kernel != "" && c.local != "":
+		return usagef("--kernel %s: with --local the kernel's link is whatever leads to --remote-kernel; leave --kernel out", c.kernel)
+	case (c.kernel == kernelVeth || c.kernel == kernelFrames) && c.link == linkLocal:
+		return usagef("--kernel %s: only with --link memif or veth, which make two hosts", c.kernel)
+	case c.kernel == kernelLoopback && c.link == linkVeth:
+		return usagef("--kernel loopback: the hosts of --link veth are two network namespaces; use veth or frames")
+	case c.kernel == kernelVeth && c.loss > 0:
+		return usagef("--kernel veth: --loss would drop 64 KiB of TCP at once; use frames")
+	case c.rounds < 1:
+		return usagef("--rounds %d: at least one round", c.rounds)
+	case c.duration < 10*time.Millisecond:
+		return usagef("--duration %v: a round lasts at least 10ms", c.duration)
+	case c.remoteIP != "" && (c.remote == "" || !c.has("tcp") && !udp):
+		return usagef("--remote-kernel is measured beside --local and --remote, with tcp or udp in --transport")
+	case c.local != "" && c.remoteIP == "" && !c.has("machnet"):
+		return usagef("--transport %s: through --local goes machnet; tcp and udp need --remote-kernel", strings.Join(c.transports, ","))
+	case !(c.rate == 0 || c.rate >= 1 && c.rate <= 10e6):
+		return usagef("--rate %v: 1 to 10000000 messages a second, or 0 for a closed loop", c.rate)
+	case c.rate > 0 && c.throughput:
+		return usagef("--rate with --throughput: an open loop has the throughput of its rate; use one of them")
+	case c.rate > 0 && udp:
+		return usagef("--rate with udp: a lost datagram has no latency; use machnet and tcp")
+	case udp && slices.Min(c.sizes) > largestDatagram:
+		return usagef("--size %d with udp: a datagram holds at most %d bytes; use a smaller size too, or machnet and tcp", slices.Min(c.sizes), largestDatagram)
+	}
+	return nil
 }
 
 func writeJSON(file string, stdout io.Writer, rows []row) error {
@@ -230,18 +253,16 @@ func (c benchConfig) cases() []load.Params {
 	return cases
 }
 
-// skips says that a case means nothing to an arm: a datagram holds one frame of at most 64 KiB.
+// largestDatagram is the largest message measured over UDP, in bytes: a datagram holds less than 64 KiB.
+const largestDatagram = 60 << 10
+
+// skips says that a case means nothing to an arm: a datagram holds one message.
 func (a *arm) skips(p load.Params) bool {
-	return a.transport == "udp" && (p.Buffered || p.Size > 60<<10)
+	return a.transport == "udp" && (p.Buffered || p.Size > largestDatagram)
 }
 
 func (c benchConfig) has(transport string) bool {
-	for _, name := range c.transports {
-		if name == transport {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.transports, transport)
 }
 
 // measure has one arm do one run, and reads what every process spent meanwhile. The sidecars, which look about
@@ -254,28 +275,34 @@ func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error
 			s.Pause()
 		}
 	}
-	before, err := r.cpu()
-	if err != nil {
-		return sample{}, err
-	}
-	began := time.Now()
-	var result *workResult
-	// A short round, or one on a busy machine, may end before what is in flight has come back once, which says little; so a
-	// longer one follows.
-	for limit := p.Duration * 32; p.Duration <= limit && (result == nil || result.Messages < int64(p.Inflight)); p.Duration *= 2 {
-		if result, err = a.runOnce(ctx, p); err != nil {
+	var lost int64
+	for longest := p.Duration * 32; ; p.Duration *= 2 {
+		before, err := r.cpu()
+		if err != nil {
 			return sample{}, err
 		}
+		began := time.Now()
+		result, err := a.runOnce(ctx, p)
+		if err != nil {
+			return sample{}, err
+		}
+		took := time.Since(began)
+		after, err := r.cpu()
+		if err != nil {
+			return sample{}, err
+		}
+		lost += result.Lost
+		// A short round, or one on a busy machine, may end before what is in flight has come back once, which says little; so a
+		// longer one follows.
+		if result.Messages < int64(p.Inflight) && p.Duration < longest {
+			continue
+		}
+		if result.Messages == 0 {
+			return sample{}, fmt.Errorf("%s: no echo of %d bytes came back in %v; use a longer --duration", a.client.Name, p.Size, p.Duration)
+		}
+		result.Lost = lost
+		return newSample(a, result, after.since(before), took)
 	}
-	took := time.Since(began)
-	after, err := r.cpu()
-	if err != nil {
-		return sample{}, err
-	}
-	if result.Messages == 0 {
-		return sample{}, fmt.Errorf("%s: no echo of %d bytes came back in %v; use a longer --duration", a.client.Name, p.Size, p.Duration)
-	}
-	return newSample(a, result, after.since(before), took)
 }
 
 // cpuTimes is processor time by process.

@@ -49,7 +49,7 @@ func newSample(a *arm, result *workResult, spent cpuTimes, took time.Duration) (
 }
 
 // row is one line of the results: medians over the rounds. Ratios are this row's figure divided by TCP's; null where
-// TCP was not measured.
+// TCP was not measured in that placement.
 type row struct {
 	Transport  string  `json:"transport"`
 	Link       string  `json:"link"`
@@ -97,7 +97,7 @@ func makeRows(c benchConfig, arms []*arm, p load.Params, samples [][]sample) []r
 			Others: of(func(s sample) float64 { return s.others }),
 		}
 		if c.local != "" {
-			r.Link = "as configured"
+			r.Link, r.Kernel = "as configured", "as configured"
 		}
 		if p.Rate > 0 {
 			r.Loop, r.Inflight = fmt.Sprintf("open at %g/s", p.Rate), 0
@@ -110,7 +110,7 @@ func makeRows(c benchConfig, arms []*arm, p load.Params, samples [][]sample) []r
 	}
 	tcp := func(placement string) *row {
 		for i := range rows {
-			if rows[i].Transport == "tcp" && (rows[i].Placement == placement || rows[i].Placement == placementAsIs) {
+			if rows[i].Transport == "tcp" && rows[i].Placement == placement {
 				return &rows[i]
 			}
 		}
@@ -176,8 +176,11 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 		loop = fmt.Sprintf("open loop at %g messages/s: latency counts from when a message was due", c.rate)
 	}
 	fmt.Fprintf(out, "Echo round trips over one connection, %s.\n", loop)
-	if c.kernel == kernelFrames {
+	switch {
+	case c.kernel == kernelFrames:
 		fmt.Fprintln(out, "TCP and UDP: over veth without segmentation offload.")
+	case c.kernel == kernelVeth && c.link != linkVeth:
+		fmt.Fprintln(out, "TCP and UDP: over veth.")
 	}
 	if c.loss > 0 {
 		fmt.Fprintf(out, "Every link drops %g %% of its frames at random, each way.\n", c.loss)

@@ -15,7 +15,11 @@ const (
 // kind for the sidecars. With loss these links lead through a third namespace whose kernel drops frames.
 func (r *rig) layLinks(a, b *host, c benchConfig) error {
 	var middle *netns.Namespace
-	for _, n := range []**netns.Namespace{&a.network, &b.network, &middle} {
+	networks := []**netns.Namespace{&a.network, &b.network}
+	if c.loss > 0 {
+		networks = append(networks, &middle)
+	}
+	for _, n := range networks {
 		made, err := netns.New()
 		if err != nil {
 			return err
@@ -33,7 +37,9 @@ func (r *rig) layLinks(a, b *host, c benchConfig) error {
 		}
 	}
 	for _, h := range []*host{a, b} {
-		h.device = []string{"--vdev", "net_af_packet0,iface=" + sidecarDevice}
+		if c.link == linkVeth {
+			h.device = []string{"--vdev", "net_af_packet0,iface=" + sidecarDevice}
+		}
 		h.kernelIP = map[string]string{"A": "10.78.0.1", "B": "10.78.0.2"}[h.name]
 		end := netns.End{Namespace: h.network, Device: kernelDevice}
 		if err := end.Address(h.kernelIP + "/24"); err != nil {

@@ -30,8 +30,9 @@ type Config struct {
 	Socket string
 	// Engine is the engine to attach to; by default the sidecar chooses.
 	Engine Engine
-	// Yield is how long a goroutine that waits looks at the shared memory before it sleeps, giving the core away
-	// between looks: 0 means 50 us, negative means to sleep at once.
+	// Yield is how long a goroutine that waits usually looks at the shared memory before it sleeps, giving the core away
+	// between looks: 0 means 50 us, negative means to sleep at once. Where waits are longer it is up to six times as long,
+	// where they are longer than that it shrinks to 2 us.
 	Yield time.Duration
 }
 

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// benchRow is a row of `machnet bench --json`. Pointers tell what is missing from what is zero.
+// benchRow is a row of `machnet bench --json`: a map, which tells what is missing from what is zero.
 type benchRow map[string]any
 
 // benchRows runs a short benchmark, of 64 bytes unless the flags say otherwise.
@@ -51,12 +51,13 @@ func (r benchRow) number(t *testing.T, name string, least, most float64) float64
 	return n
 }
 
-// check looks at every field that a row must have.
-func (r benchRow) check(t *testing.T, link string) {
+// check looks at every field that a row must have; kernel is the link of TCP and UDP.
+func (r benchRow) check(t *testing.T, link, kernel string) {
 	t.Helper()
 	for name, allowed := range map[string][]string{
 		"transport": {"machnet", "tcp", "udp"},
 		"link":      {link},
+		"kernel":    {kernel},
 		"placement": {"own", "same", "engine alone", "unbound"},
 	} {
 		if s, _ := r[name].(string); !slices.Contains(allowed, s) {
@@ -93,7 +94,7 @@ func TestBenchWritesEveryFieldAsJSON(t *testing.T) {
 	rows := benchRows(t, "--transport", "machnet,tcp,udp")
 	var arms []string
 	for _, r := range rows {
-		r.check(t, "memif")
+		r.check(t, "memif", "loopback")
 		r.number(t, "ratio_p50_vs_tcp", 0.0001, 10000)
 		r.number(t, "ratio_p50_vs_tcp_best", 0.0001, 10000)
 		arms = append(arms, fmt.Sprintf("%v %v %v %v", r["transport"], r["placement"], r["inflight"], r["batched"]))
@@ -116,7 +117,7 @@ func TestBenchOverOneSidecar(t *testing.T) {
 		t.Fatalf("%d rows, want Machnet's and TCP's", len(rows))
 	}
 	for _, r := range rows {
-		r.check(t, "local")
+		r.check(t, "local", "loopback")
 		r.number(t, "ratio_p50_vs_tcp", 0.0001, 10000)
 	}
 	if rows[0]["placement"] != "engine alone" || rows[1]["placement"] != "same" {
@@ -127,7 +128,7 @@ func TestBenchOverOneSidecar(t *testing.T) {
 func TestBenchAtARateIsAnOpenLoop(t *testing.T) {
 	onAnyLink(t)
 	for _, r := range benchRows(t, "--rate", "1000") {
-		r.check(t, "memif")
+		r.check(t, "memif", "loopback")
 		if r["loop"] != "open at 1000/s" {
 			t.Errorf("loop is %v, want open at 1000/s", r["loop"])
 		}
@@ -156,7 +157,10 @@ func TestBenchAndPingThroughRunningSidecars(t *testing.T) {
 		t.Errorf("%d rows, want Machnet's and TCP's", len(rows))
 	}
 	for _, r := range rows {
-		r.check(t, "as configured")
+		r.check(t, "as configured", "as configured")
+		if best, there := r["ratio_p50_vs_tcp_best"]; best != nil || !there {
+			t.Errorf("a ratio of %v to TCP on one core, which was not measured", best)
+		}
 	}
 	ping := startCommand(t, "ping", "--socket", p.a.socket, p.b.ip+":7100", "-c", "3", "-i", "1ms", "-W", "10s", "-s", "2000")
 	if code := ping.exit(t, patience); code != 0 || strings.Count(ping.out.String(), "2000 B from 10.0.0.2:7100: seq=") != 3 ||
@@ -176,7 +180,7 @@ func TestBenchOverVeth(t *testing.T) {
 	needNamespaces(t)
 	var arms []string
 	for _, r := range benchRows(t, "--link", "veth", "--transport", "machnet,tcp,udp", "--inflight", "1") {
-		r.check(t, "veth")
+		r.check(t, "veth", "veth")
 		r.number(t, "loss_percent", 0, 0)
 		r.number(t, "ratio_p50_vs_tcp", 0.0001, 10000)
 		r.number(t, "ratio_p50_vs_tcp_best", 0.0001, 10000)
@@ -187,11 +191,23 @@ func TestBenchOverVeth(t *testing.T) {
 	}
 }
 
+func TestBenchOverMemifBesideTCPInFrames(t *testing.T) {
+	onAnyLink(t)
+	needNamespaces(t)
+	rows := benchRows(t, "--link", "memif", "--kernel", "frames", "--transport", "machnet,tcp,udp", "--inflight", "1")
+	for _, r := range rows {
+		r.check(t, "memif", "frames")
+	}
+	if len(rows) != 5 {
+		t.Errorf("%d rows, want Machnet's, and two of TCP and UDP each", len(rows))
+	}
+}
+
 func TestBenchLosesFramesOfEveryTransport(t *testing.T) {
 	onAnyLink(t)
 	needNamespaces(t)
 	for _, r := range benchRows(t, "--link", "veth", "--loss", "10", "--inflight", "1", "--duration", "500ms") {
-		r.check(t, "veth")
+		r.check(t, "veth", "frames")
 		r.number(t, "loss_percent", 10, 10)
 		// One round trip in five loses a frame. TCP sends it again after 200 ms at the earliest, so that few come back; without
 		// loss it is ten thousand a second. Machnet needs some milliseconds at most.
@@ -207,7 +223,7 @@ func TestBenchMeasuresThroughput(t *testing.T) {
 	onAnyLink(t)
 	sizes := map[float64]bool{}
 	for _, r := range benchRows(t, "--throughput", "--transport", "tcp") {
-		r.check(t, "memif")
+		r.check(t, "memif", "loopback")
 		r.number(t, "inflight", 8, 8)
 		if r["batched"] != false {
 			t.Error("a buffered row that was not asked for")
@@ -220,16 +236,20 @@ func TestBenchMeasuresThroughput(t *testing.T) {
 			t.Errorf("no row of %g bytes", want)
 		}
 	}
-	for link, size := range map[string]string{"memif": "8388608", "local": "1048576", "veth": "1048576"} {
+	for link, tc := range map[string]struct{ kernel, size string }{
+		"memif": {"loopback", "8388608"},
+		"local": {"loopback", "1048576"},
+		"veth":  {"veth", "1048576"},
+	} {
 		t.Run(link, func(t *testing.T) {
 			if link == "veth" {
 				needNamespaces(t)
 			}
-			rows := benchRows(t, "--throughput", "--link", link, "--transport", "machnet", "--size", size)
+			rows := benchRows(t, "--throughput", "--link", link, "--transport", "machnet", "--size", tc.size)
 			if len(rows) != 1 {
 				t.Fatalf("%d rows, want one", len(rows))
 			}
-			rows[0].check(t, link)
+			rows[0].check(t, link, tc.kernel)
 		})
 	}
 }
@@ -294,12 +314,14 @@ func TestVethWithoutRootIsRefusedInOneSentence(t *testing.T) {
 	if err := errors.Join(os.WriteFile(program, text, 0o755), os.Chmod(folder, 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "bench", "--link", "veth")
-	cmd.Dir, cmd.Env = folder, append(os.Environ(), "TMPDIR="+folder)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	said, err := cmd.CombinedOutput()
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || bytes.Count(said, []byte("\n")) != 1 ||
-		!bytes.Contains(said, []byte("--link veth: make a network namespace")) || !bytes.Contains(said, []byte("root")) {
-		t.Errorf("bench by another user: %v, %q; want one sentence about root", err, said)
+	for _, asked := range []string{"--link veth", "--kernel frames"} {
+		cmd := exec.Command(program, append([]string{"bench"}, strings.Fields(asked)...)...)
+		cmd.Dir, cmd.Env = folder, append(os.Environ(), "TMPDIR="+folder)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		said, err := cmd.CombinedOutput()
+		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 || bytes.Count(said, []byte("\n")) != 1 ||
+			!bytes.Contains(said, []byte(asked+": make a network namespace")) || !bytes.Contains(said, []byte("root")) {
+			t.Errorf("bench %s by another user: %v, %q; want one sentence about root", asked, err, said)
+		}
 	}
 }

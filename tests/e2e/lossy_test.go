@@ -30,14 +30,15 @@ func TestMessagesArriveOnceInOrderAndWhole(t *testing.T) {
 			if exchangeAll(t, p); t.Failed() {
 				return
 			}
-			var arrived, dropped, duplicated, overtaken int64
+			var arrived, dropped, duplicated, overtaken, noRoom int64
 			for _, l := range fw.lanes {
 				arrived, dropped = arrived+l.arrived.Load(), dropped+l.dropped.Load()
 				duplicated, overtaken = duplicated+l.duplicated.Load(), overtaken+l.overtaken.Load()
+				noRoom += l.noRoom.Load()
 			}
 			a, b := p.a.counters(t), p.b.counters(t)
-			t.Logf("of %d frames %d were dropped, %d came twice, %d were overtaken; %d and %d found no room in the forwarder",
-				arrived, dropped, duplicated, overtaken, fw.ends[0].lost(t), fw.ends[1].lost(t))
+			t.Logf("of %d frames %d were dropped, %d came twice, %d were overtaken; %d and %d found no room in the forwarder, %d behind it",
+				arrived, dropped, duplicated, overtaken, fw.ends[0].lost(t), fw.ends[1].lost(t), noRoom)
 			t.Logf("A: %v\nB: %v", a, b)
 			if share := float64(dropped) / float64(arrived); share < drop*0.8 || share > drop*1.2 {
 				t.Errorf("%d of %d frames were dropped, want %g of them", dropped, arrived, drop)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -110,7 +111,9 @@ func TestWithoutACapabilityTheSidecarSaysWhatItNeeds(t *testing.T) {
 	if err := errors.Join(os.WriteFile(program, text, 0o755), os.Chmod(folder, 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, append([]string{"--ip", "10.0.0.1/24", "--socket", filepath.Join(folder, "s.sock")}, w.a.device...)...)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, append([]string{"--ip", "10.0.0.1/24", "--socket", filepath.Join(folder, "s.sock")}, w.a.device...)...)
 	cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+folder)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, AmbientCaps: []uintptr{unix.CAP_NET_RAW}}
 	out := new(lockedBuffer)
@@ -141,8 +144,11 @@ func TestADeviceThatIsDownIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.stop()
-	if want := "WARN  nic: " + device + " is down"; !strings.Contains(s.out.String(), want) {
-		t.Errorf("no %q in %q", want, s.out)
+	want := "WARN  nic: " + device + " is down"
+	for deadline := time.Now().Add(patience); !strings.Contains(s.out.String(), want); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q in %q", want, s.out)
+		}
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 
 // A channel serves many goroutines, and somebody has to watch its rings for all of them. That is the reader role:
 //
-//   - A goroutine that has to wait takes the role if it is free and looks at the rings itself, for some tens of
-//     microseconds (patience). What it finds for others it hands to them.
+//   - A goroutine that has to wait takes the role if it is free and looks at the rings itself: usually for 50 us, up to
+//     300 us where waits are that long, less where they are longer (patience). What it finds for others it hands to them.
 //   - Everybody else sleeps on a Go channel of its own.
 //   - When no goroutine has the role, the watchman has it: one goroutine per channel, parked in Go's poller on the
 //     doorbell. Whoever leaves the role while others sleep arms the doorbell, which is how the role is handed on.

@@ -1,13 +1,14 @@
 package core
 
 import (
+	"math"
 	"runtime"
 	"sync/atomic"
 	"time"
 )
 
-// How long a goroutine looks at the rings before it sleeps. A handover between two threads that yield on one core takes
-// 0.6 us, waking a sleeping one 26 to 59 us on a virtual machine; the figures behind these are in docs/performance.md.
+// How long a goroutine looks at the rings before it sleeps. Giving the core to another thread that looks costs little
+// (docs/performance.md), waking one that sleeps far more.
 const (
 	// YieldFor is the usual look.
 	YieldFor = 50 * time.Microsecond
@@ -40,6 +41,7 @@ type patience struct {
 }
 
 func newPatience(usual time.Duration) patience {
+	usual = min(usual, math.MaxInt64/longestLooks) // so that no product overflows
 	return patience{usual: usual, budget: usual}
 }
 
@@ -99,7 +101,7 @@ var yielders atomic.Int32
 // would leave the process without a P for its other goroutines: at most GOMAXPROCS-1 look at once, or one if there is but
 // one P, and then only when nothing else can run.
 //
-// Not by Gosched: with other Ps idle it finds nothing to run and wakes threads that search (108 us a round trip).
+// Not by Gosched: with other Ps idle it finds nothing to run and wakes threads that search.
 // slept is how long the last sleep took, if there was one since the last look.
 func (p *patience) look(w interface{ found() bool }, slept time.Duration) bool {
 	if p.usual == 0 {
