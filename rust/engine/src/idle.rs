@@ -273,13 +273,13 @@ mod tests {
         // One that is still there after the while is believed at once, and for longer.
         let mut now = Nanos::millis(8);
         for memory in [8, 16, 32, 64, 128, 128] {
-            now = now + Nanos::millis(memory);
+            now += Nanos::millis(memory);
             assert_eq!(then(&mut idle, 1, now - Nanos(1)), Action::Pause, "{memory} ms");
             assert_eq!(then(&mut idle, 1, now), Action::Yield, "{memory} ms");
-            now = now + Nanos::millis(4);
+            now += Nanos::millis(4);
             idle.yielded(now, Nanos::millis(4));
         }
-        now = now + Nanos::secs(1);
+        now += Nanos::secs(1);
         (0..2).for_each(|_| idle.yielded(now, Nanos::millis(4)));
         assert_eq!(then(&mut idle, 1, now + Nanos::millis(8)), Action::Yield, "a new one is not known yet");
     }
