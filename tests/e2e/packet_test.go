@@ -25,8 +25,8 @@ import (
 
 // What is peculiar to af_packet, the kernel's packet sockets, between two namespaces.
 
-// newVethPair is a pair on a veth link, whatever the link of this run.
-func newVethPair(t *testing.T, mtu int, flags ...string) *pair {
+// newVethWire is a veth link, whatever the link of this run; the caller closes it.
+func newVethWire(t *testing.T, mtu int) *wire {
 	t.Helper()
 	onAnyLink(t)
 	needNamespaces(t)
@@ -34,7 +34,13 @@ func newVethPair(t *testing.T, mtu int, flags ...string) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newPairOn(t, shortTempDir(t), w, append([]string{"--log", "info"}, flags...)...)
+	return w
+}
+
+// newVethPair is a pair on a veth link, whatever the link of this run.
+func newVethPair(t *testing.T, mtu int, flags ...string) *pair {
+	t.Helper()
+	return newPairOn(t, shortTempDir(t), newVethWire(t, mtu), append([]string{"--log", "info"}, flags...)...)
 }
 
 // on opens a packet socket at one end, beside the sidecar's.
@@ -75,12 +81,7 @@ func TestJumboFramesCarryMessages(t *testing.T) {
 }
 
 func TestADeviceWithASmallerMTUIsRefused(t *testing.T) {
-	onAnyLink(t)
-	needNamespaces(t)
-	w, err := vethWire(1400)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newVethWire(t, 1400)
 	defer w.close()
 	s, err := startSidecar(shortTempDir(t), "10.0.0.1", w.a)
 	if err == nil {
@@ -95,12 +96,7 @@ func TestADeviceWithASmallerMTUIsRefused(t *testing.T) {
 }
 
 func TestWithoutACapabilityTheSidecarSaysWhatItNeeds(t *testing.T) {
-	onAnyLink(t)
-	needNamespaces(t)
-	w, err := vethWire(1500)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newVethWire(t, 1500)
 	defer w.close()
 	folder := shortTempDir(t)
 	program := filepath.Join(folder, "machnetd")
@@ -129,12 +125,7 @@ func TestWithoutACapabilityTheSidecarSaysWhatItNeeds(t *testing.T) {
 }
 
 func TestADeviceThatIsDownIsTold(t *testing.T) {
-	onAnyLink(t)
-	needNamespaces(t)
-	w, err := vethWire(1500)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newVethWire(t, 1500)
 	defer w.close()
 	if err := w.a.namespace.Run("ip", "link", "set", "dev", device, "down"); err != nil {
 		t.Fatal(err)
@@ -239,12 +230,7 @@ func TestAnIdleEngineSleepsUntilAFrameComes(t *testing.T) {
 
 // The kernel, as a host that knows nothing of Machnet, finds the sidecar by ARP and pings it.
 func TestTheKernelFindsAndPingsASidecar(t *testing.T) {
-	onAnyLink(t)
-	needNamespaces(t)
-	w, err := vethWire(1500)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newVethWire(t, 1500)
 	s, err := startSidecar(shortTempDir(t), "10.0.0.1", w.a, "--log", "info")
 	if err != nil {
 		w.close()
