@@ -2,14 +2,15 @@
 //!
 //! [`Shared`] is made once per sidecar, one [`Engine`] per NIC queue on a thread of its own, and [`EngineHandle`] is how
 //! other threads reach an engine. An engine reads no clock and blocks on nothing: its thread calls
-//! [`Engine::run_once`] with the time, asks [`idle::Idle`] what to do next, and sleeps between
+//! [`Engine::receive`] and [`Engine::send`], the halves of a round, with the time ([`Engine::run_once`] where both have the same), asks [`idle::Idle`] what to do next, and sleeps between
 //! [`Engine::prepare_sleep`] and [`Engine::wake`] on the descriptors of [`Engine::fds`]. So the same engine runs in
 //! virtual time.
 //!
 //! ```text
 //! loop {
 //!     let now = clock();
-//!     let work = engine.run_once(now);
+//!     let came = engine.receive(now);
+//!     let work = came + engine.send(if came > 0 { clock() } else { now });
 //!     match idle.after(work, now) {
 //!         Again => {}
 //!         Pause => spin_loop(),
