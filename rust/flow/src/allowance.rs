@@ -50,11 +50,15 @@ impl Allowance {
     pub fn update(&mut self, now: Nanos, ack: Seq, credit: u16, word: Word, rtt: Nanos, config: &Config) {
         self.edge = ack + u32::from(credit);
         self.used_at = now;
-        if credit > 0 || (!self.said && word != Word::Refused) {
-            self.try_at = Nanos::ZERO;
-            self.pause = Nanos::ZERO;
-        } else if word == Word::Acked {
-            self.wait(now, rtt, config);
+        match word {
+            // Even if the peer has credit: a unit may lie beyond it.
+            Word::Refused => {}
+            _ if credit > 0 || !self.said => {
+                self.try_at = Nanos::ZERO;
+                self.pause = Nanos::ZERO;
+            }
+            Word::Acked => self.wait(now, rtt, config),
+            Word::Nothing => {}
         }
     }
 

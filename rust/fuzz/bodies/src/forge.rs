@@ -21,7 +21,7 @@ pub struct Station {
 pub fn machnet(choices: &mut Choices, target: &Target, from: Mac, to: Station) -> (Header, Vec<u8>) {
     let kind = kind(choices, target);
     let mut header = next(target, kind);
-    let mut body = body(choices, &mut header);
+    let mut body = body(choices, target, &mut header);
     let mut sack = Vec::new();
     for _ in 0..choices.below(4) {
         deviate(choices, &mut header, &mut sack, &mut body);
@@ -102,7 +102,7 @@ fn next(target: &Target, kind: Kind) -> Header {
     header
 }
 
-fn body(choices: &mut Choices, header: &mut Header) -> Vec<u8> {
+fn body(choices: &mut Choices, target: &Target, header: &mut Header) -> Vec<u8> {
     match header.kind {
         Kind::Syn | Kind::SynAck => {
             let mtu = [1500, 576, 1460, 9001][choices.below(4) as usize];
@@ -112,7 +112,12 @@ fn body(choices: &mut Choices, header: &mut Header) -> Vec<u8> {
         Kind::Rst => {
             let reason = [Reason::Closed, Reason::Refused, Reason::Aborted, Reason::Protocol]
                 [choices.below(4) as usize];
-            Reset { epoch: 1, echo: 0x1000 + choices.below(4) as u32, reason }.emit().to_vec()
+            // What the target sends carries the tag that its peer must echo.
+            let echo = match (choices.below(4), target.heard) {
+                (0 | 1, Some(heard)) => heard.tag,
+                (n, _) => 0x1000 + n as u32,
+            };
+            Reset { epoch: 1, echo, reason }.emit().to_vec()
         }
         Kind::Paths => vec![0; 6],
         Kind::Data => unit(choices, header),
