@@ -286,8 +286,12 @@ impl Sim {
     pub fn forget(&mut self, i: usize) {
         self.queue
             .retain(|Reverse((.., bytes))| Packet::parse(bytes).is_ok_and(|p| p.header.kind != Kind::Syn));
-        let tag = self.rng.word() | 1;
+        let mut tag = self.rng.word() | 1;
         let end = &mut self.ends[i];
+        // A tag is drawn out of 2^32: bytes could choose the old one, chance does not.
+        if tag == end.tag {
+            tag ^= 0x100;
+        }
         end.flow = None;
         end.channel = Channel::new(end.channel.rx_units);
         end.past.clear();
