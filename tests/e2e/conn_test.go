@@ -337,18 +337,7 @@ func TestManyConnectionsOfOneStackEchoAtOnce(t *testing.T) {
 	p := sharedPair(t)
 	from, to := p.a.attach(t), p.b.attach(t)
 	l := listen(t, to)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(c, c)
-				_ = c.Close()
-			}()
-		}
-	}()
+	go echoEach(l)
 	const conns, rounds = 32, 100
 	var all sync.WaitGroup
 	for i := range conns {

@@ -147,15 +147,7 @@ func TestTwoEnginesShareADevice(t *testing.T) {
 	p := newVethPair(t, 1500, "--engines", "2")
 	from, to := p.a.attach(t), p.b.attach(t)
 	l := listen(t, to)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() { _, _ = io.Copy(c, c) }()
-		}
-	}()
+	go echoEach(l)
 	// The kernel spreads flows over the queues of a device by a hash that nobody knows.
 	const flows = 32
 	var all sync.WaitGroup

@@ -34,11 +34,9 @@ pub struct Config {
     /// The longest nap of all. Beyond `nap_longest` a nap lasts 1/32 of the idle time: a thousand wakes a second cost
     /// 2.5 % of a core of a busy virtual machine, and who was silent for a third of a second does not mind 10 ms.
     pub nap_idle: Nanos,
-    /// A yield longer than this met a thread that hogs the core, or one that came by: two of them in a row, at most `hog_again`
-    /// apart, met a hog.
+    /// A yield longer than this met a thread that hogs the core, or one that came by: two of them, no further apart than this,
+    /// met a hog. It takes its slice at every yield; the kernel's own threads and the hypervisor come and go.
     pub hog: Nanos,
-    /// See `hog`. A hog takes its slice at every yield; the kernel's own threads and the hypervisor come and go.
-    pub hog_again: Nanos,
     /// How long not to yield after meeting one: twice as long each time that it is still there then, up to `hog_memory_longest`.
     /// Beside threads that do yield, not to yield is the most expensive way to wait.
     pub hog_memory: Nanos,
@@ -57,7 +55,6 @@ impl Default for Config {
             nap_longest: Nanos::millis(1),
             nap_idle: Nanos::millis(10),
             hog: Nanos::millis(2),
-            hog_again: Nanos::millis(2),
             hog_memory: Nanos::millis(8),
             hog_memory_longest: Nanos::millis(128),
         }
@@ -141,7 +138,7 @@ impl Idle {
     #[inline]
     pub fn yielded(&mut self, now: Nanos, took: Nanos) {
         if took > self.config.hog {
-            let again = |at: Nanos| now - took <= at + self.config.hog_again;
+            let again = |at: Nanos| now - took <= at + self.config.hog;
             if self.suspected.is_some_and(again) {
                 let known = self.hogged_until > Nanos::ZERO && again(self.hogged_until);
                 let longer = (self.hog_memory * 2).min(self.config.hog_memory_longest);

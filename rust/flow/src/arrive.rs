@@ -134,17 +134,17 @@ impl<T, H> Flow<T, H> {
         if self.peer_tx.before(header.tx) {
             self.peer_tx = header.tx;
             let rtt = self.rtt.or_zero();
-            let idle = self.is_idle(now);
+            // Before the packet counts as a sign of life.
+            if header.flags.has(Flags::PHASE) != self.phases.1 {
+                self.phases.1 = !self.phases.1;
+                self.drain(now);
+            }
             let word = match outcome.acked {
                 _ if header.flags.has(Flags::REFUSED) => Word::Refused,
                 0 => Word::Nothing,
                 _ => Word::Acked,
             };
             self.sender.allowance.update(now, header.ack, header.credit, word, rtt, &self.config);
-            if header.flags.has(Flags::PHASE) != self.phases.1 {
-                self.phases.1 = !self.phases.1;
-                self.drain(now, idle);
-            }
             let next = header.unit + u32::from(header.kind == Kind::Data);
             self.receiver.credit.demanded(next, header.want);
             if let (true, Some(echo)) = (header.flags.has(Flags::REFUSED), echo) {

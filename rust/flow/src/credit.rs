@@ -232,21 +232,22 @@ impl Credit {
         let kept = (last.since(next) + 1).max(0) as u32;
         self.told = next + kept;
         self.told_units = kept;
-        self.active = false;
-        if self.reserved > kept {
-            stats.credit_lapsed += 1;
-            io.ungrant(self.reserved - kept);
-            self.reserved = kept;
-        }
+        stats.credit_lapsed += u64::from(self.reserved > kept);
+        self.keep(kept, io);
     }
 
     /// Gives back what is reserved, and reserves nothing until the peer sends again.
     pub fn give_up<I: Io>(&mut self, io: &mut I) {
+        self.keep(0, io);
+    }
+
+    /// The same, but for the first `kept` units.
+    fn keep<I: Io>(&mut self, kept: u32, io: &mut I) {
         self.active = false;
         self.starved = false;
-        if self.reserved > 0 {
-            io.ungrant(self.reserved);
-            self.reserved = 0;
+        if self.reserved > kept {
+            io.ungrant(self.reserved - kept);
+            self.reserved = kept;
         }
     }
 }

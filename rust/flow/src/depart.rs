@@ -29,7 +29,7 @@ impl<T, H> Flow<T, H> {
             }
             if io.phase() != self.phases.0 {
                 self.phases.0 = !self.phases.0;
-                self.drain(now, self.is_idle(now));
+                self.drain(now);
             }
             if let Some(choice) = self.choose(now) {
                 let words = self.receiver.arrived().word_count(self.receiver.next());
@@ -88,13 +88,14 @@ impl<T, H> Flow<T, H> {
         header.unit = unit;
         header.message_len = meta.message_len;
         header.flags |= meta.flags;
+        let behind = self.sender.behind(unit);
+        header.want = capped(behind);
         let again = unit.before(self.sender.next());
         if again {
             self.stats.retransmitted += 1;
-            header.want = self.sender.behind(unit).min(u8::MAX.into()) as u8;
         } else {
             self.stats.units_sent += 1;
-            header.want = self.want(1);
+            self.sender.allowance.say(behind > 0);
         }
         if choice.uncovered {
             self.stats.credit_probes += 1;
@@ -162,14 +163,6 @@ impl<T, H> Flow<T, H> {
         None
     }
 
-    /// Units that wait, less those that go with this packet; the peer knows then that we wait.
-    #[inline]
-    fn want(&mut self, going: u32) -> u8 {
-        let waiting = self.sender.waiting() - going;
-        self.sender.allowance.say(waiting > 0);
-        waiting.min(u8::MAX.into()) as u8
-    }
-
     /// The header of the next packet: it acknowledges all that has arrived, so nothing else need do so.
     #[inline]
     fn header<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, kind: Kind, io: &mut I) -> Header {
@@ -182,7 +175,9 @@ impl<T, H> Flow<T, H> {
         self.next_tx = self.next_tx + 1;
         header.ts = now.0 as u32;
         header.ack = self.receiver.next();
-        header.want = self.want(0);
+        let waiting = self.sender.waiting();
+        header.want = capped(waiting);
+        self.sender.allowance.say(waiting > 0);
         if self.phase == Phase::Open {
             if io.phase() {
                 header.flags |= Flags::PHASE;
@@ -214,4 +209,10 @@ impl<T, H> Flow<T, H> {
         self.stats.packets_sent += 1;
         header
     }
+}
+
+/// Units, as the header tells them.
+#[inline]
+fn capped(units: u32) -> u8 {
+    units.min(u8::MAX.into()) as u8
 }

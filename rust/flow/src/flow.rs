@@ -287,14 +287,10 @@ impl<T, H> Flow<T, H> {
         self.rtt.smoothed()
     }
 
-    /// Whether nothing of ours has been under way for a while.
-    #[inline]
-    pub(crate) fn is_idle(&self, now: Nanos) -> bool {
-        self.sender.in_flight() == 0 && self.sender.allowance.is_idle(now, self.rtt.or_zero(), &self.config)
-    }
-
     /// All who may share a path hold back now. Who was idle then is too late to, and the few units of a request make no queue.
-    pub(crate) fn drain(&mut self, now: Nanos, idle: bool) {
+    pub(crate) fn drain(&mut self, now: Nanos) {
+        let idle = self.sender.in_flight() == 0
+            && self.sender.allowance.is_idle(now, self.rtt.or_zero(), &self.config);
         if !idle && self.sender.queued() > self.config.window_first {
             self.congestion.drain(now, &self.rtt);
         }
