@@ -88,7 +88,7 @@ impl Drop for Shared {
 }
 
 /// EAL's command line without the program's name and the core.
-fn arguments(config: &EalConfig) -> Result<Vec<String>, DpdkError> {
+pub(super) fn arguments(config: &EalConfig) -> Result<Vec<String>, DpdkError> {
     let prefix = &config.file_prefix;
     if prefix.is_empty()
         || prefix.len() > 64
