@@ -177,6 +177,33 @@ func TestAnUnknownKeyIsNamedWithItsPlace(t *testing.T) {
 	}
 }
 
+func TestAnotherHostWithOurAddressIsNamed(t *testing.T) {
+	folder := shortTempDir(t)
+	w := newWire(t, folder)
+	t.Cleanup(w.close)
+	a, err := startSidecar(folder, "10.0.0.1", w.a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.stop)
+	b, err := startSidecar(shortTempDir(t), "10.0.0.1", w.b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.stop)
+	// Looking for a third host it says who it is.
+	d := machnet.Dialer{Stack: b.attach(t), Timeout: 20 * time.Millisecond}
+	const want = " claims this host's address 10.0.0.1: "
+	for deadline := time.Now().Add(patience); !strings.Contains(a.out.String(), want); {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q in %q", want, a.out)
+		}
+		if _, err := d.Dial("machnet", "10.0.0.77:1"); err == nil {
+			t.Fatal("a dial to nobody went well")
+		}
+	}
+}
+
 // Frames that no sidecar sends cannot be put on a memif link, which has two ends only; what they do beside a running
 // connection is tested with the engines, over the simulated network.
 func TestBadInputDisturbsNoOtherConnection(t *testing.T) {

@@ -598,6 +598,54 @@ fn sighup_takes_what_can_change_and_names_the_rest() {
     assert_eq!(sidecar.log().matches("stats:").count(), before, "they are of level info");
 }
 
+#[test]
+fn dpdk_leaves_no_folder_not_even_while_it_runs() {
+    let folder = Folder::new("folder");
+    let names = |folder: &Folder| fs::read_dir(folder.0.join("dpdk")).expect("EAL was there").count();
+    let start = |flags: &[&str]| {
+        let mut command = folder.command(flags);
+        command.env("RUNTIME_DIRECTORY", &folder.0).stderr(Stdio::null()).spawn().expect("machnetd starts")
+    };
+    let mut refused = start(&["--vdev", "net_nope0"]);
+    assert_eq!(refused.wait().expect("its end").code(), Some(3));
+    assert_eq!(names(&folder), 0, "after a refusal");
+    let child = start(&[]);
+    let sidecar = Sidecar { child, folder, log: Arc::default() };
+    sidecar.until("it answers", |s| connect(&s.folder.socket()).is_ok());
+    assert_eq!(names(&sidecar.folder), 0, "while it runs");
+}
+
+#[test]
+fn a_memif_client_with_another_id_and_a_second_one_are_named() {
+    let server = Sidecar::start("refuses", &[]);
+    server.until("it says its number", |s| s.log().contains("interface 8397056 (id 0, 1 x 1 queues"));
+    let link = format!("client:{}", server.folder.0.join("link.sock").display());
+    let client = |name: &str, flags: &[&str]| {
+        let folder = Folder::new(name);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_machnetd"));
+        command.args(["--ip", "10.0.0.2/24", "--memif", &link, "--socket"]).arg(folder.socket());
+        let child = command.args(flags).stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+        Sidecar { child, folder, log: Arc::default() }
+    };
+    let first = client("refuses-first", &[]);
+    server.until("the link is up", |s| s.log().contains(": link up"));
+    let foreign = client("refuses-foreign", &["--memif-id", "7"]);
+    let named = format!("turned process {} away: it asks for interface 8397063 (id 7, ", foreign.child.id());
+    server.until("the one with another id is named", |s| s.log().contains(&named));
+    drop(foreign);
+    let second = client("refuses-second", &[]);
+    let named =
+        format!("turned process {} away: process {} has the link", second.child.id(), first.child.id());
+    server.until("the second one is named", |s| s.log().contains(&named));
+    let begun = Instant::now();
+    let lines = |s: &Sidecar| s.log().matches(" away: ").count();
+    let (lines_before, stats) = (lines(&server), server.stats());
+    assert!(!stats.contains(r#""link_refused":0"#) && stats.contains(r#""link_refused":"#), "{stats}");
+    // It comes again and again, and is told of once a second.
+    server.until("it is told of again", |s| lines(s) >= lines_before + 2);
+    assert!(begun.elapsed() >= Duration::from_millis(900), "two lines in {:?}", begun.elapsed());
+}
+
 fn pair() -> (OwnedFd, OwnedFd) {
     let mut fds = [0; 2];
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;

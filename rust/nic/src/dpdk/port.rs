@@ -6,7 +6,7 @@ use super::error::DpdkError;
 use super::find;
 use super::gate::{Gate, Line};
 use super::log::Mark;
-use super::memif::{self, Matrix};
+use super::memif::{self, InterfaceId, Matrix};
 use super::packet::{self, Packet, Sockets};
 use super::queue::DpdkQueue;
 use super::relay::Relay;
@@ -51,6 +51,8 @@ pub struct PortStats {
     pub link_ups: u64,
     /// Times the link was lost.
     pub link_downs: u64,
+    /// Peers turned away: for another interface, or because another had the link.
+    pub link_refused: u64,
 }
 
 impl Eal {
@@ -185,19 +187,16 @@ impl Eal {
                 memif::prepare_socket(link)?;
                 let mac = find::text(config.mac.unwrap_or_else(random_mac));
                 let device = format!("net_memif{serial}");
-                let args = memif::devargs(
-                    &device,
-                    link,
-                    matrix,
-                    config.descriptors,
-                    memif::buffer_size(config.mtu),
-                    &mac,
-                )?;
+                let buffer = memif::buffer_size(config.mtu);
+                let args = memif::devargs(&device, link, matrix, config.descriptors, buffer, &mac)?;
                 let id = create_vdev(&args)?;
+                let interface = InterfaceId::of(link, matrix, buffer);
+                log::info!("memif {}: interface {interface}", link.socket.display());
                 let matrix = Some(matrix);
                 Ok(Opened {
                     matrix,
                     memif: Some(link.clone()),
+                    interface,
                     gated: true,
                     reconnect: link.role == MemifRole::Client,
                     ..Opened::plain(id)
@@ -294,11 +293,14 @@ impl Eal {
         let line = Line::down();
         gate.watch_port(opened.id, line.clone(), opened.reconnect, label);
         if let Some(link) = opened.memif.as_ref().filter(|link| link.role == MemifRole::Server) {
-            let relay = Relay::open(opened.id, &link.socket).map_err(|error| DpdkError::Refused {
-                step: format!("listen on the memif socket {}", link.socket.display()),
-                errno: error.raw_os_error().unwrap_or(libc::EINVAL),
-                detail: String::new(),
-            })?;
+            let relay =
+                Relay::open(opened.id, &link.socket, opened.interface, line.clone()).map_err(|error| {
+                    DpdkError::Refused {
+                        step: format!("listen on the memif socket {}", link.socket.display()),
+                        errno: error.raw_os_error().unwrap_or(libc::EINVAL),
+                        detail: String::new(),
+                    }
+                })?;
             gate.serve(relay);
         }
         Ok(Arc::new(Port { id: opened.id, line, gate: Some(gate), sockets, _eal }))
@@ -310,6 +312,8 @@ struct Opened {
     id: u16,
     matrix: Option<Matrix>,
     memif: Option<Memif>,
+    /// What both ends of a memif must name.
+    interface: InterfaceId,
     packet: Option<Packet>,
     sockets: Sockets,
     /// Its driver works in EAL's interrupt thread.
@@ -323,6 +327,7 @@ impl Opened {
             id,
             matrix: None,
             memif: None,
+            interface: InterfaceId(0),
             packet: None,
             sockets: Sockets::default(),
             gated: false,
@@ -348,6 +353,7 @@ impl Port {
             rx_no_buffer: raw.rx_no_buffer,
             link_ups: self.line.ups.load(Ordering::Relaxed),
             link_downs: self.line.downs.load(Ordering::Relaxed),
+            link_refused: self.line.refused.load(Ordering::Relaxed),
         }
     }
 
