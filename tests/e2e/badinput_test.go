@@ -89,6 +89,51 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 	}
 }
 
+func TestOutputThatCannotBeWrittenIsAnErrorAndNeverLost(t *testing.T) {
+	p := sharedPair(t)
+	l := listen(t, p.b.attach(t))
+	go echoEach(l)
+	for name, args := range map[string][]string{
+		"version": {"version"},
+		"help":    {"help"},
+		"flags":   {"bench", "-h"},
+		"bench":   {"bench", "--transport", "tcp", "--rounds", "1", "--duration", "20ms", "--size", "64", "--inflight", "1"},
+		"json":    {"bench", "--transport", "tcp", "--rounds", "1", "--duration", "20ms", "--size", "64", "--inflight", "1", "--json", "-"},
+		"ping":    {"ping", "--socket", p.a.socket, "-c", "1", l.Addr().String()},
+		"echo":    {"echo", "--socket", p.b.socket, "--addr", ":0"}, // serves for ever where it is not told
+		"demo":    {"demo"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer full.Close()
+			reader, writer, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			reader.Close()
+			defer writer.Close()
+			for _, out := range []struct {
+				file  *os.File
+				lines int
+			}{{full, 1}, {writer, 0}} {
+				c := &command{folder: shortTempDir(t), errs: new(lockedBuffer), out: new(lockedBuffer), gone: make(chan struct{})}
+				c.cmd = exec.Command(machnetCommand, args...)
+				c.cmd.Stdout, c.cmd.Stderr = out.file, c.errs
+				c.start(t)
+				code := c.exit(t, patience)
+				said := c.errs.String()
+				if code != 1 || strings.Count(said, "\n") != out.lines || out.lines == 1 && !strings.Contains(said, "no space left on device") {
+					t.Errorf("to %s: exit code %d and %q; want 1 and %d lines", out.file.Name(), code, said, out.lines)
+				}
+				c.leavesNothing(t)
+			}
+		})
+	}
+}
+
 func TestASilentHostIsETIMEDOUTInTheSidecarsTime(t *testing.T) {
 	folder := shortTempDir(t)
 	w := newWire(t, folder)
