@@ -41,32 +41,41 @@ func main() {
 
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	out, running := newOutput(ctx, stdout)
+	defer out.stop(nil)
+	name, err := dispatch(running, args, out, stderr)
+	refused := out.refused()
+	switch {
+	case errors.Is(refused, syscall.EPIPE):
+		return 1 // whoever read has enough, and needs no words
+	case refused != nil:
+		fmt.Fprintf(stderr, "%s: %v\n", name, refused)
+		return 1
+	case err == nil || errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+		return 2
+	case ctx.Err() != nil:
+		fmt.Fprintf(stderr, "%s: interrupted\n", name)
+		return 130
+	}
+	fmt.Fprintf(stderr, "%s: %v\n", name, err)
+	return 1
+}
+
+// dispatch runs the command that the arguments name; it returns what to call the program in a message.
+func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) (string, error) {
 	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
 		usage(stdout)
-		return 0
+		return "machnet", nil
 	}
-	all := append(commands(), command{name: workerCommand, run: runWorker})
-	for _, c := range all {
-		if c.name != args[0] {
-			continue
-		}
-		err := c.run(ctx, args[1:], stdout, stderr)
-		switch {
-		case err == nil || errors.Is(err, flag.ErrHelp):
-			return 0
-		case errors.Is(err, errUsage):
-			fmt.Fprintf(stderr, "machnet %s: %v\n", c.name, err)
-			return 2
-		case ctx.Err() != nil:
-			fmt.Fprintf(stderr, "machnet %s: interrupted\n", c.name)
-			return 130
-		default:
-			fmt.Fprintf(stderr, "machnet %s: %v\n", c.name, err)
-			return 1
+	for _, c := range append(commands(), command{name: workerCommand, run: runWorker}) {
+		if c.name == args[0] {
+			return "machnet " + c.name, c.run(ctx, args[1:], stdout, stderr)
 		}
 	}
-	fmt.Fprintf(stderr, "machnet: %q is no command; `machnet help` lists them\n", args[0])
-	return 2
+	return "machnet", usagef("%q is no command; `machnet help` lists them", args[0])
 }
 
 func usage(w io.Writer) {

@@ -58,6 +58,7 @@ int mdpdk_eal_init(int argc, char **argv)
     return ret < 0 ? from_errno() : 0;
 }
 
+const char *mdpdk_runtime_dir(void) { return rte_eal_get_runtime_dir(); }
 int mdpdk_eal_cleanup(void) { return rte_eal_cleanup(); }
 int mdpdk_has_hugepages(void) { return rte_eal_has_hugepages(); }
 

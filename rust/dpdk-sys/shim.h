@@ -68,6 +68,7 @@ int mdpdk_log_to(mdpdk_log_fn sink);      /* before mdpdk_eal_init; instead of s
 void mdpdk_log_level(uint32_t level);
 int mdpdk_eal_init(int argc, char **argv);
 int mdpdk_eal_cleanup(void);
+const char *mdpdk_runtime_dir(void);      /* of this process; empty before EAL has made it */
 int mdpdk_has_hugepages(void);            /* 1 when EAL runs on them */
 int mdpdk_thread_register(void);          /* gives the calling thread a mempool cache */
 void mdpdk_thread_unregister(void);

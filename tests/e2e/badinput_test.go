@@ -89,6 +89,51 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 	}
 }
 
+func TestOutputThatCannotBeWrittenIsAnErrorAndNeverLost(t *testing.T) {
+	p := sharedPair(t)
+	l := listen(t, p.b.attach(t))
+	go echoEach(l)
+	for name, args := range map[string][]string{
+		"version": {"version"},
+		"help":    {"help"},
+		"flags":   {"bench", "-h"},
+		"bench":   {"bench", "--transport", "tcp", "--rounds", "1", "--duration", "20ms", "--size", "64", "--inflight", "1"},
+		"json":    {"bench", "--transport", "tcp", "--rounds", "1", "--duration", "20ms", "--size", "64", "--inflight", "1", "--json", "-"},
+		"ping":    {"ping", "--socket", p.a.socket, "-c", "1", l.Addr().String()},
+		"echo":    {"echo", "--socket", p.b.socket, "--addr", ":0"}, // serves for ever where it is not told
+		"demo":    {"demo"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer full.Close()
+			reader, writer, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			reader.Close()
+			defer writer.Close()
+			for _, out := range []struct {
+				file  *os.File
+				lines int
+			}{{full, 1}, {writer, 0}} {
+				c := &command{folder: shortTempDir(t), errs: new(lockedBuffer), out: new(lockedBuffer), gone: make(chan struct{})}
+				c.cmd = exec.Command(machnetCommand, args...)
+				c.cmd.Stdout, c.cmd.Stderr = out.file, c.errs
+				c.start(t)
+				code := c.exit(t, patience)
+				said := c.errs.String()
+				if code != 1 || strings.Count(said, "\n") != out.lines || out.lines == 1 && !strings.Contains(said, "no space left on device") {
+					t.Errorf("to %s: exit code %d and %q; want 1 and %d lines", out.file.Name(), code, said, out.lines)
+				}
+				c.leavesNothing(t)
+			}
+		})
+	}
+}
+
 func TestASilentHostIsETIMEDOUTInTheSidecarsTime(t *testing.T) {
 	folder := shortTempDir(t)
 	w := newWire(t, folder)
@@ -173,6 +218,33 @@ func TestAnUnknownKeyIsNamedWithItsPlace(t *testing.T) {
 	for _, want := range []string{file + ":3", "colour"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in %q", want, out)
+		}
+	}
+}
+
+func TestAnotherHostWithOurAddressIsNamed(t *testing.T) {
+	folder := shortTempDir(t)
+	w := newWire(t, folder)
+	t.Cleanup(w.close)
+	a, err := startSidecar(folder, "10.0.0.1", w.a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.stop)
+	b, err := startSidecar(shortTempDir(t), "10.0.0.1", w.b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.stop)
+	// Looking for a third host it says who it is.
+	d := machnet.Dialer{Stack: b.attach(t), Timeout: 20 * time.Millisecond}
+	const want = " claims this host's address 10.0.0.1: "
+	for deadline := time.Now().Add(patience); !strings.Contains(a.out.String(), want); {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q in %q", want, a.out)
+		}
+		if _, err := d.Dial("machnet", "10.0.0.77:1"); err == nil {
+			t.Fatal("a dial to nobody went well")
 		}
 	}
 }

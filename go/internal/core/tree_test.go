@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -109,5 +110,39 @@ func TestCodesAreThoseOfTheHeader(t *testing.T) {
 	}
 	if seen != len(known) {
 		t.Errorf("machnet.h has %d of the %d names that this package knows", seen, len(known))
+	}
+}
+
+// Whoever imports the package from a clone that was not built is told what to do, not that a linker lacks a file.
+func TestWithoutTheArchiveTheCompilerSaysHowToGetIt(t *testing.T) {
+	clone := t.TempDir()
+	for _, name := range []string{"go.mod", "go/machnet", "go/internal"} {
+		err := filepath.WalkDir(filepath.Join(root, name), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || strings.HasSuffix(path, ".a") {
+				return err
+			}
+			below, err := filepath.Rel(root, path)
+			if err != nil {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			to := filepath.Join(clone, below)
+			if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+				return err
+			}
+			return os.WriteFile(to, text, 0o644)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := exec.Command("go", "build", "./go/machnet")
+	build.Dir, build.Env = clone, append(os.Environ(), "GOWORK=off", "CGO_ENABLED=1")
+	out, err := build.CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("run `make build`")) {
+		t.Errorf("go build without the archive: %v, %s; want that it says to run `make build`", err, out)
 	}
 }

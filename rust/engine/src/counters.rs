@@ -110,6 +110,8 @@ counters! {
     arp_received,
     /// next hops that never answered
     arp_failed,
+    /// ARP packets by which another station claims this host's address
+    arp_conflicts,
     /// connection attempts that ended because the next hop never answered
     unreachable,
     /// ICMP echo requests answered

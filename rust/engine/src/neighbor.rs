@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use machnet_wire::{Mac, Nanos};
+use machnet_wire::{Mac, Nanos, Seldom};
 
 /// Our address, the way out, and the times of ARP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +88,8 @@ pub struct Neighbors {
     due: AtomicU64,
     /// In order, so that the same seed asks in the same order.
     table: Mutex<BTreeMap<Ipv4Addr, Entry>>,
+    /// Warnings that another station claims our address.
+    claims: Mutex<Seldom>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +116,19 @@ impl Neighbors {
         let fixed =
             |&(ip, mac)| (ip, Entry { mac: Some(mac), state: State::Fixed, due: Nanos::MAX, users: 0 });
         let table = config.fixed.iter().map(fixed).collect();
-        Self { config, version: AtomicU64::new(1), due: AtomicU64::new(u64::MAX), table: Mutex::new(table) }
+        Self {
+            config,
+            version: AtomicU64::new(1),
+            due: AtomicU64::new(u64::MAX),
+            table: Mutex::new(table),
+            claims: Mutex::default(),
+        }
+    }
+
+    /// Whether another claim to our address is worth a line in the log, and how many were not since the last one. The
+    /// claims of all engines together: whoever claims it may do so a thousand times a second.
+    pub fn may_warn(&self, now: Nanos) -> Option<u64> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
     }
 
     /// Our address and the rules.

@@ -204,6 +204,16 @@ impl Core {
 
     fn on_arp(&mut self, arp: &arp::Packet) {
         self.counters().arp_received.add(1);
+        if arp.sender_ip == self.ip && arp.sender_mac != self.mac {
+            self.counters().arp_conflicts.add(1);
+            if let Some(left_out) = self.shared.neighbors.may_warn(self.now) {
+                log::warn!(
+                    "{} claims this host's address {}: whoever asks for it may reach that one instead; give one of the two another address ({left_out} more such claims before)",
+                    arp.sender_mac,
+                    self.ip
+                );
+            }
+        }
         let for_us = arp.target_ip == self.ip;
         if self.shared.neighbors.learn(arp.sender_ip, arp.sender_mac, for_us, self.now) {
             self.shared.wake_others(self.index);

@@ -73,6 +73,31 @@ fn arp_requests_for_us_are_answered_and_others_ignored() {
 }
 
 #[test]
+fn another_station_with_our_address_is_counted_and_our_own_frames_are_not() {
+    let (mut w, _seen) = watched(|_| {});
+    // Announced to all, asked for by one who has it, and answered in our stead.
+    w.net.inject(0, &arp(arp::Operation::Request, ME, ME, Mac::BROADCAST));
+    w.net.inject(0, &arp(arp::Operation::Request, ME, STRANGER_IP, Mac::BROADCAST));
+    w.net.inject(0, &arp(arp::Operation::Reply, ME, STRANGER_IP, Mac([2, 0, 0, 0, 0, 1])));
+    w.pass(Nanos::millis(1));
+    assert_eq!(w.counter(0, "arp_conflicts"), 3);
+    // Some links bring a host its own broadcasts.
+    let mut own = arp(arp::Operation::Request, ME, STRANGER_IP, Mac::BROADCAST);
+    let packet = arp::Packet {
+        operation: arp::Operation::Request,
+        sender_mac: Mac([2, 0, 0, 0, 0, 1]),
+        sender_ip: ME,
+        target_mac: Mac::default(),
+        target_ip: STRANGER_IP,
+    };
+    packet.emit(&mut own[ether::LEN..]);
+    w.net.inject(0, &own);
+    w.net.inject(0, &arp(arp::Operation::Request, STRANGER_IP, ME, Mac::BROADCAST));
+    w.pass(Nanos::millis(1));
+    assert_eq!((w.counter(0, "arp_conflicts"), w.counter(0, "arp_received")), (3, 5));
+}
+
+#[test]
 fn a_host_with_a_whole_address_to_itself_sends_everything_to_the_gateway() {
     let gateway = Ipv4Addr::new(10, 0, 0, 254);
     let (mut w, seen) = watched(|c| {

@@ -10,14 +10,17 @@ use machnet_engine::{EngineHandle, Report, Shared};
 use machnet_shm::{ClientHello, EngineEnd, Geometry, Status, Text, Welcome};
 
 use crate::clients::{Client, Offer, Outcome, Stage};
-use crate::config::Config;
-use crate::signals::Signals;
-use crate::socket::ControlSocket;
+use crate::config::args::{self, Wish};
+use crate::config::{Config, reload};
+use crate::signals::{Signals, Wanted};
+use crate::socket::{Access, ControlSocket};
 use crate::stats::{Attached, Stats};
 
 /// The control thread's state.
 pub struct Control<'a> {
-    config: &'a Config,
+    config: Config,
+    /// Where it came from, to be read again.
+    args: Vec<String>,
     mtu: u16,
     shared: &'a Shared,
     engines: Vec<EngineHandle>,
@@ -36,7 +39,8 @@ pub struct Control<'a> {
 impl<'a> Control<'a> {
     /// Ready to run.
     pub fn new(
-        config: &'a Config,
+        config: Config,
+        args: Vec<String>,
         mtu: u16,
         shared: &'a Arc<Shared>,
         listener: ControlSocket,
@@ -44,7 +48,9 @@ impl<'a> Control<'a> {
         stats: Stats,
     ) -> Control<'a> {
         Control {
+            next_dump: config.stats_interval.map(|every| Instant::now() + every),
             config,
+            args,
             mtu,
             engines: (0..shared.engines()).filter_map(|engine| shared.handle(engine)).collect(),
             shared,
@@ -54,7 +60,6 @@ impl<'a> Control<'a> {
             clients: HashMap::new(),
             undelivered: Vec::new(),
             accept_again: None,
-            next_dump: config.stats_interval.map(|every| Instant::now() + every),
         }
     }
 
@@ -63,8 +68,11 @@ impl<'a> Control<'a> {
         let mut ready = Vec::new();
         while !self.signals.ending() {
             self.wait(&mut ready);
-            if self.signals.dump_wanted() {
-                self.stats.dump(self.attached().count());
+            while let Some(wanted) = self.signals.wanted() {
+                match wanted {
+                    Wanted::Dump => self.stats.dump(self.attached().count()),
+                    Wanted::Reload => self.reload(),
+                }
             }
             self.take_reports();
             for fd in ready.drain(..) {
@@ -76,11 +84,61 @@ impl<'a> Control<'a> {
         self.stats.dump(self.attached().count());
     }
 
+    /// Reads the settings again and puts in force what can be while engines run. With a mistake all stays as it was.
+    fn reload(&mut self) {
+        let new = match args::read(self.args.clone()) {
+            Ok(Wish::Run(loaded)) => loaded.config,
+            Ok(_) => return, // the same arguments ask for the same
+            Err(mistakes) => {
+                mistakes.iter().for_each(|mistake| log::error!("reload: {}", mistake.text));
+                log::error!("reload: nothing was changed; mend the above and reload again");
+                return;
+            }
+        };
+        let before = self.config.clone();
+        let mut changes = reload::take(&mut self.config, &new);
+        if let Err(error) = self.admit(&before) {
+            log::error!("reload: {error}; who may attach stays as it was");
+            (self.config.owner, self.config.group, self.config.mode) =
+                (before.owner, before.group, before.mode);
+            changes.taken.retain(|key| !["control.owner", "control.group", "control.mode"].contains(key));
+        }
+        if before.stats_interval != self.config.stats_interval {
+            self.next_dump = self.config.stats_interval.map(|every| Instant::now() + every);
+        }
+        // Told at the more talkative level of the two.
+        log::set_max_level(before.log.max(self.config.log));
+        match (&changes.taken[..], &changes.kept[..]) {
+            ([], []) => log::info!("reload: nothing has changed"),
+            ([], _) => {}
+            (taken, _) => log::info!("reload: in force now: {}", taken.join(", ")),
+        }
+        if !changes.kept.is_empty() {
+            log::warn!("reload: changed, and in force at the next start only: {}", changes.kept.join(", "));
+        }
+        log::set_max_level(self.config.log);
+    }
+
+    /// Has the socket's permissions follow the settings; what did not change is not touched.
+    fn admit(&self, before: &Config) -> Result<(), String> {
+        let now = &self.config;
+        if (now.owner, now.group, now.mode) == (before.owner, before.group, before.mode) {
+            return Ok(());
+        }
+        // SAFETY: neither call has arguments, and neither can fail.
+        let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
+        self.listener.admit(Access {
+            mode: now.mode,
+            owner: (now.owner != before.owner).then(|| now.owner.unwrap_or(user)),
+            group: (now.group != before.group).then(|| now.group.unwrap_or(group)),
+        })
+    }
+
     /// Sleeps until something happens, and says which applications have.
     fn wait(&mut self, ready: &mut Vec<RawFd>) {
         let now = Instant::now();
         let listener = if self.accept_again.is_some() { -1 } else { self.listener.fd() };
-        let fixed = [self.signals.end_fd(), self.signals.dump_fd(), self.shared.reports_fd(), listener];
+        let fixed = [self.signals.end_fd(), self.signals.wishes_fd(), self.shared.reports_fd(), listener];
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // A negative descriptor is skipped.
         let mut fds: Vec<_> = fixed.into_iter().chain(self.clients.keys().copied()).map(entry).collect();

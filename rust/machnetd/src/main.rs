@@ -6,6 +6,7 @@ mod clients;
 mod config;
 mod control;
 mod logger;
+mod output;
 mod signals;
 mod socket;
 mod start;
@@ -15,6 +16,8 @@ mod threads;
 use std::process::ExitCode;
 
 use config::args::{self, Wish};
+use config::{Mistake, machine};
+use output::complain;
 
 fn main() -> ExitCode {
     let mut args = Vec::new();
@@ -24,22 +27,27 @@ fn main() -> ExitCode {
             Err(arg) => return fail(SETTINGS, &format!("{}: not valid UTF-8", arg.display())),
         }
     }
-    let config = match args::read(args) {
-        Err(mistake) => return fail(SETTINGS, &mistake),
-        Ok(Wish::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Ok(Wish::Check(file)) => {
-            let what = file.map_or("the flags".to_owned(), |file| file.display().to_string());
-            println!("machnetd: {what}: nothing wrong");
-            return ExitCode::SUCCESS;
-        }
-        Ok(Wish::Run(config)) => config,
+    let (loaded, check) = match args::read(args.clone()) {
+        Err(mistakes) => return refuse(&mistakes),
+        Ok(Wish::Print(text)) => return output::print(&text),
+        Ok(Wish::Check(loaded, file)) => (loaded, Some(file)),
+        Ok(Wish::Run(loaded)) => (loaded, None),
     };
+    let found = machine::look(&loaded);
+    if !found.mistakes.is_empty() {
+        return refuse(&found.mistakes);
+    }
+    if let Some(file) = check {
+        found.doubts.iter().for_each(|doubt| complain(&format!("warning: {doubt}")));
+        let what = file.map_or("the flags".to_owned(), |file| file.display().to_string());
+        let verdict =
+            if found.doubts.is_empty() { "nothing wrong" } else { "can start, with the warnings above" };
+        return output::print(&format!("machnetd: {what}: {verdict}\n"));
+    }
     end_on_panic();
-    logger::start(config.log);
-    match start::run(&config) {
+    logger::start(loaded.config.log);
+    found.doubts.iter().for_each(|doubt| log::warn!("{doubt}"));
+    match start::run(loaded.config, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(refusal) => fail(refusal.code, &refusal.text),
     }
@@ -47,8 +55,14 @@ fn main() -> ExitCode {
 
 /// Whoever starts the sidecar reads this line, whatever the log's level.
 fn fail(code: u8, text: &str) -> ExitCode {
-    eprintln!("machnetd: {text}");
+    complain(text);
     ExitCode::from(code)
+}
+
+/// All mistakes, a line each; the first decides the exit code.
+fn refuse(mistakes: &[Mistake]) -> ExitCode {
+    mistakes.iter().for_each(|mistake| complain(&mistake.text));
+    ExitCode::from(mistakes.first().map_or(SETTINGS, |mistake| mistake.code))
 }
 
 /// A panic in any thread ends the process: half a sidecar would leave applications waiting for ever, while a dead one
@@ -56,7 +70,7 @@ fn fail(code: u8, text: &str) -> ExitCode {
 fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
-        eprintln!("machnetd: fault in thread {}: {panic}", thread.name().unwrap_or("without a name"));
+        complain(&format!("fault in thread {}: {panic}", thread.name().unwrap_or("without a name")));
         // Not `exit`: that would run DPDK's clean-up under threads that still move packets.
         // SAFETY: ends the process; nothing runs after it.
         unsafe { libc::_exit(FAULT) }

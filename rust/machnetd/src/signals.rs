@@ -1,4 +1,5 @@
-//! Signals: the end (SIGINT, SIGTERM, SIGHUP, by `ctrlc`) and a wish for the counters (SIGUSR1, by a descriptor).
+//! Signals: the end (SIGINT, SIGTERM, by `ctrlc`), and wishes that a descriptor tells: the settings anew (SIGHUP), the
+//! counters (SIGUSR1).
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -8,7 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What the control thread polls.
 pub struct Signals {
     end: UnixStream,
-    dump: OwnedFd,
+    wishes: OwnedFd,
+}
+
+/// What somebody wants of a running sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The counters in the log.
+    Dump,
+    /// The settings read again.
+    Reload,
 }
 
 static ENDING: AtomicBool = AtomicBool::new(false);
@@ -22,15 +32,17 @@ impl Signals {
         let failed = |step: &'static str| move |error: std::io::Error| format!("signals: {step}: {error}");
         // SAFETY: SIG_IGN is a valid disposition and no handler code is involved.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-        let dump = signalfd(libc::SIGUSR1).map_err(failed("receive SIGUSR1"))?;
+        // Blocked, SIGHUP does not reach `ctrlc`, which takes it for the end.
+        let wishes =
+            signalfd(&[libc::SIGUSR1, libc::SIGHUP]).map_err(failed("receive SIGUSR1 and SIGHUP"))?;
         let (end, far) = UnixStream::pair().map_err(failed("make a pair of sockets"))?;
         ctrlc::set_handler(move || {
             ENDING.store(true, Ordering::Release);
             // One byte per signal; nobody sends so many that it blocks.
             let _ = (&far).write(&[1]);
         })
-        .map_err(|error| format!("signals: take over SIGINT, SIGTERM and SIGHUP: {error}"))?;
-        Ok(Signals { end, dump })
+        .map_err(|error| format!("signals: take over SIGINT and SIGTERM: {error}"))?;
+        Ok(Signals { end, wishes })
     }
 
     /// Becomes readable when the process shall end.
@@ -38,9 +50,9 @@ impl Signals {
         self.end.as_raw_fd()
     }
 
-    /// Becomes readable when the counters are wanted.
-    pub fn dump_fd(&self) -> RawFd {
-        self.dump.as_raw_fd()
+    /// Becomes readable when something is wanted.
+    pub fn wishes_fd(&self) -> RawFd {
+        self.wishes.as_raw_fd()
     }
 
     /// Whether the process shall end.
@@ -48,21 +60,29 @@ impl Signals {
         ENDING.load(Ordering::Acquire)
     }
 
-    /// Whether the counters were wanted since the last call.
-    pub fn dump_wanted(&self) -> bool {
+    /// What was wanted and not yet told.
+    pub fn wanted(&self) -> Option<Wanted> {
         let mut info = std::mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
         let size = size_of::<libc::signalfd_siginfo>();
         // SAFETY: `info` is writable for `size` bytes; the descriptor does not block.
-        unsafe { libc::read(self.dump.as_raw_fd(), info.as_mut_ptr().cast(), size) == size as isize }
+        let read = unsafe { libc::read(self.wishes.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        if read != size as isize {
+            return None;
+        }
+        // SAFETY: the kernel has filled it in.
+        let signal = unsafe { info.assume_init() }.ssi_signo;
+        Some(if signal == libc::SIGHUP as u32 { Wanted::Reload } else { Wanted::Dump })
     }
 }
 
-fn signalfd(signal: libc::c_int) -> std::io::Result<OwnedFd> {
+fn signalfd(signals: &[libc::c_int]) -> std::io::Result<OwnedFd> {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigemptyset` fills the set in before anything reads it; the old mask is not asked for.
     let fd = unsafe {
         libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), signal);
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
         libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
         libc::signalfd(-1, set.as_ptr(), libc::SFD_NONBLOCK | libc::SFD_CLOEXEC)
     };

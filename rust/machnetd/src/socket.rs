@@ -91,6 +91,26 @@ impl ControlSocket {
         }
     }
 
+    /// Gives the socket other permissions and another owner, as far as they are told.
+    ///
+    /// # Errors
+    /// The system refuses a step.
+    pub fn admit(&self, access: Access) -> Result<(), String> {
+        let shown = self.path.display();
+        if !self.is_ours() {
+            return Err(format!("control socket {shown}: somebody else's file is in its place"));
+        }
+        chown(&self.path, access.owner, access.group).map_err(|e| {
+            format!("control socket {shown}: give it to its owner and group (needs root): {e}")
+        })?;
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(access.mode))
+            .map_err(|e| format!("control socket {shown}: set its mode to {:04o}: {e}", access.mode))
+    }
+
+    fn is_ours(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity)
+    }
+
     /// To be polled for applications.
     pub fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
@@ -116,11 +136,33 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity);
-        if ours {
+        if self.is_ours() {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether a socket can be made at the path, for this owner: makes something in its folder, or in the nearest that is
+/// there, and removes it. A look at permissions is no answer: there are read-only file systems, and /proc.
+pub fn try_folder(path: &Path, access: Access) -> Result<(), String> {
+    let folder = std::path::absolute(path).map_err(|e| e.to_string())?;
+    let there = folder.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let probe = there.join(format!(".machnetd-{}", std::process::id()));
+    let _ = fs::remove_dir(&probe);
+    fs::create_dir(&probe).map_err(|error| {
+        format!(
+            "nothing can be made in {}: {error}; choose another path, or make the folder for this user",
+            there.display()
+        )
+    })?;
+    let owned = if access.owner.is_some() || access.group.is_some() {
+        chown(&probe, access.owner, access.group)
+            .map_err(|error| format!("give it to its owner and group (needs root): {error}"))
+    } else {
+        Ok(())
+    };
+    let _ = fs::remove_dir(&probe);
+    owned
 }
 
 /// Who is at the other end of a connected socket.

@@ -25,17 +25,17 @@ pub struct Refusal {
     pub text: String,
 }
 
-/// Runs until a signal says otherwise.
+/// Runs until a signal says otherwise. `args` is where the configuration came from, to be read again.
 ///
 /// # Errors
 /// What could not be started. Nothing is left behind.
-pub fn run(config: &Config) -> Result<(), Refusal> {
+pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     let engine_error = |text: String| Refusal { code: ENGINE, text };
     let control_error = |text: String| Refusal { code: CONTROL, text };
     // Before DPDK: a second sidecar by mistake must not disturb the first one's link.
     socket::look(&config.socket).map_err(control_error)?;
     let signals = Signals::take_over().map_err(engine_error)?;
-    let queues = open_nic(config).map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
+    let queues = open_nic(&config).map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
     let Some(first) = queues.first() else {
         return Err(Refusal { code: NIC, text: "the NIC opened without queues".to_owned() });
     };
@@ -54,7 +54,7 @@ pub fn run(config: &Config) -> Result<(), Refusal> {
         if info.interrupts { "interrupts" } else { "no interrupts: idle engines nap" },
     );
 
-    let shared = Shared::new(engine_config(config).map_err(engine_error)?, config.engines)
+    let shared = Shared::new(engine_config(&config).map_err(engine_error)?, config.engines)
         .map_err(|error| engine_error(format!("engines: make their bells: {error}")))?;
     let mut threads = Threads::new();
     for (index, queue) in (0..config.engines).zip(queues) {
@@ -63,15 +63,15 @@ pub fn run(config: &Config) -> Result<(), Refusal> {
             return Err(engine_error(format!("engine {index}: the NIC gave a queue too many")));
         };
         let core = config.cores.get(usize::from(index)).copied();
-        threads.start(Job { engine, handle, core, idle: idle_config(config) }).map_err(engine_error)?;
+        threads.start(Job { engine, handle, core, idle: idle_config(&config) }).map_err(engine_error)?;
     }
 
-    let access = Access { mode: config.mode, owner: config.owner, group: config.group };
-    let result = ControlSocket::bind(&config.socket, access).map_err(control_error).map(|listener| {
-        log::info!("serving applications at {}", config.socket.display());
-        let stats = Stats::new(Arc::clone(&shared), Arc::clone(&port));
-        Control::new(config, info.mtu, &shared, listener, &signals, stats).run();
-    });
+    let result =
+        ControlSocket::bind(&config.socket, access(&config)).map_err(control_error).map(|listener| {
+            log::info!("serving applications at {}", config.socket.display());
+            let stats = Stats::new(Arc::clone(&shared), Arc::clone(&port));
+            Control::new(config, args, info.mtu, &shared, listener, &signals, stats).run();
+        });
     // Applications learn of the end when their sockets close with the process; their peers learn of it now.
     let begun = Instant::now();
     drop(port);
@@ -84,13 +84,27 @@ pub fn run(config: &Config) -> Result<(), Refusal> {
 }
 
 fn open_nic(config: &Config) -> Result<Vec<DpdkQueue>, DpdkError> {
-    let eal = Eal::start(&EalConfig {
+    Eal::start(&eal_config(config))?.open(&port_config(config))
+}
+
+/// Who may attach.
+pub fn access(config: &Config) -> Access {
+    Access { mode: config.mode, owner: config.owner, group: config.group }
+}
+
+/// What DPDK is told.
+pub fn eal_config(config: &Config) -> EalConfig {
+    EalConfig {
         memory: config.memory.clone(),
         file_prefix: config.file_prefix.clone(),
         devices: vec![config.device.clone()],
         extra_args: config.extra_args.clone(),
-    })?;
-    eal.open(&PortConfig {
+    }
+}
+
+/// What the NIC is asked for.
+pub fn port_config(config: &Config) -> PortConfig {
+    PortConfig {
         queues: config.engines,
         descriptors: config.descriptors,
         mtu: config.mtu,
@@ -99,7 +113,7 @@ fn open_nic(config: &Config) -> Result<Vec<DpdkQueue>, DpdkError> {
         checksum_offload: config.checksum_offload,
         interrupts: config.interrupts && config.idle == idle::Policy::Adaptive,
         ..PortConfig::new(config.device.clone())
-    })
+    }
 }
 
 fn engine_config(config: &Config) -> Result<EngineConfig, String> {

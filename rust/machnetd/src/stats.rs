@@ -90,6 +90,7 @@ impl Stats {
             ("rx_no_buffer", nic.rx_no_buffer),
             ("link_ups", nic.link_ups),
             ("link_downs", nic.link_downs),
+            ("link_refused", nic.link_refused),
         ]
         .into_iter()
     }

@@ -381,7 +381,7 @@ fn a_dead_sidecars_files_are_replaced() {
 
 #[test]
 fn each_ending_signal_ends_it_in_order() {
-    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
         let mut sidecar = Sidecar::start(&format!("signal{signal}"), &[]);
         let (_app, _, life) = sidecar.attach(None).expect("attached");
         let begun = Instant::now();
@@ -418,7 +418,7 @@ fn refusals_have_one_sentence_and_a_code() {
     let folder = Folder::new("refusals");
     for (flags, code, sentence) in [
         (&["--vdev", "net_nope0"][..], 3, "machnetd: create the virtual device net_nope0: "),
-        (&["--vdev", "net_null0", "--cores", "1023"], 5, "machnetd: engine 0: pin it to core 1023: "),
+        (&["--vdev", "net_null0", "--cores", "1023"], 5, "machnetd: --cores 1023: core 1023 cannot be had: "),
         (
             &["--idle", "fast"],
             2,
@@ -428,11 +428,28 @@ fn refusals_have_one_sentence_and_a_code() {
         (
             &["--socket", "/proc/nope/ctl.sock"],
             4,
-            "machnetd: control socket /proc/nope/ctl.sock: make the folder /proc/nope: ",
+            "machnetd: --socket /proc/nope/ctl.sock: nothing can be made in /proc: ",
+        ),
+        (
+            &["--vdev", "net_null0,sise=4"],
+            3,
+            "machnetd: --vdev net_null0,sise=4: NIC configuration: virtual device net_null0,sise=4: sise: the driver net_null has no such word; it has size, copy, no-rx",
+        ),
+        (
+            &["--memory", "16", "--engines", "4", "--mtu", "9001"],
+            3,
+            "machnetd: --memif server:/LINK: allocate packet buffers, about 10 MiB for each of 4 queues: DPDK's memory is too small; give it at least 53 MiB",
         ),
     ] {
+        let link = folder.0.join("link.sock").display().to_string();
+        let checked = folder.run(&[flags, &["--check"]].concat());
         let refused = folder.run(&[flags, &["--log", "off"]].concat());
-        let said = text(&refused.stderr);
+        let said = text(&refused.stderr).replace(&link, "/LINK");
+        // Whether a driver exists DPDK alone knows.
+        if !flags.contains(&"net_nope0") {
+            let checked = (checked.status.code(), text(&checked.stderr).replace(&link, "/LINK"));
+            assert_eq!(checked, (Some(code), said.clone()), "--check of {flags:?}");
+        }
         assert_eq!((refused.status.code(), said.lines().count()), (Some(code), 1), "{flags:?}: {said}");
         assert!(said.starts_with(sentence), "{flags:?}: {said}");
         assert_eq!(folder.names(), Vec::<String>::new(), "files left by {flags:?}");
@@ -458,6 +475,175 @@ fn check_starts_nothing() {
     );
     assert_eq!((bad.status.code(), text(&bad.stderr)), (Some(2), expected));
     assert_eq!(folder.names(), ["machnetd.toml"], "nothing was started");
+}
+
+#[test]
+fn what_is_doubtful_is_told_once_by_check_and_by_a_start() {
+    let folder = Folder::new("doubts");
+    let many = ["--engines", "16", "--idle", "spin", "--memory", "65536"];
+    let checked =
+        folder.run(&[&["--check", "--ip", "10.0.0.255/24", "--gateway", "10.0.0.0"][..], &many].concat());
+    let (said, verdict) = (text(&checked.stderr), text(&checked.stdout));
+    assert_eq!(checked.status.code(), Some(0), "{said}");
+    assert!(verdict.ends_with("can start, with the warnings above\n"), "{verdict}");
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let mut expected = vec![
+        "machnetd: warning: --ip 10.0.0.255/24: the last address of its subnet is the broadcast address; ",
+        "machnetd: warning: --gateway 10.0.0.0: the first address of its subnet names the subnet; ",
+    ];
+    if cores < 16 {
+        expected.push("machnetd: warning: --idle spin: 16 engines that spin share ");
+    }
+    let lines: Vec<&str> = said.lines().filter(|line| !line.contains("--memory")).collect();
+    assert_eq!(lines.len(), expected.len(), "{said}");
+    for (line, start) in lines.iter().zip(expected) {
+        assert!(line.starts_with(start), "{line}");
+    }
+
+    let sidecar = Sidecar::start("doubt", &["--ip", "127.0.0.1/8"]);
+    let doubt = "WARN  machnetd: --ip 127.0.0.1/8: a loopback address";
+    assert_eq!(sidecar.log().matches(doubt).count(), 1, "{}", sidecar.log());
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let folder = Folder::new("mistakes");
+    let file = folder.0.join("machnetd.toml");
+    fs::write(&file, "[engines]\nidle = \"fast\"\n[control]\nmode = 0660\n").unwrap();
+    let path = file.to_str().unwrap();
+    let bad = folder.run(&["--config", path, "--check", "--mtu", "1"]);
+    let expected = format!(
+        "machnetd: {path}:2: engines.idle = \"fast\": unknown policy; use \"spin\", \"yield\" or \"adaptive\"\n\
+         machnetd: {path}:4: mode = 0660: in TOML no number begins with 0; write mode = \"0660\"\n\
+         machnetd: --mtu 1: out of range; use 576 to 9001\n"
+    );
+    assert_eq!((bad.status.code(), text(&bad.stderr)), (Some(2), expected));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_one_sentence_and_a_code() {
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").expect("/dev/full"));
+    let folder = Folder::new("full");
+    for flags in [&["--version"][..], &["--help"], &["--check"]] {
+        let run = |out: Stdio| {
+            folder.command(flags).stdout(out).stderr(Stdio::piped()).output().expect("machnetd runs")
+        };
+        let refused = run(full());
+        let said = "machnetd: write to standard output: No space left on device (os error 28)\n";
+        assert_eq!((refused.status.code(), text(&refused.stderr)), (Some(1), said.to_owned()), "{flags:?}");
+
+        // Nobody reads: as other tools, without a word.
+        let mut ends = [0; 2];
+        // SAFETY: room for two descriptors, each of which is owned once below.
+        let writer = unsafe {
+            assert_eq!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC), 0);
+            drop(OwnedFd::from_raw_fd(ends[0]));
+            OwnedFd::from_raw_fd(ends[1])
+        };
+        let closed = run(Stdio::from(writer));
+        assert_eq!((closed.status.code(), text(&closed.stderr)), (Some(1), String::new()), "{flags:?}");
+    }
+    // A refusal that nobody can read keeps its code, and a log that nobody can read stops nothing.
+    let refused = folder.command(&["--idle", "fast"]).stderr(full()).status().expect("machnetd runs");
+    assert_eq!(refused.code(), Some(2));
+    let child = folder.command(&["--log", "trace"]).stderr(full()).spawn().expect("machnetd starts");
+    let mut sidecar = Sidecar { child, folder: Folder::new("full-log"), log: Arc::default() };
+    std::mem::swap(&mut sidecar.folder.0, &mut { folder }.0);
+    sidecar.until("it answers", |s| connect(&s.folder.socket()).is_ok());
+    sidecar.attach(None).expect("served");
+    sidecar.signal(libc::SIGTERM);
+    assert_eq!(sidecar.end(), Some(0));
+}
+
+#[test]
+fn sighup_takes_what_can_change_and_names_the_rest() {
+    let folder = Folder::new("reload");
+    let file = folder.0.join("machnetd.toml");
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    write("[control]\nmax_channels = 1\n[log]\nlevel = \"info\"\n");
+    let path = file.to_str().unwrap().to_owned();
+    let mut sidecar = Sidecar::start_in(folder, &["--config", &path]);
+    let _first = sidecar.attach(None).expect("the first");
+    assert!(sidecar.attach(None).is_err(), "one is the limit");
+
+    write("[control]\nmax_channels = 2\nmode = \"0666\"\n[nic]\nmtu = 1400\n[channels]\nunits = 64\n");
+    sidecar.signal(libc::SIGHUP);
+    sidecar.until("the log says what changed", |s| {
+        s.log().contains("reload: in force now: control.mode, control.max_channels, channels.units\n")
+            && s.log().contains("reload: changed, and in force at the next start only: nic.mtu\n")
+    });
+    let (_second, welcome, _life) = sidecar.attach(None).expect("the second");
+    assert_eq!((welcome.geometry.units, welcome.mtu), (64, 1500));
+    assert_eq!(fs::symlink_metadata(sidecar.folder.socket()).unwrap().permissions().mode() & 0o7777, 0o666);
+
+    // With a mistake nothing changes, not even what is right.
+    write("[control]\nmax_channels = 3\nmode = 0600\n[engines]\nidle = \"fast\"\n");
+    sidecar.signal(libc::SIGHUP);
+    sidecar.until("the log has the mistakes", |s| s.log().contains("reload: nothing was changed"));
+    assert!(sidecar.log().contains(&format!("reload: {path}:3: mode = 0600: ")), "{}", sidecar.log());
+    assert!(
+        sidecar.log().contains(&format!("reload: {path}:5: engines.idle = \"fast\": ")),
+        "{}",
+        sidecar.log()
+    );
+    assert!(sidecar.attach(None).is_err(), "two is the limit still");
+
+    write("[control]\nmax_channels = 2\nmode = \"0666\"\n[channels]\nunits = 64\n[log]\nlevel = \"warn\"\n");
+    sidecar.signal(libc::SIGHUP);
+    sidecar.until("the level is in force", |s| s.log().contains("reload: in force now: log.level\n"));
+    let before = sidecar.log().matches("stats:").count();
+    sidecar.signal(libc::SIGUSR1);
+    sidecar.signal(libc::SIGTERM);
+    assert_eq!(sidecar.end(), Some(0));
+    assert_eq!(sidecar.log().matches("stats:").count(), before, "they are of level info");
+}
+
+#[test]
+fn dpdk_leaves_no_folder_not_even_while_it_runs() {
+    let folder = Folder::new("folder");
+    let names = |folder: &Folder| fs::read_dir(folder.0.join("dpdk")).expect("EAL was there").count();
+    let start = |flags: &[&str]| {
+        let mut command = folder.command(flags);
+        command.env("RUNTIME_DIRECTORY", &folder.0).stderr(Stdio::null()).spawn().expect("machnetd starts")
+    };
+    let mut refused = start(&["--vdev", "net_nope0"]);
+    assert_eq!(refused.wait().expect("its end").code(), Some(3));
+    assert_eq!(names(&folder), 0, "after a refusal");
+    let child = start(&[]);
+    let sidecar = Sidecar { child, folder, log: Arc::default() };
+    sidecar.until("it answers", |s| connect(&s.folder.socket()).is_ok());
+    assert_eq!(names(&sidecar.folder), 0, "while it runs");
+}
+
+#[test]
+fn a_memif_client_with_another_id_and_a_second_one_are_named() {
+    let server = Sidecar::start("refuses", &[]);
+    server.until("it says its number", |s| s.log().contains("interface 8397056 (id 0, 1 x 1 queues"));
+    let link = format!("client:{}", server.folder.0.join("link.sock").display());
+    let client = |name: &str, flags: &[&str]| {
+        let folder = Folder::new(name);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_machnetd"));
+        command.args(["--ip", "10.0.0.2/24", "--memif", &link, "--socket"]).arg(folder.socket());
+        let child = command.args(flags).stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+        Sidecar { child, folder, log: Arc::default() }
+    };
+    let first = client("refuses-first", &[]);
+    server.until("the link is up", |s| s.log().contains(": link up"));
+    let foreign = client("refuses-foreign", &["--memif-id", "7"]);
+    let named = format!("turned process {} away: it asks for interface 8397063 (id 7, ", foreign.child.id());
+    server.until("the one with another id is named", |s| s.log().contains(&named));
+    drop(foreign);
+    let second = client("refuses-second", &[]);
+    let named =
+        format!("turned process {} away: process {} has the link", second.child.id(), first.child.id());
+    server.until("the second one is named", |s| s.log().contains(&named));
+    let begun = Instant::now();
+    let lines = |s: &Sidecar| s.log().matches(" away: ").count();
+    let (lines_before, stats) = (lines(&server), server.stats());
+    assert!(!stats.contains(r#""link_refused":0"#) && stats.contains(r#""link_refused":"#), "{stats}");
+    // It comes again and again, and is told of once a second.
+    server.until("it is told of again", |s| lines(s) >= lines_before + 2);
+    assert!(begun.elapsed() >= Duration::from_millis(900), "two lines in {:?}", begun.elapsed());
 }
 
 fn pair() -> (OwnedFd, OwnedFd) {

@@ -17,6 +17,7 @@ pub mod hello;
 pub mod icmp;
 pub mod ipv4;
 mod nanos;
+mod seldom;
 mod seq;
 pub mod udp;
 
@@ -25,6 +26,7 @@ pub use ether::Mac;
 pub use header::{Flags, Header, Kind, Packet, Sack};
 pub use hello::{Hello, PathEntry, Paths, Reason, Reset};
 pub use nanos::Nanos;
+pub use seldom::Seldom;
 pub use seq::Seq;
 
 /// Bytes of IPv4, UDP and Machnet header: what a unit's payload loses of the MTU.

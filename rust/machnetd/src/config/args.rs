@@ -3,24 +3,37 @@
 use std::path::PathBuf;
 
 use super::settings::{KEYS, Key, Settings};
-use super::{Config, Source};
+use super::{Config, Mistake, Source};
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Wish {
     /// Run with this.
-    Run(Box<Config>),
-    /// The configuration is good; say so and end. Which file, if any.
-    Check(Option<PathBuf>),
+    Run(Box<Loaded>),
+    /// Say whether the configuration is good, and end. Which file, if any.
+    Check(Box<Loaded>, Option<PathBuf>),
     /// Print this and end.
     Print(String),
+}
+
+/// A configuration, and what it was made from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What was meant.
+    pub config: Config,
+    /// What was written.
+    pub settings: Settings,
+    /// Where.
+    pub source: Source,
 }
 
 /// Reads the arguments (without the program's name), and the file that they name.
 ///
 /// # Errors
-/// One sentence: what was written, and what is allowed.
-pub fn read(args: impl IntoIterator<Item = String>) -> Result<Wish, String> {
+/// Every mistake of the file and of the flags' values, or the first of the command line: what was written, and what is
+/// allowed.
+pub fn read(args: impl IntoIterator<Item = String>) -> Result<Wish, Vec<Mistake>> {
+    let one = |text: String| vec![Mistake::somewhere(text)];
     let mut args = args.into_iter();
     let mut file = None;
     let mut check = false;
@@ -37,11 +50,11 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Wish, String> {
             _ => {
                 let key = Settings::flag(&name);
                 if key.is_none() && name != "--config" {
-                    return Err(unknown(&name));
+                    return Err(one(unknown(&name)));
                 }
                 let form = key.map_or("FILE", |key| key.form);
                 let Some(value) = glued.or_else(|| args.next()) else {
-                    return Err(format!("{name}: has no value; use {name} {form}"));
+                    return Err(one(format!("{name}: has no value; use {name} {form}")));
                 };
                 match key {
                     Some(key) => flags.push((key, value)),
@@ -51,7 +64,7 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Wish, String> {
             }
         };
         if let Some(value) = glued {
-            return Err(format!("{name}={value}: takes no value; use {name} alone"));
+            return Err(one(format!("{name}={value}: takes no value; use {name} alone")));
         }
         match bare {
             Some(wish) => return Ok(wish),
@@ -59,15 +72,16 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Wish, String> {
         }
     }
     let source = match &file {
-        Some(path) => Source::read(path)?,
+        Some(path) => Source::read(path).map_err(one)?,
         None => Source::default(),
     };
-    let mut settings = source.parse()?;
+    let (mut settings, mistakes) = source.parse();
     for (key, value) in flags {
         settings.set(key, &value);
     }
-    let config = Config::resolve(&settings, &source)?;
-    Ok(if check { Wish::Check(file) } else { Wish::Run(Box::new(config)) })
+    let config = Config::resolve(&settings, &source, mistakes)?;
+    let loaded = Box::new(Loaded { config, settings, source });
+    Ok(if check { Wish::Check(loaded, file) } else { Wish::Run(loaded) })
 }
 
 fn unknown(name: &str) -> String {
@@ -128,9 +142,9 @@ Two hosts on one machine, in one folder, without root, huge pages or a NIC:
     text.push_str(
         "
 In the file a setting stands under its section, by the name on the second line.
-SIGINT, SIGTERM and SIGHUP end the sidecar in good order; SIGUSR1 logs the counters.
-Exit codes: 0 ended when told to, 2 bad settings, 3 the NIC was refused, 4 the control socket was refused,
-5 an engine could not start, 101 a fault of machnetd itself.
+SIGINT and SIGTERM end the sidecar in good order; SIGHUP reads the settings again; SIGUSR1 logs the counters.
+Exit codes: 0 ended when told to, 1 standard output was refused, 2 bad settings, 3 the NIC was refused,
+4 the control socket was refused, 5 an engine could not start, 101 a fault of machnetd itself.
 ",
     );
     text

@@ -1,12 +1,16 @@
 //! What the sidecar is told, from a file and from flags (flags win), checked whole before anything starts.
 //!
-//! [`settings`] is the one table of keys; [`file`](mod@file) and `args` fill it; [`Config::resolve`] gives it meaning.
+//! [`settings`] is the one table of keys; [`file`](mod@file) and `args` fill it; [`Config::resolve`] gives it meaning;
+//! [`machine`] asks whether this machine can do it; [`reload`] says what changes while it runs.
 
 pub mod args;
 mod file;
+pub mod machine;
+pub mod reload;
 pub mod settings;
 mod values;
 
+use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +22,7 @@ use machnet_wire::{Mac, Nanos};
 use toml::Value;
 
 pub use file::Source;
-use settings::{Given, Origin, Settings};
+use settings::{Given, Settings};
 use values::Reasoned;
 
 /// Everything, checked.
@@ -86,123 +90,172 @@ pub struct Config {
     pub stats_interval: Option<Duration>,
 }
 
+/// One mistake, whole: where, key, value, and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The sentence.
+    pub text: String,
+    /// Of the program that does not start for it.
+    pub code: u8,
+    /// The byte of the file; what is in none comes last.
+    at: usize,
+    /// It is against the rules of TOML: what could be read of that line means nothing.
+    syntax: bool,
+}
+
+impl Mistake {
+    fn new(at: usize, text: String) -> Mistake {
+        Mistake { text, code: crate::SETTINGS, at, syntax: false }
+    }
+
+    /// One that stands at no place.
+    fn somewhere(text: impl Into<String>) -> Mistake {
+        Mistake::new(usize::MAX, text.into())
+    }
+}
+
 impl Config {
-    /// Gives the settings their meaning. `source` is the file that some of them came from.
+    /// Gives the settings their meaning. `source` is the file that some of them came from, `mistakes` what was wrong
+    /// with it so far.
     ///
     /// # Errors
-    /// One sentence on the first mistake: where, key, value, and what is allowed.
-    pub fn resolve(settings: &Settings, source: &Source) -> Result<Config, String> {
-        let reader = Reader { source };
-        let Settings { host, nic, engines, dpdk, control, channels, timeouts, log } = settings;
-
-        let Some((ip, prefix)) = reader.take("host.ip", &host.ip, values::address_with_prefix)? else {
-            return Err(
-                "host.ip is not set; give --ip ADDRESS/PREFIX, or ip in the section [host]".to_owned()
-            );
-        };
-        let gateway = reader.take("host.gateway", &host.gateway, values::address)?;
-        if gateway == Some(ip) {
-            return Err(reader.refuse(
-                "host.gateway",
-                &host.gateway,
-                "this host's own address; use another's",
-            ));
-        }
-        let neighbors =
-            reader.take("host.neighbors", &host.neighbors, values::neighbors)?.unwrap_or_default();
-
-        let cores = reader.take("engines.cores", &engines.cores, values::cores)?.unwrap_or_default();
-        let count = reader.number("engines.count", &engines.count, 1..=64, cores.len().max(1) as i64)?;
-        if !cores.is_empty() && cores.len() as i64 != count {
-            let reason =
-                format!("names {} for {count} engines; name one per engine", plural(cores.len(), "core"));
-            return Err(reader.refuse("engines.cores", &engines.cores, &reason));
-        }
-        let idle = reader.take("engines.idle", &engines.idle, values::policy)?.unwrap_or_default();
-        let exclusive = reader
-            .take("engines.exclusive", &engines.exclusive, values::switch)?
-            .unwrap_or(idle == Policy::Spin);
-        let burst = reader.number("engines.burst", &engines.burst, 1..=32, if exclusive { 16 } else { 8 })?;
-
-        let device = reader.device(nic, count)?;
-        let mtu = reader.number("nic.mtu", &nic.mtu, 576..=9001, 1500)?;
-        let descriptors = reader
-            .take("nic.descriptors", &nic.descriptors, |v| values::power_of_two(v, 64..=4096))?
-            .unwrap_or(256);
-
-        let physical = matches!(device, Device::Pci(_) | Device::Mac(_));
-        let huge = reader.take("dpdk.hugepages", &dpdk.hugepages, values::switch)?.unwrap_or(physical);
-        // A queue needs about 2.5 MiB of buffers at an MTU of 1500 and 10 MiB at 9001, and EAL some itself.
-        let usual = 32 + 32 * count;
-        let mib = reader.number("dpdk.memory_mib", &dpdk.memory_mib, 16..=65536, usual)? as u32;
-        let own_prefix = || format!("machnetd-{}", std::process::id());
-        let keepalive = reader.number("timeouts.keepalive_ms", &timeouts.keepalive_ms, 0..=600_000, 1000)?;
-        let interval = reader.number("log.stats_interval_s", &log.stats_interval_s, 0..=86_400, 0)?;
-
-        Ok(Config {
-            ip,
-            prefix,
-            gateway,
-            neighbors,
-            device,
-            mtu: mtu as u16,
-            set_mac: reader.take("nic.set_mac", &nic.set_mac, values::mac)?,
-            descriptors: descriptors as u16,
-            checksum_offload: reader
-                .take("nic.checksum_offload", &nic.checksum_offload, values::switch)?
-                .unwrap_or(true),
-            interrupts: reader.take("nic.interrupts", &nic.interrupts, values::switch)?.unwrap_or(true),
-            engines: count as u16,
-            cores,
-            idle,
-            exclusive,
-            burst: burst as u16,
-            memory: if huge { Memory::Huge { mib } } else { Memory::NoHuge { mib } },
-            file_prefix: reader
-                .take("dpdk.file_prefix", &dpdk.file_prefix, values::file_prefix)?
-                .unwrap_or_else(own_prefix),
-            extra_args: reader.take("dpdk.extra_args", &dpdk.extra_args, values::words)?.unwrap_or_default(),
-            socket: reader
-                .take("control.socket", &control.socket, values::socket)?
-                .unwrap_or_else(|| SOCKET.into()),
-            owner: reader.take("control.owner", &control.owner, values::user)?,
-            group: reader.take("control.group", &control.group, values::group)?,
-            mode: reader.take("control.mode", &control.mode, values::mode)?.unwrap_or(0o660),
-            max_channels: reader.number("control.max_channels", &control.max_channels, 1..=65_535, 256)?
-                as usize,
-            units: reader
-                .take("channels.units", &channels.units, |v| values::power_of_two(v, 16..=65_536))?
-                .unwrap_or(1024) as u32,
-            flows: reader.number("channels.flows", &channels.flows, 1..=65_536, 256)? as u32,
-            connect: millis(reader.number("timeouts.connect_ms", &timeouts.connect_ms, 1..=600_000, 5000)?),
-            dead_peer: millis(reader.number(
-                "timeouts.dead_peer_ms",
-                &timeouts.dead_peer_ms,
-                10..=600_000,
-                2000,
-            )?),
-            keepalive: (keepalive > 0).then(|| millis(keepalive)),
-            log: reader.take("log.level", &log.level, values::level)?.unwrap_or(LevelFilter::Info),
-            stats_interval: (interval > 0).then(|| Duration::from_secs(interval as u64)),
-        })
+    /// All mistakes, in the order of the file.
+    pub fn resolve(
+        settings: &Settings,
+        source: &Source,
+        mistakes: Vec<Mistake>,
+    ) -> Result<Config, Vec<Mistake>> {
+        let unreadable = mistakes.iter().any(|mistake| mistake.syntax);
+        let reader = Reader { source, mistakes: RefCell::new(mistakes) };
+        let config = reader.config(settings, unreadable);
+        let mut mistakes = reader.mistakes.into_inner();
+        mistakes.sort_by_key(|mistake| mistake.at);
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
     }
 }
 
 /// Reads settings, and says where a bad one was written.
 struct Reader<'a> {
     source: &'a Source,
+    mistakes: RefCell<Vec<Mistake>>,
 }
 
 impl Reader<'_> {
+    /// What is wrong is noted, and stands as its default.
+    fn config(&self, settings: &Settings, unreadable: bool) -> Config {
+        let Settings { host, nic, engines, dpdk, control, channels, timeouts, log } = settings;
+
+        let ip = self.take("host.ip", &host.ip, values::address_with_prefix);
+        // With a line that is no TOML nobody knows what is missing.
+        if host.ip.is_none() && !unreadable {
+            self.note(Mistake::somewhere(
+                "host.ip is not set; give --ip ADDRESS/PREFIX, or ip in the section [host]",
+            ));
+        }
+        let gateway = self.take("host.gateway", &host.gateway, values::address);
+        let neighbors = self.take("host.neighbors", &host.neighbors, values::neighbors).unwrap_or_default();
+        if let Some((ip, prefix)) = ip {
+            if gateway == Some(ip) {
+                self.refuse("host.gateway", &host.gateway, "this host's own address; use another's");
+            }
+            if neighbors.iter().any(|(neighbor, _)| *neighbor == ip) {
+                self.refuse("host.neighbors", &host.neighbors, "names this host's own address; leave it out");
+            }
+            if prefix == 32 && host.gateway.is_none() && host.neighbors.is_none() && !unreadable {
+                let reason = "with /32 nobody is on the link, and there is no gateway: nobody could be reached; give --gateway ADDRESS, or gateway in the section [host], or the prefix length of the subnet";
+                self.refuse("host.ip", &host.ip, reason);
+            }
+        }
+        let (ip, prefix) = ip.unwrap_or((Ipv4Addr::UNSPECIFIED, 24));
+
+        let cores = self.take("engines.cores", &engines.cores, values::cores).unwrap_or_default();
+        let count = self.number("engines.count", &engines.count, 1..=64, cores.len().max(1) as i64);
+        if !cores.is_empty() && cores.len() as i64 != count {
+            let reason =
+                format!("names {} for {count} engines; name one per engine", plural(cores.len(), "core"));
+            self.refuse("engines.cores", &engines.cores, &reason);
+        }
+        let idle = self.take("engines.idle", &engines.idle, values::policy).unwrap_or_default();
+        let exclusive = self
+            .take("engines.exclusive", &engines.exclusive, values::switch)
+            .unwrap_or(idle == Policy::Spin);
+        let burst = self.number("engines.burst", &engines.burst, 1..=32, if exclusive { 16 } else { 8 });
+
+        let device = self.device(nic, count, unreadable);
+        let mtu = self.number("nic.mtu", &nic.mtu, 576..=9001, 1500);
+        let descriptors = self
+            .take("nic.descriptors", &nic.descriptors, |v| values::power_of_two(v, 64..=4096))
+            .unwrap_or(256);
+
+        let physical = matches!(device, Device::Pci(_) | Device::Mac(_));
+        let huge = self.take("dpdk.hugepages", &dpdk.hugepages, values::switch).unwrap_or(physical);
+        // A queue needs about 2.5 MiB of buffers at an MTU of 1500 and 10 MiB at 9001, and EAL some itself.
+        let usual = 32 + 32 * count;
+        let mib = self.number("dpdk.memory_mib", &dpdk.memory_mib, 16..=65536, usual) as u32;
+        let own_prefix = || format!("machnetd-{}", std::process::id());
+        let keepalive = self.number("timeouts.keepalive_ms", &timeouts.keepalive_ms, 0..=600_000, 1000);
+        let interval = self.number("log.stats_interval_s", &log.stats_interval_s, 0..=86_400, 0);
+
+        Config {
+            ip,
+            prefix,
+            gateway,
+            neighbors,
+            device,
+            mtu: mtu as u16,
+            set_mac: self.take("nic.set_mac", &nic.set_mac, values::mac),
+            descriptors: descriptors as u16,
+            checksum_offload: self
+                .take("nic.checksum_offload", &nic.checksum_offload, values::switch)
+                .unwrap_or(true),
+            interrupts: self.take("nic.interrupts", &nic.interrupts, values::switch).unwrap_or(true),
+            engines: count as u16,
+            cores,
+            idle,
+            exclusive,
+            burst: burst as u16,
+            memory: if huge { Memory::Huge { mib } } else { Memory::NoHuge { mib } },
+            file_prefix: self
+                .take("dpdk.file_prefix", &dpdk.file_prefix, values::file_prefix)
+                .unwrap_or_else(own_prefix),
+            extra_args: self.take("dpdk.extra_args", &dpdk.extra_args, values::words).unwrap_or_default(),
+            socket: self
+                .take("control.socket", &control.socket, values::socket)
+                .unwrap_or_else(|| SOCKET.into()),
+            owner: self.take("control.owner", &control.owner, values::user),
+            group: self.take("control.group", &control.group, values::group),
+            mode: self.take("control.mode", &control.mode, values::mode).unwrap_or(0o660),
+            max_channels: self.number("control.max_channels", &control.max_channels, 1..=65_535, 256)
+                as usize,
+            units: self
+                .take("channels.units", &channels.units, |v| values::power_of_two(v, 16..=65_536))
+                .unwrap_or(1024) as u32,
+            flows: self.number("channels.flows", &channels.flows, 1..=65_536, 256) as u32,
+            connect: millis(self.number("timeouts.connect_ms", &timeouts.connect_ms, 1..=600_000, 5000)),
+            dead_peer: millis(self.number(
+                "timeouts.dead_peer_ms",
+                &timeouts.dead_peer_ms,
+                10..=600_000,
+                2000,
+            )),
+            keepalive: (keepalive > 0).then(|| millis(keepalive)),
+            log: self.take("log.level", &log.level, values::level).unwrap_or(LevelFilter::Info),
+            stats_interval: (interval > 0).then(|| Duration::from_secs(interval as u64)),
+        }
+    }
+
     fn take<T>(
         &self,
         key: &str,
         given: &Option<Given>,
         read: impl FnOnce(&Value) -> Reasoned<T>,
-    ) -> Result<Option<T>, String> {
-        match given {
-            None => Ok(None),
-            Some(value) => read(&value.value).map(Some).map_err(|reason| self.refuse(key, given, &reason)),
+    ) -> Option<T> {
+        match read(&given.as_ref()?.value) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                self.refuse(key, given, &reason);
+                None
+            }
         }
     }
 
@@ -212,71 +265,71 @@ impl Reader<'_> {
         given: &Option<Given>,
         range: std::ops::RangeInclusive<i64>,
         default: i64,
-    ) -> Result<i64, String> {
-        Ok(self.take(key, given, |value| values::number(value, range))?.unwrap_or(default))
+    ) -> i64 {
+        self.take(key, given, |value| values::number(value, range)).unwrap_or(default)
     }
 
-    /// `machnetd.toml:7: engines.idle = "fast": reason`, or `--idle fast: reason`.
-    fn refuse(&self, key: &str, given: &Option<Given>, reason: &str) -> String {
-        match given.as_ref().map(|given| &given.origin) {
-            Some(Origin::File(span)) => {
-                format!("{}: {key} = {}: {reason}", self.source.place(span), self.source.quote(span))
-            }
-            Some(Origin::Flag(flag, text)) => format!("{flag} {text}: {reason}"),
-            None => format!("{key}: {reason}"),
+    fn refuse(&self, key: &str, given: &Option<Given>, reason: &str) {
+        self.note(self.source.refusal(key, given, reason));
+    }
+
+    fn note(&self, mistake: Mistake) {
+        let mut mistakes = self.mistakes.borrow_mut();
+        // What is left of a line that is no TOML says nothing.
+        if !mistakes.iter().any(|other| other.syntax && self.source.same_line(other.at, mistake.at)) {
+            mistakes.push(mistake);
         }
     }
 
-    fn device(&self, nic: &settings::Nic, engines: i64) -> Result<Device, String> {
+    fn device(&self, nic: &settings::Nic, engines: i64, unreadable: bool) -> Device {
+        let nothing = || Device::Vdev(String::new());
         let choices = [("memif", &nic.memif), ("pci", &nic.pci), ("mac", &nic.mac), ("vdev", &nic.vdev)];
         let mut chosen = choices.iter().filter(|(_, given)| given.is_some());
         let Some((first, _)) = chosen.next() else {
-            return Err(
-                "no NIC is chosen; give one of --memif ROLE:SOCKET, --pci ADDRESS, --mac MAC or --vdev DEVICE, or its key in the section [nic]"
-                    .to_owned(),
-            );
+            if !unreadable {
+                self.note(Mistake::somewhere(
+                    "no NIC is chosen; give one of --memif ROLE:SOCKET, --pci ADDRESS, --mac MAC or --vdev DEVICE, or its key in the section [nic]",
+                ));
+            }
+            return nothing();
         };
         if let Some((second, given)) = chosen.next() {
             let reason = format!("nic.{first} chooses a NIC already; use one of memif, pci, mac and vdev");
-            return Err(self.refuse(&format!("nic.{second}"), given, &reason));
+            self.refuse(&format!("nic.{second}"), given, &reason);
+            return nothing();
         }
-        if let Some((role, socket)) = self.take("nic.memif", &nic.memif, values::memif)? {
-            let peer_queues = self.number("nic.memif_peer_queues", &nic.memif_peer_queues, 1..=16, 1)?;
+        if nic.memif.is_some() {
+            let link = self.take("nic.memif", &nic.memif, values::memif);
+            let peer_queues = self.number("nic.memif_peer_queues", &nic.memif_peer_queues, 1..=16, 1);
             if peer_queues * engines > 128 {
                 let reason =
                     format!("with {engines} engines that makes more than 128 rings; use fewer of either");
-                return Err(self.refuse("nic.memif_peer_queues", &nic.memif_peer_queues, &reason));
+                self.refuse("nic.memif_peer_queues", &nic.memif_peer_queues, &reason);
             }
-            let id = self.number("nic.memif_id", &nic.memif_id, 0..=i64::from(u32::MAX), 0)?;
+            let id = self.number("nic.memif_id", &nic.memif_id, 0..=i64::from(Memif::LARGEST_ID), 0);
+            let Some((role, socket)) = link else { return nothing() };
             // The driver wants it whole; an abstract name begins with @ and is whole. There is no error but an empty path,
             // which `values::memif` refuses.
             let abstract_name = socket.as_os_str().as_encoded_bytes().starts_with(b"@");
             let socket = if abstract_name { socket } else { std::path::absolute(&socket).unwrap_or(socket) };
-            return Ok(Device::Memif(Memif {
+            return Device::Memif(Memif {
                 id: id as u32,
                 peer_queues: peer_queues as u16,
                 ..Memif::new(socket, role)
-            }));
+            });
         }
         for (key, given) in
             [("nic.memif_id", &nic.memif_id), ("nic.memif_peer_queues", &nic.memif_peer_queues)]
         {
             if given.is_some() {
-                return Err(self.refuse(
-                    key,
-                    given,
-                    &format!("of use to a memif only, and the NIC is chosen by nic.{first}"),
-                ));
+                let reason = format!("of use to a memif only, and the NIC is chosen by nic.{first}");
+                self.refuse(key, given, &reason);
             }
         }
-        if let Some(address) = self.take("nic.pci", &nic.pci, values::pci)? {
-            return Ok(Device::Pci(address));
-        }
-        if let Some(mac) = self.take("nic.mac", &nic.mac, values::mac)? {
-            return Ok(Device::Mac(mac));
-        }
-        let vdev = self.take("nic.vdev", &nic.vdev, values::text)?;
-        Ok(Device::Vdev(vdev.unwrap_or_default()))
+        None.or_else(|| self.take("nic.pci", &nic.pci, values::pci).map(Device::Pci))
+            .or_else(|| self.take("nic.mac", &nic.mac, values::mac).map(Device::Mac))
+            .or_else(|| self.take("nic.vdev", &nic.vdev, values::text).map(Device::Vdev))
+            .unwrap_or_else(nothing)
     }
 }
 

@@ -3,8 +3,7 @@
 
 use std::ops::Range;
 
-use serde::Deserialize;
-use toml::{Spanned, Value};
+use toml::Value;
 
 /// A value as somebody wrote it, and where; what it means is decided in `resolve`.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,13 +59,6 @@ pub enum Kind {
     Pairs,
 }
 
-impl<'de> Deserialize<'de> for Given {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<Value>::deserialize(from)?;
-        Ok(Given { origin: Origin::File(spanned.span()), value: spanned.into_inner() })
-    }
-}
-
 impl Key {
     /// The flag's text as the value that the file would hold. What does not fit stays text, and is refused by the one
     /// who wants to use it, with the range at hand.
@@ -95,14 +87,12 @@ impl Key {
 macro_rules! settings {
     ($($section:ident: $Section:ident { $($name:ident: $flag:literal $kind:ident $form:literal, $default:literal, $help:literal;)+ })+) => {
         /// What was given, by section. Absent: the default.
-        #[derive(Debug, Clone, Default, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
+        #[derive(Debug, Clone, Default)]
         pub struct Settings { $(#[doc = concat!("`[", stringify!($section), "]`")] pub $section: $Section,)+ }
 
         $(
             #[doc = concat!("`[", stringify!($section), "]`")]
-            #[derive(Debug, Clone, Default, Deserialize)]
-            #[serde(deny_unknown_fields, default)]
+            #[derive(Debug, Clone, Default)]
             pub struct $Section { $(#[doc = $help] pub $name: Option<Given>,)+ }
         )+
 
@@ -134,7 +124,7 @@ settings! {
         pci: "--pci" Text "ADDRESS", "none", "the NIC at this PCI address, such as 0000:00:05.0";
         mac: "--mac" Text "MAC", "none", "the NIC with this MAC address";
         vdev: "--vdev" Text "DEVICE", "none", "a virtual device in DPDK's words, such as net_af_packet0,iface=veth0";
-        memif_id: "--memif-id" Number "N", "0", "the interface's number on the memif socket, the same at both ends";
+        memif_id: "--memif-id" Number "N", "0", "the interface's number on the memif socket, 0 to 255, the same at both ends";
         memif_peer_queues: "--memif-peer-queues" Number "N", "1", "how many engines the other end of the memif has";
         mtu: "--mtu" Number "BYTES", "1500", "the largest IP packet, 576 to 9001";
         set_mac: "--set-mac" Text "MAC", "the device's", "the MAC address to use instead of the device's own";
@@ -181,6 +171,13 @@ impl Settings {
     /// The setting behind a flag.
     pub fn flag(name: &str) -> Option<&'static Key> {
         KEYS.iter().find(|key| key.flag == name)
+    }
+
+    /// Takes what the file says.
+    pub fn write(&mut self, key: &Key, at: Range<usize>, value: Value) {
+        if let Some(slot) = self.slot(key) {
+            *slot = Some(Given { origin: Origin::File(at), value });
+        }
     }
 
     /// Takes a flag; it replaces what the file says, and adds to an earlier use where the flag may be repeated.

@@ -203,7 +203,17 @@ pub fn level(value: &Value) -> Reasoned<LevelFilter> {
 /// Permissions in octal digits. Text only: in TOML `mode = 660` would be another number.
 pub fn mode(value: &Value) -> Reasoned<u32> {
     let form = "use octal digits in quotes, \"0600\" to \"0777\"";
-    let Some(text) = value.as_str() else { return Err(format!("not a text; {form}")) };
+    let Some(text) = value.as_str() else {
+        // The digits that were meant, or, of `0o660`, the number.
+        let digits = value.as_integer().map(|n| [n.to_string(), format!("{n:o}")]).unwrap_or_default();
+        let meant = digits
+            .iter()
+            .find(|digits| u32::from_str_radix(digits, 8).is_ok_and(|mode| (0o600..=0o777).contains(&mode)));
+        return Err(match meant {
+            Some(digits) => format!("not a text; write mode = \"0{digits}\""),
+            None => format!("not a text; {form}"),
+        });
+    };
     match u32::from_str_radix(text.trim_start_matches("0o"), 8) {
         Ok(mode @ 0o600..=0o777) => Ok(mode),
         Ok(_) => Err(format!("out of range; {form}")),

@@ -52,7 +52,7 @@ pub struct Memif {
     pub socket: PathBuf,
     /// One side listens, the other connects, and again whenever the link breaks.
     pub role: MemifRole,
-    /// Names the interface on that socket; both sides the same.
+    /// Names the interface on that socket; both sides the same, at most [`Memif::LARGEST_ID`].
     pub id: u32,
     /// The other side's queue count, 1..=16; the same there for ours. Our `queues` times this must be at most 128.
     pub peer_queues: u16,
@@ -119,6 +119,9 @@ impl PortConfig {
 }
 
 impl Memif {
+    /// The rest of the number that the two sides compare holds their queues and the size of their buffers.
+    pub const LARGEST_ID: u32 = 0xff;
+
     /// A link of one queue on each side.
     pub fn new(socket: impl Into<PathBuf>, role: MemifRole) -> Self {
         Memif { socket: socket.into(), role, id: 0, peer_queues: 1, rss_key: None }

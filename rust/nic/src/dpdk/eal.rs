@@ -5,7 +5,8 @@ use super::error::DpdkError;
 use super::find;
 use super::gate::Gate;
 use super::log::{self, Mark};
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -44,11 +45,12 @@ impl Eal {
         let cpus = affinity();
         let result = log::quietly(|| init(with_core(args, &cpus)));
         set_affinity(&cpus);
+        forget_folder();
         if let Err(errno) = result {
             return Err(classify(errno, &mark.complaints(), config));
         }
         // SAFETY: EAL runs; returns a static string.
-        let version = unsafe { std::ffi::CStr::from_ptr(dpdk_sys::mdpdk_version()) };
+        let version = unsafe { CStr::from_ptr(dpdk_sys::mdpdk_version()) };
         ::log::info!("{} started", version.to_string_lossy());
         Ok(Eal {
             shared: Arc::new(Shared {
@@ -79,7 +81,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // EAL itself is not cleaned up: it cannot start again anyway, leaves no files with these arguments, and its
+        // EAL itself is not cleaned up: it cannot start again anyway, leaves no files with these arguments (see `forget_folder`), and its
         // clean-up closes drivers while their helpers still run.
         if let Some(gate) = self.gate.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
             gate.uninstall();
@@ -87,8 +89,19 @@ impl Drop for Shared {
     }
 }
 
+/// Removes EAL's folder in the run directory. With our arguments it shares nothing by files and never looks there again,
+/// and it leaves the empty folder behind at every end; gone now, it stays after none, not even after SIGKILL. Whoever
+/// has EAL put something there by arguments of their own keeps it: only an empty folder can be removed.
+fn forget_folder() {
+    // SAFETY: returns a C string that lives as long as the process and no longer changes once EAL has started.
+    let folder = unsafe { CStr::from_ptr(dpdk_sys::mdpdk_runtime_dir()) };
+    if !folder.is_empty() {
+        let _ = std::fs::remove_dir(OsStr::from_bytes(folder.to_bytes()));
+    }
+}
+
 /// EAL's command line without the program's name and the core.
-fn arguments(config: &EalConfig) -> Result<Vec<String>, DpdkError> {
+pub(super) fn arguments(config: &EalConfig) -> Result<Vec<String>, DpdkError> {
     let prefix = &config.file_prefix;
     if prefix.is_empty()
         || prefix.len() > 64

@@ -20,6 +20,20 @@ pub enum DpdkError {
     NoMemory(String),
     /// The process may not do what DPDK needs.
     NoPermission(String),
+    /// The process lacks a capability that this device needs.
+    NeedsCapability {
+        /// The device as configured.
+        device: String,
+        /// The capability.
+        capability: &'static str,
+    },
+    /// DPDK runs, and its memory does not hold what the port needs.
+    TooLittleMemory {
+        /// What did not fit.
+        step: String,
+        /// What would do, MiB.
+        mib: u64,
+    },
     /// Another process runs under the same file prefix.
     PrefixInUse(String),
     /// No driver of libdpdk knows this virtual device, or its arguments are wrong.
@@ -56,7 +70,7 @@ pub enum DpdkError {
     Refused {
         /// What was attempted.
         step: String,
-        /// The error number DPDK gave, positive.
+        /// The error number DPDK gave, positive. EPERM is -1, which is what drivers return where they have no number.
         errno: i32,
         /// DPDK's own words.
         detail: String,
@@ -80,6 +94,14 @@ impl fmt::Display for DpdkError {
                 f,
                 "start DPDK: permission denied: {detail}; run as root or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_IPC_LOCK, CAP_SYS_ADMIN as the device needs"
             ),
+            DpdkError::NeedsCapability { device, capability } => write!(
+                f,
+                "open {device}: this process lacks {capability}; run it as root, or give it the capability (setcap on the program, AmbientCapabilities= in systemd, --cap-add of a container)"
+            ),
+            DpdkError::TooLittleMemory { step, mib } => write!(
+                f,
+                "{step}: DPDK's memory is too small; give it at least {mib} MiB (--memory, dpdk.memory_mib), or ask for fewer engines, descriptors or a smaller MTU"
+            ),
             DpdkError::PrefixInUse(prefix) => write!(
                 f,
                 "start DPDK: another process runs under the file prefix {prefix}; give each sidecar a file prefix of its own"
@@ -98,6 +120,7 @@ impl fmt::Display for DpdkError {
             DpdkError::TooManyQueues { asked, offered } => {
                 write!(f, "open the NIC with {asked} queues: it has {offered}; configure at most {offered} engines")
             }
+            DpdkError::Refused { step, errno: libc::EPERM, detail } => write!(f, "{step}: {detail}"),
             DpdkError::Refused { step, errno, detail } => {
                 write!(f, "{step}: {}", std::io::Error::from_raw_os_error(*errno))?;
                 if detail.is_empty() { Ok(()) } else { write!(f, ": {detail}") }

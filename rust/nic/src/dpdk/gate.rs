@@ -36,6 +36,8 @@ pub(super) struct Line {
     pub ups: AtomicU64,
     /// Times the link was lost.
     pub downs: AtomicU64,
+    /// Peers that were turned away.
+    pub refused: AtomicU64,
 }
 
 /// One queue, as the gate sees it.
@@ -449,7 +451,7 @@ impl Gate {
         for port in lock(&self.ports).iter_mut().filter(|port| port.due().is_some_and(|at| at <= now)) {
             if matches!(port.state, State::Trying(_)) && !std::mem::replace(&mut port.stuck, true) {
                 log::warn!(
-                    "{}: the other side is there and does not take us; check that both have the same id and mtu, and each other's queues and peer_queues",
+                    "{}: the other side is there and does not take us; check that both have the same memif_id and mtu, and each other's number of engines as memif_peer_queues, and that no other client has the link; the server's log says which",
                     port.name
                 );
             }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_int};
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Mutex;
 
@@ -29,10 +29,12 @@ impl Mark {
         Mark(lock().next)
     }
 
-    /// Complaints since the mark, oldest first, joined; at most four, since the first ones carry the reason.
+    /// Complaints since the mark, oldest first, joined; at most four, since the first ones carry the reason. What is
+    /// said in the ordinary course of things, and what only repeats that something failed, is left out.
     pub(super) fn complaints(&self) -> String {
         let recent = lock();
         let lines = recent.lines.iter().filter(|(n, _)| *n >= self.0).map(|(_, line)| line.as_str());
+        let lines = lines.filter(|line| !EXPECTED.iter().chain(&ECHOES).any(|said| line.contains(said)));
         lines.take(4).collect::<Vec<_>>().join("; ")
     }
 }
@@ -58,7 +60,7 @@ pub(super) fn quietly<T>(start: impl FnOnce() -> T) -> T {
         if line.starts_with("EAL:") {
             append(ERROR, &format!("{line}\n"));
         } else {
-            eprintln!("{line}");
+            let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
         }
     }
     for (level, line) in lock().held.take().unwrap_or_default() {
@@ -173,6 +175,9 @@ const EXPECTED: [&str; 5] = [
     "Invalid message size",
 ];
 
+/// What EAL adds when a driver has refused a device.
+const ECHOES: [&str; 2] = ["Driver cannot attach the device", "Failed to attach device on primary process"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +189,7 @@ mod tests {
         append(7, "EAL: Detected CPU lcores: 2\n");
         append(4, "EAL: cannot ");
         append(4, "open it\nEAL: second\n");
+        append(4, "Rx Intr handle unset\nEAL: Failed to attach device on primary process\n");
         assert_eq!(mark.complaints(), "EAL: cannot open it; EAL: second");
     }
 

@@ -12,6 +12,9 @@
 use super::config::{Memif, MemifRole};
 use super::error::DpdkError;
 use super::relay;
+use std::ffi::CString;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -86,8 +89,12 @@ pub(super) fn devargs(
             SOCKET_MAX - 5
         )));
     }
-    if link.id > 0xff {
-        return Err(DpdkError::Config(format!("memif id {}: must be at most 255", link.id)));
+    if link.id > Memif::LARGEST_ID {
+        return Err(DpdkError::Config(format!(
+            "memif id {}: must be at most {}",
+            link.id,
+            Memif::LARGEST_ID
+        )));
     }
     let role = match link.role {
         MemifRole::Server => "server",
@@ -95,19 +102,35 @@ pub(super) fn devargs(
     };
     Ok(format!(
         "{name},role={role},id={},socket={path},socket-abstract={is_abstract},rsize={},bsize={buffer},mac={mac}",
-        interface_id(link, matrix, buffer),
+        InterfaceId::of(link, matrix, buffer).0,
         matrix.log2_ring(descriptors),
     ))
 }
 
 /// What both sides must agree on, in the number that the server compares: with other queue counts frames would reach
 /// the wrong engine, and with larger buffers memif would write past ours.
-fn interface_id(link: &Memif, matrix: Matrix, buffer: u16) -> u32 {
-    let (server, client) = match link.role {
-        MemifRole::Server => (matrix.ours, matrix.theirs),
-        MemifRole::Client => (matrix.theirs, matrix.ours),
-    };
-    link.id | u32::from(server) << 8 | u32::from(client) << 13 | u32::from(buffer / BUFFER_STEP) << 18
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InterfaceId(pub u32);
+
+impl InterfaceId {
+    pub(super) fn of(link: &Memif, matrix: Matrix, buffer: u16) -> InterfaceId {
+        let (server, client) = match link.role {
+            MemifRole::Server => (matrix.ours, matrix.theirs),
+            MemifRole::Client => (matrix.theirs, matrix.ours),
+        };
+        let queues = u32::from(server) << 8 | u32::from(client) << 13;
+        InterfaceId(link.id | queues | u32::from(buffer / BUFFER_STEP) << 18)
+    }
+}
+
+/// The number, and what is in it: people configure the parts, and see the number in the logs of others.
+impl fmt::Display for InterfaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let InterfaceId(n) = *self;
+        let (id, server, client, buffer) =
+            (n & 0xff, n >> 8 & 0x1f, n >> 13 & 0x1f, (n >> 18) * u32::from(BUFFER_STEP));
+        write!(f, "{n} (id {id}, {server} x {client} queues of server x client, buffers of {buffer} bytes)")
+    }
 }
 
 /// Size of a slot's buffer for this MTU, bytes: one slot per frame, whatever is on it.
@@ -115,28 +138,40 @@ pub(super) fn buffer_size(mtu: u16) -> u16 {
     (mtu + ETHERNET).next_multiple_of(BUFFER_STEP).max(2048)
 }
 
-/// Makes way for the socket: the folder must be there, and a file left by a server that was killed must not.
-pub(super) fn prepare_socket(link: &Memif) -> Result<(), DpdkError> {
+/// Refuses a socket whose folder is not there, or not open to us: the driver wants to write to it, as a client too, and
+/// its words name neither folder nor cause.
+pub(super) fn check_folder(link: &Memif) -> Result<(), DpdkError> {
+    let shown = link.socket.display();
     if link.socket.to_string_lossy().starts_with('@') {
         return Ok(());
     }
     let folder = match link.socket.parent() {
         Some(folder) if link.socket.is_absolute() => folder,
-        _ => {
-            return Err(DpdkError::Config(format!(
-                "memif socket {}: must be an absolute path",
-                link.socket.display()
-            )));
-        }
+        _ => return Err(DpdkError::Config(format!("memif socket {shown}: must be an absolute path"))),
     };
     if !folder.is_dir() {
         return Err(DpdkError::Config(format!(
-            "memif socket {}: the folder {} does not exist; create it",
-            link.socket.display(),
+            "memif socket {shown}: the folder {} does not exist; create it",
             folder.display()
         )));
     }
-    if link.role == MemifRole::Server {
+    let name = CString::new(folder.as_os_str().as_bytes()).unwrap_or_default();
+    let asked = libc::R_OK | libc::W_OK | libc::X_OK;
+    // SAFETY: a C string that lives through the call.
+    if unsafe { libc::faccessat(libc::AT_FDCWD, name.as_ptr(), asked, libc::AT_EACCESS) } != 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(DpdkError::Config(format!(
+            "memif socket {shown}: the folder {} cannot be read and written by this user: {error}; open it to this user (chown, chmod), or choose another",
+            folder.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Makes way for the socket: the folder must be there, and a file left by a server that was killed must not.
+pub(super) fn prepare_socket(link: &Memif) -> Result<(), DpdkError> {
+    check_folder(link)?;
+    if link.role == MemifRole::Server && !link.socket.to_string_lossy().starts_with('@') {
         remove_stale(&link.socket)?;
         remove_stale(&relay::behind(&link.socket))?;
     }
@@ -172,7 +207,7 @@ const MAX_QUEUES: u16 = 16;
 const MAX_RINGS: u16 = 128;
 /// Room for a path in the driver, with its closing zero.
 const SOCKET_MAX: usize = 108;
-/// Granularity of buffer sizes, bytes; part of [`interface_id`].
+/// Granularity of buffer sizes, bytes; part of [`InterfaceId`].
 const BUFFER_STEP: u16 = 64;
 /// Ethernet header, bytes.
 const ETHERNET: u16 = 14;
@@ -212,11 +247,16 @@ mod tests {
     #[test]
     fn both_sides_of_a_link_name_the_same_interface_and_a_mismatch_another() {
         let side = |role, n, m, mtu| {
-            interface_id(&Memif::new("/x", role), Matrix::new(n, m).unwrap(), buffer_size(mtu))
+            InterfaceId::of(&Memif::new("/x", role), Matrix::new(n, m).unwrap(), buffer_size(mtu))
         };
         assert_eq!(side(MemifRole::Server, 2, 3, 1500), side(MemifRole::Client, 3, 2, 1500));
         assert_ne!(side(MemifRole::Server, 2, 3, 1500), side(MemifRole::Client, 2, 3, 1500));
         assert_ne!(side(MemifRole::Server, 2, 2, 1500), side(MemifRole::Client, 2, 2, 9000));
+        // The number of docs/configuration.md.
+        assert_eq!(
+            side(MemifRole::Server, 1, 1, 1500).to_string(),
+            "8397056 (id 0, 1 x 1 queues of server x client, buffers of 2048 bytes)"
+        );
     }
 
     #[test]

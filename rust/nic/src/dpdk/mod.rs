@@ -14,6 +14,7 @@
 mod config;
 mod eal;
 mod error;
+mod examine;
 mod find;
 mod gate;
 mod log;
@@ -22,9 +23,11 @@ mod packet;
 mod port;
 mod queue;
 mod relay;
+mod words;
 
 pub use config::{Device, EalConfig, Memif, MemifRole, Memory, PortConfig};
 pub use eal::Eal;
 pub use error::DpdkError;
+pub use examine::examine;
 pub use port::{Port, PortStats};
 pub use queue::{DpdkQueue, Drops};

@@ -3,8 +3,9 @@
 
 use super::config::PortConfig;
 use super::error::DpdkError;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Packet {
     /// For EAL, complete.
     pub args: String,
+    /// The kernel's device.
+    device: String,
+    up: bool,
     /// Slots of each ring.
     pub slots: u16,
     /// The most a slot hands over, bytes.
@@ -61,9 +65,6 @@ impl Packet {
         }
         let Kernels { mtu: carries, up } =
             look(device).map_err(|_| DpdkError::NoSuchDevice(format!("{device} for {args}")))?;
-        if !up {
-            log::warn!("{device} is down: nothing can be sent or received (ip link set dev {device} up)");
-        }
         if carries < config.mtu.into() {
             return Err(bad(format!(
                 "{device} carries packets of at most {carries} bytes, which is less than the MTU of {}; use that, or raise it at both ends of the link (ip link set dev {device} mtu {})",
@@ -81,7 +82,48 @@ impl Packet {
         add("framesz", slot);
         // The driver counts on slots without gaps between them, and the kernel cuts every block into slots of its own.
         add("blocksz", least_common_multiple(slot, page()));
-        Ok(Packet { args: complete, slots: slots as u16, room: slot as u16 })
+        let device = device.to_owned();
+        Ok(Packet { args: complete, device, up, slots: slots as u16, room: slot as u16 })
+    }
+
+    /// Refuses what the kernel will not let this process do: the driver opens packet sockets, and sets the device's
+    /// address and flags.
+    pub(super) fn may_open(&self) -> Result<(), DpdkError> {
+        let lacks = |capability| DpdkError::NeedsCapability { device: self.args.clone(), capability };
+        // SAFETY: no pointers; a descriptor that comes back is ours alone.
+        let opened = unsafe {
+            let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            (fd >= 0).then(|| OwnedFd::from_raw_fd(fd))
+        };
+        if opened.is_none() && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
+            return Err(lacks("CAP_NET_RAW"));
+        }
+        match keep_flags(&self.device) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(lacks("CAP_NET_ADMIN")),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is hardly meant, for a host with this address.
+    pub(super) fn doubts(&self, ip: Ipv4Addr) -> Vec<String> {
+        let mut doubts = Vec::new();
+        let device = &self.device;
+        if !self.up {
+            doubts.push(format!(
+                "{device} is down: nothing can be sent or received (ip link set dev {device} up)"
+            ));
+        }
+        let addresses = addresses(device);
+        if addresses.contains(&ip) {
+            doubts.push(format!(
+                "the kernel has {ip} on {device}, too, and answers whoever asks for it; take it away (ip address del {ip}/PREFIX dev {device}), or use another address"
+            ));
+        } else if let Some(other) = addresses.first() {
+            doubts.push(format!(
+                "the kernel has {other} on {device} and takes part in its traffic; give machnetd a device of its own, or take the address away (ip address flush dev {device})"
+            ));
+        }
+        doubts
     }
 }
 
@@ -172,33 +214,81 @@ struct Kernels {
 
 /// Asks the kernel about a device in this process's network namespace.
 fn look(device: &str) -> io::Result<Kernels> {
-    // SAFETY: all bits zero is a valid request.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    if device.is_empty() || device.len() >= request.ifr_name.len() {
-        return Err(io::Error::from_raw_os_error(libc::ENODEV));
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
-        *to = from as c_char;
-    }
-    // SAFETY: no pointers; a descriptor that comes back is ours alone.
-    let socket = unsafe {
-        let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        OwnedFd::from_raw_fd(fd)
-    };
-    let mut ask = |what| {
-        // SAFETY: the request is writable and its name ends with a zero; either question fills in a number alone.
-        match unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut request) } {
-            0 => Ok(request.ifr_ifru),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    let (mtu, flags) = (ask(libc::SIOCGIFMTU as _)?, ask(libc::SIOCGIFFLAGS as _)?);
+    let mut asked = Asked::about(device)?;
+    let mtu = asked.ask(libc::SIOCGIFMTU as _)?;
+    let flags = asked.ask(libc::SIOCGIFFLAGS as _)?;
     // SAFETY: the kernel wrote these members.
     let (mtu, flags) = unsafe { (mtu.ifru_mtu, flags.ifru_flags) };
     Ok(Kernels { mtu: mtu.max(0) as u32, up: c_int::from(flags) & libc::IFF_UP != 0 })
+}
+
+/// Sets the device's flags to what they are: whether that is allowed.
+fn keep_flags(device: &str) -> io::Result<()> {
+    let mut asked = Asked::about(device)?;
+    asked.ask(libc::SIOCGIFFLAGS as _)?; // they stay in the request
+    asked.ask(libc::SIOCSIFFLAGS as _).map(|_| ())
+}
+
+/// The IPv4 addresses that the kernel has on a device.
+fn addresses(device: &str) -> Vec<Ipv4Addr> {
+    let mut first = std::ptr::null_mut();
+    // SAFETY: `first` is writable; a list that comes back is freed below.
+    if unsafe { libc::getifaddrs(&mut first) } != 0 {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    let mut next = first;
+    // SAFETY: entries of the list live until it is freed; names are C strings, and an address of the family AF_INET is a
+    // whole `sockaddr_in`.
+    unsafe {
+        while let Some(entry) = next.as_ref() {
+            next = entry.ifa_next;
+            let named = CStr::from_ptr(entry.ifa_name).to_bytes() == device.as_bytes();
+            let ipv4 = entry.ifa_addr.as_ref().is_some_and(|a| c_int::from(a.sa_family) == libc::AF_INET);
+            if named && ipv4 {
+                let address = entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
+                all.push(Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr)));
+            }
+        }
+        libc::freeifaddrs(first);
+    }
+    all
+}
+
+/// A question to the kernel about one device.
+struct Asked {
+    request: libc::ifreq,
+    socket: OwnedFd,
+}
+
+impl Asked {
+    fn about(device: &str) -> io::Result<Asked> {
+        // SAFETY: all bits zero is a valid request.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        if device.is_empty() || device.len() >= request.ifr_name.len() {
+            return Err(io::Error::from_raw_os_error(libc::ENODEV));
+        }
+        for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+            *to = from as c_char;
+        }
+        // SAFETY: no pointers; a descriptor that comes back is ours alone.
+        let socket = unsafe {
+            let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        Ok(Asked { request, socket })
+    }
+
+    fn ask(&mut self, what: libc::Ioctl) -> io::Result<libc::__c_anonymous_ifr_ifru> {
+        // SAFETY: the request is writable and its name ends with a zero; each question reads or fills in a number alone.
+        match unsafe { libc::ioctl(self.socket.as_raw_fd(), what, &raw mut self.request) } {
+            0 => Ok(self.request.ifr_ifru),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 }
 
 fn page() -> u32 {
@@ -241,7 +331,7 @@ mod tests {
     fn what_is_not_given_follows_from_the_queues_the_descriptors_and_the_mtu() {
         let complete = |mtu, descriptors| packet("net_af_packet0,iface=lo", mtu, descriptors).unwrap();
         for (mtu, descriptors, slot) in [(1500, 256, 2048), (9001, 64, 9216), (576, 4096, 1024)] {
-            let Packet { args, slots, room } = complete(mtu, descriptors);
+            let Packet { args, slots, room, .. } = complete(mtu, descriptors);
             let rings = format!("framecnt={descriptors},framesz={slot},blocksz={}", blocks(slot));
             assert_eq!(args, format!("net_af_packet0,iface=lo,qpairs=2,{rings}"));
             assert_eq!((slots, u32::from(room)), (descriptors, slot));
@@ -259,6 +349,21 @@ mod tests {
         let args = "net_af_packet0,iface=lo,qpairs=2,framesz=4096,blocksz=8192,framecnt=128,qdisc_bypass=0";
         let given = packet(args, 1500, 256).unwrap();
         assert_eq!((given.args.as_str(), given.slots, given.room), (args, 128, 4096));
+    }
+
+    #[test]
+    fn an_address_of_the_kernel_on_the_device_is_doubtful() {
+        let doubts = |ip: [u8; 4]| packet("net_af_packet0,iface=lo", 1500, 256).unwrap().doubts(ip.into());
+        let same = doubts([127, 0, 0, 1]);
+        assert!(
+            matches!(&same[..], [one] if one.starts_with("the kernel has 127.0.0.1 on lo, too")),
+            "{same:?}"
+        );
+        let other = doubts([10, 0, 0, 1]);
+        assert!(
+            matches!(&other[..], [one] if one.starts_with("the kernel has 127.0.0.1 on lo and takes")),
+            "{other:?}"
+        );
     }
 
     #[test]

@@ -6,10 +6,11 @@ use super::error::DpdkError;
 use super::find;
 use super::gate::{Gate, Line};
 use super::log::Mark;
-use super::memif::{self, Matrix};
+use super::memif::{self, InterfaceId, Matrix};
 use super::packet::{self, Packet, Sockets};
 use super::queue::DpdkQueue;
 use super::relay::Relay;
+use super::words;
 use crate::Info;
 use machnet_wire::Mac;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -50,6 +51,8 @@ pub struct PortStats {
     pub link_ups: u64,
     /// Times the link was lost.
     pub link_downs: u64,
+    /// Peers turned away: for another interface, or because another had the link.
+    pub link_refused: u64,
 }
 
 impl Eal {
@@ -63,11 +66,20 @@ impl Eal {
         let _one_at_a_time = self.shared.opening.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mark = Mark::now();
         self.open_port(config).map_err(|error| match error {
-            DpdkError::Refused { step, errno: libc::EPERM, .. } => {
+            DpdkError::Refused { step, .. } if not_permitted(&mark) => {
                 DpdkError::NoPermission(format!("{step}: {}", mark.complaints()))
             }
+            DpdkError::Refused { step, errno: libc::ENOMEM, .. } => {
+                let mib = enough(
+                    config.queues,
+                    config.descriptors,
+                    config.descriptors,
+                    memif::buffer_size(config.mtu),
+                );
+                DpdkError::TooLittleMemory { step, mib }
+            }
             DpdkError::Refused { step, errno, detail } if detail.is_empty() => {
-                DpdkError::Refused { step, errno, detail: mark.complaints() }
+                DpdkError::Refused { step, errno, detail: none_if_silent(&mark) }
             }
             error => error,
         })
@@ -115,7 +127,7 @@ impl Eal {
         }
         let mut pools = Vec::new();
         for queue in 0..config.queues {
-            let pool = self.pool(room, &info, rx, tx)?;
+            let pool = self.pool(room, &info, (rx, tx), config.queues)?;
             pools.push(pool);
             let (receive, transmit): (Vec<u16>, Vec<u16>) = match matrix {
                 Some(m) => (m.receive(queue).collect(), m.transmit(queue).collect()),
@@ -175,30 +187,30 @@ impl Eal {
                 memif::prepare_socket(link)?;
                 let mac = find::text(config.mac.unwrap_or_else(random_mac));
                 let device = format!("net_memif{serial}");
-                let args = memif::devargs(
-                    &device,
-                    link,
-                    matrix,
-                    config.descriptors,
-                    memif::buffer_size(config.mtu),
-                    &mac,
-                )?;
+                let buffer = memif::buffer_size(config.mtu);
+                let args = memif::devargs(&device, link, matrix, config.descriptors, buffer, &mac)?;
                 let id = create_vdev(&args)?;
+                let interface = InterfaceId::of(link, matrix, buffer);
+                log::info!("memif {}: interface {interface}", link.socket.display());
                 let matrix = Some(matrix);
                 Ok(Opened {
                     matrix,
                     memif: Some(link.clone()),
+                    interface,
                     gated: true,
                     reconnect: link.role == MemifRole::Client,
                     ..Opened::plain(id)
                 })
             }
             Device::Vdev(args) if packet::is_one(args) => {
+                words::check(args)?;
                 let packet = Packet::new(args, config)?;
+                packet.may_open()?;
                 let (id, sockets) = Sockets::of(config.queues, || create_vdev(&packet.args))?;
                 Ok(Opened { packet: Some(packet), sockets, ..Opened::plain(id) })
             }
             Device::Vdev(args) => {
+                words::check(args)?;
                 let gated = args.starts_with("net_memif");
                 let reconnect = gated && !args.contains("role=server") && !args.contains("role=master");
                 Ok(Opened { gated, reconnect, ..Opened::plain(create_vdev(args)?) })
@@ -232,30 +244,29 @@ impl Eal {
         }
     }
 
-    /// Buffers for one queue: what its rings and bursts can hold at once, and the thread's cache.
+    /// Buffers for one of the queues: what its rings and bursts can hold at once, and the thread's cache.
     fn pool(
         &self,
         room: u16,
         info: &dpdk_sys::mdpdk_port_info,
-        rx: u16,
-        tx: u16,
+        (rx, tx): (u16, u16),
+        queues: u16,
     ) -> Result<*mut c_void, DpdkError> {
         let serial = self.shared.serial.fetch_add(1, Ordering::Relaxed);
         let pool_name = CString::new(format!("machnet{serial}")).expect("no zero byte");
-        // memif's rings hold no buffers of ours, but it takes 32 at a time.
-        let buffers = u32::from(rx) + u32::from(tx) + 512;
-        let mark = Mark::now();
         // SAFETY: the name is a C string, copied by the callee.
-        let pool = unsafe { dpdk_sys::mdpdk_pool_new(pool_name.as_ptr(), buffers, room, info.numa_node) };
+        let pool =
+            unsafe { dpdk_sys::mdpdk_pool_new(pool_name.as_ptr(), buffers(rx, tx), room, info.numa_node) };
         if pool.is_null() {
             // SAFETY: reads this thread's error number.
             let errno = unsafe { dpdk_sys::mdpdk_errno() };
-            let need = u64::from(buffers) * (u64::from(room) + 256) / 1024;
-            let detail = format!("{} (a queue needs about {need} KiB)", mark.complaints());
-            return Err(DpdkError::Refused {
-                step: format!("allocate {buffers} packet buffers"),
-                errno,
-                detail,
+            return Err(match errno {
+                libc::ENOMEM => too_little(queues, rx, tx, room),
+                _ => DpdkError::Refused {
+                    step: "allocate packet buffers".to_owned(),
+                    errno,
+                    detail: String::new(),
+                },
             });
         }
         Ok(pool)
@@ -282,11 +293,14 @@ impl Eal {
         let line = Line::down();
         gate.watch_port(opened.id, line.clone(), opened.reconnect, label);
         if let Some(link) = opened.memif.as_ref().filter(|link| link.role == MemifRole::Server) {
-            let relay = Relay::open(opened.id, &link.socket).map_err(|error| DpdkError::Refused {
-                step: format!("listen on the memif socket {}", link.socket.display()),
-                errno: error.raw_os_error().unwrap_or(libc::EINVAL),
-                detail: String::new(),
-            })?;
+            let relay =
+                Relay::open(opened.id, &link.socket, opened.interface, line.clone()).map_err(|error| {
+                    DpdkError::Refused {
+                        step: format!("listen on the memif socket {}", link.socket.display()),
+                        errno: error.raw_os_error().unwrap_or(libc::EINVAL),
+                        detail: String::new(),
+                    }
+                })?;
             gate.serve(relay);
         }
         Ok(Arc::new(Port { id: opened.id, line, gate: Some(gate), sockets, _eal }))
@@ -298,6 +312,8 @@ struct Opened {
     id: u16,
     matrix: Option<Matrix>,
     memif: Option<Memif>,
+    /// What both ends of a memif must name.
+    interface: InterfaceId,
     packet: Option<Packet>,
     sockets: Sockets,
     /// Its driver works in EAL's interrupt thread.
@@ -311,6 +327,7 @@ impl Opened {
             id,
             matrix: None,
             memif: None,
+            interface: InterfaceId(0),
             packet: None,
             sockets: Sockets::default(),
             gated: false,
@@ -336,6 +353,7 @@ impl Port {
             rx_no_buffer: raw.rx_no_buffer,
             link_ups: self.line.ups.load(Ordering::Relaxed),
             link_downs: self.line.downs.load(Ordering::Relaxed),
+            link_refused: self.line.refused.load(Ordering::Relaxed),
         }
     }
 
@@ -378,7 +396,31 @@ impl Drop for Port {
     }
 }
 
-fn check(config: &PortConfig) -> Result<(), DpdkError> {
+/// Buffers of one queue. memif's rings hold no buffers of ours, but it takes 32 at a time.
+fn buffers(rx: u16, tx: u16) -> u32 {
+    u32::from(rx) + u32::from(tx) + 512
+}
+
+/// Memory of one queue's buffers, KiB: each has DPDK's header and headroom before it.
+pub(super) fn pool_kib(rx: u16, tx: u16, room: u16) -> u64 {
+    u64::from(buffers(rx, tx)) * (u64::from(room) + 256) / 1024
+}
+
+/// What is enough for so many queues, and EAL beside them, MiB.
+fn enough(queues: u16, rx: u16, tx: u16, room: u16) -> u64 {
+    (pool_kib(rx, tx, room) * u64::from(queues)).div_ceil(1024) + 16
+}
+
+/// Why there are no buffers.
+pub(super) fn too_little(queues: u16, rx: u16, tx: u16, room: u16) -> DpdkError {
+    let each = pool_kib(rx, tx, room).div_ceil(1024);
+    DpdkError::TooLittleMemory {
+        step: format!("allocate packet buffers, about {each} MiB for each of {queues} queues"),
+        mib: enough(queues, rx, tx, room),
+    }
+}
+
+pub(super) fn check(config: &PortConfig) -> Result<(), DpdkError> {
     let bad = |text: String| Err(DpdkError::Config(text));
     match config {
         c if !(1..=64).contains(&c.queues) => bad(format!("queues {}: must be 1 to 64", c.queues)),
@@ -427,12 +469,7 @@ fn create_vdev(args: &str) -> Result<u16, DpdkError> {
     match probe(args) {
         Ok(()) => port_by_name(device).map_err(|_| unknown()),
         Err(libc::EEXIST) => Err(DpdkError::Config(format!("virtual device {device}: the name is taken"))),
-        // Not by the number: drivers return -1 for anything, which is EPERM's.
-        Err(_)
-            if ["Operation not permitted", "Permission denied"]
-                .iter()
-                .any(|words| mark.complaints().contains(words)) =>
-        {
+        Err(_) if not_permitted(&mark) => {
             Err(DpdkError::NoPermission(format!("create {device}: {}", mark.complaints())))
         }
         Err(_) => Err(unknown()),
@@ -476,6 +513,12 @@ fn done(ret: i32, step: &str) -> Result<(), DpdkError> {
         return Ok(());
     }
     Err(DpdkError::Refused { step: step.to_owned(), errno: -ret, detail: String::new() })
+}
+
+/// Whether that is what was complained of. Not by the number: drivers return -1 for anything, which is EPERM's.
+fn not_permitted(mark: &Mark) -> bool {
+    let said = mark.complaints();
+    ["Operation not permitted", "Permission denied"].iter().any(|words| said.contains(words))
 }
 
 fn none_if_silent(mark: &Mark) -> String {

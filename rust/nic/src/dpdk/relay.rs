@@ -6,12 +6,21 @@
 //! descriptor) both ways for as long as the link lives. Towards the driver we never vanish at a bad moment, and the
 //! end of either side is the end of both.
 //!
+//! The driver hangs up without a word on a client that names another interface, and on one that comes while another has
+//! the link. We see both, and say so.
+//!
 //! Runs in the parked interrupt thread only, so nothing here may block.
 
+use super::gate::Line;
+use super::memif::InterfaceId;
+use machnet_wire::{Nanos, Seldom};
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// One server's door.
 pub(super) struct Relay {
@@ -21,6 +30,11 @@ pub(super) struct Relay {
     path: PathBuf,
     driver: PathBuf,
     pairs: Vec<Pair>,
+    /// What the driver answers to.
+    id: InterfaceId,
+    line: Arc<Line>,
+    begun: Instant,
+    told: Seldom,
 }
 
 /// One client and its connection to the driver.
@@ -30,6 +44,12 @@ struct Pair {
     driver: OwnedFd,
     /// The driver has spoken; before that we must not leave it.
     greeted: bool,
+    /// The client's process; 0 where it cannot be seen.
+    process: i32,
+    /// The interface that the client has asked for since that was looked at last.
+    asked: Option<InterfaceId>,
+    /// The driver has said that the link stands.
+    linked: bool,
 }
 
 /// Where the driver listens for a server known as `public`.
@@ -41,7 +61,7 @@ pub(super) fn behind(public: &Path) -> PathBuf {
 
 impl Relay {
     /// Opens the door; the driver must listen already.
-    pub(super) fn open(port: u16, path: &Path) -> io::Result<Relay> {
+    pub(super) fn open(port: u16, path: &Path, id: InterfaceId, line: Arc<Line>) -> io::Result<Relay> {
         let public = socket()?;
         let (address, len) = address(path)?;
         // SAFETY: the address lives through the calls, and `len` bytes of it are set.
@@ -49,7 +69,17 @@ impl Relay {
             check(libc::bind(public.as_raw_fd(), (&raw const address).cast(), len))?;
             check(libc::listen(public.as_raw_fd(), BACKLOG))?;
         }
-        Ok(Relay { port, public, path: path.to_owned(), driver: behind(path), pairs: Vec::new() })
+        Ok(Relay {
+            port,
+            public,
+            path: path.to_owned(),
+            driver: behind(path),
+            pairs: Vec::new(),
+            id,
+            line,
+            begun: Instant::now(),
+            told: Seldom::default(),
+        })
     }
 
     /// Appends what [`Relay::serve`] waits for.
@@ -66,22 +96,67 @@ impl Relay {
     pub(super) fn serve(&mut self) {
         while let Ok(client) = accept(&self.public) {
             match connect(&self.driver) {
-                Ok(driver) => self.pairs.push(Pair { client: Some(client), driver, greeted: false }),
+                Ok(driver) => self.pairs.push(Pair {
+                    greeted: false,
+                    process: process(&client),
+                    asked: None,
+                    linked: false,
+                    client: Some(client),
+                    driver,
+                }),
                 // The driver's queue is full, at most two wait there: the client will come again.
                 Err(error) => log::debug!("memif {}: a client must come again: {error}", self.path.display()),
             }
         }
-        self.pairs.retain_mut(Pair::serve);
+        let mut asked = Vec::new();
+        self.pairs.retain_mut(|pair| {
+            let stays = pair.serve();
+            asked.extend(pair.asked.take().map(|id| (pair.process, id)));
+            stays
+        });
+        for (process, id) in asked {
+            let Some(reason) = self.against(id) else { continue };
+            self.line.refused.fetch_add(1, Ordering::Relaxed);
+            if let Some(left_out) = self.told.admit(Nanos(self.begun.elapsed().as_nanos() as u64)) {
+                let more = if left_out > 0 {
+                    format!(" ({left_out} more since the last such line)")
+                } else {
+                    String::new()
+                };
+                log::warn!("memif {}: turned process {process} away: {reason}{more}", self.path.display());
+            }
+        }
+    }
+
+    /// Why the driver will not take a client that asks for this interface.
+    fn against(&self, id: InterfaceId) -> Option<String> {
+        if id != self.id {
+            return Some(format!(
+                "it asks for interface {id}, and this is {}; give both ends the same memif_id and mtu, and each other's number of engines as memif_peer_queues",
+                self.id
+            ));
+        }
+        let holder = self.pairs.iter().find(|pair| pair.linked && pair.client.is_some())?;
+        Some(format!(
+            "process {} has the link, and a link has two ends; give each pair of sidecars a socket of its own",
+            holder.process
+        ))
     }
 }
 
 impl Pair {
     /// `false` when nothing is left to be done.
     fn serve(&mut self) -> bool {
-        let driver = pass(&self.driver, self.client.as_ref());
+        let driver = pass(&self.driver, self.client.as_ref(), |message| {
+            self.linked |= field(message, 0).map(u16::from_ne_bytes) == Some(CONNECTED);
+        });
         self.greeted |= driver != Passed::Nothing;
         if let Some(client) = &self.client
-            && pass(client, Some(&self.driver)) == Passed::End
+            && pass(client, Some(&self.driver), |message| {
+                if field(message, 0).map(u16::from_ne_bytes) == Some(INIT) {
+                    self.asked = field(message, ID_AT).map(u32::from_ne_bytes).map(InterfaceId);
+                }
+            }) == Passed::End
         {
             self.client = None;
         }
@@ -105,8 +180,13 @@ enum Passed {
     End,
 }
 
-/// Passes on every message that waits, or drops it where nobody is left to have it.
-fn pass(from: &OwnedFd, to: Option<&OwnedFd>) -> Passed {
+/// A field of a message; `None` of one that is too short for it.
+fn field<const N: usize>(message: &[u8], at: usize) -> Option<[u8; N]> {
+    message.get(at..)?.first_chunk().copied()
+}
+
+/// Passes on every message that waits, or drops it where nobody is left to have it. `see` is shown each.
+fn pass(from: &OwnedFd, to: Option<&OwnedFd>, mut see: impl FnMut(&[u8])) -> Passed {
     let mut bytes = [0u8; MESSAGE];
     let mut passed = Passed::Nothing;
     loop {
@@ -115,6 +195,7 @@ fn pass(from: &OwnedFd, to: Option<&OwnedFd>) -> Passed {
             // The end of `to` is found when it is read.
             Ok((len, descriptor)) => {
                 passed = Passed::Something;
+                see(&bytes[..len]);
                 if let Some(to) = to {
                     let _ = send(to, &bytes[..len], descriptor.as_ref());
                 }
@@ -189,6 +270,16 @@ fn accept(listener: &OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
+/// The process at the other end, as the kernel says.
+fn process(client: &OwnedFd) -> i32 {
+    let mut who = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of_val(&who) as libc::socklen_t;
+    let at = (&raw mut who).cast();
+    // SAFETY: `who` is writable for `len` bytes. A refusal leaves 0.
+    unsafe { libc::getsockopt(client.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, at, &mut len) };
+    who.pid
+}
+
 fn connect(path: &Path) -> io::Result<OwnedFd> {
     let fd = socket()?;
     let (address, len) = address(path)?;
@@ -238,6 +329,13 @@ struct Control([u64; 12]);
 
 /// memif's messages have 128 bytes; more is cut, and the other side refuses it.
 const MESSAGE: usize = 256;
+/// A client's message that names the interface it wants: kind (16 bits), version (16), the interface (32), in this
+/// machine's order of bytes.
+const INIT: u16 = 3;
+/// Where that number stands.
+const ID_AT: usize = 4;
+/// The server's message by which the link stands.
+const CONNECTED: u16 = 7;
 /// Clients that wait for us.
 const BACKLOG: c_int = 16;
 
@@ -246,6 +344,16 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::io::{Read, Seek, Write};
+
+    const OURS: InterfaceId = InterfaceId(8397056);
+
+    /// A client's wish for an interface, as on the wire.
+    fn init(id: u32) -> [u8; 128] {
+        let mut message = [0; 128];
+        message[..2].copy_from_slice(&INIT.to_ne_bytes());
+        message[4..8].copy_from_slice(&id.to_ne_bytes());
+        message
+    }
 
     /// A door with its "driver" behind it, and a client.
     fn door(name: &str) -> (Relay, OwnedFd, OwnedFd) {
@@ -257,7 +365,7 @@ mod tests {
             check(libc::bind(listener.as_raw_fd(), (&raw const own).cast(), len)).unwrap();
             check(libc::listen(listener.as_raw_fd(), 1)).unwrap();
         }
-        let relay = Relay::open(0, &path).unwrap();
+        let relay = Relay::open(0, &path, OURS, Line::down()).unwrap();
         let client = connect(&path).unwrap();
         (relay, listener, client)
     }
@@ -299,6 +407,46 @@ mod tests {
             0,
             "then the driver sees the end"
         );
+    }
+
+    #[test]
+    fn whom_the_driver_will_not_take_is_counted_and_named() {
+        let (mut relay, listener, client) = door("refused");
+        send(&client, &init(OURS.0), None).unwrap();
+        relay.serve();
+        let driver = accept(&listener).unwrap();
+        let mut connected = [0u8; 128];
+        connected[..2].copy_from_slice(&CONNECTED.to_ne_bytes());
+        let refused = |relay: &Relay| relay.line.refused.load(Ordering::Relaxed);
+        let foreign = "it asks for interface 0 (id 0, 0 x 0 queues of server x client, buffers of 0 bytes), and this is 8397056 (id 0, 1 x 1 queues of server x client, buffers of 2048 bytes); ";
+        assert_eq!(refused(&relay), 0, "a proper client");
+        assert_eq!(relay.against(OURS), None, "its link does not stand yet");
+        assert!(relay.against(InterfaceId(0)).unwrap().starts_with(foreign));
+
+        // Short and strange messages are passed on and mean nothing.
+        for nonsense in [&[3u8, 0][..], &[3, 0, 0, 0, 1, 2, 3], &[0xff; 128]] {
+            send(&client, nonsense, None).unwrap();
+        }
+        send(&driver, &connected, None).unwrap();
+        relay.serve();
+        assert_eq!(refused(&relay), 0);
+
+        // Two more, one of which speaks of another interface.
+        for id in [OURS.0, 0] {
+            let other = connect(&relay.path).unwrap();
+            send(&other, &init(id), None).unwrap();
+            relay.serve();
+            drop(accept(&listener).unwrap());
+            relay.serve();
+        }
+        assert_eq!(refused(&relay), 2);
+        let holds = format!("process {} has the link, and a link has two ends; ", std::process::id());
+        assert!(relay.against(OURS).unwrap().starts_with(&holds), "{:?}", relay.against(OURS));
+
+        // Once the first has left, the next may come.
+        drop(client);
+        relay.serve();
+        assert_eq!(relay.against(OURS), None);
     }
 
     #[test]

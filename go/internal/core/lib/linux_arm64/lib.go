@@ -5,4 +5,8 @@
 package linux_arm64
 
 // #cgo LDFLAGS: ${SRCDIR}/libmachnet.a -lm -ldl -lpthread
+//
+// #if !__has_include("libmachnet.a")
+// #error "the archive of the C client is not there: run `make build` (or `make archives`) in the clone of Machnet, the one that go.mod's replace names"
+// #endif
 import "C"

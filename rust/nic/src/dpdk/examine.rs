@@ -1,0 +1,45 @@
+//! What can be known of a NIC before DPDK is started: most of what it would refuse, in plain words, and what would
+//! start and hardly do what was meant.
+
+use super::config::{Device, EalConfig, Memory, PortConfig};
+use super::eal;
+use super::error::DpdkError;
+use super::memif::{self, Matrix};
+use super::packet::{self, Packet};
+use super::port;
+use super::words;
+use std::net::Ipv4Addr;
+
+/// Looks at the machine and starts nothing. Returns what is doubtful for a host with this address, a sentence each.
+///
+/// # Errors
+/// What EAL or the port would be refused for.
+pub fn examine(eal: &EalConfig, port: &PortConfig, ip: Ipv4Addr) -> Result<Vec<String>, DpdkError> {
+    eal::arguments(eal)?;
+    port::check(port)?;
+    let mut doubts = Vec::new();
+    let mut room = memif::buffer_size(port.mtu);
+    match &port.device {
+        Device::Memif(link) => {
+            let matrix = Matrix::new(port.queues, link.peer_queues)?;
+            memif::devargs("net_memif", link, matrix, port.descriptors, room, "")?;
+            memif::check_folder(link)?;
+        }
+        Device::Vdev(args) => {
+            words::check(args)?;
+            if packet::is_one(args) {
+                let packet = Packet::new(args, port)?;
+                packet.may_open()?;
+                room = room.max(packet.room);
+                doubts.extend(packet.doubts(ip));
+            }
+        }
+        Device::Pci(_) | Device::Mac(_) => {}
+    }
+    let (Memory::NoHuge { mib } | Memory::Huge { mib }) = eal.memory;
+    let need = port::pool_kib(port.descriptors, port.descriptors, room) * u64::from(port.queues) / 1024;
+    if need > mib.into() {
+        return Err(port::too_little(port.queues, port.descriptors, port.descriptors, room));
+    }
+    Ok(doubts)
+}
