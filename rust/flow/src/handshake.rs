@@ -134,7 +134,8 @@ impl<T, H> Flow<T, H> {
             Phase::Open if self.unconfirmed => self.ack_now = true,
             _ => return,
         }
-        self.hello_pause = self.hello_pause * 2;
+        // Whoever waits for a place in a listener's backlog takes it soon after it is free.
+        self.hello_pause = (self.hello_pause * 2).min(self.config.rto_max);
         self.timers.set(Timer::Hello, now + self.hello_pause);
     }
 
