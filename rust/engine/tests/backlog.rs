@@ -90,8 +90,9 @@ fn as_many_connect_as_the_backlog_holds_and_the_rest_time_out() {
     assert_eq!((rig.told(&dials), rig.waiting()), ((16, 0), 16));
     rig.w.pass(Nanos::millis(2));
     assert_eq!((rig.told(&dials), rig.waiting()), ((16, 44), 16));
-    // Each of the 44 asked at once and after 10, 30, 70, 150, 310 ms, and every 200 ms then.
-    assert_eq!(rig.w.counter(1, "syn_backlog"), 44 * 9);
+    // Each of the 44 asked at once, after pauses that double from 10 ms on, and every 150 to 200 ms then.
+    let unanswered = rig.w.counter(1, "syn_backlog");
+    assert!((44 * 9..44 * 12).contains(&unanswered), "{unanswered} SYNs");
     rig.accept_all();
     let served: Vec<_> = dials.iter().copied().filter(|&id| rig.told(&[id]) == (1, 0)).collect();
     rig.assert_served(&served);
@@ -120,8 +121,14 @@ fn dials_wait_for_a_slow_server_and_are_all_served() {
 /// Any packet may be lost, also those that tell somebody that he is connected.
 #[test]
 fn whoever_is_told_that_he_is_connected_is_served_whatever_is_lost() {
+    let mut sum = 0;
     for seed in 10..40 {
         let mut rig = Rig::new(seed, 1, 3);
+        // The hosts know each other's MAC.
+        let first = rig.dial(0);
+        rig.connected(first);
+        rig.w.run("the other end", |w| w.apps[1].accepted.len() == 1);
+        rig.w.apps[rig.server].accept();
         rig.w.net.set_links(Link::faulty(0.25));
         let dials = rig.dials(30, 600);
         // The server takes one now and then, too slowly for all of them.
@@ -135,12 +142,14 @@ fn whoever_is_told_that_he_is_connected_is_served_whatever_is_lost() {
         rig.w.pass(Nanos::millis(100));
         let (connected, timed_out) = rig.told(&dials);
         assert_eq!(connected + timed_out, 30, "seed {seed}");
-        assert!(connected >= 10 && timed_out >= 10, "seed {seed}: {connected} connected");
+        assert!(connected >= 5 && timed_out >= 10, "seed {seed}: {connected} connected");
+        sum += connected;
         rig.w.net.set_links(Link::default());
         rig.accept_all();
         let served: Vec<_> = dials.into_iter().filter(|&id| rig.told(&[id]) == (1, 0)).collect();
         rig.assert_served(&served);
     }
+    assert!(sum > 300, "{sum} of 900 connected");
 }
 
 #[test]
@@ -246,6 +255,7 @@ fn a_caller_that_gives_up_leaves_its_place_at_once_and_a_silent_one_in_five_seco
     let next = rig.dial(1000);
     rig.connected(next);
     assert!(rig.w.now - start < Nanos::millis(50), "it took {:?}", rig.w.now - start);
+    rig.w.pass(Nanos::millis(10));
     assert_eq!(rig.w.counter(b, "accepts"), 2);
 }
 
