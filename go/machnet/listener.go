@@ -14,7 +14,9 @@ import (
 type ListenConfig struct {
 	// Stack to listen on; nil is Default.
 	Stack *Stack
-	// Backlog is how many connections may wait for Accept; 0 means 128. More are refused.
+	// Backlog is how many connections may be begun, or wait for Accept, at a time; 0 means 128. A Dial beyond that waits for a
+	// place, for as long as it may, and then fails with ETIMEDOUT. One that has returned a connection is served: Accept
+	// returns the other end, with what was sent, also when the caller has gone meanwhile.
 	Backlog int
 }
 
@@ -64,7 +66,7 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 	if backlog <= 0 {
 		backlog = defaultBacklog
 	}
-	l := &Listener{stack: s, backlog: backlog, turn: make(chan struct{}, 1), waiter: s.ch.NewWaiter(core.ForEvent)}
+	l := &Listener{stack: s, turn: make(chan struct{}, 1), waiter: s.ch.NewWaiter(core.ForEvent)}
 	code := s.ch.Listen(s.ch.Info().IP, a.Port, backlog, func(id uint32) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -99,9 +101,8 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 
 // Listener accepts connections. It implements net.Listener, and may be used by many goroutines at once.
 type Listener struct {
-	stack   *Stack
-	id      uint32
-	backlog int
+	stack *Stack
+	id    uint32
 	// turn holds one: the goroutine that accepts, also while it waits. A channel, so that the others see their contexts end.
 	turn     chan struct{}
 	waiter   *core.Waiter
@@ -156,6 +157,7 @@ func (l *Listener) AcceptMachnet(ctx context.Context) (*Conn, error) {
 			return fail(err)
 		}
 		if c != nil {
+			c.ch.Accepted(c.id)
 			return c, nil
 		}
 		l.waiter.Wait()
@@ -217,11 +219,11 @@ func (l *Listener) listening(a *Addr, err error) {
 	l.waiter.Wake()
 }
 
-// offer queues a connection; false when the listener has closed or its backlog is full.
+// offer queues a connection; false when the listener has closed. The sidecar sees to it that there are no more than the backlog.
 func (l *Listener) offer(c *Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err != nil || len(l.queue) >= l.backlog {
+	if l.err != nil {
 		return false
 	}
 	l.queue = append(l.queue, c)

@@ -30,6 +30,7 @@ void (*machnet_abi_witness)(void) = machnet_abi_1;
 #cgo nocallback machnet_finish
 #cgo nocallback machnet_close
 #cgo nocallback machnet_reset
+#cgo nocallback machnet_accepted
 */
 import "C"
 
@@ -264,6 +265,10 @@ func (c *capi) listen(ip uint32, port uint16, backlog int) (uint32, Code) {
 }
 
 func (c *capi) unlisten(id uint32) Code { return Code(C.machnet_unlisten(c.ch, C.uint32_t(id))) }
+
+func (c *capi) accepted(conn uint64) Code {
+	return Code(C.machnet_accepted(c.ch, C.machnet_conn(conn)))
+}
 
 func (c *capi) dial(ip uint32, port, localPort uint16, timeoutMS uint32) (uint32, Code) {
 	var id C.uint32_t

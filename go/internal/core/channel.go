@@ -292,6 +292,15 @@ func (c *Channel) Unlisten(id uint32) {
 	c.lastWord(func() Code { return c.api.unlisten(id) })
 }
 
+// Accepted says that the program has taken a connection of a listener's: its place in the backlog is another's.
+func (c *Channel) Accepted(conn uint64) {
+	c.rx.Lock()
+	defer c.rx.Unlock()
+	if !c.closed {
+		_ = c.api.accepted(conn) // one that has been closed meanwhile has no place any more
+	}
+}
+
 // lastWord sends a request whose answer concerns nobody but the handler, and sees to it that the handler hears it.
 func (c *Channel) lastWord(request func() Code) {
 	c.rx.Lock()

@@ -31,6 +31,7 @@ func (*capi) close(uint64) Code                                    { return Unsu
 func (*capi) reset(uint64) Code                                    { return Unsupported }
 func (*capi) listen(uint32, uint16, int) (uint32, Code)            { return 0, Unsupported }
 func (*capi) unlisten(uint32) Code                                 { return Unsupported }
+func (*capi) accepted(uint64) Code                                 { return Unsupported }
 func (*capi) dial(uint32, uint16, uint16, uint32) (uint32, Code)   { return 0, Unsupported }
 func (*capi) cancelDial(uint32) Code                               { return Unsupported }
 

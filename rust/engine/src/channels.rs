@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use machnet_flow::{CreditWait, Flow, Fragment, SendError, Unit};
-use machnet_shm::{EngineEnd, FlowId, HeldUnit, PeerFault, Reason, Submission, TxUnit};
+use machnet_shm::{EngineEnd, FlowId, HeldUnit, PeerFault, Reason, Returned, Submission, TxUnit};
 use machnet_wire as wire;
 
 use crate::conn::{Bound, Token, View, Waits};
@@ -18,6 +18,8 @@ pub(crate) struct Channel {
     /// By index of the handle: the flow's number, `NONE` when it is over or there is none.
     pub places: Vec<u32>,
     pub listeners: HashMap<u32, Listener>,
+    /// By index of the handle: the listener in whose backlog it has a place.
+    pub offered: Vec<Option<u32>>,
     /// Handles of flows that could not reserve the receive units their peers wait for, longest first.
     pub starved: VecDeque<u64>,
     /// Units that were free when those were last given a chance.
@@ -36,8 +38,8 @@ pub(crate) struct Channel {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Listener {
     pub backlog: u32,
-    /// Connections that are not established yet.
-    pub half_open: u32,
+    /// Connections that the application has not taken: half-open ones, and those that wait for it.
+    pub waiting: u32,
 }
 
 impl Core {
@@ -66,12 +68,13 @@ impl Core {
             return self.shared.report(Report { engine: self.index, channel: number, fault: None });
         }
         self.counters().channels_attached.add(1);
-        let places = vec![NONE; end.geometry().flows as usize];
+        let flows = end.geometry().flows as usize;
         let channel = Channel {
             number,
             end,
-            places,
+            places: vec![NONE; flows],
             listeners: HashMap::new(),
+            offered: vec![None; flows],
             starved: VecDeque::new(),
             free_seen: 0,
             hungry: 0,
@@ -92,14 +95,18 @@ impl Core {
         for at in 0..self.channels.len() {
             match self.serve(at, burst) {
                 Ok(n) => work += n,
-                Err(fault) => {
-                    self.counters().channels_faulty.add(1);
-                    log::warn!("channel {}: {fault}; detached", self.channel_number(at));
-                    self.cut(at, wire::Reason::AppGone, Some(fault.to_string()));
-                }
+                Err(fault) => self.broken(at, fault),
             }
         }
         work
+    }
+
+    /// An application wrote what no honest one writes.
+    #[cold]
+    fn broken(&mut self, at: usize, fault: PeerFault) {
+        self.counters().channels_faulty.add(1);
+        log::warn!("channel {}: {fault}; detached", self.channel_number(at));
+        self.cut(at, wire::Reason::AppGone, Some(fault.to_string()));
     }
 
     #[inline]
@@ -227,24 +234,46 @@ impl Core {
 
     /// The application's handle ends. The flow that it named, if that is not over.
     fn let_go(&mut self, at: usize, id: FlowId) -> Option<u32> {
-        let index = self.channels.get(at)?.as_ref()?.place(id);
+        let channel = self.channels.get_mut(at)?.as_mut()?;
+        channel.free_place(id);
+        let index = channel.place(id);
         self.flows.get_mut(index)?.closed = true;
         Some(index)
+    }
+
+    /// Whether a listener's backlog is full, by what the application has said until now: it does not ring when it takes a
+    /// connection.
+    pub fn is_full(&mut self, at: usize, listener: u32) -> bool {
+        let full = |core: &Self| {
+            let listener = core.channels.get(at)?.as_ref()?.listeners.get(&listener)?;
+            Some(listener.waiting >= listener.backlog)
+        };
+        if full(self) != Some(true) {
+            return false;
+        }
+        if let Err(fault) = self.take_returns(at) {
+            self.broken(at, fault);
+        }
+        full(self) == Some(true)
     }
 
     #[inline]
     fn take_returns(&mut self, at: usize) -> Result<usize, PeerFault> {
         let Some(Some(channel)) = self.channels.get_mut(at) else { return Ok(0) };
         let mut returned = core::mem::take(&mut self.returned);
-        let taken = channel.end.returns(|index, n| match returned.last_mut() {
-            Some((last, sum)) if *last == index => *sum += n,
-            _ => returned.push((index, n)),
+        let taken = channel.end.returns(|back| match (back, returned.last_mut()) {
+            (Returned::Units(index, n), Some(Returned::Units(last, sum))) if *last == index => *sum += n,
+            _ => returned.push(back),
         })?;
-        for &(index, n) in &returned {
-            if let Some(Some(channel)) = self.channels.get(at) {
-                let index = channel.places.get(index as usize).copied().unwrap_or(NONE);
-                self.stop_waiting(index, Waits::Reader);
-                self.drive(index, |flow, now, view| flow.credit_returned(now, n, view));
+        for &back in &returned {
+            let Some(Some(channel)) = self.channels.get_mut(at) else { break };
+            match back {
+                Returned::Place(id) => channel.free_place(id),
+                Returned::Units(index, n) => {
+                    let index = channel.places.get(index as usize).copied().unwrap_or(NONE);
+                    self.stop_waiting(index, Waits::Reader);
+                    self.drive(index, |flow, now, view| flow.credit_returned(now, n, view));
+                }
             }
         }
         returned.clear();
@@ -424,6 +453,7 @@ impl Core {
             *place = NONE;
         }
         if matches!(bound, Bound::Opening { .. }) {
+            channel.free_place(id);
             channel.end.discard_flow(id);
         } else {
             if !let_go {
@@ -440,6 +470,25 @@ impl Channel {
     #[inline]
     pub fn place(&self, id: FlowId) -> u32 {
         self.places.get(id.index as usize).copied().unwrap_or(NONE)
+    }
+
+    /// Gives a connection that begins a place in a listener's backlog.
+    pub fn take_place(&mut self, id: FlowId, number: u32) {
+        if let (Some(slot), Some(listener)) =
+            (self.offered.get_mut(id.index as usize), self.listeners.get_mut(&number))
+        {
+            listener.waiting += 1;
+            *slot = Some(number);
+        }
+    }
+
+    /// The application has taken or forgotten a connection, or it never came to be: its place, if it has one, is free.
+    pub fn free_place(&mut self, id: FlowId) {
+        if let Some(number) = self.offered.get_mut(id.index as usize).and_then(Option::take)
+            && let Some(listener) = self.listeners.get_mut(&number)
+        {
+            listener.waiting -= 1;
+        }
     }
 }
 

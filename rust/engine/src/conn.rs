@@ -8,6 +8,7 @@ use machnet_wire::{self as wire, Mac, Nanos};
 
 use crate::budget::{Budget, Promise};
 use crate::counters::Counters;
+use crate::peers::Peers;
 
 /// A unit to send: the application's, or an end that the engine makes on its behalf and that costs no token.
 #[derive(Debug)]
@@ -101,8 +102,9 @@ pub(crate) struct View<'a> {
     pub about: &'a Established,
     /// The application has let go of the handle: nothing is delivered any more.
     pub silent: bool,
-    /// When the peer was last heard on any flow.
-    pub heard: Nanos,
+    /// All peers, and the number of this one.
+    pub peers: &'a Peers,
+    pub peer: u32,
     /// How long before this round the ring had last been looked at.
     pub gap: Nanos,
     /// The engine's phase.
@@ -194,7 +196,7 @@ impl Io for View<'_> {
     }
 
     fn peer_heard(&self) -> Nanos {
-        self.heard
+        self.peers.last_heard(self.peer)
     }
 
     fn event(&mut self, event: Event) {

@@ -130,7 +130,7 @@ counters! {
     syn_refused,
     /// SYN packets refused because the flow table of the engine or the channel was full
     syn_overflow,
-    /// SYN packets dropped, to be sent again, because the listener's backlog was full
+    /// SYN packets left unanswered, to be sent again, because as many connections as its backlog waited for the listener
     syn_backlog,
     /// flows alive now
     flows,

@@ -50,7 +50,7 @@ impl<Q: Queue> Engine<Q> {
             stalls: 0,
             backlog: 0,
             flows: Table::new(random.draw()),
-            peers: Peers::default(),
+            peers: Peers::new(Arc::clone(&shared.heard)),
             channels: Vec::new(),
             returned: Vec::new(),
             budget: Budget::new(info.descriptors),

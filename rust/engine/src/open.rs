@@ -66,7 +66,7 @@ impl Core {
         let owner = Owner { engine: self.index, channel: channel.number, listener: id };
         match self.shared.ports.listen(port, owner) {
             Some(port) => {
-                channel.listeners.insert(id, Listener { backlog: backlog.max(1), half_open: 0 });
+                channel.listeners.insert(id, Listener { backlog: backlog.max(1), waiting: 0 });
                 self.counters().listens.add(1);
                 Reply::Listening { id, port }
             }
@@ -81,6 +81,9 @@ impl Core {
         let Some(Some(channel)) = self.channels.get_mut(at) else { return };
         if channel.listeners.remove(&id).is_none() {
             return;
+        }
+        for place in channel.offered.iter_mut().filter(|place| **place == Some(id)) {
+            *place = None;
         }
         self.shared.ports.unlisten(channel.number, id);
         // Half-open connections have no listener to be announced to.
@@ -171,19 +174,21 @@ impl Core {
         }
         let found = self.channels.iter().position(|c| c.as_ref().is_some_and(|c| c.number == owner.channel));
         let at = found.ok_or(wire::Reason::Refused)?;
+        if self.is_full(at, owner.listener) {
+            // Whoever gets a SYN-ACK has a place, and is served. This one asks again sooner than a place is missed.
+            self.counters().syn_backlog.add(1);
+            return Ok(());
+        }
         let hop = self.first_hop(from.ip).ok_or(full)?;
         let setup = self.setup(syn.header.dst, syn.header.src, from.ports);
         let flow = Flow::accept(self.now, self.gap, self.shared.config.flow, setup, syn)
             .map_err(|_| wire::Reason::Protocol)?;
         let Some(Some(channel)) = self.channels.get_mut(at) else { return Err(full) };
-        let listener = channel.listeners.get_mut(&owner.listener).ok_or(wire::Reason::Refused)?;
-        if listener.half_open >= listener.backlog {
-            // A burst: it is over in a round trip, and the peer asks again sooner than its user would.
-            self.counters().syn_backlog.add(1);
-            return Ok(());
+        if !channel.listeners.contains_key(&owner.listener) {
+            return Err(wire::Reason::Refused);
         }
         let id = channel.end.open_flow().ok_or(full)?;
-        listener.half_open += 1;
+        channel.take_place(id, owner.listener);
         let birth = Birth {
             key,
             channel: at as u32,

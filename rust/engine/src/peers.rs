@@ -1,33 +1,53 @@
-//! When each peer was last heard, on any of its flows: one that talks on one connection is not dead on another.
+//! When each peer was last heard, on any of its flows: one that talks on one connection is not dead on another, be that of
+//! another engine.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machnet_wire::Nanos;
 
-/// Peers that have flows.
-#[derive(Debug, Default)]
+/// Peers that have flows of one engine.
+#[derive(Debug)]
 pub struct Peers {
+    all: Arc<Heard>,
     numbers: HashMap<Ipv4Addr, u32>,
     slots: Vec<Peer>,
     free: Vec<u32>,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// What the engines of a sidecar have heard of their peers, for each other to read when one seems to be silent.
+#[derive(Debug, Default)]
+pub struct Heard(Mutex<HashMap<Ipv4Addr, Vec<Arc<Word>>>>);
+
+/// When one engine heard one peer last, on a cache line of its own: it alone writes it, once a packet.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Word(AtomicU64);
+
+#[derive(Debug)]
 struct Peer {
     ip: Ipv4Addr,
-    heard: Nanos,
+    heard: Arc<Word>,
     users: u32,
 }
 
 impl Peers {
+    /// None yet.
+    pub fn new(all: Arc<Heard>) -> Self {
+        Self { all, numbers: HashMap::new(), slots: Vec::new(), free: Vec::new() }
+    }
+
     /// A flow with `ip` begins; returns the peer's number.
     pub fn acquire(&mut self, ip: Ipv4Addr, now: Nanos) -> u32 {
         if let Some(&number) = self.numbers.get(&ip) {
             self.slots[number as usize].users += 1;
             return number;
         }
-        let peer = Peer { ip, heard: now, users: 1 };
+        let heard = Arc::new(Word(AtomicU64::new(now.0)));
+        self.all.lock().entry(ip).or_default().push(Arc::clone(&heard));
+        let peer = Peer { ip, heard, users: 1 };
         let number = match self.free.pop() {
             Some(number) => {
                 self.slots[number as usize] = peer;
@@ -47,21 +67,43 @@ impl Peers {
         let Some(peer) = self.slots.get_mut(number as usize) else { return };
         peer.users = peer.users.saturating_sub(1);
         if peer.users == 0 && self.numbers.remove(&peer.ip).is_some() {
+            self.all.forget(peer.ip, &peer.heard);
             self.free.push(number);
         }
     }
 
     /// Something that only the peer could have sent came from it.
     #[inline]
-    pub fn heard(&mut self, number: u32, now: Nanos) {
-        if let Some(peer) = self.slots.get_mut(number as usize) {
-            peer.heard = now;
+    pub fn heard(&self, number: u32, now: Nanos) {
+        if let Some(peer) = self.slots.get(number as usize) {
+            peer.heard.0.store(now.0, Relaxed);
         }
     }
 
-    /// When the peer was last heard.
+    /// When the peer was last heard by any engine.
+    #[cold]
     pub fn last_heard(&self, number: u32) -> Nanos {
-        self.slots.get(number as usize).map_or(Nanos::ZERO, |peer| peer.heard)
+        let Some(peer) = self.slots.get(number as usize) else { return Nanos::ZERO };
+        let all = self.all.lock();
+        let words = all.get(&peer.ip).map_or(&[][..], Vec::as_slice);
+        Nanos(words.iter().map(|word| word.0.load(Relaxed)).max().unwrap_or(0))
+    }
+}
+
+impl Heard {
+    fn forget(&self, ip: Ipv4Addr, word: &Arc<Word>) {
+        let mut all = self.lock();
+        if let Some(words) = all.get_mut(&ip) {
+            words.retain(|other| !Arc::ptr_eq(other, word));
+            if words.is_empty() {
+                all.remove(&ip);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Vec<Arc<Word>>>> {
+        // No code under the lock can leave the table half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -69,20 +111,38 @@ impl Peers {
 mod tests {
     use super::*;
 
+    const A: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
+
     #[test]
     fn a_peer_is_kept_while_it_has_flows() {
-        let mut peers = Peers::default();
-        let (a, b) = (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3));
-        let first = peers.acquire(a, Nanos(1));
-        assert_eq!(peers.acquire(a, Nanos(5)), first);
-        assert_ne!(peers.acquire(b, Nanos(5)), first);
+        let mut peers = Peers::new(Arc::default());
+        let first = peers.acquire(A, Nanos(1));
+        assert_eq!(peers.acquire(A, Nanos(5)), first);
+        assert_ne!(peers.acquire(B, Nanos(5)), first);
         peers.heard(first, Nanos(7));
         peers.release(first);
-        assert_eq!(peers.acquire(a, Nanos(8)), first);
+        assert_eq!(peers.acquire(A, Nanos(8)), first);
         assert_eq!(peers.last_heard(first), Nanos(7));
         peers.release(first);
         peers.release(first);
-        assert_eq!(peers.acquire(a, Nanos(9)), first, "the number is used again");
+        assert_eq!(peers.acquire(A, Nanos(9)), first, "the number is used again");
         assert_eq!(peers.last_heard(first), Nanos(9));
+    }
+
+    #[test]
+    fn what_one_engine_hears_of_a_peer_all_know_while_it_has_flows_with_it() {
+        let all = Arc::new(Heard::default());
+        let [mut one, mut two] = [0, 1].map(|_| Peers::new(Arc::clone(&all)));
+        let (a, b) = (one.acquire(A, Nanos(1)), one.acquire(B, Nanos(1)));
+        let far = two.acquire(A, Nanos(2));
+        two.heard(far, Nanos(50));
+        assert_eq!([a, b].map(|number| one.last_heard(number)), [Nanos(50), Nanos(1)]);
+        one.heard(a, Nanos(60));
+        assert_eq!(two.last_heard(far), Nanos(60));
+        two.release(far);
+        one.release(a);
+        one.release(b);
+        assert!(all.lock().is_empty());
     }
 }

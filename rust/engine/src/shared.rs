@@ -14,6 +14,7 @@ use crate::config::EngineConfig;
 use crate::counters::Counters;
 use crate::neighbor::Neighbors;
 use crate::packet::Handed;
+use crate::peers::Heard;
 use crate::ports::Ports;
 
 /// The state that all engines of a sidecar stand on. Made once, before the engines.
@@ -24,6 +25,7 @@ pub struct Shared {
     pub neighbors: Neighbors,
     /// Listeners and claimed local ports.
     pub ports: Ports,
+    pub(crate) heard: Arc<Heard>,
     pub(crate) inboxes: Vec<Inbox>,
     reports: ArrayQueue<Report>,
     reports_bell: Bell,
@@ -81,6 +83,7 @@ impl Shared {
         Ok(Arc::new(Self {
             neighbors: Neighbors::new(config.neighbor.clone()),
             ports: Ports::default(),
+            heard: Arc::default(),
             inboxes,
             reports: ArrayQueue::new(REPORTS),
             reports_bell: Bell::new()?,

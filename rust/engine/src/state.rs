@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use machnet_flow::{Closed, Flow};
-use machnet_shm::{HeldUnit, Reason};
+use machnet_shm::{HeldUnit, Reason, Returned};
 use machnet_wire::{Mac, Nanos, arp};
 
 use crate::budget::Budget;
@@ -43,8 +43,8 @@ pub(crate) struct Core {
     pub flows: Table<Conn>,
     pub peers: Peers,
     pub channels: Vec<Option<Channel>>,
-    /// Room for whom a channel returned units of, by index of the handle, and how many.
-    pub returned: Vec<(u32, u32)>,
+    /// Room for what a channel returned.
+    pub returned: Vec<Returned>,
     pub budget: Budget,
     pub phase: Phase,
     pub wheel: TimerWheel,
@@ -100,7 +100,8 @@ impl Core {
             counters: &self.shared.inboxes[usize::from(self.index)].counters,
             about: &conn.about,
             silent: conn.closed,
-            heard: self.peers.last_heard(conn.peer),
+            peers: &self.peers,
+            peer: conn.peer,
             gap: self.gap,
             phase: self.phase.now(),
             budget: (conn.hop != Hop::Loop).then_some(&mut self.budget),
@@ -133,10 +134,7 @@ impl Core {
         }
         match conn.about.origin {
             machnet_shm::Origin::Dialled(_) => self.counters().connects.add(1),
-            machnet_shm::Origin::Accepted(listener) => {
-                self.counters().accepts.add(1);
-                self.no_longer_half_open(channel, listener);
-            }
+            machnet_shm::Origin::Accepted(_) => self.counters().accepts.add(1),
         }
     }
 
@@ -159,31 +157,18 @@ impl Core {
             Closed::Timeout => c.flow_timeouts.add(1),
             Closed::Clean | Closed::ByUs(_) => {}
         }
-        if let Bound::Opening { channel, .. } = bound {
-            match origin {
-                machnet_shm::Origin::Dialled(id) => {
-                    match why {
-                        Reason::Refused => c.connects_refused.add(1),
-                        Reason::Timeout => c.connects_timeout.add(1),
-                        Reason::Unreachable => c.unreachable.add(1),
-                        _ => {}
-                    }
-                    if let Some(Some(channel)) = self.channels.get_mut(channel as usize) {
-                        channel.end.reply(machnet_shm::Reply::ConnectFailed { id, reason: why });
-                    }
-                }
-                machnet_shm::Origin::Accepted(listener) => self.no_longer_half_open(channel, listener),
+        if let (Bound::Opening { channel, .. }, machnet_shm::Origin::Dialled(id)) = (bound, origin) {
+            match why {
+                Reason::Refused => c.connects_refused.add(1),
+                Reason::Timeout => c.connects_timeout.add(1),
+                Reason::Unreachable => c.unreachable.add(1),
+                _ => {}
+            }
+            if let Some(Some(channel)) = self.channels.get_mut(channel as usize) {
+                channel.end.reply(machnet_shm::Reply::ConnectFailed { id, reason: why });
             }
         }
         self.end_place(bound, waits, let_go, why);
-    }
-
-    fn no_longer_half_open(&mut self, channel: u32, listener: u32) {
-        if let Some(Some(channel)) = self.channels.get_mut(channel as usize)
-            && let Some(listener) = channel.listeners.get_mut(&listener)
-        {
-            listener.half_open = listener.half_open.saturating_sub(1);
-        }
     }
 
     /// Forgets a flow that has nothing left to do.
@@ -201,11 +186,6 @@ impl Core {
         }
         if conn.bound != Bound::Free {
             // Superseded before it was established: the application never heard of it.
-            if let (Bound::Opening { channel, .. }, machnet_shm::Origin::Accepted(listener)) =
-                (conn.bound, conn.about.origin)
-            {
-                self.no_longer_half_open(channel, listener);
-            }
             self.end_place(conn.bound, conn.waits, conn.closed, Reason::Gone);
         }
         self.counters().flows.set(self.flows.len() as u64);

@@ -36,7 +36,8 @@ fn a_hostile_application_only_detaches_itself() {
             let end = &mut w.apps[hostile].end;
             let some = |r: &mut Random| FlowId { index: r.below(3) as u32, generation: r.below(3) as u32 };
             let flow = if random.below(4) > 0 { bad } else { some(&mut random) };
-            match random.below(9) {
+            match random.below(10) {
+                9 if random.below(4) == 0 => end.rx.accepted(flow), // none that was offered
                 0 => {
                     let part = Part {
                         begin: random.below(2) > 0,
@@ -119,4 +120,36 @@ fn a_peer_of_a_faulty_application_hears_that_it_is_gone() {
     w.apps[client].alive = false;
     w.run("reset", |w| w.apps[server].conn(far).over.is_some());
     assert_eq!(w.apps[server].conn(far).over, Some(Reason::Gone));
+}
+
+/// A place in a backlog that is given back twice, or was never taken, would let in more than the backlog says, and more than
+/// the engine counts.
+#[test]
+fn one_that_takes_what_it_was_not_offered_loses_its_channel() {
+    for lie in 0..4 {
+        let mut w = World::seeded(3);
+        let (a, b) = (w.add(1, 1), w.add(2, 1));
+        let (client, other, hostile) = (w.app(a, 0), w.app(b, 0), w.app(b, 0));
+        w.listen(hostile, 8000);
+        w.listen(other, 8001);
+        let (from, to) = (w.sidecars[a].ip, w.sidecars[b].ip);
+        let (near, far) = w.connect(client, hostile, to, 8000);
+        let honest = w.connect(client, other, to, 8001);
+        w.listen(client, 9000);
+        let (dialled, _) = w.connect(hostile, client, from, 9000);
+        let said = match lie {
+            0 => far, // once more: it took it when it came
+            1 => dialled,
+            2 => FlowId { generation: far.generation + 1, ..far },
+            _ => FlowId { index: u32::MAX, ..far },
+        };
+        w.apps[hostile].alive = false;
+        w.apps[hostile].end.rx.accepted(said);
+        w.apps[hostile].end.tx.flush();
+        w.pass(Nanos::micros(10));
+        // It rings nobody, so the engine finds it when it next looks.
+        w.apps[client].send(near, pattern(10, 1));
+        w.run("the lie is found out", |w| w.counter(b, "channels_faulty") == 1);
+        w.carry((client, honest.0), (other, honest.1), pattern(1000, 1));
+    }
 }

@@ -107,47 +107,59 @@ impl<T, H> Flow<T, H> {
         let next = now + self.silence_step();
         if self.timers.get(Timer::Silence) > next {
             self.timers.set(Timer::Silence, next);
-            self.looked_at = now;
-            self.waited = Nanos::ZERO;
+            self.begin_waiting(now);
         }
+    }
+
+    /// A question is out; the peer's silence counts from here.
+    fn begin_waiting(&mut self, now: Nanos) {
+        self.waited = Some(Nanos::ZERO);
+        self.looked_at = now;
     }
 
     fn silence_step(&self) -> Nanos {
         (self.config.dead_after / STEPS).max(Nanos::millis(1))
     }
 
-    /// Silence is counted in steps that this end waited through: a stall of ours is one step, whatever it took.
+    /// Silence counts while an answer is owed: from when this look finds the question out, or a retransmission timeout
+    /// does, and anew from each sign of life on whatever connection. It is counted in steps that this end waited through: a
+    /// stall of ours is one step, whatever it took.
     fn on_silence_timer<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
         if self.phase != Phase::Open {
             return;
         }
         let step = self.silence_step();
         let owes = self.sender.in_flight() > 0 || self.ping_out || self.unconfirmed;
-        if !owes {
-            let idle_until = self.last_heard + self.config.keep_alive;
-            self.looked_at = now;
-            if now < idle_until {
-                self.timers.set(Timer::Silence, idle_until);
-                return;
+        match self.waited {
+            _ if !owes => {
+                let idle_until = self.last_heard + self.config.keep_alive;
+                if now < idle_until {
+                    self.waited = None;
+                    self.timers.set(Timer::Silence, idle_until);
+                    return;
+                }
+                self.ping_due = true;
+                self.ping_out = true;
+                self.begin_waiting(now);
             }
-            self.ping_due = true;
-            self.ping_out = true;
-            self.waited = self.config.keep_alive;
-        } else {
-            let heard = self.last_heard.max(io.peer_heard());
-            self.waited = if heard > self.looked_at { Nanos::ZERO } else { self.waited + step };
-            self.looked_at = now;
-            if self.waited >= self.config.dead_after {
-                self.end(Closed::Timeout, Phase::Dead, io);
-                self.tell_reset(Reason::Timeout);
-                return;
+            None => self.begin_waiting(now),
+            Some(waited) => {
+                let heard = self.last_heard.max(io.peer_heard());
+                let waited = if heard > self.looked_at { Nanos::ZERO } else { waited + step };
+                self.waited = Some(waited);
+                self.looked_at = now;
+                if waited >= self.config.dead_after {
+                    self.end(Closed::Timeout, Phase::Dead, io);
+                    self.tell_reset(Reason::Timeout);
+                    return;
+                }
+                self.ping_due |= self.ping_out;
             }
-            self.ping_due |= self.ping_out;
         }
         self.timers.set(Timer::Silence, now + step);
     }
 }
 
-/// Steps in which the peer's silence is counted; as many PINGs may be lost, less those of the keep-alive time.
+/// Steps in which the peer's silence is counted; as many PINGs may be lost.
 const STEPS: u64 = 32;
 const BACKOFF_MAX: u32 = 16;

@@ -5,7 +5,8 @@ use machnet_wire::{Hello, Nanos, Seq};
 /// Settings of all flows of a sidecar. Times are checked nowhere: zero means "at once".
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
-    /// First retry of a SYN; doubles each time. RFC 6298 section 2.1 has 1 s, which is an eternity in a rack.
+    /// First retry of a SYN; doubles each time, up to `rto_max`. RFC 6298 section 2.1 has 1 s, which is an eternity in a
+    /// rack.
     pub syn_retry: Nanos,
     /// How long a half-open accepted flow waits for the peer's first packet.
     pub half_open: Nanos,
@@ -15,13 +16,14 @@ pub struct Config {
     pub ack_every: u8,
     /// Lower bound of the retransmission timeout.
     pub rto_min: Nanos,
-    /// Upper bound of the retransmission timeout, back-off included, and of the pause between credit probes.
+    /// Upper bound of the retransmission timeout, back-off included, and of the pauses between SYNs and credit probes.
     pub rto_max: Nanos,
     /// Lower bound of the tail-loss probe's timeout.
     pub pto_min: Nanos,
     /// Silence after which an idle flow asks whether the peer lives.
     pub keep_alive: Nanos,
-    /// Silence after which a peer that owes an answer is dead.
+    /// A peer that owes an answer is dead so long after the question, or after its last sign of life on whatever
+    /// connection, which is counted anew.
     pub dead_after: Nanos,
     /// Units promised to a peer that begins to send; doubles while the application reads them.
     pub credit_first: u32,

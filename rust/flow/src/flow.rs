@@ -51,8 +51,8 @@ pub struct Flow<T, H> {
     pub(crate) ping_due: bool,
     /// A PING waits for its answer.
     pub(crate) ping_out: bool,
-    /// How long the peer has owed an answer.
-    pub(crate) waited: Nanos,
+    /// How long the peer has owed an answer and said nothing; `None` when it owed none at the last look.
+    pub(crate) waited: Option<Nanos>,
     /// When the peer's silence was looked at last.
     pub(crate) looked_at: Nanos,
     /// The peer has not shown yet that it knows of the connection.
@@ -123,7 +123,7 @@ impl<T, H> Flow<T, H> {
             last_heard: now,
             ping_due: false,
             ping_out: false,
-            waited: Nanos::ZERO,
+            waited: None,
             looked_at: now,
             unconfirmed: false,
             syn_due: false,

@@ -16,7 +16,7 @@ impl<T, H> Flow<T, H> {
         let mut flow = Flow::new(now, config, setup, Phase::SynSent);
         flow.syn_due = true;
         flow.timers.set(Timer::Limit, now + timeout);
-        flow.timers.set(Timer::Hello, now + flow.hello_pause);
+        flow.watch_hello(now);
         flow
     }
 
@@ -95,7 +95,7 @@ impl<T, H> Flow<T, H> {
         self.unconfirmed = true;
         self.ack_now = true;
         self.hello_pause = self.rtt.timeout(&self.config);
-        self.timers.set(Timer::Hello, now + self.hello_pause);
+        self.watch_hello(now);
         self.watch_silence(now);
         Ok(())
     }
@@ -134,8 +134,17 @@ impl<T, H> Flow<T, H> {
             Phase::Open if self.unconfirmed => self.ack_now = true,
             _ => return,
         }
-        self.hello_pause = self.hello_pause * 2;
-        self.timers.set(Timer::Hello, now + self.hello_pause);
+        // Whoever waits for a place in a listener's backlog takes it soon after it is free.
+        self.hello_pause = (self.hello_pause * 2).min(self.config.rto_max);
+        self.watch_hello(now);
+    }
+
+    /// The handshake's packet goes again after the pause, or up to a quarter sooner: those that were turned away together must
+    /// not come back together.
+    pub(crate) fn watch_hello(&mut self, now: Nanos) {
+        let spread = (self.local.hello.tag ^ self.next_tx.0).wrapping_mul(0x9e37_79b1) >> 24;
+        let sooner = Nanos(self.hello_pause.0 / 1024 * u64::from(spread));
+        self.timers.set(Timer::Hello, now + self.hello_pause - sooner);
     }
 
     /// An RST: believed if it echoes the tag that we send to, or that of our SYN while it is out. Our own tag in it is

@@ -355,12 +355,17 @@ int machnet_bind(struct machnet_channel *ch,
                  uint16_t port);
 
 // [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port.
+//
+// At most `backlog` connections (0 counts as 1) are begun, or established and not yet taken by machnet_accept, at a time. A caller
+// beyond that gets no answer: it asks again, every 200 ms at least, until there is a place or its time is up (MACHNET_ETIMEDOUT). Who
+// was told "connected" has a place, and is there to be accepted, with what it has sent, also if it has gone meanwhile.
 int machnet_listen(struct machnet_channel *ch,
                    uint32_t backlog,
                    uint32_t *listener,
                    uint16_t *port);
 
-// [rx] [blocks] Takes the next connection of `listener`. `peer` may be null. `flags`: 0 or MACHNET_DONTWAIT.
+// [rx] [blocks] Takes the next connection of `listener`, and frees its place in the backlog. `peer` may be null. `flags`: 0 or
+// MACHNET_DONTWAIT.
 int machnet_accept(struct machnet_channel *ch,
                    uint32_t listener,
                    machnet_conn *conn,
@@ -412,6 +417,12 @@ int64_t machnet_recv_some(struct machnet_channel *ch,
                           size_t cap,
                           uint32_t flags,
                           struct machnet_recv_info *info);
+
+// [rx] Says that the program has taken `conn`, of which MACHNET_EVENT_ACCEPTED told it: until then, or until it closes `conn`, the
+// connection counts against its listener's backlog. machnet_accept does so itself. Of no effect a second time, and on a
+// connection that was dialled.
+int machnet_accepted(struct machnet_channel *ch,
+                     machnet_conn conn);
 
 // [rx] Before sleeping on machnet_doorbell: 1 = armed and nothing is pending, the next thing to come rings; 0 = there is work
 // (or the sidecar is gone), and nothing is armed.
@@ -466,7 +477,8 @@ int machnet_close(struct machnet_channel *ch,
 int machnet_reset(struct machnet_channel *ch, machnet_conn conn);
 
 // [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
-// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED.
+// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; who gets its connections by
+// events says with machnet_accepted that it has taken one.
 int machnet_listen_begin(struct machnet_channel *ch,
                          uint32_t ip,
                          uint16_t port,

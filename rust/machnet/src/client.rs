@@ -318,6 +318,11 @@ impl machnet_channel {
         self.with_rx(|side, conns| side.poll(conns, out))
     }
 
+    /// Frees the place in the backlog of a connection that an event told of.
+    pub(crate) fn accepted(&self, conn: machnet_conn) -> Result<(), i32> {
+        self.with_rx(|side, conns| side.open()?.accepted(conns, conn))
+    }
+
     /// Sends a request to the sidecar.
     pub(crate) fn request(&self, request: Request) -> Result<(), i32> {
         self.with_tx(|side, _| side.request(request))

@@ -84,6 +84,12 @@ impl rx::Ring for DeliverEnd {
         }
     }
 
+    fn accepted(&mut self, conn: machnet_conn) {
+        if self.fault.is_none() {
+            self.rx.accepted(flow(conn));
+        }
+    }
+
     #[inline]
     fn pop(&mut self, inline: &mut Inline) -> Option<rx::Delivery<RxToken>> {
         if self.fault.is_some() {

@@ -68,6 +68,8 @@ pub trait Ring: Units {
     fn pop(&mut self, inline: &mut Inline) -> Option<Delivery<Self::Token>>;
     /// A receive has left `conn` without queued units: what was given back must not stay here if its peer needs it.
     fn settle(&mut self, conn: machnet_conn);
+    /// The application has taken a listener's connection: its place in the backlog is another's.
+    fn accepted(&mut self, conn: machnet_conn);
 }
 
 /// One connection, as the receiving side sees it.
@@ -78,6 +80,8 @@ pub struct RxConn {
     peer: machnet_peer,
     origin: Origin,
     code: i32,
+    /// A listener's, and not taken yet.
+    offered: bool,
     /// Events to hand out: `NEW`, `READABLE`, `CLOSED`; in the list while not 0.
     events: u8,
     /// READABLE was told, or needs not be, and no receive has left the queue empty since.
@@ -94,6 +98,7 @@ impl RxConn {
         peer: machnet_peer { local_ip: 0, remote_ip: 0, local_port: 0, remote_port: 0 },
         origin: Origin::Dial(0),
         code: 0,
+        offered: false,
         events: 0,
         told: false,
         prev: NONE,
@@ -212,11 +217,31 @@ impl<R: Ring> Receiver<R> {
             if c.events & NEW != 0 && c.origin == origin {
                 let found = (c.handle, c.peer);
                 self.unlist(at as usize, NEW);
+                self.taken(at as usize);
                 return Some(found);
             }
             at = c.next;
         }
         None
+    }
+
+    /// The application has taken a connection that an event told it of.
+    pub fn accepted(&mut self, shared: &Conns, conn: machnet_conn) -> Result<(), i32> {
+        shared.check(conn)?;
+        match self.conns.get(index(conn)) {
+            Some(c) if c.handle == conn => self.taken(index(conn)),
+            _ => return Err(MACHNET_ECLOSED),
+        }
+        Ok(())
+    }
+
+    /// Frees a place in the backlog, if the connection has one.
+    fn taken(&mut self, at: usize) {
+        if let Some(c) = self.conns.get_mut(at)
+            && core::mem::take(&mut c.offered)
+        {
+            self.ring.accepted(c.handle);
+        }
     }
 
     /// Takes up to `budget` deliveries. `false`: the ring was empty before that.
@@ -285,7 +310,8 @@ impl<R: Ring> Receiver<R> {
         let Some(c) = self.conns.get_mut(at) else { return };
         // The application has closed the flow that was here, or the engine would not use its index again.
         self.nodes.clear(&mut c.queue, &mut self.ring);
-        *c = RxConn { handle: conn, peer, origin, ..RxConn::UNUSED };
+        let offered = matches!(origin, Origin::Listener(_));
+        *c = RxConn { handle: conn, peer, origin, offered, ..RxConn::UNUSED };
         shared.announce(conn);
         self.list(at, NEW);
     }
@@ -448,6 +474,7 @@ mod tests {
         ring: VecDeque<Delivery<u32>>,
         back: Vec<u32>,
         settled: Vec<machnet_conn>,
+        accepted: Vec<machnet_conn>,
     }
 
     impl Units for Fake {
@@ -470,6 +497,9 @@ mod tests {
         }
         fn settle(&mut self, conn: machnet_conn) {
             self.settled.push(conn);
+        }
+        fn accepted(&mut self, conn: machnet_conn) {
+            self.accepted.push(conn);
         }
     }
 
@@ -655,8 +685,30 @@ mod tests {
         let found = rx.take_new(&shared, Origin::Listener(7)).map(|(conn, peer)| (conn, peer.remote_port));
         assert_eq!(found, Some((handle(2, 1), 2)));
         assert!(rx.take_new(&shared, Origin::Listener(7)).is_none());
-        assert_eq!(rx.pending(), 2);
+        assert_eq!((rx.pending(), rx.ring.accepted.as_slice()), (2, &[handle(2, 1)][..]));
         assert_eq!(events(&mut rx, &shared, 8).len(), 2);
+    }
+
+    #[test]
+    fn an_event_takes_no_connection_and_a_place_is_freed_once() {
+        let (mut rx, shared) = receiver(8);
+        let (dialled, taken, closed) = (handle(1, 1), handle(2, 1), handle(3, 1));
+        rx.ring.ring.extend([
+            established(1, 1, Origin::Dial(7)),
+            established(2, 1, Origin::Listener(7)),
+            established(3, 1, Origin::Listener(7)),
+        ]);
+        assert_eq!(events(&mut rx, &shared, 8).len(), 3);
+        assert_eq!(rx.ring.accepted, [], "being told of one is not taking it");
+        for _ in 0..2 {
+            assert_eq!([dialled, taken].map(|conn| rx.accepted(&shared, conn)), [Ok(()); 2]);
+        }
+        shared.close(closed);
+        assert_eq!(
+            [closed, handle(2, 2), 0].map(|conn| rx.accepted(&shared, conn)),
+            [Err(MACHNET_ECLOSED); 3]
+        );
+        assert_eq!(rx.ring.accepted, [taken]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 use machnet::abi::*;
 use machnet::*;
 use machnet_shm::{
-    EngineEnd, Established, Fd, FlowId, Geometry, Origin, Part, Reason, Reply, Request, ServerAttach,
-    ServerStep, Submission, Welcome,
+    EngineEnd, Established, Fd, FlowId, Geometry, Origin, Part, Reason, Reply, Request, Returned,
+    ServerAttach, ServerStep, Submission, Welcome,
 };
 use std::ffi::CStr;
 use std::net::Ipv4Addr;
@@ -211,7 +211,7 @@ fn messages_cross_both_ways_and_tokens_come_back() {
         assert_eq!(rig.send(conn, &message, 0), len as i64);
         assert_eq!(rig.submitted(true), (message, vec!["message"]), "round {round}");
         assert_eq!(rig.recv(conn, 1, MACHNET_RECV_STREAM), Err(MACHNET_EAGAIN.into()));
-        rig.engine().returns(|_, _| {}).expect("honest returns");
+        rig.engine().returns(|_| {}).expect("honest returns");
     }
     assert_eq!(rig.engine().usage(), (0, 0, 0));
 }
@@ -249,7 +249,8 @@ fn a_connection_read_to_the_end_has_units_free_though_nobody_else_is_read_and_no
         for i in 0..reserved {
             assert_eq!(rig.recv(conn, 8, MACHNET_RECV_MESSAGE), Ok(message(i)));
         }
-        rig.engine().returns(|index, _| assert_eq!(index, flow.index)).expect("honest returns");
+        let of_flow = |back| matches!(back, Returned::Units(index, _) if index == flow.index);
+        rig.engine().returns(|back| assert!(of_flow(back))).expect("honest returns");
     }
 }
 
@@ -514,10 +515,11 @@ fn every_call_says_that_the_sidecar_is_gone() {
             machnet_dial_cancel(ch, 1),
             machnet_listen(ch, 1, &mut id, null_mut()),
             machnet_accept(ch, 1, &mut accepted, null_mut(), 0),
+            machnet_accepted(ch, conn),
             machnet_connect(ch, 1, 1, 0, &mut accepted),
             machnet_wait(ch, -1),
         ];
-        assert_eq!(all, [MACHNET_ENETDOWN; 21]);
+        assert_eq!(all, [MACHNET_ENETDOWN; 22]);
         assert_eq!(machnet_arm(ch), 0, "nobody may sleep on a dead channel");
     }
     assert_eq!(text(ch), "channel: the sidecar is gone or has dropped it; attach anew");
@@ -603,7 +605,7 @@ fn the_blocking_calls_make_an_echo() {
     let message = pattern(90_000);
     let mut delivered = 0;
     while delivered < message.len() {
-        rig.engine().returns(|_, _| {}).expect("honest returns");
+        rig.engine().returns(|_| {}).expect("honest returns");
         if rig.engine().grant(flow, 1) == 0 {
             std::thread::yield_now();
             continue;

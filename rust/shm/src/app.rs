@@ -463,6 +463,12 @@ impl Rx {
         self.shared.ring_if_armed(sleep::TOKENS);
     }
 
+    /// Says that the application has taken a connection of a listener's: its place in the backlog is another's. Once for
+    /// each. Nobody is rung: the engine looks when it wants a place.
+    pub fn accepted(&mut self, flow: FlowId) {
+        self.giveback.push(&Head { kind: kind::ACCEPTED, ..of(flow) }, &[]);
+    }
+
     /// Takes the next reply.
     pub fn reply(&mut self) -> Result<Option<Reply>, PeerFault> {
         let head = take(&mut self.replies, self.shared.region(), word::REPLIES_TAKEN);

@@ -13,7 +13,8 @@ use core::net::Ipv4Addr;
 /// What an application asks for. Ids are its own choice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request {
-    /// Listen at an address (0.0.0.0: the sidecar's) and a port (0: any) for so many connections not yet accepted.
+    /// Listen at an address (0.0.0.0: the sidecar's) and a port (0: any). No more than `backlog` connections are begun or
+    /// wait at a time until the application [has taken them](crate::Rx::accepted).
     Listen {
         /// Names the listener from now on.
         id: u32,

@@ -8,7 +8,7 @@ use crate::memory::SharedSlots;
 use crate::ring::{Consumer, Producer};
 use crate::share::Share;
 use crate::sleep;
-use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, entries, kind};
+use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, Record, entries, kind};
 use crate::{Established, FlowId, Origin, Part, Reason};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -53,6 +53,11 @@ struct FlowState {
     /// The engine has forgotten it.
     done: bool,
     finished: bool,
+    /// A listener was told of it, and the application has neither taken nor forgotten it.
+    offered: bool,
+    /// The generation that was last forgotten while it was `offered`; 0: none. The word that it was taken may still come,
+    /// for what is submitted overtakes what is returned.
+    late: u32,
     /// Bytes of the message under way that were not submitted yet; `None` between messages.
     left: Option<u32>,
     tx_units: u32,
@@ -129,6 +134,15 @@ pub enum Submission {
     },
 }
 
+/// What an application gave back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Returned {
+    /// So many units of the connection with this index.
+    Units(u32, u32),
+    /// The place in its listener's backlog: the application has taken this connection.
+    Place(FlowId),
+}
+
 impl EngineEnd {
     pub(crate) fn new(shared: Shared) -> EngineEnd {
         let g = shared.geometry();
@@ -141,6 +155,8 @@ impl EngineEnd {
             closed: false,
             done: false,
             finished: false,
+            offered: false,
+            late: 0,
             left: None,
             tx_units: 0,
             rx_units: 0,
@@ -309,17 +325,24 @@ impl EngineEnd {
                 Ok(Submission::Fin { flow: id, unit })
             }
             kind::CLOSE => {
-                flow.closed = true;
-                self.reuse_if_over(head.flow);
+                self.forgotten(id);
                 Ok(Submission::Close { flow: id })
             }
             kind::RESET => {
-                flow.closed = true;
-                self.reuse_if_over(head.flow);
+                self.forgotten(id);
                 Ok(Submission::Reset { flow: id })
             }
             kind => Err(PeerFault::Kind { ring: "submit", kind }),
         }
+    }
+
+    fn forgotten(&mut self, id: FlowId) {
+        let flow = &mut self.flows[id.index as usize];
+        flow.closed = true;
+        if core::mem::take(&mut flow.offered) {
+            flow.late = id.generation;
+        }
+        self.reuse_if_over(id.index);
     }
 
     #[inline(always)] // one call site for each kind of slot, and DATA is what counts
@@ -375,17 +398,42 @@ impl EngineEnd {
         self.dirty |= sleep::TOKENS;
     }
 
-    /// Takes what the application has returned, and tells each connection how many units it got back.
-    pub fn returns(&mut self, mut freed: impl FnMut(u32, u32)) -> Result<usize, PeerFault> {
+    /// Takes what the application has returned, and tells of each.
+    pub fn returns(&mut self, mut back: impl FnMut(Returned)) -> Result<usize, PeerFault> {
         let mut work = 0;
         while let Some(record) = self.giveback.pop() {
+            if record.head.kind == kind::ACCEPTED {
+                if let Some(flow) = self.accepted(&record)? {
+                    back(Returned::Place(flow));
+                }
+                work += 1;
+                continue;
+            }
             for entry in entries(&record, "return")? {
                 let (index, count) = self.take_back(entry)?;
-                freed(index, count);
+                back(Returned::Units(index, count));
                 work += 1;
             }
         }
         Ok(work)
+    }
+
+    /// A connection that the application has taken. None: it has forgotten it since. Each can be taken once, so that these
+    /// slots have an end, too.
+    #[cold]
+    fn accepted(&mut self, record: &Record) -> Result<Option<FlowId>, PeerFault> {
+        let id = FlowId { index: record.head.flow, generation: record.head.generation };
+        let unknown = PeerFault::Flow { index: id.index, generation: id.generation };
+        let flow = self.flows.get_mut(id.index as usize).ok_or(unknown)?;
+        if flow.offered && flow.generation == id.generation {
+            flow.offered = false;
+            return Ok(Some(id));
+        }
+        if flow.late == id.generation && id.generation != 0 {
+            flow.late = 0;
+            return Ok(None);
+        }
+        Err(unknown)
     }
 
     fn take_back(&mut self, entry: Entry) -> Result<(u32, u32), PeerFault> {
@@ -550,6 +598,7 @@ impl EngineEnd {
             Origin::Dialled(id) => (0, id),
             Origin::Accepted(id) => (ACCEPTED, id),
         };
+        self.flows[e.flow.index as usize].offered = flags == ACCEPTED;
         let ports = u32::from(e.local.1) << 16 | u32::from(e.peer.1);
         let head = Head {
             kind: kind::ESTABLISHED,

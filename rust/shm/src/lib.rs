@@ -30,7 +30,7 @@ pub use attach::{AttachError, ClientAttach, Status, Text, Welcome};
 pub use attach::{ClientHello, ServerAttach, ServerStep};
 pub use control::{Reply, Request};
 #[cfg(feature = "engine")]
-pub use engine::{EngineEnd, HeldUnit, Submission, TxUnit};
+pub use engine::{EngineEnd, HeldUnit, Returned, Submission, TxUnit};
 pub use fault::PeerFault;
 pub use layout::{ABI_VERSION, BadGeometry, Geometry, INLINE, MAX_MESSAGE, layout_hash};
 pub use memory::{Fd, SystemError};

@@ -52,7 +52,7 @@ pub const NO_BUFFER: u32 = u32::MAX;
 /// Entries in one slot of the complete and return rings.
 pub const ENTRIES: usize = INLINE / 8;
 /// The highest kind.
-pub(crate) const KINDS: u8 = 12;
+pub(crate) const KINDS: u8 = 13;
 
 /// Kinds of slots.
 pub mod kind {
@@ -80,6 +80,8 @@ pub mod kind {
     pub const CANCEL: u8 = 11;
     /// Cannot listen (control reply). `a` listener, `b` reason.
     pub const LISTEN_FAILED: u8 = 12;
+    /// The application has taken a connection that its listener was told of (return): a place in the backlog is free.
+    pub const ACCEPTED: u8 = 13;
 }
 
 /// Flags of a DATA slot.

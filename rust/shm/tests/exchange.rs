@@ -52,11 +52,11 @@ fn units_of_every_size_cross_both_ways_and_every_token_comes_back() {
             app.rx.give_back(data.token);
             app.rx.flush_returns();
             app.tx.reclaim(|_| ()).unwrap();
-            engine.returns(|_, _| ()).unwrap();
+            engine.returns(|_| ()).unwrap();
         }
     }
     assert!(app.rx.delivery().unwrap().is_none());
-    engine.returns(|_, _| ()).unwrap();
+    engine.returns(|_| ()).unwrap();
     assert_eq!(engine.usage(), (0, 0, 0));
     assert_eq!(app.tx.tokens(flow), SMALL.quota());
 }

@@ -4,7 +4,8 @@
 
 use machnet_shm::slot::kind;
 use machnet_shm::{
-    AppEnd, Delivery, EngineEnd, FlowId, Geometry, Part, PeerFault, Reason, Reply, Request, Submission, pair,
+    AppEnd, Delivery, EngineEnd, Established, FlowId, Geometry, Origin, Part, PeerFault, Reason, Reply,
+    Request, Returned, Submission, pair,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -176,7 +177,11 @@ fn engine_round(
     }
     let before = engine.usage().1;
     let mut returned = 0;
-    taken[1] += engine.returns(|_, count| returned += count)?.min(1) as u32;
+    let slots = engine.returns(|back| match back {
+        Returned::Units(_, count) => returned += count,
+        Returned::Place(flow) => assert!(flows.contains(&flow)),
+    })?;
+    taken[1] += slots.min(1) as u32;
     assert!(returned <= before, "{returned} units came back of {before}");
     if let Some(request) = engine.request()? {
         taken[2] += 1;
@@ -210,11 +215,18 @@ fn an_engine_answers_anything_that_an_application_writes_with_at_most_a_fault() 
         let (app, mut engine) = pair(GEOMETRY).unwrap();
         let memory = Memory::of(&app);
         let flows = [engine.open_flow().unwrap(), engine.open_flow().unwrap()];
+        for (flow, origin) in flows.into_iter().zip([Origin::Accepted(1), Origin::Dialled(2)]) {
+            engine.established(&established(flow, origin));
+        }
         let mut taken = [0; 3];
         for _ in 0..60 {
             match random.below(9) {
                 0..=3 => memory.push(Ring::Submit, taken[0], &random.slot(KINDS, &flows)),
-                4 | 5 => memory.push(Ring::Return, taken[1], &random.slot(&[kind::ENTRIES], &flows)),
+                4 | 5 => memory.push(
+                    Ring::Return,
+                    taken[1],
+                    &random.slot(&[kind::ENTRIES, kind::ENTRIES, kind::ACCEPTED], &flows),
+                ),
                 6 => memory.push(
                     Ring::Requests,
                     taken[2],
@@ -403,6 +415,49 @@ fn a_return_that_returns_nothing_is_a_fault() {
         let (app, mut engine) = pair(GEOMETRY).unwrap();
         flow(&mut engine);
         Memory::of(&app).push(Ring::Return, 0, words);
-        assert_eq!(engine.returns(|_, _| ()), Err(fault));
+        assert_eq!(engine.returns(|_| ()), Err(fault));
+    }
+}
+
+fn established(flow: FlowId, origin: Origin) -> Established {
+    let address = (core::net::Ipv4Addr::LOCALHOST, 1);
+    Established { flow, origin, local: address, peer: address }
+}
+
+/// A place in a backlog is given back once, by whom it was given to; all else is a fault, so that these slots have an end.
+#[test]
+fn only_a_connection_that_was_offered_is_taken_and_only_once() {
+    let offered = |late: bool| {
+        let (mut app, mut engine) = pair(GEOMETRY).unwrap();
+        let (flow, dialled) = (engine.open_flow().unwrap(), engine.open_flow().unwrap());
+        engine.established(&established(flow, Origin::Accepted(7)));
+        engine.established(&established(dialled, Origin::Dialled(8)));
+        if late {
+            app.tx.close(flow);
+            assert!(matches!(engine.submission(), Ok(Some(Submission::Close { .. }))));
+        }
+        app.rx.accepted(flow);
+        let mut places = Vec::new();
+        engine.returns(|back| places.push(back)).unwrap();
+        // Closed before the engine read that it was taken: that has freed the place already.
+        assert_eq!(places, if late { vec![] } else { vec![Returned::Place(flow)] });
+        (app, engine, flow, dialled)
+    };
+    type Lie = fn(FlowId, FlowId) -> FlowId;
+    let lies: [(&str, Lie); 5] = [
+        ("twice", |flow, _| flow),
+        ("dialled", |_, dialled| dialled),
+        ("of another generation", |flow, _| FlowId { generation: flow.generation + 1, ..flow }),
+        ("of none", |flow, _| FlowId { generation: 0, ..flow }),
+        ("beyond the last", |flow, _| FlowId { index: GEOMETRY.flows, ..flow }),
+    ];
+    for late in [false, true] {
+        for (what, lie) in lies {
+            let (mut app, mut engine, flow, dialled) = offered(late);
+            let lie = lie(flow, dialled);
+            app.rx.accepted(lie);
+            let fault = PeerFault::Flow { index: lie.index, generation: lie.generation };
+            assert_eq!(engine.returns(|back| panic!("{what}: {back:?}")), Err(fault), "{what}");
+        }
     }
 }

@@ -2,7 +2,8 @@
 //! are never more than there are, and all come home. A failure prints its seed.
 
 use machnet_shm::{
-    AppEnd, Delivery, EngineEnd, FlowId, Geometry, HeldUnit, Part, Reason, RxToken, Submission, TxUnit, pair,
+    AppEnd, Delivery, EngineEnd, FlowId, Geometry, HeldUnit, Part, Reason, Returned, RxToken, Submission,
+    TxUnit, pair,
 };
 use std::collections::VecDeque;
 
@@ -354,6 +355,8 @@ impl Model {
 
     fn tokens_come_home(&mut self) {
         self.app.tx.reclaim(|index| assert!(index < GEOMETRY.flows)).unwrap();
-        self.engine.returns(|index, count| assert!(index < GEOMETRY.flows && count > 0)).unwrap();
+        let good =
+            |back| matches!(back, Returned::Units(index, count) if index < GEOMETRY.flows && count > 0);
+        self.engine.returns(|back| assert!(good(back))).unwrap();
     }
 }

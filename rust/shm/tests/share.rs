@@ -254,7 +254,7 @@ impl Side for Receiving {
             }
         }
         self.app.rx.flush_returns();
-        self.engine.returns(|_, _| ()).unwrap();
+        self.engine.returns(|_| ()).unwrap();
     }
 
     fn check(&mut self, book: &mut Book, _: usize) {

@@ -24,6 +24,10 @@ pub struct App {
     /// Whether units are returned as they come.
     pub reads: bool,
     pub unread: Vec<machnet_shm::RxToken>,
+    /// Whether connections of its listeners are taken as they come.
+    pub accepts: bool,
+    /// How many of `accepted` were taken.
+    pub taken: usize,
     /// Answers each message with itself.
     pub echoes: bool,
     /// Messages are counted and not kept.
@@ -89,6 +93,8 @@ impl App {
             replies: Vec::new(),
             reads: true,
             unread: Vec::new(),
+            accepts: true,
+            taken: 0,
             echoes: false,
             counts: false,
             alive: true,
@@ -99,10 +105,28 @@ impl App {
     }
 
     pub fn listen(&mut self, port: u16) -> u32 {
+        self.listen_for(port, 64)
+    }
+
+    pub fn listen_for(&mut self, port: u16, backlog: u32) -> u32 {
         let id = self.id();
-        assert!(self.end.tx.request(Request::Listen { id, ip: Ipv4Addr::UNSPECIFIED, port, backlog: 64 }));
+        assert!(self.end.tx.request(Request::Listen { id, ip: Ipv4Addr::UNSPECIFIED, port, backlog }));
         self.end.tx.flush();
         id
+    }
+
+    pub fn unlisten(&mut self, id: u32) {
+        self.touched = true;
+        assert!(self.end.tx.request(Request::Unlisten { id }));
+        self.end.tx.flush();
+    }
+
+    /// Takes the connection that has waited longest.
+    pub fn accept(&mut self) -> Established {
+        let e = self.accepted[self.taken];
+        self.taken += 1;
+        self.end.rx.accepted(e.flow);
+        e
     }
 
     pub fn dial(&mut self, ip: Ipv4Addr, port: u16, local_port: u16, timeout_ms: u32) -> u32 {
@@ -210,7 +234,12 @@ impl App {
                 self.conns.insert(e.flow.key(), Conn::default());
                 match e.origin {
                     Origin::Dialled(_) => self.dialled.push(e),
-                    Origin::Accepted(_) => self.accepted.push(e),
+                    Origin::Accepted(_) => {
+                        self.accepted.push(e);
+                        if self.accepts {
+                            self.accept();
+                        }
+                    }
                 }
             }
             Delivery::Data(data) => {

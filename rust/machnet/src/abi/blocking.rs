@@ -42,6 +42,10 @@ pub unsafe extern "C" fn machnet_bind(ch: *mut machnet_channel, ip: u32, port: u
 }
 
 /// [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port.
+///
+/// At most `backlog` connections (0 counts as 1) are begun, or established and not yet taken by machnet_accept, at a time. A caller
+/// beyond that gets no answer: it asks again, every 200 ms at least, until there is a place or its time is up (MACHNET_ETIMEDOUT). Who
+/// was told "connected" has a place, and is there to be accepted, with what it has sent, also if it has gone meanwhile.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_listen(
     ch: *mut machnet_channel,
@@ -63,7 +67,8 @@ pub unsafe extern "C" fn machnet_listen(
     }
 }
 
-/// [rx] [blocks] Takes the next connection of `listener`. `peer` may be null. `flags`: 0 or MACHNET_DONTWAIT.
+/// [rx] [blocks] Takes the next connection of `listener`, and frees its place in the backlog. `peer` may be null. `flags`: 0 or
+/// MACHNET_DONTWAIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_accept(
     ch: *mut machnet_channel,

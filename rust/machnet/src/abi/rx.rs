@@ -49,6 +49,15 @@ pub unsafe extern "C" fn machnet_recv_some(
     count(got)
 }
 
+/// [rx] Says that the program has taken `conn`, of which MACHNET_EVENT_ACCEPTED told it: until then, or until it closes `conn`, the
+/// connection counts against its listener's backlog. machnet_accept does so itself. Of no effect a second time, and on a
+/// connection that was dialled.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_accepted(ch: *mut machnet_channel, conn: machnet_conn) -> c_int {
+    // SAFETY: the contract of this module.
+    code(unsafe { channel(ch) }.and_then(|ch| ch.accepted(conn)))
+}
+
 /// [rx] Before sleeping on machnet_doorbell: 1 = armed and nothing is pending, the next thing to come rings; 0 = there is work
 /// (or the sidecar is gone), and nothing is armed.
 #[unsafe(no_mangle)]

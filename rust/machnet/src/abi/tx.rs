@@ -114,7 +114,8 @@ pub unsafe extern "C" fn machnet_reset(ch: *mut machnet_channel, conn: machnet_c
 }
 
 /// [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
-/// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED.
+/// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; who gets its connections by
+/// events says with machnet_accepted that it has taken one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_listen_begin(
     ch: *mut machnet_channel,

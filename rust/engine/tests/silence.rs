@@ -1,0 +1,145 @@
+//! When a silent peer is dead: 2 s after the question that it did not answer, or after its last sign of life, on whatever
+//! connection and engine that came.
+
+mod common;
+
+use common::{AppNo, World, pattern};
+use machnet_shm::{FlowId, Reason};
+use machnet_wire::frame::{self, Frame};
+use machnet_wire::{Nanos, Packet};
+
+type End = (AppNo, FlowId);
+
+/// Silence is looked at so often.
+const STEP: Nanos = Nanos(2_000_000_000 / 32);
+
+/// Two hosts, the first with `engines`, and on each of those an application with a connection to one server.
+fn rig(seed: u64, engines: u16) -> (World, Vec<End>) {
+    let mut w = World::seeded(seed);
+    // The peer itself takes nobody for dead, however long we stop.
+    let (a, b) = (w.add(1, engines), w.add_with(2, 1, |c| c.flow.dead_after = Nanos::secs(600)));
+    let server = w.app(b, 0);
+    w.apps[server].echoes = true;
+    w.listen(server, 8000);
+    let ip = w.sidecars[b].ip;
+    let mut ends = Vec::new();
+    for engine in 0..engines {
+        let client = w.app(a, engine);
+        ends.push((client, w.connect(client, server, ip, 8000).0));
+    }
+    (w, ends)
+}
+
+fn echo(w: &mut World, (app, flow): End) {
+    w.carry((app, flow), (app, flow), pattern(64, w.now.0));
+}
+
+/// Echoes every 20 ms for so long.
+fn talk(w: &mut World, end: End, time: Nanos) {
+    let until = w.now + time;
+    while w.now < until {
+        echo(w, end);
+        w.pass(Nanos::millis(20));
+    }
+}
+
+fn over(w: &mut World, (app, flow): End) -> Option<Reason> {
+    w.apps[app].peek(flow).over
+}
+
+/// Runs until the connection is over; when that was.
+fn death(w: &mut World, end: End) -> Nanos {
+    w.run("dying", |w| over(w, end).is_some());
+    assert_eq!(over(w, end), Some(Reason::Timeout));
+    w.now
+}
+
+/// Whichever moment of the idle ones' keep-alive it is when the peer stops, while a busy one speaks until then.
+#[test]
+fn no_connection_of_a_peer_dies_before_two_seconds_have_passed() {
+    for phase in 0..25 {
+        let (mut w, ends) = rig(phase, 1);
+        let (app, busy) = ends[0];
+        let ip = w.sidecars[1].ip;
+        let server = 0;
+        let idle: Vec<_> = (0..3)
+            .map(|i| {
+                w.pass(Nanos::millis(130 * i));
+                (app, w.connect(app, server, ip, 8000).0)
+            })
+            .collect();
+        talk(&mut w, (app, busy), Nanos::millis(1_500 + 41 * phase));
+        w.sidecars[1].running = false;
+        let stopped = w.now;
+        w.apps[app].send(busy, pattern(64, 1));
+        let asked = w.now;
+        w.pass(Nanos::millis(1_999));
+        let ends: Vec<_> = idle.into_iter().chain([(app, busy)]).collect();
+        for &end in &ends {
+            assert_eq!(over(&mut w, end), None, "phase {phase}: after {:?}", w.now - stopped);
+        }
+        let took = death(&mut w, (app, busy)) - asked;
+        assert!(took < Nanos::secs(2) + STEP + Nanos::millis(10), "phase {phase}: busy: {took:?}");
+        for end in ends {
+            // The keep-alive asks within 1 s.
+            let took = death(&mut w, end) - stopped;
+            assert!(took < Nanos::secs(3) + STEP + Nanos::millis(10), "phase {phase}: idle: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_sign_of_life_on_another_engine_counts() {
+    let (mut w, ends) = rig(30, 2);
+    let (quiet, busy) = (ends[0], ends[1]);
+    echo(&mut w, quiet);
+    // From now on the peer's packets to the one connection are lost.
+    let own = w.apps[quiet.0].dialled.first().expect("dialled").local.1;
+    w.net.lose_if(1, 0, move |bytes| match frame::parse(bytes) {
+        Ok(Frame::Udp { payload, .. }) => Packet::parse(payload).is_ok_and(|packet| packet.header.dst == own),
+        _ => false,
+    });
+    talk(&mut w, busy, Nanos::secs(8));
+    assert_eq!(over(&mut w, quiet), None);
+    let last = w.now;
+    w.sidecars[1].running = false;
+    let took = death(&mut w, quiet) - last;
+    assert!((Nanos::millis(1_980)..Nanos::secs(2) + STEP).contains(&took), "{took:?}");
+    death(&mut w, busy);
+}
+
+/// The peer is heard no more by an engine that has no connection with it; it must not stay alive for that.
+#[test]
+fn what_an_engine_without_connections_heard_is_forgotten() {
+    let (mut w, ends) = rig(31, 2);
+    talk(&mut w, ends[1], Nanos::millis(500));
+    w.apps[ends[1].0].close(ends[1].1);
+    w.pass(Nanos::secs(3));
+    let ip = w.sidecars[1].ip;
+    let again = w.connect(ends[1].0, 0, ip, 8000).0;
+    w.sidecars[1].running = false;
+    let stopped = w.now;
+    for end in [ends[0], (ends[1].0, again)] {
+        let took = death(&mut w, end) - stopped;
+        assert!((Nanos::secs(2)..Nanos::secs(3) + STEP + STEP).contains(&took), "{took:?}");
+    }
+}
+
+#[test]
+fn a_stop_of_our_own_is_no_silence_of_the_peers() {
+    for (seed, stop) in [(40, 1_500), (41, 1_970), (42, 5_000), (43, 60_000)] {
+        let (mut w, ends) = rig(seed, 1);
+        let (app, busy) = ends[0];
+        let ip = w.sidecars[1].ip;
+        let idle = w.connect(app, 0, ip, 8000).0;
+        talk(&mut w, (app, busy), Nanos::millis(990));
+        // A question is out, and its answer comes while nobody here runs.
+        w.apps[app].send(busy, pattern(64, 1));
+        w.pass(Nanos::micros(2));
+        w.net.steal(0, Nanos::millis(stop));
+        w.pass(Nanos::millis(stop));
+        w.pass(Nanos::secs(3));
+        assert_eq!([busy, idle].map(|flow| over(&mut w, (app, flow))), [None; 2], "stopped for {stop} ms");
+        echo(&mut w, (app, idle));
+    }
+}
