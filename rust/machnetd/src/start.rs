@@ -13,7 +13,7 @@ use crate::control::Control;
 use crate::signals::Signals;
 use crate::socket::{self, Access, ControlSocket};
 use crate::stats::Stats;
-use crate::threads::{self, Job, Threads};
+use crate::threads::{self, Job, Stopped, Threads};
 use crate::{CONTROL, ENGINE, NIC};
 
 /// Why the sidecar does not run.
@@ -72,13 +72,17 @@ pub fn run(config: &Config) -> Result<(), Refusal> {
         let stats = Stats::new(Arc::clone(&shared), Arc::clone(&port));
         Control::new(config, info.mtu, &shared, listener, &signals, stats).run();
     });
-    // Applications learn of the end when their sockets close with the process; their peers learn of it now.
+    // The control thread has closed the applications' sockets, by which they learn of the end; what they sent goes out now, and their
+    // peers learn of it behind that.
     let begun = Instant::now();
     drop(port);
-    if threads.stop(PATIENCE) {
-        log::info!("ended in {:?}", begun.elapsed());
-    } else {
-        log::warn!("an engine did not end within {PATIENCE:?}; its peers learn of it by silence");
+    let patience = Duration::from_nanos(config.linger.0) + PATIENCE;
+    match threads.stop(patience, || signals.hurried()) {
+        Stopped::Done => log::info!("ended in {:?}", begun.elapsed()),
+        Stopped::Hurried => log::warn!("told to end a second time; what was still under way is lost"),
+        Stopped::Late => {
+            log::warn!("an engine did not end within {patience:?}; its peers learn of it by silence");
+        }
     }
     result
 }
@@ -116,6 +120,7 @@ fn engine_config(config: &Config) -> Result<EngineConfig, String> {
     let mut engine = EngineConfig::new(neighbor, epoch, secret);
     engine.burst = usize::from(config.burst);
     engine.connect_timeout = config.connect;
+    engine.linger = config.linger;
     engine.flow.dead_after = config.dead_peer;
     engine.flow.keep_alive = config.keepalive.unwrap_or(machnet_wire::Nanos::MAX);
     Ok(engine)
@@ -129,5 +134,5 @@ fn plural(n: u16, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-/// For engines to tell their peers of the end.
+/// For engines to tell their peers of the end, beyond the linger.
 const PATIENCE: Duration = Duration::from_millis(700);
