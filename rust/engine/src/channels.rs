@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use machnet_flow::{CreditWait, Flow, Fragment, SendError, Unit};
 use machnet_shm::{EngineEnd, FlowId, HeldUnit, PeerFault, Reason, Returned, Submission, TxUnit};
-use machnet_wire as wire;
+use machnet_wire::{self as wire, Nanos};
 
 use crate::conn::{Bound, Token, View, Waits};
 use crate::shared::{Note, Report};
@@ -17,6 +17,8 @@ pub(crate) struct Channel {
     pub end: EngineEnd,
     /// By index of the handle: the flow's number, `NONE` when it is over or there is none.
     pub places: Vec<u32>,
+    /// How many of them name a flow.
+    pub live: u32,
     pub listeners: HashMap<u32, Listener>,
     /// By index of the handle: the listener in whose backlog it has a place.
     pub offered: Vec<Option<u32>>,
@@ -30,8 +32,12 @@ pub(crate) struct Channel {
     pub unread: u32,
     /// Something was published since the last flush.
     pub touched: bool,
-    /// The application is gone; what it had closed before is still flushed.
+    /// Nobody is served any more: what was submitted is still delivered.
     pub gone: bool,
+    /// Until then, once nobody is.
+    pub until: Nanos,
+    /// Why the channel ends, if the application is to blame.
+    pub fault: Option<PeerFault>,
 }
 
 /// A listener of a channel.
@@ -73,6 +79,7 @@ impl Core {
             number,
             end,
             places: vec![NONE; flows],
+            live: 0,
             listeners: HashMap::new(),
             offered: vec![None; flows],
             starved: VecDeque::new(),
@@ -81,6 +88,8 @@ impl Core {
             unread: 0,
             touched: false,
             gone: false,
+            until: Nanos::MAX,
+            fault: None,
         };
         match self.channels.iter_mut().find(|slot| slot.is_none()) {
             Some(slot) => *slot = Some(channel),
@@ -95,18 +104,10 @@ impl Core {
         for at in 0..self.channels.len() {
             match self.serve(at, burst) {
                 Ok(n) => work += n,
-                Err(fault) => self.broken(at, fault),
+                Err(fault) => self.cut(at, fault),
             }
         }
         work
-    }
-
-    /// An application wrote what no honest one writes.
-    #[cold]
-    fn broken(&mut self, at: usize, fault: PeerFault) {
-        self.counters().channels_faulty.add(1);
-        log::warn!("channel {}: {fault}; detached", self.channel_number(at));
-        self.cut(at, wire::Reason::AppGone, Some(fault.to_string()));
     }
 
     #[inline]
@@ -252,7 +253,7 @@ impl Core {
             return false;
         }
         if let Err(fault) = self.take_returns(at) {
-            self.broken(at, fault);
+            self.cut(at, fault);
         }
         full(self) == Some(true)
     }
@@ -316,34 +317,103 @@ impl Core {
         }
     }
 
-    /// The application is gone. What it submitted before is still read: a process may close and exit at once.
+    /// The application is gone. What it submitted before is still read, and delivered within the linger.
     fn app_left(&mut self, at: usize) {
+        let Some(Some(channel)) = self.channels.get(at) else { return };
+        if channel.gone {
+            return;
+        }
+        self.counters().channels_gone.add(1);
+        self.drain(at);
+    }
+
+    /// Serves a channel no more. Its flows deliver what was submitted, and the channel stays until they are over or the linger
+    /// has passed.
+    fn drain(&mut self, at: usize) {
         let Some(Some(channel)) = self.channels.get(at) else { return };
         // Whoever still maps the memory can write on: what an honest ring holds is enough.
         let most = channel.end.geometry().ring_slots() as usize;
-        let _ = self.take_submissions(at, most);
-        self.counters().channels_gone.add(1);
-        self.cut(at, wire::Reason::AppGone, None);
+        if let Err(fault) = self.take_submissions(at, most) {
+            return self.cut(at, fault);
+        }
+        let until = self.now.saturating_add(self.shared.config.linger);
+        let Some(flows) = self.retire(at, until) else { return };
+        for index in flows {
+            self.forsake(index);
+        }
+        self.linger_until = self.linger_until.min(until);
+        self.drop_if_idle(at);
+        self.end_lingers();
     }
 
-    /// Ends a channel: its flows are reset, except those that the application had closed when it left in peace.
-    fn cut(&mut self, at: usize, why: wire::Reason, fault: Option<String>) {
-        let Some(Some(channel)) = self.channels.get_mut(at) else { return };
-        channel.gone = true;
-        channel.listeners.clear();
-        let number = channel.number;
-        let keep_closed = fault.is_none();
-        let mut doomed = channel.places.clone();
-        doomed.retain(|&index| self.flows.get(index).is_some_and(|conn| !(conn.closed && keep_closed)));
-        self.shared.ports.forget(number);
-        for index in doomed {
-            self.drive(index, |flow, _, view| flow.reset(why, view));
-        }
+    /// Ends a channel at once: its application wrote something impossible.
+    #[cold]
+    fn cut(&mut self, at: usize, fault: PeerFault) {
+        self.counters().channels_faulty.add(1);
+        log::warn!("channel {}: {fault}; detached", self.channel_number(at));
+        let Some(flows) = self.retire(at, self.now) else { return };
         if let Some(Some(channel)) = self.channels.get_mut(at) {
-            channel.end.flush();
+            channel.fault = Some(fault);
         }
-        self.shared.report(Report { engine: self.index, channel: number, fault });
+        for index in flows {
+            self.drive(index, |flow, _, view| flow.reset(wire::Reason::AppGone, view));
+        }
         self.drop_if_idle(at);
+    }
+
+    /// Nobody is served on a channel any more, nor waits there for anything. Gives its flows.
+    fn retire(&mut self, at: usize, until: Nanos) -> Option<Vec<u32>> {
+        let channel = self.channels.get_mut(at)?.as_mut()?;
+        channel.gone = true;
+        channel.until = until;
+        channel.listeners.clear();
+        channel.starved.clear();
+        channel.hungry = 0;
+        self.shared.ports.forget(channel.number);
+        Some(channel.places.iter().copied().filter(|&index| index != NONE).collect())
+    }
+
+    /// Nobody holds a connection any more: what was submitted whole goes out, and behind it a FIN if the application had finished,
+    /// else a reset. A sidecar that ends waits for no peer's FIN: it resets behind its own.
+    fn forsake(&mut self, index: u32) {
+        let Some(conn) = self.flows.get_mut(index) else { return };
+        conn.closed = true;
+        let ends = self.shutdown;
+        self.drive(index, |flow, now, view| {
+            if flow.message_open() {
+                // Without room for the ABORT the reset says the same.
+                let _ = flow.abort(Token::Own, view);
+            }
+            let finished = flow.is_finished();
+            flow.stop_reading(now, view);
+            if ends || !finished {
+                flow.reset_behind(now, wire::Reason::AppGone, view);
+            }
+        });
+    }
+
+    /// Resets what is left of channels whose linger has passed.
+    #[cold]
+    pub fn end_lingers(&mut self) {
+        if self.now < self.linger_until {
+            return;
+        }
+        self.linger_until = Nanos::MAX;
+        for at in 0..self.channels.len() {
+            let Some(Some(channel)) = self.channels.get(at) else { continue };
+            if !channel.gone {
+                continue;
+            }
+            if self.now < channel.until {
+                self.linger_until = self.linger_until.min(channel.until);
+                continue;
+            }
+            let flows = channel.places.clone();
+            self.counters().linger_resets.add(channel.live.into());
+            for index in flows {
+                self.drive(index, |flow, _, view| flow.reset(wire::Reason::AppGone, view));
+            }
+        }
     }
 
     /// A flow's peer waits: notes for what, so that it is served when that changes.
@@ -407,24 +477,25 @@ impl Core {
         }
     }
 
-    /// Drops a channel whose application is gone and whose last flow is over.
+    /// Drops a channel that nobody is served on and whose last flow is over, and reports that.
     pub fn drop_if_idle(&mut self, at: usize) {
-        if let Some(slot) = self.channels.get_mut(at)
-            && let Some(channel) = slot
-            && channel.gone
-            && channel.places.iter().all(|&index| index == NONE)
-        {
-            *slot = None;
-        }
+        let Some(slot) = self.channels.get_mut(at) else { return };
+        let Some(channel) = slot.take_if(|channel| channel.gone && channel.live == 0) else { return };
+        let fault = channel.fault.map(|fault| fault.to_string());
+        self.shared.report(Report { engine: self.index, channel: channel.number, fault });
     }
 
+    /// The sidecar ends: what its applications submitted is delivered within the linger, and everything ends.
     fn begin_shutdown(&mut self) {
         self.shutdown = true;
         for at in 0..self.channels.len() {
-            self.cut(at, wire::Reason::AppGone, Some(String::from("sidecar shuts down")));
+            if self.channels[at].as_ref().is_some_and(|channel| !channel.gone) {
+                self.drain(at);
+            }
         }
+        // Those of channels that were draining already, too, and those that only linger.
         for index in self.flows.indices() {
-            self.drive(index, |flow, _, view| flow.reset(wire::Reason::AppGone, view));
+            self.forsake(index);
         }
     }
 
@@ -449,8 +520,11 @@ impl Core {
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
         channel.touched = true;
         channel.unread -= u32::from(waits == Waits::Reader);
-        if let Some(place) = channel.places.get_mut(id.index as usize) {
+        if let Some(place) = channel.places.get_mut(id.index as usize)
+            && *place != NONE
+        {
             *place = NONE;
+            channel.live -= 1;
         }
         if matches!(bound, Bound::Opening { .. }) {
             channel.free_place(id);

@@ -26,6 +26,9 @@ pub struct EngineConfig {
     pub max_flows: usize,
     /// Resets per second for packets of no known flow.
     pub rst_rate: u32,
+    /// How long what an application submitted may still take to be delivered when it is gone, or when the sidecar ends. Zero: its
+    /// connections are reset at once, whatever is under way.
+    pub linger: Nanos,
     /// How long a connect without a limit of its own tries.
     pub connect_timeout: Nanos,
     /// The transport's own settings.
@@ -44,6 +47,7 @@ impl EngineConfig {
             handover: 1024,
             max_flows: 65_536,
             rst_rate: 1000,
+            linger: Nanos::secs(1),
             connect_timeout: Nanos::secs(5),
             flow: machnet_flow::Config::default(),
         }

@@ -142,6 +142,8 @@ counters! {
     channels_attached,
     /// channels detached because their application left
     channels_gone,
+    /// connections reset because not all that an application had left was delivered, and closed, within the linger
+    linger_resets,
     /// channels detached because their application wrote something impossible
     channels_faulty,
     /// submissions for a connection that is already gone (no fault: they crossed)

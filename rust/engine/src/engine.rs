@@ -66,6 +66,7 @@ impl<Q: Queue> Engine<Q> {
             next_ephemeral: random.draw() as u16 & 0x3fff,
             random,
             rst_limit: Limit::new(config.rst_rate, now),
+            linger_until: Nanos::MAX,
             shutdown: false,
             fired: Vec::new(),
             shared: Arc::clone(shared),
@@ -103,6 +104,9 @@ impl<Q: Queue> Engine<Q> {
         self.core.backlog = (u32::from(backlog) * 255 / full).min(255) as u8;
         work += self.core.take_handed(burst);
         work += self.core.timers();
+        if self.core.linger_until <= self.core.now {
+            self.core.end_lingers();
+        }
         self.core.neighbors();
         work += self.core.serve_channels(burst);
         self.core.feed_hungry();
@@ -135,6 +139,7 @@ impl<Q: Queue> Engine<Q> {
             return Some(self.core.now);
         }
         let due = self.core.shared.neighbors.due();
+        let due = due.min(self.core.linger_until);
         let due = (due != Nanos::MAX).then_some(due);
         self.core.wheel.next_deadline().into_iter().chain(due).chain(self.core.totals.due()).min()
     }
@@ -189,7 +194,8 @@ impl<Q: Queue> Engine<Q> {
         self.nic.info().interrupts
     }
 
-    /// After [`crate::EngineHandle::shutdown`]: every channel is detached, every peer told.
+    /// After [`crate::EngineHandle::shutdown`]: what was submitted is delivered, or its time is over; every channel is detached, every peer
+    /// told.
     pub fn is_drained(&self) -> bool {
         self.core.shutdown
             && self.core.channels.iter().all(Option::is_none)

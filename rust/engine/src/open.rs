@@ -241,6 +241,7 @@ impl Core {
             && let Some(place) = channel.places.get_mut(birth.id.index as usize)
         {
             *place = index;
+            channel.live += 1;
         }
         self.counters().flows.set(self.flows.len() as u64);
         self.drive(index, |_, _, _| ());

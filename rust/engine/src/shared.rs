@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-use crossbeam_queue::ArrayQueue;
+use crossbeam_queue::{ArrayQueue, SegQueue};
 use machnet_shm::EngineEnd;
 
 use crate::config::EngineConfig;
@@ -27,19 +27,20 @@ pub struct Shared {
     pub ports: Ports,
     pub(crate) heard: Arc<Heard>,
     pub(crate) inboxes: Vec<Inbox>,
-    reports: ArrayQueue<Report>,
+    /// One for each channel, so as many at most as are attached or draining.
+    reports: SegQueue<Report>,
     reports_bell: Bell,
     channels: AtomicU64,
 }
 
-/// What the control thread learns from engines.
+/// What the control thread learns from engines: that a channel is over. Once for each that was attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Which engine speaks.
     pub engine: u16,
     /// The number that [`EngineHandle::attach`] gave.
     pub channel: u64,
-    /// Why the channel is no longer served. `None`: because it was asked to.
+    /// Why the channel ended before its application did. `None`: it was asked to.
     pub fault: Option<String>,
 }
 
@@ -85,7 +86,7 @@ impl Shared {
             ports: Ports::default(),
             heard: Arc::default(),
             inboxes,
-            reports: ArrayQueue::new(REPORTS),
+            reports: SegQueue::new(),
             reports_bell: Bell::new()?,
             channels: AtomicU64::new(1),
             config,
@@ -124,8 +125,7 @@ impl Shared {
     }
 
     pub(crate) fn report(&self, report: Report) {
-        // The oldest gives way: its channel's socket closes in the end anyway.
-        self.reports.force_push(report);
+        self.reports.push(report);
         self.reports_bell.ring();
     }
 
@@ -153,12 +153,14 @@ impl EngineHandle {
         }
     }
 
-    /// Says that the application of channel `id` is gone. False: the engine has too many notes to read; try again.
+    /// Says that the application of channel `id` is gone. What it submitted is delivered within the linger; a report tells when the
+    /// channel is over. False: the engine has too many notes to read; try again.
     pub fn detach(&self, id: u64) -> bool {
         self.tell(Note::Detach(id))
     }
 
-    /// Asks the engine to reset all flows, tell all peers, and take no more. Done when `Engine::is_drained`.
+    /// Asks the engine to deliver what was submitted, within the linger, to reset all flows behind that, and to take no more. Done
+    /// when `Engine::is_drained`.
     pub fn shutdown(&self) -> bool {
         self.tell(Note::Shutdown)
     }
@@ -237,4 +239,3 @@ impl Bell {
 }
 
 const NOTES: usize = 256;
-const REPORTS: usize = 1024;

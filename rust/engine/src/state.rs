@@ -60,6 +60,8 @@ pub(crate) struct Core {
     pub control: VecDeque<Control>,
     pub random: Random,
     pub rst_limit: Limit,
+    /// When the first channel that only delivers what it was given is cut off.
+    pub linger_until: Nanos,
     pub shutdown: bool,
     pub fired: Vec<(Nanos, u64)>,
     pub next_ephemeral: u16,

@@ -176,7 +176,8 @@ impl Core {
         let Some(conn) = self.flows.get_mut(index) else { return Turn::Done };
         conn.queued = false;
         conn.deficit = conn.deficit.min(0);
-        if conn.flow.is_done() {
+        // A sidecar that ends does not stay to acknowledge repetitions.
+        if conn.flow.is_done() || self.shutdown && conn.flow.is_lingering() {
             self.drop_flow(index);
             return Turn::Done;
         }

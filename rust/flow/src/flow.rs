@@ -61,6 +61,8 @@ pub struct Flow<T, H> {
     pub(crate) syn_acks_due: u8,
     pub(crate) hello_pause: Nanos,
     pub(crate) reset_due: Option<Reset>,
+    /// Why the flow ends once everything queued is acknowledged.
+    pub(crate) reset_behind: Option<Reason>,
     pub(crate) sack_words: [u64; SACK_WORDS_MAX],
     pub(crate) stats: Stats,
 }
@@ -130,6 +132,7 @@ impl<T, H> Flow<T, H> {
             syn_acks_due: 0,
             hello_pause: config.syn_retry,
             reset_due: None,
+            reset_behind: None,
             sack_words: [0; SACK_WORDS_MAX],
             stats: Stats::default(),
             config,
@@ -182,6 +185,21 @@ impl<T, H> Flow<T, H> {
                 self.end(Closed::ByUs(reason), Phase::Dead, io);
                 self.tell_reset(reason);
             }
+        }
+    }
+
+    /// Ends the flow like [`Flow::reset`], but behind what is queued: the peer has all of it in hand before it hears the RST. Nothing
+    /// more is taken. A message that was begun and not ended is aborted first, by [`Flow::abort`]. Where both directions finish before
+    /// that the end is clean; a flow that is not open has nothing queued, and ends now.
+    pub fn reset_behind<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, reason: Reason, io: &mut I) {
+        match self.phase {
+            Phase::Open => {
+                self.sender.seal();
+                self.reset_behind = Some(reason);
+                self.check_closed(now, io);
+            }
+            Phase::SynSent | Phase::SynReceived => self.reset(reason, io),
+            Phase::Linger | Phase::Dead => {}
         }
     }
 
@@ -272,6 +290,11 @@ impl<T, H> Flow<T, H> {
         self.sender.in_flight()
     }
 
+    /// Whether nothing more is taken: a FIN is queued, or the end comes without one.
+    pub fn is_finished(&self) -> bool {
+        self.sender.is_sealed()
+    }
+
     /// Whether the message last queued has not ended.
     pub fn message_open(&self) -> bool {
         self.sender.message_open()
@@ -306,15 +329,17 @@ impl<T, H> Flow<T, H> {
         &self.stats
     }
 
-    /// Closed both ways by now?
+    /// Closed both ways by now, or is a reset due that waited for the last acknowledgement?
     #[inline]
     pub(crate) fn check_closed<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
         if !self.sender.finish_acked() {
             return;
         }
-        if self.receiver.finished() {
+        if self.receiver.finished() && self.sender.has_fin() {
             self.end(Closed::Clean, Phase::Linger, io);
             self.timers.set(Timer::Limit, now + self.config.linger);
+        } else if let Some(reason) = self.reset_behind {
+            self.reset(reason, io);
         } else if self.receiver.discarding() && !self.timers.is_set(Timer::Limit) {
             self.timers.set(Timer::Limit, now + self.config.orphan);
         }

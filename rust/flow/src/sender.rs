@@ -28,6 +28,9 @@ pub(crate) struct Sender<T> {
     sacked: Arrived,
     /// The message being queued.
     open: Assembly,
+    /// Nothing more is taken: a FIN is queued, or the end comes without one.
+    sealed: bool,
+    /// A FIN is queued.
     fin: bool,
     pub allowance: Allowance,
     pub rack: Rack,
@@ -115,6 +118,7 @@ impl<T> Sender<T> {
             lost_from: first,
             sacked: Arrived::new(),
             open: Assembly::default(),
+            sealed: false,
             fin: false,
             allowance: Allowance::new(first),
             rack: Rack::new(first),
@@ -162,10 +166,25 @@ impl<T> Sender<T> {
         self.tokens.at(unit + u32::from(self.meta.at(unit).token)).as_ref()
     }
 
-    /// Whether the FIN was acknowledged, and with it everything.
+    /// Nothing more is taken.
+    pub fn seal(&mut self) {
+        self.sealed = true;
+    }
+
+    #[inline]
+    pub fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    #[inline]
+    pub fn has_fin(&self) -> bool {
+        self.fin
+    }
+
+    /// Whether nothing more is taken, and everything was acknowledged, with the FIN if there is one.
     #[inline]
     pub fn finish_acked(&self) -> bool {
-        self.fin && self.una == self.end
+        self.sealed && self.una == self.end
     }
 
     /// Whether the FIN is all that is not acknowledged.
@@ -181,7 +200,7 @@ impl<T> Sender<T> {
     /// Queues a unit, in pieces where the path takes less than it holds.
     pub fn push(&mut self, unit: Unit<T>, unit_size: u32) -> Result<(), NotSent<T>> {
         let Unit { fragment, len, tx } = unit;
-        if self.fin {
+        if self.sealed {
             return Err(NotSent { tx, why: SendError::NotOpen });
         }
         let open = match self.open.after(fragment, len) {
@@ -225,14 +244,14 @@ impl<T> Sender<T> {
 
     /// Queues a FIN.
     pub fn push_fin(&mut self, tx: T) -> Result<(), NotSent<T>> {
-        if self.fin {
+        if self.sealed {
             return Err(NotSent { tx, why: SendError::NotOpen });
         }
         if self.open.is_open() {
             return Err(NotSent { tx, why: SendError::Malformed("the last message is not finished") });
         }
         self.push_mark(tx, Flags::FIN)?;
-        self.fin = true;
+        (self.sealed, self.fin) = (true, true);
         Ok(())
     }
 
@@ -547,7 +566,7 @@ impl<T> Sender<T> {
             }
             self.una = self.una + 1;
         }
-        *self = Sender { fin: true, ..Sender::new(self.end) };
+        *self = Sender { sealed: true, ..Sender::new(self.end) };
     }
 }
 

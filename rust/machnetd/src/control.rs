@@ -29,6 +29,9 @@ pub struct Control<'a> {
     stats: Stats,
     /// By their descriptors, which are unique while they are open.
     clients: HashMap<RawFd, Client>,
+    /// Channels of applications that have left, by number, and whose they were, until their engines report that all is delivered or
+    /// given up: they count as attached, for their memory is still in use.
+    draining: HashMap<u64, libc::pid_t>,
     /// Channels whose engine had no room for the note that their application left.
     undelivered: Vec<(u16, u64)>,
     /// No descriptors were left: nobody is accepted until then.
@@ -58,6 +61,7 @@ impl<'a> Control<'a> {
             signals,
             stats,
             clients: HashMap::new(),
+            draining: HashMap::new(),
             undelivered: Vec::new(),
             accept_again: None,
         }
@@ -218,9 +222,14 @@ impl<'a> Control<'a> {
     /// What an application that says hello is told.
     fn offer(&self, hello: ClientHello) -> Offer {
         let engines = self.engines.len() as u32;
-        if self.attached().count() >= self.config.max_channels {
+        if self.attached().count() + self.draining.len() >= self.config.max_channels {
             let most = self.config.max_channels;
-            let text = format!("{most} channels are attached, the sidecar's limit (control.max_channels)");
+            let draining = match self.draining.len() {
+                0 => String::new(),
+                n => format!(" ({n} of them by applications that have left, for what they sent)"),
+            };
+            let text =
+                format!("{most} channels are attached{draining}, the sidecar's limit (control.max_channels)");
             return Err((Status::NoResources, Text::new(text)));
         }
         let engine = match hello.engine {
@@ -272,6 +281,7 @@ impl<'a> Control<'a> {
     fn left(&mut self, client: Client, how: &str) {
         if let Stage::Attached { channel, engine } = client.stage {
             log::info!("channel {channel}: process {} {how}", client.who.pid);
+            self.draining.insert(channel, client.who.pid);
             self.detach(engine, channel);
         }
     }
@@ -286,13 +296,14 @@ impl<'a> Control<'a> {
     fn take_reports(&mut self) {
         self.shared.drain_reports_bell();
         while let Some(Report { engine, channel, fault }) = self.shared.next_report() {
+            let left = self.draining.remove(&channel);
             let Some(fault) = fault else { continue };
             let number = channel;
             let known = self.clients.iter().find_map(|(fd, client)| match client.stage {
                 Stage::Attached { channel, .. } if channel == number => Some((*fd, client.who.pid)),
                 _ => None,
             });
-            let pid = known.map_or(0, |(_, pid)| pid);
+            let pid = known.map(|(_, pid)| pid).or(left).unwrap_or(0);
             log::warn!(
                 "channel {channel}: process {pid} broke its channel on engine {engine}: {fault}; cut off"
             );

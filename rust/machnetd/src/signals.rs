@@ -22,6 +22,7 @@ pub enum Wanted {
 }
 
 static ENDING: AtomicBool = AtomicBool::new(false);
+static HURRIED: AtomicBool = AtomicBool::new(false);
 
 impl Signals {
     /// Takes over the process's signals. Called before any thread starts: the others inherit what is blocked here.
@@ -37,7 +38,9 @@ impl Signals {
             signalfd(&[libc::SIGUSR1, libc::SIGHUP]).map_err(failed("receive SIGUSR1 and SIGHUP"))?;
         let (end, far) = UnixStream::pair().map_err(failed("make a pair of sockets"))?;
         ctrlc::set_handler(move || {
-            ENDING.store(true, Ordering::Release);
+            if ENDING.swap(true, Ordering::AcqRel) {
+                HURRIED.store(true, Ordering::Release);
+            }
             // One byte per signal; nobody sends so many that it blocks.
             let _ = (&far).write(&[1]);
         })
@@ -58,6 +61,11 @@ impl Signals {
     /// Whether the process shall end.
     pub fn ending(&self) -> bool {
         ENDING.load(Ordering::Acquire)
+    }
+
+    /// Whether it was told so again: it shall end at once.
+    pub fn hurried(&self) -> bool {
+        HURRIED.load(Ordering::Acquire)
     }
 
     /// What was wanted and not yet told.

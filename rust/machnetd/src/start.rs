@@ -13,7 +13,7 @@ use crate::control::Control;
 use crate::signals::Signals;
 use crate::socket::{self, Access, ControlSocket};
 use crate::stats::Stats;
-use crate::threads::{self, Job, Threads};
+use crate::threads::{self, Job, Stopped, Threads};
 use crate::{CONTROL, ENGINE, NIC};
 
 /// Why the sidecar does not run.
@@ -66,19 +66,24 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
         threads.start(Job { engine, handle, core, idle: idle_config(&config) }).map_err(engine_error)?;
     }
 
+    let linger = config.linger;
     let result =
         ControlSocket::bind(&config.socket, access(&config)).map_err(control_error).map(|listener| {
             log::info!("serving applications at {}", config.socket.display());
             let stats = Stats::new(Arc::clone(&shared), Arc::clone(&port));
             Control::new(config, args, info.mtu, &shared, listener, &signals, stats).run();
         });
-    // Applications learn of the end when their sockets close with the process; their peers learn of it now.
+    // The control thread has closed the applications' sockets, by which they learn of the end; what they sent goes out now, and their
+    // peers learn of it behind that.
     let begun = Instant::now();
     drop(port);
-    if threads.stop(PATIENCE) {
-        log::info!("ended in {:?}", begun.elapsed());
-    } else {
-        log::warn!("an engine did not end within {PATIENCE:?}; its peers learn of it by silence");
+    let patience = Duration::from_nanos(linger.0) + PATIENCE;
+    match threads.stop(patience, || signals.hurried()) {
+        Stopped::Done => log::info!("ended in {:?}", begun.elapsed()),
+        Stopped::Hurried => log::warn!("told to end a second time; what was still under way is lost"),
+        Stopped::Late => {
+            log::warn!("an engine did not end within {patience:?}; its peers learn of it by silence");
+        }
     }
     result
 }
@@ -130,6 +135,7 @@ fn engine_config(config: &Config) -> Result<EngineConfig, String> {
     let mut engine = EngineConfig::new(neighbor, epoch, secret);
     engine.burst = usize::from(config.burst);
     engine.connect_timeout = config.connect;
+    engine.linger = config.linger;
     engine.flow.dead_after = config.dead_peer;
     engine.flow.keep_alive = config.keepalive.unwrap_or(machnet_wire::Nanos::MAX);
     Ok(engine)
@@ -143,5 +149,5 @@ fn plural(n: u16, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-/// For engines to tell their peers of the end.
+/// For engines to tell their peers of the end, beyond the linger.
 const PATIENCE: Duration = Duration::from_millis(700);

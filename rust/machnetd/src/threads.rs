@@ -208,8 +208,9 @@ impl Threads {
         Ok(())
     }
 
-    /// Ends all engines: each tells its peers. False: some were not done in time, and are left behind.
-    pub fn stop(self, patience: Duration) -> bool {
+    /// Ends all engines: each delivers what applications sent, and tells its peers. Engines that are not done in time, or when there is
+    /// a hurry, are left behind.
+    pub fn stop(self, patience: Duration, hurry: impl Fn() -> bool) -> Stopped {
         let until = Instant::now() + patience;
         let mut waiting = self.all.len();
         let mut told = vec![false; self.all.len()];
@@ -221,16 +222,28 @@ impl Threads {
             let left = until.saturating_duration_since(Instant::now()).min(Duration::from_millis(10));
             match self.ended.recv_timeout(left) {
                 Ok(_) => waiting -= 1,
+                Err(RecvTimeoutError::Timeout) if hurry() => return Stopped::Hurried,
                 Err(RecvTimeoutError::Timeout) if Instant::now() < until => {}
-                Err(_) => return false,
+                Err(_) => return Stopped::Late,
             }
         }
         for (_, thread) in self.all {
             // It said that it was done; a panic would have ended the process.
             let _ = thread.join();
         }
-        true
+        Stopped::Done
     }
+}
+
+/// How the engines ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// All in good order.
+    Done,
+    /// Some did not, for there was a hurry.
+    Hurried,
+    /// Some did not in time.
+    Late,
 }
 
 /// The kernel may round a thread's sleeps up by 50 us, which doubles the first nap: 1 us for this one.

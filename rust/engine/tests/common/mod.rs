@@ -250,6 +250,14 @@ impl World {
         self.counters(sidecar).get(name).copied().unwrap_or(0)
     }
 
+    /// The application is gone, as when its process ends: it does nothing more, and its engine is told.
+    pub fn leave(&mut self, app: AppNo) {
+        let app = &mut self.apps[app];
+        app.alive = false;
+        app.conns.values_mut().for_each(|conn| conn.outgoing.clear());
+        assert!(app.engine.detach(app.number), "the engine has room for a note");
+    }
+
     /// Opens a listener.
     pub fn listen(&mut self, app: AppNo, port: u16) -> u16 {
         let id = self.apps[app].listen(port);

@@ -306,6 +306,24 @@ impl Sim {
         self.pump(i);
     }
 
+    /// The application of `i` is gone, as its engine sees it: what it submitted goes out, and the reset behind that. What it had not
+    /// submitted is nothing to anybody. How many messages are left behind so.
+    pub fn leave(&mut self, i: usize, reason: Reason) -> usize {
+        let end = &mut self.ends[i];
+        let unsaid = end.outbox.len();
+        end.outbox.clear();
+        (end.sent, end.finish) = (0, false);
+        let flow = end.flow.as_mut().expect("a flow");
+        if flow.message_open() {
+            let tx = end.channel.token(&[]);
+            flow.abort(tx, &mut end.channel).expect("abort");
+        }
+        flow.stop_reading(self.now, &mut end.channel);
+        flow.reset_behind(self.now, reason, &mut end.channel);
+        self.pump(i);
+        unsaid
+    }
+
     /// Gives `n` units back as an application does that has read them.
     pub fn read(&mut self, i: usize, n: u32) {
         let end = &mut self.ends[i];

@@ -24,6 +24,8 @@ pub fn run(seed: u64, mut choices: Choices, faults: Choices) -> Sim {
     let mut oracle = [Oracle::default(), Oracle::default()];
     let mut finished = [false; 2];
     let mut closed = [false; 2];
+    // How many whole messages an application had submitted when it left without a word.
+    let mut left_after = [None; 2];
     let mut reset = false;
     let mut restarted = None;
     let mut left = MOST;
@@ -88,6 +90,12 @@ pub fn run(seed: u64, mut choices: Choices, faults: Choices) -> Sim {
                 finished[i] = true;
                 closed[i] = sim.close_when_said(i);
             }
+            92 if !finished[i] && rng.chance(300) && sim.ends[i].stalled_until <= sim.now => {
+                let unsaid = sim.ends[i].outbox.iter().filter(|(_, cut)| cut.is_none()).count();
+                let submitted = oracle[i].whole.len() - unsaid;
+                sim.leave(i, Reason::AppGone);
+                (finished[i], closed[i], left_after[i]) = (true, true, Some(submitted));
+            }
             _ => {
                 let most = [2_000, 50_000, 2_000_000, 40_000_000][rng.below(4) as usize];
                 let pause = Nanos(rng.below(most));
@@ -120,15 +128,24 @@ pub fn run(seed: u64, mut choices: Choices, faults: Choices) -> Sim {
     for i in [A, B] {
         let got = sim.ends[1 - i].talk();
         let sent = sent(&oracle[i]);
+        let left = left_after.iter().any(Option::is_some);
         if reset || closed[1 - i] {
             assert!(sent.starts_with(&got.messages), "what was delivered was sent, in order");
-        } else {
+        } else if let Some(submitted) = left_after[i] {
+            assert!(got.messages == sent[..submitted], "{} of {submitted}", got.messages.len());
+        } else if !left {
             assert!(got.messages == sent, "delivered {} of {}", got.messages.len(), sent.len());
             assert_eq!(got.told(Event::PeerFin), 1);
         }
         // Who talks to an application that is gone is told so, when that has said all it had to say.
         let gone = (closed[i] && got.closed() == Some(Closed::ByPeer(Reason::Closed)))
             || (closed[1 - i] && got.closed() == Some(Closed::ByUs(Reason::Closed)));
+        let gone = gone
+            || left
+                && matches!(
+                    got.closed(),
+                    Some(Closed::ByPeer(Reason::AppGone | Reason::Closed) | Closed::ByUs(Reason::AppGone))
+                );
         assert!(reset || gone || got.closed() == Some(Closed::Clean), "{:?}", got.closed());
         assert!(got.aborted <= oracle[i].given_up);
         assert!(sim.ends[i].channel.tokens.is_empty() && sim.ends[i].flow.is_none());

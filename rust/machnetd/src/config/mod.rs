@@ -84,6 +84,8 @@ pub struct Config {
     pub dead_peer: Nanos,
     /// Idle time before a sign of life is asked for; `None`: never.
     pub keepalive: Option<Nanos>,
+    /// How long what an application sent may still take when it has left, or when the sidecar ends.
+    pub linger: Nanos,
     /// How much is logged.
     pub log: LevelFilter,
     /// Between two dumps of the counters.
@@ -238,6 +240,7 @@ impl Reader<'_> {
                 10..=600_000,
                 2000,
             )),
+            linger: millis(self.number("timeouts.linger_ms", &timeouts.linger_ms, 0..=600_000, 1000)),
             keepalive: (keepalive > 0).then(|| millis(keepalive)),
             log: self.take("log.level", &log.level, values::level).unwrap_or(LevelFilter::Info),
             stats_interval: (interval > 0).then(|| Duration::from_secs(interval as u64)),
