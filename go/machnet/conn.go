@@ -21,7 +21,7 @@ const writeChunk = 64 << 10
 //
 // It has no SyscallConn: there is no descriptor whose readiness means that this connection is readable.
 type Conn struct {
-	stack  *Stack
+	at     *attachment
 	ch     *core.Channel
 	id     uint64
 	local  *Addr
@@ -30,7 +30,7 @@ type Conn struct {
 
 	rd, wr  half
 	closed  atomic.Bool
-	broken  atomic.Pointer[error] // why nothing works any more although nobody closed the connection: the stack is gone
+	broken  atomic.Pointer[error] // why nothing works any more although nobody closed the connection: the sidecar is gone
 	skipped atomic.Bool           // CloseRead was called
 
 	quiet bool // the last receive left nothing; under rd.mu
@@ -62,7 +62,7 @@ func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 // If the peer took back a message that was read in part, Read returns io.ErrUnexpectedEOF, once, in its place.
 func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
-		return 0, nil
+		return 0, c.readError(c.alive())
 	}
 	c.rd.mu.Lock()
 	defer c.rd.mu.Unlock()
@@ -152,7 +152,13 @@ func (c *Conn) Write(p []byte) (int, error) {
 		done += len(piece)
 	}
 	if len(p) == 0 {
-		return 0, c.writeError(c.mayWrite())
+		err := c.mayWrite()
+		if err == nil {
+			if code := c.stopMessage(); code != core.Again { // which sends nothing, but knows whether the connection is over
+				err = c.codeError(code)
+			}
+		}
+		return 0, c.writeError(err)
 	}
 	return done, nil
 }
@@ -223,20 +229,21 @@ func (c *Conn) abandon() {
 
 // gone wakes everybody who is still in a call.
 func (c *Conn) gone() {
-	c.stack.forget(c)
+	c.at.forget(c)
 	c.rd.deadline.stop()
 	c.wr.deadline.stop()
 	c.rd.waiter.Wake()
 	c.wr.waiter.Wake()
 }
 
-// CloseWrite ends this end's sending: the peer reads what was written, then io.EOF. Reading goes on.
+// CloseWrite ends this end's sending: the peer reads what was written, then io.EOF. Reading goes on. It waits while the peer and the network
+// can take no more, until the write deadline at most.
 func (c *Conn) CloseWrite() error {
 	c.wr.mu.Lock()
 	defer c.wr.mu.Unlock()
 	for {
-		err := c.mayWrite()
-		if err == nil {
+		err := c.alive()
+		if err == nil && !c.finished {
 			code := core.OK
 			if c.owesStop {
 				code = c.stopMessage()
@@ -245,11 +252,15 @@ func (c *Conn) CloseWrite() error {
 				code = c.ch.Finish(c.id)
 			}
 			if code == core.Again {
-				c.wr.waiter.Wait()
-				continue
+				// The deadline is no limit before that: it has passed in most programs that close.
+				if err = c.state(&c.wr); err == nil {
+					c.wr.waiter.Wait()
+					continue
+				}
+			} else {
+				c.finished = code == core.OK
+				err = c.codeError(code)
 			}
-			c.finished = code == core.OK
-			err = c.codeError(code)
 		}
 		return opError("close", c.local, c.remote, err)
 	}
@@ -311,7 +322,7 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.wr,
 
 func (c *Conn) setDeadline(h *half, t time.Time) error {
 	if c.closed.Load() {
-		return opError("set", c.local, c.remote, net.ErrClosed)
+		return opError("set", nil, c.local, net.ErrClosed)
 	}
 	h.deadline.setTo(t, h.waiter.Wake)
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"time"
 
 	"github.com/machnet/machnet/go/internal/core"
@@ -36,6 +35,8 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 // DialContext connects to an address of the network "machnet". When nobody listens there it fails with ECONNREFUSED at once; when
 // no host answers, with ETIMEDOUT. The context bounds the dialling only. The net.Conn is a *Conn.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := d.bound(ctx)
+	defer cancel()
 	raddr, err := resolve(ctx, "dial", network, address)
 	if err != nil {
 		return nil, err
@@ -55,16 +56,8 @@ func (d *Dialer) DialMachnet(ctx context.Context, raddr *Addr) (*Conn, error) {
 	if raddr.Port == 0 {
 		return fail(errors.New("port 0 cannot be dialled"))
 	}
-	if d.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d.Timeout)
-		defer cancel()
-	}
-	if !d.Deadline.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, d.Deadline)
-		defer cancel()
-	}
+	ctx, cancel := d.bound(ctx)
+	defer cancel()
 	if err := contextError(ctx); err != nil {
 		return fail(err)
 	}
@@ -72,40 +65,58 @@ func (d *Dialer) DialMachnet(ctx context.Context, raddr *Addr) (*Conn, error) {
 	if s == nil {
 		var err error
 		if s, err = defaultFor(ctx); err != nil {
-			return nil, err
+			return fail(err)
 		}
+	}
+	at, err := s.current(ctx)
+	if err != nil {
+		return fail(err)
 	}
 	ip := raddr.hostOrder()
 	if ip == 0 {
-		ip = s.ch.Info().IP
+		ip = at.ch.Info().IP
 	}
 	var localPort uint16
 	if d.LocalAddr != nil {
-		if err := s.checkLocal(d.LocalAddr); err != nil {
+		if err := at.checkLocal(d.LocalAddr); err != nil {
 			return fail(err)
 		}
 		localPort = d.LocalAddr.Port
 	}
 	// The sidecar gives up a little after the context does, so that the context's error wins.
 	var patience time.Duration
-	if at, ok := ctx.Deadline(); ok {
-		patience = time.Until(at) + time.Second
+	if end, ok := ctx.Deadline(); ok {
+		patience = time.Until(end) + time.Second
 	}
-	c, err := s.dial(ctx, ip, raddr.Port, localPort, patience)
+	c, err := at.dial(ctx, ip, raddr.Port, localPort, patience)
 	if err != nil {
 		return fail(err)
 	}
 	return c, nil
 }
 
+// bound is ctx with the Dialer's own limits. As in package net, a negative Timeout is over already.
+func (d *Dialer) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	end := d.Deadline
+	if d.Timeout != 0 {
+		if own := time.Now().Add(d.Timeout); end.IsZero() || own.Before(end) {
+			end = own
+		}
+	}
+	if end.IsZero() {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, end)
+}
+
 // dialing is one dial under way.
 type dialing struct {
 	waiter *core.Waiter
-	conn   *Conn // when it has succeeded; under the stack's mu
+	conn   *Conn // when it has succeeded; under the attachment's mu
 	err    error // when it has failed
 }
 
-// fail ends the dial. The stack's mu is held.
+// fail ends the dial. The attachment's mu is held.
 func (d *dialing) fail(err error) {
 	if d.conn == nil && d.err == nil {
 		d.err = err
@@ -113,34 +124,34 @@ func (d *dialing) fail(err error) {
 	d.waiter.Wake()
 }
 
-func (s *Stack) dial(ctx context.Context, ip uint32, port, localPort uint16, timeout time.Duration) (*Conn, error) {
-	d := &dialing{waiter: s.ch.NewWaiter(core.ForEvent)}
+func (at *attachment) dial(ctx context.Context, ip uint32, port, localPort uint16, timeout time.Duration) (*Conn, error) {
+	d := &dialing{waiter: at.ch.NewWaiter(core.ForEvent)}
 	var id uint32
-	code := s.ch.Dial(ip, port, localPort, timeout, func(given uint32) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+	code := at.ch.Dial(ip, port, localPort, timeout, func(given uint32) {
+		at.mu.Lock()
+		defer at.mu.Unlock()
 		id = given
-		s.dials[id] = d
+		at.dials[id] = d
 	})
 	if code != core.OK {
-		return nil, s.codeError(code)
+		return nil, at.codeError(code)
 	}
 	defer context.AfterFunc(ctx, d.waiter.Wake)()
 	for {
-		s.mu.Lock()
+		at.mu.Lock()
 		conn, err := d.conn, d.err
 		if conn == nil && err == nil {
-			if err = s.err; err == nil {
+			if err = at.err; err == nil {
 				err = contextError(ctx)
 			}
 			if err != nil {
-				delete(s.dials, id)
-				s.mu.Unlock()
-				s.ch.CancelDial(id)
+				delete(at.dials, id)
+				at.mu.Unlock()
+				at.ch.CancelDial(id)
 				return nil, err
 			}
 		}
-		s.mu.Unlock()
+		at.mu.Unlock()
 		if conn != nil || err != nil {
 			return conn, err
 		}
@@ -148,31 +159,10 @@ func (s *Stack) dial(ctx context.Context, ip uint32, port, localPort uint16, tim
 	}
 }
 
-// codeError is codeError, where "closed" and "down" may have a better reason.
-func (s *Stack) codeError(code core.Code) error {
-	if code == core.Closed || code == core.NetDown {
-		if err := s.usable(); err != nil {
-			return err
-		}
-	}
-	return codeError(code)
-}
-
 // checkLocal refuses an address that is not the sidecar's.
-func (s *Stack) checkLocal(a *Addr) error {
-	if ip := a.hostOrder(); ip != 0 && ip != s.ch.Info().IP {
-		return &net.AddrError{Err: "not the sidecar's address, which is " + s.LocalAddrs()[0].String(), Addr: a.String()}
+func (at *attachment) checkLocal(a *Addr) error {
+	if ip := a.hostOrder(); ip != 0 && ip != at.ch.Info().IP {
+		return &net.AddrError{Err: "not the sidecar's address, which is " + at.addr().String(), Addr: a.String()}
 	}
 	return nil
-}
-
-// contextError is ctx's error as package net reports it: a deadline is a timeout.
-func contextError(ctx context.Context) error {
-	switch err := ctx.Err(); {
-	case err == nil:
-		return nil
-	case errors.Is(err, context.DeadlineExceeded):
-		return os.ErrDeadlineExceeded
-	}
-	return context.Cause(ctx)
 }

@@ -19,14 +19,52 @@ var (
 	ErrVersion = errors.New("protocol version mismatch")
 	// ErrUnsupported is what every call fails with where this package was built without cgo, or not for Linux on amd64 or arm64.
 	ErrUnsupported = fmt.Errorf("machnet needs Linux on amd64 or arm64, and cgo: %w", errors.ErrUnsupported)
-	// ErrTooLarge says that a message exceeds MaxMessage. Nothing of it was sent.
-	ErrTooLarge = fmt.Errorf("message larger than %d bytes", MaxMessage)
+	// ErrTooLarge is what the error wraps for a message beyond MaxMessage, or beyond what TrySend can ever send. Nothing of it was sent.
+	ErrTooLarge = errors.New("message too large")
 	// ErrWouldBlock says that TrySend had no room for the message. Nothing of it was sent.
 	ErrWouldBlock = errors.New("no room to send now")
 )
 
 // errAborted is what a reader gets who had begun a message that its sender took back.
 var errAborted = fmt.Errorf("the sender aborted the message: %w", io.ErrUnexpectedEOF)
+
+// tooLarge is ErrTooLarge with the lengths and the next step.
+func tooLarge(size int) error {
+	return fmt.Errorf("%w: %d bytes, and a message has at most %d; send several", ErrTooLarge, size, MaxMessage)
+}
+
+// contextError is the error of a context that has ended, nil before, as package net reports it: a deadline is a timeout.
+func contextError(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return &contextEnd{err, context.Cause(ctx)}
+	}
+	return nil
+}
+
+// contextEnd is context.Canceled or context.DeadlineExceeded in the words of package net. Unlike the deadline of a Conn it is no
+// os.ErrDeadlineExceeded, so that a caller can tell its own limit from the connection's.
+type contextEnd struct{ err, cause error }
+
+func (e *contextEnd) Error() string {
+	text := "operation was canceled"
+	if e.Timeout() {
+		text = "i/o timeout"
+	}
+	if e.cause != e.err {
+		text += ": " + e.cause.Error()
+	}
+	return text
+}
+
+func (e *contextEnd) Timeout() bool   { return e.err == context.DeadlineExceeded }
+func (e *contextEnd) Temporary() bool { return e.Timeout() }
+func (e *contextEnd) Unwrap() []error { return []error{e.err, e.cause} }
+
+// downError is why a stack whose sidecar has ended could not attach again.
+type downError struct{ err error }
+
+func (e *downError) Error() string   { return syscall.ENETDOWN.Error() + ": " + e.err.Error() }
+func (e *downError) Unwrap() []error { return []error{syscall.ENETDOWN, e.err} }
 
 // temporary marks an error after which Accept may be called again, which net/http does.
 type temporary struct{ error }
@@ -101,7 +139,7 @@ func opError(op string, source, addr *Addr, err error) error {
 // next step.
 func attachError(ctx context.Context, socket, text string, err error) error {
 	if ctxErr := contextError(ctx); ctxErr != nil {
-		return fmt.Errorf("attach %s: the sidecar did not answer in time: %w", socket, ctxErr)
+		return &attachFailure{fmt.Sprintf("attach %s: the sidecar did not answer in time: %v", socket, ctxErr), ctxErr}
 	}
 	var code core.Code
 	if errors.As(err, &code) {
@@ -113,7 +151,7 @@ func attachError(ctx context.Context, socket, text string, err error) error {
 	return fmt.Errorf("attach %s: %w", socket, err)
 }
 
-// attachFailure is a sentence of the C library's, and the error it stands for.
+// attachFailure is a sentence, mostly of the C library's, and the error it stands for.
 type attachFailure struct {
 	text string
 	err  error
@@ -121,3 +159,7 @@ type attachFailure struct {
 
 func (e *attachFailure) Error() string { return e.text }
 func (e *attachFailure) Unwrap() error { return e.err }
+func (e *attachFailure) Timeout() bool {
+	timeout, ok := e.err.(interface{ Timeout() bool })
+	return ok && timeout.Timeout()
+}

@@ -2,9 +2,11 @@ package machnet
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/machnet/machnet/go/internal/core"
@@ -18,6 +20,13 @@ type ListenConfig struct {
 	// place, for as long as it may, and then fails with ETIMEDOUT. One that has returned a connection is served: Accept
 	// returns the other end, with what was sent, also when the caller has gone meanwhile.
 	Backlog int
+	// FailFast has Accept fail with ENETDOWN when the sidecar has ended. Without it the listener follows its stack: Accept waits until it
+	// is attached to a sidecar again, and the listener keeps its port. It ends if that is impossible, because another program was
+	// faster to take the port, or because the sidecar's address or version is another.
+	//
+	// A listener that has ended without Close gives its error at once, and then again not more often than after 5 ms, growing to 1 s,
+	// so that a server which accepts on whatever the error keeps no core busy.
+	FailFast bool
 }
 
 const defaultBacklog = 128
@@ -54,11 +63,15 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 	if s == nil {
 		var err error
 		if s, err = defaultFor(ctx); err != nil {
-			return nil, err
+			return fail(err)
 		}
 	}
+	at, err := s.current(ctx)
+	if err != nil {
+		return fail(err)
+	}
 	if a.IP.IsValid() && !a.IP.IsUnspecified() {
-		if err := s.checkLocal(a); err != nil {
+		if err := at.checkLocal(a); err != nil {
 			return fail(err)
 		}
 	}
@@ -66,52 +79,127 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 	if backlog <= 0 {
 		backlog = defaultBacklog
 	}
-	l := &Listener{stack: s, turn: make(chan struct{}, 1), waiter: s.ch.NewWaiter(core.ForEvent)}
-	code := s.ch.Listen(s.ch.Info().IP, a.Port, backlog, func(id uint32) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		l.id = id
-		s.listeners[id] = l
-	})
-	if code != core.OK {
-		return fail(s.codeError(code))
+	l := &Listener{
+		stack: s, backlog: backlog, follows: !lc.FailFast && !s.options.UseFD,
+		turn: make(chan struct{}, 1), note: make(chan struct{}, 1),
 	}
-	defer context.AfterFunc(ctx, l.waiter.Wake)()
+	if code := l.ask(at, a.Port); code != core.OK {
+		return fail(at.codeError(code))
+	}
+	defer context.AfterFunc(ctx, l.rouse)()
 	for {
-		err := s.usable()
 		l.mu.Lock()
-		if err == nil {
-			err = l.err
-		}
-		ready := l.addr != nil
+		ready, err, waiter := l.addr != nil, l.err, l.waiter
 		l.mu.Unlock()
 		if err == nil && !ready {
-			err = contextError(ctx)
+			if err = at.usable(); err == nil {
+				err = contextError(ctx)
+			}
 		}
 		switch {
 		case err != nil:
 			_ = l.Close()
 			return fail(err)
 		case ready:
+			if l.follows {
+				s.enlist(l, at)
+			}
 			return l, nil
 		}
-		l.waiter.Wait()
+		waiter.Wait()
 	}
 }
 
 // Listener accepts connections. It implements net.Listener, and may be used by many goroutines at once.
 type Listener struct {
-	stack *Stack
-	id    uint32
+	stack   *Stack
+	backlog int
+	follows bool // its stack, from sidecar to sidecar
 	// turn holds one: the goroutine that accepts, also while it waits. A channel, so that the others see their contexts end.
 	turn     chan struct{}
-	waiter   *core.Waiter
 	deadline deadline
+	note     chan struct{} // holds one; wakes who accepts while there is no waiter
 
-	mu    sync.Mutex
-	addr  *Addr   // nil until the sidecar has said yes
-	queue []*Conn // not yet accepted
-	err   error   // why there will be no more
+	mu     sync.Mutex
+	at     *attachment // whose sidecar listens, or was asked to; nil while there is none
+	id     uint32      // there
+	waiter *core.Waiter
+	addr   *Addr   // nil until a sidecar has said yes; the same ever after
+	queue  []*Conn // not yet accepted
+	err    error   // why there will be no more
+
+	// When err may be told again, and how long after that it may not.
+	again time.Time
+	pause time.Duration
+}
+
+// The pauses between two errors of a listener that has ended.
+const (
+	shortestSilence = 5 * time.Millisecond
+	longestSilence  = time.Second
+)
+
+// ask has the sidecar of an attachment listen.
+func (l *Listener) ask(at *attachment, port uint16) core.Code {
+	var id uint32
+	var down, over bool
+	code := at.ch.Listen(at.ch.Info().IP, port, l.backlog, func(given uint32) {
+		at.mu.Lock()
+		defer at.mu.Unlock()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		id = given
+		if down = at.err != nil; down { // and does not look for its listeners any more
+			return
+		}
+		at.listeners[id] = l
+		if over = l.err != nil; over {
+			return
+		}
+		l.at, l.id, l.waiter = at, id, at.ch.NewWaiter(core.ForEvent)
+		l.wake()
+	})
+	switch {
+	case code != core.OK:
+		return code
+	case down:
+		return core.NetDown
+	case over: // closed meanwhile
+		at.unlisten(l, id)
+	}
+	return core.OK
+}
+
+// unlisten has the sidecar forget a listener, if it ever knew it and still does.
+func (at *attachment) unlisten(l *Listener, id uint32) {
+	at.mu.Lock()
+	known := at.listeners[id] == l
+	if known {
+		delete(at.listeners, id)
+	}
+	at.mu.Unlock()
+	if known {
+		at.ch.Unlisten(id)
+	}
+}
+
+// follow listens again, where the stack is attached now.
+func (l *Listener) follow(at *attachment) {
+	l.mu.Lock()
+	over := l.err != nil
+	l.mu.Unlock()
+	if over {
+		return
+	}
+	if now := at.addr(); now != l.addr.IP {
+		l.end(fmt.Errorf("the sidecar's address is %v now: %w", now, syscall.EADDRNOTAVAIL))
+		return
+	}
+	switch code := l.ask(at, l.addr.Port); code {
+	case core.OK, core.Closed, core.NetDown: // if it is down again, another will come
+	default:
+		l.refused(codeError(code))
+	}
 }
 
 // Accept waits for the next connection, a *Conn.
@@ -135,24 +223,11 @@ func (l *Listener) AcceptMachnet(ctx context.Context) (*Conn, error) {
 	}
 	defer func() { <-l.turn }()
 	if ctx.Done() != nil {
-		defer context.AfterFunc(ctx, l.waiter.Wake)()
+		defer context.AfterFunc(ctx, l.rouse)()
 	}
+	var alarm *time.Timer
 	for {
-		l.mu.Lock()
-		err := l.err
-		var c *Conn
-		switch {
-		case err != nil:
-		case l.deadline.expired.Load():
-			err = os.ErrDeadlineExceeded
-		case len(l.queue) > 0:
-			c = l.queue[0]
-			l.queue[0] = nil
-			l.queue = l.queue[1:]
-		default:
-			err = contextError(ctx)
-		}
-		l.mu.Unlock()
+		c, waiter, silence, err := l.next(ctx)
 		if err != nil {
 			return fail(err)
 		}
@@ -160,8 +235,45 @@ func (l *Listener) AcceptMachnet(ctx context.Context) (*Conn, error) {
 			c.ch.Accepted(c.id)
 			return c, nil
 		}
-		l.waiter.Wait()
+		if silence > 0 && alarm == nil {
+			alarm = time.AfterFunc(silence, l.rouse)
+			defer alarm.Stop()
+		}
+		if waiter != nil {
+			waiter.Wait()
+		} else {
+			<-l.note
+		}
 	}
+}
+
+// next is a connection, or why there is none, or where to wait; with a silence, why there is none may be told after that.
+func (l *Listener) next(ctx context.Context) (c *Conn, waiter *core.Waiter, silence time.Duration, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.err == net.ErrClosed:
+		return nil, nil, 0, l.err
+	case l.deadline.expired.Load():
+		return nil, nil, 0, os.ErrDeadlineExceeded
+	case len(l.queue) > 0:
+		c = l.queue[0]
+		l.queue[0] = nil
+		l.queue = l.queue[1:]
+		return c, nil, 0, nil
+	}
+	if err := contextError(ctx); err != nil {
+		return nil, nil, 0, err
+	}
+	if l.err == nil {
+		return nil, l.waiter, 0, nil
+	}
+	if silence := time.Until(l.again); silence > 0 {
+		return nil, nil, silence, nil
+	}
+	l.pause = min(max(2*l.pause, shortestSilence), longestSilence)
+	l.again = time.Now().Add(l.pause)
+	return nil, nil, 0, l.err
 }
 
 // Addr is the *Addr listened on, with the port that was chosen if 0 was asked for.
@@ -175,7 +287,7 @@ func (l *Listener) SetDeadline(t time.Time) error {
 	if err != nil {
 		return opError("set", nil, l.addr, err)
 	}
-	l.deadline.setTo(t, l.waiter.Wake)
+	l.deadline.setTo(t, l.rouse)
 	return nil
 }
 
@@ -186,21 +298,13 @@ func (l *Listener) Close() error {
 		l.mu.Unlock()
 		return opError("close", nil, l.addr, net.ErrClosed)
 	}
-	l.err = net.ErrClosed
-	queue := l.queue
-	l.queue = nil
+	at, id, queue := l.at, l.id, l.queue
+	l.over(net.ErrClosed)
 	l.mu.Unlock()
 	l.deadline.stop()
-	l.waiter.Wake()
-	s := l.stack
-	s.mu.Lock()
-	known := s.listeners[l.id] == l // else the sidecar never knew it, or the stack has closed
-	if known {
-		delete(s.listeners, l.id)
-	}
-	s.mu.Unlock()
-	if known {
-		s.ch.Unlisten(l.id)
+	l.stack.delist(l)
+	if at != nil {
+		at.unlisten(l, id)
 	}
 	for _, c := range queue {
 		c.abandon()
@@ -208,15 +312,65 @@ func (l *Listener) Close() error {
 	return nil
 }
 
-// listening takes the sidecar's answer.
-func (l *Listener) listening(a *Addr, err error) {
+// over makes every Accept return err from now on. mu is held.
+func (l *Listener) over(err error) {
+	l.err = err
+	l.leave()
+}
+
+// leave forgets the attachment, and connections that nobody has accepted. mu is held.
+func (l *Listener) leave() {
+	waiter := l.waiter
+	l.at, l.waiter, l.queue = nil, nil, nil
+	l.wake()
+	if waiter != nil {
+		waiter.Wake()
+	}
+}
+
+// wake has whoever accepts look again. mu is held.
+func (l *Listener) wake() {
+	if l.waiter != nil {
+		l.waiter.Wake()
+	}
+	select {
+	case l.note <- struct{}{}:
+	default:
+	}
+}
+
+// rouse is wake for everybody else.
+func (l *Listener) rouse() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.addr = a
+	l.wake()
+}
+
+// end makes every Accept return err, of a listener that has not ended yet.
+func (l *Listener) end(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.err == nil {
-		l.err = err
+		l.over(err)
 	}
-	l.waiter.Wake()
+}
+
+// listening takes the sidecar's yes.
+func (l *Listener) listening(a *Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.addr == nil {
+		l.addr = a
+	}
+	l.wake()
+}
+
+// refused takes the sidecar's no.
+func (l *Listener) refused(err error) {
+	if l.addr != nil {
+		err = fmt.Errorf("listen again at the restarted sidecar: %w", err)
+	}
+	l.end(err)
 }
 
 // offer queues a connection; false when the listener has closed. The sidecar sees to it that there are no more than the backlog.
@@ -227,16 +381,19 @@ func (l *Listener) offer(c *Conn) bool {
 		return false
 	}
 	l.queue = append(l.queue, c)
-	l.waiter.Wake()
+	l.wake()
 	return true
 }
 
-// fail makes every Accept return err. The stack's mu may be held.
-func (l *Listener) fail(err error) {
+// lose hears that an attachment has failed: the listener waits for the next, or ends.
+func (l *Listener) lose(at *attachment, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err == nil {
-		l.err = err
+	switch {
+	case l.at != at:
+	case l.follows && err != net.ErrClosed:
+		l.leave()
+	default:
+		l.over(err)
 	}
-	l.waiter.Wake()
 }

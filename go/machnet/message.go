@@ -2,6 +2,7 @@ package machnet
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -18,7 +19,7 @@ func (c *Conn) Send(p []byte) error {
 		return c.writeError(c.sendWhole(p))
 	}
 	if len(p) > MaxMessage {
-		return c.writeError(ErrTooLarge)
+		return c.writeError(tooLarge(len(p)))
 	}
 	return c.writeError(c.sendRest(p, 0))
 }
@@ -42,7 +43,7 @@ func (c *Conn) SendBuffers(b net.Buffers) error {
 	c.wr.mu.Lock()
 	defer c.wr.mu.Unlock()
 	if size > MaxMessage {
-		return c.writeError(ErrTooLarge)
+		return c.writeError(tooLarge(size))
 	}
 	return c.writeError(c.sendLong(size, 0, func(done int) (int, core.Code) {
 		return c.ch.SendParts(c.id, b, done)
@@ -100,6 +101,11 @@ func (c *Conn) TrySend(p []byte) error {
 	}
 	if code == core.OK {
 		code = c.ch.TrySend(c.id, p)
+	}
+	if code == core.TooBig {
+		info := c.ch.Info()
+		return c.writeError(fmt.Errorf("%w: %d bytes, and at most %d packets of %d bytes go at once; use Send", ErrTooLarge, len(p),
+			info.UnitsPerConn, info.UnitSize))
 	}
 	return c.writeError(c.codeError(code))
 }

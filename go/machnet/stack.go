@@ -2,7 +2,9 @@ package machnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -36,17 +38,24 @@ type Config struct {
 	Yield time.Duration
 }
 
-// Stack is one attachment to a sidecar. It may be used by many goroutines at once.
+// Stack is a program's place at a sidecar: what it dials from and listens on. It may be used by many goroutines at once.
+//
+// When the sidecar ends, everything that belonged to it fails with ENETDOWN, and the stack attaches again as soon as a sidecar listens at
+// the same socket: on its own, so that its listeners go on (see ListenConfig.FailFast), and at once for whoever dials or listens. A stack
+// of AttachFD cannot, and stays without.
 type Stack struct {
-	ch     *core.Channel
-	socket string
-	whole  int // bytes of a message that a connection sends at once, if others leave room
+	socket  string // in words, for errors
+	options core.Options
+	yield   time.Duration
+
+	turn    chan struct{} // holds one: the goroutine that attaches
+	closing context.Context
+	stop    context.CancelFunc
 
 	mu        sync.Mutex
-	conns     map[uint64]*Conn
-	listeners map[uint32]*Listener
-	dials     map[uint32]*dialing
-	err       error // why the stack is of no use any more
+	at        *attachment            // the last
+	listeners map[*Listener]struct{} // those that follow the stack from sidecar to sidecar
+	err       error                  // net.ErrClosed after Close
 }
 
 // Attach connects to a sidecar. The context bounds the attaching only.
@@ -65,208 +74,204 @@ func Attach(ctx context.Context, c Config) (*Stack, error) {
 	case yield < 0:
 		yield = 0
 	}
-	return attach(ctx, socket, core.Options{Socket: socket, Engine: c.Engine.plusOne}, yield)
+	return newStack(ctx, socket, core.Options{Socket: socket, Engine: c.Engine.plusOne}, yield)
 }
 
 // AttachFD attaches over a connected SOCK_SEQPACKET socket, of which it takes a copy. It is for hosts that run
-// in this process or that hand out their own sockets.
+// in this process or that hand out their own sockets. Such a stack does not attach again when its sidecar ends.
 func AttachFD(ctx context.Context, fd uintptr) (*Stack, error) {
-	return attach(ctx, fmt.Sprintf("socket %d", fd), core.Options{FD: int(fd), UseFD: true}, core.YieldFor)
+	return newStack(ctx, fmt.Sprintf("socket %d", fd), core.Options{FD: int(fd), UseFD: true}, core.YieldFor)
 }
 
-func attach(ctx context.Context, socket string, o core.Options, yield time.Duration) (*Stack, error) {
-	s := &Stack{
-		socket:    socket,
-		conns:     make(map[uint64]*Conn),
-		listeners: make(map[uint32]*Listener),
-		dials:     make(map[uint32]*dialing),
-	}
-	ch, text, err := core.Attach(ctx, o, yield, (*events)(s))
+func newStack(ctx context.Context, socket string, o core.Options, yield time.Duration) (*Stack, error) {
+	at, err := attach(ctx, socket, o, yield)
 	if err != nil {
-		return nil, attachError(ctx, socket, text, err)
+		return nil, err
 	}
-	s.ch = ch
-	info := ch.Info()
-	s.whole = min(writeChunk, max(1, int(info.UnitsPerConn))*int(info.UnitSize))
+	s := &Stack{
+		socket: socket, options: o, yield: yield, at: at,
+		turn: make(chan struct{}, 1), listeners: make(map[*Listener]struct{}),
+	}
+	s.closing, s.stop = context.WithCancel(context.Background())
+	if !o.UseFD {
+		go s.keep(at)
+	}
 	return s, nil
 }
 
-var defaultStack struct {
-	sync.Mutex
-	*Stack
+// The pauses between attempts to attach again.
+const (
+	firstPause   = 10 * time.Millisecond
+	longestPause = 250 * time.Millisecond
+)
+
+// keep attaches again whenever the sidecar has ended, until the stack closes.
+func (s *Stack) keep(at *attachment) {
+	pause := time.Duration(0)
+	for {
+		select {
+		case <-at.down:
+		case <-s.closing.Done():
+			return
+		}
+		at.detach()
+		if time.Since(at.since) > longestPause {
+			pause = 0 // else a sidecar that drops whoever attaches would be asked without a pause
+		}
+		for {
+			select {
+			// The programs of one machine, which all saw the end at once, come back one after the other.
+			case <-time.After(pause/2 + rand.N(pause/2+1)):
+			case <-s.closing.Done():
+				return
+			}
+			pause = min(max(2*pause, firstPause), longestPause)
+			next, err := s.current(s.closing)
+			if err == nil {
+				at = next
+				break
+			}
+			if errors.Is(err, ErrVersion) {
+				s.endListeners(err) // no sidecar of that version will ever take this program
+			}
+		}
+	}
 }
 
-// Default is the stack of the package-level functions, attached at first use, and anew after its sidecar has ended.
+// current is the stack's attachment, made anew if its sidecar has ended.
+func (s *Stack) current(ctx context.Context) (*attachment, error) {
+	at, err := s.standing()
+	if err == nil || s.options.UseFD || errors.Is(err, net.ErrClosed) {
+		return at, err
+	}
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return nil, contextError(ctx)
+	}
+	if at, err := s.standing(); err == nil || errors.Is(err, net.ErrClosed) {
+		return at, err // somebody else was faster
+	}
+	next, err := attach(ctx, s.socket, s.options, s.yield)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		return nil, &downError{err}
+	}
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		next.close()
+		return nil, net.ErrClosed
+	}
+	last := s.at
+	s.at = next
+	listeners := make([]*Listener, 0, len(s.listeners))
+	for l := range s.listeners {
+		listeners = append(listeners, l)
+	}
+	s.mu.Unlock()
+	last.detach()
+	for _, l := range listeners {
+		l.follow(next)
+	}
+	return next, nil
+}
+
+// standing is the stack's attachment, or why that is of no use.
+func (s *Stack) standing() (*attachment, error) {
+	s.mu.Lock()
+	at, err := s.at, s.err
+	s.mu.Unlock()
+	if err == nil {
+		err = at.usable()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return at, nil
+}
+
+// enlist has a listener, which listens by an attachment, follow the stack from now on.
+func (s *Stack) enlist(l *Listener, by *attachment) {
+	s.mu.Lock()
+	if s.err == nil {
+		s.listeners[l] = struct{}{}
+	}
+	at := s.at
+	s.mu.Unlock()
+	if at != by {
+		l.follow(at)
+	}
+}
+
+func (s *Stack) delist(l *Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.listeners, l)
+}
+
+func (s *Stack) endListeners(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range s.listeners {
+		l.end(err)
+	}
+}
+
+// defaultStack holds one: the Default stack, nil before its first use.
+var defaultStack = func() chan *Stack {
+	c := make(chan *Stack, 1)
+	c <- nil
+	return c
+}()
+
+// Default is the stack of the package-level functions, attached at first use. It lasts until it is closed, from one sidecar to the next.
 func Default() (*Stack, error) {
 	return defaultFor(context.Background())
 }
 
 func defaultFor(ctx context.Context) (*Stack, error) {
-	defaultStack.Lock()
-	defer defaultStack.Unlock()
-	if s := defaultStack.Stack; s != nil {
-		if s.usable() == nil {
-			return s, nil
-		}
-		_ = s.Close()
-		defaultStack.Stack = nil
+	var s *Stack
+	select {
+	case s = <-defaultStack:
+	case <-ctx.Done():
+		return nil, contextError(ctx)
 	}
-	s, err := Attach(ctx, Config{})
-	if err == nil {
-		defaultStack.Stack = s
+	defer func() { defaultStack <- s }()
+	if s != nil && s.closing.Err() == nil {
+		return s, nil
 	}
+	var err error
+	s, err = Attach(ctx, Config{})
 	return s, err
 }
 
-// LocalAddrs are the sidecar's addresses.
+// LocalAddrs are the sidecar's addresses; while there is none, those of the last.
 func (s *Stack) LocalAddrs() []netip.Addr {
-	return []netip.Addr{addrFrom(s.ch.Info().IP, 0).IP}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return []netip.Addr{s.at.addr()}
 }
 
 // Close ends the attachment: its connections are closed, after the sidecar has sent what was written to them, and its
 // listeners. Every blocked call fails with net.ErrClosed.
 func (s *Stack) Close() error {
-	if !s.fail(net.ErrClosed) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
 		return nil
 	}
-	s.mu.Lock()
-	conns, listeners := s.conns, s.listeners
-	s.conns, s.listeners = map[uint64]*Conn{}, map[uint32]*Listener{}
+	s.err = net.ErrClosed
+	at, listeners := s.at, s.listeners
+	s.listeners = nil
 	s.mu.Unlock()
-	for _, l := range listeners {
-		_ = l.Close()
+	s.stop()
+	for l := range listeners {
+		l.end(net.ErrClosed)
 	}
-	for _, c := range conns {
-		_ = c.Close()
-	}
-	s.ch.Close()
+	at.close()
 	return nil
-}
-
-// usable is nil, or why the stack is not.
-func (s *Stack) usable() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err
-}
-
-// fail marks the stack as of no use and wakes everybody who waits for it. It reports whether this call did.
-func (s *Stack) fail(err error) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err != nil {
-		closing := err == net.ErrClosed && s.err != net.ErrClosed
-		if closing {
-			s.err = err
-		}
-		return closing
-	}
-	s.err = err
-	for _, c := range s.conns {
-		c.fail(err)
-	}
-	for _, l := range s.listeners {
-		l.fail(err)
-	}
-	for _, d := range s.dials {
-		d.fail(err)
-	}
-	return true
-}
-
-// forget takes a closed connection out of the table.
-func (s *Stack) forget(c *Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conns[c.id] == c {
-		delete(s.conns, c.id)
-	}
-}
-
-// events is the Stack as the channel's handler. Its methods run with the channel's receive direction locked, so they
-// may not receive; they may send.
-type events Stack
-
-func (e *events) Event(ev *core.Event) {
-	s := (*Stack)(e)
-	if unwanted := s.onEvent(ev); unwanted {
-		s.ch.ResetConn(ev.Conn) // not under mu, which comes after the channel's locks
-	}
-}
-
-// onEvent reports whether the event brought a connection that nobody waits for.
-func (s *Stack) onEvent(ev *core.Event) (unwanted bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch ev.Kind {
-	case core.EvReadable:
-		if c := s.conns[ev.Conn]; c != nil {
-			c.rd.waiter.Wake()
-		}
-	case core.EvWritable:
-		if c := s.conns[ev.Conn]; c != nil {
-			c.wr.waiter.Wake()
-		}
-	case core.EvClosed:
-		if c := s.conns[ev.Conn]; c != nil {
-			c.rd.waiter.Wake()
-			c.wr.waiter.Wake()
-		}
-	case core.EvConnected:
-		d := s.dials[ev.ID]
-		if d == nil { // given up, and the sidecar heard of that too late
-			s.ch.LastWord()
-			return true
-		}
-		delete(s.dials, ev.ID)
-		d.conn = s.newConn(ev)
-		d.waiter.Wake()
-	case core.EvConnectFailed:
-		if d := s.dials[ev.ID]; d != nil {
-			delete(s.dials, ev.ID)
-			d.fail(codeError(ev.Code))
-		} else {
-			s.ch.LastWord()
-		}
-	case core.EvAccepted:
-		l := s.listeners[ev.ID]
-		if l == nil {
-			return true
-		}
-		if c := s.newConn(ev); !l.offer(c) {
-			delete(s.conns, c.id)
-			return true
-		}
-	case core.EvListening:
-		if l := s.listeners[ev.ID]; l != nil {
-			l.listening(addrFrom(s.ch.Info().IP, ev.LocalPort), nil)
-		}
-	case core.EvListenFailed:
-		if l := s.listeners[ev.ID]; l != nil {
-			delete(s.listeners, ev.ID)
-			l.listening(nil, codeError(ev.Code))
-		}
-	case core.EvUnlistened:
-		s.ch.LastWord()
-	}
-	return false
-}
-
-// Down is called once when the sidecar has gone.
-func (e *events) Down(code core.Code) {
-	(*Stack)(e).fail(codeError(code))
-}
-
-// newConn enters a connection into the table. mu is held.
-func (s *Stack) newConn(ev *core.Event) *Conn {
-	c := &Conn{
-		stack: s, ch: s.ch, id: ev.Conn,
-		local:  addrFrom(ev.LocalIP, ev.LocalPort),
-		remote: addrFrom(ev.RemoteIP, ev.RemotePort),
-		whole:  s.whole,
-	}
-	c.rd.waiter = s.ch.NewWaiter(core.ForData)
-	c.wr.waiter = s.ch.NewWaiter(core.ForTokens)
-	s.conns[c.id] = c
-	return c
 }

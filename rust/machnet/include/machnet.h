@@ -379,7 +379,10 @@ int machnet_connect(struct machnet_channel *ch,
                     uint32_t timeout_ms,
                     machnet_conn *conn);
 
-// [tx] [blocks] Sends one message: 0 when all of it is accepted. `flags`: 0, or MACHNET_DONTWAIT: all of it at once or MACHNET_EAGAIN
+// [tx] [blocks] Sends one message: 0 when all of it is accepted, which is not yet delivered. Once the connection is over it is the code of that,
+// whether or not anybody receives: MACHNET_ERESET after a reset, or where the peer has closed and more was sent to it than it had read;
+// MACHNET_ETIMEDOUT where the peer went silent. A peer that has only finished its own sending is still sent to. After
+// this end's machnet_finish it is MACHNET_EPIPE. `flags`: 0, or MACHNET_DONTWAIT: all of it at once or MACHNET_EAGAIN
 // and none. A message of more units than `units_per_conn` is MACHNET_ETOOBIG then; one of more than the connection's share (see
 // machnet_info_t) is MACHNET_EAGAIN for as long as other connections hold what it lacks.
 int machnet_send(struct machnet_channel *ch,
@@ -437,7 +440,8 @@ int machnet_drain(const struct machnet_channel *ch);
 // [tx] Sends `len` bytes as one message. Returns how many bytes were accepted (all of them, or as many whole units as there
 // are tokens), or MACHNET_EAGAIN when there is no token at all. After a short count the message is under way: the
 // rest goes by calls with MACHNET_SEND_CONTINUE and exactly the bytes that are left, or machnet_abort ends it.
-// A call without that flag while a message is under way, or with it while none is, is MACHNET_EINVAL.
+// A call without that flag while a message is under way, or with it while none is, is MACHNET_EINVAL. A connection that is over is told
+// as by machnet_send.
 //
 // With MACHNET_SEND_WHOLE a message is not begun while the connection's own units, as they come back, make room for all of it:
 // MACHNET_EAGAIN then. Only where other connections hold so many that its share may never be that large is a part accepted.

@@ -228,6 +228,17 @@ impl tx::Ring for SubmitEnd {
         }
     }
 
+    #[inline]
+    fn ended(&mut self, conn: machnet_conn) -> Option<i32> {
+        match self.tx.ended(flow(conn)) {
+            Ok(reason) => reason.map(code_of),
+            Err(fault) => {
+                self.fault = Some(fault);
+                Some(MACHNET_ENETDOWN)
+            }
+        }
+    }
+
     fn close(&mut self, conn: machnet_conn) {
         self.dirty = true;
         self.tx.close(flow(conn));

@@ -8,6 +8,8 @@ use crate::types::{machnet_conn, machnet_event};
 pub trait Ring: Submit {
     /// Takes completions; whether there were any.
     fn reclaim(&mut self) -> bool;
+    /// Code with which the peer or the sidecar has ended the flow, whether or not anybody has received since.
+    fn ended(&mut self, flow: machnet_conn) -> Option<i32>;
     /// The application forgets the flow: flush, then FIN.
     fn close(&mut self, flow: machnet_conn);
     /// The flow ends at once.
@@ -198,7 +200,7 @@ impl<R: Ring> Sender<R> {
 
     /// The index of an open connection that the other end has not ended.
     fn open(&mut self, shared: &Conns, conn: machnet_conn) -> Result<usize, i32> {
-        match shared.check(conn)? {
+        match shared.check(conn)?.or_else(|| self.ring.ended(conn)) {
             Some(code) => Err(code),
             None => Ok(self.adopt(conn)),
         }
@@ -266,6 +268,7 @@ mod tests {
         most: u32,
         under_way: Vec<machnet_conn>,
         done: Vec<machnet_conn>,
+        ended: Option<machnet_conn>,
         log: Vec<(&'static str, machnet_conn)>,
     }
 
@@ -316,6 +319,9 @@ mod tests {
             let units = self.done.drain(..).count() as u32;
             self.free += units;
             units > 0
+        }
+        fn ended(&mut self, flow: machnet_conn) -> Option<i32> {
+            (self.ended == Some(flow)).then_some(MACHNET_ERESET)
         }
         fn close(&mut self, flow: machnet_conn) {
             self.log.push(("close", flow));

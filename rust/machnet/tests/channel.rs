@@ -368,6 +368,55 @@ fn the_peers_end_and_reset_come_after_its_data() {
 }
 
 #[test]
+fn a_sender_who_never_receives_hears_of_the_end_from_every_call() {
+    let mut rig = Rig::new();
+    let (flow, conn) = rig.connection();
+    let ch = rig.ch;
+    assert_eq!(rig.send(conn, &pattern(100_000), 0), 16 * 1424, "a message is under way");
+    rig.engine().reset(flow, Reason::Reset);
+    rig.engine().flush();
+    // Nobody receives or polls, and no completion has come.
+    let code = MACHNET_ERESET;
+    let rest = pattern(100_000 - 16 * 1424);
+    assert_eq!(rig.send(conn, &rest, MACHNET_SEND_CONTINUE), code.into());
+    assert_eq!(rig.send(conn, b"x", MACHNET_SEND_WHOLE), code.into());
+    let parts = [machnet_iovec { base: rest.as_ptr(), len: 10 }];
+    // SAFETY: a live channel, and readable bytes.
+    unsafe {
+        assert_eq!(machnet_sendv(ch, conn, parts.as_ptr(), 1, 0, 0), code.into());
+        assert_eq!(machnet_send(ch, conn, rest.as_ptr().cast(), 10, 0), code);
+        assert_eq!(machnet_send(ch, conn, rest.as_ptr().cast(), 10, MACHNET_DONTWAIT), code);
+        assert_eq!(machnet_abort(ch, conn), code);
+        assert_eq!(machnet_finish(ch, conn), code);
+        assert_eq!(machnet_close(ch, conn), 0);
+        assert_eq!(machnet_send(ch, conn, rest.as_ptr().cast(), 10, 0), MACHNET_ECLOSED);
+    }
+}
+
+#[test]
+fn a_send_that_waits_returns_when_the_connection_ends() {
+    let mut rig = Rig::new();
+    let (flow, conn) = rig.connection();
+    let (ch, began) = (rig.ch as usize, Instant::now());
+    let sender = std::thread::spawn(move || {
+        let message = pattern(100_000);
+        // SAFETY: the channel lives until this thread is joined.
+        unsafe { machnet_send(ch as Channel, conn, message.as_ptr().cast(), message.len(), 0) }
+    });
+    // It is in its middle once it has all the units that it may have.
+    let mut units = 0;
+    while units < 16 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{units} units came");
+        if rig.engine().submission().expect("honest submissions").is_some() {
+            units += 1;
+        }
+    }
+    rig.engine().reset(flow, Reason::Timeout);
+    rig.engine().flush();
+    assert_eq!(joined(sender), MACHNET_ETIMEDOUT);
+}
+
+#[test]
 fn requests_and_replies_name_their_ids() {
     let mut rig = Rig::new();
     let ch = rig.ch;

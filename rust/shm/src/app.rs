@@ -5,7 +5,7 @@ use crate::channel::{Shared, head as heads};
 use crate::control::{Reply, Request, has_room, take};
 use crate::fault::PeerFault;
 use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, SLOT, word};
-use crate::memory::{Array, SharedSlots, SystemError};
+use crate::memory::{Array, SharedSlots, SharedWords, SystemError};
 use crate::ring::{Consumer, Producer, Slots};
 use crate::share::Share;
 use crate::sleep;
@@ -39,6 +39,8 @@ pub struct Tx {
     submit: Producer<SharedSlots>,
     complete: Consumer<SharedSlots>,
     requests: Producer<SharedSlots>,
+    /// Per connection: why it is over; 0 while it is not.
+    ends: SharedWords,
     /// A stack of free buffers.
     free: Array,
     free_len: usize,
@@ -61,6 +63,7 @@ impl Tx {
             submit: Producer::new(SharedSlots::new(&shared, map.submit, g.ring_slots())),
             complete: Consumer::new(SharedSlots::new(&shared, map.complete, g.ring_slots())),
             requests: Producer::new(SharedSlots::new(&shared, map.requests, CONTROL_SLOTS)),
+            ends: SharedWords::new(&shared, map.ends, g.flows),
             free: Array::new(units, |i| (units - 1 - i) as u32)?,
             free_len: units,
             holder: Array::new(units, |_| NOBODY)?,
@@ -93,6 +96,16 @@ impl Tx {
     /// How many units a connection could have under way, once its own have come back, if those of others do not.
     pub fn reach(&self, flow: FlowId) -> u32 {
         self.units.get(flow.index as usize).map_or(0, |held| self.share.reach(held))
+    }
+
+    /// Why a connection is over, if it is: its peer or the sidecar ended it, and nothing submitted for it goes anywhere. The deliver ring
+    /// tells the same, but only once somebody receives, and behind the data.
+    #[inline]
+    pub fn ended(&self, flow: FlowId) -> Result<Option<Reason>, PeerFault> {
+        match self.ends.get(flow.index).map_or(0, |word| word.load(Ordering::Acquire)) {
+            0 => Ok(None),
+            word => reason(word).map(Some),
+        }
     }
 
     /// Submits one unit, at most the unit size. Its bytes are copied. Nothing is rung: see [`Tx::flush`].
@@ -389,14 +402,7 @@ impl Rx {
             }
             kind::ABORT => Ok(Delivery::Aborted { flow, token }),
             kind::FIN => Ok(Delivery::Fin { flow, token }),
-            kind::RESET => {
-                let reason = Reason::from_word(head.a).ok_or(PeerFault::Bound {
-                    what: "reason",
-                    value: head.a,
-                    bound: 15,
-                })?;
-                Ok(Delivery::Reset { flow, reason })
-            }
+            kind::RESET => Ok(Delivery::Reset { flow, reason: reason(head.a)? }),
             kind::ESTABLISHED => {
                 let origin = if head.flags & ACCEPTED != 0 {
                     Origin::Accepted(head.a)
@@ -548,6 +554,11 @@ fn view(shared: &Shared, ring: &Consumer<SharedSlots>, head: usize) -> RingView 
         mask: slots.mask(),
         stride: SLOT as u32,
     }
+}
+
+#[cold]
+fn reason(word: u32) -> Result<Reason, PeerFault> {
+    Reason::from_word(word).ok_or(PeerFault::Bound { what: "reason", value: word, bound: 15 })
 }
 
 fn of(flow: FlowId) -> Head {

@@ -4,11 +4,12 @@ use crate::channel::Shared;
 use crate::control::{Reply, Request, has_room, take};
 use crate::fault::PeerFault;
 use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, word};
-use crate::memory::SharedSlots;
+use crate::memory::{SharedSlots, SharedWords};
 use crate::ring::{Consumer, Producer};
 use crate::share::Share;
 use crate::sleep;
 use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, Record, entries, kind};
+use crate::sync::Ordering;
 use crate::{Established, FlowId, Origin, Part, Reason};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -23,6 +24,8 @@ pub struct EngineEnd {
     giveback: Consumer<SharedSlots>,
     requests: Consumer<SharedSlots>,
     replies: Producer<SharedSlots>,
+    /// Why a connection is over, for its sender: the deliver ring tells only those who receive.
+    ends: SharedWords,
     flows: Vec<FlowState>,
     free_flows: Vec<u32>,
     /// Per TX buffer: the connection that lent it to us, or nobody.
@@ -170,6 +173,7 @@ impl EngineEnd {
             giveback: Consumer::new(ring(map.giveback)),
             requests: Consumer::new(control(map.requests)),
             replies: Producer::new(control(map.replies)),
+            ends: SharedWords::new(&shared, map.ends, g.flows),
             flows: alloc::vec![flow; g.flows as usize],
             free_flows: (0..g.flows).rev().collect(),
             tx_holder: alloc::vec![NOBODY; g.units as usize],
@@ -207,6 +211,8 @@ impl EngineEnd {
             left: None,
             ..*flow
         };
+        // The application has closed whoever was here before, and learns of the new one by the deliver ring, which orders this.
+        self.tell_sender(index, 0);
         Some(FlowId { index, generation })
     }
 
@@ -630,7 +636,17 @@ impl EngineEnd {
 
     /// Tells that the connection is over. At most once.
     pub fn reset(&mut self, flow: FlowId, reason: Reason) {
+        // A sender of whom nothing more is taken has finished already, and needs no other reason.
+        if reason != Reason::Clean {
+            self.tell_sender(flow.index, reason as u32);
+        }
         self.push(&Head { kind: kind::RESET, a: reason as u32, ..of(flow) }, &[]);
+    }
+
+    fn tell_sender(&self, index: u32, reason: u32) {
+        if let Some(word) = self.ends.get(index) {
+            word.store(reason, Ordering::Release);
+        }
     }
 
     /// Publishes what is batched, and rings the application if it sleeps and something is new. Once per round.

@@ -112,6 +112,7 @@ pub(crate) struct Map {
     pub giveback: usize,
     pub requests: usize,
     pub replies: usize,
+    pub ends: usize,
     pub tx_pool: usize,
     pub rx_pool: usize,
     pub len: usize,
@@ -128,9 +129,11 @@ impl Map {
         let giveback = deliver + ring;
         let requests = giveback + ring;
         let replies = requests + control;
-        let tx_pool = (replies + control).next_multiple_of(PAGE);
+        let ends = replies + control;
+        let tx_pool = (ends + g.flows as usize * 4).next_multiple_of(PAGE);
         let rx_pool = tx_pool + pool;
-        Map { submit, complete, deliver, giveback, requests, replies, tx_pool, rx_pool, len: rx_pool + pool }
+        let len = rx_pool + pool;
+        Map { submit, complete, deliver, giveback, requests, replies, ends, tx_pool, rx_pool, len }
     }
 }
 
@@ -153,6 +156,7 @@ pub const fn layout_hash() -> u64 {
         map.giveback as u64,
         map.requests as u64,
         map.replies as u64,
+        map.ends as u64,
         map.tx_pool as u64,
         map.rx_pool as u64,
         map.len as u64,
@@ -180,10 +184,10 @@ mod tests {
     #[test]
     fn the_map_is_that_of_the_document() {
         let m = Map::new(Geometry::DEFAULT);
-        let offsets =
-            [m.submit, m.complete, m.deliver, m.giveback, m.requests, m.replies, m.tx_pool, m.rx_pool];
-        assert_eq!(offsets, [4096, 266_240, 528_384, 790_528, 1_052_672, 1_069_056, 1_085_440, 2_592_768]);
-        assert_eq!((m.len, ABI_VERSION, layout_hash()), (4_100_096, 2, 0x20c3_7f38_6db7_0cd7));
+        let rings = [m.submit, m.complete, m.deliver, m.giveback, m.requests, m.replies];
+        assert_eq!(rings, [4096, 266_240, 528_384, 790_528, 1_052_672, 1_069_056]);
+        assert_eq!([m.ends, m.tx_pool, m.rx_pool], [1_085_440, 1_089_536, 2_596_864]);
+        assert_eq!((m.len, ABI_VERSION, layout_hash()), (4_104_192, 2, 0x5b57_dfa5_eed0_b327));
     }
 
     #[test]

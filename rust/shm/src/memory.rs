@@ -195,6 +195,33 @@ impl Drop for Region {
     }
 }
 
+/// A 32-bit word for each connection, in shared memory.
+pub struct SharedWords {
+    base: *mut u8,
+    count: u32,
+    /// Keeps the mapping alive.
+    _owner: crate::channel::Shared,
+}
+
+// SAFETY: the memory is reached by atomics only, and `_owner` keeps it mapped.
+unsafe impl Send for SharedWords {}
+
+impl SharedWords {
+    /// `count` words from byte `at` on, which is a multiple of 4.
+    pub(crate) fn new(owner: &crate::channel::Shared, at: usize, count: u32) -> SharedWords {
+        SharedWords { base: owner.region().at(at, count as usize * 4), count, _owner: owner.clone() }
+    }
+
+    /// The word of connection `i`, if there is such a connection.
+    #[inline]
+    pub fn get(&self, i: u32) -> Option<&AtomicU32> {
+        // SAFETY: `i < count`, and `new` was given a place where `count` words fit; aligned, since the mapping is by pages and
+        // the offset a multiple of 4; only ever accessed atomically; `_owner` outlives the borrow.
+        (i < self.count)
+            .then(|| unsafe { AtomicU32::from_ptr(self.base.wrapping_add(i as usize * 4).cast()) })
+    }
+}
+
 /// The slots of one ring in shared memory.
 pub struct SharedSlots {
     base: *mut u8,

@@ -1,7 +1,7 @@
 //! Both ends in one thread: units in both directions, tokens, requests, reuse of indices.
 
 use machnet_shm::{
-    Data, Delivery, EngineEnd, Geometry, Part, PeerFault, Request, Rx, Submission, TxUnit, pair,
+    Data, Delivery, EngineEnd, Geometry, Part, PeerFault, Reason, Request, Rx, Submission, TxUnit, pair,
 };
 
 const SMALL: Geometry = Geometry { units: 16, flows: 4, unit_size: 1424 };
@@ -92,6 +92,23 @@ fn an_index_is_used_anew_only_when_both_sides_are_done_with_it() {
     // The old handle is a fault now.
     app.tx.reset(flow);
     assert!(matches!(engine.submission(), Err(PeerFault::Flow { .. })));
+}
+
+#[test]
+fn a_sender_learns_that_its_connection_is_over_though_nobody_receives() {
+    let (mut app, mut engine) = pair(Geometry { flows: 2, ..SMALL }).unwrap();
+    let (flow, other) = (engine.open_flow().unwrap(), engine.open_flow().unwrap());
+    engine.reset(flow, Reason::Gone);
+    assert_eq!(app.tx.ended(flow), Ok(Some(Reason::Gone)));
+    assert_eq!(app.tx.ended(other), Ok(None));
+    engine.reset(other, Reason::Clean);
+    assert_eq!(app.tx.ended(other), Ok(None), "a clean end is news to no sender");
+    // The next connection of this index begins anew.
+    app.tx.close(flow);
+    assert!(matches!(engine.submission().unwrap(), Some(Submission::Close { .. })));
+    engine.flow_done(flow);
+    let next = engine.open_flow().unwrap();
+    assert_eq!((next.index, app.tx.ended(next)), (flow.index, Ok(None)));
 }
 
 #[test]

@@ -51,6 +51,11 @@ impl Memory {
             }
     }
 
+    /// The word that tells a sender why its connection is over.
+    fn end_of(self, flow: FlowId) -> usize {
+        self.place(Ring::Replies) - self.base + 128 * SLOT + flow.index as usize * 4
+    }
+
     /// Writes one aligned word.
     fn scribble(self, at: usize, value: u32) {
         assert!(at + 4 <= GEOMETRY.len());
@@ -270,6 +275,7 @@ fn app_round(app: &mut AppEnd, flows: &[FlowId], taken: &mut [u32; 3]) -> Result
     taken[2] += app.rx.reply()?.is_some() as u32;
     for flow in flows {
         let part = Part { begin: true, end: true, message_len: 200 };
+        app.tx.ended(*flow)?;
         let free = app.tx.tokens(*flow);
         assert_eq!(app.tx.data(*flow, part, &[1; 200][..(free as usize * 50).min(200)]).is_ok(), free > 0);
     }
@@ -292,7 +298,7 @@ fn an_application_answers_anything_that_an_engine_writes_with_at_most_a_fault() 
         let flows = [engine.open_flow().unwrap(), engine.open_flow().unwrap()];
         let mut taken = [0; 3];
         for _ in 0..60 {
-            match random.below(9) {
+            match random.below(10) {
                 0..=3 => memory.push(Ring::Deliver, taken[0], &random.slot(KINDS, &flows)),
                 4 | 5 => memory.push(Ring::Complete, taken[1], &random.slot(&[kind::ENTRIES], &flows)),
                 6 => memory.push(
@@ -301,6 +307,7 @@ fn an_application_answers_anything_that_an_engine_writes_with_at_most_a_fault() 
                     &random.slot(&[kind::LISTEN, kind::LISTEN_FAILED, kind::UNLISTEN, kind::CANCEL], &flows),
                 ),
                 7 => memory.scribble(random.below(GEOMETRY.len() as u32 / 4) as usize * 4, random.number()),
+                8 => memory.scribble(memory.end_of(flows[0]), random.below(16)),
                 _ => memory.scribble(random.below(1024) as usize * 4, random.number()),
             }
             if let Err(fault) = app_round(&mut app, &flows, &mut taken) {
@@ -351,6 +358,18 @@ impl Drop for Stop<'_> {
 }
 
 /// An application that rings without end does not keep the engine in its drain: what is left wakes it again.
+#[test]
+fn an_end_for_no_known_reason_is_a_fault() {
+    let (app, mut engine) = pair(GEOMETRY).unwrap();
+    let (flow, memory) = (engine.open_flow().unwrap(), Memory::of(&app));
+    engine.reset(flow, Reason::Gone);
+    assert_eq!(app.tx.ended(flow), Ok(Some(Reason::Gone)));
+    memory.scribble(memory.end_of(flow), 77);
+    assert!(matches!(app.tx.ended(flow), Err(PeerFault::Bound { what: "reason", value: 77, .. })));
+    let beyond = FlowId { index: GEOMETRY.flows, ..flow };
+    assert_eq!(app.tx.ended(beyond), Ok(None), "nothing is read beyond the words");
+}
+
 #[test]
 fn a_doorbell_is_emptied_in_bounded_time() {
     let (app, engine) = pair(GEOMETRY).unwrap();

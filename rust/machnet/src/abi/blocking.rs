@@ -114,7 +114,10 @@ pub unsafe extern "C" fn machnet_connect(
     }
 }
 
-/// [tx] [blocks] Sends one message: 0 when all of it is accepted. `flags`: 0, or MACHNET_DONTWAIT: all of it at once or MACHNET_EAGAIN
+/// [tx] [blocks] Sends one message: 0 when all of it is accepted, which is not yet delivered. Once the connection is over it is the code of that,
+/// whether or not anybody receives: MACHNET_ERESET after a reset, or where the peer has closed and more was sent to it than it had read;
+/// MACHNET_ETIMEDOUT where the peer went silent. A peer that has only finished its own sending is still sent to. After
+/// this end's machnet_finish it is MACHNET_EPIPE. `flags`: 0, or MACHNET_DONTWAIT: all of it at once or MACHNET_EAGAIN
 /// and none. A message of more units than `units_per_conn` is MACHNET_ETOOBIG then; one of more than the connection's share (see
 /// machnet_info_t) is MACHNET_EAGAIN for as long as other connections hold what it lacks.
 #[unsafe(no_mangle)]

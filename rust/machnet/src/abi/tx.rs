@@ -11,7 +11,8 @@ use machnet_shm::Request;
 /// [tx] Sends `len` bytes as one message. Returns how many bytes were accepted (all of them, or as many whole units as there
 /// are tokens), or MACHNET_EAGAIN when there is no token at all. After a short count the message is under way: the
 /// rest goes by calls with MACHNET_SEND_CONTINUE and exactly the bytes that are left, or machnet_abort ends it.
-/// A call without that flag while a message is under way, or with it while none is, is MACHNET_EINVAL.
+/// A call without that flag while a message is under way, or with it while none is, is MACHNET_EINVAL. A connection that is over is told
+/// as by machnet_send.
 ///
 /// With MACHNET_SEND_WHOLE a message is not begun while the connection's own units, as they come back, make room for all of it:
 /// MACHNET_EAGAIN then. Only where other connections hold so many that its share may never be that large is a part accepted.
