@@ -26,8 +26,6 @@ pub(crate) struct Channel {
     pub hungry: usize,
     /// Connections whose peers wait for the application to read.
     pub unread: u32,
-    /// Something was published since the last flush.
-    pub touched: bool,
     /// The application is gone; what it had closed before is still flushed.
     pub gone: bool,
 }
@@ -76,7 +74,6 @@ impl Core {
             free_seen: 0,
             hungry: 0,
             unread: 0,
-            touched: false,
             gone: false,
         };
         match self.channels.iter_mut().find(|slot| slot.is_none()) {
@@ -178,7 +175,6 @@ impl Core {
         let index = channel.place(id);
         if index == NONE {
             channel.end.complete(unit);
-            channel.touched = true;
             self.counters().stale_submissions.add(1);
             return Ok(());
         }
@@ -200,7 +196,6 @@ impl Core {
         self.counters().stale_submissions.add(1);
         if let (Some(Some(channel)), Token::Unit(unit)) = (self.channels.get_mut(at), not.tx) {
             channel.end.complete(unit);
-            channel.touched = true;
         }
         match not.why {
             SendError::NotOpen => Ok(()),
@@ -403,10 +398,7 @@ impl Core {
     #[inline]
     pub fn flush_channels(&mut self) {
         for channel in self.channels.iter_mut().flatten() {
-            if channel.touched {
-                channel.touched = false;
-                channel.end.flush();
-            }
+            channel.end.flush();
         }
     }
 
@@ -418,7 +410,6 @@ impl Core {
     pub fn end_place(&mut self, bound: Bound, waits: Waits, let_go: bool, why: Reason) {
         let Some((at, id)) = bound.place() else { return };
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        channel.touched = true;
         channel.unread -= u32::from(waits == Waits::Reader);
         if let Some(place) = channel.places.get_mut(id.index as usize) {
             *place = NONE;

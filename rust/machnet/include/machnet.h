@@ -354,7 +354,8 @@ int machnet_bind(struct machnet_channel *ch,
                  uint32_t ip,
                  uint16_t port);
 
-// [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port.
+// [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port. Waits while too many requests
+// of this channel wait for the sidecar.
 int machnet_listen(struct machnet_channel *ch,
                    uint32_t backlog,
                    uint32_t *listener,
@@ -367,7 +368,8 @@ int machnet_accept(struct machnet_channel *ch,
                    struct machnet_peer *peer,
                    uint32_t flags);
 
-// [tx and rx] [blocks] Connects to `ip`:`port`. `timeout_ms` 0: the sidecar's default.
+// [tx and rx] [blocks] Connects to `ip`:`port`. `timeout_ms` 0: the sidecar's default. Waits for room as machnet_listen does, for no longer
+// than `timeout_ms`.
 int machnet_connect(struct machnet_channel *ch,
                     uint32_t ip,
                     uint16_t port,
@@ -392,7 +394,7 @@ int64_t machnet_recv(struct machnet_channel *ch,
                      uint32_t flags,
                      struct machnet_recv_info *info);
 
-// [rx] [blocks] Waits until machnet_poll or a receive has something new, at most `timeout_ms` milliseconds (negative: for ever).
+// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that was told MACHNET_EAGAIN finds room, at most `timeout_ms` milliseconds (negative: for ever).
 // 1: something may be there, 0: the time is over, MACHNET_ENETDOWN.
 int machnet_wait(struct machnet_channel *ch,
                  int timeout_ms);
@@ -414,7 +416,7 @@ int64_t machnet_recv_some(struct machnet_channel *ch,
                           struct machnet_recv_info *info);
 
 // [rx] Before sleeping on machnet_doorbell: 1 = armed and nothing is pending, the next thing to come rings; 0 = there is work
-// (or the sidecar is gone), and nothing is armed.
+// (or the sidecar is gone), and nothing is armed. Work is also room for a request that was told MACHNET_EAGAIN; that is said once.
 int machnet_arm(struct machnet_channel *ch);
 
 // [rx] After sleeping, or instead of it: takes the armed state back.
@@ -466,22 +468,28 @@ int machnet_close(struct machnet_channel *ch,
 int machnet_reset(struct machnet_channel *ch, machnet_conn conn);
 
 // [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
-// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED.
+// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. MACHNET_EAGAIN, and nothing was asked: too many requests of this
+// channel wait for the sidecar. machnet_arm and machnet_wait see the room come, and say so once; then call again.
 int machnet_listen_begin(struct machnet_channel *ch,
                          uint32_t ip,
                          uint16_t port,
                          uint32_t backlog,
                          uint32_t *listener);
 
-// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one.
+// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one. It never
+// waits and is never refused for want of room: what finds none is kept, and goes out with a later call of this channel, before
+// anything that is asked for later; a sleeper that armed since is rung for it.
 int machnet_unlisten(struct machnet_channel *ch,
                      uint32_t listener);
 
-// [tx] Asks for a connection. `*id` gets the id that MACHNET_EVENT_CONNECTED or _CONNECT_FAILED names.
-int machnet_dial_begin(struct machnet_channel *ch, const struct machnet_dial_t *request, uint32_t *id);
+// [tx] Asks for a connection. `*id` gets the id that MACHNET_EVENT_CONNECTED or _CONNECT_FAILED names. MACHNET_EAGAIN as of
+// machnet_listen_begin.
+int machnet_dial_begin(struct machnet_channel *ch,
+                       const struct machnet_dial_t *request,
+                       uint32_t *id);
 
 // [tx] Gives up a dial. One event still comes: _CONNECT_FAILED with MACHNET_ECANCELED, or _CONNECTED where it was too late
-// (then close that connection).
+// (then close that connection). Never refused, as machnet_unlisten.
 int machnet_dial_cancel(struct machnet_channel *ch,
                         uint32_t id);
 

@@ -41,7 +41,8 @@ pub unsafe extern "C" fn machnet_bind(ch: *mut machnet_channel, ip: u32, port: u
     code(unsafe { channel(ch) }.and_then(|ch| ch.bind(ip, port)))
 }
 
-/// [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port.
+/// [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port. Waits while too many requests
+/// of this channel wait for the sidecar.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_listen(
     ch: *mut machnet_channel,
@@ -89,7 +90,8 @@ pub unsafe extern "C" fn machnet_accept(
     }
 }
 
-/// [tx and rx] [blocks] Connects to `ip`:`port`. `timeout_ms` 0: the sidecar's default.
+/// [tx and rx] [blocks] Connects to `ip`:`port`. `timeout_ms` 0: the sidecar's default. Waits for room as machnet_listen does, for no longer
+/// than `timeout_ms`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_connect(
     ch: *mut machnet_channel,
@@ -156,7 +158,7 @@ pub unsafe extern "C" fn machnet_recv(
     }
 }
 
-/// [rx] [blocks] Waits until machnet_poll or a receive has something new, at most `timeout_ms` milliseconds (negative: for ever).
+/// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that was told MACHNET_EAGAIN finds room, at most `timeout_ms` milliseconds (negative: for ever).
 /// 1: something may be there, 0: the time is over, MACHNET_ENETDOWN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_wait(ch: *mut machnet_channel, timeout_ms: c_int) -> c_int {
