@@ -354,7 +354,8 @@ int machnet_bind(struct machnet_channel *ch,
                  uint32_t ip,
                  uint16_t port);
 
-// [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port.
+// [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port. Waits while too many requests
+// of this channel wait for the sidecar.
 //
 // At most `backlog` connections (0 counts as 1) are begun, or established and not yet taken by machnet_accept, at a time. A caller
 // beyond that gets no answer: it asks again, every 200 ms at least, until there is a place or its time is up (MACHNET_ETIMEDOUT). Who
@@ -372,7 +373,8 @@ int machnet_accept(struct machnet_channel *ch,
                    struct machnet_peer *peer,
                    uint32_t flags);
 
-// [tx and rx] [blocks] Connects to `ip`:`port`. `timeout_ms` 0: the sidecar's default.
+// [tx and rx] [blocks] Connects to `ip`:`port`. `timeout_ms` 0: the sidecar's default. Waits for room as machnet_listen does, for no longer
+// than `timeout_ms`.
 int machnet_connect(struct machnet_channel *ch,
                     uint32_t ip,
                     uint16_t port,
@@ -400,7 +402,7 @@ int64_t machnet_recv(struct machnet_channel *ch,
                      uint32_t flags,
                      struct machnet_recv_info *info);
 
-// [rx] [blocks] Waits until machnet_poll or a receive has something new, at most `timeout_ms` milliseconds (negative: for ever).
+// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that was told MACHNET_EAGAIN finds room, at most `timeout_ms` milliseconds (negative: for ever).
 // 1: something may be there, 0: the time is over, MACHNET_ENETDOWN.
 int machnet_wait(struct machnet_channel *ch,
                  int timeout_ms);
@@ -428,7 +430,7 @@ int machnet_accepted(struct machnet_channel *ch,
                      machnet_conn conn);
 
 // [rx] Before sleeping on machnet_doorbell: 1 = armed and nothing is pending, the next thing to come rings; 0 = there is work
-// (or the sidecar is gone), and nothing is armed.
+// (or the sidecar is gone), and nothing is armed. Work is also room for a request that was told MACHNET_EAGAIN; that is said once.
 int machnet_arm(struct machnet_channel *ch);
 
 // [rx] After sleeping, or instead of it: takes the armed state back.
@@ -483,21 +485,28 @@ int machnet_reset(struct machnet_channel *ch, machnet_conn conn);
 // [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
 // MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; who gets its connections by
 // events says with machnet_accepted that it has taken one.
+// MACHNET_EAGAIN, and nothing was asked: too many requests of this channel wait for the sidecar. machnet_arm and machnet_wait see
+// the room come, and say so once; then call again.
 int machnet_listen_begin(struct machnet_channel *ch,
                          uint32_t ip,
                          uint16_t port,
                          uint32_t backlog,
                          uint32_t *listener);
 
-// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one.
+// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one. It never
+// waits and is never refused for want of room: what finds none is kept, and goes out with a later call of this channel, before
+// anything that is asked for later; a sleeper that armed since is rung for it.
 int machnet_unlisten(struct machnet_channel *ch,
                      uint32_t listener);
 
-// [tx] Asks for a connection. `*id` gets the id that MACHNET_EVENT_CONNECTED or _CONNECT_FAILED names.
-int machnet_dial_begin(struct machnet_channel *ch, const struct machnet_dial_t *request, uint32_t *id);
+// [tx] Asks for a connection. `*id` gets the id that MACHNET_EVENT_CONNECTED or _CONNECT_FAILED names. MACHNET_EAGAIN as of
+// machnet_listen_begin.
+int machnet_dial_begin(struct machnet_channel *ch,
+                       const struct machnet_dial_t *request,
+                       uint32_t *id);
 
 // [tx] Gives up a dial. One event still comes: _CONNECT_FAILED with MACHNET_ECANCELED, or _CONNECTED where it was too late
-// (then close that connection).
+// (then close that connection). Never refused, as machnet_unlisten.
 int machnet_dial_cancel(struct machnet_channel *ch,
                         uint32_t id);
 

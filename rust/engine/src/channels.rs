@@ -30,8 +30,6 @@ pub(crate) struct Channel {
     pub hungry: usize,
     /// Connections whose peers wait for the application to read.
     pub unread: u32,
-    /// Something was published since the last flush.
-    pub touched: bool,
     /// Nobody is served any more: what was submitted is still delivered.
     pub gone: bool,
     /// Until then, once nobody is.
@@ -86,7 +84,6 @@ impl Core {
             free_seen: 0,
             hungry: 0,
             unread: 0,
-            touched: false,
             gone: false,
             until: Nanos::MAX,
             fault: None,
@@ -186,7 +183,6 @@ impl Core {
         let index = channel.place(id);
         if index == NONE {
             channel.end.complete(unit);
-            channel.touched = true;
             self.counters().stale_submissions.add(1);
             return Ok(());
         }
@@ -208,7 +204,6 @@ impl Core {
         self.counters().stale_submissions.add(1);
         if let (Some(Some(channel)), Token::Unit(unit)) = (self.channels.get_mut(at), not.tx) {
             channel.end.complete(unit);
-            channel.touched = true;
         }
         match not.why {
             SendError::NotOpen => Ok(()),
@@ -503,10 +498,7 @@ impl Core {
     #[inline]
     pub fn flush_channels(&mut self) {
         for channel in self.channels.iter_mut().flatten() {
-            if channel.touched {
-                channel.touched = false;
-                channel.end.flush();
-            }
+            channel.end.flush();
         }
     }
 
@@ -518,7 +510,6 @@ impl Core {
     pub fn end_place(&mut self, bound: Bound, waits: Waits, let_go: bool, why: Reason) {
         let Some((at, id)) = bound.place() else { return };
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        channel.touched = true;
         channel.unread -= u32::from(waits == Waits::Reader);
         if let Some(place) = channel.places.get_mut(id.index as usize)
             && *place != NONE

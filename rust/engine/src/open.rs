@@ -3,7 +3,7 @@
 use core::net::Ipv4Addr;
 
 use machnet_flow::{Flow, Setup};
-use machnet_shm::{Established, FlowId, HeldUnit, Origin, Reason, Reply, Request};
+use machnet_shm::{Established, FlowId, HeldUnit, MAX_LISTENERS, Origin, Reason, Reply, Request};
 use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
 use crate::budget::Promise;
@@ -47,7 +47,6 @@ impl Core {
         };
         if let (Some(reply), Some(Some(channel))) = (reply, self.channels.get_mut(at)) {
             channel.end.reply(reply);
-            channel.touched = true;
         }
     }
 
@@ -57,7 +56,7 @@ impl Core {
         if !ip.is_unspecified() && ip != self.ip {
             return failed(Reason::NotLocal);
         }
-        if channel.listeners.len() >= LISTENERS {
+        if channel.listeners.len() >= MAX_LISTENERS as usize {
             return failed(Reason::NoResources);
         }
         if channel.listeners.contains_key(&id) {
@@ -322,6 +321,3 @@ impl Core {
         Setup { local_port, remote_port, hello, first: Seq(self.random.draw() as u32) }
     }
 }
-
-/// Listeners of one channel.
-const LISTENERS: usize = 1024;

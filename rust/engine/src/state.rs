@@ -94,7 +94,6 @@ impl Core {
         }
         let lane = conn.bound.place().and_then(|(at, id)| {
             let channel = self.channels.get_mut(at as usize)?.as_mut()?;
-            channel.touched = true;
             Some((&mut channel.end, id))
         });
         let mut view = View {

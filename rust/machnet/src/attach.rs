@@ -5,6 +5,7 @@ use crate::code::*;
 use crate::conns::{Conns, Entry};
 use crate::ends::{DeliverEnd, SubmitEnd, view};
 use crate::inbox::{Node, Nodes};
+use crate::kept::Kept;
 use crate::memory::Memory;
 use crate::rx::{Receiver, RxConn};
 use crate::text::Text;
@@ -14,8 +15,8 @@ use core::ffi::CStr;
 use core::fmt::{self, Display};
 use core::sync::atomic::AtomicU64;
 use machnet_shm::{
-    ABI_VERSION, AppEnd, AttachError, ClientAttach, Fd, Geometry, RxToken, Status, SystemError, Welcome,
-    layout_hash,
+    ABI_VERSION, AppEnd, AttachError, ClientAttach, Fd, Geometry, Request, RxToken, Status, SystemError,
+    Welcome, layout_hash,
 };
 
 /// An attachment under way.
@@ -47,6 +48,7 @@ pub struct Attached {
     pub socket: Fd,
     pub receiver: Receiver<DeliverEnd>,
     pub sender: Sender<SubmitEnd>,
+    pub kept: &'static mut [Request],
     pub scratch: &'static mut [u8],
     pub fixed: Fixed,
 }
@@ -155,13 +157,14 @@ fn build(end: AppEnd, welcome: &Welcome, socket: Fd, words: &Words) -> Option<At
         (geometry.flows as usize, geometry.units as usize, geometry.unit_size as usize);
     let mut memory = Memory::new(need(&geometry))?;
     // SAFETY: the slices go into fields of the channel that are dropped before its memory.
-    let (entries, closed, rx_conns, tx_conns, nodes, scratch) = unsafe {
+    let (entries, closed, rx_conns, tx_conns, nodes, kept, scratch) = unsafe {
         (
             memory.carve(flows, |_| Entry::default())?,
             memory.carve(Conns::words(flows), |_| AtomicU64::new(0))?,
             memory.carve(flows, |_| RxConn::UNUSED)?,
             memory.carve(flows, |_| TxConn::default())?,
             memory.carve(units, |i| Node::<RxToken>::free(i as u32 + 1))?,
+            memory.carve(Kept::most(geometry.flows), |_| Request::Cancel { id: 0 })?,
             memory.carve(unit, |_| 0_u8)?,
         )
     };
@@ -197,6 +200,7 @@ fn build(end: AppEnd, welcome: &Welcome, socket: Fd, words: &Words) -> Option<At
         socket,
         receiver: Receiver::new(DeliverEnd::new(rx), rx_conns, Nodes::new(nodes)),
         sender: Sender::new(SubmitEnd::new(tx), tx_conns, geometry.quota()),
+        kept,
         scratch,
         fixed,
     })
@@ -205,7 +209,8 @@ fn build(end: AppEnd, welcome: &Welcome, socket: Fd, words: &Words) -> Option<At
 fn need(geometry: &Geometry) -> usize {
     let (flows, units, unit) =
         (geometry.flows as usize, geometry.units as usize, geometry.unit_size as usize);
-    Memory::need::<Entry>(flows)
+    Memory::need::<Request>(Kept::most(geometry.flows))
+        .saturating_add(Memory::need::<Entry>(flows))
         .saturating_add(Memory::need::<AtomicU64>(Conns::words(flows)))
         .saturating_add(Memory::need::<RxConn>(flows))
         .saturating_add(Memory::need::<TxConn>(flows))

@@ -1,8 +1,9 @@
 //! The calls that wait, for C: each tries, and waits by the rule of `patience` until it may try again.
-use crate::client::{RxSide, TxSide, machnet_channel};
+use crate::client::{KEPT, REFUSED, RxSide, TxSide, machnet_channel};
 use crate::code::{
     MACHNET_EADDR, MACHNET_EAGAIN, MACHNET_EBUSY, MACHNET_EINVAL, MACHNET_ENETDOWN, MACHNET_ENOTATTACHED,
-    MACHNET_ETOOBIG, MACHNET_EVENT_CONNECT_FAILED, MACHNET_EVENT_LISTEN_FAILED, MACHNET_EVENT_LISTENING,
+    MACHNET_ETIMEDOUT, MACHNET_ETOOBIG, MACHNET_EVENT_CONNECT_FAILED, MACHNET_EVENT_LISTEN_FAILED,
+    MACHNET_EVENT_LISTENING,
 };
 use crate::gate::{Gate, Inside};
 use crate::inbox::{Got, Mode};
@@ -13,6 +14,7 @@ use crate::types::{machnet_conn, machnet_peer};
 use core::net::Ipv4Addr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use machnet_shm::Request;
+use machnet_shm::sleep::{ROOM, TOKENS};
 
 impl machnet_channel {
     /// Attaches to the end.
@@ -44,12 +46,9 @@ impl machnet_channel {
     pub(crate) fn listen(&self, backlog: u32) -> Result<(u32, u16), i32> {
         let mut rx = enter(&self.rx)?;
         let id = self.id();
-        let (ip, port) = self.ask(|(ip, port)| Request::Listen {
-            id,
-            ip: Ipv4Addr::from_bits(ip),
-            port,
-            backlog: backlog.max(1),
-        })?;
+        let (ip, port) = self.bound()?;
+        let at = Ipv4Addr::from_bits(ip);
+        self.ask_wait(&mut rx, Request::Listen { id, ip: at, port, backlog: backlog.max(1) }, None)?;
         let mut patience = Patience::new();
         loop {
             let reply =
@@ -90,7 +89,9 @@ impl machnet_channel {
         let mut rx = enter(&self.rx)?;
         let id = self.id();
         let to = Ipv4Addr::from_bits(ip);
-        self.ask(|(_, local_port)| Request::Connect { id, ip: to, port, local_port, timeout_ms })?;
+        let (_, local_port) = self.bound()?;
+        let until = (timeout_ms != 0).then(|| now().saturating_add(u64::from(timeout_ms) * 1_000_000));
+        self.ask_wait(&mut rx, Request::Connect { id, ip: to, port, local_port, timeout_ms }, until)?;
         let mut patience = Patience::new();
         loop {
             let (made, failed) = self.again_rx(&mut rx, |side, conns| {
@@ -190,30 +191,66 @@ impl machnet_channel {
         let mut rx = enter(&self.rx)?;
         let mut patience = Patience::new();
         loop {
-            let some =
-                self.again_rx(&mut rx, |side, _| Ok(side.pending() != 0 || side.open()?.ring.ready()))?;
+            self.send_kept();
+            let some = self.again_rx(&mut rx, |side, _| {
+                Ok(side.pending() != 0 || side.open()?.ring.ready() || self.room_came(&side.open()?.ring))
+            })?;
             if some || self.words.events_tx.load(Acquire) != 0 {
                 return Ok(true);
             }
             if until.is_some_and(|until| now() >= until) {
                 return Ok(false);
             }
-            self.pause(&mut rx, &mut patience, until)?;
+            self.pause_for(REFUSED | KEPT, &mut rx, &mut patience, until)?;
         }
     }
 
-    /// Sends a request, and gives (and forgets) what `bind` said.
-    fn ask(&self, request: impl FnOnce((u32, u16)) -> Request) -> Result<(u32, u16), i32> {
-        let mut tx = enter(&self.tx)?;
-        self.again_tx(&mut tx, |side, _| {
-            let bound = core::mem::take(&mut side.bound);
-            side.request(request(bound)).map(|()| bound)
-        })
+    /// Gives, and forgets, what `bind` said.
+    fn bound(&self) -> Result<(u32, u16), i32> {
+        Ok(core::mem::take(&mut enter(&self.tx)?.bound))
+    }
+
+    /// Sends a request; waits, until `until` nanoseconds, while there is no room for it.
+    fn ask_wait(&self, rx: &mut Inside<'_, RxSide>, request: Request, until: Option<u64>) -> Result<(), i32> {
+        let mut patience = Patience::new();
+        loop {
+            match self.again_tx(&mut enter(&self.tx)?, |side, _| self.ask(side, request)) {
+                Err(MACHNET_EAGAIN) if until.is_some_and(|until| now() >= until) => {
+                    self.words.room.fetch_and(!REFUSED, Relaxed);
+                    self.say(format_args!("the sidecar took no request in this time"));
+                    return Err(MACHNET_ETIMEDOUT);
+                }
+                Err(MACHNET_EAGAIN) => {}
+                done => return done,
+            }
+            // What came in is set aside: it would keep the bell from being armed, and answers that nobody takes keep the engine
+            // from taking requests.
+            self.again_rx(rx, |side, conns| {
+                side.reply(|_| false).inspect_err(|_| {
+                    self.say(format_args!("request: too many answers wait for machnet_poll; call it first"));
+                })?;
+                let receiver = side.open()?;
+                while receiver.drain(conns, usize::MAX) {}
+                Ok(())
+            })?;
+            self.pause_for(REFUSED | KEPT, rx, &mut patience, until)?;
+        }
     }
 
     /// One step of waiting in the receiving direction: yields while it pays, then sleeps until the doorbell rings.
     fn pause(
         &self,
+        rx: &mut Inside<'_, RxSide>,
+        patience: &mut Patience,
+        until: Option<u64>,
+    ) -> Result<(), i32> {
+        self.pause_for(KEPT, rx, patience, until)
+    }
+
+    /// The same, that ends also when there is room for a request of these: [`REFUSED`], [`KEPT`].
+    fn pause_for(
+        &self,
+        requests: u32,
         rx: &mut Inside<'_, RxSide>,
         patience: &mut Patience,
         until: Option<u64>,
@@ -226,9 +263,11 @@ impl machnet_channel {
                 return Ok(());
             }
         }
-        let blocked = self.words.blocked.load(Acquire) != 0;
-        if !rx.open()?.ring.arm(blocked) {
-            // Only completions wait, for a sender in another thread: its turn.
+        self.send_kept();
+        let tokens = if self.words.blocked.load(Acquire) != 0 { TOKENS } else { 0 };
+        // For room always: another thread may keep a request while this one sleeps.
+        if !rx.open()?.ring.arm(tokens | ROOM, || self.words.room.load(Relaxed) & requests != 0) {
+            // Only completions wait, or room for a request, for another thread: its turn.
             yielded();
             return Ok(());
         }
@@ -258,7 +297,7 @@ impl machnet_channel {
             // What came in is set aside, or it would keep the bell from being armed.
             let Some(receiver) = rx.receiver.as_mut() else { return false };
             while receiver.drain(conns, usize::MAX) {}
-            let armed = receiver.ring.arm(true);
+            let armed = receiver.ring.arm(TOKENS | ROOM, || self.words.room.load(Relaxed) & KEPT != 0);
             self.words.events.store(rx.pending(), Release);
             armed
         });

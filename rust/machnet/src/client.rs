@@ -7,6 +7,7 @@ use crate::conns::Conns;
 use crate::ends::{DeliverEnd, SubmitEnd, code_of};
 use crate::gate::{Gate, Inside, Once};
 use crate::inbox::{Got, Mode};
+use crate::kept::Kept;
 use crate::memory::Memory;
 use crate::outbox::{Bytes, Gather};
 use crate::rx::{Receiver, Refused};
@@ -14,7 +15,9 @@ use crate::text::Text;
 use crate::tx::Sender;
 use crate::types::{machnet_conn, machnet_event, machnet_info_t, machnet_wait_view_t};
 use core::fmt::Arguments;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use core::sync::atomic::{AtomicI32, AtomicU32, fence};
+use machnet_shm::sleep::{ROOM, TOKENS};
 use machnet_shm::{Fd, PeerFault, Reply, Request};
 
 /// One attachment to a sidecar.
@@ -39,7 +42,14 @@ pub(crate) struct Words {
     pub down: AtomicU32,
     /// Not 0 while a send waits for tokens.
     pub blocked: AtomicU32,
+    /// Which requests wait for room: [`REFUSED`], [`KEPT`].
+    pub room: AtomicU32,
 }
+
+/// A request that asks for something was told MACHNET_EAGAIN, and nobody was told since that there is room.
+pub(crate) const REFUSED: u32 = 1;
+/// Requests that end something are kept until there is room.
+pub(crate) const KEPT: u32 = 2;
 
 /// What does not change once attached.
 pub(crate) struct Fixed {
@@ -66,6 +76,7 @@ pub(crate) struct RxSide {
 /// The sending direction.
 pub(crate) struct TxSide {
     pub sender: Option<Sender<SubmitEnd>>,
+    kept: Kept,
     pub scratch: &'static mut [u8],
     /// What machnet_bind said.
     pub bound: (u32, u16),
@@ -78,7 +89,7 @@ impl machnet_channel {
             words: Words::default(),
             socket: AtomicI32::new(attach.socket()),
             rx: Gate::new(RxSide { attach: Some(attach), receiver: None, stash: Stash::new(), failed: 0 }),
-            tx: Gate::new(TxSide { sender: None, scratch: &mut [], bound: (0, 0) }),
+            tx: Gate::new(TxSide { sender: None, kept: Kept::new(&mut []), scratch: &mut [], bound: (0, 0) }),
             fixed: Once::new(),
             text: Gate::new(Text::EMPTY),
             ids: AtomicU32::new(0),
@@ -100,11 +111,12 @@ impl machnet_channel {
         self.socket.store(attach.socket(), Relaxed);
         match stepped {
             Ok(None) => Err(MACHNET_EAGAIN),
-            Ok(Some(Attached { memory, socket, receiver, sender, scratch, fixed })) => {
+            Ok(Some(Attached { memory, socket, receiver, sender, kept, scratch, fixed })) => {
                 self.socket.store(socket.raw(), Relaxed);
                 rx.attach = None;
                 rx.receiver = Some(receiver);
                 tx.sender = Some(sender);
+                tx.kept = Kept::new(kept);
                 tx.scratch = scratch;
                 if let Some(mut kept) = self.kept.enter() {
                     *kept = Some((memory, socket));
@@ -256,6 +268,10 @@ impl machnet_channel {
     ) -> Result<T, i32> {
         let done = what(side, &fixed.conns);
         let Some(sender) = &mut side.sender else { return Err(MACHNET_ENOTATTACHED) };
+        if self.words.room.load(Relaxed) & KEPT != 0 && side.kept.send(|request| sender.ring.request(request))
+        {
+            self.words.room.fetch_and(!KEPT, Relaxed);
+        }
         sender.ring.publish();
         self.words.events_tx.store(sender.pending(), Release);
         self.words.blocked.store(u32::from(sender.waits()), Release);
@@ -315,6 +331,7 @@ impl machnet_channel {
 
     /// Hands out events.
     pub(crate) fn poll(&self, out: &mut [machnet_event]) -> Result<usize, i32> {
+        self.send_kept();
         self.with_rx(|side, conns| side.poll(conns, out))
     }
 
@@ -323,20 +340,68 @@ impl machnet_channel {
         self.with_rx(|side, conns| side.open()?.accepted(conns, conn))
     }
 
-    /// Sends a request to the sidecar.
+    /// Asks the sidecar for something. MACHNET_EAGAIN: there is no room now; `arm` and `wait` see it come.
     pub(crate) fn request(&self, request: Request) -> Result<(), i32> {
-        self.with_tx(|side, _| side.request(request))
+        self.with_tx(|side, _| self.ask(side, request))
+    }
+
+    /// The same for a caller who is inside already.
+    pub(crate) fn ask(&self, side: &mut TxSide, request: Request) -> Result<(), i32> {
+        let TxSide { sender, kept, .. } = side;
+        let ring = &mut sender.as_mut().ok_or(MACHNET_ENOTATTACHED)?.ring;
+        // What was kept goes first: who listens on a port that was just given up must not come before that.
+        if kept.send(|request| ring.request(request)) && ring.request(request) {
+            self.words.room.fetch_and(!REFUSED, Relaxed);
+            return Ok(());
+        }
+        self.words.room.fetch_or(REFUSED, Relaxed);
+        Err(MACHNET_EAGAIN)
+    }
+
+    /// Ends a listener or a dial. What finds no room is kept, and goes out with a later call: by [`Self::send_kept`] at the latest,
+    /// once whoever sleeps next was rung for the room.
+    pub(crate) fn last_word(&self, last: Request) -> Result<(), i32> {
+        self.with_tx(|side, _| {
+            let TxSide { sender, kept, .. } = side;
+            let ring = &mut sender.as_mut().ok_or(MACHNET_ENOTATTACHED)?.ring;
+            if kept.send(|request| ring.request(request)) && ring.request(last) {
+                return Ok(());
+            }
+            kept.keep(last).ok_or(MACHNET_ENOBUFS)?;
+            self.words.room.fetch_or(KEPT, Relaxed);
+            // Another thread may have armed without it: either it sees that something is kept, or `inside_tx` sees the room.
+            fence(SeqCst);
+            Ok(())
+        })
+    }
+
+    /// Sends what was kept, unless another thread is sending something: that one does it.
+    pub(crate) fn send_kept(&self) {
+        if self.words.room.load(Relaxed) & KEPT != 0
+            && let (Ok(fixed), Some(mut side)) = (self.up(), self.tx.enter())
+        {
+            let _ = self.inside_tx(fixed, &mut side, |_, _| Ok(()));
+        }
+    }
+
+    /// Whether a request waits for room and there is some. Who asked for something and was refused is told so once.
+    pub(crate) fn room_came(&self, ring: &DeliverEnd) -> bool {
+        self.words.room.load(Relaxed) != 0 && ring.has_room() && {
+            self.words.room.fetch_and(!REFUSED, Relaxed);
+            true
+        }
     }
 
     /// Arms the doorbell; false when there is work.
     pub(crate) fn arm(&self) -> Result<bool, i32> {
-        let blocked = self.words.blocked.load(Acquire) != 0;
+        let tokens = if self.words.blocked.load(Acquire) != 0 { TOKENS } else { 0 };
+        let room = if self.words.room.load(Relaxed) != 0 { ROOM } else { 0 };
         let events_tx = self.words.events_tx.load(Acquire) != 0;
         self.with_rx(|side, _| {
-            if events_tx || side.pending() != 0 {
+            if events_tx || side.pending() != 0 || self.room_came(&side.open()?.ring) {
                 return Ok(false);
             }
-            Ok(side.open()?.ring.arm(blocked))
+            Ok(side.open()?.ring.arm(tokens | room, || room != 0))
         })
     }
 
@@ -399,11 +464,6 @@ impl TxSide {
     #[inline]
     pub fn open(&mut self) -> Result<&mut Sender<SubmitEnd>, i32> {
         self.sender.as_mut().ok_or(MACHNET_ENOTATTACHED)
-    }
-
-    /// Sends a request to the sidecar.
-    pub fn request(&mut self, request: Request) -> Result<(), i32> {
-        if self.open()?.ring.request(request) { Ok(()) } else { Err(MACHNET_EAGAIN) }
     }
 }
 

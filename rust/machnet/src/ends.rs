@@ -51,9 +51,14 @@ impl DeliverEnd {
         self.rx.ready()
     }
 
-    /// Arms the doorbell; false when there is something (with `completions`: also when there are some).
-    pub fn arm(&mut self, completions: bool) -> bool {
-        self.rx.arm(completions)
+    /// Whether a request would find room.
+    pub fn has_room(&self) -> bool {
+        self.rx.has_room()
+    }
+
+    /// Arms the doorbell; false when there is something. See [`Rx::arm`].
+    pub fn arm(&mut self, more: u32, requests_wait: impl FnOnce() -> bool) -> bool {
+        self.rx.arm(more, requests_wait)
     }
 
     /// Takes that back.

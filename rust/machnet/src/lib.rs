@@ -12,6 +12,7 @@ mod conns;
 mod ends;
 mod gate;
 mod inbox;
+mod kept;
 mod memory;
 mod outbox;
 mod patience;

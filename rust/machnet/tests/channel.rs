@@ -526,6 +526,125 @@ fn an_armed_channel_is_rung_and_one_with_work_does_not_sleep() {
     assert_eq!(rig.recv(conn, 9, 0), Ok(b"x".to_vec()));
 }
 
+/// A dial whose request finds room or not.
+fn dial(ch: Channel) -> i32 {
+    let (mut id, to) = (0, machnet_dial_t { ip: IP.to_bits() + 1, port: 7, ..machnet_dial_t::default() });
+    // SAFETY: a live channel, a readable dial and a writable id.
+    unsafe { machnet_dial_begin(ch, &to, &mut id) }
+}
+
+/// Dials until there is no room; how many requests the ring holds.
+fn fill_requests(ch: Channel) -> u32 {
+    let mut sent = 0;
+    loop {
+        match dial(ch) {
+            0 => sent += 1,
+            MACHNET_EAGAIN => return sent,
+            code => panic!("dial {sent} gave {code}"),
+        }
+        assert!(sent < 10_000, "the ring has no end");
+    }
+}
+
+#[test]
+fn a_request_without_room_is_told_so_and_whoever_waits_hears_once_that_there_is_some() {
+    let mut rig = Rig::new();
+    let ch = rig.ch;
+    fill_requests(ch);
+    // SAFETY: a live channel.
+    let (arm, wait) = unsafe { (|| machnet_arm(ch), |ms| machnet_wait(ch, ms)) };
+    assert_eq!((wait(0), arm()), (0, 1), "the ring is full, and nobody took anything");
+    let mut taken = |ring: bool| {
+        assert!(matches!(rig.engine().request(), Ok(Some(Request::Connect { .. }))));
+        let mut entry = libc::pollfd {
+            // SAFETY: a live channel.
+            fd: unsafe { machnet_doorbell(ch) },
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        rig.engine().flush();
+        // SAFETY: one entry.
+        assert_eq!(unsafe { libc::poll(&mut entry, 1, 0) == 1 }, ring, "rung");
+        // SAFETY: a live channel.
+        assert_eq!(unsafe { machnet_drain(ch) }, 0);
+    };
+    taken(true);
+    assert_eq!((arm(), arm()), (0, 1), "told once: who does not ask again may sleep");
+    assert_eq!((dial(ch), dial(ch)), (0, MACHNET_EAGAIN));
+    taken(false);
+    assert_eq!((wait(-1), wait(0)), (1, 0), "as before");
+    assert_eq!(dial(ch), 0);
+    assert_eq!(arm(), 1);
+    taken(false);
+}
+
+#[test]
+fn the_end_of_a_listener_or_dial_is_kept_until_there_is_room_and_what_begins_comes_after_it() {
+    let mut rig = Rig::new();
+    let ch = rig.ch;
+    let sent = fill_requests(ch);
+    // SAFETY: a live channel.
+    unsafe {
+        for id in 1..=300 {
+            assert_eq!(machnet_unlisten(ch, id), 0, "listener {id}");
+            assert_eq!(machnet_unlisten(ch, id), 0, "listener {id} again");
+        }
+        assert_eq!(machnet_dial_cancel(ch, 9), 0);
+    }
+    for _ in 0..sent {
+        assert!(matches!(rig.engine().request(), Ok(Some(Request::Connect { .. }))));
+    }
+    assert_eq!(dial(ch), MACHNET_EAGAIN, "the 301 that were kept are first");
+    let mut ended = Vec::new();
+    while ended.len() < 301 {
+        // Nothing but this is called any more.
+        assert!(rig.events().is_empty());
+        let before = ended.len();
+        while let Some(request) = rig.engine().request().expect("an honest application") {
+            ended.push(request);
+        }
+        assert!(ended.len() > before, "{before} of 301, and no more come");
+    }
+    let wanted = (1..=300).map(|id| Request::Unlisten { id }).chain([Request::Cancel { id: 9 }]);
+    assert!(ended.into_iter().eq(wanted), "each once, in their order");
+    assert_eq!(dial(ch), 0);
+}
+
+/// The sidecar takes nothing until the caller has had time to fall asleep.
+#[test]
+fn blocking_calls_wait_for_room_and_no_longer_than_their_time() {
+    let mut rig = Rig::new();
+    let ch = rig.ch as usize;
+    let sent = fill_requests(rig.ch);
+    let mut conn = 0;
+    // SAFETY: a live channel and a writable result.
+    assert_eq!(unsafe { machnet_connect(rig.ch, 1, 1, 30, &mut conn) }, MACHNET_ETIMEDOUT);
+    let caller = std::thread::spawn(move || {
+        let (mut id, mut port) = (0, 0);
+        // SAFETY: the channel lives until the test ends; writable results.
+        unsafe { (machnet_listen(ch as Channel, 5, &mut id, &mut port), id, port) }
+    });
+    sleep(Duration::from_millis(50));
+    let begun = Instant::now();
+    let mut taken = 0;
+    while !caller.is_finished() {
+        match rig.engine().request().expect("an honest application") {
+            Some(Request::Listen { id, backlog: 5, .. }) => {
+                assert_eq!(taken, sent, "it came after those that were there");
+                rig.engine().reply(Reply::Listening { id, port: 77 });
+            }
+            Some(Request::Connect { .. }) => taken += 1,
+            Some(other) => panic!("{other:?}"),
+            None => sleep(Duration::from_millis(1)),
+        }
+        rig.engine().flush();
+        assert!(begun.elapsed() < Duration::from_secs(5), "the call does not return");
+    }
+    let (code, id, port) = joined(caller);
+    assert_eq!((code, port), (0, 77), "{}", text(rig.ch));
+    assert!(id > sent);
+}
+
 #[test]
 fn every_call_says_that_the_sidecar_is_gone() {
     let mut rig = Rig::new();

@@ -184,11 +184,12 @@ impl Tx {
         self.submit.push(&Head { kind: kind::RESET, a: Reason::Local as u32, ..of(flow) }, &[]);
     }
 
-    /// Asks for something; false when too many requests wait already.
+    /// Asks for something; false when too many requests wait already. [`Rx::arm`] can wait for room.
     pub fn request(&mut self, request: Request) -> bool {
-        let room = has_room(&self.requests, self.shared.region(), word::REQUESTS_TAKEN);
+        let room = has_room(self.requests.written(), self.shared.region(), word::REQUESTS_TAKEN);
         if room {
             self.requests.push(&request.encode(), &[]);
+            self.shared.head(heads::REQUESTS).store(self.requests.written(), Ordering::Relaxed);
         }
         room
     }
@@ -477,9 +478,12 @@ impl Rx {
 
     /// Takes the next reply.
     pub fn reply(&mut self) -> Result<Option<Reply>, PeerFault> {
-        let head = take(&mut self.replies, self.shared.region(), word::REPLIES_TAKEN);
+        let Some(head) = take(&mut self.replies, self.shared.region(), word::REPLIES_TAKEN) else {
+            return Ok(None);
+        };
         self.shared.head(heads::REPLIES).store(self.replies.taken(), Ordering::Relaxed);
-        head.map(|head| Reply::decode(&head)).transpose()
+        self.shared.ring_if_armed(sleep::ROOM);
+        Reply::decode(&head).map(Some)
     }
 
     /// Whether a delivery or a reply waits.
@@ -488,14 +492,23 @@ impl Rx {
         self.deliver.ready() || self.replies.ready()
     }
 
-    /// Before sleeping on [`Rx::doorbell`]: true when no delivery and no reply waits, and with `completions` no completion
-    /// either, and the next such thing will ring. Without `completions` those do not ring.
-    pub fn arm(&mut self, completions: bool) -> bool {
+    /// Whether another request would find room.
+    pub fn has_room(&self) -> bool {
+        let written = self.shared.head(heads::REQUESTS).load(Ordering::Relaxed);
+        has_room(written, self.shared.region(), word::REQUESTS_TAKEN)
+    }
+
+    /// Before sleeping on [`Rx::doorbell`]: true when no delivery and no reply waits, nor what `more` asks for, and the next
+    /// such thing will ring. `more` is [`sleep::TOKENS`] for completions, [`sleep::ROOM`] for room for a request, both or
+    /// neither; what it does not name does not ring. Room is usually there: it counts only where a request waits for it, which is
+    /// asked of `requests_wait` once armed, so that one that begins to wait in another thread is seen or rung for.
+    pub fn arm(&mut self, more: u32, requests_wait: impl FnOnce() -> bool) -> bool {
         self.flush_returns();
-        let wants = if completions { sleep::EVENTS | sleep::TOKENS } else { sleep::EVENTS };
-        self.shared.arm(wants, || {
+        self.shared.arm(sleep::EVENTS | more, || {
             let next = self.shared.head(heads::COMPLETE).load(Ordering::Relaxed);
-            self.ready() || completions && self.complete.sequence(next) == next.wrapping_add(1)
+            self.ready()
+                || more & sleep::TOKENS != 0 && self.complete.sequence(next) == next.wrapping_add(1)
+                || more & sleep::ROOM != 0 && requests_wait() && self.has_room()
         })
     }
 

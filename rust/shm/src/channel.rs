@@ -22,8 +22,8 @@ struct Inner {
     /// The word that says that this end sleeps, and the peer's.
     armed: usize,
     peer_armed: usize,
-    /// Slots taken from the deliver, complete and reply ring: what a waiter compares sequence words with.
-    heads: [AtomicU32; 3],
+    /// Slots taken from the deliver, complete and reply ring: what a waiter compares sequence words with; and requests written.
+    heads: [AtomicU32; 4],
     /// The private page that this is in; dropped last.
     page: Region,
 }
@@ -57,7 +57,7 @@ impl Shared {
             Side::Engine => (word::ENGINE_ARMED, word::APP_ARMED),
         };
         let place = page.at(0, size_of::<Inner>()).cast::<Inner>();
-        let heads = [const { AtomicU32::new(0) }; 3];
+        let heads = [const { AtomicU32::new(0) }; 4];
         let inner = Inner {
             references: AtomicU32::new(1),
             region,
@@ -259,4 +259,5 @@ pub(crate) mod head {
     pub const DELIVER: usize = 0;
     pub const COMPLETE: usize = 1;
     pub const REPLIES: usize = 2;
+    pub const REQUESTS: usize = 3;
 }

@@ -5,7 +5,7 @@ use crate::Reason;
 use crate::fault::PeerFault;
 use crate::layout::CONTROL_SLOTS;
 use crate::memory::Region;
-use crate::ring::{Consumer, Producer, Slots};
+use crate::ring::{Consumer, Slots};
 use crate::slot::{Head, kind};
 use crate::sync::Ordering;
 use core::net::Ipv4Addr;
@@ -145,12 +145,12 @@ impl Reply {
 
 /// Whether a control ring has room, by what its consumer says it took. A lie about it harms the liar alone: a ring
 /// called emptier than it is overwrites slots meant for it.
-pub(crate) fn has_room<S: Slots>(ring: &Producer<S>, region: &Region, taken_at: usize) -> bool {
+pub(crate) fn has_room(written: u32, region: &Region, taken_at: usize) -> bool {
     let taken = region.word(taken_at).load(Ordering::Acquire);
-    ring.written().wrapping_sub(taken) < CONTROL_SLOTS
+    written.wrapping_sub(taken) < CONTROL_SLOTS
 }
 
-/// Takes a slot of a control ring and tells the producer.
+/// Takes a slot of a control ring and tells the producer, who is to be rung if it waits for [`crate::sleep::ROOM`].
 pub(crate) fn take<S: Slots>(ring: &mut Consumer<S>, region: &Region, taken_at: usize) -> Option<Head> {
     let record = ring.pop()?;
     region.word(taken_at).store(ring.taken(), Ordering::Release);

@@ -41,7 +41,8 @@ pub struct EngineEnd {
     share: Share,
     completions: Batch,
     pending_replies: VecDeque<Reply>,
-    /// What the application has not been rung for yet: [`sleep::EVENTS`], [`sleep::TOKENS`].
+    /// What the application has not been rung for yet: [`sleep::EVENTS`], [`sleep::TOKENS`], [`sleep::ROOM`]. Whatever
+    /// publishes, or will at the next flush, says so here, so that no caller has to remember it.
     dirty: u32,
 }
 
@@ -390,6 +391,7 @@ impl EngineEnd {
         let flow = &mut self.flows[unit.flow as usize];
         flow.tx_units -= 1;
         let over = flow.closed && flow.done;
+        self.dirty |= sleep::TOKENS;
         if self.completions.add(entry) {
             self.publish_completions();
         }
@@ -401,7 +403,6 @@ impl EngineEnd {
     fn publish_completions(&mut self) {
         let (head, inline) = self.completions.take();
         self.complete.push(&head, &inline[..usize::from(head.len) * 8]);
-        self.dirty |= sleep::TOKENS;
     }
 
     /// Takes what the application has returned, and tells of each.
@@ -476,19 +477,24 @@ impl EngineEnd {
 
     /// Takes the next request. None also while replies wait for room, so that they stay few.
     pub fn request(&mut self) -> Result<Option<Request>, PeerFault> {
-        self.publish_replies();
         if !self.pending_replies.is_empty() {
-            return Ok(None);
+            self.publish_replies();
+            if !self.pending_replies.is_empty() {
+                return Ok(None);
+            }
         }
         match take(&mut self.requests, self.shared.region(), word::REQUESTS_TAKEN) {
             None => Ok(None),
-            Some(head) => Request::decode(&head).map(Some),
+            Some(head) => {
+                self.dirty |= sleep::ROOM;
+                Request::decode(&head).map(Some)
+            }
         }
     }
 
     // ---- to the application
 
-    /// Answers a request.
+    /// Answers a request. An answer that finds no room goes out, in its turn, with a later [`EngineEnd::request`].
     pub fn reply(&mut self, reply: Reply) {
         self.pending_replies.push_back(reply);
         self.publish_replies();
@@ -496,13 +502,17 @@ impl EngineEnd {
 
     fn publish_replies(&mut self) {
         while let Some(reply) = self.pending_replies.front() {
-            if !has_room(&self.replies, self.shared.region(), word::REPLIES_TAKEN) {
+            if !self.room_for_reply() {
                 return;
             }
             self.replies.push(&reply.encode(), &[]);
             self.pending_replies.pop_front();
             self.dirty |= sleep::EVENTS;
         }
+    }
+
+    fn room_for_reply(&self) -> bool {
+        has_room(self.replies.written(), self.shared.region(), word::REPLIES_TAKEN)
     }
 
     /// Reserves up to `more` units for what a connection may receive; how many it got. What is reserved over all
@@ -649,18 +659,17 @@ impl EngineEnd {
         }
     }
 
-    /// Publishes what is batched, and rings the application if it sleeps and something is new. Once per round.
+    /// Publishes what is batched, and rings the application if it sleeps and something is new. Once per round; it costs next
+    /// to nothing where there is nothing.
     #[inline]
     pub fn flush(&mut self) {
-        if !self.pending_replies.is_empty() {
-            self.publish_replies();
+        if self.dirty == 0 {
+            return;
         }
         if !self.completions.is_empty() {
             self.publish_completions();
         }
-        if self.dirty != 0 {
-            self.shared.ring_if_armed(core::mem::take(&mut self.dirty));
-        }
+        self.shared.ring_if_armed(core::mem::take(&mut self.dirty));
     }
 
     // ---- sleeping
@@ -673,12 +682,13 @@ impl EngineEnd {
     /// The same; without `returns`, units that come back neither ring nor keep awake. Right while no flow waits for units: else
     /// an application that reads wakes the engine for every few units.
     pub fn arm_for(&self, returns: bool) -> bool {
-        let wants = if returns { sleep::EVENTS | sleep::TOKENS } else { sleep::EVENTS };
+        // While replies wait for room no request is taken, so that room is awaited instead.
+        let stuck = !self.pending_replies.is_empty();
+        let wants =
+            sleep::EVENTS | if returns { sleep::TOKENS } else { 0 } | if stuck { sleep::ROOM } else { 0 };
         self.shared.arm(wants, || {
-            // Replies that found no room go out when we look again: nobody rings for room.
             self.submit.ready()
-                || self.requests.ready()
-                || !self.pending_replies.is_empty()
+                || if stuck { self.room_for_reply() } else { self.requests.ready() }
                 || (returns && self.giveback.ready())
         })
     }

@@ -9,6 +9,8 @@ pub const SLOT: usize = 128;
 pub const INLINE: usize = 96;
 /// Slots of each control ring.
 pub const CONTROL_SLOTS: u32 = 128;
+/// Listeners of one channel at most.
+pub const MAX_LISTENERS: u32 = 1024;
 /// Longest message, bytes.
 pub const MAX_MESSAGE: u32 = 8 << 20;
 

@@ -32,7 +32,7 @@ pub use control::{Reply, Request};
 #[cfg(feature = "engine")]
 pub use engine::{EngineEnd, HeldUnit, Returned, Submission, TxUnit};
 pub use fault::PeerFault;
-pub use layout::{ABI_VERSION, BadGeometry, Geometry, INLINE, MAX_MESSAGE, layout_hash};
+pub use layout::{ABI_VERSION, BadGeometry, Geometry, INLINE, MAX_LISTENERS, MAX_MESSAGE, layout_hash};
 pub use memory::{Fd, SystemError};
 pub use reason::Reason;
 

@@ -8,6 +8,8 @@ use crate::sync::{Ordering, fence};
 pub const EVENTS: u32 = 1;
 /// The sleeper waits for tokens: completions (the application), returns (the engine).
 pub const TOKENS: u32 = 2;
+/// The sleeper waits for room in the control ring that it writes: of requests (the application), of replies (the engine).
+pub const ROOM: u32 = 16;
 
 /// A sleep word: in shared memory, or loom's. Every access is relaxed; the order comes of the fences here.
 pub trait Word {

@@ -1,7 +1,9 @@
 //! Both ends in one thread: units in both directions, tokens, requests, reuse of indices.
 
+use machnet_shm::sleep::{ROOM, TOKENS};
 use machnet_shm::{
-    Data, Delivery, EngineEnd, Geometry, Part, PeerFault, Reason, Request, Rx, Submission, TxUnit, pair,
+    AppEnd, Data, Delivery, EngineEnd, Geometry, Part, PeerFault, Reason, Reply, Request, Rx, Submission,
+    TxUnit, pair,
 };
 
 const SMALL: Geometry = Geometry { units: 16, flows: 4, unit_size: 1424 };
@@ -126,7 +128,7 @@ fn an_armed_end_is_rung_once_and_pending_work_forbids_sleep() {
     assert!(!engine.arm(), "a request waits");
     assert_eq!(engine.request().unwrap(), Some(request));
     assert!(engine.arm());
-    assert!(app.rx.arm(true));
+    assert!(app.rx.arm(TOKENS, || true));
 }
 
 /// A read gives units back, and an echo's acknowledgement completes one: neither is worth a wake-up to who waits for data.
@@ -141,12 +143,12 @@ fn a_bell_rings_only_for_what_its_owner_waits_for() {
     };
     app.tx.data(flow, WHOLE(8), &[0; 8]).unwrap();
     let Some(Submission::Data { unit, .. }) = engine.submission().unwrap() else { panic!() };
-    assert!(app.rx.arm(false));
+    assert!(app.rx.arm(0, || true));
     engine.complete(unit);
     engine.flush();
     assert!(!rung(app.rx.doorbell()), "nobody waits for a token");
-    assert!(!app.rx.arm(true), "a token is there");
-    assert!(app.rx.arm(false));
+    assert!(!app.rx.arm(TOKENS, || true), "a token is there");
+    assert!(app.rx.arm(0, || true));
     assert_eq!(engine.grant(flow, 1), 1);
     assert!(engine.deliver(flow, WHOLE(8), &[0; 8]));
     engine.flush();
@@ -162,4 +164,76 @@ fn a_bell_rings_only_for_what_its_owner_waits_for() {
     app.tx.close(flow);
     app.tx.flush();
     assert!(rung(engine.doorbell()));
+}
+
+/// Empties a doorbell; whether it had rung.
+fn rung(doorbell: i32) -> bool {
+    let mut bytes = [0u8; 64];
+    // SAFETY: `bytes` is writable for its length.
+    unsafe { libc::read(doorbell, bytes.as_mut_ptr().cast(), bytes.len()) > 0 }
+}
+
+/// Slots of a control ring, as docs/channel.md has them.
+const CONTROL: u32 = 128;
+
+fn fill_requests(app: &mut AppEnd) {
+    for id in 0..CONTROL {
+        assert!(app.tx.request(Request::Cancel { id }), "request {id}");
+    }
+    assert!(!app.tx.request(Request::Cancel { id: CONTROL }));
+}
+
+#[test]
+fn who_waits_for_room_for_a_request_is_rung_when_one_was_taken() {
+    let (mut app, mut engine) = pair(SMALL).unwrap();
+    assert!(app.rx.has_room());
+    fill_requests(&mut app);
+    assert!(!app.rx.has_room());
+    assert!(app.rx.arm(ROOM, || true), "the ring is full");
+    engine.flush();
+    assert!(!rung(app.rx.doorbell()), "nothing was taken yet");
+    assert_eq!(engine.request().unwrap(), Some(Request::Cancel { id: 0 }));
+    engine.flush();
+    assert!(rung(app.rx.doorbell()));
+    assert!(app.rx.has_room() && !app.rx.arm(ROOM, || true), "there is room, so nobody may sleep for it");
+    // Room is no news to one who does not wait for it.
+    assert!(app.rx.arm(TOKENS, || true));
+    assert!(engine.request().unwrap().is_some());
+    engine.flush();
+    assert!(!rung(app.rx.doorbell()));
+}
+
+/// Answers beyond the reply ring go out as the application takes those before, and each time it sleeps it is rung for them.
+#[test]
+fn answers_beyond_the_ring_are_rung_for_and_the_engine_sleeps_until_there_is_room() {
+    let (mut app, mut engine) = pair(SMALL).unwrap();
+    let failed = |id| Reply::ConnectFailed { id, reason: Reason::Timeout };
+    let all = CONTROL * 2 + 7;
+    for id in 0..all {
+        engine.reply(failed(id));
+    }
+    engine.flush();
+    assert!(app.tx.request(Request::Cancel { id: 9 }));
+    let mut next = 0;
+    loop {
+        let more = all - next > CONTROL;
+        if more {
+            assert_eq!(engine.request().unwrap(), None, "no request is taken while answers wait");
+            assert!(engine.arm() && !rung(engine.doorbell()), "{next} taken: it need not stay awake");
+        }
+        for _ in 0..CONTROL.min(all - next) {
+            assert_eq!(app.rx.reply().unwrap(), Some(failed(next)));
+            next += 1;
+        }
+        assert_eq!(app.rx.reply().unwrap(), None);
+        if !more {
+            break;
+        }
+        assert!(rung(engine.doorbell()), "{next} taken: there is room");
+        assert!(app.rx.arm(0, || true));
+        assert_eq!(engine.request().unwrap().is_some(), all - next <= CONTROL);
+        engine.flush();
+        assert!(rung(app.rx.doorbell()), "{next} taken: more was published, and nobody was told");
+    }
+    assert_eq!(next, all);
 }

@@ -2,6 +2,7 @@
 //! reads and writes nothing outside, keeps its books within their bounds, and comes to an end. Both directions. A
 //! failure prints its seed.
 
+use machnet_shm::sleep::{ROOM, TOKENS};
 use machnet_shm::slot::kind;
 use machnet_shm::{
     AppEnd, Delivery, EngineEnd, Established, FlowId, Geometry, Origin, Part, PeerFault, Reason, Reply,
@@ -281,7 +282,7 @@ fn app_round(app: &mut AppEnd, flows: &[FlowId], taken: &mut [u32; 3]) -> Result
     }
     app.tx.request(Request::Unlisten { id: 1 });
     app.tx.flush();
-    if app.rx.arm(true) {
+    if app.rx.arm(TOKENS | ROOM, || true) {
         app.rx.disarm();
     }
     assert!(app.rx.drain_doorbell());

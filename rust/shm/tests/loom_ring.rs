@@ -12,7 +12,7 @@ use loom::thread;
 
 use machnet_shm::INLINE;
 use machnet_shm::ring::{Consumer, Producer, Slots};
-use machnet_shm::sleep::{self, EVENTS, TOKENS, Word};
+use machnet_shm::sleep::{self, EVENTS, ROOM, TOKENS, Word};
 use machnet_shm::slot::Head;
 
 #[derive(Clone)]
@@ -201,5 +201,40 @@ fn two_halves_that_ring_one_sleeper_lose_no_bell() {
         }
         sender.join().unwrap();
         receiver.join().unwrap();
+    });
+}
+
+/// A control ring, here of one slot, has no tokens: its reader says how many it took. Who found it full sleeps until one more is taken.
+#[test]
+fn who_waits_for_room_is_woken_when_there_is_some() {
+    loom::model(|| {
+        let (mut requests, mut requested) = Ring::new();
+        let taken = Arc::new(AtomicU32::new(0));
+        let bed = Bed::new();
+        let (tells, waker) = (taken.clone(), bed.clone());
+        let reader = thread::spawn(move || {
+            for expected in 1..=2 {
+                let got = loop {
+                    if let Some(record) = requested.pop() {
+                        break record.head.a;
+                    }
+                    thread::yield_now();
+                };
+                assert_eq!(got, expected);
+                tells.store(requested.taken(), Ordering::Release);
+                waker.wake(ROOM);
+            }
+        });
+        let mut next = 1;
+        while next <= 2 {
+            let full = |written: u32| written - taken.load(Ordering::Acquire) >= 1;
+            if !full(requests.written()) {
+                requests.push(&value(next), &[]);
+                next += 1;
+            } else if sleep::arm(&*bed.word, ROOM, || !full(requests.written())) {
+                bed.sleep();
+            }
+        }
+        reader.join().unwrap();
     });
 }

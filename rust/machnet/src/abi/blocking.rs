@@ -41,7 +41,8 @@ pub unsafe extern "C" fn machnet_bind(ch: *mut machnet_channel, ip: u32, port: u
     code(unsafe { channel(ch) }.and_then(|ch| ch.bind(ip, port)))
 }
 
-/// [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port.
+/// [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port. Waits while too many requests
+/// of this channel wait for the sidecar.
 ///
 /// At most `backlog` connections (0 counts as 1) are begun, or established and not yet taken by machnet_accept, at a time. A caller
 /// beyond that gets no answer: it asks again, every 200 ms at least, until there is a place or its time is up (MACHNET_ETIMEDOUT). Who
@@ -94,7 +95,8 @@ pub unsafe extern "C" fn machnet_accept(
     }
 }
 
-/// [tx and rx] [blocks] Connects to `ip`:`port`. `timeout_ms` 0: the sidecar's default.
+/// [tx and rx] [blocks] Connects to `ip`:`port`. `timeout_ms` 0: the sidecar's default. Waits for room as machnet_listen does, for no longer
+/// than `timeout_ms`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_connect(
     ch: *mut machnet_channel,
@@ -164,7 +166,7 @@ pub unsafe extern "C" fn machnet_recv(
     }
 }
 
-/// [rx] [blocks] Waits until machnet_poll or a receive has something new, at most `timeout_ms` milliseconds (negative: for ever).
+/// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that was told MACHNET_EAGAIN finds room, at most `timeout_ms` milliseconds (negative: for ever).
 /// 1: something may be there, 0: the time is over, MACHNET_ENETDOWN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_wait(ch: *mut machnet_channel, timeout_ms: c_int) -> c_int {

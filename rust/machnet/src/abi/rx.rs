@@ -59,7 +59,7 @@ pub unsafe extern "C" fn machnet_accepted(ch: *mut machnet_channel, conn: machne
 }
 
 /// [rx] Before sleeping on machnet_doorbell: 1 = armed and nothing is pending, the next thing to come rings; 0 = there is work
-/// (or the sidecar is gone), and nothing is armed.
+/// (or the sidecar is gone), and nothing is armed. Work is also room for a request that was told MACHNET_EAGAIN; that is said once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_arm(ch: *mut machnet_channel) -> c_int {
     // SAFETY: the contract of this module.

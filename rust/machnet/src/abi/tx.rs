@@ -117,6 +117,8 @@ pub unsafe extern "C" fn machnet_reset(ch: *mut machnet_channel, conn: machnet_c
 /// [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
 /// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; who gets its connections by
 /// events says with machnet_accepted that it has taken one.
+/// MACHNET_EAGAIN, and nothing was asked: too many requests of this channel wait for the sidecar. machnet_arm and machnet_wait see
+/// the room come, and say so once; then call again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_listen_begin(
     ch: *mut machnet_channel,
@@ -133,14 +135,17 @@ pub unsafe extern "C" fn machnet_listen_begin(
     code(ch.request(Request::Listen { id, ip: Ipv4Addr::from_bits(ip), port, backlog: backlog.max(1) }))
 }
 
-/// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one.
+/// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one. It never
+/// waits and is never refused for want of room: what finds none is kept, and goes out with a later call of this channel, before
+/// anything that is asked for later; a sleeper that armed since is rung for it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_unlisten(ch: *mut machnet_channel, listener: u32) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { channel(ch) }.and_then(|ch| ch.request(Request::Unlisten { id: listener })))
+    code(unsafe { channel(ch) }.and_then(|ch| ch.last_word(Request::Unlisten { id: listener })))
 }
 
-/// [tx] Asks for a connection. `*id` gets the id that MACHNET_EVENT_CONNECTED or _CONNECT_FAILED names.
+/// [tx] Asks for a connection. `*id` gets the id that MACHNET_EVENT_CONNECTED or _CONNECT_FAILED names. MACHNET_EAGAIN as of
+/// machnet_listen_begin.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_dial_begin(
     ch: *mut machnet_channel,
@@ -165,11 +170,11 @@ pub unsafe extern "C" fn machnet_dial_begin(
 }
 
 /// [tx] Gives up a dial. One event still comes: _CONNECT_FAILED with MACHNET_ECANCELED, or _CONNECTED where it was too late
-/// (then close that connection).
+/// (then close that connection). Never refused, as machnet_unlisten.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_dial_cancel(ch: *mut machnet_channel, id: u32) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { channel(ch) }.and_then(|ch| ch.request(Request::Cancel { id })))
+    code(unsafe { channel(ch) }.and_then(|ch| ch.last_word(Request::Cancel { id })))
 }
 
 /// The parts of a message.
