@@ -76,6 +76,8 @@ func sendAndLeave(peer, how string) {
 		select {}
 	case "wait":
 		select {}
+	case "half":
+		need(c.(*machnet.Conn).Send(make([]byte, machnet.MaxMessage)))
 	}
 	os.Exit(0)
 }
@@ -216,6 +218,30 @@ func TestWhatWasSentArrivesHoweverItsSenderLeaves(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+func TestAMessageHalfSentIsTakenBackAndTheResetComesBehind(t *testing.T) {
+	p := newPair(t, lingering...)
+	l := listen(t, p.b.attach(t))
+	sender := startSender(t, "Go", p.a, l.Addr(), "half")
+	c := acceptOne(t, l)
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+	got := make([]byte, leftBytes+1) // one byte of the message that is not sent to its end
+	if _, err := io.ReadFull(c, got); err != nil {
+		t.Fatal(err)
+	}
+	if string(got[:leftBytes]) != string(leftStream()) {
+		t.Error("read other bytes than were sent")
+	}
+	if err := sender.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, c); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("in the middle of the message Read said %v, want io.ErrUnexpectedEOF", err)
+	}
+	if _, err := c.Read(got); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("behind it Read said %v, want ECONNRESET", err)
 	}
 }
 
