@@ -64,7 +64,7 @@ model: ## every state of two connections within small bounds (docs/wire.md, "Wha
 .PHONY: test-c
 test-c: ## the headers from C and C++, and both archives in one program
 	mkdir -p target/c
-	for lang in "$(CC) -std=c11 -pedantic" "$(CXX) -x c++"; do for file in echo hosts; do \
+	for lang in "$(CC) -std=c11 -pedantic" "$(CXX) -x c++"; do for file in echo hosts leaving; do \
 	    $$lang -Wall -Wextra -Werror -I rust/machnet/include -I rust/machnet-core/include -c tests/c/$$file.c -o target/c/$$file.o; done; done
 	$(CC) -std=c11 -O2 -I rust/machnet/include -I rust/machnet-core/include tests/c/hosts.c $(CLIENT_ARCHIVE) $(CORE_ARCHIVE) -o target/c/hosts -lpthread -lm -ldl
 	timeout 60 target/c/hosts

@@ -113,6 +113,43 @@ static void virtual_time(void) {
   machnet_host_free(net);
 }
 
+// A sender detaches and has closed nothing; its reader looks 300 ms later, and has room for less than was sent.
+static void leaving(void) {
+  enum { MESSAGES = 10, SIZE = 30000 };
+  machnet_host_net *net = machnet_host_new(5, NULL);
+  check(net != NULL, "make a network", 0);
+  machnet_host_plan a = {IP_A, 1, 0, 0, 0}, b = {IP_B, 1, 0, 64, 2};
+  check(machnet_host_add(net, &a) == 0 && machnet_host_add(net, &b) == 1, "add hosts", 0);
+  machnet_channel *near = attach(net, 0, 1), *far = attach(net, 1, 1);
+  uint32_t listener = 0, dial = 0;
+  check(machnet_listen_begin(far, 0, PORT, 4, &listener) == 0, "listen", 0);
+  await_event(net, far, MACHNET_EVENT_LISTENING);
+  machnet_dial_t request = {IP_B, PORT, 0, 0};
+  check(machnet_dial_begin(near, &request, &dial) == 0, "dial", 0);
+  machnet_conn out = await_event(net, near, MACHNET_EVENT_CONNECTED).conn;
+  machnet_conn in = await_event(net, far, MACHNET_EVENT_ACCEPTED).conn;
+  static unsigned char message[SIZE], got[SIZE];
+  for (int n = 0; n < MESSAGES; n++) {
+    memset(message, n + 1, SIZE);
+    int64_t sent = machnet_send_some(near, out, message, SIZE, 0);
+    check(sent == SIZE, "send all of a message", sent);
+  }
+  machnet_detach(near);
+  machnet_host_step(net, 300000000);
+  int64_t rc = MACHNET_EAGAIN, bytes = 0;
+  for (int i = 0; i < 100000 && (rc > 0 || rc == MACHNET_EAGAIN); i++) {
+    rc = machnet_recv_some(far, in, got, SIZE, MACHNET_RECV_STREAM, NULL);
+    for (int64_t k = 0; k < rc; k++) check(got[k] == (bytes + k) / SIZE + 1, "a byte differs", bytes + k);
+    bytes += rc > 0 ? rc : 0;
+    if (rc == MACHNET_EAGAIN) machnet_host_step(net, 1000);
+  }
+  check(bytes == MESSAGES * SIZE, "bytes that arrived", bytes);
+  check(rc == MACHNET_ERESET, "the end behind them", rc);
+  check(machnet_host_counter(net, 0, "linger_resets") == 0, "nothing was given up", 0);
+  machnet_detach(far);
+  machnet_host_free(net);
+}
+
 int main(void) {
   machnet_host_link link = {0.01, 0.01, 0.01, 0.001, 10000, 2000, 0};
   machnet_host_net *net = machnet_host_new(7, &link);
@@ -161,6 +198,7 @@ int main(void) {
   free(out);
   free(in);
   virtual_time();
+  leaving();
   puts("ok");
   return 0;
 }

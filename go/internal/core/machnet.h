@@ -335,8 +335,10 @@ size_t machnet_error_text(const struct machnet_channel *ch,
 // [any] A few words for a code; static, never null.
 const char *machnet_strerror(int code);
 
-// Gives everything back: the sidecar closes the channel's connections after what was sent. No other call may be under
-// way on this channel. Null is allowed.
+// Gives everything back. What was sent is still delivered, within the sidecar's linger (1 s unless configured); a message of which
+// only a part was accepted is aborted. Behind that the peer of each connection reads the end if machnet_close or machnet_finish was
+// called for it, else it is reset. The same happens when the process ends, however it does. No other call may be under way on this
+// channel. Null is allowed.
 void machnet_detach(struct machnet_channel *ch);
 
 // Initializes the library: 0, or MACHNET_ESYSTEM where the machine lacks what the channel needs. Cheap, may be called again.

@@ -67,6 +67,7 @@ impl<Q: Queue> Engine<Q> {
             random,
             rst_limit: Limit::new(config.rst_rate, now),
             linger_until: Nanos::MAX,
+            settled_at: Nanos::ZERO,
             shutdown: false,
             fired: Vec::new(),
             shared: Arc::clone(shared),
@@ -118,6 +119,9 @@ impl<Q: Queue> Engine<Q> {
     pub fn send(&mut self, now: Nanos) -> usize {
         self.core.now = now.max(self.core.now);
         let mut work = self.transmit();
+        if self.core.shutdown && work > 0 {
+            self.core.settled_at = self.core.now + SETTLE;
+        }
         work += self.core.take_looped(self.burst);
         self.nic.flush();
         self.core.flush_channels();
@@ -140,6 +144,7 @@ impl<Q: Queue> Engine<Q> {
         }
         let due = self.core.shared.neighbors.due();
         let due = due.min(self.core.linger_until);
+        let due = if self.core.settled_at > self.core.now { due.min(self.core.settled_at) } else { due };
         let due = (due != Nanos::MAX).then_some(due);
         self.core.wheel.next_deadline().into_iter().chain(due).chain(self.core.totals.due()).min()
     }
@@ -195,11 +200,12 @@ impl<Q: Queue> Engine<Q> {
     }
 
     /// After [`crate::EngineHandle::shutdown`]: what was submitted is delivered, or its time is over; every channel is detached, every peer
-    /// told.
+    /// told, and what told it has had time to leave the NIC.
     pub fn is_drained(&self) -> bool {
         self.core.shutdown
             && self.core.channels.iter().all(Option::is_none)
             && self.core.flows.is_empty()
+            && self.core.now >= self.core.settled_at
             && !self.has_work()
     }
 
@@ -236,6 +242,10 @@ impl<Q: Queue> Engine<Q> {
         queued || core.budget.is_due() || self.stash.is_some()
     }
 }
+
+/// What was sent last before the end may still lie in a ring when the NIC is closed: of memif until the other end looks, which naps
+/// for 10 ms at most (`idle.rs`).
+const SETTLE: Nanos = Nanos::millis(50);
 
 /// A round this much later than it should have been is a stall of ours: no silence of peers', and no round trip.
 const STALL: Nanos = Nanos::millis(1);

@@ -62,6 +62,8 @@ pub(crate) struct Core {
     pub rst_limit: Limit,
     /// When the first channel that only delivers what it was given is cut off.
     pub linger_until: Nanos,
+    /// When what was sent last in a shutdown has left the NIC.
+    pub settled_at: Nanos,
     pub shutdown: bool,
     pub fired: Vec<(Nanos, u64)>,
     pub next_ephemeral: u16,

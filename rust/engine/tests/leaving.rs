@@ -375,9 +375,35 @@ fn a_sidecar_with_nothing_to_deliver_ends_at_once() {
     w.pass(Nanos::millis(10));
     assert_eq!(w.sidecars[0].engines[0].flows(), 3);
     assert!(w.sidecars[0].shared.handle(0).expect("engine").shutdown());
-    assert!(w.run_for(Nanos::micros(100), |w| w.sidecars[0].engines[0].is_drained()));
     w.apps[near.0].alive = false;
+    assert!(w.run_for(Nanos::micros(100), |w| empty(w, 0)));
+    assert!(w.run_for(Nanos::millis(51), |w| w.sidecars[0].engines[0].is_drained()));
     w.run("the end", |w| w.apps[far.0].conn(far.1).over.is_some());
+}
+
+#[test]
+fn a_sidecar_that_has_told_its_peers_stays_until_they_may_have_heard() {
+    let (mut w, near, far) = pair(20);
+    w.apps[near.0].alive = false;
+    // The other end does not look for a while, as one that naps.
+    w.sidecars[1].running = false;
+    assert!(w.sidecars[0].shared.handle(0).expect("engine").shutdown());
+    w.pass(Nanos::millis(40));
+    assert!(empty(&w, 0) && !w.sidecars[0].engines[0].is_drained());
+    w.sidecars[1].running = true;
+    w.pass(Nanos::millis(20));
+    assert!(w.sidecars[0].engines[0].is_drained());
+    assert_eq!(w.apps[far.0].conn(far.1).over, Some(Reason::Gone));
+}
+
+#[test]
+fn a_sidecar_without_connections_ends_in_its_next_round() {
+    let mut w = World::seeded(21);
+    let a = w.add(1, 1);
+    w.app(a, 0);
+    w.pass(Nanos::millis(1));
+    assert!(w.sidecars[a].shared.handle(0).expect("engine").shutdown());
+    assert!(w.run_for(Nanos::micros(1), |w| w.sidecars[0].engines[0].is_drained()));
 }
 
 #[test]
@@ -388,8 +414,9 @@ fn a_sidecar_ends_when_the_linger_has_passed_whoever_does_not_read() {
     assert!(w.sidecars[0].shared.handle(0).expect("engine").shutdown());
     w.apps[near.0].alive = false;
     w.pass(Nanos::millis(199));
-    assert!(!w.sidecars[0].engines[0].is_drained());
+    assert!(!empty(&w, 0));
     w.pass(Nanos::millis(2));
-    assert!(w.sidecars[0].engines[0].is_drained());
+    assert!(empty(&w, 0));
     assert_eq!(w.counter(0, "linger_resets"), 1);
+    assert!(w.run_for(Nanos::millis(51), |w| w.sidecars[0].engines[0].is_drained()));
 }

@@ -19,6 +19,8 @@ pub struct Record {
     pub fin: bool,
     /// The application reads no more.
     pub stopped: bool,
+    /// The application is gone: what it has sent goes out, and a reset behind that.
+    pub left: bool,
     pub established: bool,
     /// Messages delivered.
     pub delivered: u32,

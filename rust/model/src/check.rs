@@ -128,7 +128,8 @@ pub fn run(scenario: &Scenario) -> bool {
 
 /// The bounds in words; what cannot happen is left out.
 fn bounds(scenario: &Scenario) -> String {
-    let Bounds { copies, timeouts, connects, sends, fins, closes, resets, restarts } = scenario.bounds;
+    let Bounds { copies, timeouts, connects, sends, fins, closes, resets, leaves, restarts } =
+        scenario.bounds;
     let mut text = format!("{}copies {copies}", if scenario.open { "open, " } else { "" });
     for (name, n) in [
         ("timeouts", timeouts),
@@ -137,6 +138,7 @@ fn bounds(scenario: &Scenario) -> String {
         ("fins", fins),
         ("closes", closes),
         ("resets", resets),
+        ("leaves", leaves),
         ("restarts", restarts),
     ] {
         if n != [0, 0] {

@@ -80,7 +80,7 @@ impl End {
     }
 
     pub fn may_send(&self) -> bool {
-        self.is_established() && !self.channel.record.fin
+        self.is_established() && !self.channel.record.fin && !self.channel.record.left
     }
 
     pub fn send(&mut self) {
@@ -122,12 +122,27 @@ impl End {
     /// Whether the application has a connection, or waits for one, that it can reset.
     pub fn may_reset(&self) -> bool {
         let record = &self.channel.record;
-        self.flow.is_some() && record.closed.is_none() && (record.established || record.dialled)
+        let here = record.closed.is_none() && !record.left;
+        self.flow.is_some() && here && (record.established || record.dialled)
     }
 
     pub fn reset(&mut self) {
         if let Some(flow) = &mut self.flow {
             flow.reset(Reason::Aborted, &mut self.channel);
+        }
+    }
+
+    /// Whether there is an application that may leave, having closed or not.
+    pub fn may_leave(&self) -> bool {
+        self.is_established() && !self.channel.record.left
+    }
+
+    /// As rust/engine/src/channels.rs does where nobody waits for the peer's FIN any more.
+    pub fn leave(&mut self) {
+        (self.channel.record.stopped, self.channel.record.left) = (true, true);
+        if let Some(flow) = &mut self.flow {
+            flow.stop_reading(self.now, &mut self.channel);
+            flow.reset_behind(self.now, Reason::AppGone, &mut self.channel);
         }
     }
 

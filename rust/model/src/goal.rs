@@ -20,6 +20,8 @@ pub enum Goal {
     Refused,
     /// An application's reset reached the peer.
     Reset,
+    /// An application left, and its peer had all that it had sent, and then heard of it.
+    Left,
     /// An end was reset for sending to one that reads no more, or for not finishing.
     Cut,
     /// A call, or a connection, was given up for silence.
@@ -35,6 +37,7 @@ impl Goal {
             Goal::Clean => "closed clean",
             Goal::Refused => "refused",
             Goal::Reset => "reset by the peer",
+            Goal::Left => "told behind the data",
             Goal::Cut => "cut off",
             Goal::TimedOut => "timed out",
         }
@@ -55,6 +58,9 @@ impl Goal {
             Goal::Clean => records().into_iter().all(|record| record.closed == Some(Closed::Clean)),
             Goal::Refused => any(|record| record.closed == Some(Closed::ByPeer(Reason::Refused))),
             Goal::Reset => any(|record| record.closed == Some(Closed::ByPeer(Reason::Aborted))),
+            Goal::Left => {
+                any(|record| record.delivered > 0 && record.closed == Some(Closed::ByPeer(Reason::AppGone)))
+            }
             Goal::Cut => any(|record| record.closed == Some(Closed::ByUs(Reason::Closed))),
             Goal::TimedOut => any(|record| record.dialled && record.closed == Some(Closed::Timeout)),
         }

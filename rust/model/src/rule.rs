@@ -23,6 +23,8 @@ pub enum Rule {
     KnownPeer,
     /// A connection ends by its peer's word only if the peer's end of it is over, and by ours only if we ended it.
     ClosedForCause,
+    /// Who hears that the peer's application is gone has had all that it had sent.
+    Behind,
     /// Two ends that keep the protocol never find that the other breaks it.
     Honest,
     /// Nothing panics, debug assertions and overflow checks included.
@@ -45,6 +47,7 @@ impl Rule {
             Rule::Blind => "blind packets change nothing",
             Rule::KnownPeer => "the peer knows us",
             Rule::ClosedForCause => "closed for cause",
+            Rule::Behind => "the reset comes behind",
             Rule::Honest => "honest ends agree",
             Rule::NoPanic => "no panic",
             Rule::Settles => "settles",

@@ -72,6 +72,17 @@ fn closed(record: &Record, closed: Closed, end: &End, other: &End) -> Option<Fau
         Closed::ByUs(Reason::Protocol) | Closed::ByPeer(Reason::Protocol) => {
             Some(Fault::new(Rule::Honest, format!("{:x} found the protocol broken", record.tag)))
         }
+        Closed::ByPeer(Reason::AppGone) if !record.stopped && !had_all(record, peer) => {
+            let what = format!(
+                "{:x} was told that the peer's application is gone before all that it sent",
+                record.tag
+            );
+            Some(Fault::new(Rule::Behind, what))
+        }
+        Closed::ByUs(Reason::AppGone) if !record.left => {
+            let what = format!("{:x} was ended, though its application is here", record.tag);
+            Some(Fault::new(Rule::ClosedForCause, what))
+        }
         // True when it was said: the peer had not called yet.
         Closed::ByPeer(Reason::Refused) if !record.established => None,
         Closed::ByPeer(reason) if other.lives(record.peer()) => {
@@ -84,6 +95,11 @@ fn closed(record: &Record, closed: Closed, end: &End, other: &End) -> Option<Fau
         }
         Closed::ByPeer(_) | Closed::ByUs(_) | Closed::Timeout => None,
     }
+}
+
+/// Whether all that the peer sent was delivered, its end included if it had finished.
+fn had_all(record: &Record, peer: Option<&Record>) -> bool {
+    peer.is_some_and(|peer| record.delivered == peer.sent && record.peer_fin == peer.fin)
 }
 
 /// Why a clean end is none. `due`: its own last acknowledgement has still to go.

@@ -23,6 +23,8 @@ pub struct Bounds {
     pub closes: [u8; 2],
     /// Resets by each application.
     pub resets: [u8; 2],
+    /// Departures of each application, without a word.
+    pub leaves: [u8; 2],
     /// Restarts of each sidecar.
     pub restarts: [u8; 2],
 }
@@ -131,6 +133,21 @@ impl Scenario {
             ),
             Scenario::open("reset", reset(faults(1, [0, 0])), &[Reset]),
             Scenario::open("reset-late", reset(faults(0, [1, 0])), &[Reset]),
+            Scenario::open(
+                "leave",
+                Bounds { leaves: [1, 1], sends: [2, 1], fins: [1, 0], ..faults(1, [0, 0]) },
+                &[Left],
+            ),
+            Scenario::open(
+                "leave-late",
+                Bounds { leaves: [1, 0], sends: [1, 1], fins: [1, 0], ..faults(0, [1, 0]) },
+                &[Left],
+            ),
+            Scenario::new(
+                "leave-and-reuse",
+                Bounds { leaves: [1, 1], sends: [1, 0], ..twice(1, [0, 0]) },
+                &[Left, Again, Delivered],
+            ),
             Scenario::new(
                 "reset-and-reuse",
                 Bounds { resets: [1, 1], sends: [1, 0], ..twice(1, [0, 0]) },

@@ -82,6 +82,7 @@ fn describe(action: &Action) -> String {
         Action::Fin(i) => of("half-closes", *i),
         Action::Close(i) => of("closes", *i),
         Action::Reset(i) => of("resets", *i),
+        Action::Leave(i) => of("leaves", *i),
         Action::Restart(i) => of("restarts and forgets", *i),
     }
 }

@@ -33,6 +33,7 @@ pub enum Action {
     Fin(usize),
     Close(usize),
     Reset(usize),
+    Leave(usize),
     Restart(usize),
 }
 
@@ -48,6 +49,7 @@ impl Action {
             | Action::Fin(i)
             | Action::Close(i)
             | Action::Reset(i)
+            | Action::Leave(i)
             | Action::Restart(i) => *i,
         }
     }
@@ -144,6 +146,7 @@ impl World {
                 (left.fins[i] > 0 && end.may_send(), Action::Fin(i)),
                 (left.closes[i] > 0 && end.may_close(), Action::Close(i)),
                 (left.resets[i] > 0 && end.may_reset(), Action::Reset(i)),
+                (left.leaves[i] > 0 && end.may_leave(), Action::Leave(i)),
                 (left.restarts[i] > 0 && end.flow.is_some(), Action::Restart(i)),
             ] {
                 if may {
@@ -187,6 +190,7 @@ impl World {
             Action::Fin(i) => less(&mut left.fins[*i]),
             Action::Close(i) => less(&mut left.closes[*i]),
             Action::Reset(i) => less(&mut left.resets[*i]),
+            Action::Leave(i) => less(&mut left.leaves[*i]),
             Action::Restart(i) => less(&mut left.restarts[*i]),
         }
     }
@@ -223,6 +227,7 @@ fn run(end: &mut End, scenario: &Scenario, action: &Action, out: &mut Vec<Vec<u8
         Action::Fin(_) => end.fin(),
         Action::Close(_) => end.close(),
         Action::Reset(_) => end.reset(),
+        Action::Leave(_) => end.leave(),
         Action::Restart(_) => end.restart(),
     }
     end.settle_call();

@@ -120,8 +120,10 @@ pub extern "C" fn machnet_strerror(code: c_int) -> *const c_char {
     words::of(code).as_ptr()
 }
 
-/// Gives everything back: the sidecar closes the channel's connections after what was sent. No other call may be under
-/// way on this channel. Null is allowed.
+/// Gives everything back. What was sent is still delivered, within the sidecar's linger (1 s unless configured); a message of which
+/// only a part was accepted is aborted. Behind that the peer of each connection reads the end if machnet_close or machnet_finish was
+/// called for it, else it is reset. The same happens when the process ends, however it does. No other call may be under way on this
+/// channel. Null is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_detach(ch: *mut machnet_channel) {
     if ch.is_null() {

@@ -160,7 +160,7 @@ settings! {
         connect_ms: "--connect-timeout" Number "MS", "5000", "silence that ends a connection attempt, 1 to 600000 ms";
         dead_peer_ms: "--dead-peer" Number "MS", "2000", "silence that ends a connection in use, 10 to 600000 ms";
         keepalive_ms: "--keepalive" Number "MS", "1000", "idle time before a peer is asked for a sign of life; 0: never";
-        linger_ms: "--linger" Number "MS", "1000", "time to deliver what an application sent that has left, and at the end; 0: none";
+        linger_ms: "--linger" Number "MS", "1000", "time to deliver what was sent before an exit; 0: none";
     }
     log: Log {
         level: "--log" Text "LEVEL", "info", "off, error, warn, info, debug or trace";

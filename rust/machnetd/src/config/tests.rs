@@ -380,6 +380,7 @@ flows = 5
 connect_ms = 100
 dead_peer_ms = 300
 keepalive_ms = 0
+linger_ms = 250
 [log]
 level = "trace"
 stats_interval_s = 9
@@ -389,7 +390,7 @@ stats_interval_s = 9
         --set-mac 02:00:00:00:00:07 --descriptors 512 --checksum-offload false --interrupts false --engines 2 \
         --cores 3,5 --idle spin --exclusive false --burst 4 --hugepages true --memory 256 --file-prefix seven \
         --dpdk-arg -v --dpdk-arg --log-level=8 --socket /path/ctl --owner 7 --group 8 --mode 0600 --max-channels 3 \
-        --units 64 --flows 5 --connect-timeout 100 --dead-peer 300 --keepalive 0 --log trace --stats-interval 9";
+        --units 64 --flows 5 --connect-timeout 100 --dead-peer 300 --keepalive 0 --linger 250 --log trace --stats-interval 9";
     let (from_file, from_flags) = (config(file, "").unwrap(), config("", flags).unwrap());
     assert_eq!(from_file, from_flags);
     assert_eq!(from_file.keepalive, None);
