@@ -281,6 +281,10 @@ func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error
 		if err != nil {
 			return sample{}, err
 		}
+		strangersBefore, err := r.strangers()
+		if err != nil {
+			return sample{}, err
+		}
 		began := time.Now()
 		result, err := a.runOnce(ctx, p)
 		if err != nil {
@@ -288,6 +292,10 @@ func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error
 		}
 		took := time.Since(began)
 		after, err := r.cpu()
+		if err != nil {
+			return sample{}, err
+		}
+		strangers, err := r.strangers()
 		if err != nil {
 			return sample{}, err
 		}
@@ -301,8 +309,25 @@ func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error
 			return sample{}, fmt.Errorf("%s: no echo of %d bytes came back in %v; use a longer --duration", a.client.Name, p.Size, p.Duration)
 		}
 		result.Lost = lost
-		return newSample(a, result, after.since(before), took)
+		return newSample(a, result, after.since(before), max(0, strangers-strangersBefore), took)
 	}
+}
+
+// strangers is the processor time that the machine has spent on anything but this benchmark, in ticks of 10 ms.
+func (r *rig) strangers() (time.Duration, error) {
+	all, err := procs.MachineCPU()
+	if err != nil {
+		return 0, err
+	}
+	ours, err := r.cpu()
+	if err != nil {
+		return 0, err
+	}
+	for _, spent := range ours {
+		all -= spent
+	}
+	own, err := procs.CPU(os.Getpid())
+	return all - own, err
 }
 
 // cpuTimes is processor time by process.

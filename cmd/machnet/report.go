@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -19,10 +20,11 @@ type sample struct {
 	cpuApp         float64 // processor time of client and server for one echo
 	cpuSidecar     float64 // and of the sidecars
 	others         float64 // what the processes of all other arms used meanwhile, percent of one core
+	strangers      float64 // and what belongs to no arm at all
 	lost           int64
 }
 
-func newSample(a *arm, result *workResult, spent cpuTimes, took time.Duration) (sample, error) {
+func newSample(a *arm, result *workResult, spent cpuTimes, strangers, took time.Duration) (sample, error) {
 	h, err := result.histogram()
 	if err != nil {
 		return sample{}, fmt.Errorf("%s: latencies: %w", a.client.Name, err)
@@ -45,6 +47,7 @@ func newSample(a *arm, result *workResult, spent cpuTimes, took time.Duration) (
 	per := func(t time.Duration) float64 { return float64(t.Nanoseconds()) / 1e3 / float64(result.All) }
 	s.cpuApp, s.cpuSidecar = per(apps), per(sidecars)
 	s.others = 100 * others.Seconds() / took.Seconds()
+	s.strangers = 100 * strangers.Seconds() / took.Seconds()
 	return s, nil
 }
 
@@ -68,8 +71,9 @@ type row struct {
 	Gbps       float64 `json:"gbps"`       // payload, one way
 	CPUApp     float64 `json:"cpu_us_per_msg_app"`
 	CPUSidecar float64 `json:"cpu_us_per_msg_sidecar"`
-	Others     float64 `json:"others_cpu_percent"` // of one core, all processes of the other transports together
-	Lost       int64   `json:"lost"`               // messages given up (UDP), all rounds
+	Others     float64 `json:"others_cpu_percent"`    // of one core, all processes of the other transports together
+	Strangers  float64 `json:"strangers_cpu_percent"` // of one core, what has nothing to do with the benchmark
+	Lost       int64   `json:"lost"`                  // messages given up (UDP), all rounds
 	Placement  string  `json:"placement"`
 
 	P50VsTCP      *float64 `json:"ratio_p50_vs_tcp"` // in the same placement (for link local: both processes on one core)
@@ -94,7 +98,7 @@ func makeRows(c benchConfig, arms []*arm, p load.Params, samples [][]sample) []r
 			P50: of(func(s sample) float64 { return s.p50 }), P99: of(func(s sample) float64 { return s.p99 }),
 			P999: of(func(s sample) float64 { return s.p999 }), Rate: of(func(s sample) float64 { return s.rate }),
 			CPUApp: of(func(s sample) float64 { return s.cpuApp }), CPUSidecar: of(func(s sample) float64 { return s.cpuSidecar }),
-			Others: of(func(s sample) float64 { return s.others }),
+			Others: of(func(s sample) float64 { return s.others }), Strangers: of(func(s sample) float64 { return s.strangers }),
 		}
 		if c.local != "" {
 			r.Link, r.Kernel = "as configured", "as configured"
@@ -223,6 +227,27 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 		worst = max(worst, r.Others)
 	}
 	fmt.Fprintf(out, "while one transport ran, the processes of all others used at most %.2f %% of a core\n", worst)
+	if percent := busy(rows); percent > tooBusy {
+		fmt.Fprintf(out, "\nTHE MACHINE WAS BUSY: what has nothing to do with this measurement used %.0f %% of a core. These figures show that more than any\n"+
+			"transport: latencies are those of waiting for a core. The columns beside TCP suffer less, since the arms take turns; measure again\n"+
+			"when the machine is quiet (see `top`).\n", percent)
+	}
+}
+
+// tooBusy is what strangers may use of a core, in percent, before the figures are theirs.
+const tooBusy = 15
+
+// busy is what strangers used of a core, in percent: the median over the rows, so that one moment does not spoil all.
+func busy(rows []row) float64 {
+	if len(rows) == 0 {
+		return 0
+	}
+	var all []float64
+	for _, r := range rows {
+		all = append(all, r.Strangers)
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
 }
 
 func times(r *float64) string {
