@@ -207,6 +207,11 @@ func (r *rig) rounds(ctx context.Context, c benchConfig, progress *progress) ([]
 	if err := r.build(ctx, c); err != nil {
 		return nil, err
 	}
+	began := time.Now()
+	strangers, err := r.strangers()
+	if err != nil {
+		return nil, err
+	}
 	cases := c.cases()
 	total, done := len(cases)*c.rounds*len(r.arms), 0
 	rows := []row{} // an array in JSON, whatever happens
@@ -229,6 +234,14 @@ func (r *rig) rounds(ctx context.Context, c benchConfig, progress *progress) ([]
 			}
 		}
 		rows = append(rows, makeRows(c, r.arms, p, samples)...)
+	}
+	// Over all rounds: one round may be as short as the ticks in which the machine's time is counted.
+	after, err := r.strangers()
+	if err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		rows[i].Strangers = 100 * max(0, after-strangers).Seconds() / time.Since(began).Seconds()
 	}
 	return rows, nil
 }
@@ -281,10 +294,6 @@ func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error
 		if err != nil {
 			return sample{}, err
 		}
-		strangersBefore, err := r.strangers()
-		if err != nil {
-			return sample{}, err
-		}
 		began := time.Now()
 		result, err := a.runOnce(ctx, p)
 		if err != nil {
@@ -292,10 +301,6 @@ func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error
 		}
 		took := time.Since(began)
 		after, err := r.cpu()
-		if err != nil {
-			return sample{}, err
-		}
-		strangers, err := r.strangers()
 		if err != nil {
 			return sample{}, err
 		}
@@ -309,7 +314,7 @@ func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error
 			return sample{}, fmt.Errorf("%s: no echo of %d bytes came back in %v; use a longer --duration", a.client.Name, p.Size, p.Duration)
 		}
 		result.Lost = lost
-		return newSample(a, result, after.since(before), max(0, strangers-strangersBefore), took)
+		return newSample(a, result, after.since(before), took)
 	}
 }
 

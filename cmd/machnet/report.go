@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -20,11 +19,10 @@ type sample struct {
 	cpuApp         float64 // processor time of client and server for one echo
 	cpuSidecar     float64 // and of the sidecars
 	others         float64 // what the processes of all other arms used meanwhile, percent of one core
-	strangers      float64 // and what belongs to no arm at all
 	lost           int64
 }
 
-func newSample(a *arm, result *workResult, spent cpuTimes, strangers, took time.Duration) (sample, error) {
+func newSample(a *arm, result *workResult, spent cpuTimes, took time.Duration) (sample, error) {
 	h, err := result.histogram()
 	if err != nil {
 		return sample{}, fmt.Errorf("%s: latencies: %w", a.client.Name, err)
@@ -47,7 +45,6 @@ func newSample(a *arm, result *workResult, spent cpuTimes, strangers, took time.
 	per := func(t time.Duration) float64 { return float64(t.Nanoseconds()) / 1e3 / float64(result.All) }
 	s.cpuApp, s.cpuSidecar = per(apps), per(sidecars)
 	s.others = 100 * others.Seconds() / took.Seconds()
-	s.strangers = 100 * strangers.Seconds() / took.Seconds()
 	return s, nil
 }
 
@@ -72,7 +69,7 @@ type row struct {
 	CPUApp     float64 `json:"cpu_us_per_msg_app"`
 	CPUSidecar float64 `json:"cpu_us_per_msg_sidecar"`
 	Others     float64 `json:"others_cpu_percent"`    // of one core, all processes of the other transports together
-	Strangers  float64 `json:"strangers_cpu_percent"` // of one core, what has nothing to do with the benchmark
+	Strangers  float64 `json:"strangers_cpu_percent"` // of one core, what had nothing to do with the benchmark, over all of it
 	Lost       int64   `json:"lost"`                  // messages given up (UDP), all rounds
 	Placement  string  `json:"placement"`
 
@@ -98,7 +95,7 @@ func makeRows(c benchConfig, arms []*arm, p load.Params, samples [][]sample) []r
 			P50: of(func(s sample) float64 { return s.p50 }), P99: of(func(s sample) float64 { return s.p99 }),
 			P999: of(func(s sample) float64 { return s.p999 }), Rate: of(func(s sample) float64 { return s.rate }),
 			CPUApp: of(func(s sample) float64 { return s.cpuApp }), CPUSidecar: of(func(s sample) float64 { return s.cpuSidecar }),
-			Others: of(func(s sample) float64 { return s.others }), Strangers: of(func(s sample) float64 { return s.strangers }),
+			Others: of(func(s sample) float64 { return s.others }),
 		}
 		if c.local != "" {
 			r.Link, r.Kernel = "as configured", "as configured"
@@ -227,28 +224,15 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 		worst = max(worst, r.Others)
 	}
 	fmt.Fprintf(out, "while one transport ran, the processes of all others used at most %.2f %% of a core\n", worst)
-	if percent := busy(rows); percent > tooBusy {
+	if len(rows) > 0 && rows[0].Strangers > tooBusy {
 		fmt.Fprintf(out, "\nTHE MACHINE WAS BUSY: what has nothing to do with this measurement used %.0f %% of a core. These figures show that more than any\n"+
 			"transport: latencies are those of waiting for a core. The columns beside TCP suffer less, since the arms take turns; measure again\n"+
-			"when the machine is quiet (see `top`).\n", percent)
+			"when the machine is quiet (see `top`).\n", rows[0].Strangers)
 	}
 }
 
 // tooBusy is what strangers may use of a core, in percent, before the figures are theirs.
 const tooBusy = 15
-
-// busy is what strangers used of a core, in percent: the median over the rows, so that one moment does not spoil all.
-func busy(rows []row) float64 {
-	if len(rows) == 0 {
-		return 0
-	}
-	var all []float64
-	for _, r := range rows {
-		all = append(all, r.Strangers)
-	}
-	slices.Sort(all)
-	return all[len(all)/2]
-}
 
 func times(r *float64) string {
 	if r == nil {
