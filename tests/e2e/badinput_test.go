@@ -167,6 +167,42 @@ func TestASilentHostIsETIMEDOUTInTheSidecarsTime(t *testing.T) {
 	}
 }
 
+func TestAReloadIsInForceForTheNextDial(t *testing.T) {
+	folder := shortTempDir(t)
+	file := filepath.Join(folder, "machnetd.toml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("[timeouts]\nconnect_ms = 600000\n")
+	w := newWire(t, folder)
+	t.Cleanup(w.close)
+	s, err := startSidecar(folder, "10.0.0.1", w.a, "--config", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.stop)
+	d := machnet.Dialer{Stack: s.attach(t)}
+	if _, err := d.Dial("machnet", "10.0.0.78:1"); !errors.Is(err, syscall.EHOSTUNREACH) {
+		t.Errorf("dial to a host that answers no ARP: %v, want EHOSTUNREACH", err)
+	}
+	// Now its place is known, and the time is short.
+	write("[timeouts]\nconnect_ms = 50\n[host]\nneighbors = { \"10.0.0.78\" = \"02:00:00:00:00:78\" }\n")
+	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); ; {
+		_, err := d.Dial("machnet", "10.0.0.78:1")
+		if errors.Is(err, syscall.ETIMEDOUT) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v after the reload a dial says %v, want ETIMEDOUT", patience, err)
+		}
+	}
+}
+
 func TestWithoutPermissionOnTheSocketNobodyAttaches(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can run a client as somebody else")
