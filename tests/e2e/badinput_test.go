@@ -241,6 +241,48 @@ func TestWithoutPermissionOnTheSocketNobodyAttaches(t *testing.T) {
 	}
 }
 
+// The kernel's refusals and DPDK's, in words that name the cause: as a user who may do little.
+func TestWhatAnotherUserMayNotDoIsNamed(t *testing.T) {
+	onAnyLink(t)
+	if os.Getuid() != 0 {
+		t.Skip("only root can run a sidecar as somebody else")
+	}
+	folder := shortTempDir(t)
+	program, closed, open := filepath.Join(folder, "machnetd"), filepath.Join(folder, "closed"), filepath.Join(folder, "open")
+	text, err := os.ReadFile(machnetd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(program, text, 0o755), os.Chmod(folder, 0o755), os.Mkdir(closed, 0o755), os.Mkdir(open, 0o777), os.Chmod(open, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		socket, device, value string
+		code                  int
+		want                  string
+	}{
+		"a memif server's folder": {open, "--memif", "server:" + closed + "/l.sock", 3, "the folder " + closed + " cannot be read and written by this user: Permission denied"},
+		"a memif client's folder": {open, "--memif", "client:" + closed + "/l.sock", 3, "the folder " + closed + " cannot be read and written by this user: Permission denied"},
+		"the socket's folder":     {closed, "--vdev", "net_null0", 4, "nothing can be made in " + closed + ": Permission denied"},
+		"a device of the kernel":  {open, "--vdev", "net_af_packet0,iface=lo", 3, "this process lacks CAP_NET_RAW; run it as root, or give it the capability"},
+	} {
+		for _, check := range []string{"--check", "--log=off"} {
+			t.Run(name+" "+check, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, program, "--ip", "10.0.0.1/24", "--socket", filepath.Join(tc.socket, "s.sock"), tc.device, tc.value, check)
+				cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+open)
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+				out, err := cmd.CombinedOutput()
+				said := string(out)
+				if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != tc.code || strings.Count(said, "\n") != 1 || !strings.Contains(said, tc.want) {
+					t.Errorf("%v, %q; want exit code %d and one line with %q", err, said, tc.code, tc.want)
+				}
+			})
+		}
+	}
+}
+
 func TestAnUnknownKeyIsNamedWithItsPlace(t *testing.T) {
 	onAnyLink(t)
 	file := filepath.Join(shortTempDir(t), "machnetd.toml")

@@ -438,7 +438,7 @@ fn refusals_have_one_sentence_and_a_code() {
         (
             &["--memory", "16", "--engines", "4", "--mtu", "9001"],
             3,
-            "machnetd: --memif server:/LINK: allocate packet buffers, about 10 MiB for each of 4 queues: DPDK's memory is too small; give it at least 53 MiB",
+            "machnetd: --memif server:/LINK: allocate packet buffers for 4 engines, about 10 MiB each: DPDK's memory is too small; give it at least 53 MiB",
         ),
     ] {
         let link = folder.0.join("link.sock").display().to_string();
