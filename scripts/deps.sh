@@ -1,14 +1,30 @@
 #!/usr/bin/env bash
-# Installs the Debian packages named as arguments where they are missing, and says plainly what it cannot install.
+# Installs the Debian packages named as arguments where they are missing, and says plainly what it cannot install: Rust and
+# Go, which must be there and new enough.
 set -euo pipefail
 
 fail() { echo "make deps: $*" >&2; exit 1; }
 
+# The versions stand where the tools themselves read them.
+cd "$(dirname "$0")/.."
+need_rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+need_go=$(sed -n 's/^go //p' go.work)
+
+at_least() { printf '%s\n%s\n' "$1" "$2" | sort -V -C; } # needed, there
 missing_tool() { # tool, what it is, where it comes from
     command -v "$1" >/dev/null || fail "$2 ($1) is not on this machine and is not installed from here; get it from $3 and run the command again"
 }
-missing_tool cargo "Rust 1.95 or newer" "https://rustup.rs"
-missing_tool go "Go 1.26 or newer" "https://go.dev/dl"
+missing_tool cargo "Rust $need_rust or newer" "https://rustup.rs"
+missing_tool rustc "Rust $need_rust or newer" "https://rustup.rs"
+missing_tool go "Go $need_go or newer" "https://go.dev/dl"
+
+# Asked in this folder, where rustup and go choose another version than elsewhere, or get one, or say why not.
+rust=$(rustc --version) || fail "rustc does not run here; its words stand above"
+rust=$(cut -d' ' -f2 <<<"$rust")
+at_least "$need_rust" "$rust" || fail "Rust $need_rust or newer is needed, and rustc is $rust; run: rustup update stable (https://rustup.rs; $(command -v rustc) is the one asked)"
+go=$(go env GOVERSION) || fail "go does not run here; its words stand above"
+go=${go#*go}
+at_least "$need_go" "$go" || fail "Go $need_go or newer is needed, and go is $go; get it from https://go.dev/dl ($(command -v go) is the one asked)"
 
 missing=()
 for package in "$@"; do

@@ -207,6 +207,11 @@ func (r *rig) rounds(ctx context.Context, c benchConfig, progress *progress) ([]
 	if err := r.build(ctx, c); err != nil {
 		return nil, err
 	}
+	began := time.Now()
+	strangers, err := r.strangers()
+	if err != nil {
+		return nil, err
+	}
 	cases := c.cases()
 	total, done := len(cases)*c.rounds*len(r.arms), 0
 	rows := []row{} // an array in JSON, whatever happens
@@ -229,6 +234,14 @@ func (r *rig) rounds(ctx context.Context, c benchConfig, progress *progress) ([]
 			}
 		}
 		rows = append(rows, makeRows(c, r.arms, p, samples)...)
+	}
+	// Over all rounds: one round may be as short as the ticks in which the machine's time is counted.
+	after, err := r.strangers()
+	if err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		rows[i].Strangers = 100 * max(0, after-strangers).Seconds() / time.Since(began).Seconds()
 	}
 	return rows, nil
 }
@@ -303,6 +316,23 @@ func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error
 		result.Lost = lost
 		return newSample(a, result, after.since(before), took)
 	}
+}
+
+// strangers is the processor time that the machine has spent on anything but this benchmark, in ticks of 10 ms.
+func (r *rig) strangers() (time.Duration, error) {
+	all, err := procs.MachineCPU()
+	if err != nil {
+		return 0, err
+	}
+	ours, err := r.cpu()
+	if err != nil {
+		return 0, err
+	}
+	for _, spent := range ours {
+		all -= spent
+	}
+	own, err := procs.CPU(os.Getpid())
+	return all - own, err
 }
 
 // cpuTimes is processor time by process.

@@ -68,8 +68,9 @@ type row struct {
 	Gbps       float64 `json:"gbps"`       // payload, one way
 	CPUApp     float64 `json:"cpu_us_per_msg_app"`
 	CPUSidecar float64 `json:"cpu_us_per_msg_sidecar"`
-	Others     float64 `json:"others_cpu_percent"` // of one core, all processes of the other transports together
-	Lost       int64   `json:"lost"`               // messages given up (UDP), all rounds
+	Others     float64 `json:"others_cpu_percent"`    // of one core, all processes of the other transports together
+	Strangers  float64 `json:"strangers_cpu_percent"` // of one core, what had nothing to do with the benchmark, over all of it
+	Lost       int64   `json:"lost"`                  // messages given up (UDP), all rounds
 	Placement  string  `json:"placement"`
 
 	P50VsTCP      *float64 `json:"ratio_p50_vs_tcp"` // in the same placement (for link local: both processes on one core)
@@ -223,7 +224,15 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 		worst = max(worst, r.Others)
 	}
 	fmt.Fprintf(out, "while one transport ran, the processes of all others used at most %.2f %% of a core\n", worst)
+	if len(rows) > 0 && rows[0].Strangers > tooBusy {
+		fmt.Fprintf(out, "\nTHE MACHINE WAS BUSY: what has nothing to do with this measurement used %.0f %% of a core. These figures show that more than any\n"+
+			"transport: latencies are those of waiting for a core. The columns beside TCP suffer less, since the arms take turns; measure again\n"+
+			"when the machine is quiet (see `top`).\n", rows[0].Strangers)
+	}
 }
+
+// tooBusy is what strangers may use of a core, in percent, before the figures are theirs.
+const tooBusy = 15
 
 func times(r *float64) string {
 	if r == nil {

@@ -55,3 +55,15 @@ func TestTheTableTellsWhatTCPWentOver(t *testing.T) {
 		})
 	}
 }
+
+func TestTheTableSaysWhenTheMachineWasTooBusy(t *testing.T) {
+	for percent, want := range map[float64]string{
+		0: "", 14: "", 70: "THE MACHINE WAS BUSY: what has nothing to do with this measurement used 70 % of a core.",
+	} {
+		out := new(strings.Builder)
+		writeTable(out, benchConfig{rounds: 1, duration: time.Second}, []row{{Strangers: percent}})
+		if said := strings.Contains(out.String(), "BUSY"); said != (want != "") || !strings.Contains(out.String(), want) {
+			t.Errorf("with %v %% the table says %q, want %q in it", percent, out, want)
+		}
+	}
+}

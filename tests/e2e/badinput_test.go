@@ -167,6 +167,42 @@ func TestASilentHostIsETIMEDOUTInTheSidecarsTime(t *testing.T) {
 	}
 }
 
+func TestAReloadIsInForceForTheNextDial(t *testing.T) {
+	folder := shortTempDir(t)
+	file := filepath.Join(folder, "machnetd.toml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("[timeouts]\nconnect_ms = 600000\n")
+	w := newWire(t, folder)
+	t.Cleanup(w.close)
+	s, err := startSidecar(folder, "10.0.0.1", w.a, "--config", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.stop)
+	d := machnet.Dialer{Stack: s.attach(t)}
+	if _, err := d.Dial("machnet", "10.0.0.78:1"); !errors.Is(err, syscall.EHOSTUNREACH) {
+		t.Errorf("dial to a host that answers no ARP: %v, want EHOSTUNREACH", err)
+	}
+	// Now its place is known, and the time is short.
+	write("[timeouts]\nconnect_ms = 50\n[host]\nneighbors = { \"10.0.0.78\" = \"02:00:00:00:00:78\" }\n")
+	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); ; {
+		_, err := d.Dial("machnet", "10.0.0.78:1")
+		if errors.Is(err, syscall.ETIMEDOUT) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%v after the reload a dial says %v, want ETIMEDOUT", patience, err)
+		}
+	}
+}
+
 func TestWithoutPermissionOnTheSocketNobodyAttaches(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can run a client as somebody else")
@@ -202,6 +238,48 @@ func TestWithoutPermissionOnTheSocketNobodyAttaches(t *testing.T) {
 	defer os.Chmod(p.a.socket, 0o660)
 	if said, _ := ping(); !strings.Contains(said, "connection refused") {
 		t.Errorf("ping by another user who may attach: %q, want that nobody listens", said)
+	}
+}
+
+// The kernel's refusals and DPDK's, in words that name the cause: as a user who may do little.
+func TestWhatAnotherUserMayNotDoIsNamed(t *testing.T) {
+	onAnyLink(t)
+	if os.Getuid() != 0 {
+		t.Skip("only root can run a sidecar as somebody else")
+	}
+	folder := shortTempDir(t)
+	program, closed, open := filepath.Join(folder, "machnetd"), filepath.Join(folder, "closed"), filepath.Join(folder, "open")
+	text, err := os.ReadFile(machnetd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(program, text, 0o755), os.Chmod(folder, 0o755), os.Mkdir(closed, 0o755), os.Mkdir(open, 0o777), os.Chmod(open, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		socket, device, value string
+		code                  int
+		want                  string
+	}{
+		"a memif server's folder": {open, "--memif", "server:" + closed + "/l.sock", 3, "the folder " + closed + " cannot be read and written by this user: Permission denied"},
+		"a memif client's folder": {open, "--memif", "client:" + closed + "/l.sock", 3, "the folder " + closed + " cannot be read and written by this user: Permission denied"},
+		"the socket's folder":     {closed, "--vdev", "net_null0", 4, "nothing can be made in " + closed + ": Permission denied"},
+		"a device of the kernel":  {open, "--vdev", "net_af_packet0,iface=lo", 3, "this process lacks CAP_NET_RAW; run it as root, or give it the capability"},
+	} {
+		for _, check := range []string{"--check", "--log=off"} {
+			t.Run(name+" "+check, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, program, "--ip", "10.0.0.1/24", "--socket", filepath.Join(tc.socket, "s.sock"), tc.device, tc.value, check)
+				cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+open)
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+				out, err := cmd.CombinedOutput()
+				said := string(out)
+				if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != tc.code || strings.Count(said, "\n") != 1 || !strings.Contains(said, tc.want) {
+					t.Errorf("%v, %q; want exit code %d and one line with %q", err, said, tc.code, tc.want)
+				}
+			})
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -87,6 +88,7 @@ func (r benchRow) check(t *testing.T, link, kernel string) {
 		t.Errorf("%v: the sidecars' CPU time is %g us a message", r["transport"], sidecar)
 	}
 	r.number(t, "others_cpu_percent", 0, 100)
+	r.number(t, "strangers_cpu_percent", 0, 100*float64(runtime.NumCPU()+1)) // counted in ticks of 10 ms
 }
 
 func TestBenchWritesEveryFieldAsJSON(t *testing.T) {

@@ -146,3 +146,24 @@ func TestWithoutTheArchiveTheCompilerSaysHowToGetIt(t *testing.T) {
 		t.Errorf("go build without the archive: %v, %s; want that it says to run `make build`", err, out)
 	}
 }
+
+// `go doc` and `go list -m all` write go.work.sum; whoever only reads must not be left with a changed tree.
+func TestGoWorkSumIsComplete(t *testing.T) {
+	file := filepath.Join(root, "go.work.sum")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := exec.Command("go", "list", "-m", "all")
+	list.Dir = root
+	if out, err := list.CombinedOutput(); err != nil {
+		t.Skipf("go list -m all: %v (it may need the network): %s", err, out)
+	}
+	after, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(before, after) {
+		t.Errorf("`go list -m all` has changed go.work.sum to:\n%s\ncommit that", after)
+	}
+}

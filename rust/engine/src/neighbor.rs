@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use machnet_wire::{Mac, Nanos, Seldom};
 
@@ -17,7 +17,7 @@ pub struct Config {
     pub prefix: u8,
     /// Where packets for other subnets go; it may lie outside of ours.
     pub gateway: Option<Ipv4Addr>,
-    /// Addresses known for good: no ARP for them.
+    /// Addresses known for good, at first: no ARP for them. See [`Neighbors::set_fixed`].
     pub fixed: Vec<(Ipv4Addr, Mac)>,
     /// Time between two requests for one address.
     pub interval: Nanos,
@@ -44,18 +44,8 @@ impl Config {
         }
     }
 
-    /// The address that a packet for `ip` goes to next; `None` when there is no way out.
-    pub fn next_hop(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
-        let on_link = (ip.to_bits() ^ self.ip.to_bits()) & mask(self.prefix) == 0;
-        if on_link || self.fixed.iter().any(|(known, _)| *known == ip) { Some(ip) } else { self.gateway }
-    }
-
-    fn may_learn(&self, ip: Ipv4Addr) -> bool {
-        !ip.is_unspecified()
-            && !ip.is_multicast()
-            && !ip.is_broadcast()
-            && ip != self.ip
-            && (self.next_hop(ip) == Some(ip) || self.gateway == Some(ip))
+    fn is_on_link(&self, ip: Ipv4Addr) -> bool {
+        (ip.to_bits() ^ self.ip.to_bits()) & mask(self.prefix) == 0
     }
 }
 
@@ -88,6 +78,8 @@ pub struct Neighbors {
     due: AtomicU64,
     /// In order, so that the same seed asks in the same order.
     table: Mutex<BTreeMap<Ipv4Addr, Entry>>,
+    /// Addresses known for good.
+    fixed: RwLock<Vec<(Ipv4Addr, Mac)>>,
     /// Warnings that another station claims our address.
     claims: Mutex<Seldom>,
 }
@@ -117,10 +109,11 @@ impl Neighbors {
             |&(ip, mac)| (ip, Entry { mac: Some(mac), state: State::Fixed, due: Nanos::MAX, users: 0 });
         let table = config.fixed.iter().map(fixed).collect();
         Self {
-            config,
             version: AtomicU64::new(1),
             due: AtomicU64::new(u64::MAX),
             table: Mutex::new(table),
+            fixed: RwLock::new(config.fixed.clone()),
+            config,
             claims: Mutex::default(),
         }
     }
@@ -134,6 +127,44 @@ impl Neighbors {
     /// Our address and the rules.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The address that a packet for `ip` goes to next; `None` when there is no way out.
+    pub fn next_hop(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
+        let is_fixed = || self.fixed().iter().any(|(known, _)| *known == ip);
+        if self.config.is_on_link(ip) || is_fixed() { Some(ip) } else { self.config.gateway }
+    }
+
+    /// Other addresses are known for good from now on; those that no longer are, are asked for when they are wanted.
+    pub fn set_fixed(&self, fixed: Vec<(Ipv4Addr, Mac)>, now: Nanos) {
+        let mut table = self.lock();
+        table.retain(|ip, entry| {
+            if entry.state == State::Fixed && !fixed.iter().any(|(known, _)| known == ip) {
+                // Flows go on where it was until somebody answers.
+                (entry.state, entry.due) = (State::Fresh, now);
+                return entry.users > 0;
+            }
+            true
+        });
+        for &(ip, mac) in &fixed {
+            let users = table.get(&ip).map_or(0, |entry| entry.users);
+            table.insert(ip, Entry { mac: Some(mac), state: State::Fixed, due: Nanos::MAX, users });
+        }
+        *self.fixed.write().unwrap_or_else(PoisonError::into_inner) = fixed;
+        self.due.store(now.0, Ordering::Relaxed);
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn fixed(&self) -> RwLockReadGuard<'_, Vec<(Ipv4Addr, Mac)>> {
+        self.fixed.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_learn(&self, ip: Ipv4Addr) -> bool {
+        !ip.is_unspecified()
+            && !ip.is_multicast()
+            && !ip.is_broadcast()
+            && ip != self.config.ip
+            && (self.next_hop(ip) == Some(ip) || self.config.gateway == Some(ip))
     }
 
     /// Moves with every answer, and with every address given up.
@@ -188,7 +219,7 @@ impl Neighbors {
     /// An ARP packet said that `ip` is at `mac`. Entries are made only for those who asked for us (`for_us`); others are
     /// believed about addresses that we wanted anyway. True when it was news.
     pub fn learn(&self, ip: Ipv4Addr, mac: Mac, for_us: bool, now: Nanos) -> bool {
-        if !self.config.may_learn(ip) || mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
+        if !self.may_learn(ip) || mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
             return false;
         }
         let mut table = self.lock();
@@ -290,7 +321,7 @@ mod tests {
 
     #[test]
     fn next_hops() {
-        let config = |prefix, gateway| Config::new(ME, prefix, gateway);
+        let table = |prefix, gateway| Neighbors::new(Config::new(ME, prefix, gateway));
         for (prefix, gateway, to, hop) in [
             (24, None, PEER, Some(PEER)),
             (24, None, FAR, None),
@@ -300,7 +331,7 @@ mod tests {
             (32, None, PEER, None),
             (0, None, FAR, Some(FAR)),
         ] {
-            assert_eq!(config(prefix, gateway).next_hop(to), hop, "/{prefix} {gateway:?} {to}");
+            assert_eq!(table(prefix, gateway).next_hop(to), hop, "/{prefix} {gateway:?} {to}");
         }
     }
 
@@ -360,5 +391,26 @@ mod tests {
         assert!(n.learn(PEER, MAC, false, Nanos::ZERO));
         assert!(n.learn(PEER, other, false, Nanos::ZERO), "it moved");
         assert_eq!(n.lookup(PEER, Nanos::ZERO), Lookup::Known(other));
+    }
+
+    #[test]
+    fn fixed_addresses_come_and_go() {
+        let mut config = Config::new(ME, 24, None);
+        config.fixed.push((FAR, MAC));
+        let n = Neighbors::new(config);
+        assert_eq!((n.next_hop(FAR), n.lookup(FAR, Nanos::ZERO)), (Some(FAR), Lookup::Known(MAC)));
+        n.acquire(FAR);
+
+        let (before, other) = (n.version(), Mac([2, 9, 9, 9, 9, 9]));
+        n.set_fixed(vec![(PEER, other)], Nanos::secs(1));
+        assert!(n.version() > before, "flows look again");
+        assert_eq!((n.next_hop(PEER), n.lookup(PEER, Nanos::secs(1))), (Some(PEER), Lookup::Known(other)));
+        assert!(!n.learn(PEER, MAC, true, Nanos::secs(1)), "known for good");
+        // What is no longer fixed is off the link for those who come; who uses it asks, and goes on meanwhile.
+        assert_eq!((n.next_hop(FAR), n.lookup(FAR, Nanos::secs(1))), (None, Lookup::Known(MAC)));
+        assert_eq!(asks(&n, Nanos::secs(1)), [Ask { ip: FAR, last: Some(MAC) }]);
+
+        n.set_fixed(Vec::new(), Nanos::secs(2));
+        assert_eq!(n.lookup(PEER, Nanos::secs(2)), Lookup::Asking, "nobody used it: it is forgotten");
     }
 }

@@ -150,7 +150,7 @@ impl Core {
             claimed,
         };
         let timeout = match timeout_ms {
-            0 => self.shared.config.connect_timeout,
+            0 => self.shared.connect_timeout(),
             ms => Nanos::millis(ms.into()),
         };
         let setup = self.setup(key as u16, port, (0, 0));
@@ -289,7 +289,7 @@ impl Core {
         if ip == self.ip {
             return Some(Hop::Loop);
         }
-        self.shared.neighbors.config().next_hop(ip).map(|ip| Hop::Unknown { ip })
+        self.shared.neighbors.next_hop(ip).map(|ip| Hop::Unknown { ip })
     }
 
     /// Where a flow's packets go now. `None`: not known yet, or not any more.

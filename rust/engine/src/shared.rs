@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 use machnet_shm::EngineEnd;
+use machnet_wire::Nanos;
 
 use crate::config::EngineConfig;
 use crate::counters::Counters;
@@ -19,8 +20,11 @@ use crate::ports::Ports;
 
 /// The state that all engines of a sidecar stand on. Made once, before the engines.
 pub struct Shared {
-    /// The configuration; it does not change while engines run.
+    /// The configuration at the start. While engines run only [`Shared::set_connect_timeout`] and
+    /// [`Neighbors::set_fixed`] change what it said.
     pub config: EngineConfig,
+    /// Nanoseconds.
+    connect_timeout: AtomicU64,
     /// Next hops.
     pub neighbors: Neighbors,
     /// Listeners and claimed local ports.
@@ -89,8 +93,19 @@ impl Shared {
             reports: SegQueue::new(),
             reports_bell: Bell::new()?,
             channels: AtomicU64::new(1),
+            connect_timeout: AtomicU64::new(config.connect_timeout.0),
             config,
         }))
+    }
+
+    /// Silence that ends a connection attempt, where the application gives no time of its own.
+    pub fn connect_timeout(&self) -> Nanos {
+        Nanos(self.connect_timeout.load(Ordering::Relaxed))
+    }
+
+    /// The same for attempts that begin from now on.
+    pub fn set_connect_timeout(&self, timeout: Nanos) {
+        self.connect_timeout.store(timeout.0, Ordering::Relaxed);
     }
 
     /// How many engines there are.

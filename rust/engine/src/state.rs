@@ -249,7 +249,7 @@ impl Core {
             self.looped.push_back(Handed { from: Origin { ip: self.ip, ports: (0, 0) }, bytes });
             return;
         }
-        let hop = self.shared.neighbors.config().next_hop(to.ip);
+        let hop = self.shared.neighbors.next_hop(to.ip);
         let Some(Lookup::Known(dst_mac)) = hop.map(|hop| self.shared.neighbors.lookup(hop, self.now)) else {
             return self.counters().control_dropped.add(1);
         };

@@ -15,6 +15,7 @@ use crate::config::{Config, reload};
 use crate::signals::{Signals, Wanted};
 use crate::socket::{Access, ControlSocket};
 use crate::stats::{Attached, Stats};
+use crate::threads;
 
 /// The control thread's state.
 pub struct Control<'a> {
@@ -110,6 +111,10 @@ impl<'a> Control<'a> {
         if before.stats_interval != self.config.stats_interval {
             self.next_dump = self.config.stats_interval.map(|every| Instant::now() + every);
         }
+        if before.neighbors != self.config.neighbors {
+            self.shared.neighbors.set_fixed(self.config.neighbors.clone(), threads::now());
+        }
+        self.shared.set_connect_timeout(self.config.connect);
         // Told at the more talkative level of the two.
         log::set_max_level(before.log.max(self.config.log));
         match (&changes.taken[..], &changes.kept[..]) {

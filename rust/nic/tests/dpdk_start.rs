@@ -53,6 +53,17 @@ fn refusals() {
     let vdev = |text: &str| refuse(Device::Vdev(text.to_owned()));
     let error = vdev("net_nonesuch0");
     assert!(matches!(&error, DpdkError::UnknownVdev { vdev, .. } if vdev == "net_nonesuch0"), "{error}");
+    // A typo is found before the driver forgets every other word for it.
+    let error = vdev("net_memif0,role=server,sokcet=/x");
+    assert!(
+        matches!(&error, DpdkError::Config(text) if text.contains(": sokcet: the driver net_memif has")),
+        "{error}"
+    );
+    // The driver returns -1, which is EPERM's number, and says something else.
+    let error = vdev("net_memif8,role=client,zero-copy=yes,socket=/tmp/nonesuch");
+    assert!(matches!(&error, DpdkError::UnknownVdev { .. }), "{error:?}");
+    let said = error.to_string();
+    assert!(said.contains("ero-copy") && !said.contains("mp action") && !said.contains("attach"), "{said}");
     let error = vdev("net_af_packet0,iface=nonesuch9");
     assert!(matches!(&error, DpdkError::NoSuchDevice(text) if text.starts_with("nonesuch9")), "{error}");
     assert!(matches!(refuse(Device::Pci("ffff:1f:1f.7".to_owned())), DpdkError::NoSuchDevice(_)));
@@ -60,6 +71,12 @@ fn refusals() {
     assert!(matches!(refuse(Device::Mac(Mac([2, 9, 9, 9, 9, 9]))), DpdkError::NoSuchDevice(_)));
     let error = refuse(Device::Memif(Memif::new("/nonesuch/link.sock", MemifRole::Server)));
     assert!(error.to_string().contains("/nonesuch does not exist"), "{error}");
+
+    // Too much for the 64 MiB that EAL has.
+    let large =
+        PortConfig { mtu: 9001, descriptors: 4096, ..PortConfig::new(Device::Vdev("net_null7".to_owned())) };
+    let error = eal.open(&large).err().expect("refused");
+    assert!(matches!(error, DpdkError::TooLittleMemory { mib: 94, .. }), "{error:?}");
 
     let many = PortConfig { queues: 64, ..PortConfig::new(Device::Vdev("net_ring0".to_owned())) };
     let error = eal.open(&many).err().expect("refused");

@@ -54,7 +54,7 @@ macro_rules! parts {
 const PARTS: &[Part] = parts! {
     start: "host.ip" => ip prefix;
     start: "host.gateway" => gateway;
-    start: "host.neighbors" => neighbors;
+    live: "host.neighbors" => neighbors;
     start: "nic.memif" "nic.pci" "nic.mac" "nic.vdev" "nic.memif_id" "nic.memif_peer_queues" => device;
     start: "nic.mtu" => mtu;
     start: "nic.set_mac" => set_mac;
@@ -76,7 +76,7 @@ const PARTS: &[Part] = parts! {
     live: "control.max_channels" => max_channels;
     live: "channels.units" => units;
     live: "channels.flows" => flows;
-    start: "timeouts.connect_ms" => connect;
+    live: "timeouts.connect_ms" => connect;
     start: "timeouts.dead_peer_ms" => dead_peer;
     start: "timeouts.keepalive_ms" => keepalive;
     live: "log.level" => log;

@@ -198,6 +198,12 @@ fn classify(errno: i32, said: &str, config: &EalConfig) -> DpdkError {
     if has(&["Is another primary process running", "Cannot create lock on"]) {
         return DpdkError::PrefixInUse(config.file_prefix.clone());
     }
+    if has(&["Invalid 'command line' arguments"]) {
+        return DpdkError::Config(format!(
+            "DPDK's own arguments {:?} (--dpdk-arg, dpdk.extra_args): {said}; leave out what this DPDK does not know",
+            config.extra_args
+        ));
+    }
     if has(&["Permission denied", "Operation not permitted"]) {
         return DpdkError::NoPermission(detail());
     }
@@ -205,7 +211,9 @@ fn classify(errno: i32, said: &str, config: &EalConfig) -> DpdkError {
         Memory::Huge { mib }
             if errno == libc::ENOMEM || has(&["hugepage", "Hugepage", "hugetlbfs", "Cannot init memory"]) =>
         {
-            DpdkError::NoHugePages { mib, detail: format!("{} ({})", detail(), free_hugepages()) }
+            // The first words are the reason, the others repeat it.
+            let detail = detail().split("; ").next().unwrap_or_default().to_owned();
+            DpdkError::NoHugePages { mib, detail: format!("{detail} ({})", free_hugepages()) }
         }
         Memory::NoHuge { .. } if errno == libc::ENOMEM || has(&["Cannot init memory", "mmap() failed"]) => {
             DpdkError::NoMemory(detail())
@@ -296,7 +304,13 @@ mod tests {
         let huge = config(Memory::Huge { mib: 64 });
         let small = config(Memory::NoHuge { mib: 64 });
         type Case<'a> = (i32, &'a str, &'a EalConfig, fn(&DpdkError) -> bool);
-        let cases: [Case; 7] = [
+        let cases: [Case; 8] = [
+            (
+                libc::EINVAL,
+                "machnet: unrecognized option '--bogus'; EAL: Invalid 'command line' arguments.",
+                &small,
+                |e| matches!(e, DpdkError::Config(text) if text.contains("unrecognized option '--bogus'")),
+            ),
             (libc::EACCES, "EAL: Cannot get hugepage information.", &huge, |e| {
                 matches!(e, DpdkError::NoHugePages { .. })
             }),

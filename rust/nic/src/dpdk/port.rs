@@ -65,23 +65,18 @@ impl Eal {
     pub fn open(&self, config: &PortConfig) -> Result<Vec<DpdkQueue>, DpdkError> {
         let _one_at_a_time = self.shared.opening.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mark = Mark::now();
-        self.open_port(config).map_err(|error| match error {
-            DpdkError::Refused { step, .. } if not_permitted(&mark) => {
-                DpdkError::NoPermission(format!("{step}: {}", mark.complaints()))
+        self.open_port(config).map_err(|error| match (error, not_permitted(&mark)) {
+            (DpdkError::Refused { step, .. }, Some(said)) => {
+                DpdkError::NoPermission(format!("{step}: {said}"))
             }
-            DpdkError::Refused { step, errno: libc::ENOMEM, .. } => {
-                let mib = enough(
-                    config.queues,
-                    config.descriptors,
-                    config.descriptors,
-                    memif::buffer_size(config.mtu),
-                );
-                DpdkError::TooLittleMemory { step, mib }
+            (DpdkError::Refused { step, errno: libc::ENOMEM, .. }, None) => {
+                let (rings, room) = (config.descriptors, memif::buffer_size(config.mtu));
+                DpdkError::TooLittleMemory { step, mib: enough(config.queues, rings, rings, room) }
             }
-            DpdkError::Refused { step, errno, detail } if detail.is_empty() => {
+            (DpdkError::Refused { step, errno, detail }, None) if detail.is_empty() => {
                 DpdkError::Refused { step, errno, detail: none_if_silent(&mark) }
             }
-            error => error,
+            (error, _) => error,
         })
     }
 
@@ -415,7 +410,7 @@ fn enough(queues: u16, rx: u16, tx: u16, room: u16) -> u64 {
 pub(super) fn too_little(queues: u16, rx: u16, tx: u16, room: u16) -> DpdkError {
     let each = pool_kib(rx, tx, room).div_ceil(1024);
     DpdkError::TooLittleMemory {
-        step: format!("allocate packet buffers, about {each} MiB for each of {queues} queues"),
+        step: format!("allocate packet buffers for {queues} engines, about {each} MiB each"),
         mib: enough(queues, rx, tx, room),
     }
 }
@@ -469,10 +464,10 @@ fn create_vdev(args: &str) -> Result<u16, DpdkError> {
     match probe(args) {
         Ok(()) => port_by_name(device).map_err(|_| unknown()),
         Err(libc::EEXIST) => Err(DpdkError::Config(format!("virtual device {device}: the name is taken"))),
-        Err(_) if not_permitted(&mark) => {
-            Err(DpdkError::NoPermission(format!("create {device}: {}", mark.complaints())))
-        }
-        Err(_) => Err(unknown()),
+        Err(_) => Err(match not_permitted(&mark) {
+            Some(said) => DpdkError::NoPermission(format!("create {device}: {said}")),
+            None => unknown(),
+        }),
     }
 }
 
@@ -515,10 +510,13 @@ fn done(ret: i32, step: &str) -> Result<(), DpdkError> {
     Err(DpdkError::Refused { step: step.to_owned(), errno: -ret, detail: String::new() })
 }
 
-/// Whether that is what was complained of. Not by the number: drivers return -1 for anything, which is EPERM's.
-fn not_permitted(mark: &Mark) -> bool {
+/// The complaint that something is not permitted. Not by the number: drivers return -1 for anything, which is EPERM's.
+fn not_permitted(mark: &Mark) -> Option<String> {
     let said = mark.complaints();
-    ["Operation not permitted", "Permission denied"].iter().any(|words| said.contains(words))
+    let denied = |line: &&str| {
+        ["Operation not permitted", "Permission denied"].iter().any(|words| line.contains(words))
+    };
+    said.split("; ").find(denied).map(str::to_owned)
 }
 
 fn none_if_silent(mark: &Mark) -> String {
