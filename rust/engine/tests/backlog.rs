@@ -157,13 +157,15 @@ fn a_place_that_is_free_is_found_by_the_next_syn_though_nobody_rang() {
     let mut rig = Rig::new(3, 1, 4);
     let dials = rig.dials(4, 0);
     rig.w.run("four wait", |w| w.apps[1].accepted.len() == 4);
+    // Its engine sleeps while SYNs come and the application takes what there is.
     rig.w.pass(Nanos::millis(1));
-    let rounds = rig.w.counter(1, "rounds");
+    rig.w.sidecars[1].running = false;
+    let more = rig.dials(4, 0);
+    rig.w.pass(Nanos::millis(1));
     for _ in 0..4 {
         rig.w.apps[rig.server].accept();
     }
-    assert_eq!(rig.w.counter(1, "rounds"), rounds, "the engine has not looked yet");
-    let more = rig.dials(4, 0);
+    rig.w.sidecars[1].running = true;
     rig.w.pass(Nanos::millis(1));
     assert_eq!((rig.told(&more), rig.w.counter(1, "syn_backlog")), ((4, 0), 0));
     rig.accept_all();
@@ -271,8 +273,9 @@ fn a_listener_that_closes_resets_who_has_a_place_and_another_begins_afresh() {
     rig.w.pass(Nanos::millis(100));
     // Those that still asked are refused: nobody listens.
     assert_eq!(rig.w.counter(1, "syn_refused"), 2);
-    let again = rig.w.apps[server].listen_for(PORT, 2);
-    rig.w.run("listening", |w| w.apps[server].take_reply(again).is_some());
+    // Under the same number, as no library of ours does.
+    rig.w.apps[server].listen_as(listener, PORT, 2);
+    rig.w.run("listening", |w| w.apps[server].take_reply(listener).is_some());
     // The old ones, which the application has to close one by one, do not count.
     let fresh = rig.dials(3, 100);
     rig.w.pass(Nanos::millis(150));

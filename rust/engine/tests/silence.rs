@@ -133,12 +133,18 @@ fn a_stop_of_our_own_is_no_silence_of_the_peers() {
         let ip = w.sidecars[1].ip;
         let idle = w.connect(app, 0, ip, 8000).0;
         talk(&mut w, (app, busy), Nanos::millis(990));
-        // A question is out, and its answer comes while nobody here runs.
-        w.apps[app].send(busy, pattern(64, 1));
-        w.pass(Nanos::micros(2));
-        w.net.steal(0, Nanos::millis(stop));
-        w.pass(Nanos::millis(stop));
-        w.pass(Nanos::secs(3));
+        // A question is out, and nobody here runs to hear the answer, or to see that it is lost.
+        for lost in [false, true] {
+            w.apps[app].send(busy, pattern(64, 1));
+            w.pass(Nanos::millis(80));
+            w.net.lose_if(1, 0, move |_| lost);
+            w.apps[app].send(busy, pattern(64, 1));
+            w.pass(Nanos::millis(80));
+            w.net.steal(0, Nanos::millis(stop));
+            w.pass(Nanos::millis(stop));
+            w.net.lose_if(1, 0, |_| false);
+            w.pass(Nanos::secs(3));
+        }
         assert_eq!([busy, idle].map(|flow| over(&mut w, (app, flow))), [None; 2], "stopped for {stop} ms");
         echo(&mut w, (app, idle));
     }

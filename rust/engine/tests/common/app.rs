@@ -110,9 +110,14 @@ impl App {
 
     pub fn listen_for(&mut self, port: u16, backlog: u32) -> u32 {
         let id = self.id();
+        self.listen_as(id, port, backlog);
+        id
+    }
+
+    pub fn listen_as(&mut self, id: u32, port: u16, backlog: u32) {
+        self.touched = true;
         assert!(self.end.tx.request(Request::Listen { id, ip: Ipv4Addr::UNSPECIFIED, port, backlog }));
         self.end.tx.flush();
-        id
     }
 
     pub fn unlisten(&mut self, id: u32) {
