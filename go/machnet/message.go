@@ -89,7 +89,11 @@ func (c *Conn) sendLong(size, done int, send func(done int) (int, core.Code)) er
 // stack's other connections have under way; two packets, by default, can be under way whatever they do.
 func (c *Conn) TrySend(p []byte) error {
 	if !c.wr.mu.TryLock() {
-		return c.writeError(ErrWouldBlock)
+		err := c.alive()
+		if err == nil {
+			err = ErrWouldBlock
+		}
+		return c.writeError(err)
 	}
 	defer c.wr.mu.Unlock()
 	if err := c.mayWrite(); err != nil {

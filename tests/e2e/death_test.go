@@ -15,7 +15,11 @@ func TestTheSidecarsDeathFailsEveryCallAtOnce(t *testing.T) {
 	from, to := p.a.attach(t), p.b.attach(t)
 	reader, _ := connect(t, from, to)
 	writer, _ := connect(t, from, to)
-	l := listen(t, from)
+	l, err := (&machnet.ListenConfig{Stack: from, FailFast: true}).Listen(t.Context(), "machnet", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
 	calls := map[string]func() error{
 		"Read":   func() error { _, err := reader.Read(make([]byte, 1)); return err },
 		"Recv":   func() error { _, err := writer.Recv(t.Context()); return err },

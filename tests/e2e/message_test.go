@@ -205,7 +205,7 @@ func TestRecvObeysItsContext(t *testing.T) {
 	a, b := twoHosts(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := b.Recv(ctx); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := b.Recv(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("Recv: %v, want a timeout", err)
 	}
 	if err := a.Send([]byte("x")); err != nil {

@@ -27,6 +27,7 @@ const machnetd = "../../bin/machnetd"
 // sidecar is one machnetd.
 type sidecar struct {
 	ip, socket string
+	again      func() (*sidecar, error) // starts another in its place
 	cmd        *exec.Cmd
 	out        *lockedBuffer
 	gone       chan struct{}
@@ -56,6 +57,7 @@ func startSidecar(folder, ip string, end wireEnd, flags ...string) (*sidecar, er
 		return nil, fmt.Errorf("%s is missing: run `make build` first", machnetd)
 	}
 	s := &sidecar{ip: ip, socket: filepath.Join(folder, ip+".sock"), out: new(lockedBuffer), gone: make(chan struct{})}
+	s.again = func() (*sidecar, error) { return startSidecar(folder, ip, end, flags...) }
 	// Two sidecars and the tests share the cores, so nobody spins; the figures of other policies are the bench's business.
 	args := slices.Concat([]string{
 		"--ip", ip + "/24", "--socket", s.socket, "--file-prefix", filepath.Base(folder) + ip, "--idle", "yield", "--log", "warn",
@@ -108,6 +110,23 @@ func (s *sidecar) stop() {
 func (s *sidecar) kill() {
 	_ = s.cmd.Process.Kill()
 	<-s.gone
+}
+
+// restart starts another sidecar where one has ended. Its socket may be there before it listens.
+func (s *sidecar) restart(t *testing.T) *sidecar {
+	t.Helper()
+	_ = os.Remove(s.socket)
+	next, err := s.again()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		next.stop()
+		if t.Failed() {
+			t.Logf("the restarted machnetd %s printed: %s", next.ip, strings.TrimSpace(next.out.String()))
+		}
+	})
+	return next
 }
 
 // pair is two hosts joined by a wire.
