@@ -116,14 +116,14 @@ func (d *dialing) fail(err error) {
 func (s *Stack) dial(ctx context.Context, ip uint32, port, localPort uint16, timeout time.Duration) (*Conn, error) {
 	d := &dialing{waiter: s.ch.NewWaiter(core.ForEvent)}
 	var id uint32
-	code := s.ch.Dial(ip, port, localPort, timeout, func(given uint32) {
+	code := s.ch.Dial(ctx, ip, port, localPort, timeout, func(given uint32) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		id = given
 		s.dials[id] = d
 	})
 	if code != core.OK {
-		return nil, s.codeError(code)
+		return nil, s.askError(ctx, code)
 	}
 	defer context.AfterFunc(ctx, d.waiter.Wake)()
 	for {
@@ -146,6 +146,14 @@ func (s *Stack) dial(ctx context.Context, ip uint32, port, localPort uint16, tim
 		}
 		d.waiter.Wait()
 	}
+}
+
+// askError is why a request was not sent: the context's error, where that has ended first.
+func (s *Stack) askError(ctx context.Context, code core.Code) error {
+	if err := contextError(ctx); code == core.Canceled && err != nil {
+		return err
+	}
+	return s.codeError(code)
 }
 
 // codeError is codeError, where "closed" and "down" may have a better reason.

@@ -65,14 +65,14 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 		backlog = defaultBacklog
 	}
 	l := &Listener{stack: s, backlog: backlog, turn: make(chan struct{}, 1), waiter: s.ch.NewWaiter(core.ForEvent)}
-	code := s.ch.Listen(s.ch.Info().IP, a.Port, backlog, func(id uint32) {
+	code := s.ch.Listen(ctx, s.ch.Info().IP, a.Port, backlog, func(id uint32) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		l.id = id
 		s.listeners[id] = l
 	})
 	if code != core.OK {
-		return fail(s.codeError(code))
+		return fail(s.askError(ctx, code))
 	}
 	defer context.AfterFunc(ctx, l.waiter.Wake)()
 	for {
