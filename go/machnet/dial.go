@@ -127,14 +127,14 @@ func (d *dialing) fail(err error) {
 func (at *attachment) dial(ctx context.Context, ip uint32, port, localPort uint16, timeout time.Duration) (*Conn, error) {
 	d := &dialing{waiter: at.ch.NewWaiter(core.ForEvent)}
 	var id uint32
-	code := at.ch.Dial(ip, port, localPort, timeout, func(given uint32) {
+	code := at.ch.Dial(ctx, ip, port, localPort, timeout, func(given uint32) {
 		at.mu.Lock()
 		defer at.mu.Unlock()
 		id = given
 		at.dials[id] = d
 	})
 	if code != core.OK {
-		return nil, at.codeError(code)
+		return nil, at.askError(ctx, code)
 	}
 	defer context.AfterFunc(ctx, d.waiter.Wake)()
 	for {
@@ -157,6 +157,14 @@ func (at *attachment) dial(ctx context.Context, ip uint32, port, localPort uint1
 		}
 		d.waiter.Wait()
 	}
+}
+
+// askError is why a request was not sent: the context's error, where that has ended first.
+func (at *attachment) askError(ctx context.Context, code core.Code) error {
+	if err := contextError(ctx); code == core.Canceled && err != nil {
+		return err
+	}
+	return at.codeError(code)
 }
 
 // checkLocal refuses an address that is not the sidecar's.

@@ -83,8 +83,8 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 		stack: s, backlog: backlog, follows: !lc.FailFast && !s.options.UseFD,
 		turn: make(chan struct{}, 1), note: make(chan struct{}, 1),
 	}
-	if code := l.ask(at, a.Port); code != core.OK {
-		return fail(at.codeError(code))
+	if code := l.ask(ctx, at, a.Port); code != core.OK {
+		return fail(at.askError(ctx, code))
 	}
 	defer context.AfterFunc(ctx, l.rouse)()
 	for {
@@ -140,10 +140,10 @@ const (
 )
 
 // ask has the sidecar of an attachment listen.
-func (l *Listener) ask(at *attachment, port uint16) core.Code {
+func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) core.Code {
 	var id uint32
 	var down, over bool
-	code := at.ch.Listen(at.ch.Info().IP, port, l.backlog, func(given uint32) {
+	code := at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, func(given uint32) {
 		at.mu.Lock()
 		defer at.mu.Unlock()
 		l.mu.Lock()
@@ -195,7 +195,7 @@ func (l *Listener) follow(at *attachment) {
 		l.end(fmt.Errorf("the sidecar's address is %v now: %w", now, syscall.EADDRNOTAVAIL))
 		return
 	}
-	switch code := l.ask(at, l.addr.Port); code {
+	switch code := l.ask(context.Background(), at, l.addr.Port); code {
 	case core.OK, core.Closed, core.NetDown: // if it is down again, another will come
 	default:
 		l.refused(codeError(code))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -29,6 +30,10 @@ type Channel struct {
 	info    Info
 	closed  bool // no call of the C library any more; under rx and tx both
 	fell    sync.Once
+	ended   context.Context // ends with the sidecar, or with Close
+	end     context.CancelFunc
+
+	requests []*request // those that found no room, oldest first; under rx
 
 	bell   *pollable // the doorbell, which the watchman waits for
 	pipe   *drain
@@ -38,6 +43,7 @@ type Channel struct {
 // Attach attaches to a sidecar. The text of an error is the C library's sentence about it.
 func Attach(ctx context.Context, o Options, yield time.Duration, h Handler) (*Channel, string, error) {
 	c := &Channel{handler: h, event: h.Event}
+	c.ended, c.end = context.WithCancel(context.Background())
 	if code := c.api.attachBegin(o); code != OK {
 		return nil, c.api.errorText(), code
 	}
@@ -130,6 +136,7 @@ func (c *Channel) fall(code Code) {
 	c.fell.Do(func() {
 		c.dead.Store(true)
 		c.handler.Down(code)
+		c.end()
 	})
 }
 
@@ -137,6 +144,7 @@ func (c *Channel) fall(code Code) {
 func (c *Channel) Close() {
 	c.dead.Store(true)
 	c.fell.Do(func() {})
+	c.end()
 	c.bell.close()
 	c.socket.close()
 	// A look loads from the channel's memory without a lock, but only with the role: take that for ever.
@@ -181,6 +189,7 @@ func (c *Channel) poll() {
 		return
 	}
 	code := c.api.poll(c.event)
+	c.sendRequests()
 	if c.api.readyTx() {
 		c.tx.Lock()
 		c.pollTx()
@@ -272,19 +281,76 @@ func (c *Channel) onConn(conn uint64, call func(*capi, uint64) Code) Code {
 	return code
 }
 
-// Listen asks to listen. registered gets the id before any event can name it.
-func (c *Channel) Listen(ip uint32, port uint16, backlog int, registered func(id uint32)) Code {
+// request is one that waits for room, and the place where its goroutine does.
+type request struct {
+	send   func() (id uint32, code Code)
+	sent   func(id uint32)
+	code   Code // Again until it was sent or refused; under rx
+	waiter *Waiter
+}
+
+// ask sends a request. While the sidecar has too many to take, it waits for its turn, until the context ends: Canceled then.
+func (c *Channel) ask(ctx context.Context, r *request) Code {
 	c.rx.Lock()
-	defer c.rx.Unlock()
-	if !c.lockTx() {
-		return Closed
+	c.requests = append(c.requests, r)
+	c.sendRequests()
+	code := r.code
+	if code == Again {
+		r.waiter = c.NewWaiter(ForEvent)
 	}
-	defer c.unlockTx()
-	id, code := c.api.listen(ip, port, backlog)
-	if code == OK {
-		registered(id)
+	c.rx.Unlock()
+	if code != Again {
+		return code
+	}
+	defer context.AfterFunc(ctx, r.waiter.Wake)()
+	defer context.AfterFunc(c.ended, r.waiter.Wake)()
+	for code == Again {
+		r.waiter.Wait()
+		c.rx.Lock()
+		if code = r.code; code == Again {
+			switch {
+			case ctx.Err() != nil:
+				code = Canceled
+			case c.ended.Err() != nil:
+				code = NetDown
+			}
+			if code != Again {
+				c.requests = slices.DeleteFunc(c.requests, func(other *request) bool { return other == r })
+			}
+		}
+		c.rx.Unlock()
 	}
 	return code
+}
+
+// sendRequests sends those for which there is room now, oldest first. rx is held.
+func (c *Channel) sendRequests() {
+	for len(c.requests) > 0 {
+		r := c.requests[0]
+		if !c.lockTx() {
+			return // whoever waits is woken by the end of the channel
+		}
+		var id uint32
+		if id, r.code = r.send(); r.code == OK {
+			r.sent(id)
+		}
+		c.unlockTx()
+		if r.code == Again {
+			return
+		}
+		c.requests[0] = nil
+		c.requests = c.requests[1:]
+		if r.waiter != nil {
+			r.waiter.Wake()
+		}
+	}
+}
+
+// Listen asks to listen. registered gets the id before any event can name it. Canceled: the context has ended before there was room for
+// the request.
+func (c *Channel) Listen(ctx context.Context, ip uint32, port uint16, backlog int, registered func(id uint32)) Code {
+	send := func() (uint32, Code) { return c.api.listen(ip, port, backlog) }
+	return c.ask(ctx, &request{send: send, sent: registered, code: Again})
 }
 
 // Unlisten ends a listener. Until EvUnlistened, connections that nobody will accept may come, also when nobody waits.
@@ -301,34 +367,28 @@ func (c *Channel) Accepted(conn uint64) {
 	}
 }
 
-// lastWord sends a request whose answer concerns nobody but the handler, and sees to it that the handler hears it.
+// lastWord sends a request whose answer concerns nobody but the handler, and sees to it that the handler hears it. Where there is no room,
+// the C library keeps it and sends it in a poll; it refuses only where the sidecar is gone, and then all has ended anyway.
 func (c *Channel) lastWord(request func() Code) {
 	c.rx.Lock()
 	defer c.rx.Unlock()
 	if !c.lockTx() {
 		return
 	}
-	_ = request()
+	code := request()
 	c.unlockTx()
-	c.expect()
+	if code == OK {
+		c.expect()
+	}
 }
 
 // LastWord is for the handler, when the answer to Unlisten or CancelDial has come.
 func (c *Channel) LastWord() { c.expected() }
 
-// Dial asks for a connection; timeout 0 is the sidecar's own. registered gets the id before any event can name it.
-func (c *Channel) Dial(ip uint32, port, localPort uint16, timeout time.Duration, registered func(id uint32)) Code {
-	c.rx.Lock()
-	defer c.rx.Unlock()
-	if !c.lockTx() {
-		return Closed
-	}
-	defer c.unlockTx()
-	id, code := c.api.dial(ip, port, localPort, milliseconds(timeout))
-	if code == OK {
-		registered(id)
-	}
-	return code
+// Dial asks for a connection; timeout 0 is the sidecar's own. registered and Canceled are as with Listen.
+func (c *Channel) Dial(ctx context.Context, ip uint32, port, localPort uint16, timeout time.Duration, registered func(id uint32)) Code {
+	send := func() (uint32, Code) { return c.api.dial(ip, port, localPort, milliseconds(timeout)) }
+	return c.ask(ctx, &request{send: send, sent: registered, code: Again})
 }
 
 // CancelDial gives up a dial. One event still names it.

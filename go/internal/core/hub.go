@@ -241,6 +241,7 @@ func (h *hub) leave() {
 // expected.
 func (h *hub) expect() {
 	h.sleepers.Add(1)
+	h.armed.Store(false) // perhaps it is armed, but not for what the event needs before it comes
 	h.handOn()
 }
 

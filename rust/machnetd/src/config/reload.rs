@@ -79,6 +79,7 @@ const PARTS: &[Part] = parts! {
     live: "timeouts.connect_ms" => connect;
     start: "timeouts.dead_peer_ms" => dead_peer;
     start: "timeouts.keepalive_ms" => keepalive;
+    start: "timeouts.linger_ms" => linger;
     live: "log.level" => log;
     live: "log.stats_interval_s" => stats_interval;
 };
