@@ -25,7 +25,8 @@ impl<T> Gate<T> {
     /// Enters; `None` while somebody is inside.
     #[inline]
     pub fn enter(&self) -> Option<Inside<'_, T>> {
-        (self.busy.swap(1, Acquire) == 0).then_some(Inside(self))
+        // Made only by whoever got in: an `Inside` that is dropped opens the gate.
+        (self.busy.swap(1, Acquire) == 0).then(|| Inside(self))
     }
 }
 
@@ -101,6 +102,7 @@ mod tests {
         let gate = Gate::new(7);
         let mut first = gate.enter().expect("nobody is inside");
         assert!(gate.enter().is_none());
+        assert!(gate.enter().is_none(), "who was turned away has opened the gate");
         *first += 1;
         drop(first);
         assert_eq!(*gate.enter().expect("nobody is inside"), 8);
