@@ -7,6 +7,7 @@ use crate::conns::Conns;
 use crate::ends::{DeliverEnd, SubmitEnd, code_of};
 use crate::gate::{Gate, Inside, Once};
 use crate::inbox::{Got, Mode};
+use crate::mark::Mark;
 use crate::memory::Memory;
 use crate::outbox::{Bytes, Gather};
 use crate::rx::{Receiver, Refused};
@@ -24,6 +25,8 @@ pub struct machnet_channel {
     pub(crate) rx: Gate<RxSide>,
     pub(crate) tx: Gate<TxSide>,
     pub(crate) fixed: Once<Fixed>,
+    /// Of the process that attached.
+    pub(crate) mark: Mark,
     text: Gate<Text>,
     socket: AtomicI32,
     ids: AtomicU32,
@@ -39,6 +42,8 @@ pub(crate) struct Words {
     pub down: AtomicU32,
     /// Not 0 while a send waits for tokens.
     pub blocked: AtomicU32,
+    /// The code that the kept sentence is about; 0: there is none; `FRESH`: its call has not ended yet.
+    pub told: AtomicI32,
 }
 
 /// What does not change once attached.
@@ -73,13 +78,14 @@ pub(crate) struct TxSide {
 
 impl machnet_channel {
     /// A channel that has yet to attach.
-    pub(crate) fn new(attach: Attach) -> Self {
+    pub(crate) fn new(attach: Attach, mark: Mark) -> Self {
         Self {
             words: Words::default(),
             socket: AtomicI32::new(attach.socket()),
             rx: Gate::new(RxSide { attach: Some(attach), receiver: None, stash: Stash::new(), failed: 0 }),
             tx: Gate::new(TxSide { sender: None, scratch: &mut [], bound: (0, 0) }),
             fixed: Once::new(),
+            mark,
             text: Gate::new(Text::EMPTY),
             ids: AtomicU32::new(0),
             kept: Gate::new(None),
@@ -93,6 +99,9 @@ impl machnet_channel {
         }
         let (mut rx, mut tx) = (self.rx.enter().ok_or(MACHNET_EBUSY)?, self.tx.enter().ok_or(MACHNET_EBUSY)?);
         if rx.failed != 0 {
+            if self.words.told.load(Relaxed) == rx.failed {
+                self.words.told.store(FRESH, Relaxed); // and so does the sentence
+            }
             return Err(rx.failed);
         }
         let attach = rx.attach.as_mut().ok_or(MACHNET_EINVAL)?;
@@ -113,9 +122,7 @@ impl machnet_channel {
                 Ok(())
             }
             Err((code, text)) => {
-                if let Some(mut kept) = self.text.enter() {
-                    *kept = text;
-                }
+                self.say(format_args!("{text}"));
                 rx.failed = code;
                 Err(code)
             }
@@ -149,15 +156,41 @@ impl machnet_channel {
         MACHNET_ENETDOWN
     }
 
-    /// Empties the doorbell.
-    pub(crate) fn drain_bell(&self) -> Result<(), i32> {
-        if crate::attach::drained(self.doorbell()) { Ok(()) } else { Err(self.went_down()) }
+    /// Empties a doorbell.
+    pub(crate) fn drain(&self, bell: i32) -> Result<(), i32> {
+        if crate::attach::drained(bell) { Ok(()) } else { Err(self.went_down()) }
     }
 
-    /// Keeps a sentence about an error.
+    /// Keeps a sentence about the error that this call ends with.
     pub(crate) fn say(&self, sentence: Arguments<'_>) {
+        self.keep(Text::of(sentence), FRESH);
+    }
+
+    fn keep(&self, sentence: Text, told: i32) {
         if let Some(mut text) = self.text.enter() {
-            *text = Text::of(sentence);
+            *text = sentence;
+            self.words.told.store(told, Relaxed);
+        }
+    }
+
+    /// A call ends: the sentence is that of the last one that failed, and none after one that did not. One that would have to wait has
+    /// nothing to explain.
+    #[inline]
+    pub(crate) fn settle(&self, what: &str, code: i32) {
+        if code < 0 && code != MACHNET_EAGAIN {
+            self.failed(what, code);
+        } else if self.words.told.load(Relaxed) != 0 {
+            self.keep(Text::EMPTY, 0);
+        }
+    }
+
+    #[cold]
+    fn failed(&self, what: &str, code: i32) {
+        match self.words.told.load(Relaxed) {
+            FRESH => self.words.told.store(code, Relaxed),
+            // Why it went down is worth more than that it is down.
+            MACHNET_ENETDOWN if code == MACHNET_ENETDOWN => {}
+            _ => self.keep(Text::of(format_args!("{what}: {}", crate::words::said(code))), code),
         }
     }
 
@@ -401,6 +434,9 @@ impl TxSide {
         if self.open()?.ring.request(request) { Ok(()) } else { Err(MACHNET_EAGAIN) }
     }
 }
+
+/// `Words::told` of a sentence whose call goes on: no code.
+const FRESH: i32 = 1;
 
 /// A few events, oldest first.
 pub(crate) struct Stash {

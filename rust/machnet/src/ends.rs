@@ -159,6 +159,21 @@ impl SubmitEnd {
         self.tx.ready()
     }
 
+    /// Arms the doorbell of this half; false when there are completions (with `deliveries`: also when something was delivered).
+    pub fn arm(&mut self, deliveries: bool) -> bool {
+        self.tx.arm(deliveries)
+    }
+
+    /// Takes that back.
+    pub fn disarm(&mut self) {
+        self.tx.disarm();
+    }
+
+    /// The doorbell of this half.
+    pub fn doorbell(&self) -> i32 {
+        self.tx.doorbell()
+    }
+
     /// Sends a request; false when too many wait.
     pub fn request(&mut self, request: Request) -> bool {
         self.dirty = true;

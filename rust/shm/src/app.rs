@@ -39,6 +39,8 @@ pub struct Tx {
     submit: Producer<SharedSlots>,
     complete: Consumer<SharedSlots>,
     requests: Producer<SharedSlots>,
+    /// Looked at before sleeping; [`Rx`] consumes it.
+    deliver: SharedSlots,
     /// A stack of free buffers.
     free: Array,
     free_len: usize,
@@ -61,6 +63,7 @@ impl Tx {
             submit: Producer::new(SharedSlots::new(&shared, map.submit, g.ring_slots())),
             complete: Consumer::new(SharedSlots::new(&shared, map.complete, g.ring_slots())),
             requests: Producer::new(SharedSlots::new(&shared, map.requests, CONTROL_SLOTS)),
+            deliver: SharedSlots::new(&shared, map.deliver, g.ring_slots()),
             free: Array::new(units, |i| (units - 1 - i) as u32)?,
             free_len: units,
             holder: Array::new(units, |_| NOBODY)?,
@@ -190,6 +193,25 @@ impl Tx {
     #[inline]
     pub fn ready(&self) -> bool {
         self.complete.ready()
+    }
+
+    /// Before sleeping on [`Tx::doorbell`]: true when no completion waits, and with `deliveries` no delivery either, and the next such
+    /// thing will ring.
+    pub fn arm(&self, deliveries: bool) -> bool {
+        let events = if deliveries { sleep::SENDER_EVENTS } else { 0 };
+        self.shared.arm(sleep::SENDER_TOKENS | events, || {
+            self.ready() || deliveries && waits(&self.shared, &self.deliver, heads::DELIVER)
+        })
+    }
+
+    /// After sleeping.
+    pub fn disarm(&self) {
+        self.shared.disarm(sleep::SENDER_TOKENS | sleep::SENDER_EVENTS);
+    }
+
+    /// The descriptor of this half's own sleep, apart from whoever receives; it hangs up when the sidecar is gone.
+    pub fn doorbell(&self) -> i32 {
+        self.shared.sender_doorbell()
     }
 
     /// Takes completions, and tells for which connection (index) each of them is. How many units came back.
@@ -482,14 +504,13 @@ impl Rx {
         self.flush_returns();
         let wants = if completions { sleep::EVENTS | sleep::TOKENS } else { sleep::EVENTS };
         self.shared.arm(wants, || {
-            let next = self.shared.head(heads::COMPLETE).load(Ordering::Relaxed);
-            self.ready() || completions && self.complete.sequence(next) == next.wrapping_add(1)
+            self.ready() || completions && waits(&self.shared, &self.complete, heads::COMPLETE)
         })
     }
 
     /// After sleeping.
     pub fn disarm(&self) {
-        self.shared.disarm();
+        self.shared.disarm(sleep::EVENTS | sleep::TOKENS);
     }
 
     /// The descriptor to poll for input; it hangs up when the sidecar is gone.
@@ -532,6 +553,12 @@ pub struct WaitView {
     pub deliver: RingView,
     /// Replies.
     pub replies: RingView,
+}
+
+/// Whether something waits in the other half's ring.
+fn waits(shared: &Shared, ring: &SharedSlots, head: usize) -> bool {
+    let next = shared.head(head).load(Ordering::Relaxed);
+    ring.sequence(next) == next.wrapping_add(1)
 }
 
 fn view(shared: &Shared, ring: &Consumer<SharedSlots>, head: usize) -> RingView {

@@ -38,7 +38,7 @@ pub struct EngineEnd {
     share: Share,
     completions: Batch,
     pending_replies: VecDeque<Reply>,
-    /// What the application has not been rung for yet: [`sleep::EVENTS`], [`sleep::TOKENS`].
+    /// What the application has not been rung for yet: bits of [`sleep`].
     dirty: u32,
 }
 
@@ -372,7 +372,7 @@ impl EngineEnd {
     fn publish_completions(&mut self) {
         let (head, inline) = self.completions.take();
         self.complete.push(&head, &inline[..usize::from(head.len) * 8]);
-        self.dirty |= sleep::TOKENS;
+        self.dirty |= sleep::TOKENS | sleep::SENDER_TOKENS;
     }
 
     /// Takes what the application has returned, and tells each connection how many units it got back.
@@ -447,7 +447,7 @@ impl EngineEnd {
             }
             self.replies.push(&reply.encode(), &[]);
             self.pending_replies.pop_front();
-            self.dirty |= sleep::EVENTS;
+            self.dirty |= sleep::EVENTS | sleep::SENDER_EVENTS;
         }
     }
 
@@ -541,7 +541,7 @@ impl EngineEnd {
     #[inline]
     fn push(&mut self, head: &Head, inline: &[u8]) {
         self.deliver.push(head, inline);
-        self.dirty |= sleep::EVENTS;
+        self.dirty |= sleep::EVENTS | sleep::SENDER_EVENTS;
     }
 
     /// Tells of a connection.
@@ -620,7 +620,7 @@ impl EngineEnd {
 
     /// After sleeping.
     pub fn disarm(&self) {
-        self.shared.disarm();
+        self.shared.disarm(sleep::EVENTS | sleep::TOKENS);
     }
 
     /// Whether the application has produced something that was not taken.

@@ -1,7 +1,7 @@
 //! Where everything is in a channel's memory. docs/channel.md has the same as tables.
 
 /// Version of the channel: of this layout, of the slots, and of what the rings may carry.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Bytes of a slot.
 pub const SLOT: usize = 128;
@@ -183,7 +183,7 @@ mod tests {
         let offsets =
             [m.submit, m.complete, m.deliver, m.giveback, m.requests, m.replies, m.tx_pool, m.rx_pool];
         assert_eq!(offsets, [4096, 266_240, 528_384, 790_528, 1_052_672, 1_069_056, 1_085_440, 2_592_768]);
-        assert_eq!((m.len, ABI_VERSION, layout_hash()), (4_100_096, 1, 0xb11c_26e0_c8e0_a5b5));
+        assert_eq!((m.len, ABI_VERSION, layout_hash()), (4_100_096, 2, 0xd1c5_6970_5aa1_f496));
     }
 
     #[test]

@@ -146,3 +146,50 @@ fn a_bell_rings_only_for_what_its_owner_waits_for() {
     app.tx.flush();
     assert!(rung(engine.doorbell()));
 }
+
+/// The halves sleep in two threads: each is rung at its own bell, and for what it waits for.
+#[test]
+fn a_sender_that_sleeps_is_rung_at_its_own_bell() {
+    let (mut app, mut engine) = pair(SMALL).unwrap();
+    let flow = engine.open_flow().unwrap();
+    let rung = |fd: i32| {
+        let mut byte = [0u8; 8];
+        // SAFETY: `byte` is writable for its length.
+        unsafe { libc::read(fd, byte.as_mut_ptr().cast(), 8) == 1 }
+    };
+    let submit = |app: &mut machnet_shm::AppEnd, engine: &mut machnet_shm::EngineEnd| {
+        app.tx.data(flow, WHOLE(8), &[0; 8]).unwrap();
+        let Some(Submission::Data { unit, .. }) = engine.submission().unwrap() else { panic!() };
+        unit
+    };
+    let unit = submit(&mut app, &mut engine);
+    assert!(app.rx.arm(false) && app.tx.arm(false));
+    engine.complete(unit);
+    engine.flush();
+    // One swap took both out of bed.
+    assert!(rung(app.tx.doorbell()) && rung(app.rx.doorbell()));
+    assert!(!app.tx.arm(false), "a token is there");
+    assert_eq!(app.tx.reclaim(|_| {}).unwrap(), 1);
+
+    // One direction's disarming leaves the other armed.
+    let unit = submit(&mut app, &mut engine);
+    assert!(app.rx.arm(false) && app.tx.arm(false));
+    app.rx.disarm();
+    engine.complete(unit);
+    engine.flush();
+    assert!(rung(app.tx.doorbell()) && !rung(app.rx.doorbell()));
+    assert_eq!(app.tx.reclaim(|_| {}).unwrap(), 1);
+
+    // A delivery wakes it where it asked for that, as a sender does beside whom nobody receives.
+    assert_eq!(engine.grant(flow, 2), 2);
+    assert!(app.tx.arm(false));
+    assert!(engine.deliver(flow, WHOLE(8), &[0; 8]));
+    engine.flush();
+    assert!(!rung(app.tx.doorbell()));
+    assert!(!app.tx.arm(true), "a delivery is there");
+    assert!(app.rx.delivery().unwrap().is_some());
+    assert!(app.tx.arm(true));
+    assert!(engine.deliver(flow, WHOLE(8), &[0; 8]));
+    engine.flush();
+    assert!(rung(app.tx.doorbell()) && !rung(app.rx.doorbell()));
+}
