@@ -64,7 +64,7 @@ model: ## every state of two connections within small bounds (docs/wire.md, "Wha
 .PHONY: test-c
 test-c: ## the headers from C and C++, both archives in one program, signals, fork and cancelled threads
 	mkdir -p target/c
-	for lang in "$(CC) -std=c11 -pedantic" "$(CXX) -x c++"; do for file in echo hosts process duplex; do \
+	for lang in "$(CC) -std=c11 -pedantic" "$(CXX) -x c++"; do for file in echo hosts process duplex orphan; do \
 	    $$lang -Wall -Wextra -Werror -I rust/machnet/include -I rust/machnet-core/include -c tests/c/$$file.c -o target/c/$$file.o; done; done
 	for file in hosts process; do \
 	    $(CC) -std=c11 -O2 -I rust/machnet/include -I rust/machnet-core/include tests/c/$$file.c $(CLIENT_ARCHIVE) $(CORE_ARCHIVE) -o target/c/$$file -lpthread -lm -ldl; \
