@@ -62,12 +62,13 @@ model: ## every state of two connections within small bounds (docs/wire.md, "Wha
 	cargo run --locked --profile model -p machnet-model -- --more $(or $(DEPTH),0) $(ONLY)
 
 .PHONY: test-c
-test-c: ## the headers from C and C++, and both archives in one program
+test-c: ## the headers from C and C++, both archives in one program, signals, fork and cancelled threads
 	mkdir -p target/c
-	for lang in "$(CC) -std=c11 -pedantic" "$(CXX) -x c++"; do for file in echo hosts leaving; do \
+	for lang in "$(CC) -std=c11 -pedantic" "$(CXX) -x c++"; do for file in echo hosts leaving process duplex orphan; do \
 	    $$lang -Wall -Wextra -Werror -I rust/machnet/include -I rust/machnet-core/include -c tests/c/$$file.c -o target/c/$$file.o; done; done
-	$(CC) -std=c11 -O2 -I rust/machnet/include -I rust/machnet-core/include tests/c/hosts.c $(CLIENT_ARCHIVE) $(CORE_ARCHIVE) -o target/c/hosts -lpthread -lm -ldl
-	timeout 60 target/c/hosts
+	for file in hosts process; do \
+	    $(CC) -std=c11 -O2 -I rust/machnet/include -I rust/machnet-core/include tests/c/$$file.c $(CLIENT_ARCHIVE) $(CORE_ARCHIVE) -o target/c/$$file -lpthread -lm -ldl; \
+	    timeout 60 target/c/$$file || { echo "test-c: $$file ended with status $$?"; exit 1; }; done
 
 .PHONY: test-go
 test-go: | $(LOG) ## Go unit tests and the whole stack in one process

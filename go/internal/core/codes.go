@@ -30,6 +30,8 @@ const (
 	Finished     Code = -22
 	NotAttached  Code = -23
 	System       Code = -24
+	Interrupted  Code = -25
+	Forked       Code = -26
 
 	// Unsupported is this package's own: built without cgo, or for another system.
 	Unsupported Code = -1000

@@ -89,7 +89,7 @@ func TestCodesAreThoseOfTheHeader(t *testing.T) {
 		"EINUSE": int(InUse), "ENETDOWN": int(NetDown), "ETOOBIG": int(TooBig), "EVERSION": int(Version), "ENOSIDECAR": int(NoSidecar),
 		"EACCES": int(NotPermitted), "EINVAL": int(Invalid), "EBUSY": int(Busy), "ENOBUFS": int(NoBuffers), "EABORTED": int(Aborted),
 		"EEOF": int(EOF), "EMSGSIZE": int(MsgSize), "EUNREACHABLE": int(Unreachable), "ECANCELED": int(Canceled), "EADDR": int(BadAddr),
-		"EPROTO": int(Protocol), "EPIPE": int(Finished), "ENOTATTACHED": int(NotAttached), "ESYSTEM": int(System),
+		"EPROTO": int(Protocol), "EPIPE": int(Finished), "ENOTATTACHED": int(NotAttached), "ESYSTEM": int(System), "EINTR": int(Interrupted), "EFORK": int(Forked),
 		"EVENT_LISTENING": int(EvListening), "EVENT_LISTEN_FAILED": int(EvListenFailed), "EVENT_UNLISTENED": int(EvUnlistened),
 		"EVENT_CONNECTED": int(EvConnected), "EVENT_CONNECT_FAILED": int(EvConnectFailed), "EVENT_ACCEPTED": int(EvAccepted),
 		"EVENT_READABLE": int(EvReadable), "EVENT_WRITABLE": int(EvWritable), "EVENT_CLOSED": int(EvClosed),

@@ -4,6 +4,16 @@
 // [tx] share one direction, those marked [rx] the other, those marked [any] neither. A second caller in a
 // direction gets MACHNET_EBUSY, never undefined behaviour. machnet_detach must be alone.
 // Functions return 0 (or a count) or a negative MACHNET_E* code. Only those marked [blocks] ever wait.
+//
+// Signals: a handler that runs in the thread while it waits in a function marked [blocks] ends that with MACHNET_EINTR, and nothing was
+// done: no message taken or sent, no connection made. A signal that comes while the call looks is kept until it sleeps, so none is
+// missed once it waits. Not interrupted are a message that has begun, which goes on or comes in whole; machnet_listen; and a call in a
+// program all of whose handlers have SA_RESTART (where some have and some have not, either kind may end the call).
+// Threads: cancellation (pthread_cancel, deferred) is held off inside every function, and acts at the thread's next cancellation point
+// after it; a signal or machnet_recv_timeout gets the thread out of a wait. fork(2): the channel stays the parent's, and every
+// function but machnet_detach returns MACHNET_EFORK in the child (Linux 4.14; before, do not call any). All descriptors are
+// closed by exec.
+//
 // IPv4 addresses are uint32_t with the first byte on top: 10.0.0.1 is 0x0a000001. Ports are in host order.
 
 #ifndef MACHNET_H
@@ -85,6 +95,13 @@
 // A call on the operating system was refused; machnet_error_text says which.
 #define MACHNET_ESYSTEM -24
 
+// A signal's handler ran while the call waited. Nothing was done; call again.
+#define MACHNET_EINTR -25
+
+// The channel belongs to the process that attached, and this is a child that fork(2) made of it. Attach anew here; machnet_detach gives
+// back what the child has of the parent's channel, which the parent goes on using.
+#define MACHNET_EFORK -26
+
 // Version of this C API; `machnet_abi_1` is its link-time witness.
 #define MACHNET_ABI 1
 
@@ -154,6 +171,9 @@
 #define MACHNET_EVENT_CLOSED 9
 
 
+
+// How long to yield before sleeping, nanoseconds. Waking a sleeping core costs about as much.
+#define YIELD 50000
 
 // One attachment to a sidecar.
 typedef struct machnet_channel machnet_channel;
@@ -327,7 +347,8 @@ void machnet_info(const struct machnet_channel *ch, struct machnet_info_t *out);
 // [any] Fills `out` with the addresses that a waiter may load; MACHNET_ENOTATTACHED until attached.
 int machnet_wait_view(const struct machnet_channel *ch, struct machnet_wait_view_t *out);
 
-// [any] Copies the sentence of the last error of this channel, with a final zero, and returns its length without it.
+// [any] Copies the sentence about the last call of this channel that failed, with a final zero, and returns its length without it. There is
+// none, and 0 is returned, after a call that succeeded or returned MACHNET_EAGAIN.
 size_t machnet_error_text(const struct machnet_channel *ch,
                           char *buf,
                           size_t cap);
@@ -338,7 +359,7 @@ const char *machnet_strerror(int code);
 // Gives everything back. What was sent is still delivered, within the sidecar's linger (1 s unless configured); a message of which
 // only a part was accepted is aborted. Behind that the peer of each connection reads the end if machnet_close or machnet_finish was
 // called for it, else it is reset. The same happens when the process ends, however it does. No other call may be under way on this
-// channel. Null is allowed.
+// channel. Null is allowed. In a child of fork(2) it gives back the child's copies alone: the parent's channel stays.
 void machnet_detach(struct machnet_channel *ch);
 
 // Initializes the library: 0, or MACHNET_ESYSTEM where the machine lacks what the channel needs. Cheap, may be called again.
@@ -395,8 +416,8 @@ int machnet_send(struct machnet_channel *ch,
                  size_t len,
                  uint32_t flags);
 
-// [rx] [blocks] Receives; `flags` as in machnet_recv_some, plus MACHNET_DONTWAIT. With MACHNET_RECV_MESSAGE it returns a whole message.
-// Returns the count, 0 also at the end of the peer's data in stream mode, as recv(2) does.
+// [rx] [blocks] Receives; `flags` as in machnet_recv_some, plus MACHNET_DONTWAIT. With MACHNET_RECV_MESSAGE it returns a whole message,
+// and one that has begun is awaited. Returns the count, 0 also at the end of the peer's data in stream mode, as recv(2) does.
 int64_t machnet_recv(struct machnet_channel *ch,
                      machnet_conn conn,
                      void *buf,
@@ -404,8 +425,17 @@ int64_t machnet_recv(struct machnet_channel *ch,
                      uint32_t flags,
                      struct machnet_recv_info *info);
 
-// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that was told MACHNET_EAGAIN finds room, at most `timeout_ms` milliseconds (negative: for ever).
-// 1: something may be there, 0: the time is over, MACHNET_ENETDOWN.
+// [rx] [blocks] The same, for at most `timeout_ms` milliseconds (negative: for ever) until something comes: MACHNET_ETIMEDOUT then.
+int64_t machnet_recv_timeout(struct machnet_channel *ch,
+                             machnet_conn conn,
+                             void *buf,
+                             size_t cap,
+                             uint32_t flags,
+                             struct machnet_recv_info *info,
+                             int timeout_ms);
+
+// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that was told MACHNET_EAGAIN finds room, at most
+// `timeout_ms` milliseconds (negative: for ever). 1: something may be there, 0: the time is over, MACHNET_EINTR, MACHNET_ENETDOWN.
 int machnet_wait(struct machnet_channel *ch,
                  int timeout_ms);
 
@@ -511,6 +541,9 @@ int machnet_dial_begin(struct machnet_channel *ch,
 // (then close that connection). Never refused, as machnet_unlisten.
 int machnet_dial_cancel(struct machnet_channel *ch,
                         uint32_t id);
+
+// Not in the libc crate. POSIX; glibc's and musl's PTHREAD_CANCEL_DISABLE is 1, and both take null for `old`.
+extern int pthread_setcancelstate(int state, int *old);
 
 #ifdef __cplusplus
 }  // extern "C"

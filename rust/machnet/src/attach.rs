@@ -274,21 +274,24 @@ fn connect(at: &At) -> Result<Option<Fd>, (i32, Text)> {
     Err((code, Text::of(format_args!("{why}"))))
 }
 
-/// Whether the other end of a socket is gone.
+/// Whether the other end of a socket is gone. A plain system call, as in `patience`.
 pub fn hung_up(socket: i32) -> bool {
     let mut byte = 0_u8;
     // SAFETY: `byte` is writable for one byte.
-    let n = unsafe { libc::recv(socket, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+    let n = unsafe {
+        let (flags, nobody) = (libc::MSG_PEEK | libc::MSG_DONTWAIT, core::ptr::null_mut::<u8>());
+        libc::syscall(libc::SYS_recvfrom, socket, &raw mut byte, 1, flags, nobody, nobody)
+    };
     n == 0 || (n < 0 && !matches!(errno(), libc::EAGAIN | libc::EINTR))
 }
 
-/// Empties a doorbell; false when its other end is closed.
+/// Empties a doorbell; false when its other end is closed. A plain system call, as in `patience`.
 pub fn drained(doorbell: i32) -> bool {
     let mut bytes = [0_u8; 64];
     loop {
         // SAFETY: `bytes` is writable for its length.
-        let n = unsafe { libc::read(doorbell, bytes.as_mut_ptr().cast(), bytes.len()) };
-        if n < bytes.len() as isize {
+        let n = unsafe { libc::syscall(libc::SYS_read, doorbell, bytes.as_mut_ptr(), bytes.len()) };
+        if n < bytes.len() as libc::c_long {
             // An error is EAGAIN (empty now) or EINTR (still readable).
             return n != 0;
         }

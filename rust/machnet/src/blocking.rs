@@ -1,16 +1,17 @@
 //! The calls that wait, for C: each tries, and waits by the rule of `patience` until it may try again.
 use crate::client::{KEPT, REFUSED, RxSide, TxSide, machnet_channel};
 use crate::code::{
-    MACHNET_EADDR, MACHNET_EAGAIN, MACHNET_EBUSY, MACHNET_EINVAL, MACHNET_ENETDOWN, MACHNET_ENOTATTACHED,
-    MACHNET_ETIMEDOUT, MACHNET_ETOOBIG, MACHNET_EVENT_CONNECT_FAILED, MACHNET_EVENT_LISTEN_FAILED,
-    MACHNET_EVENT_LISTENING,
+    MACHNET_EADDR, MACHNET_EAGAIN, MACHNET_EBUSY, MACHNET_EINTR, MACHNET_EINVAL, MACHNET_ENETDOWN,
+    MACHNET_ENOTATTACHED, MACHNET_ETIMEDOUT, MACHNET_ETOOBIG, MACHNET_EVENT_CONNECT_FAILED,
+    MACHNET_EVENT_LISTEN_FAILED, MACHNET_EVENT_LISTENING,
 };
 use crate::gate::{Gate, Inside};
 use crate::inbox::{Got, Mode};
 use crate::outbox::Flat;
-use crate::patience::{Patience, now, sleep, yielded};
+use crate::patience::{Patience, Woken, YIELD, now, yielded};
 use crate::rx::{Origin, Refused};
 use crate::types::{machnet_conn, machnet_peer};
+use crate::words::said;
 use core::net::Ipv4Addr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use machnet_shm::Request;
@@ -19,12 +20,20 @@ use machnet_shm::sleep::{ROOM, TOKENS};
 impl machnet_channel {
     /// Attaches to the end.
     pub(crate) fn attach(&self) -> Result<(), i32> {
+        let mut patience = Patience::new();
         loop {
             match self.step() {
-                // Without a socket yet (the sidecar's queue of connections is full) this is a millisecond.
-                Err(MACHNET_EAGAIN) => sleep(-1, self.socket(), if self.socket() < 0 { 1 } else { -1 }),
+                Err(MACHNET_EAGAIN) if patience.yielded() => {}
+                Err(MACHNET_EAGAIN) => {
+                    // Without a socket yet (the sidecar's queue of connections is full) this is a millisecond.
+                    let socket = self.socket();
+                    let until = (socket < 0).then(|| now().saturating_add(MILLISECOND));
+                    if patience.sleep(-1, socket, until).signal {
+                        return Err(MACHNET_EINTR);
+                    }
+                }
                 done => return done,
-            };
+            }
         }
     }
 
@@ -46,7 +55,7 @@ impl machnet_channel {
     pub(crate) fn listen(&self, backlog: u32) -> Result<(u32, u16), i32> {
         let mut rx = enter(&self.rx)?;
         let id = self.id();
-        let (ip, port) = self.bound()?;
+        let (ip, port) = enter(&self.tx)?.bound;
         let at = Ipv4Addr::from_bits(ip);
         self.ask_wait(&mut rx, Request::Listen { id, ip: at, port, backlog: backlog.max(1) }, None)?;
         let mut patience = Patience::new();
@@ -60,7 +69,8 @@ impl machnet_channel {
                     self.say(format_args!("listen {ip}:{port}: {why}"));
                     return Err(event.code);
                 }
-                None => self.pause(&mut rx, &mut patience, None)?,
+                // The sidecar itself answers, and at once.
+                None => go_on(self.pause(&mut rx, &mut patience, None))?,
             }
         }
     }
@@ -89,10 +99,11 @@ impl machnet_channel {
         let mut rx = enter(&self.rx)?;
         let id = self.id();
         let to = Ipv4Addr::from_bits(ip);
-        let (_, local_port) = self.bound()?;
+        let (_, local_port) = enter(&self.tx)?.bound;
         let until = (timeout_ms != 0).then(|| now().saturating_add(u64::from(timeout_ms) * 1_000_000));
         self.ask_wait(&mut rx, Request::Connect { id, ip: to, port, local_port, timeout_ms }, until)?;
         let mut patience = Patience::new();
+        let (mut interrupted, mut cancelled) = (false, false);
         loop {
             let (made, failed) = self.again_rx(&mut rx, |side, conns| {
                 let made = side.open()?.take_new(conns, Origin::Dial(id));
@@ -100,12 +111,23 @@ impl machnet_channel {
             })?;
             match (made, failed) {
                 (Some((conn, _)), _) => return Ok(conn),
+                (None, Some(_)) if cancelled => return Err(MACHNET_EINTR),
                 (None, Some(event)) => {
                     let why = said(event.code);
                     self.say(format_args!("connect {to}:{port}: {why}"));
                     return Err(event.code);
                 }
-                (None, None) => self.pause(&mut rx, &mut patience, None)?,
+                // A dial that nobody waits for any more would leave a connection that nobody closes: it is called off, and its end, which
+                // the sidecar tells at once, awaited.
+                (None, None) if interrupted && !cancelled => {
+                    cancelled = self.last_word(Request::Cancel { id }).is_ok();
+                    let soon = (!cancelled).then(|| now().saturating_add(MILLISECOND));
+                    go_on(self.pause(&mut rx, &mut patience, soon))?;
+                }
+                (None, None) => match self.pause(&mut rx, &mut patience, None) {
+                    Err(MACHNET_EINTR) => interrupted = true,
+                    paused => paused?,
+                },
             }
         }
     }
@@ -131,24 +153,28 @@ impl machnet_channel {
             {
                 Ok(more) => {
                     sent += more;
-                    patience = Patience::new();
+                    patience.renew();
                     if sent == message.len() {
                         return Ok(());
                     }
                 }
+                // Half a message helps nobody: once begun, all of it goes.
+                Err(MACHNET_EAGAIN) if sent > 0 => go_on(self.pause_tx(&mut tx, &mut patience))?,
                 Err(MACHNET_EAGAIN) => self.pause_tx(&mut tx, &mut patience)?,
                 Err(code) => return Err(code),
             }
         }
     }
 
-    /// Receives; a whole message in message mode.
+    /// Receives; a whole message in message mode. Where there is nothing: waits until `until` nanoseconds, or for ever, or (not `wait`)
+    /// not at all.
     pub(crate) fn recv_wait(
         &self,
         conn: machnet_conn,
         mode: Mode,
         out: &mut [u8],
         wait: bool,
+        until: Option<u64>,
     ) -> Result<Got, Refused> {
         let refused = |code| Refused { code, message_len: 0 };
         let mut rx = enter(&self.rx).map_err(refused)?;
@@ -175,11 +201,17 @@ impl machnet_channel {
                     if mode != Mode::Message || got.end || whole.bytes == out.len() {
                         return Ok(whole);
                     }
-                    patience = Patience::new();
+                    patience.renew();
                 }
                 // A message that was begun is awaited in any case: half of one is of no use.
-                Err(MACHNET_EAGAIN) if wait || whole.bytes > 0 => {
-                    self.pause(&mut rx, &mut patience, None).map_err(refused)?;
+                Err(MACHNET_EAGAIN) if whole.bytes > 0 => {
+                    go_on(self.pause(&mut rx, &mut patience, None)).map_err(refused)?;
+                }
+                Err(MACHNET_EAGAIN) if until.is_some_and(|until| now() >= until) => {
+                    return Err(refused(MACHNET_ETIMEDOUT));
+                }
+                Err(MACHNET_EAGAIN) if wait => {
+                    self.pause(&mut rx, &mut patience, until).map_err(refused)?;
                 }
                 Err(code) => return Err(Refused { code, message_len }),
             }
@@ -195,26 +227,27 @@ impl machnet_channel {
             let some = self.again_rx(&mut rx, |side, _| {
                 Ok(side.pending() != 0 || side.open()?.ring.ready() || self.room_came(&side.open()?.ring))
             })?;
+            let tokens = self.reap();
             if some || self.words.events_tx.load(Acquire) != 0 {
                 return Ok(true);
             }
             if until.is_some_and(|until| now() >= until) {
                 return Ok(false);
             }
-            self.pause_for(REFUSED | KEPT, &mut rx, &mut patience, until)?;
+            self.pause_for(REFUSED | KEPT, &mut rx, &mut patience, until, tokens)?;
         }
     }
 
-    /// Gives, and forgets, what `bind` said.
-    fn bound(&self) -> Result<(u32, u16), i32> {
-        Ok(core::mem::take(&mut enter(&self.tx)?.bound))
-    }
-
-    /// Sends a request; waits, until `until` nanoseconds, while there is no room for it.
+    /// Sends a request, and then forgets what `bind` said; waits, until `until` nanoseconds, while there is no room for it.
     fn ask_wait(&self, rx: &mut Inside<'_, RxSide>, request: Request, until: Option<u64>) -> Result<(), i32> {
         let mut patience = Patience::new();
         loop {
-            match self.again_tx(&mut enter(&self.tx)?, |side, _| self.ask(side, request)) {
+            let asked = self.again_tx(&mut enter(&self.tx)?, |side, _| {
+                self.ask(side, request)?;
+                side.bound = (0, 0);
+                Ok(())
+            });
+            match asked {
                 Err(MACHNET_EAGAIN) if until.is_some_and(|until| now() >= until) => {
                     self.words.room.fetch_and(!REFUSED, Relaxed);
                     self.say(format_args!("the sidecar took no request in this time"));
@@ -233,7 +266,10 @@ impl machnet_channel {
                 while receiver.drain(conns, usize::MAX) {}
                 Ok(())
             })?;
-            self.pause_for(REFUSED | KEPT, rx, &mut patience, until)?;
+            if let Err(code) = self.pause_for(REFUSED | KEPT, rx, &mut patience, until, false) {
+                self.words.room.fetch_and(!REFUSED, Relaxed);
+                return Err(code);
+            }
         }
     }
 
@@ -244,16 +280,18 @@ impl machnet_channel {
         patience: &mut Patience,
         until: Option<u64>,
     ) -> Result<(), i32> {
-        self.pause_for(KEPT, rx, patience, until)
+        self.pause_for(KEPT, rx, patience, until, false)
     }
 
-    /// The same, that ends also when there is room for a request of these: [`REFUSED`], [`KEPT`].
+    /// The same, that ends also when there is room for a request of these, [`REFUSED`] and [`KEPT`], and (`tokens`) when there are
+    /// completions.
     fn pause_for(
         &self,
         requests: u32,
         rx: &mut Inside<'_, RxSide>,
         patience: &mut Patience,
         until: Option<u64>,
+        tokens: bool,
     ) -> Result<(), i32> {
         while patience.yielded() {
             if self.words.down.load(Relaxed) != 0 {
@@ -264,25 +302,23 @@ impl machnet_channel {
             }
         }
         self.send_kept();
-        let tokens = if self.words.blocked.load(Acquire) != 0 { TOKENS } else { 0 };
+        let tokens = if tokens { TOKENS } else { 0 };
         // For room always: another thread may keep a request while this one sleeps.
         if !rx.open()?.ring.arm(tokens | ROOM, || self.words.room.load(Relaxed) & requests != 0) {
-            // Only completions wait, or room for a request, for another thread: its turn.
-            yielded();
+            if !rx.open()?.ring.ready() {
+                // Only completions wait, or room for a request, for another thread: its turn.
+                yielded();
+            }
             return Ok(());
         }
-        let timeout = until.map_or(-1, |until| {
-            i32::try_from(until.saturating_sub(now()).div_ceil(1_000_000)).unwrap_or(i32::MAX)
-        });
-        let woken = sleep(self.doorbell(), self.socket(), timeout);
+        let woken = patience.sleep(self.doorbell(), self.socket(), until);
         rx.open()?.ring.disarm();
-        self.woken(woken.bell, woken.socket)?;
-        *patience = Patience::new();
-        Ok(())
+        patience.renew();
+        self.woken(self.doorbell(), woken)
     }
 
-    /// The same for a sender without tokens. Completions ring the same bell, and whoever receives may answer it: so the
-    /// sleep is short.
+    /// The same for a sender without tokens, at the sending direction's own doorbell: the other one belongs to whoever receives, who may
+    /// be another thread, and sleep, or not be there at all.
     fn pause_tx(&self, tx: &mut Inside<'_, TxSide>, patience: &mut Patience) -> Result<(), i32> {
         while patience.yielded() {
             if self.words.down.load(Relaxed) != 0 {
@@ -292,39 +328,69 @@ impl machnet_channel {
                 return Ok(());
             }
         }
-        let conns = &self.fixed.get().ok_or(MACHNET_ENOTATTACHED)?.conns;
-        let armed = self.rx.enter().is_some_and(|mut rx| {
-            // What came in is set aside, or it would keep the bell from being armed.
-            let Some(receiver) = rx.receiver.as_mut() else { return false };
-            while receiver.drain(conns, usize::MAX) {}
-            let armed = receiver.ring.arm(TOKENS | ROOM, || self.words.room.load(Relaxed) & KEPT != 0);
-            self.words.events.store(rx.pending(), Release);
-            armed
-        });
-        if tx.open()?.ring.ready() {
+        // Where nobody receives, this thread sees to it that the end of its connection is heard of.
+        let alone = self.set_aside();
+        let kept = self.words.room.load(Relaxed) & KEPT != 0;
+        let ring = &mut tx.open()?.ring;
+        if !ring.arm(alone, kept) {
             return Ok(());
         }
-        let woken = sleep(if armed { self.doorbell() } else { -1 }, self.socket(), 1);
-        self.woken(armed && woken.bell, woken.socket)
+        let woken = patience.sleep(ring.doorbell(), self.socket(), None);
+        ring.disarm();
+        patience.renew();
+        self.woken(ring.doorbell(), woken)
     }
 
-    /// Answers the bell; looks whether the socket says the end.
-    fn woken(&self, bell: bool, socket: bool) -> Result<(), i32> {
-        if bell {
-            self.drain_bell()?;
+    /// If nobody is in the receiving direction, takes what came in out of the ring, into the queues of its connections. False: somebody is.
+    fn set_aside(&self) -> bool {
+        let (Some(mut rx), Some(fixed)) = (self.rx.visit(), self.fixed.get()) else { return false };
+        let Some(receiver) = rx.receiver.as_mut() else { return false };
+        while receiver.drain(&fixed.conns, usize::MAX) {}
+        self.words.events.store(rx.pending(), Release);
+        true
+    }
+
+    /// If nobody is in the sending direction, takes completions for sends that were told to try again. Whether there are such sends.
+    fn reap(&self) -> bool {
+        if self.words.blocked.load(Acquire) == 0 {
+            return false;
         }
-        if socket { self.alive() } else { Ok(()) }
+        let Some(mut tx) = self.tx.visit() else { return false };
+        let Some(sender) = tx.sender.as_mut() else { return false };
+        sender.reap();
+        self.words.events_tx.store(sender.pending(), Release);
+        sender.waits()
+    }
+
+    /// After a sleep: answers the bell, looks whether the socket says the end, and says whether a signal ended it.
+    fn woken(&self, bell: i32, woken: Woken) -> Result<(), i32> {
+        if woken.bell {
+            self.drain(bell)?;
+        }
+        if woken.socket {
+            self.alive()?;
+        }
+        if woken.signal { Err(MACHNET_EINTR) } else { Ok(()) }
+    }
+}
+
+/// Of a wait that signals do not end.
+fn go_on(paused: Result<(), i32>) -> Result<(), i32> {
+    match paused {
+        Err(MACHNET_EINTR) => Ok(()),
+        paused => paused,
     }
 }
 
 /// Comes in as soon as the one inside leaves; gives up after a while, since that one may be waiting for ever.
 fn enter<T>(gate: &Gate<T>) -> Result<Inside<'_, T>, i32> {
-    let mut patience = Patience::new();
+    let until = now().saturating_add(YIELD);
     loop {
         if let Some(inside) = gate.enter() {
             return Ok(inside);
         }
-        if !patience.yielded() {
+        yielded();
+        if now() >= until {
             return Err(MACHNET_EBUSY);
         }
     }
@@ -334,6 +400,4 @@ fn listens(kind: u32) -> bool {
     kind == MACHNET_EVENT_LISTENING || kind == MACHNET_EVENT_LISTEN_FAILED
 }
 
-fn said(code: i32) -> &'static str {
-    crate::words::of(code).to_str().unwrap_or_default()
-}
+const MILLISECOND: u64 = 1_000_000;

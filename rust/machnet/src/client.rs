@@ -8,6 +8,7 @@ use crate::ends::{DeliverEnd, SubmitEnd, code_of};
 use crate::gate::{Gate, Inside, Once};
 use crate::inbox::{Got, Mode};
 use crate::kept::Kept;
+use crate::mark::Mark;
 use crate::memory::Memory;
 use crate::outbox::{Bytes, Gather};
 use crate::rx::{Receiver, Refused};
@@ -27,6 +28,8 @@ pub struct machnet_channel {
     pub(crate) rx: Gate<RxSide>,
     pub(crate) tx: Gate<TxSide>,
     pub(crate) fixed: Once<Fixed>,
+    /// Of the process that attached.
+    pub(crate) mark: Mark,
     text: Gate<Text>,
     socket: AtomicI32,
     ids: AtomicU32,
@@ -44,6 +47,8 @@ pub(crate) struct Words {
     pub blocked: AtomicU32,
     /// Which requests wait for room: [`REFUSED`], [`KEPT`].
     pub room: AtomicU32,
+    /// The code that the kept sentence is about; 0: there is none; `FRESH`: its call has not ended yet.
+    pub told: AtomicI32,
 }
 
 /// A request that asks for something was told MACHNET_EAGAIN, and nobody was told since that there is room.
@@ -84,13 +89,14 @@ pub(crate) struct TxSide {
 
 impl machnet_channel {
     /// A channel that has yet to attach.
-    pub(crate) fn new(attach: Attach) -> Self {
+    pub(crate) fn new(attach: Attach, mark: Mark) -> Self {
         Self {
             words: Words::default(),
             socket: AtomicI32::new(attach.socket()),
             rx: Gate::new(RxSide { attach: Some(attach), receiver: None, stash: Stash::new(), failed: 0 }),
             tx: Gate::new(TxSide { sender: None, kept: Kept::new(&mut []), scratch: &mut [], bound: (0, 0) }),
             fixed: Once::new(),
+            mark,
             text: Gate::new(Text::EMPTY),
             ids: AtomicU32::new(0),
             kept: Gate::new(None),
@@ -104,6 +110,9 @@ impl machnet_channel {
         }
         let (mut rx, mut tx) = (self.rx.enter().ok_or(MACHNET_EBUSY)?, self.tx.enter().ok_or(MACHNET_EBUSY)?);
         if rx.failed != 0 {
+            if self.words.told.load(Relaxed) == rx.failed {
+                self.words.told.store(FRESH, Relaxed); // and so does the sentence
+            }
             return Err(rx.failed);
         }
         let attach = rx.attach.as_mut().ok_or(MACHNET_EINVAL)?;
@@ -125,9 +134,7 @@ impl machnet_channel {
                 Ok(())
             }
             Err((code, text)) => {
-                if let Some(mut kept) = self.text.enter() {
-                    *kept = text;
-                }
+                self.say(format_args!("{text}"));
                 rx.failed = code;
                 Err(code)
             }
@@ -161,15 +168,41 @@ impl machnet_channel {
         MACHNET_ENETDOWN
     }
 
-    /// Empties the doorbell.
-    pub(crate) fn drain_bell(&self) -> Result<(), i32> {
-        if crate::attach::drained(self.doorbell()) { Ok(()) } else { Err(self.went_down()) }
+    /// Empties a doorbell.
+    pub(crate) fn drain(&self, bell: i32) -> Result<(), i32> {
+        if crate::attach::drained(bell) { Ok(()) } else { Err(self.went_down()) }
     }
 
-    /// Keeps a sentence about an error.
+    /// Keeps a sentence about the error that this call ends with.
     pub(crate) fn say(&self, sentence: Arguments<'_>) {
+        self.keep(Text::of(sentence), FRESH);
+    }
+
+    fn keep(&self, sentence: Text, told: i32) {
         if let Some(mut text) = self.text.enter() {
-            *text = Text::of(sentence);
+            *text = sentence;
+            self.words.told.store(told, Relaxed);
+        }
+    }
+
+    /// A call ends: the sentence is that of the last one that failed, and none after one that did not. One that would have to wait has
+    /// nothing to explain.
+    #[inline]
+    pub(crate) fn settle(&self, what: &str, code: i32) {
+        if code < 0 && code != MACHNET_EAGAIN {
+            self.failed(what, code);
+        } else if self.words.told.load(Relaxed) != 0 {
+            self.keep(Text::EMPTY, 0);
+        }
+    }
+
+    #[cold]
+    fn failed(&self, what: &str, code: i32) {
+        match self.words.told.load(Relaxed) {
+            FRESH => self.words.told.store(code, Relaxed),
+            // Why it went down is worth more than that it is down.
+            MACHNET_ENETDOWN if code == MACHNET_ENETDOWN => {}
+            _ => self.keep(Text::of(format_args!("{what}: {}", crate::words::said(code))), code),
         }
     }
 
@@ -466,6 +499,9 @@ impl TxSide {
         self.sender.as_mut().ok_or(MACHNET_ENOTATTACHED)
     }
 }
+
+/// `Words::told` of a sentence whose call goes on: no code.
+const FRESH: i32 = 1;
 
 /// A few events, oldest first.
 pub(crate) struct Stash {

@@ -49,6 +49,11 @@ pub const MACHNET_EPIPE: i32 = -22;
 pub const MACHNET_ENOTATTACHED: i32 = -23;
 /// A call on the operating system was refused; machnet_error_text says which.
 pub const MACHNET_ESYSTEM: i32 = -24;
+/// A signal's handler ran while the call waited. Nothing was done; call again.
+pub const MACHNET_EINTR: i32 = -25;
+/// The channel belongs to the process that attached, and this is a child that fork(2) made of it. Attach anew here; machnet_detach gives
+/// back what the child has of the parent's channel, which the parent goes on using.
+pub const MACHNET_EFORK: i32 = -26;
 
 /// Version of this C API; `machnet_abi_1` is its link-time witness.
 pub const MACHNET_ABI: u32 = 1;

@@ -170,6 +170,22 @@ impl SubmitEnd {
         self.tx.ready()
     }
 
+    /// Arms the doorbell of this half; false when there are completions (with `deliveries`: also when something was delivered; with `room`: when there
+    /// is room for a request).
+    pub fn arm(&mut self, deliveries: bool, room: bool) -> bool {
+        self.tx.arm(deliveries, room)
+    }
+
+    /// Takes that back.
+    pub fn disarm(&mut self) {
+        self.tx.disarm();
+    }
+
+    /// The doorbell of this half.
+    pub fn doorbell(&self) -> i32 {
+        self.tx.doorbell()
+    }
+
     /// Sends a request; false when too many wait.
     pub fn request(&mut self, request: Request) -> bool {
         self.dirty = true;

@@ -1,7 +1,8 @@
 //! One caller at a time for each direction: whoever comes second is told so, and nothing breaks.
+use crate::patience::{nap, yielded};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Release};
+use core::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// A value that one thread at a time may use.
 pub struct Gate<T> {
@@ -13,7 +14,7 @@ pub struct Gate<T> {
 // `busy` order what one thread did before what the next does.
 unsafe impl<T: Send> Sync for Gate<T> {}
 
-/// The right to use the value; ends when dropped.
+/// The right to use the value; ends when dropped. Made only by whoever got in, for dropping it opens the gate.
 pub struct Inside<'a, T>(&'a Gate<T>);
 
 impl<T> Gate<T> {
@@ -22,10 +23,38 @@ impl<T> Gate<T> {
         Self { busy: AtomicU32::new(0), value: UnsafeCell::new(value) }
     }
 
-    /// Enters; `None` while somebody is inside.
+    /// Enters; `None` while a caller is inside, who may stay for ever. A visitor is waited for.
     #[inline]
     pub fn enter(&self) -> Option<Inside<'_, T>> {
-        (self.busy.swap(1, Acquire) == 0).then_some(Inside(self))
+        match self.busy.compare_exchange(FREE, CALLER, Acquire, Relaxed) {
+            Ok(_) => Some(Inside(self)),
+            Err(VISITOR) => self.after_visitor(),
+            Err(_) => None,
+        }
+    }
+
+    #[cold]
+    fn after_visitor(&self) -> Option<Inside<'_, T>> {
+        // One that shares our core and is less urgent than we does not get it by our yielding.
+        let mut yields = 0;
+        loop {
+            if yields < 100 {
+                yielded()
+            } else {
+                nap()
+            }
+            yields += 1;
+            match self.busy.compare_exchange(FREE, CALLER, Acquire, Relaxed) {
+                Ok(_) => return Some(Inside(self)),
+                Err(VISITOR) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Enters on behalf of the other direction, for a look and never to wait there; `None` while anybody is inside.
+    pub fn visit(&self) -> Option<Inside<'_, T>> {
+        self.busy.compare_exchange(FREE, VISITOR, Acquire, Relaxed).is_ok().then(|| Inside(self))
     }
 }
 
@@ -49,7 +78,7 @@ impl<T> DerefMut for Inside<'_, T> {
 impl<T> Drop for Inside<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        self.0.busy.store(0, Release);
+        self.0.busy.store(FREE, Release);
     }
 }
 
@@ -88,6 +117,10 @@ impl<T> Once<T> {
     }
 }
 
+const FREE: u32 = 0;
+const CALLER: u32 = 1;
+const VISITOR: u32 = 2;
+
 const UNSET: u32 = 0;
 const SETTING: u32 = 1;
 const SET: u32 = 2;
@@ -101,9 +134,23 @@ mod tests {
         let gate = Gate::new(7);
         let mut first = gate.enter().expect("nobody is inside");
         assert!(gate.enter().is_none());
+        assert!(gate.enter().is_none(), "who was turned away has opened the gate");
+        assert!(gate.visit().is_none() && gate.visit().is_none());
         *first += 1;
         drop(first);
         assert_eq!(*gate.enter().expect("nobody is inside"), 8);
+    }
+
+    #[test]
+    fn a_visitor_turns_nobody_away() {
+        let gate = Gate::new(0);
+        let mut visitor = gate.visit().expect("nobody is inside");
+        std::thread::scope(|scope| {
+            let caller = scope.spawn(|| *gate.enter().expect("a visitor leaves"));
+            *visitor = 7;
+            drop(visitor);
+            assert_eq!(caller.join().expect("the caller"), 7);
+        });
     }
 
     #[test]

@@ -30,8 +30,15 @@ pub const fn of(code: i32) -> &'static CStr {
         MACHNET_EPIPE => c"this direction of the connection is finished",
         MACHNET_ENOTATTACHED => c"the channel is not attached",
         MACHNET_ESYSTEM => c"the operating system refused a call",
+        MACHNET_EINTR => c"interrupted by a signal; call again",
+        MACHNET_EFORK => c"the channel is that of the parent process; attach anew in this one",
         _ => c"unknown code",
     }
+}
+
+/// The same as text.
+pub fn said(code: i32) -> &'static str {
+    of(code).to_str().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -41,8 +48,8 @@ mod tests {
 
     #[test]
     fn every_code_has_words_of_its_own() {
-        let all: HashSet<_> = (MACHNET_ESYSTEM..=0).map(of).collect();
-        assert_eq!(all.len(), 25);
-        assert!(!all.contains(of(MACHNET_ESYSTEM - 1)) && of(1) == of(MACHNET_ESYSTEM - 1));
+        let all: HashSet<_> = (MACHNET_EFORK..=0).map(of).collect();
+        assert_eq!(all.len(), 27);
+        assert!(!all.contains(of(MACHNET_EFORK - 1)) && of(1) == of(MACHNET_EFORK - 1));
     }
 }

@@ -1,7 +1,7 @@
 //! One application at the control socket, from its first byte to its end.
 
 use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use machnet_shm::{AttachError, ClientHello, EngineEnd, Fd, ServerAttach, ServerStep, Status, Text, Welcome};
@@ -12,6 +12,8 @@ use crate::socket::{Credentials, credentials};
 pub struct Client {
     /// The socket; attaching works on a copy.
     fd: OwnedFd,
+    /// The process, where it handed over a descriptor of itself: its children may hold the socket when it is gone.
+    process: Option<OwnedFd>,
     /// Who it is.
     pub who: Credentials,
     /// When it came.
@@ -53,7 +55,7 @@ impl Client {
     /// Somebody has connected.
     pub fn new(fd: OwnedFd) -> Client {
         let who = credentials(fd.as_raw_fd());
-        Client { fd, who, since: Instant::now(), stage: Stage::New }
+        Client { fd, process: None, who, since: Instant::now(), stage: Stage::New }
     }
 
     /// To be polled.
@@ -61,7 +63,12 @@ impl Client {
         self.fd.as_raw_fd()
     }
 
-    /// Looks at the socket, which is readable. `offer` answers a hello.
+    /// Its process, to be polled: readable once that has ended.
+    pub fn process(&self) -> Option<RawFd> {
+        self.process.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Looks at the socket or the process, one of which is readable. `offer` answers a hello.
     pub fn step(&mut self, offer: impl FnOnce(ClientHello) -> Offer) -> Outcome {
         match &mut self.stage {
             Stage::Attached { .. } => self.end(),
@@ -82,12 +89,20 @@ impl Client {
                     }
                 },
             },
-            Stage::Attaching(attach, engine) => match advance(attach, engine, offer) {
-                Ok(None) => Outcome::Wait,
-                Ok(Some(channel)) => Outcome::Channel(channel, *engine),
-                Err(AttachError::Closed) => Outcome::Gone,
-                Err(refused) => Outcome::Refused(refused.to_string()),
-            },
+            Stage::Attaching(attach, engine) => {
+                let advanced = advance(attach, engine, offer);
+                if let Some(process) = attach.take_process() {
+                    // SAFETY: the descriptor is ours alone; `into_raw` gives it up to its new owner.
+                    let process = unsafe { OwnedFd::from_raw_fd(process.into_raw()) };
+                    self.process = Some(process).filter(is_process);
+                }
+                match advanced {
+                    Ok(None) => Outcome::Wait,
+                    Ok(Some(channel)) => Outcome::Channel(channel, *engine),
+                    Err(AttachError::Closed) => Outcome::Gone,
+                    Err(refused) => Outcome::Refused(refused.to_string()),
+                }
+            }
         }
     }
 
@@ -131,12 +146,28 @@ impl Client {
 
     /// After attaching the socket is a life line: it says nothing but that the other end is there.
     fn end(&self) -> Outcome {
+        if self.process().is_some_and(readable) {
+            return Outcome::Gone;
+        }
         match self.take() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Wait,
             Ok(1) => Outcome::Refused("it spoke on its control socket after attaching".to_owned()),
             _ => Outcome::Gone,
         }
     }
+}
+
+/// Whether a descriptor stands for a process. What an application sends may be anything, and polling some files asks a program of its
+/// choice, and waits for the answer. Another process than its own ends its channel when that ends, and harms nobody else.
+fn is_process(fd: &OwnedFd) -> bool {
+    let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
+    told.is_ok_and(|told| told.lines().any(|line| line.starts_with("Pid:")))
+}
+
+fn readable(fd: RawFd) -> bool {
+    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, as said.
+    unsafe { libc::poll(&mut entry, 1, 0) == 1 }
 }
 
 /// Goes on attaching as far as that needs no waiting.

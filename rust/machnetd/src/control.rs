@@ -149,17 +149,18 @@ impl<'a> Control<'a> {
         let listener = if self.accept_again.is_some() { -1 } else { self.listener.fd() };
         let fixed = [self.signals.end_fd(), self.signals.wishes_fd(), self.shared.reports_fd(), listener];
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        // A negative descriptor is skipped.
-        let mut fds: Vec<_> = fixed.into_iter().chain(self.clients.keys().copied()).map(entry).collect();
+        // Two entries for each application; a negative descriptor is skipped.
+        let applications = self.clients.iter().flat_map(|(fd, client)| [*fd, client.process().unwrap_or(-1)]);
+        let mut fds: Vec<_> = fixed.into_iter().chain(applications).map(entry).collect();
         let due = self.due().map(|at| at.saturating_duration_since(now));
         // Rounded up, or the last fraction of a millisecond is spent polling.
         let millis = due.map_or(-1, |wait| wait.as_micros().div_ceil(1000).min(60_000) as i32);
         // SAFETY: `fds` holds as many entries as told. An error is an early end, after which all are looked at.
         let answer = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };
         if answer > 0 {
-            ready.extend(
-                fds.iter().skip(fixed.len()).filter(|entry| entry.revents != 0).map(|entry| entry.fd),
-            );
+            let (applications, _) = fds[fixed.len()..].as_chunks::<2>();
+            let spoke = applications.iter().filter(|both| both.iter().any(|entry| entry.revents != 0));
+            ready.extend(spoke.map(|[socket, _]| socket.fd));
         }
     }
 

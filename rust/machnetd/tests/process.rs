@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use machnet_shm::{AppEnd, AttachError, ClientAttach, Fd, FlowId, Status, Welcome};
+use machnet_shm::{ABI_VERSION, AppEnd, AttachError, ClientAttach, Fd, FlowId, Status, Welcome};
 
 /// A folder and a sidecar in it; both go with the test.
 struct Sidecar {
@@ -271,6 +271,69 @@ fn an_application_that_leaves_loses_its_channel_at_once() {
     sidecar.until("the log says so", |s| s.log().contains(&format!("process {} left", std::process::id())));
 }
 
+/// Attaches by hand, with this descriptor for the application's process. The socket stays open, as where a child holds it.
+fn attach_as(sidecar: &Sidecar, process: &impl AsRawFd) -> OwnedFd {
+    let (near, far) = pair();
+    use std::os::fd::IntoRawFd;
+    let _hello = ClientAttach::new(Fd::own(near.into_raw_fd()), None).expect("a hello");
+    let mut bytes = [0u8; 1024];
+    // SAFETY: `bytes` is writable for its length.
+    let n = unsafe { libc::recv(far.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), 0) } as usize;
+    let socket = connect(&sidecar.folder.socket()).unwrap();
+    send_with(&socket, &bytes[..n], process.as_raw_fd());
+    for answer in [&b"MACHNETA\x03\0\0\0\0\0\0\0"[..], b""] {
+        wait_readable(&socket);
+        // SAFETY: as above.
+        assert!(unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), 0) } > 0);
+        if !answer.is_empty() {
+            send(&socket, answer);
+        }
+    }
+    assert_eq!(bytes[8], 4, "the last was READY");
+    socket
+}
+
+fn send_with(socket: &OwnedFd, packet: &[u8], fd: i32) {
+    let mut part = libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() };
+    let mut control = [0_u64; 4];
+    // SAFETY: `msghdr` may be all zero; its pointers are to live memory, and `control` has room for one descriptor.
+    unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(4) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(4) as _;
+        libc::CMSG_DATA(header).cast::<i32>().write_unaligned(fd);
+        assert_eq!(libc::sendmsg(socket.as_raw_fd(), &raw const message, 0), packet.len() as isize);
+    }
+}
+
+#[test]
+fn an_application_whose_process_ends_loses_its_channel_though_its_socket_stays_open() {
+    let sidecar = Sidecar::start("process", &[]);
+    let mut process = Command::new("sleep").arg("1000").spawn().expect("a process");
+    // SAFETY: no pointers; the child has not been waited for.
+    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, process.id(), 0) } as i32;
+    assert!(raw >= 0, "Linux 5.3 or later");
+    // SAFETY: just made, and owned by nobody else.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
+    let _socket = attach_as(&sidecar, &descriptor);
+    // Another that says a pipe is its process: readable at once, and believed in nothing.
+    let (pipe, _) = std::io::pipe().expect("a pipe");
+    let _other = attach_as(&sidecar, &pipe);
+    sidecar.until("both have channels", |s| s.stats().matches("\"channel\":").count() == 2);
+    process.kill().expect("it is alive");
+    let left = |channel| format!("channel {channel}: process {} left", std::process::id());
+    sidecar.until("the first has left", |s| s.log().contains(&left(1)));
+    assert!(!sidecar.log().contains(&left(2)), "a pipe ended a channel");
+    sidecar.until("the other stays", |s| s.stats().matches("\"channel\":").count() == 1);
+    process.wait().expect("it was killed");
+}
+
 #[test]
 fn what_cannot_be_had_is_refused_with_a_sentence() {
     let sidecar = Sidecar::start("refused", &["--engines", "2", "--max-channels", "2"]);
@@ -312,7 +375,8 @@ fn another_version_is_told_both() {
     send(&far, &answer[..n]);
     assert!(matches!(newer.step(), Err(AttachError::Version { .. })), "the client is told");
     sidecar.until("the log names both versions", |s| {
-        s.log().contains("app speaks channel version 99") && s.log().contains("sidecar speaks 1 ")
+        s.log().contains("app speaks channel version 99")
+            && s.log().contains(&format!("sidecar speaks {ABI_VERSION} "))
     });
     sidecar.attach(None).expect("others are served");
 }

@@ -41,6 +41,8 @@ pub struct Tx {
     requests: Producer<SharedSlots>,
     /// Per connection: why it is over; 0 while it is not.
     ends: SharedWords,
+    /// Looked at before sleeping; [`Rx`] consumes it.
+    deliver: SharedSlots,
     /// A stack of free buffers.
     free: Array,
     free_len: usize,
@@ -64,6 +66,7 @@ impl Tx {
             complete: Consumer::new(SharedSlots::new(&shared, map.complete, g.ring_slots())),
             requests: Producer::new(SharedSlots::new(&shared, map.requests, CONTROL_SLOTS)),
             ends: SharedWords::new(&shared, map.ends, g.flows),
+            deliver: SharedSlots::new(&shared, map.deliver, g.ring_slots()),
             free: Array::new(units, |i| (units - 1 - i) as u32)?,
             free_len: units,
             holder: Array::new(units, |_| NOBODY)?,
@@ -186,7 +189,7 @@ impl Tx {
 
     /// Asks for something; false when too many requests wait already. [`Rx::arm`] can wait for room.
     pub fn request(&mut self, request: Request) -> bool {
-        let room = has_room(self.requests.written(), self.shared.region(), word::REQUESTS_TAKEN);
+        let room = self.has_room();
         if room {
             self.requests.push(&request.encode(), &[]);
             self.shared.head(heads::REQUESTS).store(self.requests.written(), Ordering::Relaxed);
@@ -204,6 +207,33 @@ impl Tx {
     #[inline]
     pub fn ready(&self) -> bool {
         self.complete.ready()
+    }
+
+    /// Whether another request would find room.
+    pub fn has_room(&self) -> bool {
+        has_room(self.requests.written(), self.shared.region(), word::REQUESTS_TAKEN)
+    }
+
+    /// Before sleeping on [`Tx::doorbell`]: true when no completion waits, with `deliveries` no delivery either, and with `room` no room
+    /// for a request, and the next such thing will ring.
+    pub fn arm(&self, deliveries: bool, room: bool) -> bool {
+        let events = if deliveries { sleep::SENDER_EVENTS } else { 0 };
+        let wants = sleep::SENDER_TOKENS | events | if room { sleep::SENDER_ROOM } else { 0 };
+        self.shared.arm(wants, || {
+            self.ready()
+                || deliveries && waits(&self.shared, &self.deliver, heads::DELIVER)
+                || room && self.has_room()
+        })
+    }
+
+    /// After sleeping.
+    pub fn disarm(&self) {
+        self.shared.disarm(sleep::SENDER);
+    }
+
+    /// The descriptor of this half's own sleep, apart from whoever receives; it hangs up when the sidecar is gone.
+    pub fn doorbell(&self) -> i32 {
+        self.shared.sender_doorbell()
     }
 
     /// Takes completions, and tells for which connection (index) each of them is. How many units came back.
@@ -505,16 +535,15 @@ impl Rx {
     pub fn arm(&mut self, more: u32, requests_wait: impl FnOnce() -> bool) -> bool {
         self.flush_returns();
         self.shared.arm(sleep::EVENTS | more, || {
-            let next = self.shared.head(heads::COMPLETE).load(Ordering::Relaxed);
             self.ready()
-                || more & sleep::TOKENS != 0 && self.complete.sequence(next) == next.wrapping_add(1)
+                || more & sleep::TOKENS != 0 && waits(&self.shared, &self.complete, heads::COMPLETE)
                 || more & sleep::ROOM != 0 && requests_wait() && self.has_room()
         })
     }
 
     /// After sleeping.
     pub fn disarm(&self) {
-        self.shared.disarm();
+        self.shared.disarm(sleep::RECEIVER);
     }
 
     /// The descriptor to poll for input; it hangs up when the sidecar is gone.
@@ -557,6 +586,12 @@ pub struct WaitView {
     pub deliver: RingView,
     /// Replies.
     pub replies: RingView,
+}
+
+/// Whether something waits in the other half's ring.
+fn waits(shared: &Shared, ring: &SharedSlots, head: usize) -> bool {
+    let next = shared.head(head).load(Ordering::Relaxed);
+    ring.sequence(next) == next.wrapping_add(1)
 }
 
 fn view(shared: &Shared, ring: &Consumer<SharedSlots>, head: usize) -> RingView {

@@ -1,7 +1,7 @@
 //! How an application comes by its end of a channel: messages over a Unix SOCK_SEQPACKET socket, both sides step by step
 //! and never blocking. docs/channel.md has the messages as tables.
 //!
-//! Client: HELLO. Sidecar: WELCOME with memory and doorbells, or a refusal with its sentence. Client, when it has mapped
+//! Client: HELLO, with a descriptor of its process. Sidecar: WELCOME with memory and doorbells, or a refusal with its sentence. Client, when it has mapped
 //! the memory: MAPPED. Sidecar seals the memory: READY. The socket stays open: the kernel tells each side when the other dies.
 
 use crate::app::AppEnd;
@@ -186,10 +186,16 @@ enum ClientState {
 
 impl ClientAttach {
     /// Begins over a connected SOCK_SEQPACKET socket, which it owns from here on. `engine`: `None` lets the sidecar choose.
+    ///
+    /// The socket says that this process is there only as long as no child holds it, too; so a descriptor of the process goes with the
+    /// first message. By us and not by whoever made the socket: that may have been another process.
     pub fn new(socket: Fd, engine: Option<u32>) -> Result<ClientAttach, AttachError> {
         let mut hello = Message::<HELLO_LEN>::new(HELLO);
         hello.put32(12, ABI_VERSION).put64(16, layout_hash()).put32(24, engine.unwrap_or(u32::MAX));
-        send(&socket, &hello.0, &[])?;
+        match own_process() {
+            Some(process) => send(&socket, &hello.0, &[process.raw()])?,
+            None => send(&socket, &hello.0, &[])?,
+        }
         Ok(ClientAttach { socket, state: ClientState::Welcome })
     }
 
@@ -231,6 +237,13 @@ impl ClientAttach {
     }
 }
 
+/// A descriptor of this process; `None` before Linux 5.3, or where it is not allowed.
+fn own_process() -> Option<Fd> {
+    // SAFETY: neither call touches memory.
+    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
+    i32::try_from(raw).ok().filter(|raw| *raw >= 0).map(Fd::own)
+}
+
 fn welcomed(b: &[u8], mut fds: FdList) -> Result<(AppEnd, Welcome), AttachError> {
     check_kind(b, WELCOME)?;
     let status = get32(b, 12);
@@ -255,7 +268,9 @@ fn welcomed(b: &[u8], mut fds: FdList) -> Result<(AppEnd, Welcome), AttachError>
         .map_err(|_| AttachError::Message { what: "geometry: units", value: geometry.units.into() })?;
     let welcome =
         Welcome { geometry, engine: get32(b, 24), ip: Ipv4Addr::from_bits(get32(b, 44)), mtu: get32(b, 48) };
-    let (Some(memfd), Some(own), Some(peer)) = (fds.take(0), fds.take(1), fds.take(2)) else {
+    let (Some(memfd), Some(own), Some(peer), Some(sender)) =
+        (fds.take(0), fds.take(1), fds.take(2), fds.take(3))
+    else {
         return Err(AttachError::Message { what: "descriptors of a welcome", value: fds.len as u64 });
     };
     if !Region::is_sound(&memfd, geometry.len()) {
@@ -264,7 +279,7 @@ fn welcomed(b: &[u8], mut fds: FdList) -> Result<(AppEnd, Welcome), AttachError>
             value: geometry.len() as u64,
         });
     }
-    let app = AppEnd::new(Shared::new(Side::App, &memfd, geometry, own, peer)?)?;
+    let app = AppEnd::new(Shared::new(Side::App, &memfd, geometry, own, peer, sender)?)?;
     Ok((app, welcome))
 }
 
@@ -294,6 +309,7 @@ pub enum ServerStep {
 pub struct ServerAttach {
     socket: Fd,
     state: ServerState,
+    process: Option<Fd>,
 }
 
 #[cfg(feature = "engine")]
@@ -308,7 +324,12 @@ enum ServerState {
 impl ServerAttach {
     /// Over an accepted SOCK_SEQPACKET socket, which it owns from here on.
     pub fn new(socket: Fd) -> ServerAttach {
-        ServerAttach { socket, state: ServerState::Hello }
+        ServerAttach { socket, state: ServerState::Hello, process: None }
+    }
+
+    /// What the application sent as a descriptor of its process, once its hello is there: whatever it likes, so far.
+    pub fn take_process(&mut self) -> Option<Fd> {
+        self.process.take()
     }
 
     /// The socket to poll for input.
@@ -318,7 +339,7 @@ impl ServerAttach {
 
     /// Goes on. An error ends the attempt; the application was told where it can be.
     pub fn step(&mut self) -> Result<ServerStep, AttachError> {
-        let mut fds = FdList::new(); // what a client sends along is closed
+        let mut fds = FdList::new(); // what a client sends beyond its process is closed
         match &self.state {
             ServerState::Hello => {
                 let mut b = [0; LONGEST];
@@ -333,6 +354,7 @@ impl ServerAttach {
                 }
                 check_len(b, HELLO_LEN)?;
                 let engine = get32(b, 24);
+                self.process = fds.take(0);
                 self.state = ServerState::Deciding;
                 Ok(ServerStep::Hello(ClientHello { engine: (engine != u32::MAX).then_some(engine) }))
             }
@@ -361,12 +383,19 @@ impl ServerAttach {
             .checked()
             .map_err(|b| AttachError::Message { what: "geometry: units", value: b.0.units.into() })?;
         let parts = crate::channel::Parts::new(geometry)?;
-        let shared =
-            Shared::new(Side::Engine, &parts.memfd, geometry, parts.engine_bell.0, parts.app_bell.1)?;
+        let shared = Shared::new(
+            Side::Engine,
+            &parts.memfd,
+            geometry,
+            parts.engine_bell.0,
+            parts.app_bell.1,
+            parts.sender_bell.1,
+        )?;
         shared.sign();
         let end = alloc::boxed::Box::new(crate::EngineEnd::new(shared));
         let b = Self::message(Status::Granted, Some(welcome), &Text::new(""));
-        send(&self.socket, &b.0, &[parts.memfd.raw(), parts.app_bell.0.raw(), parts.engine_bell.1.raw()])?;
+        let (own, peer, sender) = (&parts.app_bell.0, &parts.engine_bell.1, &parts.sender_bell.0);
+        send(&self.socket, &b.0, &[parts.memfd.raw(), own.raw(), peer.raw(), sender.raw()])?;
         self.state = ServerState::Mapped(parts.memfd, end);
         Ok(())
     }
@@ -459,13 +488,13 @@ fn get64(b: &[u8], at: usize) -> u64 {
 
 /// Descriptors that came with a message; those not taken are closed.
 struct FdList {
-    fds: [Option<Fd>; 3],
+    fds: [Option<Fd>; 4],
     len: usize,
 }
 
 impl FdList {
     const fn new() -> FdList {
-        FdList { fds: [None, None, None], len: 0 }
+        FdList { fds: [const { None }; 4], len: 0 }
     }
 
     /// Keeps a descriptor, or closes it when there are enough.
@@ -498,7 +527,7 @@ fn send(socket: &Fd, bytes: &[u8], fds: &[i32]) -> Result<(), AttachError> {
         message.msg_control = (&raw mut control).cast();
         // SAFETY: pure arithmetic.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(len) } as _;
-        // SAFETY: `control` is aligned and holds CMSG_SPACE of at most three descriptors (32 bytes).
+        // SAFETY: `control` is aligned and holds CMSG_SPACE of at most four descriptors (32 bytes).
         unsafe {
             let header = libc::CMSG_FIRSTHDR(&raw const message);
             (*header).cmsg_level = libc::SOL_SOCKET;

@@ -19,6 +19,8 @@ struct Inner {
     doorbell: Fd,
     /// Rings the peer.
     peer_doorbell: Fd,
+    /// Where the application's sending half sleeps: its end to read, or the engine's to ring.
+    sender_doorbell: Fd,
     /// The word that says that this end sleeps, and the peer's.
     armed: usize,
     peer_armed: usize,
@@ -48,6 +50,7 @@ impl Shared {
         geometry: Geometry,
         doorbell: Fd,
         peer_doorbell: Fd,
+        sender_doorbell: Fd,
     ) -> Result<Shared, SystemError> {
         let region = Region::map(memfd, geometry.len())?;
         let page = Region::private(size_of::<Inner>())?;
@@ -64,6 +67,7 @@ impl Shared {
             geometry,
             doorbell,
             peer_doorbell,
+            sender_doorbell,
             armed,
             peer_armed,
             heads,
@@ -104,6 +108,11 @@ impl Shared {
         self.inner().doorbell.raw()
     }
 
+    /// The same for the application's sending half.
+    pub fn sender_doorbell(&self) -> i32 {
+        self.inner().sender_doorbell.raw()
+    }
+
     /// Empties the doorbell. False: the peer's end is closed.
     pub fn drain(&self) -> bool {
         let mut bytes = [0u8; 256];
@@ -123,29 +132,29 @@ impl Shared {
         true
     }
 
-    /// After producing something of `what` ([`sleep::EVENTS`], [`sleep::TOKENS`]): wakes the peer if it sleeps for that.
+    /// After producing something of `what`, bits of [`sleep`]: wakes the peer if it sleeps for that.
     #[inline]
     pub fn ring_if_armed(&self, what: u32) {
-        if sleep::must_ring(self.region().word(self.inner().peer_armed), what) {
-            self.ring();
+        let asleep = sleep::must_ring(self.region().word(self.inner().peer_armed), what);
+        if asleep != 0 {
+            self.ring(asleep);
         }
     }
 
-    /// Rings the peer. A full pipe is loud enough, and a closed one is noticed through the socket.
+    /// Rings whoever of the peer sleeps. A full pipe is loud enough, and a closed one is noticed through the socket.
     #[cold]
-    pub fn ring(&self) {
+    fn ring(&self, asleep: u32) {
+        let inner = self.inner();
         // machnetd ignores SIGPIPE; an application that knows nothing of our pipe would die of it when its sidecar goes.
-        if self.inner().armed == word::APP_ARMED {
-            without_sigpipe(|| self.write_bell());
-        } else {
-            self.write_bell();
+        if inner.armed == word::APP_ARMED {
+            return without_sigpipe(|| write_bell(&inner.peer_doorbell));
         }
-    }
-
-    fn write_bell(&self) {
-        let byte = [1u8];
-        // SAFETY: `byte` is readable for its length.
-        unsafe { libc::write(self.inner().peer_doorbell.raw(), byte.as_ptr().cast(), 1) };
+        if asleep & sleep::RECEIVER != 0 {
+            write_bell(&inner.peer_doorbell);
+        }
+        if asleep & sleep::SENDER != 0 {
+            write_bell(&inner.sender_doorbell);
+        }
     }
 
     /// Before sleeping for `wants`: true when nothing is `pending`, so that the next thing wanted will ring.
@@ -153,8 +162,9 @@ impl Shared {
         sleep::arm(self.region().word(self.inner().armed), wants, pending)
     }
 
-    pub fn disarm(&self) {
-        self.region().word(self.inner().armed).store(0, Ordering::Relaxed);
+    /// After sleeping for `wants`.
+    pub fn disarm(&self, wants: u32) {
+        sleep::Word::clear(self.region().word(self.inner().armed), wants);
     }
 
     #[cfg(feature = "engine")]
@@ -191,11 +201,19 @@ impl Drop for Shared {
             // SAFETY: this was the last handle: nobody else can reach the value; the page outlives the read, since it moves
             // out with it and is dropped at the end of this scope.
             let inner = unsafe { self.0.as_ptr().read() };
-            let Inner { region, doorbell, peer_doorbell, page, .. } = inner;
-            drop((region, doorbell, peer_doorbell));
+            let Inner { region, doorbell, peer_doorbell, sender_doorbell, page, .. } = inner;
+            drop((region, doorbell, peer_doorbell, sender_doorbell));
             drop(page);
         }
     }
+}
+
+/// One byte, by a plain system call: the C library's `write` is a point where a cancelled thread of the application would end, in the
+/// middle of this library.
+fn write_bell(bell: &Fd) {
+    let byte = [1u8];
+    // SAFETY: `byte` is readable for its length.
+    unsafe { libc::syscall(libc::SYS_write, bell.raw(), byte.as_ptr(), 1) };
 }
 
 /// Runs `write`; a SIGPIPE that it raises in this thread is taken away again. Two cheap system calls beside one that wakes a
@@ -218,7 +236,9 @@ fn without_sigpipe(write: impl FnOnce()) {
             libc::sigpending(&raw mut pending);
             if libc::sigismember(&raw const pending, libc::SIGPIPE) == 1 {
                 let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-                libc::sigtimedwait(&raw const pipe, core::ptr::null_mut(), &raw const now);
+                // Not by the C library, as in `write_bell`; 64 signals are eight bytes.
+                let none = core::ptr::null_mut::<libc::siginfo_t>();
+                libc::syscall(libc::SYS_rt_sigtimedwait, &raw const pipe, none, &raw const now, 8);
             }
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, core::ptr::null_mut());
         }
@@ -243,6 +263,8 @@ pub(crate) struct Parts {
     pub memfd: Fd,
     /// The application's: (read end, write end).
     pub app_bell: (Fd, Fd),
+    /// That of its sending half: (read end, write end).
+    pub sender_bell: (Fd, Fd),
     /// The engine's: (read end, write end).
     pub engine_bell: (Fd, Fd),
 }
@@ -250,7 +272,8 @@ pub(crate) struct Parts {
 #[cfg(feature = "engine")]
 impl Parts {
     pub fn new(geometry: Geometry) -> Result<Parts, SystemError> {
-        Ok(Parts { memfd: Region::create(geometry.len())?, app_bell: pipe()?, engine_bell: pipe()? })
+        let memfd = Region::create(geometry.len())?;
+        Ok(Parts { memfd, app_bell: pipe()?, sender_bell: pipe()?, engine_bell: pipe()? })
     }
 }
 

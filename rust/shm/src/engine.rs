@@ -41,8 +41,8 @@ pub struct EngineEnd {
     share: Share,
     completions: Batch,
     pending_replies: VecDeque<Reply>,
-    /// What the application has not been rung for yet: [`sleep::EVENTS`], [`sleep::TOKENS`], [`sleep::ROOM`]. Whatever
-    /// publishes, or will at the next flush, says so here, so that no caller has to remember it.
+    /// What the application has not been rung for yet: bits of [`sleep`]. Whatever publishes, or will at the next flush, says so
+    /// here, so that no caller has to remember it.
     dirty: u32,
 }
 
@@ -391,7 +391,7 @@ impl EngineEnd {
         let flow = &mut self.flows[unit.flow as usize];
         flow.tx_units -= 1;
         let over = flow.closed && flow.done;
-        self.dirty |= sleep::TOKENS;
+        self.dirty |= sleep::TOKENS | sleep::SENDER_TOKENS;
         if self.completions.add(entry) {
             self.publish_completions();
         }
@@ -486,7 +486,7 @@ impl EngineEnd {
         match take(&mut self.requests, self.shared.region(), word::REQUESTS_TAKEN) {
             None => Ok(None),
             Some(head) => {
-                self.dirty |= sleep::ROOM;
+                self.dirty |= sleep::ROOM | sleep::SENDER_ROOM;
                 Request::decode(&head).map(Some)
             }
         }
@@ -507,7 +507,7 @@ impl EngineEnd {
             }
             self.replies.push(&reply.encode(), &[]);
             self.pending_replies.pop_front();
-            self.dirty |= sleep::EVENTS;
+            self.dirty |= sleep::EVENTS | sleep::SENDER_EVENTS;
         }
     }
 
@@ -605,7 +605,7 @@ impl EngineEnd {
     #[inline]
     fn push(&mut self, head: &Head, inline: &[u8]) {
         self.deliver.push(head, inline);
-        self.dirty |= sleep::EVENTS;
+        self.dirty |= sleep::EVENTS | sleep::SENDER_EVENTS;
     }
 
     /// Tells of a connection.
@@ -695,7 +695,7 @@ impl EngineEnd {
 
     /// After sleeping.
     pub fn disarm(&self) {
-        self.shared.disarm();
+        self.shared.disarm(sleep::RECEIVER);
     }
 
     /// Whether the application has produced something that was not taken.

@@ -90,6 +90,7 @@ pub fn pair(geometry: Geometry) -> Result<(AppEnd, EngineEnd), SystemError> {
         geometry,
         parts.app_bell.0,
         parts.engine_bell.1,
+        parts.sender_bell.0,
     )?;
     let engine = channel::Shared::new(
         channel::Side::Engine,
@@ -97,6 +98,7 @@ pub fn pair(geometry: Geometry) -> Result<(AppEnd, EngineEnd), SystemError> {
         geometry,
         parts.engine_bell.0,
         parts.app_bell.1,
+        parts.sender_bell.1,
     )?;
     engine.sign();
     Ok((AppEnd::new(app)?, EngineEnd::new(engine)))

@@ -9,7 +9,18 @@ pub const EVENTS: u32 = 1;
 /// The sleeper waits for tokens: completions (the application), returns (the engine).
 pub const TOKENS: u32 = 2;
 /// The sleeper waits for room in the control ring that it writes: of requests (the application), of replies (the engine).
-pub const ROOM: u32 = 16;
+pub const ROOM: u32 = 4;
+/// The same three, of the application's sending half at a doorbell of its own: it may be another thread than whoever receives, and of
+/// two that listen to one bell only the one that answers it is sure to wake.
+pub const SENDER_EVENTS: u32 = 8;
+/// See [`SENDER_EVENTS`].
+pub const SENDER_TOKENS: u32 = 16;
+/// See [`SENDER_EVENTS`].
+pub const SENDER_ROOM: u32 = 32;
+/// All that is rung for at the bell of the engine, or of whoever receives.
+pub const RECEIVER: u32 = EVENTS | TOKENS | ROOM;
+/// All that is rung for at the bell of the application's sending half.
+pub const SENDER: u32 = SENDER_EVENTS | SENDER_TOKENS | SENDER_ROOM;
 
 /// A sleep word: in shared memory, or loom's. Every access is relaxed; the order comes of the fences here.
 pub trait Word {
@@ -17,6 +28,10 @@ pub trait Word {
     fn load(&self) -> u32;
     /// Stores it, and says what was there.
     fn swap(&self, value: u32) -> u32;
+    /// Sets bits.
+    fn set(&self, bits: u32);
+    /// Clears bits.
+    fn clear(&self, bits: u32);
 }
 
 impl Word for core::sync::atomic::AtomicU32 {
@@ -29,32 +44,39 @@ impl Word for core::sync::atomic::AtomicU32 {
     fn swap(&self, value: u32) -> u32 {
         self.swap(value, core::sync::atomic::Ordering::Relaxed)
     }
+
+    #[inline]
+    fn set(&self, bits: u32) {
+        self.fetch_or(bits, core::sync::atomic::Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn clear(&self, bits: u32) {
+        self.fetch_and(!bits, core::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// The sleeper, before it sleeps: true when the word says `wants` and `pending` found nothing, so that the next thing
-/// wanted will ring. False: there is something, and the word is taken back.
-///
-/// It swaps though it only stores: a store that is blind to the producer's swaps has, in loom's eyes, no place among
-/// them, and loom finds lost bells that no machine loses. Nobody who is about to sleep minds the price.
+/// wanted will ring. False: there is something, and the word is taken back. The bits of another sleeper stay.
 #[inline]
 pub fn arm(own: &impl Word, wants: u32, pending: impl FnOnce() -> bool) -> bool {
-    own.swap(wants);
+    own.set(wants);
     fence(Ordering::SeqCst);
     if pending() {
-        own.swap(0);
+        own.clear(wants);
         return false;
     }
     true
 }
 
-/// A producer, after its slots: whether it has to ring. Of several producers one rings for each `arm`.
+/// A producer, after its slots: whom it has to ring, as bits; 0: nobody. Of several producers one rings for each `arm`.
 #[inline]
-pub fn must_ring(peer: &impl Word, what: u32) -> bool {
+pub fn must_ring(peer: &impl Word, what: u32) -> u32 {
     fence(Ordering::SeqCst);
     if peer.load() & what == 0 {
-        return false;
+        return 0;
     }
-    // Between load and swap the sleeper may have been woken by another and have armed again, for something else. The swap took
-    // that away, so whatever was there is answered by the bell.
-    peer.swap(0) != 0
+    // It takes all bits, also those of a sleeper who waits for something else, or who has armed anew since the load: whatever was there
+    // is answered by a bell.
+    peer.swap(0)
 }

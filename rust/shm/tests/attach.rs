@@ -42,6 +42,19 @@ fn both_sides_step_by_step_make_a_channel() {
 }
 
 #[test]
+fn an_application_hands_over_a_descriptor_of_its_process_and_of_no_other() {
+    let (app, server) = sockets();
+    let _client = ClientAttach::new(own(app), None).unwrap();
+    let mut server = ServerAttach::new(own(server));
+    assert!(server.take_process().is_none(), "before its hello");
+    server.step().unwrap();
+    let process = server.take_process().expect("Linux 5.3 or later");
+    let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.raw())).unwrap();
+    let pid = told.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim);
+    assert_eq!(pid, Some(std::process::id().to_string().as_str()), "{told}");
+}
+
+#[test]
 fn an_application_that_names_no_engine_leaves_the_choice() {
     let (app, server) = sockets();
     let _client = ClientAttach::new(own(app), None).unwrap();
@@ -157,17 +170,18 @@ fn an_application_that_dies_half_way_is_told_as_gone() {
 
 #[test]
 fn descriptors_that_nobody_asked_for_are_closed() {
-    // With a hello, which carries none; few, and more than the kernel has room to hand over.
-    for count in [1, 3, 5, 20] {
+    // With a hello, beyond its one; few, and more than the kernel has room to hand over.
+    for count in [2, 3, 5, 20] {
         let (app, server) = sockets();
         let (mut reader, writer) = std::io::pipe().unwrap();
         send(&app, &hello(ABI_VERSION, layout_hash(), 32), &vec![writer.as_raw_fd(); count]);
         drop(writer);
         let mut server = ServerAttach::new(own(server));
         assert!(matches!(server.step().unwrap(), ServerStep::Hello(_)));
+        drop(server.take_process().expect("the first stands for the process"));
         assert_eq!(reader.read(&mut [0]).unwrap(), 0, "{count} descriptors: one is still open");
     }
-    // With a welcome, beyond its three.
+    // With a welcome, beyond its four.
     let (app, server) = sockets();
     let mut client = ClientAttach::new(own(app), None).unwrap();
     let (memory, bell) =
@@ -177,7 +191,7 @@ fn descriptors_that_nobody_asked_for_are_closed() {
     send(
         &server,
         &welcome(GEOMETRY),
-        &[memory.as_raw_fd(), bell.0.as_raw_fd(), bell.1.as_raw_fd(), extra, extra, extra],
+        &[memory.as_raw_fd(), bell.0.as_raw_fd(), bell.1.as_raw_fd(), bell.0.as_raw_fd(), extra, extra],
     );
     drop(writer);
     assert!(client.step().unwrap().is_none());
@@ -191,23 +205,23 @@ fn a_welcome_that_is_none_is_one_clear_error() {
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
     let good = memfd(GEOMETRY.len(), seals);
     let bell = std::io::pipe().unwrap();
-    let three = [good.as_raw_fd(), bell.0.as_raw_fd(), bell.1.as_raw_fd()];
+    let all = [good.as_raw_fd(), bell.0.as_raw_fd(), bell.1.as_raw_fd(), bell.0.as_raw_fd()];
     let (unsealed, short) = (memfd(GEOMETRY.len(), 0), memfd(GEOMETRY.len() - 4096, seals));
-    let with = |memory: &OwnedFd| [memory.as_raw_fd(), three[1], three[2]].to_vec();
+    let with = |memory: &OwnedFd| [&[memory.as_raw_fd()], &all[1..]].concat();
     let geometry = |units, flows, unit_size| welcome(Geometry { units, flows, unit_size });
     for (message, fds, what) in [
         (welcome(GEOMETRY), vec![], "descriptors of a welcome"),
-        (welcome(GEOMETRY), three[..2].to_vec(), "descriptors of a welcome"),
+        (welcome(GEOMETRY), all[..3].to_vec(), "descriptors of a welcome"),
         (welcome(GEOMETRY), with(&unsealed), "memory of a welcome: length or seals; bytes wanted"),
         (welcome(GEOMETRY), with(&short), "memory of a welcome: length or seals; bytes wanted"),
-        (geometry(0, 4, 300), three.to_vec(), "geometry: units"),
-        (geometry(24, 4, 300), three.to_vec(), "geometry: units"),
-        (geometry(1 << 31, 4, 300), three.to_vec(), "geometry: units"),
-        (geometry(16, 0, 300), three.to_vec(), "geometry: units"),
-        (geometry(16, u32::MAX, 300), three.to_vec(), "geometry: units"),
-        (geometry(16, 4, u32::MAX), three.to_vec(), "geometry: units"),
-        (welcome(GEOMETRY)[..175].to_vec(), three.to_vec(), "length of a message"),
-        (welcome(GEOMETRY)[..20].to_vec(), three.to_vec(), "length of a message"),
+        (geometry(0, 4, 300), all.to_vec(), "geometry: units"),
+        (geometry(24, 4, 300), all.to_vec(), "geometry: units"),
+        (geometry(1 << 31, 4, 300), all.to_vec(), "geometry: units"),
+        (geometry(16, 0, 300), all.to_vec(), "geometry: units"),
+        (geometry(16, u32::MAX, 300), all.to_vec(), "geometry: units"),
+        (geometry(16, 4, u32::MAX), all.to_vec(), "geometry: units"),
+        (welcome(GEOMETRY)[..175].to_vec(), all.to_vec(), "length of a message"),
+        (welcome(GEOMETRY)[..20].to_vec(), all.to_vec(), "length of a message"),
     ] {
         let (app, server) = sockets();
         let mut client = ClientAttach::new(own(app), None).unwrap();

@@ -177,10 +177,15 @@ fn rung(doorbell: i32) -> bool {
 const CONTROL: u32 = 128;
 
 fn fill_requests(app: &mut AppEnd) {
-    for id in 0..CONTROL {
-        assert!(app.tx.request(Request::Cancel { id }), "request {id}");
+    for _ in 1..CONTROL {
+        assert!(app.tx.request(Request::Cancel { id: 0 }));
     }
-    assert!(!app.tx.request(Request::Cancel { id: CONTROL }));
+    fill_one(app);
+}
+
+fn fill_one(app: &mut AppEnd) {
+    assert!(app.tx.request(Request::Cancel { id: 0 }));
+    assert!(!app.tx.request(Request::Cancel { id: 0 }));
 }
 
 #[test]
@@ -196,11 +201,19 @@ fn who_waits_for_room_for_a_request_is_rung_when_one_was_taken() {
     engine.flush();
     assert!(rung(app.rx.doorbell()));
     assert!(app.rx.has_room() && !app.rx.arm(ROOM, || true), "there is room, so nobody may sleep for it");
-    // Room is no news to one who does not wait for it.
-    assert!(app.rx.arm(TOKENS, || true));
+    // A sender that sleeps meanwhile, with a request kept, has a bell of its own.
+    fill_one(&mut app);
+    assert!(app.tx.arm(false, true), "the ring is full again");
     assert!(engine.request().unwrap().is_some());
     engine.flush();
-    assert!(!rung(app.rx.doorbell()));
+    assert!(rung(app.tx.doorbell()) && !rung(app.rx.doorbell()));
+    assert!(!app.tx.arm(false, true), "there is room, so nobody may sleep for it");
+    // Room is no news to one who does not wait for it.
+    assert!(app.rx.arm(TOKENS, || true));
+    assert!(app.tx.arm(false, false));
+    assert!(engine.request().unwrap().is_some());
+    engine.flush();
+    assert!(!rung(app.rx.doorbell()) && !rung(app.tx.doorbell()));
 }
 
 /// Answers beyond the reply ring go out as the application takes those before, and each time it sleeps it is rung for them.
@@ -236,4 +249,46 @@ fn answers_beyond_the_ring_are_rung_for_and_the_engine_sleeps_until_there_is_roo
         assert!(rung(app.rx.doorbell()), "{next} taken: more was published, and nobody was told");
     }
     assert_eq!(next, all);
+}
+
+/// The halves sleep in two threads: each is rung at its own bell, and for what it waits for.
+#[test]
+fn a_sender_that_sleeps_is_rung_at_its_own_bell() {
+    let (mut app, mut engine) = pair(SMALL).unwrap();
+    let flow = engine.open_flow().unwrap();
+    let submit = |app: &mut AppEnd, engine: &mut EngineEnd| {
+        app.tx.data(flow, WHOLE(8), &[0; 8]).unwrap();
+        let Some(Submission::Data { unit, .. }) = engine.submission().unwrap() else { panic!() };
+        unit
+    };
+    let unit = submit(&mut app, &mut engine);
+    assert!(app.rx.arm(0, || false) && app.tx.arm(false, false));
+    engine.complete(unit);
+    engine.flush();
+    // One swap took both out of bed.
+    assert!(rung(app.tx.doorbell()) && rung(app.rx.doorbell()));
+    assert!(!app.tx.arm(false, false), "a token is there");
+    assert_eq!(app.tx.reclaim(|_| {}).unwrap(), 1);
+
+    // One direction's disarming leaves the other armed.
+    let unit = submit(&mut app, &mut engine);
+    assert!(app.rx.arm(0, || false) && app.tx.arm(false, false));
+    app.rx.disarm();
+    engine.complete(unit);
+    engine.flush();
+    assert!(rung(app.tx.doorbell()) && !rung(app.rx.doorbell()));
+    assert_eq!(app.tx.reclaim(|_| {}).unwrap(), 1);
+
+    // A delivery wakes it where it asked for that, as a sender does beside whom nobody receives.
+    assert_eq!(engine.grant(flow, 2), 2);
+    assert!(app.tx.arm(false, false));
+    assert!(engine.deliver(flow, WHOLE(8), &[0; 8]));
+    engine.flush();
+    assert!(!rung(app.tx.doorbell()));
+    assert!(!app.tx.arm(true, false), "a delivery is there");
+    assert!(app.rx.delivery().unwrap().is_some());
+    assert!(app.tx.arm(true, false));
+    assert!(engine.deliver(flow, WHOLE(8), &[0; 8]));
+    engine.flush();
+    assert!(rung(app.tx.doorbell()) && !rung(app.rx.doorbell()));
 }

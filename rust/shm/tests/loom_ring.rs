@@ -12,7 +12,7 @@ use loom::thread;
 
 use machnet_shm::INLINE;
 use machnet_shm::ring::{Consumer, Producer, Slots};
-use machnet_shm::sleep::{self, EVENTS, ROOM, TOKENS, Word};
+use machnet_shm::sleep::{self, EVENTS, ROOM, SENDER_EVENTS, SENDER_TOKENS, TOKENS, Word};
 use machnet_shm::slot::Head;
 
 #[derive(Clone)]
@@ -70,35 +70,54 @@ impl Word for SleepWord {
     fn swap(&self, value: u32) -> u32 {
         self.0.swap(value, Ordering::Relaxed)
     }
+
+    fn set(&self, bits: u32) {
+        self.0.fetch_or(bits, Ordering::Relaxed);
+    }
+
+    fn clear(&self, bits: u32) {
+        self.0.fetch_and(!bits, Ordering::Relaxed);
+    }
 }
 
-/// One end's sleep word and the doorbell that wakes it.
+/// One end's sleep word and the doorbells that wake it: one, or two for the halves of an application.
 #[derive(Clone)]
 struct Bed {
     word: Arc<SleepWord>,
-    bell: Arc<(Mutex<u32>, Condvar)>,
+    bell: Bell,
+    sender: Bell,
 }
+
+type Bell = Arc<(Mutex<u32>, Condvar)>;
 
 impl Bed {
     fn new() -> Bed {
-        Bed { word: Arc::new(SleepWord(AtomicU32::new(0))), bell: Arc::new((Mutex::new(0), Condvar::new())) }
+        let bell = || Arc::new((Mutex::new(0), Condvar::new()));
+        Bed { word: Arc::new(SleepWord(AtomicU32::new(0))), bell: bell(), sender: bell() }
     }
 
     fn wake(&self, what: u32) {
-        if sleep::must_ring(&*self.word, what) {
-            *self.bell.0.lock().unwrap() += 1;
-            self.bell.1.notify_one();
+        let asleep = sleep::must_ring(&*self.word, what);
+        for (bell, bits) in [(&self.bell, EVENTS | TOKENS), (&self.sender, SENDER_EVENTS | SENDER_TOKENS)] {
+            if asleep & bits != 0 {
+                *bell.0.lock().unwrap() += 1;
+                bell.1.notify_one();
+            }
         }
     }
 
-    /// Sleeps until the bell has rung, and empties it.
     fn sleep(&self) {
-        let mut rung = self.bell.0.lock().unwrap();
-        while *rung == 0 {
-            rung = self.bell.1.wait(rung).unwrap();
-        }
-        *rung = 0;
+        sleep_on(&self.bell);
     }
+}
+
+/// Sleeps until the bell has rung, and empties it.
+fn sleep_on(bell: &Bell) {
+    let mut rung = bell.0.lock().unwrap();
+    while *rung == 0 {
+        rung = bell.1.wait(rung).unwrap();
+    }
+    *rung = 0;
 }
 
 fn value(a: u32) -> Head {
@@ -236,5 +255,41 @@ fn who_waits_for_room_is_woken_when_there_is_some() {
             }
         }
         reader.join().unwrap();
+    });
+}
+
+/// The halves of an application sleep in two threads, at one word and two bells. The engine's swap takes both out of bed, whatever it
+/// was for; neither may sleep on.
+#[test]
+fn two_halves_that_sleep_at_one_word_are_each_woken() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let (mut deliver, mut delivered) = Ring::new();
+        let (mut complete, mut completed) = Ring::new();
+        let bed = Bed::new();
+        let (rx, tx) = (bed.clone(), bed.clone());
+        let receiver = thread::spawn(move || {
+            while delivered.pop().is_none() {
+                if sleep::arm(&*rx.word, EVENTS, || delivered.ready()) {
+                    sleep_on(&rx.bell);
+                    rx.word.clear(EVENTS);
+                }
+            }
+        });
+        let sender = thread::spawn(move || {
+            while completed.pop().is_none() {
+                if sleep::arm(&*tx.word, SENDER_TOKENS, || completed.ready()) {
+                    sleep_on(&tx.sender);
+                    tx.word.clear(SENDER_TOKENS);
+                }
+            }
+        });
+        deliver.push(&value(1), &[]);
+        bed.wake(EVENTS | SENDER_EVENTS);
+        complete.push(&value(2), &[]);
+        bed.wake(TOKENS | SENDER_TOKENS);
+        receiver.join().unwrap();
+        sender.join().unwrap();
     });
 }

@@ -1,8 +1,10 @@
 //! Attach, detach, and what a channel says about itself.
-use super::{channel, code, put};
+use super::{call, channel, code, put};
 use crate::attach::Attach;
+use crate::cancel::Uncancelled;
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_ANY_ENGINE, MACHNET_EINVAL, MACHNET_ENOBUFS, MACHNET_ENOTATTACHED};
+use crate::mark::Mark;
 use crate::types::{machnet_info_t, machnet_options, machnet_wait_view_t};
 use crate::words;
 use core::ffi::{CStr, c_char, c_int};
@@ -43,7 +45,7 @@ pub unsafe extern "C" fn machnet_attach_fd(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_attach_step(ch: *mut machnet_channel) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { channel(ch) }.and_then(machnet_channel::step))
+    code(unsafe { call(ch, "attach", step) })
 }
 
 /// [any] The control socket, for the caller's poller while attaching; readable after that only when the sidecar is gone.
@@ -66,7 +68,7 @@ pub unsafe extern "C" fn machnet_doorbell(ch: *const machnet_channel) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_check(ch: *const machnet_channel) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { channel(ch) }.and_then(machnet_channel::alive))
+    code(unsafe { call(ch, "check", machnet_channel::alive) })
 }
 
 /// [any] Fills `out`; all zero until attached.
@@ -93,7 +95,8 @@ pub unsafe extern "C" fn machnet_wait_view(
     0
 }
 
-/// [any] Copies the sentence of the last error of this channel, with a final zero, and returns its length without it.
+/// [any] Copies the sentence about the last call of this channel that failed, with a final zero, and returns its length without it. There is
+/// none, and 0 is returned, after a call that succeeded or returned MACHNET_EAGAIN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_error_text(
     ch: *const machnet_channel,
@@ -123,17 +126,23 @@ pub extern "C" fn machnet_strerror(code: c_int) -> *const c_char {
 /// Gives everything back. What was sent is still delivered, within the sidecar's linger (1 s unless configured); a message of which
 /// only a part was accepted is aborted. Behind that the peer of each connection reads the end if machnet_close or machnet_finish was
 /// called for it, else it is reset. The same happens when the process ends, however it does. No other call may be under way on this
-/// channel. Null is allowed.
+/// channel. Null is allowed. In a child of fork(2) it gives back the child's copies alone: the parent's channel stays.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_detach(ch: *mut machnet_channel) {
     if ch.is_null() {
         return;
     }
+    let _uncancelled = Uncancelled::begin();
     // SAFETY: `begin` made it with `posix_memalign` and `write`; the caller gives it back and is alone.
     unsafe {
         ch.drop_in_place();
         libc::free(ch.cast());
     }
+}
+
+fn step(ch: &machnet_channel) -> Result<(), i32> {
+    let _uncancelled = Uncancelled::begin();
+    ch.step()
 }
 
 /// Makes a channel around what `attach` gives.
@@ -152,7 +161,9 @@ unsafe fn begin(
     unsafe { out.write(null_mut()) };
     // SAFETY: null or readable, as promised.
     let engine = unsafe { options.as_ref() }.map_or(MACHNET_ANY_ENGINE, |options| options.engine);
+    let _uncancelled = Uncancelled::begin();
     let attach = attach((engine >= 0).then_some(engine as u32));
+    let Some(mark) = Mark::new() else { return MACHNET_ENOBUFS };
     let mut place = null_mut();
     // SAFETY: `place` is writable; the alignment is a power of two and a multiple of a pointer's.
     let refused = unsafe {
@@ -164,7 +175,7 @@ unsafe fn begin(
     let ch: *mut machnet_channel = place.cast();
     // SAFETY: fresh memory of this size and alignment; `out` as above.
     unsafe {
-        ch.write(machnet_channel::new(attach));
+        ch.write(machnet_channel::new(attach, mark));
         out.write(ch);
     }
     0

@@ -1,12 +1,14 @@
 //! The paper's socket-like calls (Table 4), for C. They block unless told otherwise; Go calls none of them.
 //!
-//! They wait as applications do (ARCHITECTURE.md): look, sched_yield for up to 50 us, then poll on doorbell and socket.
-use super::rx::{count, info_of, mode};
-use super::{attach::machnet_attach_begin, bytes, channel, code, put, room};
+//! They wait as applications do (ARCHITECTURE.md): look, sched_yield for up to 50 us, then ppoll on a doorbell and the socket.
+use super::rx::received;
+use super::{attach::machnet_attach_begin, bytes, call, code, put};
+use crate::cancel::Uncancelled;
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_DONTWAIT, MACHNET_EEOF, MACHNET_EINVAL};
-use crate::inbox::Mode;
+use crate::inbox::{Got, Mode};
 use crate::patience::now;
+use crate::rx::Refused;
 use crate::types::{machnet_conn, machnet_options, machnet_peer, machnet_recv_info};
 use core::ffi::{c_char, c_int, c_void};
 
@@ -30,7 +32,7 @@ pub unsafe extern "C" fn machnet_attach(
         return begun;
     }
     // SAFETY: `out` was written just now, with a channel.
-    code(unsafe { channel(*out) }.and_then(machnet_channel::attach))
+    code(unsafe { call(*out, "attach", attach) })
 }
 
 /// [tx] Sets the local address of the next machnet_listen or machnet_connect: `ip` 0 or the sidecar's own (else
@@ -38,7 +40,7 @@ pub unsafe extern "C" fn machnet_attach(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_bind(ch: *mut machnet_channel, ip: u32, port: u16) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { channel(ch) }.and_then(|ch| ch.bind(ip, port)))
+    code(unsafe { call(ch, "bind", |ch| ch.bind(ip, port)) })
 }
 
 /// [tx and rx] [blocks] Listens where machnet_bind said; `*listener` gets the id, `*port` (may be null) the port. Waits while too many requests
@@ -55,7 +57,7 @@ pub unsafe extern "C" fn machnet_listen(
     port: *mut u16,
 ) -> c_int {
     // SAFETY: the contract of this module.
-    match unsafe { channel(ch) }.and_then(|ch| ch.listen(backlog)) {
+    match unsafe { call(ch, "listen", |ch| ch.listen(backlog)) } {
         Ok((id, at)) => {
             // SAFETY: `listener` and `port` are null or writable.
             unsafe {
@@ -78,11 +80,9 @@ pub unsafe extern "C" fn machnet_accept(
     peer: *mut machnet_peer,
     flags: u32,
 ) -> c_int {
-    if flags & !MACHNET_DONTWAIT != 0 {
-        return MACHNET_EINVAL;
-    }
+    let accept = |ch: &machnet_channel| ch.accept(listener, waits(flags)?);
     // SAFETY: the contract of this module.
-    match unsafe { channel(ch) }.and_then(|ch| ch.accept(listener, flags == 0)) {
+    match unsafe { call(ch, "accept", accept) } {
         Ok((accepted, ends)) => {
             // SAFETY: `conn` and `peer` are null or writable.
             unsafe {
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn machnet_connect(
     conn: *mut machnet_conn,
 ) -> c_int {
     // SAFETY: the contract of this module.
-    match unsafe { channel(ch) }.and_then(|ch| ch.connect(ip, port, timeout_ms)) {
+    match unsafe { call(ch, "connect", |ch| ch.connect(ip, port, timeout_ms)) } {
         Ok(made) => {
             // SAFETY: `conn` is null or writable.
             unsafe { put(conn, made) };
@@ -131,17 +131,11 @@ pub unsafe extern "C" fn machnet_send(
     flags: u32,
 ) -> c_int {
     // SAFETY: the contract of this module; `buf` is readable for `len` bytes.
-    let (Ok(ch), Ok(message)) = (unsafe { (channel(ch), bytes(buf.cast(), len)) }) else {
-        return MACHNET_EINVAL;
-    };
-    if flags & !MACHNET_DONTWAIT != 0 {
-        return MACHNET_EINVAL;
-    }
-    code(ch.send_all(conn, message, flags == 0))
+    code(unsafe { call(ch, "send", |ch| ch.send_all(conn, bytes(buf.cast(), len)?, waits(flags)?)) })
 }
 
-/// [rx] [blocks] Receives; `flags` as in machnet_recv_some, plus MACHNET_DONTWAIT. With MACHNET_RECV_MESSAGE it returns a whole message.
-/// Returns the count, 0 also at the end of the peer's data in stream mode, as recv(2) does.
+/// [rx] [blocks] Receives; `flags` as in machnet_recv_some, plus MACHNET_DONTWAIT. With MACHNET_RECV_MESSAGE it returns a whole message,
+/// and one that has begun is awaited. Returns the count, 0 also at the end of the peer's data in stream mode, as recv(2) does.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_recv(
     ch: *mut machnet_channel,
@@ -151,26 +145,68 @@ pub unsafe extern "C" fn machnet_recv(
     flags: u32,
     info: *mut machnet_recv_info,
 ) -> i64 {
-    // SAFETY: the contract of this module; `buf` is writable for `cap` bytes.
-    let (Ok(ch), Ok(out)) = (unsafe { (channel(ch), room(buf.cast::<u8>(), cap)) }) else {
-        return MACHNET_EINVAL.into();
-    };
-    let Some(mode) = mode(flags & !MACHNET_DONTWAIT) else { return MACHNET_EINVAL.into() };
-    let got = ch.recv_wait(conn, mode, out, flags & MACHNET_DONTWAIT == 0);
-    // SAFETY: `info` is null or writable.
-    unsafe { put(info, info_of(&got)) };
-    match count(got) {
-        // As recv(2). In message mode 0 is an empty message, and the end has its code.
-        end if end == i64::from(MACHNET_EEOF) && mode == Mode::Stream => 0,
-        count => count,
+    // SAFETY: the same contract.
+    unsafe { recv(ch, conn, (buf, cap), flags, info, None) }
+}
+
+/// [rx] [blocks] The same, for at most `timeout_ms` milliseconds (negative: for ever) until something comes: MACHNET_ETIMEDOUT then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_recv_timeout(
+    ch: *mut machnet_channel,
+    conn: machnet_conn,
+    buf: *mut c_void,
+    cap: usize,
+    flags: u32,
+    info: *mut machnet_recv_info,
+    timeout_ms: c_int,
+) -> i64 {
+    // SAFETY: the same contract.
+    unsafe { recv(ch, conn, (buf, cap), flags, info, end_of(timeout_ms)) }
+}
+
+/// # Safety
+/// The contract of this module; the buffer is writable, `info` null or writable.
+unsafe fn recv(
+    ch: *mut machnet_channel,
+    conn: machnet_conn,
+    buffer: (*mut c_void, usize),
+    flags: u32,
+    info: *mut machnet_recv_info,
+    until: Option<u64>,
+) -> i64 {
+    let wait = flags & MACHNET_DONTWAIT == 0;
+    let until = until.filter(|_| wait);
+    // SAFETY: the same contract.
+    unsafe {
+        received(ch, flags & !MACHNET_DONTWAIT, buffer, info, |ch, mode, out| {
+            match ch.recv_wait(conn, mode, out, wait, until) {
+                // As recv(2). In message mode 0 is an empty message, and the end has its code.
+                Err(Refused { code: MACHNET_EEOF, .. }) if mode == Mode::Stream => Ok(Got::default()),
+                got => got,
+            }
+        })
     }
 }
 
-/// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that was told MACHNET_EAGAIN finds room, at most `timeout_ms` milliseconds (negative: for ever).
-/// 1: something may be there, 0: the time is over, MACHNET_ENETDOWN.
+/// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that was told MACHNET_EAGAIN finds room, at most
+/// `timeout_ms` milliseconds (negative: for ever). 1: something may be there, 0: the time is over, MACHNET_EINTR, MACHNET_ENETDOWN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_wait(ch: *mut machnet_channel, timeout_ms: c_int) -> c_int {
-    let until = u64::try_from(timeout_ms).ok().map(|ms| now().saturating_add(ms.saturating_mul(1_000_000)));
     // SAFETY: the contract of this module.
-    unsafe { channel(ch) }.and_then(|ch| ch.wait(until)).map_or_else(|code| code, c_int::from)
+    unsafe { call(ch, "wait", |ch| ch.wait(end_of(timeout_ms))) }.map_or_else(|code| code, c_int::from)
+}
+
+/// Whether a call may wait, by its flags.
+fn waits(flags: u32) -> Result<bool, i32> {
+    if flags & !MACHNET_DONTWAIT != 0 { Err(MACHNET_EINVAL) } else { Ok(flags == 0) }
+}
+
+/// When a time limit of so many milliseconds ends; never, if negative.
+fn end_of(timeout_ms: c_int) -> Option<u64> {
+    u64::try_from(timeout_ms).ok().map(|ms| now().saturating_add(ms.saturating_mul(1_000_000)))
+}
+
+fn attach(ch: &machnet_channel) -> Result<(), i32> {
+    let _uncancelled = Uncancelled::begin();
+    ch.attach()
 }

@@ -16,7 +16,7 @@ pub use rx::*;
 pub use tx::*;
 
 use crate::client::machnet_channel;
-use crate::code::MACHNET_EINVAL;
+use crate::code::{MACHNET_EFORK, MACHNET_EINVAL};
 use core::ffi::c_int;
 
 /// The channel behind a pointer.
@@ -26,7 +26,25 @@ use core::ffi::c_int;
 unsafe fn channel<'a>(ch: *const machnet_channel) -> Result<&'a machnet_channel, i32> {
     // SAFETY: null, or a live channel as promised; all of its fields are atomics, gates or set once, so that shared
     // references from several threads are sound.
-    unsafe { ch.as_ref() }.ok_or(MACHNET_EINVAL)
+    let ch = unsafe { ch.as_ref() }.ok_or(MACHNET_EINVAL)?;
+    if ch.mark.wiped() { Err(MACHNET_EFORK) } else { Ok(ch) }
+}
+
+/// A call on a channel; `what` begins the sentence about its failure.
+///
+/// # Safety
+/// The contract of this module.
+#[inline]
+unsafe fn call<T>(
+    ch: *const machnet_channel,
+    what: &str,
+    body: impl FnOnce(&machnet_channel) -> Result<T, i32>,
+) -> Result<T, i32> {
+    // SAFETY: the same contract.
+    let ch = unsafe { channel(ch) }?;
+    let done = body(ch);
+    ch.settle(what, done.as_ref().err().copied().unwrap_or(0));
+    done
 }
 
 /// Writes a result, unless the caller does not want it.

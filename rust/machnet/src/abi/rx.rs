@@ -1,5 +1,5 @@
 //! Receiving: data, events, and the sleep protocol. None of these blocks.
-use super::{channel, code, put, room};
+use super::{call, channel, code, put, room};
 use crate::client::machnet_channel;
 use crate::code::{
     MACHNET_EINVAL, MACHNET_EMSGSIZE, MACHNET_INFO_BEGIN, MACHNET_INFO_END, MACHNET_INFO_MORE,
@@ -18,11 +18,8 @@ pub unsafe extern "C" fn machnet_poll(
     cap: c_int,
 ) -> c_int {
     // SAFETY: the contract of this module; `out` is writable for `cap` events.
-    let polled = unsafe { (channel(ch), room(out, usize::try_from(cap).unwrap_or(0))) };
-    match polled {
-        (Ok(ch), Ok(out)) => ch.poll(out).map_or_else(|code| code, |have| have as c_int),
-        _ => MACHNET_EINVAL,
-    }
+    let polled = unsafe { call(ch, "poll", |ch| ch.poll(room(out, usize::try_from(cap).unwrap_or(0))?)) };
+    polled.map_or_else(|code| code, |have| have as c_int)
 }
 
 /// [rx] Receives up to `cap` bytes of `conn`; looks at the ring when the connection's own queue is empty. `flags` is one of
@@ -38,14 +35,35 @@ pub unsafe extern "C" fn machnet_recv_some(
     flags: u32,
     info: *mut machnet_recv_info,
 ) -> i64 {
-    // SAFETY: the contract of this module; `buf` is writable for `cap` bytes.
-    let (Ok(ch), Ok(out)) = (unsafe { (channel(ch), room(buf.cast::<u8>(), cap)) }) else {
-        return MACHNET_EINVAL.into();
+    // SAFETY: the contract of this module; `buf` is writable for `cap` bytes, `info` null or writable.
+    unsafe { received(ch, flags, (buf, cap), info, |ch, mode, out| ch.recv(conn, mode, out)) }
+}
+
+/// A receive, by `body`.
+///
+/// # Safety
+/// The contract of this module; the buffer is writable, `info` null or writable.
+#[inline]
+pub(super) unsafe fn received(
+    ch: *const machnet_channel,
+    flags: u32,
+    (buf, cap): (*mut c_void, usize),
+    info: *mut machnet_recv_info,
+    body: impl FnOnce(&machnet_channel, Mode, &mut [u8]) -> Result<Got, Refused>,
+) -> i64 {
+    // SAFETY: the same contract.
+    let ch = match unsafe { channel(ch) } {
+        Ok(ch) => ch,
+        Err(code) => return code.into(),
     };
-    let Some(mode) = mode(flags) else { return MACHNET_EINVAL.into() };
-    let got = ch.recv(conn, mode, out);
+    // SAFETY: the same contract.
+    let got = match (unsafe { room(buf.cast::<u8>(), cap) }, mode(flags)) {
+        (Ok(out), Some(mode)) => body(ch, mode, out),
+        _ => Err(Refused { code: MACHNET_EINVAL, message_len: 0 }),
+    };
     // SAFETY: `info` is null or writable.
     unsafe { put(info, info_of(&got)) };
+    ch.settle("receive", got.as_ref().err().map_or(0, |refused| refused.code));
     count(got)
 }
 
@@ -77,11 +95,11 @@ pub unsafe extern "C" fn machnet_disarm(ch: *mut machnet_channel) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_drain(ch: *const machnet_channel) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { channel(ch) }.and_then(machnet_channel::drain_bell))
+    code(unsafe { call(ch, "empty the doorbell", |ch| ch.drain(ch.doorbell())) })
 }
 
 /// The mode of receive flags.
-pub(super) fn mode(flags: u32) -> Option<Mode> {
+fn mode(flags: u32) -> Option<Mode> {
     match flags {
         MACHNET_RECV_STREAM => Some(Mode::Stream),
         MACHNET_RECV_MESSAGE => Some(Mode::Message),
@@ -91,7 +109,7 @@ pub(super) fn mode(flags: u32) -> Option<Mode> {
 }
 
 /// What a receive has to say.
-pub(super) fn info_of(got: &Result<Got, Refused>) -> machnet_recv_info {
+fn info_of(got: &Result<Got, Refused>) -> machnet_recv_info {
     let flag = |set: bool, flag| if set { flag } else { 0 };
     match got {
         Ok(got) => machnet_recv_info {
@@ -109,6 +127,6 @@ pub(super) fn info_of(got: &Result<Got, Refused>) -> machnet_recv_info {
 }
 
 /// What a receive returns.
-pub(super) fn count(got: Result<Got, Refused>) -> i64 {
+fn count(got: Result<Got, Refused>) -> i64 {
     got.map_or_else(|refused| refused.code.into(), |got| got.bytes as i64)
 }

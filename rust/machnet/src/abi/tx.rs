@@ -1,5 +1,5 @@
 //! Sending, closing, dialling and listening. None of these blocks.
-use super::{bytes, channel, code, put, room};
+use super::{bytes, call, code, put, room};
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_EINVAL, MACHNET_SEND_CONTINUE, MACHNET_SEND_WHOLE};
 use crate::outbox::Flat;
@@ -25,13 +25,15 @@ pub unsafe extern "C" fn machnet_send_some(
     flags: u32,
 ) -> i64 {
     // SAFETY: the contract of this module; `buf` is readable for `len` bytes.
-    let (Ok(ch), Ok(bytes)) = (unsafe { (channel(ch), bytes(buf.cast(), len)) }) else {
-        return MACHNET_EINVAL.into();
-    };
-    sent(match flags {
-        0 | MACHNET_SEND_CONTINUE => ch.send(conn, &mut Flat(bytes), flags != 0),
-        MACHNET_SEND_WHOLE => ch.send_together(conn, &mut Flat(bytes)),
-        _ => Err(MACHNET_EINVAL),
+    sent(unsafe {
+        call(ch, "send", |ch| {
+            let bytes = bytes(buf.cast(), len)?;
+            match flags {
+                0 | MACHNET_SEND_CONTINUE => ch.send(conn, &mut Flat(bytes), flags != 0),
+                MACHNET_SEND_WHOLE => ch.send_together(conn, &mut Flat(bytes)),
+                _ => Err(MACHNET_EINVAL),
+            }
+        })
     })
 }
 
@@ -46,19 +48,17 @@ pub unsafe extern "C" fn machnet_sendv(
     skip: usize,
     flags: u32,
 ) -> i64 {
-    // SAFETY: the contract of this module; `parts` is readable for `count` entries.
-    let (Ok(ch), Some(parts)) = (unsafe { (channel(ch), entries(parts, count)) }) else {
-        return MACHNET_EINVAL.into();
-    };
-    if flags & !MACHNET_SEND_CONTINUE != 0 {
-        return MACHNET_EINVAL.into();
-    }
-    // SAFETY: each part is readable for its length.
-    let parts = parts.iter().map(|part| unsafe { bytes(part.base, part.len) });
-    if parts.clone().any(|part| part.is_err()) {
-        return MACHNET_EINVAL.into();
-    }
-    sent(ch.sendv(conn, parts.map(Result::unwrap_or_default), skip, flags != 0))
+    // SAFETY: the contract of this module; `parts` is readable for `count` entries, and each part for its length.
+    sent(unsafe {
+        call(ch, "send", |ch| {
+            let parts = entries(parts, count).ok_or(MACHNET_EINVAL)?;
+            let parts = parts.iter().map(|part| bytes(part.base, part.len));
+            if flags & !MACHNET_SEND_CONTINUE != 0 || parts.clone().any(|part| part.is_err()) {
+                return Err(MACHNET_EINVAL);
+            }
+            ch.sendv(conn, parts.map(Result::unwrap_or_default), skip, flags != 0)
+        })
+    })
 }
 
 /// [tx] Takes completions and writes up to `cap` MACHNET_EVENT_WRITABLE events. Returns how many.
@@ -69,13 +69,13 @@ pub unsafe extern "C" fn machnet_poll_tx(
     cap: c_int,
 ) -> c_int {
     // SAFETY: the contract of this module; `out` is writable for `cap` events.
-    let polled = unsafe { (channel(ch), room(out, usize::try_from(cap).unwrap_or(0))) };
-    match polled {
-        (Ok(ch), Ok(out)) => {
-            ch.with_tx(|side, _| Ok(side.open()?.poll(out))).map_or_else(|code| code, |have| have as c_int)
-        }
-        _ => MACHNET_EINVAL,
-    }
+    let polled = unsafe {
+        call(ch, "poll", |ch| {
+            let out = room(out, usize::try_from(cap).unwrap_or(0))?;
+            ch.with_tx(|side, _| Ok(side.open()?.poll(out)))
+        })
+    };
+    polled.map_or_else(|code| code, |have| have as c_int)
 }
 
 /// [tx] Gives up the message that a short count left under way; the peer drops its part. 0, also when none is;
@@ -83,7 +83,7 @@ pub unsafe extern "C" fn machnet_poll_tx(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_abort(ch: *mut machnet_channel, conn: machnet_conn) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { channel(ch) }.and_then(|ch| ch.with_tx(|side, conns| side.open()?.abort(conns, conn))))
+    code(unsafe { call(ch, "abort", |ch| ch.with_tx(|side, conns| side.open()?.abort(conns, conn))) })
 }
 
 /// [tx] Half close: the peer reads what was sent, then the end. Receiving goes on. 0, MACHNET_EAGAIN when there is no token for it;
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn machnet_abort(ch: *mut machnet_channel, conn: machnet_c
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_finish(ch: *mut machnet_channel, conn: machnet_conn) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { channel(ch) }.and_then(|ch| ch.with_tx(|side, conns| side.open()?.finish(conns, conn))))
+    code(unsafe { call(ch, "finish", |ch| ch.with_tx(|side, conns| side.open()?.finish(conns, conn))) })
 }
 
 /// [tx] Forgets `conn`: what was sent is flushed by the sidecar in the background, then the peer sees the end. A message under
@@ -99,19 +99,14 @@ pub unsafe extern "C" fn machnet_finish(ch: *mut machnet_channel, conn: machnet_
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_close(ch: *mut machnet_channel, conn: machnet_conn) -> c_int {
     // SAFETY: the contract of this module.
-    code(
-        unsafe { channel(ch) }
-            .and_then(|ch| ch.with_tx(|side, conns| side.open()?.close(conns, conn, false))),
-    )
+    code(unsafe { call(ch, "close", |ch| ch.with_tx(|side, conns| side.open()?.close(conns, conn, false))) })
 }
 
 /// [tx] Forgets `conn` at once: what is not yet acknowledged is dropped, and the peer sees MACHNET_ERESET.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_reset(ch: *mut machnet_channel, conn: machnet_conn) -> c_int {
     // SAFETY: the contract of this module.
-    code(
-        unsafe { channel(ch) }.and_then(|ch| ch.with_tx(|side, conns| side.open()?.close(conns, conn, true))),
-    )
+    code(unsafe { call(ch, "reset", |ch| ch.with_tx(|side, conns| side.open()?.close(conns, conn, true))) })
 }
 
 /// [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
@@ -127,12 +122,14 @@ pub unsafe extern "C" fn machnet_listen_begin(
     backlog: u32,
     listener: *mut u32,
 ) -> c_int {
-    // SAFETY: the contract of this module.
-    let Ok(ch) = (unsafe { channel(ch) }) else { return MACHNET_EINVAL };
-    let id = ch.id();
-    // SAFETY: `listener` is null or writable. Written first: the event may be there before this returns.
-    unsafe { put(listener, id) };
-    code(ch.request(Request::Listen { id, ip: Ipv4Addr::from_bits(ip), port, backlog: backlog.max(1) }))
+    // SAFETY: the contract of this module; `listener` is null or writable. Written first: the event may be there before this returns.
+    code(unsafe {
+        call(ch, "listen", |ch| {
+            let id = ch.id();
+            put(listener, id);
+            ch.request(Request::Listen { id, ip: Ipv4Addr::from_bits(ip), port, backlog: backlog.max(1) })
+        })
+    })
 }
 
 /// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one. It never
@@ -141,7 +138,7 @@ pub unsafe extern "C" fn machnet_listen_begin(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_unlisten(ch: *mut machnet_channel, listener: u32) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { channel(ch) }.and_then(|ch| ch.last_word(Request::Unlisten { id: listener })))
+    code(unsafe { call(ch, "unlisten", |ch| ch.last_word(Request::Unlisten { id: listener })) })
 }
 
 /// [tx] Asks for a connection. `*id` gets the id that MACHNET_EVENT_CONNECTED or _CONNECT_FAILED names. MACHNET_EAGAIN as of
@@ -152,21 +149,23 @@ pub unsafe extern "C" fn machnet_dial_begin(
     request: *const machnet_dial_t,
     id: *mut u32,
 ) -> c_int {
-    // SAFETY: the contract of this module; `request` is null or readable.
-    let (Ok(ch), Some(dial)) = (unsafe { (channel(ch), request.as_ref()) }) else { return MACHNET_EINVAL };
-    if dial.port == 0 || dial.ip == 0 {
-        return MACHNET_EINVAL;
-    }
-    let number = ch.id();
-    // SAFETY: `id` is null or writable. Written first: the event may be there before this returns.
-    unsafe { put(id, number) };
-    code(ch.request(Request::Connect {
-        id: number,
-        ip: Ipv4Addr::from_bits(dial.ip),
-        port: dial.port,
-        local_port: dial.local_port,
-        timeout_ms: dial.timeout_ms,
-    }))
+    // SAFETY: the contract of this module; `request` is null or readable, `id` null or writable. Written first: the event may be there
+    // before this returns.
+    code(unsafe {
+        call(ch, "dial", |ch| {
+            let dial =
+                request.as_ref().filter(|dial| dial.port != 0 && dial.ip != 0).ok_or(MACHNET_EINVAL)?;
+            let number = ch.id();
+            put(id, number);
+            ch.request(Request::Connect {
+                id: number,
+                ip: Ipv4Addr::from_bits(dial.ip),
+                port: dial.port,
+                local_port: dial.local_port,
+                timeout_ms: dial.timeout_ms,
+            })
+        })
+    })
 }
 
 /// [tx] Gives up a dial. One event still comes: _CONNECT_FAILED with MACHNET_ECANCELED, or _CONNECTED where it was too late
@@ -174,7 +173,7 @@ pub unsafe extern "C" fn machnet_dial_begin(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_dial_cancel(ch: *mut machnet_channel, id: u32) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { channel(ch) }.and_then(|ch| ch.last_word(Request::Cancel { id })))
+    code(unsafe { call(ch, "cancel a dial", |ch| ch.last_word(Request::Cancel { id })) })
 }
 
 /// The parts of a message.
