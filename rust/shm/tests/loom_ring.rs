@@ -98,7 +98,7 @@ impl Bed {
 
     fn wake(&self, what: u32) {
         let asleep = sleep::must_ring(&*self.word, what);
-        for (bell, bits) in [(&self.bell, EVENTS | TOKENS), (&self.sender, SENDER_EVENTS | SENDER_TOKENS)] {
+        for (bell, bits) in [(&self.bell, sleep::RECEIVER), (&self.sender, sleep::SENDER)] {
             if asleep & bits != 0 {
                 *bell.0.lock().unwrap() += 1;
                 bell.1.notify_one();
