@@ -224,7 +224,7 @@ func (s *Stack) onEvent(ev *core.Event) (unwanted bool) {
 	case core.EvConnectFailed:
 		if d := s.dials[ev.ID]; d != nil {
 			delete(s.dials, ev.ID)
-			d.fail(codeError(ev.Code))
+			d.fail(eventError(ev))
 		} else {
 			s.ch.LastWord()
 		}
@@ -244,7 +244,7 @@ func (s *Stack) onEvent(ev *core.Event) (unwanted bool) {
 	case core.EvListenFailed:
 		if l := s.listeners[ev.ID]; l != nil {
 			delete(s.listeners, ev.ID)
-			l.listening(nil, codeError(ev.Code))
+			l.listening(nil, eventError(ev))
 		}
 	case core.EvUnlistened:
 		s.ch.LastWord()

@@ -31,6 +31,15 @@ const (
 	NotAttached  Code = -23
 	System       Code = -24
 
+	FullConns      Code = -30
+	FullEngine     Code = -31
+	FullListeners  Code = -32
+	FullPorts      Code = -33
+	PeerFullConns  Code = -34
+	PeerFullEngine Code = -35
+	Ending         Code = -36
+	PeerEnding     Code = -37
+
 	// Unsupported is this package's own: built without cgo, or for another system.
 	Unsupported Code = -1000
 )
@@ -61,6 +70,7 @@ type Event struct {
 	RemoteIP   uint32
 	LocalPort  uint16
 	RemotePort uint16
+	Limit      uint32 // of EvConnectFailed and EvListenFailed: how many there may be of what is full
 }
 
 // RecvMode is how a receive treats the ends of messages.

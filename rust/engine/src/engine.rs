@@ -8,6 +8,7 @@ use machnet_nic::Queue;
 use machnet_wire::Nanos;
 
 use crate::budget::Budget;
+use crate::full::Warnings;
 use crate::peers::Peers;
 use crate::phase::Phase;
 use crate::random::{Limit, Random};
@@ -66,6 +67,7 @@ impl<Q: Queue> Engine<Q> {
             next_ephemeral: random.draw() as u16 & 0x3fff,
             random,
             rst_limit: Limit::new(config.rst_rate, now),
+            warnings: Warnings::default(),
             shutdown: false,
             fired: Vec::new(),
             shared: Arc::clone(shared),

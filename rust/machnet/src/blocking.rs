@@ -11,6 +11,7 @@ use crate::outbox::Flat;
 use crate::patience::{Patience, now, sleep, yielded};
 use crate::rx::{Origin, Refused};
 use crate::types::{machnet_conn, machnet_peer};
+use crate::words::Failure;
 use core::net::Ipv4Addr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use machnet_shm::Request;
@@ -56,8 +57,7 @@ impl machnet_channel {
             match reply {
                 Some(event) if event.kind == MACHNET_EVENT_LISTENING => return Ok((id, event.local_port)),
                 Some(event) => {
-                    let (ip, why) = (Ipv4Addr::from_bits(ip), said(event.code));
-                    self.say(format_args!("listen {ip}:{port}: {why}"));
+                    self.say(format_args!("listen {at}:{port}: {}", Failure::of(&event)));
                     return Err(event.code);
                 }
                 None => self.pause(&mut rx, &mut patience, None)?,
@@ -101,8 +101,7 @@ impl machnet_channel {
             match (made, failed) {
                 (Some((conn, _)), _) => return Ok(conn),
                 (None, Some(event)) => {
-                    let why = said(event.code);
-                    self.say(format_args!("connect {to}:{port}: {why}"));
+                    self.say(format_args!("connect {to}:{port}: {}", Failure::of(&event)));
                     return Err(event.code);
                 }
                 (None, None) => self.pause(&mut rx, &mut patience, None)?,
@@ -332,8 +331,4 @@ fn enter<T>(gate: &Gate<T>) -> Result<Inside<'_, T>, i32> {
 
 fn listens(kind: u32) -> bool {
     kind == MACHNET_EVENT_LISTENING || kind == MACHNET_EVENT_LISTEN_FAILED
-}
-
-fn said(code: i32) -> &'static str {
-    crate::words::of(code).to_str().unwrap_or_default()
 }

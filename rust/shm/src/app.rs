@@ -168,7 +168,7 @@ impl Tx {
 
     /// Ends and forgets a connection at once.
     pub fn reset(&mut self, flow: FlowId) {
-        self.submit.push(&Head { kind: kind::RESET, a: Reason::Local as u32, ..of(flow) }, &[]);
+        self.submit.push(&Head { kind: kind::RESET, a: Reason::Local.to_words().0, ..of(flow) }, &[]);
     }
 
     /// Asks for something; false when too many requests wait already. [`Rx::arm`] can wait for room.
@@ -391,11 +391,8 @@ impl Rx {
             kind::ABORT => Ok(Delivery::Aborted { flow, token }),
             kind::FIN => Ok(Delivery::Fin { flow, token }),
             kind::RESET => {
-                let reason = Reason::from_word(head.a).ok_or(PeerFault::Bound {
-                    what: "reason",
-                    value: head.a,
-                    bound: 15,
-                })?;
+                let unknown = PeerFault::Bound { what: "reason", value: head.a, bound: Reason::END };
+                let reason = Reason::from_words(head.a, head.b).ok_or(unknown)?;
                 Ok(Delivery::Reset { flow, reason })
             }
             kind::ESTABLISHED => {

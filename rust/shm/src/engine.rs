@@ -591,7 +591,8 @@ impl EngineEnd {
 
     /// Tells that the connection is over. At most once.
     pub fn reset(&mut self, flow: FlowId, reason: Reason) {
-        self.push(&Head { kind: kind::RESET, a: reason as u32, ..of(flow) }, &[]);
+        let (a, b) = reason.to_words();
+        self.push(&Head { kind: kind::RESET, a, b, ..of(flow) }, &[]);
     }
 
     /// Publishes what is batched, and rings the application if it sleeps and something is new. Once per round; it costs next
