@@ -154,7 +154,7 @@ func (at *attachment) onEvent(ev *core.Event) (unwanted bool) {
 	case core.EvConnectFailed:
 		if d := at.dials[ev.ID]; d != nil {
 			delete(at.dials, ev.ID)
-			d.fail(codeError(ev.Code))
+			d.fail(eventError(ev))
 		} else {
 			at.ch.LastWord()
 		}
@@ -174,7 +174,7 @@ func (at *attachment) onEvent(ev *core.Event) (unwanted bool) {
 	case core.EvListenFailed:
 		if l := at.listeners[ev.ID]; l != nil {
 			delete(at.listeners, ev.ID)
-			l.refused(codeError(ev.Code))
+			l.refused(eventError(ev))
 		}
 	case core.EvUnlistened:
 		at.ch.LastWord()

@@ -127,6 +127,37 @@ func codeError(c core.Code) error {
 	return fmt.Errorf("client library: %w", c)
 }
 
+// refusal says which limit was met, and is the errors of package syscall that stand for that.
+type refusal struct {
+	text string
+	errs []error
+}
+
+func (r *refusal) Error() string   { return r.text }
+func (r *refusal) Unwrap() []error { return r.errs }
+func (r *refusal) Temporary() bool { return true }
+func (r *refusal) Timeout() bool   { return false }
+
+// eventError is why a dial or a listen failed, from the event that tells it.
+func eventError(ev *core.Event) error {
+	var errs []error
+	switch ev.Code {
+	case core.FullConns, core.FullEngine, core.FullListeners:
+		errs = []error{syscall.ENOBUFS}
+	case core.FullPorts: // what connect(2) says of its ephemeral ports
+		errs = []error{syscall.EADDRNOTAVAIL, syscall.ENOBUFS}
+	case core.PeerFullConns, core.PeerFullEngine: // another host may do, as when nobody listens
+		errs = []error{syscall.ECONNREFUSED, syscall.ENOBUFS}
+	case core.PeerEnding:
+		errs = []error{syscall.ECONNREFUSED}
+	case core.Ending:
+		errs = []error{syscall.ENETDOWN}
+	default:
+		return codeError(ev.Code)
+	}
+	return &refusal{text: ev.Failure(), errs: errs}
+}
+
 // opError dresses an error for the caller. io.EOF and io.ErrShortBuffer stay bare, as readers compare them.
 func opError(op string, source, addr *Addr, err error) error {
 	if err == nil || err == io.EOF || err == io.ErrShortBuffer {

@@ -50,6 +50,43 @@ func TestCodesBecomeTheErrorsOfPackageNet(t *testing.T) {
 	}
 }
 
+func TestARefusalNamesTheLimitAndIsTheUsualErrors(t *testing.T) {
+	for name, tc := range map[string]struct {
+		code core.Code
+		text string
+		want []error
+	}{
+		"own connections":    {core.FullConns, "this process has 256 connections", []error{syscall.ENOBUFS}},
+		"own engine":         {core.FullEngine, "the engine that serves this process has 256 connections", []error{syscall.ENOBUFS}},
+		"own listeners":      {core.FullListeners, "this process has 256 listeners", []error{syscall.ENOBUFS}},
+		"own ports":          {core.FullPorts, "all 256 ports", []error{syscall.EADDRNOTAVAIL, syscall.ENOBUFS}},
+		"peer's connections": {core.PeerFullConns, "the process that listens there has 256 connections", []error{syscall.ECONNREFUSED, syscall.ENOBUFS}},
+		"peer's engine":      {core.PeerFullEngine, "the engine there has 256 connections", []error{syscall.ECONNREFUSED, syscall.ENOBUFS}},
+		"own sidecar ends":   {core.Ending, "this host's machnetd is ending", []error{syscall.ENETDOWN}},
+		"peer's ends":        {core.PeerEnding, "that host's machnetd is ending", []error{syscall.ECONNREFUSED}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := opError("dial", nil, nil, eventError(&core.Event{Code: tc.code, Limit: 256}))
+			for _, want := range tc.want {
+				if !errors.Is(err, want) {
+					t.Errorf("%v is not %v", err, want)
+				}
+			}
+			if !strings.HasPrefix(err.Error(), "dial machnet: "+tc.text) {
+				t.Errorf("got %q, want it to say %q", err, tc.text)
+			}
+			var ne net.Error
+			//lint:ignore SA1019 net/http's Serve decides by Temporary whether to go on
+			if !errors.As(err, &ne) || ne.Timeout() || !ne.Temporary() {
+				t.Errorf("%v: Timeout() = %v, Temporary() = %v", err, ne.Timeout(), ne.Temporary())
+			}
+		})
+	}
+	if err := eventError(&core.Event{Code: core.Refused}); err != syscall.ECONNREFUSED {
+		t.Errorf("a refusal without a limit: %v", err)
+	}
+}
+
 func TestTimeoutsAndPassingErrorsSaySo(t *testing.T) {
 	for name, tc := range map[string]struct {
 		err                error

@@ -121,6 +121,13 @@ func codeText(code Code) string {
 	return C.GoString(C.machnet_strerror(C.int(code)))
 }
 
+func failureText(e *Event) string {
+	event := C.machnet_event{kind: C.uint32_t(e.Kind), code: C.int32_t(e.Code), limit: C.uint32_t(e.Limit)}
+	var text [C.MACHNET_ERROR_TEXT_MAX]C.char
+	n := C.machnet_event_text(&event, &text[0], C.MACHNET_ERROR_TEXT_MAX)
+	return C.GoStringN(&text[0], C.int(n))
+}
+
 func (c *capi) socket() int   { return int(C.machnet_socket(c.ch)) }
 func (c *capi) doorbell() int { return int(C.machnet_doorbell(c.ch)) }
 
@@ -156,6 +163,7 @@ func eventOf(e *C.machnet_event) Event {
 	return Event{
 		Kind: EventKind(e.kind), Code: Code(e.code), Conn: uint64(e.conn), ID: uint32(e.id),
 		LocalIP: uint32(e.local_ip), RemoteIP: uint32(e.remote_ip), LocalPort: uint16(e.local_port), RemotePort: uint16(e.remote_port),
+		Limit: uint32(e.limit),
 	}
 }
 

@@ -422,5 +422,8 @@ func (c *Channel) unlockTx() {
 	c.tx.Unlock()
 }
 
+// Failure is the C library's sentence about an EvConnectFailed or EvListenFailed: what is full, whose, how many there may be, and what to do.
+func (e *Event) Failure() string { return failureText(e) }
+
 // Error makes a Code an error where a caller of this package needs one.
 func (c Code) Error() string { return codeText(c) }

@@ -33,6 +33,15 @@ const (
 	Interrupted  Code = -25
 	Forked       Code = -26
 
+	FullConns      Code = -30
+	FullEngine     Code = -31
+	FullListeners  Code = -32
+	FullPorts      Code = -33
+	PeerFullConns  Code = -34
+	PeerFullEngine Code = -35
+	Ending         Code = -36
+	PeerEnding     Code = -37
+
 	// Unsupported is this package's own: built without cgo, or for another system.
 	Unsupported Code = -1000
 )
@@ -63,6 +72,7 @@ type Event struct {
 	RemoteIP   uint32
 	LocalPort  uint16
 	RemotePort uint16
+	Limit      uint32 // of EvConnectFailed and EvListenFailed: how many there may be of what is full
 }
 
 // RecvMode is how a receive treats the ends of messages.

@@ -35,4 +35,5 @@ func (*capi) accepted(uint64) Code                                 { return Unsu
 func (*capi) dial(uint32, uint16, uint16, uint32) (uint32, Code)   { return 0, Unsupported }
 func (*capi) cancelDial(uint32) Code                               { return Unsupported }
 
-func codeText(Code) string { return "not supported by this build" }
+func codeText(Code) string      { return "not supported by this build" }
+func failureText(*Event) string { return "" }

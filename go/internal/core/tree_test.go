@@ -90,6 +90,8 @@ func TestCodesAreThoseOfTheHeader(t *testing.T) {
 		"EACCES": int(NotPermitted), "EINVAL": int(Invalid), "EBUSY": int(Busy), "ENOBUFS": int(NoBuffers), "EABORTED": int(Aborted),
 		"EEOF": int(EOF), "EMSGSIZE": int(MsgSize), "EUNREACHABLE": int(Unreachable), "ECANCELED": int(Canceled), "EADDR": int(BadAddr),
 		"EPROTO": int(Protocol), "EPIPE": int(Finished), "ENOTATTACHED": int(NotAttached), "ESYSTEM": int(System), "EINTR": int(Interrupted), "EFORK": int(Forked),
+		"EFULL_CONNS": int(FullConns), "EFULL_ENGINE": int(FullEngine), "EFULL_LISTENERS": int(FullListeners), "EFULL_PORTS": int(FullPorts),
+		"EPEER_FULL_CONNS": int(PeerFullConns), "EPEER_FULL_ENGINE": int(PeerFullEngine), "EENDING": int(Ending), "EPEER_ENDING": int(PeerEnding),
 		"EVENT_LISTENING": int(EvListening), "EVENT_LISTEN_FAILED": int(EvListenFailed), "EVENT_UNLISTENED": int(EvUnlistened),
 		"EVENT_CONNECTED": int(EvConnected), "EVENT_CONNECT_FAILED": int(EvConnectFailed), "EVENT_ACCEPTED": int(EvAccepted),
 		"EVENT_READABLE": int(EvReadable), "EVENT_WRITABLE": int(EvWritable), "EVENT_CLOSED": int(EvClosed),
@@ -97,7 +99,7 @@ func TestCodesAreThoseOfTheHeader(t *testing.T) {
 		"INFO_BEGIN": int(Begin), "INFO_END": int(End), "INFO_MORE": int(More),
 	}
 	seen := 0
-	for _, m := range regexp.MustCompile(`(?m)^#define MACHNET_((?:E[A-Z]+|EVENT_\w+|RECV_\w+|INFO_\w+)) (-?\d+)$`).FindAllSubmatch(header, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^#define MACHNET_((?:E[A-Z_]+|RECV_\w+|INFO_\w+)) (-?\d+)$`).FindAllSubmatch(header, -1) {
 		if string(m[1]) == "ERROR_TEXT_MAX" {
 			continue
 		}

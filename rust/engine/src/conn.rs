@@ -3,7 +3,7 @@
 use core::net::Ipv4Addr;
 
 use machnet_flow::{Closed, Event, Flow, Fragment, Io};
-use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, Part, Reason, TxUnit};
+use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, Limit, Part, Reason, TxUnit};
 use machnet_wire::{self as wire, Mac, Nanos};
 
 use crate::budget::{Budget, Promise};
@@ -254,6 +254,9 @@ pub(crate) fn reason(closed: Closed) -> Reason {
             wire::Reason::Refused => Reason::Refused,
             wire::Reason::PortInUse => Reason::InUse,
             wire::Reason::NoResources => Reason::NoResources,
+            wire::Reason::AppFull { limit } => Reason::Full(Limit::PeerConnections, limit),
+            wire::Reason::EngineFull { limit } => Reason::Full(Limit::PeerEngineConnections, limit),
+            wire::Reason::Ending => Reason::PeerEnding,
             wire::Reason::Aborted => Reason::Reset,
             wire::Reason::Closed | wire::Reason::AppGone | wire::Reason::Timeout => Reason::Gone,
             wire::Reason::Protocol => Reason::Protocol,

@@ -124,12 +124,24 @@ counters! {
     accepts,
     /// connection attempts refused by the peer
     connects_refused,
+    /// connection attempts refused because the peer's application or engine was full, or its sidecar ending
+    connects_peer_full,
     /// connection attempts that met silence
     connects_timeout,
     /// SYN packets for a port nobody listens on
     syn_refused,
     /// SYN packets refused because the flow table of the engine or the channel was full
     syn_overflow,
+    /// connections refused, dialled or a peer's, because the application had as many as it may (flows)
+    full_connections,
+    /// connections refused, dialled or a peer's, because the engine had as many as it can
+    full_engine,
+    /// listeners refused because the application had as many as it may
+    full_listeners,
+    /// dials and listeners refused because all ports that are given where none is named were in use
+    full_ports,
+    /// dials, listeners and peers' connections refused because the sidecar was ending
+    refused_ending,
     /// SYN packets left unanswered, to be sent again, because as many connections as its backlog waited for the listener
     syn_backlog,
     /// flows alive now

@@ -8,6 +8,7 @@ use machnet_nic::Queue;
 use machnet_wire::Nanos;
 
 use crate::budget::Budget;
+use crate::full::Warnings;
 use crate::peers::Peers;
 use crate::phase::Phase;
 use crate::random::{Limit, Random};
@@ -68,6 +69,7 @@ impl<Q: Queue> Engine<Q> {
             rst_limit: Limit::new(config.rst_rate, now),
             linger_until: Nanos::MAX,
             settled_at: Nanos::ZERO,
+            warnings: Warnings::default(),
             shutdown: false,
             fired: Vec::new(),
             shared: Arc::clone(shared),

@@ -3,12 +3,13 @@
 use core::net::Ipv4Addr;
 
 use machnet_flow::{Flow, Setup};
-use machnet_shm::{Established, FlowId, HeldUnit, MAX_LISTENERS, Origin, Reason, Reply, Request};
+use machnet_shm::{Established, FlowId, HeldUnit, Limit, MAX_LISTENERS, Origin, Reason, Reply, Request};
 use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
 use crate::budget::Promise;
 use crate::channels::Listener;
 use crate::conn::{Bound, Conn, Hop, Token, Waits};
+use crate::full::Asked;
 use crate::neighbor::Lookup;
 use crate::packet;
 use crate::ports::{EPHEMERAL, Owner};
@@ -56,8 +57,13 @@ impl Core {
         if !ip.is_unspecified() && ip != self.ip {
             return failed(Reason::NotLocal);
         }
+        let number = channel.number;
+        if self.shutdown {
+            return failed(self.ending());
+        }
         if channel.listeners.len() >= MAX_LISTENERS as usize {
-            return failed(Reason::NoResources);
+            let asked = Asked::Listener { channel: number, port };
+            return failed(self.full(Limit::Listeners, MAX_LISTENERS, asked));
         }
         if channel.listeners.contains_key(&id) {
             return failed(Reason::Invalid);
@@ -69,9 +75,13 @@ impl Core {
                 self.counters().listens.add(1);
                 Reply::Listening { id, port }
             }
+            None if port == 0 => {
+                let asked = Asked::Listener { channel: number, port };
+                failed(self.full(Limit::Ports, (u16::MAX - EPHEMERAL).into(), asked))
+            }
             None => {
                 self.counters().listens_refused.add(1);
-                failed(if port == 0 { Reason::NoResources } else { Reason::InUse })
+                failed(Reason::InUse)
             }
         }
     }
@@ -128,16 +138,24 @@ impl Core {
             return Err(Reason::Invalid);
         }
         let hop = self.first_hop(ip).ok_or(Reason::Unreachable)?;
-        if self.shutdown || self.flows.len() >= self.shared.config.max_flows {
-            return Err(Reason::NoResources);
+        if self.shutdown {
+            return Err(self.ending());
         }
-        let (key, claimed) = self.pick_local(peer, local_port)?;
+        let Some(Some(channel)) = self.channels.get(at) else { return Err(Reason::Invalid) };
+        let (flows, asked) =
+            (channel.end.geometry().flows, Asked::Dial { channel: channel.number, ip, port });
+        if let Some(most) = self.most_flows() {
+            return Err(self.full(Limit::EngineConnections, most, asked));
+        }
+        let Some((key, claimed)) = self.pick_local(peer, local_port)? else {
+            return Err(self.full(Limit::Ports, self.ephemeral_share().into(), asked));
+        };
         let opened = self.channels.get_mut(at).and_then(Option::as_mut).and_then(|c| c.end.open_flow());
         let Some(id) = opened else {
             if claimed {
                 self.shared.ports.release(key);
             }
-            return Err(Reason::NoResources);
+            return Err(self.full(Limit::Connections, flows, asked));
         };
         let birth = Birth {
             key,
@@ -167,9 +185,10 @@ impl Core {
         from: packet::Origin,
         syn: &Packet<'_>,
     ) -> Result<(), wire::Reason> {
-        let full = wire::Reason::NoResources;
-        if self.shutdown || self.flows.len() >= self.shared.config.max_flows {
-            return Err(full);
+        let asked = Asked::Connection { channel: owner.channel, ip: from.ip, port: syn.header.dst };
+        if let Some(limit) = self.most_flows() {
+            self.full(Limit::EngineConnections, limit, asked);
+            return Err(wire::Reason::EngineFull { limit });
         }
         let found = self.channels.iter().position(|c| c.as_ref().is_some_and(|c| c.number == owner.channel));
         let at = found.ok_or(wire::Reason::Refused)?;
@@ -178,15 +197,23 @@ impl Core {
             self.counters().syn_backlog.add(1);
             return Ok(());
         }
-        let hop = self.first_hop(from.ip).ok_or(full)?;
+        let Some(hop) = self.first_hop(from.ip) else {
+            // Nor is there a way for an answer.
+            self.counters().control_dropped.add(1);
+            return Ok(());
+        };
         let setup = self.setup(syn.header.dst, syn.header.src, from.ports);
         let flow = Flow::accept(self.now, self.gap, self.shared.config.flow, setup, syn)
             .map_err(|_| wire::Reason::Protocol)?;
-        let Some(Some(channel)) = self.channels.get_mut(at) else { return Err(full) };
+        let Some(Some(channel)) = self.channels.get_mut(at) else { return Err(wire::Reason::Refused) };
         if !channel.listeners.contains_key(&owner.listener) {
             return Err(wire::Reason::Refused);
         }
-        let id = channel.end.open_flow().ok_or(full)?;
+        let Some(id) = channel.end.open_flow() else {
+            let limit = channel.end.geometry().flows;
+            self.full(Limit::Connections, limit, asked);
+            return Err(wire::Reason::AppFull { limit });
+        };
         channel.take_place(id, owner.listener);
         let birth = Birth {
             key,
@@ -246,8 +273,30 @@ impl Core {
         self.drive(index, |_, _, _| ());
     }
 
-    /// A key with a local port: the one asked for, or a free ephemeral one of this engine's share. True: it is claimed.
-    fn pick_local(&mut self, (ip, port): (Ipv4Addr, u16), local_port: u16) -> Result<(u64, bool), Reason> {
+    /// The most flows, where there are as many.
+    fn most_flows(&self) -> Option<u32> {
+        let most = self.shared.config.max_flows;
+        (self.flows.len() >= most).then_some(most.try_into().unwrap_or(u32::MAX))
+    }
+
+    /// Nothing new is begun any more.
+    fn ending(&self) -> Reason {
+        self.counters().refused_ending.add(1);
+        Reason::Ending
+    }
+
+    /// How many ephemeral ports this engine gives towards one port of a peer.
+    fn ephemeral_share(&self) -> u16 {
+        (u16::MAX - EPHEMERAL) / self.engines.max(1)
+    }
+
+    /// A key with a local port: the one asked for, or a free ephemeral one of this engine's share. True: it is claimed. `None`: there is
+    /// none free.
+    fn pick_local(
+        &mut self,
+        (ip, port): (Ipv4Addr, u16),
+        local_port: u16,
+    ) -> Result<Option<(u64, bool)>, Reason> {
         let reversed_is_free = |core: &Self, local: u16| {
             // Both ends of a local connection live here; one port for both would be one key for two flows.
             ip != core.ip || local != port
@@ -266,10 +315,9 @@ impl Core {
             {
                 return Err(Reason::InUse);
             }
-            return Ok((key, true));
+            return Ok(Some((key, true)));
         }
-        let engines = self.engines.max(1);
-        let share = (u16::MAX - EPHEMERAL) / engines;
+        let (engines, share) = (self.engines.max(1), self.ephemeral_share());
         for _ in 0..share {
             self.next_ephemeral = (self.next_ephemeral + 1) % share.max(1);
             let local = EPHEMERAL + self.next_ephemeral * engines + self.index;
@@ -279,10 +327,10 @@ impl Core {
                 && self.shared.ports.owner(local).is_none()
                 && !self.shared.ports.is_claimed(key)
             {
-                return Ok((key, false));
+                return Ok(Some((key, false)));
             }
         }
-        Err(Reason::NoResources)
+        Ok(None)
     }
 
     fn first_hop(&self, ip: Ipv4Addr) -> Option<Hop> {

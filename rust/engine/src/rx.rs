@@ -131,6 +131,10 @@ impl Core {
                 return self.counters().rx_bad_machnet.add(1);
             };
             let refused = match self.shared.ports.owner(header.dst) {
+                _ if self.shutdown => {
+                    self.counters().refused_ending.add(1);
+                    Reason::Ending
+                }
                 None => {
                     self.counters().syn_refused.add(1);
                     Reason::Refused

@@ -12,6 +12,7 @@ use crate::budget::Budget;
 use crate::channels::Channel;
 use crate::conn::{self, Bound, Conn, Hop, Token, View, Waits};
 use crate::counters::Counters;
+use crate::full::Warnings;
 use crate::neighbor::Lookup;
 use crate::packet::{self, Handed, Origin};
 use crate::peers::Peers;
@@ -64,6 +65,7 @@ pub(crate) struct Core {
     pub linger_until: Nanos,
     /// When what was sent last in a shutdown has left the NIC.
     pub settled_at: Nanos,
+    pub warnings: Warnings,
     pub shutdown: bool,
     pub fired: Vec<(Nanos, u64)>,
     pub next_ephemeral: u16,
@@ -165,6 +167,7 @@ impl Core {
                 Reason::Refused => c.connects_refused.add(1),
                 Reason::Timeout => c.connects_timeout.add(1),
                 Reason::Unreachable => c.unreachable.add(1),
+                Reason::Full(..) | Reason::PeerEnding => c.connects_peer_full.add(1),
                 _ => {}
             }
             if let Some(Some(channel)) = self.channels.get_mut(channel as usize) {

@@ -61,7 +61,8 @@
 // Another thread is inside this channel in the same direction.
 #define MACHNET_EBUSY -13
 
-// Out of memory, flows, listeners or channels, here or in the sidecar.
+// Out of memory or channels, here or in the sidecar, or more was asked of one connection than there is room for. What has a limit of its
+// own has a code of its own, MACHNET_EFULL_* or MACHNET_EPEER_*.
 #define MACHNET_ENOBUFS -14
 
 // The sender gave up the message in its middle; the part already read is all there will be. The connection lives.
@@ -101,6 +102,30 @@
 // The channel belongs to the process that attached, and this is a child that fork(2) made of it. Attach anew here; machnet_detach gives
 // back what the child has of the parent's channel, which the parent goes on using.
 #define MACHNET_EFORK -26
+
+// This process has as many connections as its channel may have (machnetd's `flows`).
+#define MACHNET_EFULL_CONNS -30
+
+// The engine that serves this process has as many connections as it can have.
+#define MACHNET_EFULL_ENGINE -31
+
+// This process has as many listeners as its channel may have.
+#define MACHNET_EFULL_LISTENERS -32
+
+// All ports that the sidecar gives where none is named are in use.
+#define MACHNET_EFULL_PORTS -33
+
+// The process that listens at the other end has as many connections as it may have.
+#define MACHNET_EPEER_FULL_CONNS -34
+
+// The engine at the other end has as many connections as it can have.
+#define MACHNET_EPEER_FULL_ENGINE -35
+
+// The sidecar is ending and takes no more.
+#define MACHNET_EENDING -36
+
+// The other end's sidecar is ending and takes no more.
+#define MACHNET_EPEER_ENDING -37
 
 // Version of this C API; `machnet_abi_1` is its link-time witness.
 #define MACHNET_ABI 1
@@ -245,6 +270,30 @@ typedef struct machnet_wait_view_t {
 // A connection: generation << 32 | index. Never 0. A handle of a closed connection is refused, not reused.
 typedef uint64_t machnet_conn;
 
+// One event of machnet_poll or machnet_poll_tx. Fields that its kind does not name are 0.
+typedef struct machnet_event {
+  // MACHNET_EVENT_*.
+  uint32_t kind;
+  // A negative code, or 0.
+  int32_t code;
+  // The connection, or 0.
+  machnet_conn conn;
+  // The listener or dial, or 0.
+  uint32_t id;
+  // Of CONNECTED and ACCEPTED.
+  uint32_t local_ip;
+  // Of CONNECTED and ACCEPTED.
+  uint32_t remote_ip;
+  // Of CONNECTED, ACCEPTED and LISTENING.
+  uint16_t local_port;
+  // Of CONNECTED and ACCEPTED.
+  uint16_t remote_port;
+  // Of CONNECT_FAILED and LISTEN_FAILED whose code says that something is full: how many there may be.
+  uint32_t limit;
+  // Zero.
+  uint32_t reserved;
+} machnet_event;
+
 // The two ends of a connection, as the blocking calls tell them.
 typedef struct machnet_peer {
   // Own address.
@@ -266,26 +315,6 @@ typedef struct machnet_recv_info {
   // MACHNET_INFO_*.
   uint32_t flags;
 } machnet_recv_info;
-
-// One event of machnet_poll or machnet_poll_tx. Fields that its kind does not name are 0.
-typedef struct machnet_event {
-  // MACHNET_EVENT_*.
-  uint32_t kind;
-  // A negative code, or 0.
-  int32_t code;
-  // The connection, or 0.
-  machnet_conn conn;
-  // The listener or dial, or 0.
-  uint32_t id;
-  // Of CONNECTED and ACCEPTED.
-  uint32_t local_ip;
-  // Of CONNECTED and ACCEPTED.
-  uint32_t remote_ip;
-  // Of CONNECTED, ACCEPTED and LISTENING.
-  uint16_t local_port;
-  // Of CONNECTED and ACCEPTED.
-  uint16_t remote_port;
-} machnet_event;
 
 // One part of a message for machnet_sendv.
 typedef struct machnet_iovec {
@@ -350,6 +379,12 @@ int machnet_wait_view(const struct machnet_channel *ch, struct machnet_wait_view
 // [any] Copies the sentence about the last call of this channel that failed, with a final zero, and returns its length without it. There is
 // none, and 0 is returned, after a call that succeeded or returned MACHNET_EAGAIN.
 size_t machnet_error_text(const struct machnet_channel *ch,
+                          char *buf,
+                          size_t cap);
+
+// [any] Copies a sentence about the failure that a MACHNET_EVENT_CONNECT_FAILED or _LISTEN_FAILED tells, with a final zero, and returns its
+// length without it: what is full, whose, how many there may be, and what to do. MACHNET_ERROR_TEXT_MAX bytes hold it.
+size_t machnet_event_text(const struct machnet_event *event,
                           char *buf,
                           size_t cap);
 

@@ -11,7 +11,7 @@ use crate::outbox::Flat;
 use crate::patience::{Patience, Woken, YIELD, now, yielded};
 use crate::rx::{Origin, Refused};
 use crate::types::{machnet_conn, machnet_peer};
-use crate::words::said;
+use crate::words::Failure;
 use core::net::Ipv4Addr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use machnet_shm::Request;
@@ -65,8 +65,7 @@ impl machnet_channel {
             match reply {
                 Some(event) if event.kind == MACHNET_EVENT_LISTENING => return Ok((id, event.local_port)),
                 Some(event) => {
-                    let (ip, why) = (Ipv4Addr::from_bits(ip), said(event.code));
-                    self.say(format_args!("listen {ip}:{port}: {why}"));
+                    self.say(format_args!("listen {at}:{port}: {}", Failure::of(&event)));
                     return Err(event.code);
                 }
                 // The sidecar itself answers, and at once.
@@ -113,8 +112,7 @@ impl machnet_channel {
                 (Some((conn, _)), _) => return Ok(conn),
                 (None, Some(_)) if cancelled => return Err(MACHNET_EINTR),
                 (None, Some(event)) => {
-                    let why = said(event.code);
-                    self.say(format_args!("connect {to}:{port}: {why}"));
+                    self.say(format_args!("connect {to}:{port}: {}", Failure::of(&event)));
                     return Err(event.code);
                 }
                 // A dial that nobody waits for any more would leave a connection that nobody closes: it is called off, and its end, which

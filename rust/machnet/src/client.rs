@@ -520,6 +520,8 @@ impl Stash {
             remote_ip: 0,
             local_port: 0,
             remote_port: 0,
+            limit: 0,
+            reserved: 0,
         };
         Self { events: [NONE; 32], len: 0 }
     }
@@ -549,16 +551,16 @@ impl Stash {
 /// A reply as an event.
 fn event_of(reply: Reply) -> machnet_event {
     let event = |kind, id| machnet_event { kind, id, ..machnet_event::default() };
+    let failed = |kind, id, reason| {
+        let (code, limit) = code_of(reason);
+        machnet_event { code, limit, ..event(kind, id) }
+    };
     match reply {
         Reply::Listening { id, port } => {
             machnet_event { local_port: port, ..event(MACHNET_EVENT_LISTENING, id) }
         }
-        Reply::ListenFailed { id, reason } => {
-            machnet_event { code: code_of(reason), ..event(MACHNET_EVENT_LISTEN_FAILED, id) }
-        }
+        Reply::ListenFailed { id, reason } => failed(MACHNET_EVENT_LISTEN_FAILED, id, reason),
         Reply::Unlistened { id } => event(MACHNET_EVENT_UNLISTENED, id),
-        Reply::ConnectFailed { id, reason } => {
-            machnet_event { code: code_of(reason), ..event(MACHNET_EVENT_CONNECT_FAILED, id) }
-        }
+        Reply::ConnectFailed { id, reason } => failed(MACHNET_EVENT_CONNECT_FAILED, id, reason),
     }
 }

@@ -26,7 +26,8 @@ pub const MACHNET_EACCES: i32 = -11;
 pub const MACHNET_EINVAL: i32 = -12;
 /// Another thread is inside this channel in the same direction.
 pub const MACHNET_EBUSY: i32 = -13;
-/// Out of memory, flows, listeners or channels, here or in the sidecar.
+/// Out of memory or channels, here or in the sidecar, or more was asked of one connection than there is room for. What has a limit of its
+/// own has a code of its own, MACHNET_EFULL_* or MACHNET_EPEER_*.
 pub const MACHNET_ENOBUFS: i32 = -14;
 /// The sender gave up the message in its middle; the part already read is all there will be. The connection lives.
 pub const MACHNET_EABORTED: i32 = -15;
@@ -54,6 +55,22 @@ pub const MACHNET_EINTR: i32 = -25;
 /// The channel belongs to the process that attached, and this is a child that fork(2) made of it. Attach anew here; machnet_detach gives
 /// back what the child has of the parent's channel, which the parent goes on using.
 pub const MACHNET_EFORK: i32 = -26;
+/// This process has as many connections as its channel may have (machnetd's `flows`).
+pub const MACHNET_EFULL_CONNS: i32 = -30;
+/// The engine that serves this process has as many connections as it can have.
+pub const MACHNET_EFULL_ENGINE: i32 = -31;
+/// This process has as many listeners as its channel may have.
+pub const MACHNET_EFULL_LISTENERS: i32 = -32;
+/// All ports that the sidecar gives where none is named are in use.
+pub const MACHNET_EFULL_PORTS: i32 = -33;
+/// The process that listens at the other end has as many connections as it may have.
+pub const MACHNET_EPEER_FULL_CONNS: i32 = -34;
+/// The engine at the other end has as many connections as it can have.
+pub const MACHNET_EPEER_FULL_ENGINE: i32 = -35;
+/// The sidecar is ending and takes no more.
+pub const MACHNET_EENDING: i32 = -36;
+/// The other end's sidecar is ending and takes no more.
+pub const MACHNET_EPEER_ENDING: i32 = -37;
 
 /// Version of this C API; `machnet_abi_1` is its link-time witness.
 pub const MACHNET_ABI: u32 = 1;

@@ -6,7 +6,7 @@ use crate::outbox::Submit;
 use crate::types::{machnet_conn, machnet_peer, machnet_ring_view};
 use crate::{rx, tx};
 use machnet_shm::{
-    Delivery, FlowId, Origin, Part, PeerFault, Reason, Reply, Request, RingView, Rx, RxToken, Tx,
+    Delivery, FlowId, Limit, Origin, Part, PeerFault, Reason, Reply, Request, RingView, Rx, RxToken, Tx,
 };
 
 /// The receiving end.
@@ -138,7 +138,7 @@ impl rx::Ring for DeliverEnd {
                 },
             },
             Delivery::Reset { flow, reason } => {
-                rx::Delivery::Reset { conn: conn(flow), code: code_of(reason) }
+                rx::Delivery::Reset { conn: conn(flow), code: code_of(reason).0 }
             }
         })
     }
@@ -252,7 +252,7 @@ impl tx::Ring for SubmitEnd {
     #[inline]
     fn ended(&mut self, conn: machnet_conn) -> Option<i32> {
         match self.tx.ended(flow(conn)) {
-            Ok(reason) => reason.map(code_of),
+            Ok(reason) => reason.map(|reason| code_of(reason).0),
             Err(fault) => {
                 self.fault = Some(fault);
                 Some(MACHNET_ENETDOWN)
@@ -276,9 +276,10 @@ pub fn view(of: RingView) -> machnet_ring_view {
     machnet_ring_view { slots: of.slots, head: of.head, mask: of.mask, stride: of.stride }
 }
 
-/// The code of a reason.
-pub fn code_of(reason: Reason) -> i32 {
-    match reason {
+/// The code of a reason, and the limit that goes with it, or 0.
+pub fn code_of(reason: Reason) -> (i32, u32) {
+    let code = match reason {
+        Reason::Full(limit, bound) => return (full(limit), bound),
         Reason::Refused => MACHNET_EREFUSED,
         Reason::Timeout => MACHNET_ETIMEDOUT,
         Reason::Reset | Reason::Gone => MACHNET_ERESET,
@@ -292,6 +293,20 @@ pub fn code_of(reason: Reason) -> i32 {
         Reason::NotPermitted => MACHNET_EACCES,
         Reason::Local => MACHNET_ECLOSED,
         Reason::Clean => 0,
+        Reason::Ending => MACHNET_EENDING,
+        Reason::PeerEnding => MACHNET_EPEER_ENDING,
+    };
+    (code, 0)
+}
+
+fn full(limit: Limit) -> i32 {
+    match limit {
+        Limit::Connections => MACHNET_EFULL_CONNS,
+        Limit::EngineConnections => MACHNET_EFULL_ENGINE,
+        Limit::Listeners => MACHNET_EFULL_LISTENERS,
+        Limit::Ports => MACHNET_EFULL_PORTS,
+        Limit::PeerConnections => MACHNET_EPEER_FULL_CONNS,
+        Limit::PeerEngineConnections => MACHNET_EPEER_FULL_ENGINE,
     }
 }
 

@@ -440,13 +440,13 @@ fn established(c: &RxConn) -> machnet_event {
     };
     machnet_event {
         kind,
-        code: 0,
         conn: c.handle,
         id,
         local_ip: c.peer.local_ip,
         remote_ip: c.peer.remote_ip,
         local_port: c.peer.local_port,
         remote_port: c.peer.remote_port,
+        ..machnet_event::default()
     }
 }
 

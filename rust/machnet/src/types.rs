@@ -110,6 +110,10 @@ pub struct machnet_event {
     pub local_port: u16,
     /// Of CONNECTED and ACCEPTED.
     pub remote_port: u16,
+    /// Of CONNECT_FAILED and LISTEN_FAILED whose code says that something is full: how many there may be.
+    pub limit: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What machnet_recv_some says beside its count.

@@ -2,7 +2,7 @@
 use machnet::abi::*;
 use machnet::*;
 use machnet_shm::{
-    EngineEnd, Established, Fd, FlowId, Geometry, Origin, Part, Reason, Reply, Request, Returned,
+    EngineEnd, Established, Fd, FlowId, Geometry, Limit, Origin, Part, Reason, Reply, Request, Returned,
     ServerAttach, ServerStep, Submission, Welcome,
 };
 use std::ffi::CStr;
@@ -643,6 +643,42 @@ fn blocking_calls_wait_for_room_and_no_longer_than_their_time() {
     let (code, id, port) = joined(caller);
     assert_eq!((code, port), (0, 77), "{}", text(rig.ch));
     assert!(id > sent);
+}
+
+#[test]
+fn a_refusal_names_what_is_full_and_how_many_in_events_and_in_the_error_text() {
+    let mut rig = Rig::new();
+    let ch = rig.ch as usize;
+    let words = "the process that listens there has 256 connections, as many as one may have";
+    assert_eq!(dial(rig.ch), 0);
+    let Ok(Some(Request::Connect { id, .. })) = rig.engine().request() else { panic!("no request") };
+    let full = |id| Reply::ConnectFailed { id, reason: Reason::Full(Limit::PeerConnections, 256) };
+    rig.engine().reply(full(id));
+    let events = rig.events();
+    let (event, mut buf) = (events[0], [0_u8; MACHNET_ERROR_TEXT_MAX as usize]);
+    assert_eq!((event.id, event.code, event.limit), (id, MACHNET_EPEER_FULL_CONNS, 256));
+    // SAFETY: a readable event and a writable buffer of this size, or less of it.
+    let mut told = |cap| unsafe { machnet_event_text(&event, buf.as_mut_ptr().cast(), cap) };
+    assert_eq!((told(0), told(4)), (0, 3));
+    let len = told(256);
+    assert!(buf.starts_with(words.as_bytes()) && buf[len] == 0, "{}", String::from_utf8_lossy(&buf));
+
+    let caller = std::thread::spawn(move || {
+        let mut conn = 0;
+        // SAFETY: the channel lives until the test ends; a writable result.
+        unsafe { machnet_connect(ch as Channel, IP.to_bits() + 1, 80, 0, &mut conn) }
+    });
+    let begun = Instant::now();
+    while !caller.is_finished() {
+        if let Some(Request::Connect { id, .. }) = rig.engine().request().expect("an honest application") {
+            rig.engine().reply(full(id));
+        }
+        rig.engine().flush();
+        sleep(Duration::from_millis(1));
+        assert!(begun.elapsed() < Duration::from_secs(5), "the call does not return");
+    }
+    assert_eq!(joined(caller), MACHNET_EPEER_FULL_CONNS);
+    assert!(text(rig.ch).starts_with(&format!("connect 10.0.0.2:80: {words}")), "{}", text(rig.ch));
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Tx {
     pub fn ended(&self, flow: FlowId) -> Result<Option<Reason>, PeerFault> {
         match self.ends.get(flow.index).map_or(0, |word| word.load(Ordering::Acquire)) {
             0 => Ok(None),
-            word => reason(word).map(Some),
+            word => reason(word, 0).map(Some),
         }
     }
 
@@ -184,7 +184,7 @@ impl Tx {
 
     /// Ends and forgets a connection at once.
     pub fn reset(&mut self, flow: FlowId) {
-        self.submit.push(&Head { kind: kind::RESET, a: Reason::Local as u32, ..of(flow) }, &[]);
+        self.submit.push(&Head { kind: kind::RESET, a: Reason::Local.to_words().0, ..of(flow) }, &[]);
     }
 
     /// Asks for something; false when too many requests wait already. [`Rx::arm`] can wait for room.
@@ -433,7 +433,7 @@ impl Rx {
             }
             kind::ABORT => Ok(Delivery::Aborted { flow, token }),
             kind::FIN => Ok(Delivery::Fin { flow, token }),
-            kind::RESET => Ok(Delivery::Reset { flow, reason: reason(head.a)? }),
+            kind::RESET => Ok(Delivery::Reset { flow, reason: reason(head.a, head.b)? }),
             kind::ESTABLISHED => {
                 let origin = if head.flags & ACCEPTED != 0 {
                     Origin::Accepted(head.a)
@@ -605,8 +605,12 @@ fn view(shared: &Shared, ring: &Consumer<SharedSlots>, head: usize) -> RingView 
 }
 
 #[cold]
-fn reason(word: u32) -> Result<Reason, PeerFault> {
-    Reason::from_word(word).ok_or(PeerFault::Bound { what: "reason", value: word, bound: 15 })
+fn reason(word: u32, bound: u32) -> Result<Reason, PeerFault> {
+    Reason::from_words(word, bound).ok_or(PeerFault::Bound {
+        what: "reason",
+        value: word,
+        bound: Reason::END,
+    })
 }
 
 fn of(flow: FlowId) -> Head {

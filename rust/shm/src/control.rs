@@ -121,18 +121,20 @@ impl Request {
 impl Reply {
     #[cfg(feature = "engine")]
     pub(crate) fn encode(self) -> Head {
-        let head = |kind, a, b, c| Head { kind, a, b, c, ..Head::default() };
+        let head = |kind, a, (b, c)| Head { kind, a, b, c, ..Head::default() };
         match self {
-            Reply::Listening { id, port } => head(kind::LISTEN, id, 0, port.into()),
-            Reply::ListenFailed { id, reason } => head(kind::LISTEN_FAILED, id, reason as u32, 0),
-            Reply::Unlistened { id } => head(kind::UNLISTEN, id, 0, 0),
-            Reply::ConnectFailed { id, reason } => head(kind::CANCEL, id, reason as u32, 0),
+            Reply::Listening { id, port } => head(kind::LISTEN, id, (0, port.into())),
+            Reply::ListenFailed { id, reason } => head(kind::LISTEN_FAILED, id, reason.to_words()),
+            Reply::Unlistened { id } => head(kind::UNLISTEN, id, (0, 0)),
+            Reply::ConnectFailed { id, reason } => head(kind::CANCEL, id, reason.to_words()),
         }
     }
 
     pub(crate) fn decode(h: &Head) -> Result<Reply, PeerFault> {
-        let reason =
-            || Reason::from_word(h.b).ok_or(PeerFault::Bound { what: "reason", value: h.b, bound: 15 });
+        let reason = || {
+            let unknown = PeerFault::Bound { what: "reason", value: h.b, bound: Reason::END };
+            Reason::from_words(h.b, h.c).ok_or(unknown)
+        };
         Ok(match h.kind {
             kind::LISTEN => Reply::Listening { id: h.a, port: h.c as u16 },
             kind::LISTEN_FAILED => Reply::ListenFailed { id: h.a, reason: reason()? },

@@ -646,11 +646,12 @@ impl EngineEnd {
 
     /// Tells that the connection is over. At most once.
     pub fn reset(&mut self, flow: FlowId, reason: Reason) {
+        let (a, b) = reason.to_words();
         // A sender of whom nothing more is taken has finished already, and needs no other reason.
         if reason != Reason::Clean {
-            self.tell_sender(flow.index, reason as u32);
+            self.tell_sender(flow.index, a);
         }
-        self.push(&Head { kind: kind::RESET, a: reason as u32, ..of(flow) }, &[]);
+        self.push(&Head { kind: kind::RESET, a, b, ..of(flow) }, &[]);
     }
 
     fn tell_sender(&self, index: u32, reason: u32) {

@@ -34,7 +34,7 @@ pub use engine::{EngineEnd, HeldUnit, Returned, Submission, TxUnit};
 pub use fault::PeerFault;
 pub use layout::{ABI_VERSION, BadGeometry, Geometry, INLINE, MAX_LISTENERS, MAX_MESSAGE, layout_hash};
 pub use memory::{Fd, SystemError};
-pub use reason::Reason;
+pub use reason::{Limit, Reason};
 
 use core::net::Ipv4Addr;
 

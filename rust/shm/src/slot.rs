@@ -64,7 +64,7 @@ pub mod kind {
     pub const FIN: u8 = 3;
     /// The application forgets the connection (submit).
     pub const CLOSE: u8 = 4;
-    /// The connection is over at once (submit, deliver). `a` reason.
+    /// The connection is over at once (submit, deliver). `a`, `b` reason.
     pub const RESET: u8 = 5;
     /// A connection is there (deliver). Flag 1: accepted; `a` dial or listener, `b` own, `c` peer's address, `d` ports.
     pub const ESTABLISHED: u8 = 6;
@@ -72,13 +72,13 @@ pub mod kind {
     pub const ENTRIES: u8 = 7;
     /// Listen, or: listening (control). `a` listener, `b` address, `c` port, `d` backlog.
     pub const LISTEN: u8 = 8;
-    /// Listen no more, or: does not listen (control). `a` listener, `b` reason.
+    /// Listen no more, or: does not listen (control). `a` listener.
     pub const UNLISTEN: u8 = 9;
     /// Connect (control). `a` dial, `b` address, `c` ports, `d` milliseconds.
     pub const CONNECT: u8 = 10;
-    /// Give a dial up, or: a dial has failed (control). `a` dial, `b` reason.
+    /// Give a dial up, or: a dial has failed (control). `a` dial, `b`, `c` reason.
     pub const CANCEL: u8 = 11;
-    /// Cannot listen (control reply). `a` listener, `b` reason.
+    /// Cannot listen (control reply). `a` listener, `b`, `c` reason.
     pub const LISTEN_FAILED: u8 = 12;
     /// The application has taken a connection that its listener was told of (return): a place in the backlog is free.
     pub const ACCEPTED: u8 = 13;

@@ -63,29 +63,60 @@ impl Hello {
 
 /// Why there is no connection (any more).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(u8)]
 pub enum Reason {
     /// Nobody listens on the port.
-    Refused = 1,
+    Refused,
     /// The port pair belongs to a connection that lives.
-    PortInUse = 2,
+    PortInUse,
     /// No such connection here.
-    Closed = 3,
+    Closed,
     /// The application is gone.
-    AppGone = 4,
+    AppGone,
     /// Nothing was heard for too long.
-    Timeout = 5,
+    Timeout,
     /// The peer broke the protocol.
-    Protocol = 6,
+    Protocol,
     /// The application reset the connection.
-    Aborted = 7,
-    /// No room for another connection.
-    NoResources = 8,
+    Aborted,
+    /// More was asked of one connection than there is room for.
+    NoResources,
+    /// The application that listens has as many connections as it may.
+    AppFull {
+        /// How many that is, at most [`Reason::MOST`].
+        limit: u32,
+    },
+    /// The engine of the application that listens has as many connections as it can.
+    EngineFull {
+        /// As above.
+        limit: u32,
+    },
+    /// The sidecar is ending and takes no more.
+    Ending,
 }
 
 impl Reason {
-    fn from_wire(b: u8) -> Option<Reason> {
-        Some(match b {
+    /// The largest limit that can be told; a larger one is told as this.
+    pub const MOST: u32 = 0xff_ffff;
+
+    /// The number on the wire, and the limit that goes with it, or 0.
+    fn to_wire(self) -> (u8, u32) {
+        match self {
+            Reason::Refused => (1, 0),
+            Reason::PortInUse => (2, 0),
+            Reason::Closed => (3, 0),
+            Reason::AppGone => (4, 0),
+            Reason::Timeout => (5, 0),
+            Reason::Protocol => (6, 0),
+            Reason::Aborted => (7, 0),
+            Reason::NoResources => (8, 0),
+            Reason::AppFull { limit } => (9, limit.min(Self::MOST)),
+            Reason::EngineFull { limit } => (10, limit.min(Self::MOST)),
+            Reason::Ending => (11, 0),
+        }
+    }
+
+    fn from_wire(number: u8, limit: u32) -> Result<Reason, ParseError> {
+        let reason = match number {
             1 => Reason::Refused,
             2 => Reason::PortInUse,
             3 => Reason::Closed,
@@ -94,8 +125,15 @@ impl Reason {
             6 => Reason::Protocol,
             7 => Reason::Aborted,
             8 => Reason::NoResources,
-            _ => return None,
-        })
+            9 => return Ok(Reason::AppFull { limit }),
+            10 => return Ok(Reason::EngineFull { limit }),
+            11 => Reason::Ending,
+            _ => return Err(ParseError::Field { what: "machnet reset reason", value: number.into() }),
+        };
+        if limit != 0 {
+            return Err(ParseError::Field { what: "machnet reset limit", value: limit });
+        }
+        Ok(reason)
     }
 }
 
@@ -118,15 +156,7 @@ impl Reset {
     /// Reads a body, which must end with it.
     pub fn parse(b: &[u8]) -> Result<Reset, ParseError> {
         let h = exact::<{ Self::LEN }>("machnet reset", b)?;
-        let Some(reason) = Reason::from_wire(h[12]) else {
-            return Err(ParseError::Field { what: "machnet reset reason", value: h[12].into() });
-        };
-        if h[13..16] != [0; 3] {
-            return Err(ParseError::Field {
-                what: "machnet reset reserved",
-                value: u32::from_be_bytes([0, h[13], h[14], h[15]]),
-            });
-        }
+        let reason = Reason::from_wire(h[12], field::u32_at(h, 12) & Reason::MOST)?;
         Ok(Reset { epoch: field::u64_at(h, 0), echo: field::u32_at(h, 8), reason })
     }
 
@@ -135,7 +165,8 @@ impl Reset {
         let mut out = [0; Self::LEN];
         field::put64(&mut out, 0, self.epoch);
         field::put32(&mut out, 8, self.echo);
-        out[12] = self.reason as u8;
+        let (number, limit) = self.reason.to_wire();
+        field::put32(&mut out, 12, u32::from(number) << 24 | limit);
         out
     }
 }

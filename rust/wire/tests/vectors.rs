@@ -212,6 +212,26 @@ fn resets_and_paths() {
     let header = Header { src: PORT_B, dst: PORT_A, ..Header::new(Kind::Rst) };
     both_ways("rst_refused", &B_TO_A, &header, &[], &refused.emit());
     assert_eq!(Reset::parse(&refused.emit()), Ok(refused));
+    let full = Reset { reason: Reason::AppFull { limit: 256 }, ..refused };
+    both_ways("rst_full", &B_TO_A, &header, &[], &full.emit());
+    for reason in [
+        Reason::PortInUse,
+        Reason::Closed,
+        Reason::AppGone,
+        Reason::Timeout,
+        Reason::Protocol,
+        Reason::NoResources,
+        Reason::AppFull { limit: 0 },
+        Reason::AppFull { limit: Reason::MOST },
+        Reason::EngineFull { limit: 65_536 },
+        Reason::Ending,
+    ] {
+        let reset = Reset { reason, ..refused };
+        assert_eq!(Reset::parse(&reset.emit()), Ok(reset));
+    }
+    let beyond = Reset { reason: Reason::EngineFull { limit: u32::MAX }, ..refused };
+    let told = Reset { reason: Reason::EngineFull { limit: Reason::MOST }, ..refused };
+    assert_eq!(Reset::parse(&beyond.emit()), Ok(told));
     let aborted = Reset { epoch: EPOCH_A, echo: TAG_A, reason: Reason::Aborted };
     let header = Header { credit: 0, ..from_a(Kind::Rst, Flags::NONE, 1007, 511, 1_023_000) };
     both_ways("rst_aborted", &A_TO_B, &header, &[], &aborted.emit());
@@ -268,8 +288,9 @@ fn what_is_not_understood_is_refused_by_name() {
         ("syn", MACHNET + 48 + 17, &[4], "machnet hello queue"),
         ("syn", MACHNET + 48 + 23, &[1], "machnet hello reserved"),
         ("rst_refused", MACHNET + 48 + 12, &[0], "machnet reset reason"),
-        ("rst_refused", MACHNET + 48 + 12, &[9], "machnet reset reason"),
-        ("rst_refused", MACHNET + 48 + 15, &[1], "machnet reset reserved"),
+        ("rst_refused", MACHNET + 48 + 12, &[12], "machnet reset reason"),
+        ("rst_refused", MACHNET + 48 + 15, &[1], "machnet reset limit"),
+        ("rst_full", MACHNET + 48 + 12, &[11], "machnet reset limit"),
     ];
     for (name, at, bytes, blamed) in cases {
         let mut frame = read(name);

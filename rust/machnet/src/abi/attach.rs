@@ -5,8 +5,9 @@ use crate::cancel::Uncancelled;
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_ANY_ENGINE, MACHNET_EINVAL, MACHNET_ENOBUFS, MACHNET_ENOTATTACHED};
 use crate::mark::Mark;
-use crate::types::{machnet_info_t, machnet_options, machnet_wait_view_t};
-use crate::words;
+use crate::text::Text;
+use crate::types::{machnet_event, machnet_info_t, machnet_options, machnet_wait_view_t};
+use crate::words::{self, Failure};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
 
@@ -105,7 +106,15 @@ pub unsafe extern "C" fn machnet_error_text(
 ) -> usize {
     // SAFETY: the contract of this module.
     let Ok(ch) = (unsafe { channel(ch) }) else { return 0 };
-    let text = ch.said();
+    // SAFETY: `buf` is writable for `cap` bytes.
+    unsafe { put_text(&ch.said(), buf, cap) }
+}
+
+/// Copies a sentence, as much of it as there is room for, with a final zero; its length there without that.
+///
+/// # Safety
+/// `buf` is null or writable for `cap` bytes.
+unsafe fn put_text(text: &Text, buf: *mut c_char, cap: usize) -> usize {
     let sentence = text.as_bytes();
     let Some(room) = cap.checked_sub(1).filter(|_| !buf.is_null()) else { return 0 };
     let len = sentence.len().min(room);
@@ -115,6 +124,20 @@ pub unsafe extern "C" fn machnet_error_text(
         buf.add(len).write(0);
     }
     len
+}
+
+/// [any] Copies a sentence about the failure that a MACHNET_EVENT_CONNECT_FAILED or _LISTEN_FAILED tells, with a final zero, and returns its
+/// length without it: what is full, whose, how many there may be, and what to do. MACHNET_ERROR_TEXT_MAX bytes hold it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_event_text(
+    event: *const machnet_event,
+    buf: *mut c_char,
+    cap: usize,
+) -> usize {
+    // SAFETY: `event` is null or readable.
+    let Some(event) = (unsafe { event.as_ref() }) else { return 0 };
+    // SAFETY: `buf` is writable for `cap` bytes.
+    unsafe { put_text(&Text::of(format_args!("{}", Failure::of(event))), buf, cap) }
 }
 
 /// [any] A few words for a code; static, never null.
