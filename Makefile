@@ -12,6 +12,11 @@ GOARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # One C archive per platform, made from the Rust client; the Go packages link it.
 CLIENT_ARCHIVE := go/internal/core/lib/linux_$(GOARCH)/libmachnet.a
 CORE_ARCHIVE := go/machnettest/lib/linux_$(GOARCH)/libmachnetcore.a
+# The shared library is the same object; its name changes with MACHNET_ABI, and so does the version of its symbols.
+ABI := 1
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+PREFIX ?= /usr/local
+DESTDIR ?=
 # Times per test: libtest prints them only with an unstable option; the variable goes to the test programs alone,
 # so nothing is compiled differently.
 CARGO_TEST := cargo test --locked --config 'target."cfg(all())".runner=["env","RUSTC_BOOTSTRAP=1"]'
@@ -26,7 +31,7 @@ deps: ## install what is missing (apt); names what it cannot install
 	@scripts/deps.sh $(APT_PACKAGES)
 
 .PHONY: build
-build: deps ## bin/machnetd, bin/machnet and both static archives
+build: deps ## bin/machnetd, bin/machnet, both static archives and the shared library
 	cargo build --release --locked
 	scripts/archives.sh
 	mkdir -p $(BIN)
@@ -34,6 +39,25 @@ build: deps ## bin/machnetd, bin/machnet and both static archives
 	rm -f $(BIN)/machnet # Go takes what is there for new though the archive that it links is another
 	cd cmd && go build -o $(BIN)/machnet ./machnet
 	$(CC) -std=c11 -O2 -Wall -Wextra -Werror -I rust/machnet/include tests/c/echo.c $(CLIENT_ARCHIVE) -o $(BIN)/machnet-echo-c -lpthread
+	$(CC) -shared -Wl,-soname,libmachnet.so.$(ABI) -Wl,--version-script=scripts/libmachnet.map -Wl,-z,defs \
+	    -Wl,--whole-archive $(CLIENT_ARCHIVE) -Wl,--no-whole-archive -lpthread -o $(BIN)/libmachnet.so.$(ABI)
+
+.PHONY: install
+install: ## what `make build` made, to PREFIX=/usr/local, below DESTDIR if set; then run ldconfig
+	@for file in machnetd machnet libmachnet.so.$(ABI); do \
+	    test -e $(BIN)/$$file || { echo "make install: bin/$$file is not there; run make build first"; exit 1; }; done
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 755 $(BIN)/machnetd $(BIN)/machnet $(DESTDIR)$(PREFIX)/bin
+	install -m 644 rust/machnet/include/machnet.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(CLIENT_ARCHIVE) $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BIN)/libmachnet.so.$(ABI) $(DESTDIR)$(PREFIX)/lib
+	ln -sf libmachnet.so.$(ABI) $(DESTDIR)$(PREFIX)/lib/libmachnet.so
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' scripts/machnet.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/machnet.pc
+
+.PHONY: uninstall
+uninstall: ## take that back, with the same PREFIX and DESTDIR
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,bin/machnetd bin/machnet include/machnet.h lib/libmachnet.a lib/libmachnet.so.$(ABI) \
+	    lib/libmachnet.so lib/pkgconfig/machnet.pc)
 
 .PHONY: demo
 demo: build ## two sidecars, a Go echo between them, beside kernel TCP

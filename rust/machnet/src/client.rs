@@ -189,16 +189,17 @@ impl machnet_channel {
     /// nothing to explain.
     #[inline]
     pub(crate) fn settle(&self, what: &str, code: i32) {
-        if code < 0 && code != MACHNET_EAGAIN {
-            self.failed(what, code);
-        } else if self.words.told.load(Relaxed) != 0 {
-            self.keep(Text::EMPTY, 0);
+        let failed = code < 0 && code != MACHNET_EAGAIN;
+        if failed || self.words.told.load(Relaxed) != 0 {
+            self.tell(what, failed, code);
         }
     }
 
     #[cold]
-    fn failed(&self, what: &str, code: i32) {
+    #[inline(never)]
+    fn tell(&self, what: &str, failed: bool, code: i32) {
         match self.words.told.load(Relaxed) {
+            _ if !failed => self.keep(Text::EMPTY, 0),
             FRESH => self.words.told.store(code, Relaxed),
             // Why it went down is worth more than that it is down.
             MACHNET_ENETDOWN if code == MACHNET_ENETDOWN => {}
