@@ -27,6 +27,7 @@ type churnConfig struct {
 	rounds   int
 	duration time.Duration // of one round without churn, and of one with
 	pause    time.Duration // of the process that attaches and leaves, while attached and again after leaving
+	idle     int           // channels that are attached all the time and do nothing
 	verbose  bool
 }
 
@@ -40,6 +41,7 @@ func runChurn(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	fs.IntVar(&c.rounds, "rounds", 5, "rounds, each without and with churn; figures are medians over them")
 	fs.DurationVar(&c.duration, "duration", time.Second, "length of one measurement")
 	fs.DurationVar(&c.pause, "pause", 0, "how long the other process stays attached, and stays away")
+	fs.IntVar(&c.idle, "idle", 0, "channels that another process keeps attached all the time and does nothing with")
 	file := fs.String("json", "", "write an array of rows to this file; - is standard output")
 	fs.BoolVar(&c.verbose, "verbose", false, "show what the sidecar logs")
 	if err := parse(fs, args, stdout, ""); err != nil {
@@ -52,6 +54,8 @@ func runChurn(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return usagef("--rounds %d: at least one round", c.rounds)
 	case c.duration < 10*time.Millisecond:
 		return usagef("--duration %v: a round lasts at least 10ms", c.duration)
+	case c.idle < 0 || c.idle > 60000:
+		return usagef("--idle %d: 0 to 60000 channels", c.idle)
 	case c.pause < 0:
 		return usagef("--pause %v: a pause cannot be negative", c.pause)
 	}
@@ -70,6 +74,7 @@ type churnRow struct {
 	Size      int     `json:"size"` // bytes
 	Units     int     `json:"units"`
 	Flows     int     `json:"flows"`
+	Idle      int     `json:"idle_channels"`
 	Rounds    int     `json:"rounds"`
 	P50       float64 `json:"p50_us"` // of the pair alone
 	P99       float64 `json:"p99_us"`
@@ -88,7 +93,7 @@ type churnRow struct {
 
 func (r *churnRow) write(out io.Writer, c churnConfig) {
 	fmt.Fprintf(out, "Echo round trips of %s over one connection within one sidecar, closed loop, alone and while another process attaches and leaves in a loop.\n", byteSize(r.Size))
-	fmt.Fprintf(out, "Channels of %d units and %d connections. Medians of %d interleaved rounds of %v.\n\n", r.Units, r.Flows, r.Rounds, c.duration)
+	fmt.Fprintf(out, "Channels of %d units and %d connections, %d more of them attached and idle. Medians of %d interleaved rounds of %v.\n\n", r.Units, r.Flows, r.Idle, r.Rounds, c.duration)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	number := func(n float64) string { return strconv.FormatFloat(n, 'f', 1, 64) }
 	ratio := func(n float64) string { return strconv.FormatFloat(n, 'f', 2, 64) }
@@ -125,7 +130,7 @@ func churn(ctx context.Context, c churnConfig, progress *progress) (*churnRow, e
 	p50, p99 := func(s sample) float64 { return s.p50 }, func(s sample) float64 { return s.p99 }
 	longest := func(s sample) float64 { return s.longest }
 	row := &churnRow{
-		Size: c.size, Units: c.units, Flows: c.flows, Rounds: c.rounds,
+		Size: c.size, Units: c.units, Flows: c.flows, Idle: c.idle, Rounds: c.rounds,
 		P50: median(rounds.alone, p50), P99: median(rounds.alone, p99),
 		ChurnP50: median(rounds.beside, p50), ChurnP99: median(rounds.beside, p99),
 		Max: median(rounds.alone, longest), ChurnMax: median(rounds.beside, longest),
@@ -153,7 +158,7 @@ func (r *rig) churn(ctx context.Context, c churnConfig, progress *progress) (*ch
 	if err != nil {
 		return nil, err
 	}
-	a.device = append(a.device, "--cores", strconv.Itoa(a.core), "--units", strconv.Itoa(c.units), "--flows", strconv.Itoa(c.flows))
+	a.device = append(a.device, "--cores", strconv.Itoa(a.core), "--units", strconv.Itoa(c.units), "--flows", strconv.Itoa(c.flows), "--max-channels", strconv.Itoa(c.idle+16))
 	a.core = -1
 	s, err := r.startSidecar(ctx, a)
 	if err != nil {
@@ -166,7 +171,7 @@ func (r *rig) churn(ctx context.Context, c churnConfig, progress *progress) (*ch
 	}
 	other := &arm{transport: "machnet", placement: placementAsIs}
 	r.arms = append(r.arms, other)
-	if other.client, err = r.startWorker("churn", other, e, c.pause.String(), last); err != nil {
+	if other.client, err = r.startWorker("churn", other, e, fmt.Sprint(c.pause, " ", c.idle), last); err != nil {
 		return nil, err
 	}
 	if _, err := other.client.next(ctx); err != nil {
@@ -247,11 +252,27 @@ type churnOrder struct {
 	For time.Duration
 }
 
-// workerChurn obeys orders, and answers each with how often it attached and how long that took.
-func workerChurn(ctx context.Context, e endpoint, pause string, in *json.Decoder, out *json.Encoder) error {
-	rest, err := time.ParseDuration(pause)
+// workerChurn obeys orders, and answers each with how often it attached and how long that took. how is the pause and the number of
+// channels that it keeps attached all the time.
+func workerChurn(ctx context.Context, e endpoint, how string, in *json.Decoder, out *json.Encoder) error {
+	words := strings.Fields(how)
+	if len(words) != 2 {
+		return fmt.Errorf("%q: a pause and a number of idle channels", how)
+	}
+	rest, err := time.ParseDuration(words[0])
 	if err != nil {
 		return err
+	}
+	idle, err := strconv.Atoi(words[1])
+	if err != nil {
+		return err
+	}
+	for range idle {
+		stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket})
+		if err != nil {
+			return err
+		}
+		defer stack.Close()
 	}
 	if err := out.Encode(workerLine{Ready: true}); err != nil {
 		return err

@@ -42,7 +42,7 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	fs := flag.NewFlagSet(workerCommand, flag.ContinueOnError)
 	transport := fs.String("transport", "machnet", "machnet, tcp or udp")
 	socket := fs.String("socket", "", "the sidecar's control socket (machnet)")
-	addr := fs.String("addr", "", "where to listen, whom to dial, or (churn) how long to stay attached and away")
+	addr := fs.String("addr", "", "where to listen, whom to dial, or (churn) how long to stay attached and away, and how many idle channels to keep")
 	if len(args) == 0 {
 		return usagef("serve, drive or churn")
 	}

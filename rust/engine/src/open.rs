@@ -47,7 +47,7 @@ impl Core {
         };
         if let (Some(reply), Some(Some(channel))) = (reply, self.channels.get_mut(at)) {
             channel.end.reply(reply);
-            channel.touched = true;
+            self.attention.touch(at as u32, channel);
         }
     }
 

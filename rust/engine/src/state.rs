@@ -8,6 +8,7 @@ use machnet_flow::{Closed, Flow};
 use machnet_shm::{HeldUnit, Reason};
 use machnet_wire::{Mac, Nanos, arp};
 
+use crate::attention::Attention;
 use crate::budget::Budget;
 use crate::channels::Channel;
 use crate::conn::{self, Bound, Conn, Hop, Token, View, Waits};
@@ -42,7 +43,8 @@ pub(crate) struct Core {
     pub backlog: u8,
     pub flows: Table<Conn>,
     pub peers: Peers,
-    pub channels: Vec<Option<Channel>>,
+    pub channels: Vec<Option<Box<Channel>>>,
+    pub attention: Attention,
     /// Room for whom a channel returned units of, by index of the handle, and how many.
     pub returned: Vec<(u32, u32)>,
     pub budget: Budget,
@@ -92,7 +94,7 @@ impl Core {
         }
         let lane = conn.bound.place().and_then(|(at, id)| {
             let channel = self.channels.get_mut(at as usize)?.as_mut()?;
-            channel.touched = true;
+            self.attention.touch(at, channel);
             Some((&mut channel.end, id))
         });
         let mut view = View {

@@ -5,7 +5,11 @@
 mod clients;
 mod config;
 mod control;
+mod limits;
 mod logger;
+mod memory;
+mod pins;
+mod repeats;
 mod signals;
 mod socket;
 mod start;

@@ -168,7 +168,7 @@ impl Config {
             owner: reader.take("control.owner", &control.owner, values::user)?,
             group: reader.take("control.group", &control.group, values::group)?,
             mode: reader.take("control.mode", &control.mode, values::mode)?.unwrap_or(0o660),
-            max_channels: reader.number("control.max_channels", &control.max_channels, 1..=65_535, 256)?
+            max_channels: reader.number("control.max_channels", &control.max_channels, 1..=65_535, 1024)?
                 as usize,
             units: reader
                 .take("channels.units", &channels.units, |v| values::power_of_two(v, 16..=65_536))?
