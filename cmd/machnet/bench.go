@@ -38,6 +38,9 @@ type benchConfig struct {
 }
 
 func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "churn" {
+		return runChurn(ctx, args[1:], stdout, stderr)
+	}
 	var c benchConfig
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.StringVar(&c.link, "link", linkMemif, "what joins the two hosts: memif (two sidecars), local (two processes on one sidecar), or\nveth (a network namespace for each host, Ethernet devices of the kernel between them; root)")
@@ -153,7 +156,7 @@ func (c *benchConfig) check(linkGiven bool) error {
 	return nil
 }
 
-func writeJSON(file string, stdout io.Writer, rows []row) error {
+func writeJSON[T any](file string, stdout io.Writer, rows []T) error {
 	if file == "" {
 		return nil
 	}

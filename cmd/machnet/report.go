@@ -15,6 +15,7 @@ import (
 // sample is one run of one arm. Times are microseconds.
 type sample struct {
 	p50, p99, p999 float64
+	longest        float64
 	rate           float64 // echoes a second
 	cpuApp         float64 // processor time of client and server for one echo
 	cpuSidecar     float64 // and of the sidecars
@@ -29,7 +30,7 @@ func newSample(a *arm, result *workResult, spent cpuTimes, took time.Duration) (
 	}
 	s := sample{
 		p50: float64(h.ValueAtQuantile(50)) / 1e3, p99: float64(h.ValueAtQuantile(99)) / 1e3, p999: float64(h.ValueAtQuantile(99.9)) / 1e3,
-		rate: float64(result.Messages) / result.Seconds, lost: result.Lost,
+		longest: float64(h.Max()) / 1e3, rate: float64(result.Messages) / result.Seconds, lost: result.Lost,
 	}
 	var apps, sidecars, others time.Duration
 	for p, t := range spent {

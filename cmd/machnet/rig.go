@@ -239,7 +239,7 @@ func (r *rig) startWorker(role string, a *arm, e endpoint, addr string, core int
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("%s %s (%s)", a.transport, map[string]string{"serve": "server", "drive": "client"}[role], a.placement)
+	name := fmt.Sprintf("%s %s (%s)", a.transport, map[string]string{"serve": "server", "drive": "client", "churn": "churn"}[role], a.placement)
 	p, in, out, err := procs.Start(procs.Spec{
 		Name: name, Path: self, Core: core, Namespace: e.network,
 		Args: []string{workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--addr", addr},

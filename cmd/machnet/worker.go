@@ -15,15 +15,15 @@ import (
 	"github.com/machnet/machnet/cmd/internal/load"
 )
 
-// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive`. It obeys
+// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive|churn`. It obeys
 // lines of JSON on standard input, answers with lines of JSON on standard output, and ends when its input ends.
 const workerCommand = "worker"
 
 // workerLine is one answer of a worker.
 type workerLine struct {
 	Addr   string      `json:"addr,omitempty"`   // serve: listening here
-	Ready  bool        `json:"ready,omitempty"`  // drive: connected
-	Result *workResult `json:"result,omitempty"` // drive: a run is over
+	Ready  bool        `json:"ready,omitempty"`  // drive, churn: connected
+	Result *workResult `json:"result,omitempty"` // drive, churn: a run is over
 	Error  string      `json:"error,omitempty"`  // the worker ends
 }
 
@@ -42,9 +42,9 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	fs := flag.NewFlagSet(workerCommand, flag.ContinueOnError)
 	transport := fs.String("transport", "machnet", "machnet, tcp or udp")
 	socket := fs.String("socket", "", "the sidecar's control socket (machnet)")
-	addr := fs.String("addr", "", "where to listen or whom to dial")
+	addr := fs.String("addr", "", "where to listen, whom to dial, or (churn) how long to stay attached and away, and how many idle channels to keep")
 	if len(args) == 0 {
-		return usagef("serve or drive")
+		return usagef("serve, drive or churn")
 	}
 	if err := parse(fs, args[1:], stdout, ""); err != nil {
 		return err
@@ -60,8 +60,10 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 		err = workerServe(ctx, e, *addr, out)
 	case "drive":
 		err = workerDrive(ctx, e, *addr, out)
+	case "churn":
+		err = workerChurn(ctx, e, *addr, json.NewDecoder(os.Stdin), out)
 	default:
-		return usagef("%q: a worker can serve or drive", args[0])
+		return usagef("%q: a worker can serve, drive or churn", args[0])
 	}
 	if err != nil && ctx.Err() == nil {
 		_ = out.Encode(workerLine{Error: err.Error()})

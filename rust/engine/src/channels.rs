@@ -6,6 +6,7 @@ use machnet_flow::{CreditWait, Flow, Fragment, SendError, Unit};
 use machnet_shm::{EngineEnd, FlowId, HeldUnit, PeerFault, Reason, Returned, Submission, TxUnit};
 use machnet_wire::{self as wire, Nanos};
 
+use crate::attention::Ear;
 use crate::conn::{Bound, Token, View, Waits};
 use crate::shared::{Note, Report};
 use crate::state::Core;
@@ -36,6 +37,31 @@ pub(crate) struct Channel {
     pub until: Nanos,
     /// Why the channel ends, if the application is to blame.
     pub fault: Option<PeerFault>,
+    /// How it is attended to.
+    pub ear: Ear,
+}
+
+impl Channel {
+    /// A channel that nobody serves yet. Made and dropped outside of the engine's thread: both take their time.
+    pub fn new(number: u64, end: EngineEnd) -> Box<Self> {
+        let flows = end.geometry().flows as usize;
+        Box::new(Self {
+            number,
+            end,
+            places: vec![NONE; flows],
+            live: 0,
+            listeners: HashMap::new(),
+            offered: vec![None; flows],
+            starved: VecDeque::new(),
+            free_seen: 0,
+            hungry: 0,
+            unread: 0,
+            gone: false,
+            until: Nanos::MAX,
+            fault: None,
+            ear: Ear::new(Nanos::ZERO),
+        })
+    }
 }
 
 /// A listener of a channel.
@@ -53,7 +79,7 @@ impl Core {
         while let Some(note) = self.shared.inboxes[usize::from(self.index)].notes.pop() {
             work += 1;
             match note {
-                Note::Attach(number, end) => self.attach(number, *end),
+                Note::Attach(channel) => self.attach(channel),
                 Note::Detach(number) => {
                     if let Some(at) =
                         self.channels.iter().position(|c| c.as_ref().is_some_and(|c| c.number == number))
@@ -67,40 +93,40 @@ impl Core {
         work
     }
 
-    fn attach(&mut self, number: u64, end: EngineEnd) {
+    fn attach(&mut self, channel: Box<Channel>) {
         if self.shutdown {
-            return self.shared.report(Report { engine: self.index, channel: number, fault: None });
+            self.shared.report(Report { engine: self.index, channel: channel.number, fault: None });
+            return self.shared.give_back(channel);
         }
         self.counters().channels_attached.add(1);
-        let flows = end.geometry().flows as usize;
-        let channel = Channel {
-            number,
-            end,
-            places: vec![NONE; flows],
-            live: 0,
-            listeners: HashMap::new(),
-            offered: vec![None; flows],
-            starved: VecDeque::new(),
-            free_seen: 0,
-            hungry: 0,
-            unread: 0,
-            gone: false,
-            until: Nanos::MAX,
-            fault: None,
+        let at = match self.channels.iter().position(Option::is_none) {
+            Some(at) => at,
+            None => {
+                self.channels.push(None);
+                self.channels.len() - 1
+            }
         };
-        match self.channels.iter_mut().find(|slot| slot.is_none()) {
-            Some(slot) => *slot = Some(channel),
-            None => self.channels.push(Some(channel)),
-        }
+        self.channels[at] = Some(channel);
+        self.attend_to(at as u32);
     }
 
     /// Serves each channel once, at most `burst` submissions each. Returns what there was to do.
     #[inline]
     pub fn serve_channels(&mut self, burst: usize) -> usize {
         let mut work = 0;
-        for at in 0..self.channels.len() {
+        let mut turn = 0;
+        // One that ends leaves the list, and another takes its turn in the next round.
+        while let Some(&at) = self.attention.busy.get(turn) {
+            turn += 1;
+            let at = at as usize;
             match self.serve(at, burst) {
-                Ok(n) => work += n,
+                Ok(0) => {}
+                Ok(n) => {
+                    work += n;
+                    if let Some(Some(channel)) = self.channels.get_mut(at) {
+                        channel.ear.worked = self.now;
+                    }
+                }
                 Err(fault) => self.cut(at, fault),
             }
         }
@@ -476,8 +502,12 @@ impl Core {
     pub fn drop_if_idle(&mut self, at: usize) {
         let Some(slot) = self.channels.get_mut(at) else { return };
         let Some(channel) = slot.take_if(|channel| channel.gone && channel.live == 0) else { return };
+        self.attention.forget(at as u32, &channel.ear);
+        self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
         let fault = channel.fault.map(|fault| fault.to_string());
         self.shared.report(Report { engine: self.index, channel: channel.number, fault });
+        // Unmapping it here would hold up everybody else.
+        self.shared.give_back(channel);
     }
 
     /// The sidecar ends: what its applications submitted is delivered within the linger, and everything ends.
@@ -497,8 +527,10 @@ impl Core {
     /// Publishes what was delivered and completed, and wakes who sleeps.
     #[inline]
     pub fn flush_channels(&mut self) {
-        for channel in self.channels.iter_mut().flatten() {
-            channel.end.flush();
+        for &at in &self.attention.busy {
+            if let Some(Some(channel)) = self.channels.get_mut(at as usize) {
+                channel.end.flush();
+            }
         }
     }
 
@@ -510,6 +542,7 @@ impl Core {
     pub fn end_place(&mut self, bound: Bound, waits: Waits, let_go: bool, why: Reason) {
         let Some((at, id)) = bound.place() else { return };
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
+        self.attention.touch(at, channel);
         channel.unread -= u32::from(waits == Waits::Reader);
         if let Some(place) = channel.places.get_mut(id.index as usize)
             && *place != NONE

@@ -158,6 +158,10 @@ counters! {
     linger_resets,
     /// channels detached because their application wrote something impossible
     channels_faulty,
+    /// doorbells of applications that rang though there was nothing
+    bells_empty,
+    /// times a doorbell that rings for nothing, or hangs up, was not listened to for a while
+    bells_unheard,
     /// submissions for a connection that is already gone (no fault: they crossed)
     stale_submissions,
     /// listeners opened
@@ -214,6 +218,8 @@ counters! {
     budget_waits,
     /// units that came without a promise while the receive ring's budget was spent
     budget_overruns,
+    /// times the engine's thread was found off its core (counted by the control thread alone)
+    pins_lost,
     /// times the loop ran more than 1 ms late
     stalls,
     /// sleeps of the loop

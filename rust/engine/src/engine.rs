@@ -7,6 +7,7 @@ use std::sync::Arc;
 use machnet_nic::Queue;
 use machnet_wire::Nanos;
 
+use crate::attention::Attention;
 use crate::budget::Budget;
 use crate::full::Warnings;
 use crate::peers::Peers;
@@ -53,6 +54,7 @@ impl<Q: Queue> Engine<Q> {
             flows: Table::new(random.draw()),
             peers: Peers::new(Arc::clone(&shared.heard)),
             channels: Vec::new(),
+            attention: Attention::new(now),
             returned: Vec::new(),
             budget: Budget::new(info.descriptors),
             phase: Phase::new(now),
@@ -111,6 +113,7 @@ impl<Q: Queue> Engine<Q> {
             self.core.end_lingers();
         }
         self.core.neighbors();
+        self.core.attend();
         work += self.core.serve_channels(burst);
         self.core.feed_hungry();
         work
@@ -148,7 +151,8 @@ impl<Q: Queue> Engine<Q> {
         let due = due.min(self.core.linger_until);
         let due = if self.core.settled_at > self.core.now { due.min(self.core.settled_at) } else { due };
         let due = (due != Nanos::MAX).then_some(due);
-        self.core.wheel.next_deadline().into_iter().chain(due).chain(self.core.totals.due()).min()
+        let due = self.core.wheel.next_deadline().into_iter().chain(due).chain(self.core.totals.due());
+        due.chain(self.core.attention_due()).min()
     }
 
     /// Arms everything that can wake a sleeper. False: there is work, do not sleep; nothing stays armed.
@@ -159,7 +163,8 @@ impl<Q: Queue> Engine<Q> {
             && inbox.packets.is_empty()
             && self.core.shared.neighbors.version() == self.core.neighbor_version
             && !self.has_work();
-        for channel in self.core.channels.iter().flatten() {
+        // Those that rest are armed.
+        for channel in self.core.busy_channels() {
             let waits = !channel.starved.is_empty() || channel.unread > 0;
             idle = idle && channel.hungry == 0 && (channel.gone || channel.end.arm_for(waits));
         }
@@ -168,6 +173,7 @@ impl<Q: Queue> Engine<Q> {
             idle = self.interrupt.is_none() || self.nic.backlog() == 0;
         }
         if idle {
+            self.core.attention.sleep();
             self.core.counters().sleeps.add(1);
         } else {
             self.wake();
@@ -179,10 +185,10 @@ impl<Q: Queue> Engine<Q> {
     pub fn fds(&self, out: &mut Vec<RawFd>) {
         out.push(self.core.shared.inboxes[usize::from(self.core.index)].bell.fd());
         out.extend(self.interrupt);
-        out.extend(self.core.channels.iter().flatten().filter(|c| !c.gone).map(|c| c.end.doorbell()));
+        out.push(self.core.bells().fd());
     }
 
-    /// Disarms and empties what `prepare_sleep` armed.
+    /// Disarms what `prepare_sleep` armed, and empties it; the doorbells in the next round, when the time is known.
     pub fn wake(&mut self) {
         let inbox = &self.core.shared.inboxes[usize::from(self.core.index)];
         inbox.bell.disarm();
@@ -190,9 +196,8 @@ impl<Q: Queue> Engine<Q> {
         if self.interrupt.take().is_some() {
             self.nic.disarm_interrupt();
         }
-        for channel in self.core.channels.iter().flatten().filter(|c| !c.gone) {
+        for channel in self.core.busy_channels().filter(|c| !c.gone) {
             channel.end.disarm();
-            channel.end.drain_doorbell();
         }
     }
 
@@ -236,6 +241,11 @@ impl<Q: Queue> Engine<Q> {
     /// Per channel: its number, and its units by who has them (submitted, delivered, reserved).
     pub fn usage(&self) -> Vec<(u64, (u32, u32, u32))> {
         self.core.channels.iter().flatten().map(|c| (c.number, c.end.usage())).collect()
+    }
+
+    /// Numbers of the channels that are looked at in every round; the others ring.
+    pub fn looked_at(&self) -> Vec<u64> {
+        self.core.busy_channels().map(|channel| channel.number).collect()
     }
 
     fn has_work(&self) -> bool {

@@ -26,6 +26,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod attention;
 mod budget;
 mod channels;
 mod config;
@@ -55,4 +56,4 @@ pub use counters::{Counters, Sample};
 pub use engine::Engine;
 pub use idle::Idle;
 pub use ports::{EPHEMERAL, Owner, Ports};
-pub use shared::{EngineHandle, Report, Shared};
+pub use shared::{EngineHandle, Leftover, Report, Shared};

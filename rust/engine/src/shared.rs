@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use machnet_shm::EngineEnd;
+use machnet_shm::{Bells, EngineEnd};
 use machnet_wire::Nanos;
 
+use crate::channels::Channel;
 use crate::config::EngineConfig;
 use crate::counters::Counters;
 use crate::neighbor::Neighbors;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub(crate) inboxes: Vec<Inbox>,
     /// One for each channel, so as many at most as are attached or draining.
     reports: SegQueue<Report>,
+    /// Channels that engines have done with. It grows with what is there: each was attached once, and nobody may lose one.
+    leftovers: SegQueue<Box<Channel>>,
     reports_bell: Bell,
     channels: AtomicU64,
 }
@@ -48,9 +51,24 @@ pub struct Report {
     pub fault: Option<String>,
 }
 
+/// What an engine leaves of a channel: its memory, for another thread to give back.
+pub struct Leftover(Box<Channel>);
+
+impl Leftover {
+    /// The number that [`EngineHandle::attach`] gave.
+    pub fn channel(&self) -> u64 {
+        self.0.number
+    }
+
+    /// Gives the memory back in steps of some tens of microseconds, with `between` after each. To drop it does so at once.
+    pub fn release(self, between: &mut dyn FnMut()) {
+        self.0.end.release(between);
+    }
+}
+
 /// What other threads say to an engine.
 pub(crate) enum Note {
-    Attach(u64, Box<EngineEnd>),
+    Attach(Box<Channel>),
     Detach(u64),
     Shutdown,
 }
@@ -62,6 +80,8 @@ pub(crate) struct Inbox {
     /// Empty buffers of packets handed over, so that handing over does not allocate for ever.
     pub spare: ArrayQueue<Vec<u8>>,
     pub bell: Bell,
+    /// Those of the engine's channels.
+    pub doorbells: Bells,
     pub counters: Counters,
 }
 
@@ -81,6 +101,7 @@ impl Shared {
                 packets: ArrayQueue::new(config.handover.max(1)),
                 spare: ArrayQueue::new(config.handover.max(1)),
                 bell: Bell::new()?,
+                doorbells: Bells::new().map_err(|e| std::io::Error::from_raw_os_error(e.errno))?,
                 counters: Counters::default(),
             })
         };
@@ -91,6 +112,7 @@ impl Shared {
             heard: Arc::default(),
             inboxes,
             reports: SegQueue::new(),
+            leftovers: SegQueue::new(),
             reports_bell: Bell::new()?,
             channels: AtomicU64::new(1),
             connect_timeout: AtomicU64::new(config.connect_timeout.0),
@@ -128,12 +150,22 @@ impl Shared {
         self.reports.pop()
     }
 
-    /// A descriptor that becomes readable when a report comes after [`Shared::drain_reports_bell`].
+    /// A channel that an engine has done with and that nobody has taken yet.
+    pub fn next_leftover(&self) -> Option<Leftover> {
+        self.leftovers.pop().map(Leftover)
+    }
+
+    pub(crate) fn give_back(&self, channel: Box<Channel>) {
+        self.leftovers.push(channel);
+        self.reports_bell.ring();
+    }
+
+    /// A descriptor that becomes readable when a report or a channel comes after [`Shared::drain_reports_bell`].
     pub fn reports_fd(&self) -> RawFd {
         self.reports_bell.fd()
     }
 
-    /// Empties the descriptor; call it before reading the reports, so that none is missed.
+    /// Empties the descriptor; call it before reading either, so that none is missed.
     pub fn drain_reports_bell(&self) {
         self.reports_bell.arm();
         self.reports_bell.drain();
@@ -158,12 +190,12 @@ impl EngineHandle {
     /// when the engine has too many notes to read.
     pub fn attach(&self, channel: EngineEnd) -> Result<u64, Box<EngineEnd>> {
         let id = self.shared.channels.fetch_add(1, Ordering::Relaxed);
-        match self.inbox().notes.push(Note::Attach(id, Box::new(channel))) {
+        match self.inbox().notes.push(Note::Attach(Channel::new(id, channel))) {
             Ok(()) => {
                 self.inbox().bell.ring();
                 Ok(id)
             }
-            Err(Note::Attach(_, channel)) => Err(channel),
+            Err(Note::Attach(channel)) => Err(Box::new(channel.end)),
             Err(_) => unreachable!("the queue gives back what it was given"),
         }
     }

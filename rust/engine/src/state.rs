@@ -8,6 +8,7 @@ use machnet_flow::{Closed, Flow};
 use machnet_shm::{HeldUnit, Reason, Returned};
 use machnet_wire::{Mac, Nanos, arp};
 
+use crate::attention::Attention;
 use crate::budget::Budget;
 use crate::channels::Channel;
 use crate::conn::{self, Bound, Conn, Hop, Token, View, Waits};
@@ -43,7 +44,8 @@ pub(crate) struct Core {
     pub backlog: u8,
     pub flows: Table<Conn>,
     pub peers: Peers,
-    pub channels: Vec<Option<Channel>>,
+    pub channels: Vec<Option<Box<Channel>>>,
+    pub attention: Attention,
     /// Room for what a channel returned.
     pub returned: Vec<Returned>,
     pub budget: Budget,
@@ -98,6 +100,7 @@ impl Core {
         }
         let lane = conn.bound.place().and_then(|(at, id)| {
             let channel = self.channels.get_mut(at as usize)?.as_mut()?;
+            self.attention.touch(at, channel);
             Some((&mut channel.end, id))
         });
         let mut view = View {

@@ -242,6 +242,8 @@ impl World {
             while let Some(report) = host.shared.next_report() {
                 self.attached.retain(|one| one.host != number || one.id != report.channel);
             }
+            // One thread runs everything here, so it gives the memory back as well.
+            while host.shared.next_leftover().is_some() {}
         }
     }
 }

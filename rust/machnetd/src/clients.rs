@@ -16,7 +16,7 @@ pub struct Client {
     process: Option<OwnedFd>,
     /// Who it is.
     pub who: Credentials,
-    /// When it came.
+    /// Since when it is waited for.
     pub since: Instant,
     /// How far it is.
     pub stage: Stage,
@@ -26,8 +26,10 @@ pub struct Client {
 pub enum Stage {
     /// It has said nothing yet.
     New,
-    /// It attaches, to this engine once that is decided.
-    Attaching(Box<ServerAttach>, u16),
+    /// Its channel is being made, for this engine: nobody looks at its socket meanwhile.
+    Making(u16),
+    /// It has been given a channel of this engine, and is to say that it has mapped it.
+    Granted(Box<ServerAttach>, u16),
     /// An engine serves it.
     Attached {
         /// The number by which the engine knows it.
@@ -43,6 +45,8 @@ pub enum Outcome {
     Wait,
     /// It wants the counters, and then it is done.
     Stats,
+    /// It wants a channel, and is to have this one.
+    Make(Box<ServerAttach>, Welcome),
     /// Its channel is ready for this engine.
     Channel(Box<EngineEnd>, u16),
     /// It has left, or its time is over.
@@ -56,6 +60,21 @@ impl Client {
     pub fn new(fd: OwnedFd) -> Client {
         let who = credentials(fd.as_raw_fd());
         Client { fd, process: None, who, since: Instant::now(), stage: Stage::New }
+    }
+
+    /// It is for the application to go on.
+    pub fn is_waited_for(&self) -> bool {
+        matches!(self.stage, Stage::New | Stage::Granted(..))
+    }
+
+    /// The engine of its channel, if it has one or is to have one.
+    pub fn engine(&self) -> Option<u16> {
+        match self.stage {
+            Stage::New => None,
+            Stage::Making(engine) | Stage::Granted(_, engine) | Stage::Attached { engine, .. } => {
+                Some(engine)
+            }
+        }
     }
 
     /// To be polled.
@@ -72,6 +91,7 @@ impl Client {
     pub fn step(&mut self, offer: impl FnOnce(ClientHello) -> Offer) -> Outcome {
         match &mut self.stage {
             Stage::Attached { .. } => self.end(),
+            Stage::Making(_) => Outcome::Wait,
             Stage::New => match self.peek() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Wait,
                 Err(_) => Outcome::Gone,
@@ -81,28 +101,52 @@ impl Client {
                     let _ = self.take();
                     Outcome::Stats
                 }
-                Ok(First::Other) => match self.begin() {
-                    Err(refused) => Outcome::Refused(refused),
-                    Ok(attach) => {
-                        self.stage = Stage::Attaching(Box::new(attach), 0);
-                        self.step(offer)
-                    }
-                },
+                Ok(First::Other) => self.hello(offer),
             },
-            Stage::Attaching(attach, engine) => {
-                let advanced = advance(attach, engine, offer);
+            Stage::Granted(attach, engine) => {
+                let stepped = attach.step();
                 if let Some(process) = attach.take_process() {
                     // SAFETY: the descriptor is ours alone; `into_raw` gives it up to its new owner.
                     let process = unsafe { OwnedFd::from_raw_fd(process.into_raw()) };
                     self.process = Some(process).filter(is_process);
                 }
-                match advanced {
-                    Ok(None) => Outcome::Wait,
-                    Ok(Some(channel)) => Outcome::Channel(channel, *engine),
+                match stepped {
+                    Ok(ServerStep::Attached(channel)) => Outcome::Channel(channel, *engine),
+                    Ok(ServerStep::Wait | ServerStep::Hello(_)) => Outcome::Wait,
                     Err(AttachError::Closed) => Outcome::Gone,
                     Err(refused) => Outcome::Refused(refused.to_string()),
                 }
             }
+        }
+    }
+
+    /// Answers its first packet.
+    fn hello(&self, offer: impl FnOnce(ClientHello) -> Offer) -> Outcome {
+        let mut attach = match self.fd.try_clone() {
+            Ok(copy) => Box::new(ServerAttach::new(Fd::own(copy.into_raw_fd()))),
+            Err(error) => return Outcome::Refused(format!("copy its socket: {error}")),
+        };
+        match attach.step() {
+            Ok(ServerStep::Hello(hello)) => match offer(hello) {
+                Ok(welcome) => Outcome::Make(attach, welcome),
+                Err((status, text)) => {
+                    // One that is gone already needs no answer.
+                    let _ = attach.refuse(status, text);
+                    Outcome::Refused(text.to_string())
+                }
+            },
+            Ok(_) => Outcome::Wait,
+            Err(AttachError::Closed) => Outcome::Gone,
+            Err(refused) => Outcome::Refused(refused.to_string()),
+        }
+    }
+
+    /// Turns it away with a sentence, which it gets if it has said hello already.
+    pub fn turn_away(&self, status: Status, text: Text) {
+        if let Ok(copy) = self.fd.try_clone() {
+            // Taken out: a socket that closes over unread packets loses what it has just sent.
+            let _ = self.take();
+            let _ = ServerAttach::new(Fd::own(copy.into_raw_fd())).refuse(status, text);
         }
     }
 
@@ -139,11 +183,6 @@ impl Client {
         }
     }
 
-    fn begin(&self) -> Result<ServerAttach, String> {
-        let copy = self.fd.try_clone().map_err(|error| format!("copy its socket: {error}"))?;
-        Ok(ServerAttach::new(Fd::own(copy.into_raw_fd())))
-    }
-
     /// After attaching the socket is a life line: it says nothing but that the other end is there.
     fn end(&self) -> Outcome {
         if self.process().is_some_and(readable) {
@@ -168,32 +207,6 @@ fn readable(fd: RawFd) -> bool {
     let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one entry, as said.
     unsafe { libc::poll(&mut entry, 1, 0) == 1 }
-}
-
-/// Goes on attaching as far as that needs no waiting.
-fn advance(
-    attach: &mut ServerAttach,
-    engine: &mut u16,
-    offer: impl FnOnce(ClientHello) -> Offer,
-) -> Result<Option<Box<EngineEnd>>, AttachError> {
-    let mut offer = Some(offer);
-    loop {
-        match attach.step()? {
-            ServerStep::Wait => return Ok(None),
-            ServerStep::Attached(channel) => return Ok(Some(channel)),
-            ServerStep::Hello(hello) => match offer.take().map(|offer| offer(hello)) {
-                Some(Ok(welcome)) => {
-                    *engine = welcome.engine as u16;
-                    attach.welcome(&welcome)?;
-                }
-                Some(Err((status, text))) => {
-                    attach.refuse(status, text)?;
-                    return Err(AttachError::Refused(status, text));
-                }
-                None => return Err(AttachError::Closed),
-            },
-        }
-    }
 }
 
 /// The answer to a hello.

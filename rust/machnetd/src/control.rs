@@ -7,11 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machnet_engine::{EngineHandle, Report, Shared};
-use machnet_shm::{ClientHello, EngineEnd, Geometry, Status, Text, Welcome};
+use machnet_shm::{AttachError, ClientHello, EngineEnd, Geometry, Status, Text, Welcome};
 
 use crate::clients::{Client, Offer, Outcome, Stage};
 use crate::config::args::{self, Wish};
 use crate::config::{Config, reload};
+use crate::limits::{Limits, Strangers};
+use crate::logger;
+use crate::memory::{Made, Memory};
+use crate::pins::Pins;
 use crate::signals::{Signals, Wanted};
 use crate::socket::{Access, ControlSocket};
 use crate::stats::{Attached, Stats};
@@ -28,6 +32,9 @@ pub struct Control<'a> {
     listener: ControlSocket,
     signals: &'a Signals,
     stats: Stats,
+    memory: Memory,
+    pins: Pins,
+    limits: Limits,
     /// By their descriptors, which are unique while they are open.
     clients: HashMap<RawFd, Client>,
     /// Channels of applications that have left, by number, and whose they were, until their engines report that all is delivered or
@@ -40,6 +47,18 @@ pub struct Control<'a> {
     next_dump: Option<Instant>,
 }
 
+/// What the control thread works with.
+pub struct Means {
+    /// Counts.
+    pub stats: Stats,
+    /// Makes and releases channels.
+    pub memory: Memory,
+    /// Engines to be kept on their cores.
+    pub pins: Pins,
+    /// Applications that may be attaching.
+    pub limits: Limits,
+}
+
 impl<'a> Control<'a> {
     /// Ready to run.
     pub fn new(
@@ -49,8 +68,9 @@ impl<'a> Control<'a> {
         shared: &'a Arc<Shared>,
         listener: ControlSocket,
         signals: &'a Signals,
-        stats: Stats,
+        means: Means,
     ) -> Control<'a> {
+        let Means { stats, memory, pins, limits } = means;
         Control {
             next_dump: config.stats_interval.map(|every| Instant::now() + every),
             config,
@@ -61,6 +81,9 @@ impl<'a> Control<'a> {
             listener,
             signals,
             stats,
+            memory,
+            pins,
+            limits,
             clients: HashMap::new(),
             draining: HashMap::new(),
             undelivered: Vec::new(),
@@ -80,6 +103,7 @@ impl<'a> Control<'a> {
                 }
             }
             self.take_reports();
+            self.take_made();
             for fd in ready.drain(..) {
                 self.look_at(fd);
             }
@@ -146,11 +170,15 @@ impl<'a> Control<'a> {
     /// Sleeps until something happens, and says which applications have.
     fn wait(&mut self, ready: &mut Vec<RawFd>) {
         let now = Instant::now();
-        let listener = if self.accept_again.is_some() { -1 } else { self.listener.fd() };
-        let fixed = [self.signals.end_fd(), self.signals.wishes_fd(), self.shared.reports_fd(), listener];
+        // Those that would be too many wait in the socket's backlog.
+        let closed = self.accept_again.is_some() || self.strangers().is_full(&self.limits);
+        let listener = if closed { -1 } else { self.listener.fd() };
+        let (reports, made) = (self.shared.reports_fd(), self.memory.fd());
+        let fixed = [self.signals.end_fd(), self.signals.wishes_fd(), reports, made, listener];
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // Two entries for each application; a negative descriptor is skipped.
-        let applications = self.clients.iter().flat_map(|(fd, client)| [*fd, client.process().unwrap_or(-1)]);
+        let clients = self.clients.iter().filter(|(_, client)| !matches!(client.stage, Stage::Making(_)));
+        let applications = clients.flat_map(|(fd, client)| [*fd, client.process().unwrap_or(-1)]);
         let mut fds: Vec<_> = fixed.into_iter().chain(applications).map(entry).collect();
         let due = self.due().map(|at| at.saturating_duration_since(now));
         // Rounded up, or the last fraction of a millisecond is spent polling.
@@ -166,33 +194,32 @@ impl<'a> Control<'a> {
 
     /// When to wake up though nothing happens.
     fn due(&self) -> Option<Instant> {
-        let attaching = self
-            .clients
-            .values()
-            .filter(|client| !matches!(client.stage, Stage::Attached { .. }))
-            .map(|client| client.since + ATTACH);
+        let attaching = self.clients.values().filter(|c| c.is_waited_for()).map(|c| c.since + ATTACH);
         let retry = (!self.undelivered.is_empty()).then(|| Instant::now() + RETRY);
-        attaching.chain(self.next_dump).chain(self.accept_again).chain(retry).min()
+        let others = [self.next_dump, self.accept_again, retry, self.pins.due(), logger::due()];
+        attaching.chain(others.into_iter().flatten()).min()
     }
 
     fn accept(&mut self) {
         if self.accept_again.is_some() {
             return;
         }
-        loop {
+        let mut strangers = self.strangers();
+        while !strangers.is_full(&self.limits) {
             match self.listener.accept() {
                 Ok(None) => return,
                 Ok(Some(fd)) => {
                     let client = Client::new(fd);
-                    let strangers = self.clients.len() - self.attached().count();
-                    if strangers >= STRANGERS {
-                        log::warn!(
-                            "process {}: {STRANGERS} others attach already; turned away",
-                            client.who.pid
-                        );
-                        continue;
+                    let who = client.who;
+                    match strangers.admit(who, &self.limits) {
+                        Ok(()) => {
+                            self.clients.insert(client.fd(), client);
+                        }
+                        Err(many) => {
+                            client.turn_away(Status::NoResources, Text::new(&many));
+                            log::warn!("process {} (user {}): turned away: {many}", who.pid, who.uid);
+                        }
                     }
-                    self.clients.insert(client.fd(), client);
                 }
                 Err(error) => {
                     log::error!("accept an application: {error}; trying again in {ACCEPT_AGAIN:?}");
@@ -203,12 +230,23 @@ impl<'a> Control<'a> {
         }
     }
 
+    /// Those who are not attached yet.
+    fn strangers(&self) -> Strangers {
+        let strangers = self.clients.values().filter(|c| !matches!(c.stage, Stage::Attached { .. }));
+        strangers.map(|client| client.who).collect()
+    }
+
     fn look_at(&mut self, fd: RawFd) {
         let Some(mut client) = self.clients.remove(&fd) else { return };
         let outcome = client.step(|hello| self.offer(hello));
         match outcome {
             Outcome::Wait => {
                 self.clients.insert(fd, client);
+            }
+            Outcome::Make(attach, welcome) => {
+                client.stage = Stage::Making(welcome.engine as u16);
+                self.clients.insert(fd, client);
+                self.memory.make(fd, attach, welcome);
             }
             Outcome::Channel(channel, engine) => self.attach(client, *channel, engine),
             Outcome::Stats => {
@@ -218,17 +256,39 @@ impl<'a> Control<'a> {
                 }
             }
             Outcome::Gone => self.left(client, "left"),
-            Outcome::Refused(reason) => {
-                log::warn!("process {} (user {}): {reason}", client.who.pid, client.who.uid);
-                self.left(client, "cut off");
+            Outcome::Refused(reason) => self.refuse(client, &reason),
+        }
+    }
+
+    /// Goes on with the clients whose channels are made.
+    fn take_made(&mut self) {
+        self.memory.drain();
+        while let Some(Made { client: fd, attach, result }) = self.memory.next() {
+            let Some(mut client) = self.clients.remove(&fd) else { continue };
+            let Stage::Making(engine) = client.stage else { continue };
+            client.stage = Stage::Granted(attach, engine);
+            client.since = Instant::now();
+            match result {
+                Ok(()) => {
+                    self.clients.insert(fd, client);
+                }
+                Err(AttachError::Closed) => self.left(client, "left"),
+                Err(refused) => self.refuse(client, &refused.to_string()),
             }
         }
+    }
+
+    fn refuse(&mut self, client: Client, reason: &str) {
+        log::warn!("process {} (user {}): {reason}", client.who.pid, client.who.uid);
+        self.left(client, "cut off");
     }
 
     /// What an application that says hello is told.
     fn offer(&self, hello: ClientHello) -> Offer {
         let engines = self.engines.len() as u32;
-        if self.attached().count() + self.draining.len() >= self.config.max_channels {
+        // Those that are being given one count: memory is what the limit is about.
+        let channels = self.clients.values().filter(|client| client.engine().is_some()).count();
+        if channels + self.draining.len() >= self.config.max_channels {
             let most = self.config.max_channels;
             let draining = match self.draining.len() {
                 0 => String::new(),
@@ -261,7 +321,8 @@ impl<'a> Control<'a> {
     /// The engine with the fewest channels.
     fn quietest(&self) -> u32 {
         let mut load = vec![0u32; self.engines.len()];
-        self.attached().for_each(|channel| load[usize::from(channel.engine)] += 1);
+        let engines = self.clients.values().filter_map(Client::engine);
+        engines.for_each(|engine| load[usize::from(engine)] += 1);
         (0..).zip(load).min_by_key(|&(_, channels)| channels).map_or(0, |(engine, _)| engine)
     }
 
@@ -279,16 +340,23 @@ impl<'a> Control<'a> {
                 client.stage = Stage::Attached { channel, engine };
                 self.clients.insert(client.fd(), client);
             }
-            Err(_) => log::error!("process {}: engine {engine} takes no more notes; cut off", who.pid),
+            Err(channel) => {
+                log::error!("process {}: engine {engine} takes no more notes; cut off", who.pid);
+                self.memory.discard(channel);
+            }
         }
     }
 
     /// Forgets an application; closing its socket is how it learns, if it is still there.
     fn left(&mut self, client: Client, how: &str) {
-        if let Stage::Attached { channel, engine } = client.stage {
-            log::info!("channel {channel}: process {} {how}", client.who.pid);
-            self.draining.insert(channel, client.who.pid);
-            self.detach(engine, channel);
+        match client.stage {
+            Stage::Attached { channel, engine } => {
+                log::info!("channel {channel}: process {} {how}", client.who.pid);
+                self.draining.insert(channel, client.who.pid);
+                self.detach(engine, channel);
+            }
+            Stage::Granted(attach, _) => self.memory.abandon(attach),
+            Stage::New | Stage::Making(_) => {}
         }
     }
 
@@ -317,23 +385,26 @@ impl<'a> Control<'a> {
                 self.clients.remove(&fd);
             }
         }
+        while let Some(leftover) = self.shared.next_leftover() {
+            self.memory.release(leftover);
+        }
     }
 
     fn keep_time(&mut self) {
         let now = Instant::now();
-        self.clients.retain(|_, client| {
-            let late = !matches!(client.stage, Stage::Attached { .. }) && client.since + ATTACH <= now;
-            if late {
-                log::warn!("process {}: did not attach within {ATTACH:?}; cut off", client.who.pid);
-            }
-            !late
-        });
+        let late: Vec<_> =
+            self.clients.extract_if(|_, c| c.is_waited_for() && c.since + ATTACH <= now).collect();
+        for (_, client) in late {
+            self.refuse(client, &format!("did not attach within {ATTACH:?}; cut off"));
+        }
         for (engine, channel) in std::mem::take(&mut self.undelivered) {
             self.detach(engine, channel);
         }
         if self.accept_again.is_some_and(|at| at <= now) {
             self.accept_again = None;
         }
+        self.pins.look(now, self.shared);
+        logger::catch_up();
         if let (Some(at), Some(every)) = (self.next_dump, self.config.stats_interval)
             && at <= now
         {
@@ -354,8 +425,6 @@ impl<'a> Control<'a> {
 
 /// For an application to attach, from its connecting.
 const ATTACH: Duration = Duration::from_secs(5);
-/// Applications that are not attached yet, at once.
-const STRANGERS: usize = 128;
 /// Channels that the counters list, so that they fit one packet.
 const SHOWN: usize = 1000;
 /// IPv4, UDP and Machnet headers, bytes: what a packet's payload is shorter than the MTU by.

@@ -1,17 +1,40 @@
-//! The log: one line per record on standard error, `2026-01-31T12:34:56.123456Z WARN  target: text`.
+//! The log: one line per record on standard error, `2026-01-31T12:34:56.123456Z WARN  target: text`; a record of several lines is several
+//! such lines. What repeats is summed up (`repeats.rs`).
 
 use std::io::Write;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+use crate::repeats::{Entry, Repeats};
+
 struct Stderr;
+
+/// What times of `REPEATS` are since.
+static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+static REPEATS: LazyLock<Mutex<Repeats>> = LazyLock::new(Mutex::default);
 
 /// Begins to log at this level. Once per process.
 pub fn start(level: LevelFilter) {
     if log::set_logger(&Stderr).is_ok() {
         log::set_max_level(level);
     }
+}
+
+/// When to call `catch_up`.
+pub fn due() -> Option<Instant> {
+    repeats().due().map(|due| *BEGUN + due)
+}
+
+/// Writes what is due of the records that were held back.
+pub fn catch_up() {
+    let due = repeats().catch_up(BEGUN.elapsed());
+    due.iter().for_each(write);
+}
+
+fn repeats() -> MutexGuard<'static, Repeats> {
+    REPEATS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Log for Stderr {
@@ -23,16 +46,26 @@ impl Log for Stderr {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Crates are named machnet_x, modules machnet_x::y: the first is what a reader looks for.
         let target = record.target().split("::").next().unwrap_or_default().trim_start_matches("machnet_");
-        // One call, so that lines of several threads do not mix.
-        let line = format!("{} {:<5} {target}: {}\n", stamp(since), record.level(), record.args());
-        // Nobody is left to be told that standard error is closed.
-        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        let entry =
+            Entry { level: record.level(), target: target.to_owned(), text: record.args().to_string() };
+        let admitted = repeats().admit(BEGUN.elapsed(), entry);
+        if let Some(entry) = admitted {
+            write(&entry);
+        }
     }
 
     fn flush(&self) {}
+}
+
+fn write(entry: &Entry) {
+    let stamp = stamp(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    let lines = entry.text.split('\n');
+    let lines: String =
+        lines.map(|line| format!("{stamp} {:<5} {}: {line}\n", entry.level, entry.target)).collect();
+    // One call, so that lines of several threads do not mix. Nobody is left to be told that standard error is closed.
+    let _ = std::io::stderr().lock().write_all(lines.as_bytes());
 }
 
 /// UTC, microseconds. The days are counted from March, so that leap days come last (Hinnant, "chrono-compatible

@@ -5,8 +5,12 @@
 mod clients;
 mod config;
 mod control;
+mod limits;
 mod logger;
+mod memory;
 mod output;
+mod pins;
+mod repeats;
 mod signals;
 mod socket;
 mod start;

@@ -254,8 +254,8 @@ fn address(path: &Path) -> (libc::sockaddr_un, libc::socklen_t) {
     (address, size_of::<libc::sockaddr_un>() as libc::socklen_t)
 }
 
-/// Applications that may wait to be accepted.
-const BACKLOG: libc::c_int = 128;
+/// Applications that may wait to be accepted; the kernel takes off what is beyond `net.core.somaxconn`.
+const BACKLOG: libc::c_int = 4096;
 
 #[cfg(test)]
 mod tests {

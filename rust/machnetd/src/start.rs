@@ -9,7 +9,10 @@ use machnet_nic::Queue;
 use machnet_nic::dpdk::{DpdkError, DpdkQueue, Eal, EalConfig, PortConfig};
 
 use crate::config::Config;
-use crate::control::Control;
+use crate::control::{Control, Means};
+use crate::limits::{self, Limits};
+use crate::memory::Memory;
+use crate::pins;
 use crate::signals::Signals;
 use crate::socket::{self, Access, ControlSocket};
 use crate::stats::Stats;
@@ -35,6 +38,7 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     // Before DPDK: a second sidecar by mistake must not disturb the first one's link.
     socket::look(&config.socket).map_err(control_error)?;
     let signals = Signals::take_over().map_err(engine_error)?;
+    let descriptors = limits::raise_descriptors(config.max_channels);
     let queues = open_nic(&config).map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
     let Some(first) = queues.first() else {
         return Err(Refusal { code: NIC, text: "the NIC opened without queues".to_owned() });
@@ -66,12 +70,19 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
         threads.start(Job { engine, handle, core, idle: idle_config(&config) }).map_err(engine_error)?;
     }
 
+    // What attaching costs is for these two threads, and not for the engines' cores.
+    pins::keep_off(&config.cores);
+    let cores = config.cores.clone();
+    let memory = Memory::start(move || pins::keep_off(&cores)).map_err(engine_error)?;
+    let pins = threads.take_pins();
+    let limits = Limits::new(descriptors, config.max_channels);
     let linger = config.linger;
     let result =
         ControlSocket::bind(&config.socket, access(&config)).map_err(control_error).map(|listener| {
             log::info!("serving applications at {}", config.socket.display());
             let stats = Stats::new(Arc::clone(&shared), Arc::clone(&port));
-            Control::new(config, args, info.mtu, &shared, listener, &signals, stats).run();
+            let means = Means { stats, memory, pins, limits };
+            Control::new(config, args, info.mtu, &shared, listener, &signals, means).run();
         });
     // The control thread has closed the applications' sockets, by which they learn of the end; what they sent goes out now, and their
     // peers learn of it behind that.

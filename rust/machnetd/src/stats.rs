@@ -33,18 +33,16 @@ impl Stats {
         Stats { shared, port, begun: Instant::now() }
     }
 
-    /// One line per engine and one for the NIC, without zeros, at level info.
+    /// One line per engine and one for the NIC, without zeros, at level info. One record, since the log sums up what repeats.
     pub fn dump(&self, channels: usize) {
-        log::info!(
-            "stats: up {:?}, {channels} channels",
-            Duration::from_secs(self.begun.elapsed().as_secs())
-        );
+        let up = Duration::from_secs(self.begun.elapsed().as_secs());
+        let mut lines = format!("stats: up {up:?}, {channels} channels");
         for engine in 0..self.shared.engines() {
             let Some(counters) = self.shared.counters(engine) else { continue };
             let samples = counters.snapshot().into_iter().map(|s| (s.name, s.value));
-            log::info!("stats: engine {engine}:{}", spaced(samples));
+            let _ = write!(lines, "\nstats: engine {engine}:{}", spaced(samples));
         }
-        log::info!("stats: nic:{}", spaced(self.nic()));
+        log::info!("{lines}\nstats: nic:{}", spaced(self.nic()));
     }
 
     /// Everything as one JSON object. Names of counters are identifiers, so nothing needs to be escaped.

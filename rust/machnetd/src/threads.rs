@@ -10,6 +10,8 @@ use machnet_engine::{Engine, EngineHandle};
 use machnet_nic::Queue;
 use machnet_wire::Nanos;
 
+use crate::pins::{self, Pins};
+
 /// What the loop needs of the machine; a test stands in with virtual time.
 pub trait Machine {
     /// The time, monotonic.
@@ -153,6 +155,7 @@ pub struct Threads {
     all: Vec<(EngineHandle, JoinHandle<()>)>,
     ended: Receiver<u16>,
     end: Sender<u16>,
+    pins: Pins,
 }
 
 /// What one engine's thread is given.
@@ -171,7 +174,12 @@ impl Threads {
     /// None yet.
     pub fn new() -> Threads {
         let (end, ended) = channel();
-        Threads { all: Vec::new(), ended, end }
+        Threads { all: Vec::new(), ended, end, pins: Pins::default() }
+    }
+
+    /// Those that are bound to a core, to be watched over.
+    pub fn take_pins(&mut self) -> Pins {
+        std::mem::take(&mut self.pins)
     }
 
     /// Starts an engine.
@@ -180,6 +188,7 @@ impl Threads {
     /// The core does not exist or may not be used, or there is no thread to be had.
     pub fn start<Q: Queue + 'static>(&mut self, job: Job<Q>) -> Result<(), String> {
         let index = job.handle.engine();
+        let core = job.core;
         let handle = job.handle.clone();
         let end = self.end.clone();
         let (pinned, result) = channel();
@@ -187,7 +196,8 @@ impl Threads {
             let Job { mut engine, core, idle, .. } = job;
             let refused = core.and_then(|core| pin(core).err());
             let go = refused.is_none();
-            let _ = pinned.send(refused);
+            // SAFETY: no arguments, and it cannot fail.
+            let _ = pinned.send(refused.map_or_else(|| Ok(unsafe { libc::gettid() }), Err));
             if go {
                 exact_naps();
                 let mut idle = Idle::new(idle, engine.interrupts(), now());
@@ -201,8 +211,10 @@ impl Threads {
             .name(format!("engine{index}"))
             .spawn(body)
             .map_err(|error| format!("engine {index}: start its thread: {error}"))?;
-        if let Ok(Some(refused)) = result.recv() {
-            return Err(format!("engine {index}: {refused}"));
+        match (result.recv(), core) {
+            (Ok(Err(refused)), _) => return Err(format!("engine {index}: {refused}")),
+            (Ok(Ok(number)), Some(core)) => self.pins.add(index, core, number),
+            _ => {}
         }
         self.all.push((handle, thread));
         Ok(())
@@ -254,19 +266,12 @@ fn exact_naps() {
 
 /// Binds the calling thread to one core.
 fn pin(core: usize) -> Result<(), String> {
-    // SAFETY: all bits zero is an empty set.
-    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the configuration keeps `core` below the size of a set.
-    unsafe { libc::CPU_SET(core, &mut cpus) };
-    // SAFETY: `cpus` is a whole set; 0 names the calling thread.
-    if unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &cpus) } == 0 {
-        return Ok(());
-    }
-    let error = std::io::Error::last_os_error();
-    let count = std::thread::available_parallelism().map_or(0, |n| n.get());
-    Err(format!(
-        "pin it to core {core}: {error}; this process may use {count} cores (nproc, taskset -p show them)"
-    ))
+    pins::bind(0, &[core]).map_err(|error| {
+        let count = std::thread::available_parallelism().map_or(0, |n| n.get());
+        format!(
+            "pin it to core {core}: {error}; this process may use {count} cores (nproc, taskset -p show them)"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -81,7 +81,12 @@ impl Sidecar {
     }
 
     fn start_in(folder: Folder, flags: &[&str]) -> Sidecar {
-        let mut child = folder.command(flags).stderr(Stdio::piped()).spawn().expect("machnetd starts");
+        let child = folder.command(flags).stderr(Stdio::piped()).spawn().expect("machnetd starts");
+        Sidecar::of(child, folder)
+    }
+
+    /// Of a process whose standard error is a pipe.
+    fn of(mut child: Child, folder: Folder) -> Sidecar {
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, copy) = (BufReader::new(child.stderr.take().expect("a pipe")), Arc::clone(&log));
         std::thread::spawn(move || {
@@ -726,3 +731,204 @@ fn pair() -> (OwnedFd, OwnedFd) {
 
 /// Longer than anything takes on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A packet that the sidecar takes for the beginning of an attachment.
+fn hello() -> Vec<u8> {
+    use std::os::fd::IntoRawFd;
+    let (near, far) = pair();
+    let _attach = ClientAttach::new(Fd::own(near.into_raw_fd()), None).expect("a hello");
+    let mut hello = vec![0u8; 256];
+    // SAFETY: `hello` is writable for its length.
+    let n = unsafe { libc::recv(far.as_raw_fd(), hello.as_mut_ptr().cast(), hello.len(), 0) };
+    hello.truncate(n as usize);
+    hello
+}
+
+/// In a process of its own: what is in this variable is the socket to attach at.
+const ATTACH_AT: &str = "MACHNET_TEST_ATTACH_AT";
+
+#[test]
+#[ignore = "the other process of the tests that need one"]
+fn another_process() {
+    let socket = std::env::var_os(ATTACH_AT).expect("started by a test");
+    let attached = attach_over(connect(Path::new(&socket)).expect("the control socket"), None);
+    assert!(attached.is_ok(), "{:?}", attached.err());
+}
+
+impl Sidecar {
+    /// Whether another process can attach.
+    fn serves_another_process(&self) -> bool {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args(["--exact", "another_process", "--ignored"]).env(ATTACH_AT, self.folder.socket());
+        let output = command.stdin(Stdio::null()).output().expect("it runs");
+        assert!(text(&output.stdout).contains("running 1 test"), "{}", text(&output.stdout));
+        output.status.success()
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        let stats = self.stats();
+        let at = stats.find(&format!("\"{name}\":")).expect("the counter") + name.len() + 3;
+        let digits: String = stats[at..].chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().expect("a number")
+    }
+
+    /// Mappings of channels.
+    fn mappings(&self) -> usize {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).expect("its mappings");
+        maps.lines().filter(|line| line.contains("memfd:machnet")).count()
+    }
+}
+
+#[test]
+fn two_hundred_that_attach_at_once_are_all_served() {
+    let sidecar = Sidecar::start("crowd", &["--units", "16", "--flows", "1"]);
+    let sockets: Vec<_> = (0..200).map(|_| connect(&sidecar.folder.socket()).expect("connected")).collect();
+    // All are there before the first says a word.
+    let attached: Vec<_> =
+        sockets.into_iter().map(|socket| attach_over(socket, None).expect("attached")).collect();
+    sidecar.until("all are counted", |s| s.stats().matches(r#""channel":"#).count() == 200);
+    drop(attached);
+    sidecar.until("all are gone", |s| s.stats().ends_with(r#""channels":[]}"#));
+    sidecar.until("their memory is given back", |s| s.mappings() == 0);
+}
+
+#[test]
+fn silent_sockets_of_one_process_shut_nobody_out_and_do_not_flood_the_log() {
+    let sidecar = Sidecar::start("silent", &["--units", "16", "--flows", "1"]);
+    // They are closed after five seconds of silence, so each look has some of its own.
+    let crowd = |s: &Sidecar| -> Vec<_> {
+        (0..300).map(|_| connect(&s.folder.socket()).expect("connected")).collect()
+    };
+    sidecar.until("another process attaches beside them", |s| {
+        let _silent = crowd(s);
+        s.serves_another_process()
+    });
+    sidecar.until("one of their process is turned away with a sentence", |s| {
+        let _silent = crowd(s);
+        match attach_over(connect(&s.folder.socket()).expect("connected"), None) {
+            Err(AttachError::Refused(Status::NoResources, text)) => {
+                text.as_str() == "256 sockets of this process are connected and not attached, the most"
+            }
+            _ => false, // it had not said hello yet
+        }
+    });
+    let _silent = crowd(&sidecar);
+    let begun = Instant::now();
+    let mut turned_away = 0;
+    while begun.elapsed() < Duration::from_secs(2) {
+        drop(connect(&sidecar.folder.socket()).expect("connected"));
+        turned_away += 1;
+    }
+    sidecar.until("what repeats is summed up", |s| s.log().contains("more like it within a second)"));
+    let lines = sidecar.log().lines().filter(|line| line.contains("turned away")).count();
+    assert!(lines <= 8 + 40, "{lines} lines about {turned_away} sockets:\n{}", sidecar.log());
+    sidecar.until("there is room again", |s| s.attach(None).is_ok());
+}
+
+#[test]
+fn channels_that_are_being_given_count_and_are_taken_back() {
+    let sidecar = Sidecar::start("given", &["--max-channels", "1"]);
+    let taker = connect(&sidecar.folder.socket()).expect("connected");
+    send(&taker, &hello());
+    wait_readable(&taker); // it is welcome, and says nothing more
+    assert!(matches!(sidecar.attach(None), Err(AttachError::Refused(Status::NoResources, _))));
+    assert_eq!(sidecar.mappings(), 1);
+    drop(taker);
+    sidecar.until("there is room again", |s| s.attach(None).is_ok());
+    for _ in 0..50 {
+        let taker = connect(&sidecar.folder.socket()).expect("connected");
+        send(&taker, &hello());
+    }
+    sidecar.until("what was made for nobody is given back", |s| s.mappings() == 0);
+    sidecar.until("and others are served", |s| s.attach(None).is_ok());
+}
+
+#[test]
+fn a_pinned_engine_that_lost_its_core_gets_it_back() {
+    let [core, other, ..] = cores()[..] else { return }; // one core: nothing can be taken
+    let sidecar = Sidecar::start("pinned", &["--cores", &core.to_string()]);
+    let task = format!("/proc/{}/task", sidecar.child.id());
+    let engine = || {
+        let tasks = fs::read_dir(&task).expect("its threads").flatten();
+        let named = |path: &Path| fs::read_to_string(path.join("comm")).is_ok_and(|n| n.trim() == "engine0");
+        let path = tasks.map(|t| t.path()).find(|path| named(path)).expect("the engine's thread");
+        let status = fs::read_to_string(path.join("status")).expect("its state");
+        let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t"));
+        (path, cores.expect("its cores").to_owned())
+    };
+    let (path, cores) = engine();
+    assert_eq!(cores, core.to_string());
+    let thread = path.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("its number");
+    assert!(set_core(thread, other));
+    sidecar.until("it is back", |_| engine().1 == core.to_string());
+    sidecar.until("it was counted", |s| s.counter("pins_lost") == 1);
+    let said = format!("engine 0: somebody let it run on core {other}; bound to core {core} again");
+    sidecar.until("the log says so", |s| s.log().contains(&said));
+}
+
+/// The cores that this process may use.
+fn cores() -> Vec<usize> {
+    // SAFETY: all bits zero is an empty set, and the call fills it.
+    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `cpus` is writable and as large as told.
+    assert_eq!(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut cpus) }, 0);
+    // SAFETY: below the size of a set.
+    (0..libc::CPU_SETSIZE as usize).filter(|&core| unsafe { libc::CPU_ISSET(core, &cpus) }).collect()
+}
+
+/// Binds a thread to a core; whether that is possible.
+fn set_core(thread: i32, core: usize) -> bool {
+    // SAFETY: all bits zero is an empty set.
+    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `core` is below the size of a set, which is whole.
+    unsafe {
+        libc::CPU_SET(core, &mut cpus);
+        libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &cpus) == 0
+    }
+}
+
+#[test]
+fn the_limit_on_descriptors_is_raised_and_one_that_is_too_low_is_said() {
+    use std::os::unix::process::CommandExt;
+    let folder = Folder::new("descriptors");
+    let mut command = folder.command(&["--max-channels", "2000"]);
+    // SAFETY: `setrlimit` may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let limit = libc::rlimit { rlim_cur: 200, rlim_max: 3000 };
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            Ok(())
+        })
+    };
+    let sidecar = Sidecar::of(command.stderr(Stdio::piped()).spawn().expect("machnetd starts"), folder);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", sidecar.child.id())).expect("its limits");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("that limit");
+    assert_eq!(files.split_whitespace().nth(3), Some("3000"), "{files}");
+    sidecar.until("it is said", |s| {
+        s.log().contains(
+            "2000 channels (control.max_channels) need 6320 descriptors, and this process may have 3000",
+        )
+    });
+}
+
+#[test]
+fn a_doorbell_rung_without_end_does_not_wake_an_idle_engine_as_often() {
+    let sidecar = Sidecar::start("doorbell", &[]);
+    let (app, _, life) = sidecar.attach(None).expect("attached");
+    sidecar.until("it is not listened to", |s| {
+        (0..1000).for_each(|_| app.tx.ring());
+        s.counter("bells_unheard") > 0
+    });
+    let sleeps = sidecar.counter("sleeps");
+    let begun = Instant::now();
+    let mut rings = 0_u64;
+    while begun.elapsed() < Duration::from_secs(1) {
+        app.tx.ring();
+        rings += 1;
+    }
+    // Naps are 50 us at first and up to 10 ms; each ring would end one of them at once.
+    let slept = sidecar.counter("sleeps") - sleeps;
+    assert!(slept < rings / 10, "{slept} sleeps in {rings} rings");
+    sidecar.attach(None).expect("others are served");
+    drop((app, life));
+}

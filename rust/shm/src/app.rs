@@ -1,7 +1,7 @@
 //! The application's end, in two halves for two threads. It checks the sidecar as the sidecar checks it, so that a
 //! broken sidecar gives an error and not a crash.
 
-use crate::channel::{Shared, head as heads};
+use crate::channel::{Rung, Shared, head as heads};
 use crate::control::{Reply, Request, has_room, take};
 use crate::fault::PeerFault;
 use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, SLOT, word};
@@ -201,6 +201,11 @@ impl Tx {
     #[inline]
     pub fn flush(&self) {
         self.shared.ring_if_armed(sleep::EVENTS);
+    }
+
+    /// Rings the engine though it does not wait, or though there is nothing. An honest application has no use for it; tests have.
+    pub fn ring(&self) {
+        self.shared.ring(sleep::EVENTS);
     }
 
     /// Whether completions wait.
@@ -553,7 +558,7 @@ impl Rx {
 
     /// Empties the doorbell. False: the sidecar's end is closed.
     pub fn drain_doorbell(&self) -> bool {
-        self.shared.drain()
+        self.shared.drain() != Rung::HungUp
     }
 
     /// Where a waiter may look for deliveries and replies.

@@ -279,7 +279,8 @@ fn welcomed(b: &[u8], mut fds: FdList) -> Result<(AppEnd, Welcome), AttachError>
             value: geometry.len() as u64,
         });
     }
-    let app = AppEnd::new(Shared::new(Side::App, &memfd, geometry, own, peer, sender)?)?;
+    let region = Region::map(&memfd, geometry.len())?;
+    let app = AppEnd::new(Shared::new(Side::App, region, geometry, own, peer, sender)?)?;
     Ok((app, welcome))
 }
 
@@ -378,14 +379,35 @@ impl ServerAttach {
 
     /// Grants a channel.
     pub fn welcome(&mut self, welcome: &Welcome) -> Result<(), AttachError> {
+        self.welcome_in_steps(welcome, &mut || {})
+    }
+
+    /// The same; the memory is made in steps of some tens of microseconds, with `between` after each. Where there is no memory the
+    /// application is told.
+    pub fn welcome_in_steps(
+        &mut self,
+        welcome: &Welcome,
+        between: &mut dyn FnMut(),
+    ) -> Result<(), AttachError> {
         let geometry = welcome
             .geometry
             .checked()
             .map_err(|b| AttachError::Message { what: "geometry: units", value: b.0.units.into() })?;
-        let parts = crate::channel::Parts::new(geometry)?;
+        let made = crate::channel::Parts::new(geometry).and_then(|parts| {
+            let region = Region::map_in_steps(&parts.memfd, geometry.len(), between)?;
+            Ok((parts, region))
+        });
+        let (parts, region) = match made {
+            Ok(made) => made,
+            Err(e) => {
+                let text = format_args!("no memory for a channel of {} MiB: {e}", geometry.len() >> 20);
+                self.refuse(Status::NoResources, Text::new(text))?;
+                return Err(e.into());
+            }
+        };
         let shared = Shared::new(
             Side::Engine,
-            &parts.memfd,
+            region,
             geometry,
             parts.engine_bell.0,
             parts.app_bell.1,
@@ -398,6 +420,13 @@ impl ServerAttach {
         send(&self.socket, &b.0, &[parts.memfd.raw(), own.raw(), peer.raw(), sender.raw()])?;
         self.state = ServerState::Mapped(parts.memfd, end);
         Ok(())
+    }
+
+    /// Gives up, and gives the memory back in steps, as [`crate::EngineEnd::release`].
+    pub fn release(self, between: &mut dyn FnMut()) {
+        if let ServerState::Mapped(_, end) = self.state {
+            end.release(between);
+        }
     }
 
     /// Refuses, with a sentence for people.

@@ -35,6 +35,17 @@ unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
+/// What a doorbell had to say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rung {
+    /// Nothing.
+    Silent,
+    /// The peer has rung.
+    Rang,
+    /// The peer's end is closed.
+    HungUp,
+}
+
 /// Which end of the channel this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
@@ -44,15 +55,15 @@ pub(crate) enum Side {
 }
 
 impl Shared {
+    /// One end over the memory, which `region` maps: `geometry.len()` bytes.
     pub fn new(
         side: Side,
-        memfd: &Fd,
+        region: Region,
         geometry: Geometry,
         doorbell: Fd,
         peer_doorbell: Fd,
         sender_doorbell: Fd,
     ) -> Result<Shared, SystemError> {
-        let region = Region::map(memfd, geometry.len())?;
         let page = Region::private(size_of::<Inner>())?;
         let (armed, peer_armed) = match side {
             Side::App => (word::APP_ARMED, word::ENGINE_ARMED),
@@ -113,23 +124,27 @@ impl Shared {
         self.inner().sender_doorbell.raw()
     }
 
-    /// Empties the doorbell. False: the peer's end is closed.
-    pub fn drain(&self) -> bool {
+    /// Empties the doorbell, and says what there was.
+    pub fn drain(&self) -> Rung {
         let mut bytes = [0u8; 256];
+        let mut rung = Rung::Silent;
         // An honest peer rings once per `arm`. One that writes without end must not keep us here; what it leaves in the pipe
         // wakes us again.
         for _ in 0..8 {
             // SAFETY: `bytes` is writable for its length.
             let n = unsafe { libc::read(self.doorbell(), bytes.as_mut_ptr().cast(), bytes.len()) };
             if n == 0 {
-                return false;
+                return Rung::HungUp;
+            }
+            if n > 0 {
+                rung = Rung::Rang;
             }
             // Less than asked for: empty now. An error is EAGAIN (empty) or EINTR (it will be readable again).
             if n < bytes.len() as isize {
                 break;
             }
         }
-        true
+        rung
     }
 
     /// After producing something of `what`, bits of [`sleep`]: wakes the peer if it sleeps for that.
@@ -143,7 +158,7 @@ impl Shared {
 
     /// Rings whoever of the peer sleeps. A full pipe is loud enough, and a closed one is noticed through the socket.
     #[cold]
-    fn ring(&self, asleep: u32) {
+    pub fn ring(&self, asleep: u32) {
         let inner = self.inner();
         // machnetd ignores SIGPIPE; an application that knows nothing of our pipe would die of it when its sidecar goes.
         if inner.armed == word::APP_ARMED {

@@ -1,6 +1,6 @@
 //! The engine's end: every check on what an application wrote.
 
-use crate::channel::Shared;
+use crate::channel::{Rung, Shared};
 use crate::control::{Reply, Request, has_room, take};
 use crate::fault::PeerFault;
 use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, word};
@@ -189,6 +189,12 @@ impl EngineEnd {
             geometry: g,
             shared,
         }
+    }
+
+    /// Gives the memory back in steps of some tens of microseconds, with `between` after each: to drop it unmaps it at once, which takes
+    /// a hundred times as long.
+    pub fn release(self, between: &mut dyn FnMut()) {
+        self.shared.region().forget_in_steps(between);
     }
 
     /// The sizes of the channel.
@@ -660,6 +666,12 @@ impl EngineEnd {
         }
     }
 
+    /// Whether the next flush has something to tell.
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        self.dirty != 0
+    }
+
     /// Publishes what is batched, and rings the application if it sleeps and something is new. Once per round; it costs next
     /// to nothing where there is nothing.
     #[inline]
@@ -710,8 +722,8 @@ impl EngineEnd {
         self.shared.doorbell()
     }
 
-    /// Empties the doorbell. False: the application's end is closed.
-    pub fn drain_doorbell(&self) -> bool {
+    /// Empties the doorbell, and says what there was.
+    pub fn drain_doorbell(&self) -> Rung {
         self.shared.drain()
     }
 

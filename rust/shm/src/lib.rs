@@ -9,6 +9,8 @@ extern crate alloc;
 
 mod app;
 mod attach;
+#[cfg(feature = "engine")]
+mod bells;
 mod channel;
 mod control;
 mod copy;
@@ -28,6 +30,10 @@ pub use app::{AppEnd, Data, Delivery, NoToken, RingView, Rx, RxToken, Tx, WaitVi
 pub use attach::{AttachError, ClientAttach, Status, Text, Welcome};
 #[cfg(feature = "engine")]
 pub use attach::{ClientHello, ServerAttach, ServerStep};
+#[cfg(feature = "engine")]
+pub use bells::Bells;
+#[cfg(feature = "engine")]
+pub use channel::Rung;
 pub use control::{Reply, Request};
 #[cfg(feature = "engine")]
 pub use engine::{EngineEnd, HeldUnit, Returned, Submission, TxUnit};
@@ -84,9 +90,11 @@ pub struct Part {
 #[cfg(feature = "engine")]
 pub fn pair(geometry: Geometry) -> Result<(AppEnd, EngineEnd), SystemError> {
     let parts = channel::Parts::new(geometry)?;
+    let map = || memory::Region::map(&parts.memfd, geometry.len());
+    let (near, far) = (map()?, map()?);
     let app = channel::Shared::new(
         channel::Side::App,
-        &parts.memfd,
+        near,
         geometry,
         parts.app_bell.0,
         parts.engine_bell.1,
@@ -94,7 +102,7 @@ pub fn pair(geometry: Geometry) -> Result<(AppEnd, EngineEnd), SystemError> {
     )?;
     let engine = channel::Shared::new(
         channel::Side::Engine,
-        &parts.memfd,
+        far,
         geometry,
         parts.engine_bell.0,
         parts.app_bell.1,

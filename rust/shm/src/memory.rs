@@ -115,13 +115,17 @@ impl Region {
 
     /// Maps `len` bytes of the memory, shared. Populated: a page fault in the middle of a burst costs as much as the burst.
     pub fn map(fd: &Fd, len: usize) -> Result<Region, SystemError> {
+        Region::map_with(fd, len, libc::MAP_POPULATE)
+    }
+
+    fn map_with(fd: &Fd, len: usize, flags: libc::c_int) -> Result<Region, SystemError> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe {
             libc::mmap(
                 core::ptr::null_mut(),
                 len,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_POPULATE,
+                libc::MAP_SHARED | flags,
                 fd.raw(),
                 0,
             )
@@ -129,6 +133,52 @@ impl Region {
         match NonNull::new(base.cast::<u8>()) {
             Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Region { base, len }),
             _ => Err(SystemError::last("map the channel")),
+        }
+    }
+
+    #[cfg(feature = "engine")]
+    /// The same in steps of some tens of microseconds, with `between` after each: the kernel makes and clears every page here, which for
+    /// one call of it may take longer than others can wait for the core.
+    pub fn map_in_steps(fd: &Fd, len: usize, between: &mut dyn FnMut()) -> Result<Region, SystemError> {
+        let region = Region::map_with(fd, len, 0)?;
+        for at in (0..len).step_by(POPULATE) {
+            region.populate(at, POPULATE.min(len - at))?;
+            between();
+        }
+        Ok(region)
+    }
+
+    #[cfg(feature = "engine")]
+    fn populate(&self, at: usize, len: usize) -> Result<(), SystemError> {
+        loop {
+            // SAFETY: within the mapping, and changes no byte of it.
+            if unsafe { libc::madvise(self.at(at, len).cast(), len, libc::MADV_POPULATE_WRITE) } == 0 {
+                return Ok(());
+            }
+            match SystemError::last("make the channel's pages") {
+                e if e.errno == libc::EINTR || e.errno == libc::EAGAIN => {}
+                // Before Linux 5.14: a write to each page does the same.
+                e if e.errno == libc::EINVAL => break,
+                e => return Err(e),
+            }
+        }
+        for page in (at..at + len).step_by(PAGE) {
+            // SAFETY: within the mapping and aligned to a page; only ever accessed atomically.
+            let word: &AtomicU32 = unsafe { AtomicU32::from_ptr(self.at(page, 4).cast()) };
+            word.fetch_or(0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "engine")]
+    /// Takes this process's view of the pages back, in steps with `between` after each. The mapping stays, and so do the pages while
+    /// anybody else has them: what is read here afterwards comes back as it was.
+    pub fn forget_in_steps(&self, between: &mut dyn FnMut()) {
+        for at in (0..self.len).step_by(FORGET) {
+            let len = FORGET.min(self.len - at);
+            // SAFETY: within the mapping, which is shared: no byte is lost. A refusal leaves the work to `munmap`.
+            unsafe { libc::madvise(self.at(at, len).cast(), len, libc::MADV_DONTNEED) };
+            between();
         }
     }
 
@@ -187,6 +237,15 @@ impl Region {
         }
     }
 }
+
+#[cfg(feature = "engine")]
+const PAGE: usize = 4096;
+/// Bytes whose pages are made at once: some 20 to 30 us, which others wait for where they share the core.
+#[cfg(feature = "engine")]
+const POPULATE: usize = 8 * PAGE;
+/// Bytes whose pages are forgotten at once: as long.
+#[cfg(feature = "engine")]
+const FORGET: usize = 64 * PAGE;
 
 impl Drop for Region {
     fn drop(&mut self) {

@@ -227,7 +227,7 @@ impl Reader<'_> {
             owner: self.take("control.owner", &control.owner, values::user),
             group: self.take("control.group", &control.group, values::group),
             mode: self.take("control.mode", &control.mode, values::mode).unwrap_or(0o660),
-            max_channels: self.number("control.max_channels", &control.max_channels, 1..=65_535, 256)
+            max_channels: self.number("control.max_channels", &control.max_channels, 1..=65_535, 1024)
                 as usize,
             units: self
                 .take("channels.units", &channels.units, |v| values::power_of_two(v, 16..=65_536))

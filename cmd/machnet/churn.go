@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/machnet/machnet/cmd/internal/load"
+	"github.com/machnet/machnet/cmd/internal/procs"
+	"github.com/machnet/machnet/go/machnet"
+)
+
+// churnConfig is a measurement of what neighbours feel of attaching and leaving, as asked for.
+type churnConfig struct {
+	size     int
+	units    int // of a channel
+	flows    int
+	rounds   int
+	duration time.Duration // of one round without churn, and of one with
+	pause    time.Duration // of the process that attaches and leaves, while attached and again after leaving
+	idle     int           // channels that are attached all the time and do nothing
+	verbose  bool
+}
+
+// runChurn measures a pair of applications on one sidecar, alone and while another process attaches to it and leaves in a loop.
+func runChurn(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var c churnConfig
+	fs := flag.NewFlagSet("bench churn", flag.ContinueOnError)
+	fs.IntVar(&c.size, "size", 64, "message size in bytes, 8 to 8388608")
+	fs.IntVar(&c.units, "units", 1024, "packets in flight per channel and direction, as machnetd's --units")
+	fs.IntVar(&c.flows, "flows", 256, "connections per channel, as machnetd's --flows")
+	fs.IntVar(&c.rounds, "rounds", 5, "rounds, each without and with churn; figures are medians over them")
+	fs.DurationVar(&c.duration, "duration", time.Second, "length of one measurement")
+	fs.DurationVar(&c.pause, "pause", 0, "how long the other process stays attached, and stays away")
+	fs.IntVar(&c.idle, "idle", 0, "channels that another process keeps attached all the time and does nothing with")
+	file := fs.String("json", "", "write an array of rows to this file; - is standard output")
+	fs.BoolVar(&c.verbose, "verbose", false, "show what the sidecar logs")
+	if err := parse(fs, args, stdout, ""); err != nil {
+		return err
+	}
+	switch {
+	case c.size < load.MinSize || c.size > load.MaxSize:
+		return usagef("--size %d: a message is %d to %d bytes", c.size, load.MinSize, load.MaxSize)
+	case c.rounds < 1:
+		return usagef("--rounds %d: at least one round", c.rounds)
+	case c.duration < 10*time.Millisecond:
+		return usagef("--duration %v: a round lasts at least 10ms", c.duration)
+	case c.idle < 0 || c.idle > 60000:
+		return usagef("--idle %d: 0 to 60000 channels", c.idle)
+	case c.pause < 0:
+		return usagef("--pause %v: a pause cannot be negative", c.pause)
+	}
+	result, err := churn(ctx, c, newProgress(stderr))
+	if err != nil {
+		return err
+	}
+	if *file != "-" {
+		result.write(stdout, c)
+	}
+	return writeJSON(*file, stdout, []churnRow{*result})
+}
+
+// churnRow is what `bench churn` found: medians over the rounds; ratios are of these medians.
+type churnRow struct {
+	Size      int     `json:"size"` // bytes
+	Units     int     `json:"units"`
+	Flows     int     `json:"flows"`
+	Idle      int     `json:"idle_channels"`
+	Rounds    int     `json:"rounds"`
+	P50       float64 `json:"p50_us"` // of the pair alone
+	P99       float64 `json:"p99_us"`
+	Max       float64 `json:"max_us"`
+	ChurnP50  float64 `json:"churn_p50_us"` // of the pair while another attaches and leaves
+	ChurnP99  float64 `json:"churn_p99_us"`
+	ChurnMax  float64 `json:"churn_max_us"`
+	RatioP50  float64 `json:"ratio_p50"`
+	RatioP99  float64 `json:"ratio_p99"`
+	Attaches  float64 `json:"attaches_per_s"`
+	AttachP50 float64 `json:"attach_p50_us"` // of the process that attaches
+	AttachP99 float64 `json:"attach_p99_us"`
+	Churner   float64 `json:"churner_cpu_percent"` // of one core: that process
+	Sidecar   float64 `json:"sidecar_cpu_percent"` // of one core: the sidecar, beyond what it used without churn
+}
+
+func (r *churnRow) write(out io.Writer, c churnConfig) {
+	fmt.Fprintf(out, "Echo round trips of %s over one connection within one sidecar, closed loop, alone and while another process attaches and leaves in a loop.\n", byteSize(r.Size))
+	fmt.Fprintf(out, "Channels of %d units and %d connections, %d more of them attached and idle. Medians of %d interleaved rounds of %v.\n\n", r.Units, r.Flows, r.Idle, r.Rounds, c.duration)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	number := func(n float64) string { return strconv.FormatFloat(n, 'f', 1, 64) }
+	ratio := func(n float64) string { return strconv.FormatFloat(n, 'f', 2, 64) }
+	fmt.Fprintln(w, strings.Join([]string{"", "p50 us", "p99 us", "longest us"}, "\t")+"\t")
+	fmt.Fprintln(w, strings.Join([]string{"alone", number(r.P50), number(r.P99), number(r.Max)}, "\t")+"\t")
+	fmt.Fprintln(w, strings.Join([]string{"with churn", number(r.ChurnP50), number(r.ChurnP99), number(r.ChurnMax)}, "\t")+"\t")
+	fmt.Fprintln(w, strings.Join([]string{"ratio", ratio(r.RatioP50), ratio(r.RatioP99), ratio(r.ChurnMax / r.Max)}, "\t")+"\t")
+	w.Flush()
+	fmt.Fprintf(out, "\n%.0f attaches a second, p50 %.0f us, p99 %.0f us; processor time of a core: that process %.1f %%, the sidecar for it %.1f %%\n",
+		r.Attaches, r.AttachP50, r.AttachP99, r.Churner, r.Sidecar)
+}
+
+// churnRounds are the figures of the rounds, by what they are medians of.
+type churnRounds struct {
+	alone, beside []sample
+	churner       []sample // p50 and p99 of attaching; rate of attaches; cpuApp of the process, cpuSidecar of the sidecar, percent of a core
+}
+
+func churn(ctx context.Context, c churnConfig, progress *progress) (*churnRow, error) {
+	progress.step("starting")
+	r, ctx, err := newRig(ctx, map[bool]io.Writer{true: progress.out}[c.verbose])
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	defer progress.clear()
+	rounds, err := r.churn(ctx, c, progress)
+	if err != nil {
+		if !interrupted(ctx) {
+			err = r.explain(err)
+		}
+		return nil, err
+	}
+	p50, p99 := func(s sample) float64 { return s.p50 }, func(s sample) float64 { return s.p99 }
+	longest := func(s sample) float64 { return s.longest }
+	row := &churnRow{
+		Size: c.size, Units: c.units, Flows: c.flows, Idle: c.idle, Rounds: c.rounds,
+		P50: median(rounds.alone, p50), P99: median(rounds.alone, p99),
+		ChurnP50: median(rounds.beside, p50), ChurnP99: median(rounds.beside, p99),
+		Max: median(rounds.alone, longest), ChurnMax: median(rounds.beside, longest),
+		AttachP50: median(rounds.churner, p50), AttachP99: median(rounds.churner, p99),
+		Attaches: median(rounds.churner, func(s sample) float64 { return s.rate }),
+		Churner:  median(rounds.churner, func(s sample) float64 { return s.cpuApp }),
+		Sidecar:  median(rounds.churner, func(s sample) float64 { return s.cpuSidecar }),
+	}
+	row.RatioP50, row.RatioP99 = row.ChurnP50/row.P50, row.ChurnP99/row.P99
+	return row, nil
+}
+
+// churn runs the rounds. Engine and pair share the first core; the sidecar's other threads keep off it, and the process that attaches has
+// the last, so that what is measured is what the sidecar does to its applications, and not what a busy machine does to all.
+func (r *rig) churn(ctx context.Context, c churnConfig, progress *progress) (*churnRounds, error) {
+	cores, err := procs.Cores()
+	if err != nil {
+		return nil, err
+	}
+	if len(cores) < 2 {
+		return nil, errors.New("one core only: the process that attaches would be measured with the pair; give two")
+	}
+	first, last := cores[0], cores[len(cores)-1]
+	a, _, err := r.hosts(benchConfig{link: linkLocal, kernel: kernelLoopback})
+	if err != nil {
+		return nil, err
+	}
+	a.device = append(a.device, "--cores", strconv.Itoa(a.core), "--units", strconv.Itoa(c.units), "--flows", strconv.Itoa(c.flows), "--max-channels", strconv.Itoa(c.idle+16))
+	a.core = -1
+	s, err := r.startSidecar(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	e := endpoint{transport: "machnet", socket: s.socket}
+	pair := &arm{transport: "machnet", placement: placementSame}
+	if err := r.startArm(ctx, pair, e, e, s.ip+":7000", "", first, first); err != nil {
+		return nil, err
+	}
+	other := &arm{transport: "machnet", placement: placementAsIs}
+	r.arms = append(r.arms, other)
+	if other.client, err = r.startWorker("churn", other, e, fmt.Sprint(c.pause, " ", c.idle), last); err != nil {
+		return nil, err
+	}
+	if _, err := other.client.next(ctx); err != nil {
+		return nil, err
+	}
+	p := load.Params{Size: c.size, Inflight: 1, Warmup: c.duration / 10, Duration: c.duration}
+	all := &churnRounds{}
+	for round := range c.rounds {
+		var spent [2]cpuTimes
+		var took [2]time.Duration
+		for turn := range 2 {
+			with := (round+turn)%2 == 1
+			progress.show(2*round+turn, 2*c.rounds, map[bool]string{false: "alone", true: "with churn"}[with])
+			if with {
+				if err := other.client.in.Encode(churnOrder{For: p.Warmup + p.Duration + 100*time.Millisecond}); err != nil {
+					return nil, err
+				}
+			}
+			before, err := r.cpu()
+			if err != nil {
+				return nil, err
+			}
+			began := time.Now()
+			result, err := pair.runOnce(ctx, p)
+			if err != nil {
+				return nil, err
+			}
+			i := map[bool]int{true: 1}[with]
+			took[i] = time.Since(began)
+			after, err := r.cpu()
+			if err != nil {
+				return nil, err
+			}
+			spent[i] = after.since(before)
+			figures, err := newSample(pair, result, spent[i], took[i])
+			if err != nil {
+				return nil, err
+			}
+			if !with {
+				all.alone = append(all.alone, figures)
+				continue
+			}
+			all.beside = append(all.beside, figures)
+			line, err := other.client.next(ctx)
+			if err != nil {
+				return nil, err
+			}
+			attaches, err := newChurnSample(line.Result)
+			if err != nil {
+				return nil, err
+			}
+			attaches.cpuApp = 100 * spent[i][other.client.Process].Seconds() / took[i].Seconds()
+			all.churner = append(all.churner, attaches)
+		}
+		share := func(i int) float64 { return 100 * spent[i][s.Process].Seconds() / took[i].Seconds() }
+		all.churner[len(all.churner)-1].cpuSidecar = share(1) - share(0)
+	}
+	return all, nil
+}
+
+// newChurnSample are the figures of one round of attaching and leaving.
+func newChurnSample(result *workResult) (sample, error) {
+	if result == nil || result.Messages == 0 {
+		return sample{}, fmt.Errorf("nobody could attach and leave within a round; use a longer --duration")
+	}
+	h, err := result.histogram()
+	if err != nil {
+		return sample{}, err
+	}
+	return sample{
+		p50: float64(h.ValueAtQuantile(50)) / 1e3, p99: float64(h.ValueAtQuantile(99)) / 1e3,
+		rate: float64(result.Messages) / result.Seconds,
+	}, nil
+}
+
+// churnOrder has a worker attach and leave in a loop.
+type churnOrder struct {
+	For time.Duration
+}
+
+// workerChurn obeys orders, and answers each with how often it attached and how long that took. how is the pause and the number of
+// channels that it keeps attached all the time.
+func workerChurn(ctx context.Context, e endpoint, how string, in *json.Decoder, out *json.Encoder) error {
+	words := strings.Fields(how)
+	if len(words) != 2 {
+		return fmt.Errorf("%q: a pause and a number of idle channels", how)
+	}
+	rest, err := time.ParseDuration(words[0])
+	if err != nil {
+		return err
+	}
+	idle, err := strconv.Atoi(words[1])
+	if err != nil {
+		return err
+	}
+	for range idle {
+		stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket})
+		if err != nil {
+			return err
+		}
+		defer stack.Close()
+	}
+	if err := out.Encode(workerLine{Ready: true}); err != nil {
+		return err
+	}
+	for {
+		var order churnOrder
+		if err := in.Decode(&order); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read a command: %w", err)
+		}
+		latency, result := load.NewHistogram(), workResult{}
+		began := time.Now()
+		for time.Since(began) < order.For {
+			before := time.Now()
+			stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket})
+			if err != nil {
+				return err
+			}
+			_ = latency.RecordValue(max(1, time.Since(before).Nanoseconds()))
+			result.Messages++
+			time.Sleep(rest)
+			if err := stack.Close(); err != nil {
+				return err
+			}
+			time.Sleep(rest)
+		}
+		result.Seconds = time.Since(began).Seconds()
+		if result.Latency, err = latency.Encode(hdrhistogram.V2CompressedEncodingCookieBase); err != nil {
+			return err
+		}
+		if err := out.Encode(workerLine{Result: &result}); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,156 @@
+//! How many descriptors there are, and how many applications may be attaching at once: so many that an honest burst never meets the bound,
+//! and so few of one process or one user that they cannot keep others out.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::socket::Credentials;
+
+/// Bounds on applications that are connected and not yet attached. Beyond `all` they wait in the socket's backlog; beyond the others'
+/// bounds they are turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Together.
+    pub all: usize,
+    /// Of one user.
+    pub user: usize,
+    /// Of one process.
+    pub process: usize,
+}
+
+impl Limits {
+    /// What `descriptors` leave beside those of `channels` channels.
+    pub fn new(descriptors: u64, channels: usize) -> Limits {
+        let left = descriptors.saturating_sub(needed(channels)) as usize;
+        let all = left.clamp(FEWEST, MOST);
+        Limits { all, user: all / 2, process: all / 4 }
+    }
+}
+
+/// Applications that are not attached yet, counted.
+#[derive(Debug, Default)]
+pub struct Strangers {
+    all: usize,
+    users: HashMap<u32, usize>,
+    processes: HashMap<(u32, i32), usize>,
+}
+
+impl Strangers {
+    /// Whether nobody else is to be let in.
+    pub fn is_full(&self, limits: &Limits) -> bool {
+        self.all >= limits.all
+    }
+
+    /// Counts one more, if that is within the bounds.
+    pub fn admit(&mut self, who: Credentials, limits: &Limits) -> Result<(), TooMany> {
+        let user = self.users.get(&who.uid).copied().unwrap_or(0);
+        let process = self.processes.get(&(who.uid, who.pid)).copied().unwrap_or(0);
+        // Number 0 is everybody in other PID namespaces, so they count by user alone.
+        if who.pid != 0 && process >= limits.process {
+            return Err(TooMany { whose: "process", most: limits.process });
+        }
+        if user >= limits.user {
+            return Err(TooMany { whose: "user", most: limits.user });
+        }
+        self.count(who);
+        Ok(())
+    }
+
+    fn count(&mut self, who: Credentials) {
+        self.all += 1;
+        *self.users.entry(who.uid).or_default() += 1;
+        *self.processes.entry((who.uid, who.pid)).or_default() += 1;
+    }
+}
+
+impl FromIterator<Credentials> for Strangers {
+    fn from_iter<I: IntoIterator<Item = Credentials>>(all: I) -> Strangers {
+        let mut strangers = Strangers::default();
+        all.into_iter().for_each(|who| strangers.count(who));
+        strangers
+    }
+}
+
+/// Why somebody is turned away.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooMany {
+    whose: &'static str,
+    most: usize,
+}
+
+impl fmt::Display for TooMany {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} sockets of this {} are connected and not attached, the most", self.most, self.whose)
+    }
+}
+
+/// Raises the limit on descriptors as far as it goes, and says what it is now. Warns where it is too low for `channels` channels.
+pub fn raise_descriptors(channels: usize) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return 0;
+    }
+    let before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is readable. A refusal leaves what was.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        limit.rlim_cur = before;
+    }
+    let needed = needed(channels) + FEWEST as u64;
+    if limit.rlim_cur < needed {
+        log::warn!(
+            "{channels} channels (control.max_channels) need {needed} descriptors, and this process may have {}; raise the limit (LimitNOFILE= of the service, ulimit -Hn), or lower control.max_channels",
+            limit.rlim_cur
+        );
+    }
+    limit.rlim_cur
+}
+
+/// Descriptors of the process itself, and five for each channel: its socket, its process, and three doorbells.
+fn needed(channels: usize) -> u64 {
+    OWN + 5 * channels as u64
+}
+
+/// DPDK's, the engines', the log's.
+const OWN: u64 = 256;
+const FEWEST: usize = 64;
+const MOST: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(uid: u32, pid: i32) -> Credentials {
+        Credentials { pid, uid, gid: 0 }
+    }
+
+    #[test]
+    fn a_process_and_a_user_leave_room_for_others() {
+        let limits = Limits { all: 16, user: 8, process: 4 };
+        let mut strangers = Strangers::default();
+        for _ in 0..4 {
+            strangers.admit(who(1, 10), &limits).unwrap();
+        }
+        let refused = strangers.admit(who(1, 10), &limits).unwrap_err();
+        assert_eq!(refused.to_string(), "4 sockets of this process are connected and not attached, the most");
+        for pid in 11..15 {
+            strangers.admit(who(1, pid), &limits).expect("another process of this user");
+        }
+        let refused = strangers.admit(who(1, 15), &limits).unwrap_err();
+        assert_eq!(refused, TooMany { whose: "user", most: 8 });
+        assert!(!strangers.is_full(&limits));
+        for _ in 0..8 {
+            strangers.admit(who(2, 0), &limits).expect("another user, whose processes are not visible");
+        }
+        assert_eq!(strangers.admit(who(2, 0), &limits), Err(TooMany { whose: "user", most: 8 }));
+        assert!(strangers.is_full(&limits));
+    }
+
+    #[test]
+    fn bounds_follow_from_the_descriptors() {
+        assert_eq!(Limits::new(1_000_000, 1024), Limits { all: 1024, user: 512, process: 256 });
+        assert_eq!(Limits::new(4096, 1024), Limits { all: 768, user: 384, process: 192 });
+        assert_eq!(Limits::new(1024, 1024), Limits { all: 64, user: 32, process: 16 });
+    }
+}
