@@ -404,8 +404,11 @@ func TestASecondSignalEndsASidecarThatStillDelivers(t *testing.T) {
 	select {
 	case <-p.a.gone:
 		t.Fatal("it ended though its reader has not read")
-	default:
+	case <-time.After(300 * time.Millisecond): // longer than it stays with nothing to deliver
 	}
 	p.a.terminate(t)
 	p.a.awaitEnd(t)
+	if said := p.a.out.String(); !strings.Contains(said, "told to end a second time") {
+		t.Errorf("machnetd said %q, and not why it did not wait", said)
+	}
 }
