@@ -132,7 +132,9 @@ func startProcess(t *testing.T, s *sidecar, env []string, program string, args .
 func startSender(t *testing.T, language string, s *sidecar, peer net.Addr, how string) *child {
 	t.Helper()
 	if language == "Go" {
-		return startProcess(t, s, []string{"MACHNET_TEST_LEAVE=" + how, "MACHNET_TEST_PEER=" + peer.String()}, os.Args[0])
+		// The race detector would have it wait for a second before it exits.
+		env := []string{"MACHNET_TEST_LEAVE=" + how, "MACHNET_TEST_PEER=" + peer.String(), "GORACE=atexit_sleep_ms=0"}
+		return startProcess(t, s, env, os.Args[0])
 	}
 	program, err := leavingC()
 	if err != nil {
