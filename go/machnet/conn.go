@@ -139,7 +139,8 @@ func (c *Conn) codeError(code core.Code) error {
 
 // Write sends p and returns when all of it was copied; it waits while the peer or the network cannot take more. Up to 64 KiB travel
 // as one message. With an error it returns how many bytes were accepted, all of them in whole messages. An empty Write sends
-// nothing.
+// nothing. What was accepted is delivered though the process ends, for as long as the sidecar's linger allows (a second, unless
+// configured); the peer then reads io.EOF if this end was closed or half-closed before, else it meets a reset.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.wr.mu.Lock()
 	defer c.wr.mu.Unlock()

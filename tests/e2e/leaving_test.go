@@ -132,7 +132,9 @@ func startProcess(t *testing.T, s *sidecar, env []string, program string, args .
 func startSender(t *testing.T, language string, s *sidecar, peer net.Addr, how string) *child {
 	t.Helper()
 	if language == "Go" {
-		return startProcess(t, s, []string{"MACHNET_TEST_LEAVE=" + how, "MACHNET_TEST_PEER=" + peer.String()}, os.Args[0])
+		// The race detector would have it wait for a second before it exits.
+		env := []string{"MACHNET_TEST_LEAVE=" + how, "MACHNET_TEST_PEER=" + peer.String(), "GORACE=atexit_sleep_ms=0"}
+		return startProcess(t, s, env, os.Args[0])
 	}
 	program, err := leavingC()
 	if err != nil {
@@ -404,8 +406,11 @@ func TestASecondSignalEndsASidecarThatStillDelivers(t *testing.T) {
 	select {
 	case <-p.a.gone:
 		t.Fatal("it ended though its reader has not read")
-	default:
+	case <-time.After(300 * time.Millisecond): // longer than it stays with nothing to deliver
 	}
 	p.a.terminate(t)
 	p.a.awaitEnd(t)
+	if said := p.a.out.String(); !strings.Contains(said, "told to end a second time") {
+		t.Errorf("machnetd said %q, and not why it did not wait", said)
+	}
 }
