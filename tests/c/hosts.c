@@ -150,6 +150,47 @@ static void leaving(void) {
   machnet_host_free(net);
 }
 
+// More requests than the sidecar has taken: what begins something is told to come back, and hears when; what ends something is never
+// refused. And a limit is told with its value.
+static void requests(void) {
+  enum { MOST = 1000 };
+  static uint32_t listeners[MOST];
+  machnet_host_net *net = machnet_host_new(5, NULL);
+  check(net != NULL, "make a network", 0);
+  machnet_host_plan a = {IP_A, 1, 0, 64, 2}, b = {IP_B, 1, 0, 0, 0};
+  check(machnet_host_add(net, &a) == 0 && machnet_host_add(net, &b) == 1, "add hosts", 0);
+  machnet_channel *ch = attach(net, 0, 1);
+  int have = 0, rc;
+  for (; have < MOST; have++) {
+    rc = machnet_listen_begin(ch, 0, (uint16_t)(PORT + have), 1, &listeners[have]);
+    if (rc == MACHNET_EAGAIN) break;
+    check(rc == 0, "listen", rc);
+  }
+  check(have < MOST, "the ring of requests has no end", have);
+  for (int i = 0; i < have; i++) {
+    rc = machnet_unlisten(ch, listeners[i]);
+    check(rc == 0, "end a listener without room for that", rc);
+  }
+  check(machnet_wait(ch, 0) == 0, "room, though nothing was taken", 0);
+  machnet_host_step(net, 10000);
+  check(machnet_wait(ch, 0) == 1, "no room, though something was taken", 0);
+  for (int i = 0; i < have; i++) await_event(net, ch, MACHNET_EVENT_UNLISTENED);
+  for (int i = 0; i < have; i++) {
+    rc = machnet_listen_begin(ch, 0, (uint16_t)(PORT + i), 1, &listeners[i]);
+    check(rc == 0, "listen again", rc);
+    check(await_event(net, ch, MACHNET_EVENT_LISTENING).id == listeners[i], "a port that was given back", i);
+  }
+  machnet_dial_t nobody = {IP_B + 1, PORT, 0, 0};
+  for (int i = 0; i < 3; i++) check(machnet_dial_begin(ch, &nobody, NULL) == 0, "dial", i);
+  machnet_event full = await_event(net, ch, MACHNET_EVENT_CONNECT_FAILED);
+  char text[MACHNET_ERROR_TEXT_MAX];
+  size_t len = machnet_event_text(&full, text, sizeof text);
+  check(full.code == MACHNET_EFULL_CONNS && full.limit == 2, "the third of two connections", full.code);
+  check(len == strlen(text) && strstr(text, "this process has 2 connections") != NULL, text, (int64_t)len);
+  machnet_detach(ch);
+  machnet_host_free(net);
+}
+
 int main(void) {
   machnet_host_link link = {0.01, 0.01, 0.01, 0.001, 10000, 2000, 0};
   machnet_host_net *net = machnet_host_new(7, &link);
@@ -199,6 +240,7 @@ int main(void) {
   free(in);
   virtual_time();
   leaving();
+  requests();
   puts("ok");
   return 0;
 }

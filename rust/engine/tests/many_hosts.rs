@@ -4,6 +4,7 @@ mod common;
 
 use common::{World, pattern};
 use machnet_nic::sim::Link;
+use machnet_shm::{Limit, Reason, Reply};
 
 #[test]
 fn everybody_talks_to_everybody() {
@@ -84,10 +85,8 @@ fn one_connection_too_many_is_refused_with_its_reason() {
     }
     let id = w.apps[client].dial(ip, 8000, 0, 0);
     w.run("refusal", |w| w.apps[client].reply(id).is_some());
-    assert!(matches!(
-        w.apps[client].take_reply(id),
-        Some(machnet_shm::Reply::ConnectFailed { reason: machnet_shm::Reason::NoResources, .. })
-    ));
+    let reason = Reason::Full(Limit::PeerConnections, 4);
+    assert_eq!(w.apps[client].take_reply(id), Some(Reply::ConnectFailed { id, reason }));
     assert!(w.counter(b, "syn_overflow") > 0);
     w.assert_nothing_is_lost();
 }

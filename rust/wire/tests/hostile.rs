@@ -110,13 +110,13 @@ proptest! {
 
     #[test]
     fn bodies_come_out_as_they_went_in(
-        tag: u32, epoch: u64, mtu in 576..=9001u16, queue in 0..u16::MAX, more in 1..100u16, hit: (u16, u16), reason in 1..=8u8,
+        tag: u32, epoch: u64, mtu in 576..=9001u16, queue in 0..u16::MAX, more in 1..100u16, hit: (u16, u16), reason in 1..=11u8,
         paths in vec(any::<(u16, u16, u16)>(), 1..=32),
     ) {
         let hello = Hello { tag, epoch, mtu, queues: queue.saturating_add(more), queue, hit };
         prop_assert_eq!(Hello::parse(&hello.emit()), Ok(hello));
         let all = [Reason::Refused, Reason::PortInUse, Reason::Closed, Reason::AppGone, Reason::Timeout, Reason::Protocol,
-            Reason::Aborted, Reason::NoResources];
+            Reason::Aborted, Reason::NoResources, Reason::AppFull { limit: 256 }, Reason::EngineFull { limit: 65_536 }, Reason::Ending];
         let reset = Reset { epoch, echo: tag, reason: all[usize::from(reason) - 1] };
         prop_assert_eq!(reset.emit()[12], reason);
         prop_assert_eq!(Reset::parse(&reset.emit()), Ok(reset));
