@@ -33,7 +33,7 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 }
 
 // DialContext connects to an address of the network "machnet". When nobody listens there it fails with ECONNREFUSED at once; when
-// no host answers, with ETIMEDOUT. The context bounds the dialling only. The net.Conn is a *Conn.
+// no host answers, with ETIMEDOUT; while there is no sidecar, with ENETDOWN. The context bounds the dialling only. The net.Conn is a *Conn.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := d.bound(ctx)
 	defer cancel()
