@@ -2,6 +2,7 @@ package machnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -194,7 +195,7 @@ func (l *Listener) follow(at *attachment) {
 		return
 	}
 	switch code := l.ask(at, l.addr.Port); code {
-	case core.OK, core.Closed, core.NetDown: // if it is down again, another will come
+	case core.OK, core.Closed, core.NetDown: // down again: another will come
 	default:
 		l.refused(codeError(code))
 	}
@@ -365,6 +366,9 @@ func (l *Listener) listening(a *Addr) {
 // refused takes the sidecar's no.
 func (l *Listener) refused(err error) {
 	if l.addr != nil {
+		if errors.Is(err, syscall.ENETDOWN) {
+			return // it is ending, and another will come
+		}
 		err = fmt.Errorf("listen again at the restarted sidecar: %w", err)
 	}
 	l.end(err)

@@ -389,3 +389,42 @@ func TestWhatIsClosedWithoutASidecarLeavesNothing(t *testing.T) {
 		return err
 	})
 }
+
+func TestADialThatWaitsForASilentSidecarEndsWithItsContextAndItsStack(t *testing.T) {
+	leavesNoGoroutine(t)
+	p := newPair(t)
+	folder := shortTempDir(t)
+	path := detour(filepath.Join(folder, "detour"))
+	s := path.attachTo(t, p.a)
+	silent, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(folder, "silent.sock"), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	path.leadTo(t, silent.Addr().String())
+	p.a.kill()
+	d := machnet.Dialer{Stack: s}
+	until(t, "the outage is known, and nobody answers", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		if _, err := d.DialContext(ctx, "machnet", ":1"); !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("%v, want context.DeadlineExceeded", err)
+		}
+		return nil
+	})
+	results := make(chan error, 10)
+	for range cap(results) {
+		go func() { _, err := d.Dial("machnet", ":1"); results <- err }()
+	}
+	time.AfterFunc(20*time.Millisecond, func() { _ = s.Close() })
+	for range cap(results) {
+		select {
+		case err := <-results:
+			if !errors.Is(err, net.ErrClosed) {
+				t.Errorf("%v, want net.ErrClosed", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a Dial still waits")
+		}
+	}
+}
