@@ -19,7 +19,7 @@
 // stack attaches again by itself as soon as a sidecar listens at the same socket, looking every 250 ms at the latest, and Dial looks at once.
 // Listeners go on: Accept waits, and the listener has its port again at the next sidecar, so that a server needs to do nothing when its
 // sidecar is restarted. Only where that cannot be does it end, with the reason: EADDRINUSE when another program was faster to take the
-// port, EADDRNOTAVAIL when the sidecar has another address, ErrVersion. ListenConfig.FailFast has Accept fail with ENETDOWN instead. A stack of
+// port, EADDRNOTAVAIL when the sidecar has another address, ErrVersion, or EINVAL when it lacks the engine that was asked for. ListenConfig.FailFast has Accept fail with ENETDOWN instead. A stack of
 // AttachFD cannot attach again, and its listeners fail so, too.
 //
 // # Errors

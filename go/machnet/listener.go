@@ -21,7 +21,7 @@ type ListenConfig struct {
 	Backlog int
 	// FailFast has Accept fail with ENETDOWN when the sidecar has ended. Without it the listener follows its stack: Accept waits until it
 	// is attached to a sidecar again, and the listener keeps its port. It ends if that is impossible, because another program was
-	// faster to take the port, or because the sidecar's address or version is another.
+	// faster to take the port, or because the sidecar's address or version is another, or it lacks the engine that was asked for.
 	//
 	// A listener that has ended without Close gives its error at once, and then again not more often than after 5 ms, growing to 1 s,
 	// so that a server which accepts on whatever the error keeps no core busy.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/machnet/machnet/go/internal/core"
@@ -131,8 +132,8 @@ func (s *Stack) keep(at *attachment) {
 				at = next
 				break
 			}
-			if errors.Is(err, ErrVersion) {
-				s.endListeners(err) // no sidecar of that version will ever take this program
+			if errors.Is(err, ErrVersion) || errors.Is(err, syscall.EINVAL) {
+				s.endListeners(err) // a sidecar of that version, or without that engine, will never take this program
 			}
 		}
 	}

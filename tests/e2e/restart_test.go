@@ -272,8 +272,12 @@ func TestAListenerThatCannotBeAttachedAgainEndsAndSaysWhy(t *testing.T) {
 			syscall.EADDRNOTAVAIL, "the sidecar's address is 10.0.0.2 now",
 		},
 		"the version is another": {
-			func(t *testing.T, p *pair, _ string) string { return sidecarOfAnotherVersion(t) },
-			machnet.ErrVersion, "version",
+			func(t *testing.T, p *pair, _ string) string { return sidecarThatRefuses(t, 1, 99, "") },
+			machnet.ErrVersion, "sidecar speaks 99",
+		},
+		"the engine is not there": {
+			func(t *testing.T, p *pair, _ string) string { return sidecarThatRefuses(t, 4, 0, "no engine 7") },
+			syscall.EINVAL, "no engine 7",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -316,8 +320,9 @@ func TestAListenerThatCannotBeAttachedAgainEndsAndSaysWhy(t *testing.T) {
 	}
 }
 
-// sidecarOfAnotherVersion listens at a socket and sends every application away as one of version 99 would.
-func sidecarOfAnotherVersion(t *testing.T) (socket string) {
+// sidecarThatRefuses listens at a socket and sends every application away, with a status and a
+// sentence of docs/channel.md; version 0 is the application's own.
+func sidecarThatRefuses(t *testing.T, status, version byte, sentence string) (socket string) {
 	t.Helper()
 	socket = filepath.Join(shortTempDir(t), "other.sock")
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: socket, Net: "unixpacket"})
@@ -331,10 +336,16 @@ func sidecarOfAnotherVersion(t *testing.T) (socket string) {
 			if err != nil {
 				return
 			}
-			_, _ = c.Read(make([]byte, 64))
-			welcome := make([]byte, 176) // docs/channel.md
+			hello := make([]byte, 64)
+			_, _ = c.Read(hello)
+			welcome := make([]byte, 176)
 			copy(welcome, "MACHNETA")
-			welcome[8], welcome[12], welcome[28] = 2, 1, 99
+			welcome[8], welcome[12], welcome[28] = 2, status, version
+			copy(welcome[16:24], hello[16:24]) // the same layout
+			if version == 0 {
+				copy(welcome[28:32], hello[12:16]) // the application's own
+			}
+			copy(welcome[64:], sentence)
 			_, _ = c.Write(welcome)
 			_ = c.Close()
 		}
