@@ -33,8 +33,9 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 }
 
 // DialContext connects to an address of the network "machnet". When nobody listens there it fails with ECONNREFUSED at once; when
-// no host answers, with ETIMEDOUT. Where a limit is met, the error says which, whose, how much and what to change; it is ENOBUFS, with
-// ECONNREFUSED too where the limit is the other end's. The context bounds the dialling only. The net.Conn is a *Conn.
+// no host answers, with ETIMEDOUT; while there is no sidecar, with ENETDOWN. Where a limit is met, the error says which, whose, how much and
+// what to change; it is ENOBUFS, with ECONNREFUSED too where the limit is the other end's. The context bounds the dialling only. The
+// net.Conn is a *Conn.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := d.bound(ctx)
 	defer cancel()

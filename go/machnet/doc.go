@@ -10,9 +10,17 @@
 //
 // # The sidecar
 //
-// Every connection belongs to a Stack, which is an attachment to one sidecar over its Unix socket. The package-level Dial
+// Every connection belongs to a Stack, which is attached to one sidecar over its Unix socket. The package-level Dial
 // and Listen use Default, which attaches at first use to the socket named by $MACHNET_SOCKET, or to
-// /var/run/machnet/machnet.sock. When the sidecar ends, every blocked call of its stacks fails at once with ENETDOWN.
+// /var/run/machnet/machnet.sock.
+//
+// When the sidecar ends, calls on its connections fail at once with ENETDOWN, those that wait and all later ones, and so do Dial and
+// Listen while there is no sidecar. Nothing that belonged to it ever fails with net.ErrClosed but what the program closed itself. The
+// stack attaches again by itself as soon as a sidecar listens at the same socket, looking every 250 ms at the latest, and Dial looks at once.
+// Listeners go on: Accept waits, and the listener has its port again at the next sidecar, so that a server needs to do nothing when its
+// sidecar is restarted. Only where that cannot be does it end, with the reason: EADDRINUSE when another program was faster to take the
+// port, EADDRNOTAVAIL when the sidecar has another address, ErrVersion, or EINVAL when it lacks the engine that was asked for. ListenConfig.FailFast has Accept fail with ENETDOWN instead. A stack of
+// AttachFD cannot attach again, and its listeners fail so, too.
 //
 // # Errors
 //
@@ -20,6 +28,12 @@
 // os.ErrDeadlineExceeded, syscall.ECONNREFUSED, ECONNRESET, ETIMEDOUT, EADDRINUSE, and ENETDOWN when the sidecar has gone;
 // io.EOF after the peer's Close or CloseWrite stands alone. Attach returns errors that wrap ErrNoSidecar, ErrVersion or
 // fs.ErrPermission and say what to do.
+//
+// A context that ends a call is its error, as in package net: context.DeadlineExceeded, which is a timeout, or context.Canceled, with
+// the cause if there is one. A deadline that was set on a connection or listener is os.ErrDeadlineExceeded.
+//
+// A peer that has closed ends the sending, too: soon after, as over TCP, Write, Send and all others fail with ECONNRESET, also in a program that
+// never reads. A peer that has only called CloseWrite or CloseRead can still be written to.
 //
 // # Waiting
 //

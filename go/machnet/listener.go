@@ -2,6 +2,7 @@ package machnet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -22,7 +23,7 @@ type ListenConfig struct {
 	Backlog int
 	// FailFast has Accept fail with ENETDOWN when the sidecar has ended. Without it the listener follows its stack: Accept waits until it
 	// is attached to a sidecar again, and the listener keeps its port. It ends if that is impossible, because another program was
-	// faster to take the port, or because the sidecar's address or version is another.
+	// faster to take the port, or because the sidecar's address or version is another, or it lacks the engine that was asked for.
 	//
 	// A listener that has ended without Close gives its error at once, and then again not more often than after 5 ms, growing to 1 s,
 	// so that a server which accepts on whatever the error keeps no core busy.
@@ -196,7 +197,7 @@ func (l *Listener) follow(at *attachment) {
 		return
 	}
 	switch code := l.ask(context.Background(), at, l.addr.Port); code {
-	case core.OK, core.Closed, core.NetDown: // if it is down again, another will come
+	case core.OK, core.Closed, core.NetDown: // down again: another will come
 	default:
 		l.refused(codeError(code))
 	}
@@ -368,6 +369,9 @@ func (l *Listener) listening(a *Addr) {
 // refused takes the sidecar's no.
 func (l *Listener) refused(err error) {
 	if l.addr != nil {
+		if errors.Is(err, syscall.ENETDOWN) {
+			return // it is ending, and another will come
+		}
 		err = fmt.Errorf("listen again at the restarted sidecar: %w", err)
 	}
 	l.end(err)

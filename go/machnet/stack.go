@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/machnet/machnet/go/internal/core"
@@ -131,8 +132,8 @@ func (s *Stack) keep(at *attachment) {
 				at = next
 				break
 			}
-			if errors.Is(err, ErrVersion) {
-				s.endListeners(err) // no sidecar of that version will ever take this program
+			if errors.Is(err, ErrVersion) || errors.Is(err, syscall.EINVAL) {
+				s.endListeners(err) // a sidecar of that version, or without that engine, will never take this program
 			}
 		}
 	}
@@ -144,11 +145,14 @@ func (s *Stack) current(ctx context.Context) (*attachment, error) {
 	if err == nil || s.options.UseFD || errors.Is(err, net.ErrClosed) {
 		return at, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
 	select {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()
 	case <-ctx.Done():
-		return nil, contextError(ctx)
+		return nil, s.given(contextError(ctx))
 	}
 	if at, err := s.standing(); err == nil || errors.Is(err, net.ErrClosed) {
 		return at, err // somebody else was faster
@@ -156,7 +160,7 @@ func (s *Stack) current(ctx context.Context) (*attachment, error) {
 	next, err := attach(ctx, s.socket, s.options, s.yield)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, err
+			return nil, s.given(err)
 		}
 		return nil, &downError{err}
 	}
@@ -178,6 +182,14 @@ func (s *Stack) current(ctx context.Context) (*attachment, error) {
 		l.follow(next)
 	}
 	return next, nil
+}
+
+// given is the error of a wait that a context has ended, where the stack's end may be the reason.
+func (s *Stack) given(err error) error {
+	if s.closing.Err() != nil {
+		return net.ErrClosed
+	}
+	return err
 }
 
 // standing is the stack's attachment, or why that is of no use.

@@ -272,8 +272,12 @@ func TestAListenerThatCannotBeAttachedAgainEndsAndSaysWhy(t *testing.T) {
 			syscall.EADDRNOTAVAIL, "the sidecar's address is 10.0.0.2 now",
 		},
 		"the version is another": {
-			func(t *testing.T, p *pair, _ string) string { return sidecarOfAnotherVersion(t) },
-			machnet.ErrVersion, "version",
+			func(t *testing.T, p *pair, _ string) string { return sidecarThatRefuses(t, 1, 99, "") },
+			machnet.ErrVersion, "sidecar speaks 99",
+		},
+		"the engine is not there": {
+			func(t *testing.T, p *pair, _ string) string { return sidecarThatRefuses(t, 4, 0, "no engine 7") },
+			syscall.EINVAL, "no engine 7",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -316,8 +320,9 @@ func TestAListenerThatCannotBeAttachedAgainEndsAndSaysWhy(t *testing.T) {
 	}
 }
 
-// sidecarOfAnotherVersion listens at a socket and sends every application away as one of version 99 would.
-func sidecarOfAnotherVersion(t *testing.T) (socket string) {
+// sidecarThatRefuses listens at a socket and sends every application away, with a status and a
+// sentence of docs/channel.md; version 0 is the application's own.
+func sidecarThatRefuses(t *testing.T, status, version byte, sentence string) (socket string) {
 	t.Helper()
 	socket = filepath.Join(shortTempDir(t), "other.sock")
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: socket, Net: "unixpacket"})
@@ -331,10 +336,16 @@ func sidecarOfAnotherVersion(t *testing.T) (socket string) {
 			if err != nil {
 				return
 			}
-			_, _ = c.Read(make([]byte, 64))
-			welcome := make([]byte, 176) // docs/channel.md
+			hello := make([]byte, 64)
+			_, _ = c.Read(hello)
+			welcome := make([]byte, 176)
 			copy(welcome, "MACHNETA")
-			welcome[8], welcome[12], welcome[28] = 2, 1, 99
+			welcome[8], welcome[12], welcome[28] = 2, status, version
+			copy(welcome[16:24], hello[16:24]) // the same layout
+			if version == 0 {
+				copy(welcome[28:32], hello[12:16]) // the application's own
+			}
+			copy(welcome[64:], sentence)
 			_, _ = c.Write(welcome)
 			_ = c.Close()
 		}
@@ -388,4 +399,43 @@ func TestWhatIsClosedWithoutASidecarLeavesNothing(t *testing.T) {
 		}
 		return err
 	})
+}
+
+func TestADialThatWaitsForASilentSidecarEndsWithItsContextAndItsStack(t *testing.T) {
+	leavesNoGoroutine(t)
+	p := newPair(t)
+	folder := shortTempDir(t)
+	path := detour(filepath.Join(folder, "detour"))
+	s := path.attachTo(t, p.a)
+	silent, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(folder, "silent.sock"), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	path.leadTo(t, silent.Addr().String())
+	p.a.kill()
+	d := machnet.Dialer{Stack: s}
+	until(t, "the outage is known, and nobody answers", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		if _, err := d.DialContext(ctx, "machnet", ":1"); !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("%v, want context.DeadlineExceeded", err)
+		}
+		return nil
+	})
+	results := make(chan error, 10)
+	for range cap(results) {
+		go func() { _, err := d.Dial("machnet", ":1"); results <- err }()
+	}
+	time.AfterFunc(20*time.Millisecond, func() { _ = s.Close() })
+	for range cap(results) {
+		select {
+		case err := <-results:
+			if !errors.Is(err, net.ErrClosed) {
+				t.Errorf("%v, want net.ErrClosed", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a Dial still waits")
+		}
+	}
 }

@@ -1,0 +1,45 @@
+package machnet
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/machnet/machnet/go/internal/core"
+)
+
+func TestAnAttemptToAttachAgainEndsWithTheStack(t *testing.T) {
+	silent, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	s := &Stack{
+		socket: silent.Addr().String(), options: core.Options{Socket: silent.Addr().String()}, turn: make(chan struct{}, 1),
+		at: &attachment{err: syscall.ENETDOWN},
+	}
+	s.closing, s.stop = context.WithCancel(context.Background())
+	results := make(chan error, 2)
+	for range cap(results) { // one attaches, one waits for its turn
+		go func() { _, err := s.current(context.Background()); results <- err }()
+	}
+	_ = silent.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := silent.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	s.stop()
+	for range cap(results) {
+		select {
+		case err := <-results:
+			if !errors.Is(err, net.ErrClosed) {
+				t.Errorf("%v, want net.ErrClosed", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("somebody still waits for the silent sidecar")
+		}
+	}
+}
