@@ -20,6 +20,8 @@ pub struct Record {
     /// The application reads no more.
     pub stopped: bool,
     pub established: bool,
+    /// The application has it: it called, or was given the connection by its listener.
+    pub taken: bool,
     /// Messages delivered.
     pub delivered: u32,
     pub peer_fin: bool,

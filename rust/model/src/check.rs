@@ -128,7 +128,8 @@ pub fn run(scenario: &Scenario) -> bool {
 
 /// The bounds in words; what cannot happen is left out.
 fn bounds(scenario: &Scenario) -> String {
-    let Bounds { copies, timeouts, connects, sends, fins, closes, resets, restarts } = scenario.bounds;
+    let Bounds { copies, timeouts, connects, sends, fins, closes, resets, restarts, accepts } =
+        scenario.bounds;
     let mut text = format!("{}copies {copies}", if scenario.open { "open, " } else { "" });
     for (name, n) in [
         ("timeouts", timeouts),
@@ -138,6 +139,7 @@ fn bounds(scenario: &Scenario) -> String {
         ("closes", closes),
         ("resets", resets),
         ("restarts", restarts),
+        ("accepts", accepts),
     ] {
         if n != [0, 0] {
             text += &format!(", {name} {}+{}", n[0], n[1]);

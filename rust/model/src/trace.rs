@@ -83,6 +83,7 @@ fn describe(action: &Action) -> String {
         Action::Close(i) => of("closes", *i),
         Action::Reset(i) => of("resets", *i),
         Action::Restart(i) => of("restarts and forgets", *i),
+        Action::Accept(i) => of("takes a connection", *i),
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Action {
     Close(usize),
     Reset(usize),
     Restart(usize),
+    /// The application takes a connection from its listener.
+    Accept(usize),
 }
 
 impl Action {
@@ -48,7 +50,8 @@ impl Action {
             | Action::Fin(i)
             | Action::Close(i)
             | Action::Reset(i)
-            | Action::Restart(i) => *i,
+            | Action::Restart(i)
+            | Action::Accept(i) => *i,
         }
     }
 }
@@ -145,6 +148,7 @@ impl World {
                 (left.closes[i] > 0 && end.may_close(), Action::Close(i)),
                 (left.resets[i] > 0 && end.may_reset(), Action::Reset(i)),
                 (left.restarts[i] > 0 && end.flow.is_some(), Action::Restart(i)),
+                (left.accepts[i] > 0 && end.may_accept(), Action::Accept(i)),
             ] {
                 if may {
                     out.push(action);
@@ -188,6 +192,7 @@ impl World {
             Action::Close(i) => less(&mut left.closes[*i]),
             Action::Reset(i) => less(&mut left.resets[*i]),
             Action::Restart(i) => less(&mut left.restarts[*i]),
+            Action::Accept(i) => less(&mut left.accepts[*i]),
         }
     }
 
@@ -224,6 +229,7 @@ fn run(end: &mut End, scenario: &Scenario, action: &Action, out: &mut Vec<Vec<u8
         Action::Close(_) => end.close(),
         Action::Reset(_) => end.reset(),
         Action::Restart(_) => end.restart(),
+        Action::Accept(_) => end.accept(),
     }
     end.settle_call();
     if scenario.bursts && !matches!(action, Action::Transmit(_)) {
