@@ -97,6 +97,8 @@ static void virtual_time(void) {
   check(machnet_send_some(near, out.conn, "hello", 5, 0) == 5, "send", 0);
   machnet_event in = await_event(net, far, MACHNET_EVENT_ACCEPTED);
   check(in.id == listener && in.remote_ip == IP_A, "the acceptor's ends", in.remote_ip);
+  rc = machnet_accepted(far, in.conn);
+  check(rc == 0, "take the connection", rc);
   char buffer[16];
   int64_t got = 0;
   for (int i = 0; i < 1000; i++) {

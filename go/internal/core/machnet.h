@@ -181,7 +181,7 @@
 // Event: the dial `id` ended without a connection; `code` says why.
 #define MACHNET_EVENT_CONNECT_FAILED 5
 
-// Event: the listener `id` accepted `conn`.
+// Event: `conn` has come to the listener `id`; machnet_accepted frees its place in the backlog.
 #define MACHNET_EVENT_ACCEPTED 6
 
 // Event: `conn` has something to receive: data, the end, or an error. Told again only after a receive has taken

@@ -111,7 +111,7 @@ pub const MACHNET_EVENT_UNLISTENED: u32 = 3;
 pub const MACHNET_EVENT_CONNECTED: u32 = 4;
 /// Event: the dial `id` ended without a connection; `code` says why.
 pub const MACHNET_EVENT_CONNECT_FAILED: u32 = 5;
-/// Event: the listener `id` accepted `conn`.
+/// Event: `conn` has come to the listener `id`; machnet_accepted frees its place in the backlog.
 pub const MACHNET_EVENT_ACCEPTED: u32 = 6;
 /// Event: `conn` has something to receive: data, the end, or an error. Told again only after a receive has taken
 /// everything (no MACHNET_INFO_MORE, or MACHNET_EAGAIN).

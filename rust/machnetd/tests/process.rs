@@ -379,9 +379,9 @@ fn another_version_is_told_both() {
     let n = unsafe { libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) } as usize;
     send(&far, &answer[..n]);
     assert!(matches!(newer.step(), Err(AttachError::Version { .. })), "the client is told");
+    let own = format!("sidecar speaks {} ", machnet_shm::ABI_VERSION);
     sidecar.until("the log names both versions", |s| {
-        s.log().contains("app speaks channel version 99")
-            && s.log().contains(&format!("sidecar speaks {ABI_VERSION} "))
+        s.log().contains("app speaks channel version 99") && s.log().contains(&own)
     });
     sidecar.attach(None).expect("others are served");
 }

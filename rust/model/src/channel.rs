@@ -22,6 +22,8 @@ pub struct Record {
     /// The application is gone: what it has sent goes out, and a reset behind that.
     pub left: bool,
     pub established: bool,
+    /// The application has it: it called, or was given the connection by its listener.
+    pub taken: bool,
     /// Messages delivered.
     pub delivered: u32,
     pub peer_fin: bool,

@@ -128,7 +128,7 @@ pub fn run(scenario: &Scenario) -> bool {
 
 /// The bounds in words; what cannot happen is left out.
 fn bounds(scenario: &Scenario) -> String {
-    let Bounds { copies, timeouts, connects, sends, fins, closes, resets, leaves, restarts } =
+    let Bounds { copies, timeouts, connects, sends, fins, closes, resets, leaves, restarts, accepts } =
         scenario.bounds;
     let mut text = format!("{}copies {copies}", if scenario.open { "open, " } else { "" });
     for (name, n) in [
@@ -140,6 +140,7 @@ fn bounds(scenario: &Scenario) -> String {
         ("resets", resets),
         ("leaves", leaves),
         ("restarts", restarts),
+        ("accepts", accepts),
     ] {
         if n != [0, 0] {
             text += &format!(", {name} {}+{}", n[0], n[1]);

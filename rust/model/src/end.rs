@@ -28,6 +28,10 @@ pub struct End {
     pub due: bool,
     /// SYNs that have arrived and bought no SYN-ACK yet.
     owed: u8,
+    /// Tags of the connections that have a place in the listener's backlog: half-open, or established and not taken.
+    pub places: Vec<u32>,
+    /// Tags of the callers whose SYN found none.
+    pub turned_away: Vec<u32>,
 }
 
 impl End {
@@ -42,6 +46,8 @@ impl End {
             drawn: 0,
             due: false,
             owed: 0,
+            places: Vec::new(),
+            turned_away: Vec::new(),
         }
     }
 
@@ -76,11 +82,32 @@ impl End {
         }
         let setup = self.setup();
         let flow = Flow::connect(self.now, scenario.config, setup, scenario.connect_timeout);
-        self.begin(flow, true);
+        self.begin(flow, true, true);
+    }
+
+    /// The connection that has waited longest for the application to take it.
+    fn offered(&self) -> Option<u32> {
+        self.places.iter().copied().find(|tag| self.record(*tag).is_some_and(|record| record.established))
+    }
+
+    pub fn may_accept(&self) -> bool {
+        self.offered().is_some()
+    }
+
+    pub fn accept(&mut self) {
+        let Some(tag) = self.offered() else { return };
+        self.places.retain(|place| *place != tag);
+        if self.channel.record.tag == tag {
+            self.channel.record.taken = true;
+        } else if let Some(record) = Arc::make_mut(&mut self.past).iter_mut().find(|record| record.tag == tag)
+        {
+            record.taken = true;
+        }
     }
 
     pub fn may_send(&self) -> bool {
-        self.is_established() && !self.channel.record.fin && !self.channel.record.left
+        let record = &self.channel.record;
+        self.is_established() && record.taken && !record.fin && !record.left
     }
 
     pub fn send(&mut self) {
@@ -106,7 +133,7 @@ impl End {
     }
 
     pub fn may_close(&self) -> bool {
-        self.is_established() && !self.channel.record.stopped
+        self.is_established() && self.channel.record.taken && !self.channel.record.stopped
     }
 
     pub fn close(&mut self) {
@@ -123,7 +150,8 @@ impl End {
     pub fn may_reset(&self) -> bool {
         let record = &self.channel.record;
         let here = record.closed.is_none() && !record.left;
-        self.flow.is_some() && here && (record.established || record.dialled)
+        let has = record.taken && (record.established || record.dialled);
+        self.flow.is_some() && here && has
     }
 
     pub fn reset(&mut self) {
@@ -154,6 +182,7 @@ impl End {
         self.epoch += 1;
         self.due = false;
         self.owed = 0;
+        self.places.clear();
         self.replace_channel(Record::default());
     }
 
@@ -196,9 +225,21 @@ impl End {
     fn stranger(&mut self, scenario: &Scenario, packet: &Packet<'_>, out: &mut Vec<Vec<u8>>) {
         match packet.header.kind {
             Kind::Syn if scenario.listens[self.side] => {
+                if scenario.backlog.is_some_and(|most| self.places.len() >= most) {
+                    let caller = Hello::parse(packet.payload).map_or(0, |hello| hello.tag);
+                    if !self.turned_away.contains(&caller) {
+                        self.turned_away.push(caller);
+                    }
+                    return;
+                }
                 let setup = self.setup();
                 match Flow::accept(self.now, Nanos::ZERO, scenario.config, setup, packet) {
-                    Ok(flow) => self.begin(flow, false),
+                    Ok(flow) => {
+                        if scenario.backlog.is_some() {
+                            self.places.push(flow.tag());
+                        }
+                        self.begin(flow, false, scenario.backlog.is_none());
+                    }
                     Err(error) => self.channel.fault(Rule::Honest, error.to_string()),
                 }
             }
@@ -226,8 +267,8 @@ impl End {
         Setup { local_port, remote_port, hello, first: FIRST }
     }
 
-    fn begin(&mut self, flow: Flow<u64, Vec<u8>>, dialled: bool) {
-        self.replace_channel(Record { tag: flow.tag(), dialled, ..Record::default() });
+    fn begin(&mut self, flow: Flow<u64, Vec<u8>>, dialled: bool, taken: bool) {
+        self.replace_channel(Record { tag: flow.tag(), dialled, taken, ..Record::default() });
         self.flow = Some(flow);
     }
 
@@ -248,7 +289,16 @@ impl End {
         if !self.channel.is_balanced() {
             self.channel.fault(Rule::Books, "a flow was dropped that held something");
         }
+        self.leave_place();
         self.flow = None;
+    }
+
+    /// A connection that never came to be has no place any more.
+    fn leave_place(&mut self) {
+        let record = &self.channel.record;
+        if !record.established {
+            self.places.retain(|place| *place != record.tag);
+        }
     }
 
     /// An RST of an engine that knows no flow.
@@ -284,6 +334,9 @@ impl End {
             {
                 flow.credit_returned(self.now, n, &mut self.channel);
             }
+        }
+        if self.channel.record.closed.is_some() {
+            self.leave_place();
         }
         if !self.channel.record.established && !self.channel.is_balanced() {
             self.channel

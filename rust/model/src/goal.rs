@@ -12,6 +12,8 @@ pub enum Goal {
     Established,
     /// They are, in a later connection than their first.
     Again,
+    /// They are, and the listener's application has the connection, though a SYN of the caller's had found the backlog full.
+    Waited,
     /// Every message was delivered that was sent, and some was.
     Delivered,
     /// Both ends were told Clean.
@@ -33,6 +35,7 @@ impl Goal {
         match self {
             Goal::Established => "established",
             Goal::Again => "established again",
+            Goal::Waited => "served after a full backlog",
             Goal::Delivered => "everything delivered",
             Goal::Clean => "closed clean",
             Goal::Refused => "refused",
@@ -50,6 +53,11 @@ impl Goal {
         match self {
             Goal::Established => established(world),
             Goal::Again => established(world) && world.ends.iter().any(|end| end.end.records().count() > 1),
+            Goal::Waited => {
+                let [a, b] = [0, 1].map(|i| world.end(i));
+                let served = b.channel.record.taken && b.turned_away.contains(&a.channel.record.tag);
+                established(world) && served
+            }
             Goal::Delivered => {
                 let [a, b] = records();
                 let of = |x: &Record, y: &Record| x.peer() == y.tag && x.delivered == y.sent;

@@ -11,6 +11,8 @@ pub enum Rule {
     CleanIsTrue,
     /// Tokens and reserved units are all back when the end is told, and add up before.
     Books,
+    /// Whoever was told that he is connected has a place in the backlog, or was taken from it.
+    Served,
     /// A connection that is not established has nothing reserved.
     HalfOpenIsFree,
     /// At most one SYN-ACK for each SYN, and no more bytes than came.
@@ -41,6 +43,7 @@ impl Rule {
             Rule::OwnData => "own data, once, in order",
             Rule::CleanIsTrue => "clean is true",
             Rule::Books => "books balance",
+            Rule::Served => "who is connected is served",
             Rule::HalfOpenIsFree => "half-open reserves nothing",
             Rule::OneSynAck => "one SYN-ACK for a SYN",
             Rule::NoRstForRst => "no RST for an RST",

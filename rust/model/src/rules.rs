@@ -17,6 +17,9 @@ pub fn after(before: &World, world: &World, i: usize, action: &Action, out: &[Ve
     {
         return Some(fault);
     }
+    if let Some(fault) = served(world) {
+        return Some(fault);
+    }
     for record in end.records() {
         let old = before.end(i).record(record.tag);
         if record.established
@@ -40,6 +43,22 @@ pub fn after(before: &World, world: &World, i: usize, action: &Action, out: &[Ve
         }
     }
     None
+}
+
+/// Whether each caller that believes to be connected, with an end that lives, has a place there or was taken.
+fn served(world: &World) -> Option<Fault> {
+    [0, 1].into_iter().find_map(|i| {
+        let (caller, listener) = (&world.end(i).channel.record, world.end(1 - i));
+        let peer = listener.record(caller.peer()).filter(|peer| listener.lives(peer.tag))?;
+        let believes = caller.dialled && caller.established && caller.closed.is_none();
+        let has_place = peer.taken || listener.places.contains(&peer.tag);
+        (believes && !has_place).then(|| {
+            Fault::new(
+                Rule::Served,
+                format!("{:x} is connected to {:x}, which nobody takes", caller.tag, peer.tag),
+            )
+        })
+    })
 }
 
 /// What a packet may be answered with.

@@ -27,6 +27,8 @@ pub struct Bounds {
     pub leaves: [u8; 2],
     /// Restarts of each sidecar.
     pub restarts: [u8; 2],
+    /// Connections that each application takes from its listener, where that has a backlog.
+    pub accepts: [u8; 2],
 }
 
 /// One run of the checker.
@@ -35,6 +37,9 @@ pub struct Scenario {
     pub name: &'static str,
     /// Who accepts calls.
     pub listens: [bool; 2],
+    /// How many connections a listener begins or keeps for its application at a time. None: the application takes each as it
+    /// comes.
+    pub backlog: Option<usize>,
     /// It begins with a connection that was established without faults; otherwise with nothing.
     pub open: bool,
     /// Packets are taken together before anything is sent; otherwise each is answered at once.
@@ -51,6 +56,7 @@ impl Scenario {
         Scenario {
             name,
             listens: [false, true],
+            backlog: None,
             open: false,
             bursts: false,
             config: Config::default(),
@@ -73,7 +79,7 @@ impl Scenario {
     /// Times so short that silence and orphans come to their end within a few timeouts.
     fn impatient(mut self) -> Scenario {
         self.config.keep_alive = Nanos::millis(1);
-        self.config.dead_after = Nanos::millis(2);
+        self.config.dead_after = Nanos::millis(1);
         self.config.orphan = Nanos::millis(3);
         self
     }
@@ -180,6 +186,15 @@ impl Scenario {
                 &[TimedOut, Cut],
             )
             .impatient(),
+            // The second call meets a backlog that the first has filled, though its caller has left.
+            Scenario {
+                backlog: Some(1),
+                ..Scenario::new(
+                    "backlog",
+                    Bounds { resets: [1, 0], sends: [1, 0], accepts: [0, 2], ..twice(0, [1, 1]) },
+                    &[Waited, Again, Delivered],
+                )
+            },
             Scenario {
                 bursts: true,
                 ..Scenario::new(

@@ -47,6 +47,9 @@ impl<'a> Continuation<'a> {
         if let Some(packet) = world.packets.first() {
             return Some(Ok(Action::Deliver(packet.clone())));
         }
+        if let Some(i) = [0, 1].into_iter().find(|i| world.end(*i).may_accept()) {
+            return Some(Ok(Action::Accept(i)));
+        }
         if world.ends.iter().all(|sealed| sealed.end.flow.is_none()) {
             return self.verdict().map(Err);
         }

@@ -84,6 +84,7 @@ fn describe(action: &Action) -> String {
         Action::Reset(i) => of("resets", *i),
         Action::Leave(i) => of("leaves", *i),
         Action::Restart(i) => of("restarts and forgets", *i),
+        Action::Accept(i) => of("takes a connection", *i),
     }
 }
 

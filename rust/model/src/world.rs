@@ -35,6 +35,8 @@ pub enum Action {
     Reset(usize),
     Leave(usize),
     Restart(usize),
+    /// The application takes a connection from its listener.
+    Accept(usize),
 }
 
 impl Action {
@@ -50,7 +52,8 @@ impl Action {
             | Action::Close(i)
             | Action::Reset(i)
             | Action::Leave(i)
-            | Action::Restart(i) => *i,
+            | Action::Restart(i)
+            | Action::Accept(i) => *i,
         }
     }
 }
@@ -148,6 +151,7 @@ impl World {
                 (left.resets[i] > 0 && end.may_reset(), Action::Reset(i)),
                 (left.leaves[i] > 0 && end.may_leave(), Action::Leave(i)),
                 (left.restarts[i] > 0 && end.flow.is_some(), Action::Restart(i)),
+                (left.accepts[i] > 0 && end.may_accept(), Action::Accept(i)),
             ] {
                 if may {
                     out.push(action);
@@ -192,6 +196,7 @@ impl World {
             Action::Reset(i) => less(&mut left.resets[*i]),
             Action::Leave(i) => less(&mut left.leaves[*i]),
             Action::Restart(i) => less(&mut left.restarts[*i]),
+            Action::Accept(i) => less(&mut left.accepts[*i]),
         }
     }
 
@@ -229,6 +234,7 @@ fn run(end: &mut End, scenario: &Scenario, action: &Action, out: &mut Vec<Vec<u8
         Action::Reset(_) => end.reset(),
         Action::Leave(_) => end.leave(),
         Action::Restart(_) => end.restart(),
+        Action::Accept(_) => end.accept(),
     }
     end.settle_call();
     if scenario.bursts && !matches!(action, Action::Transmit(_)) {
