@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use machnet_wire::{Mac, Nanos, Seldom};
+use machnet_wire::{LeftOut, Mac, Nanos, Seldom};
 
 /// Our address, the way out, and the times of ARP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,8 +120,8 @@ impl Neighbors {
 
     /// Whether another claim to our address is worth a line in the log, and how many were not since the last one. The
     /// claims of all engines together: whoever claims it may do so a thousand times a second.
-    pub fn may_warn(&self, now: Nanos) -> Option<u64> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
+    pub fn may_warn(&self, now: Nanos) -> Option<LeftOut> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).say(now)
     }
 
     /// Our address and the rules.

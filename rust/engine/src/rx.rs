@@ -212,7 +212,7 @@ impl Core {
             self.counters().arp_conflicts.add(1);
             if let Some(left_out) = self.shared.neighbors.may_warn(self.now) {
                 log::warn!(
-                    "{} claims this host's address {}: whoever asks for it may reach that one instead; give one of the two another address ({left_out} more such claims before)",
+                    "{} claims this host's address {}: whoever asks for it may reach that one instead; give one of the two another address{left_out}",
                     arp.sender_mac,
                     self.ip
                 );

@@ -26,7 +26,7 @@ pub use ether::Mac;
 pub use header::{Flags, Header, Kind, Packet, Sack};
 pub use hello::{Hello, PathEntry, Paths, Reason, Reset};
 pub use nanos::Nanos;
-pub use seldom::Seldom;
+pub use seldom::{LeftOut, Seldom};
 pub use seq::Seq;
 
 /// Bytes of IPv4, UDP and Machnet header: what a unit's payload loses of the MTU.

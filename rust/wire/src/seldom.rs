@@ -1,40 +1,59 @@
-//! A warning about what may happen a thousand times a second.
+//! A warning that an application or a peer can provoke at will: said at most once a second, with a count of those left out.
+
+use core::fmt;
 
 use crate::Nanos;
 
-/// Lets one of a kind through per second and counts the others.
+/// When a warning was said last, and how often it was not.
 #[derive(Debug, Default)]
 pub struct Seldom {
-    due: Nanos,
+    next: Nanos,
     left_out: u64,
 }
 
+/// How often a warning was left out before this one; prints nothing for 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftOut(pub u64);
+
 impl Seldom {
-    /// Whether to speak now: `Some` with how many were left out since it was last spoken, 0 at first.
-    pub fn admit(&mut self, now: Nanos) -> Option<u64> {
-        if now < self.due {
+    /// `None`: not now. Else the warning is to be said, with this at its end.
+    pub fn say(&mut self, now: Nanos) -> Option<LeftOut> {
+        if now < self.next {
             self.left_out += 1;
             return None;
         }
-        self.due = now + PAUSE;
-        Some(core::mem::take(&mut self.left_out))
+        self.next = now + EVERY;
+        Some(LeftOut(core::mem::take(&mut self.left_out)))
     }
 }
 
-/// Between two of a kind.
-const PAUSE: Nanos = Nanos::secs(1);
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            n => write!(f, " (and {n} more like it since the last such line)"),
+        }
+    }
+}
+
+const EVERY: Nanos = Nanos::secs(1);
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
+    use std::string::ToString;
+    use std::vec::Vec;
 
     #[test]
-    fn one_a_second_is_let_through_with_the_count_of_the_others() {
+    fn a_warning_is_said_once_a_second_and_none_is_forgotten() {
         let mut seldom = Seldom::default();
-        let mut said = (0..2_500)
-            .step_by(100)
-            .filter_map(|ms| seldom.admit(Nanos::millis(ms)).map(|left_out| (ms, left_out)));
-        assert_eq!([said.next(), said.next(), said.next()], [Some((0, 0)), Some((1000, 9)), Some((2000, 9))]);
-        assert_eq!(said.next(), None);
+        let said: Vec<_> = (0..2500).filter_map(|ms| seldom.say(Nanos::millis(ms))).collect();
+        assert_eq!(said, [LeftOut(0), LeftOut(999), LeftOut(999)]);
+        assert_eq!(
+            seldom.say(Nanos::secs(9)).map(|left_out| left_out.to_string()).as_deref(),
+            Some(" (and 499 more like it since the last such line)")
+        );
+        assert_eq!(LeftOut(0).to_string(), "");
     }
 }

@@ -410,7 +410,9 @@ fn enough(queues: u16, rx: u16, tx: u16, room: u16) -> u64 {
 pub(super) fn too_little(queues: u16, rx: u16, tx: u16, room: u16) -> DpdkError {
     let each = pool_kib(rx, tx, room).div_ceil(1024);
     DpdkError::TooLittleMemory {
-        step: format!("allocate packet buffers for {queues} engines, about {each} MiB each"),
+        step: format!(
+            "allocate packet buffers, about {each} MiB for each engine, of which there are {queues}"
+        ),
         mib: enough(queues, rx, tx, room),
     }
 }

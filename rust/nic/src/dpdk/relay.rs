@@ -117,13 +117,11 @@ impl Relay {
         for (process, id) in asked {
             let Some(reason) = self.against(id) else { continue };
             self.line.refused.fetch_add(1, Ordering::Relaxed);
-            if let Some(left_out) = self.told.admit(Nanos(self.begun.elapsed().as_nanos() as u64)) {
-                let more = if left_out > 0 {
-                    format!(" ({left_out} more since the last such line)")
-                } else {
-                    String::new()
-                };
-                log::warn!("memif {}: turned process {process} away: {reason}{more}", self.path.display());
+            if let Some(left_out) = self.told.say(Nanos(self.begun.elapsed().as_nanos() as u64)) {
+                log::warn!(
+                    "memif {}: turned process {process} away: {reason}{left_out}",
+                    self.path.display()
+                );
             }
         }
     }
