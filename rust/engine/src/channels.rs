@@ -18,6 +18,8 @@ pub(crate) struct Channel {
     pub end: EngineEnd,
     /// By index of the handle: the flow's number, `NONE` when it is over or there is none.
     pub places: Vec<u32>,
+    /// How many of these are a flow's.
+    pub open: u32,
     pub listeners: HashMap<u32, Listener>,
     /// Handles of flows that could not reserve the receive units their peers wait for, longest first.
     pub starved: VecDeque<u64>,
@@ -43,6 +45,7 @@ impl Channel {
             number,
             end,
             places,
+            open: 0,
             listeners: HashMap::new(),
             starved: VecDeque::new(),
             free_seen: 0,
@@ -72,9 +75,7 @@ impl Core {
             match note {
                 Note::Attach(channel) => self.attach(channel),
                 Note::Detach(number) => {
-                    if let Some(at) =
-                        self.channels.iter().position(|c| c.as_ref().is_some_and(|c| c.number == number))
-                    {
+                    if let Some(at) = self.place_of(number) {
                         self.app_left(at);
                     }
                 }
@@ -97,8 +98,14 @@ impl Core {
                 self.channels.len() - 1
             }
         };
+        self.numbers.insert(channel.number, at);
         self.channels[at] = Some(channel);
         self.attend_to(at as u32);
+    }
+
+    /// Where the channel of this number is.
+    pub fn place_of(&self, number: u64) -> Option<usize> {
+        self.numbers.get(&number).copied()
     }
 
     /// Serves each channel once, at most `burst` submissions each. Returns what there was to do.
@@ -409,8 +416,9 @@ impl Core {
         if let Some(slot) = self.channels.get_mut(at)
             && let Some(channel) = slot
             && channel.gone
-            && channel.places.iter().all(|&index| index == NONE)
+            && channel.open == 0
         {
+            self.numbers.remove(&channel.number);
             self.attention.forget(at as u32, &channel.ear);
             self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
             // Unmapping it here would hold up everybody else.
@@ -453,8 +461,10 @@ impl Core {
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
         self.attention.touch(at, channel);
         channel.unread -= u32::from(waits == Waits::Reader);
-        if let Some(place) = channel.places.get_mut(id.index as usize) {
-            *place = NONE;
+        if let Some(place) = channel.places.get_mut(id.index as usize)
+            && std::mem::replace(place, NONE) != NONE
+        {
+            channel.open -= 1;
         }
         if matches!(bound, Bound::Opening { .. }) {
             channel.end.discard_flow(id);

@@ -169,8 +169,7 @@ impl Core {
         if self.shutdown || self.flows.len() >= self.shared.config.max_flows {
             return Err(full);
         }
-        let found = self.channels.iter().position(|c| c.as_ref().is_some_and(|c| c.number == owner.channel));
-        let at = found.ok_or(wire::Reason::Refused)?;
+        let at = self.place_of(owner.channel).ok_or(wire::Reason::Refused)?;
         let hop = self.first_hop(from.ip).ok_or(full)?;
         let setup = self.setup(syn.header.dst, syn.header.src, from.ports);
         let flow = Flow::accept(self.now, self.gap, self.shared.config.flow, setup, syn)
@@ -236,6 +235,7 @@ impl Core {
             && let Some(place) = channel.places.get_mut(birth.id.index as usize)
         {
             *place = index;
+            channel.open += 1;
         }
         self.counters().flows.set(self.flows.len() as u64);
         self.drive(index, |_, _, _| ());
