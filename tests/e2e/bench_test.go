@@ -327,3 +327,37 @@ func TestVethWithoutRootIsRefusedInOneSentence(t *testing.T) {
 		}
 	}
 }
+
+// What is measured of neighbours is whole, and the table says what it is of.
+func TestBenchChurn(t *testing.T) {
+	c := startCommand(t, "bench", "churn", "--rounds", "2", "--duration", "50ms", "--units", "64", "--flows", "16", "--idle", "20", "--json", "-")
+	if code := c.exit(t, time.Minute); code != 0 {
+		t.Fatalf("exit code %d: %s", code, c.errs)
+	}
+	var rows []benchRow
+	if err := json.Unmarshal([]byte(c.out.String()), &rows); err != nil || len(rows) != 1 {
+		t.Fatalf("%d rows, %v: %s", len(rows), err, c.out)
+	}
+	row := rows[0]
+	for name, want := range map[string]float64{"size": 64, "units": 64, "flows": 16, "idle_channels": 20, "rounds": 2} {
+		if row[name] != want {
+			t.Errorf("%s = %v, want %v", name, row[name], want)
+		}
+	}
+	for _, name := range []string{"p50_us", "p99_us", "max_us", "churn_p50_us", "churn_p99_us", "churn_max_us", "ratio_p50", "ratio_p99", "attaches_per_s", "attach_p50_us", "attach_p99_us"} {
+		row.number(t, name, 1e-3, 1e9)
+	}
+	if row["p50_us"].(float64)*row["ratio_p50"].(float64) > row["churn_p50_us"].(float64)*1.001 {
+		t.Errorf("ratio_p50 is not of the medians: %v", row)
+	}
+	c.leavesNothing(t)
+
+	c = startCommand(t, "bench", "churn", "--rounds", "1", "--duration", "50ms", "--units", "64", "--flows", "16")
+	if code := c.exit(t, time.Minute); code != 0 || !strings.Contains(c.out.String(), "Channels of 64 units and 16 connections") {
+		t.Fatalf("exit code %d: %s", code, c.out)
+	}
+	c = startCommand(t, "bench", "churn", "--pause", "-1s")
+	if code := c.exit(t, time.Minute); code != 2 || !strings.Contains(c.errs.String(), "a pause cannot be negative") {
+		t.Fatalf("exit code %d: %s", code, c.errs)
+	}
+}

@@ -81,9 +81,7 @@ impl Core {
             match note {
                 Note::Attach(channel) => self.attach(channel),
                 Note::Detach(number) => {
-                    if let Some(at) =
-                        self.channels.iter().position(|c| c.as_ref().is_some_and(|c| c.number == number))
-                    {
+                    if let Some(at) = self.place_of(number) {
                         self.app_left(at);
                     }
                 }
@@ -106,8 +104,14 @@ impl Core {
                 self.channels.len() - 1
             }
         };
+        self.numbers.insert(channel.number, at);
         self.channels[at] = Some(channel);
         self.attend_to(at as u32);
+    }
+
+    /// Where the channel of this number is.
+    pub fn place_of(&self, number: u64) -> Option<usize> {
+        self.numbers.get(&number).copied()
     }
 
     /// Serves each channel once, at most `burst` submissions each. Returns what there was to do.
@@ -502,6 +506,7 @@ impl Core {
     pub fn drop_if_idle(&mut self, at: usize) {
         let Some(slot) = self.channels.get_mut(at) else { return };
         let Some(channel) = slot.take_if(|channel| channel.gone && channel.live == 0) else { return };
+        self.numbers.remove(&channel.number);
         self.attention.forget(at as u32, &channel.ear);
         self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
         let fault = channel.fault.map(|fault| fault.to_string());

@@ -1,6 +1,6 @@
 //! The loop.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -54,6 +54,7 @@ impl<Q: Queue> Engine<Q> {
             flows: Table::new(random.draw()),
             peers: Peers::new(Arc::clone(&shared.heard)),
             channels: Vec::new(),
+            numbers: HashMap::new(),
             attention: Attention::new(now),
             returned: Vec::new(),
             budget: Budget::new(info.descriptors),

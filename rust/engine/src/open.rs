@@ -190,8 +190,7 @@ impl Core {
             self.full(Limit::EngineConnections, limit, asked);
             return Err(wire::Reason::EngineFull { limit });
         }
-        let found = self.channels.iter().position(|c| c.as_ref().is_some_and(|c| c.number == owner.channel));
-        let at = found.ok_or(wire::Reason::Refused)?;
+        let at = self.place_of(owner.channel).ok_or(wire::Reason::Refused)?;
         if self.is_full(at, owner.listener) {
             // Whoever gets a SYN-ACK has a place, and is served. This one asks again sooner than a place is missed.
             self.counters().syn_backlog.add(1);

@@ -1,6 +1,6 @@
 //! Everything of an engine but its NIC queue, so that a frame can be handled while the queue lends it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ pub(crate) struct Core {
     pub flows: Table<Conn>,
     pub peers: Peers,
     pub channels: Vec<Option<Box<Channel>>>,
+    /// Where they are, by their numbers.
+    pub numbers: HashMap<u64, usize>,
     pub attention: Attention,
     /// Room for what a channel returned.
     pub returned: Vec<Returned>,

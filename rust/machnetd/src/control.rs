@@ -213,7 +213,13 @@ impl<'a> Control<'a> {
                     let who = client.who;
                     match strangers.admit(who, &self.limits) {
                         Ok(()) => {
-                            self.clients.insert(client.fd(), client);
+                            let fd = client.fd();
+                            self.clients.insert(fd, client);
+                            // Most have said hello already, so that a crowd is not one of strangers.
+                            self.look_at(fd);
+                            if !self.clients.get(&fd).is_some_and(Client::is_waited_for) {
+                                strangers.leave(who);
+                            }
                         }
                         Err(many) => {
                             client.turn_away(Status::NoResources, Text::new(&many));
@@ -230,10 +236,9 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Those who are not attached yet.
+    /// Those who are connected and have not gone on: for whom a channel is being made, they wait for us.
     fn strangers(&self) -> Strangers {
-        let strangers = self.clients.values().filter(|c| !matches!(c.stage, Stage::Attached { .. }));
-        strangers.map(|client| client.who).collect()
+        self.clients.values().filter(|c| c.is_waited_for()).map(|client| client.who).collect()
     }
 
     fn look_at(&mut self, fd: RawFd) {
@@ -386,6 +391,9 @@ impl<'a> Control<'a> {
             }
         }
         while let Some(leftover) = self.shared.next_leftover() {
+            // One whose report gave way to others ends here.
+            let ended = leftover.channel();
+            self.clients.retain(|_, client| !client.is_attached_to(ended));
             self.memory.release(leftover);
         }
     }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::socket::Credentials;
 
-/// Bounds on applications that are connected and not yet attached. Beyond `all` they wait in the socket's backlog; beyond the others'
+/// Bounds on applications that are connected, not yet attached, and waited for. Beyond `all` they wait in the socket's backlog; beyond the others'
 /// bounds they are turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -54,6 +54,15 @@ impl Strangers {
         }
         self.count(who);
         Ok(())
+    }
+
+    /// One that was counted has gone on, or away.
+    pub fn leave(&mut self, who: Credentials) {
+        self.all = self.all.saturating_sub(1);
+        let counts = [self.users.get_mut(&who.uid), self.processes.get_mut(&(who.uid, who.pid))];
+        for count in counts.into_iter().flatten() {
+            *count = count.saturating_sub(1);
+        }
     }
 
     fn count(&mut self, who: Credentials) {
@@ -114,7 +123,7 @@ fn needed(channels: usize) -> u64 {
 
 /// DPDK's, the engines', the log's.
 const OWN: u64 = 256;
-const FEWEST: usize = 64;
+const FEWEST: usize = 512;
 const MOST: usize = 1024;
 
 #[cfg(test)]
@@ -145,12 +154,15 @@ mod tests {
         }
         assert_eq!(strangers.admit(who(2, 0), &limits), Err(TooMany { whose: "user", most: 8 }));
         assert!(strangers.is_full(&limits));
+        strangers.leave(who(1, 10));
+        assert!(!strangers.is_full(&limits));
+        strangers.admit(who(1, 10), &limits).expect("in place of the one that left");
     }
 
     #[test]
     fn bounds_follow_from_the_descriptors() {
         assert_eq!(Limits::new(1_000_000, 1024), Limits { all: 1024, user: 512, process: 256 });
         assert_eq!(Limits::new(4096, 1024), Limits { all: 768, user: 384, process: 192 });
-        assert_eq!(Limits::new(1024, 1024), Limits { all: 64, user: 32, process: 16 });
+        assert_eq!(Limits::new(1024, 1024), Limits { all: 512, user: 256, process: 128 });
     }
 }

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use machnet_shm::{ABI_VERSION, AppEnd, AttachError, ClientAttach, Fd, FlowId, Status, Welcome};
+use machnet_shm::{AppEnd, AttachError, ClientAttach, Fd, FlowId, Status, Welcome};
 
 /// A folder and a sidecar in it; both go with the test.
 struct Sidecar {
@@ -920,7 +920,7 @@ fn the_limit_on_descriptors_is_raised_and_one_that_is_too_low_is_said() {
     assert_eq!(files.split_whitespace().nth(3), Some("3000"), "{files}");
     sidecar.until("it is said", |s| {
         s.log().contains(
-            "2000 channels (control.max_channels) need 6320 descriptors, and this process may have 3000",
+            "2000 channels (control.max_channels) need 6768 descriptors, and this process may have 3000",
         )
     });
 }
@@ -945,4 +945,32 @@ fn a_doorbell_rung_without_end_does_not_wake_an_idle_engine_as_often() {
     assert!(slept < rings / 10, "{slept} sleeps in {rings} rings");
     sidecar.attach(None).expect("others are served");
     drop((app, life));
+}
+
+#[test]
+fn where_there_is_no_memory_for_a_channel_its_application_is_told_and_others_go_on() {
+    let sidecar = Sidecar::start("memory", &[]);
+    let keep = sidecar.attach(None).expect("attached");
+    let status = fs::read_to_string(format!("/proc/{}/status", sidecar.child.id())).expect("its state");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+    let size = size.and_then(|kib| kib.parse::<u64>().ok()).expect("its size") << 10;
+    let limit = |bytes| {
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: `limit` is readable, and the old one is not asked for.
+        let set = unsafe {
+            libc::prlimit(sidecar.child.id() as i32, libc::RLIMIT_AS, &raw const limit, std::ptr::null_mut())
+        };
+        assert_eq!(set, 0);
+    };
+    limit(size + (2 << 20)); // a channel of the default size is larger
+    match sidecar.attach(None) {
+        Err(AttachError::Refused(Status::NoResources, text)) => {
+            assert_eq!(text.as_str(), "no channel of 3 MiB can be made: map the channel: errno 12");
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("attached"),
+    }
+    limit(libc::RLIM_INFINITY);
+    sidecar.attach(None).expect("there is memory again");
+    drop(keep);
 }

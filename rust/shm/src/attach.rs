@@ -400,8 +400,9 @@ impl ServerAttach {
         let (parts, region) = match made {
             Ok(made) => made,
             Err(e) => {
-                let text = format_args!("no memory for a channel of {} MiB: {e}", geometry.len() >> 20);
-                self.refuse(Status::NoResources, Text::new(text))?;
+                let mib = geometry.len() >> 20;
+                let text = Text::new(format_args!("no channel of {mib} MiB can be made: {e}"));
+                self.refuse(Status::NoResources, text)?;
                 return Err(e.into());
             }
         };
