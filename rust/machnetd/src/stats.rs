@@ -1,11 +1,13 @@
 //! The counters, for the log and, as JSON, for `machnet` over the control socket.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machnet_engine::Shared;
 use machnet_nic::dpdk::Port;
+use serde::{Serialize, Serializer};
 
 /// Where the counters are read from; the engines count without knowing of it.
 pub struct Stats {
@@ -15,7 +17,7 @@ pub struct Stats {
 }
 
 /// A channel, as `stats` shows it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct Attached {
     /// Its number.
     pub channel: u64,
@@ -25,6 +27,33 @@ pub struct Attached {
     pub pid: i32,
     /// That process's user.
     pub uid: u32,
+}
+
+/// What `stats` answers.
+#[derive(Serialize)]
+struct Answer {
+    version: &'static str,
+    pid: u32,
+    uptime_s: u64,
+    ip: Ipv4Addr,
+    engines: Vec<EngineCounts>,
+    nic: Counts,
+    channels: Vec<Attached>,
+}
+
+#[derive(Serialize)]
+struct EngineCounts {
+    engine: u16,
+    counters: Counts,
+}
+
+/// Counters by name, in the order in which they are declared.
+struct Counts(Vec<(&'static str, u64)>);
+
+impl Serialize for Counts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
 }
 
 impl Stats {
@@ -38,46 +67,37 @@ impl Stats {
         let up = Duration::from_secs(self.begun.elapsed().as_secs());
         let mut lines = format!("stats: up {up:?}, {channels} channels");
         for engine in 0..self.shared.engines() {
-            let Some(counters) = self.shared.counters(engine) else { continue };
-            let samples = counters.snapshot().into_iter().map(|s| (s.name, s.value));
-            let _ = write!(lines, "\nstats: engine {engine}:{}", spaced(samples));
+            let Some(counts) = self.counts(engine) else { continue };
+            let _ = write!(lines, "\nstats: engine {engine}:{}", spaced(&counts));
         }
-        log::info!("{lines}\nstats: nic:{}", spaced(self.nic()));
+        log::info!("{lines}\nstats: nic:{}", spaced(&self.nic()));
     }
 
-    /// Everything as one JSON object. Names of counters are identifiers, so nothing needs to be escaped.
+    /// Everything as one JSON object.
     pub fn json(&self, channels: impl Iterator<Item = Attached>) -> String {
-        let mut json = String::with_capacity(4096);
-        let _ = write!(
-            json,
-            r#"{{"version":"{}","pid":{},"uptime_s":{},"ip":"{}","engines":["#,
-            env!("CARGO_PKG_VERSION"),
-            std::process::id(),
-            self.begun.elapsed().as_secs(),
-            self.shared.config.neighbor.ip
-        );
-        for engine in 0..self.shared.engines() {
-            let Some(counters) = self.shared.counters(engine) else { continue };
-            let comma = if engine > 0 { "," } else { "" };
-            let members = members(counters.snapshot().into_iter().map(|s| (s.name, s.value)));
-            let _ = write!(json, r#"{comma}{{"engine":{engine},"counters":{{{members}}}}}"#);
-        }
-        let _ = write!(json, r#"],"nic":{{{}}},"channels":["#, members(self.nic()));
-        for (i, c) in channels.enumerate() {
-            let comma = if i > 0 { "," } else { "" };
-            let _ = write!(
-                json,
-                r#"{comma}{{"channel":{},"engine":{},"pid":{},"uid":{}}}"#,
-                c.channel, c.engine, c.pid, c.uid
-            );
-        }
-        json.push_str("]}");
-        json
+        let engines = (0..self.shared.engines())
+            .filter_map(|engine| Some(EngineCounts { engine, counters: self.counts(engine)? }));
+        let answer = Answer {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_s: self.begun.elapsed().as_secs(),
+            ip: self.shared.config.neighbor.ip,
+            engines: engines.collect(),
+            nic: self.nic(),
+            channels: channels.collect(),
+        };
+        serde_json::to_string(&answer)
+            .unwrap_or_else(|error| unreachable!("names, numbers and an address: {error}"))
     }
 
-    fn nic(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    fn counts(&self, engine: u16) -> Option<Counts> {
+        let samples = self.shared.counters(engine)?.snapshot();
+        Some(Counts(samples.into_iter().map(|s| (s.name, s.value)).collect()))
+    }
+
+    fn nic(&self) -> Counts {
         let nic = self.port.stats();
-        [
+        Counts(vec![
             ("rx_frames", nic.rx_frames),
             ("tx_frames", nic.tx_frames),
             ("rx_bytes", nic.rx_bytes),
@@ -89,18 +109,14 @@ impl Stats {
             ("link_ups", nic.link_ups),
             ("link_downs", nic.link_downs),
             ("link_refused", nic.link_refused),
-        ]
-        .into_iter()
+        ])
     }
 }
 
-fn spaced(samples: impl Iterator<Item = (&'static str, u64)>) -> String {
-    let line: String = samples.filter(|(_, n)| *n > 0).map(|(name, n)| format!(" {name}={n}")).collect();
+fn spaced(Counts(counts): &Counts) -> String {
+    let line: String =
+        counts.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!(" {name}={n}")).collect();
     if line.is_empty() { " nothing yet".to_owned() } else { line }
-}
-
-fn members(samples: impl Iterator<Item = (&'static str, u64)>) -> String {
-    samples.map(|(name, n)| format!(r#""{name}":{n}"#)).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -109,9 +125,9 @@ mod tests {
 
     #[test]
     fn the_log_leaves_out_zeros_and_json_does_not() {
-        let samples = [("a", 1), ("b", 0), ("c", 3)];
-        assert_eq!(spaced(samples.into_iter()), " a=1 c=3");
-        assert_eq!(spaced([("b", 0)].into_iter()), " nothing yet");
-        assert_eq!(members(samples.into_iter()), r#""a":1,"b":0,"c":3"#);
+        let counts = Counts(vec![("a", 1), ("b", 0), ("c", 3)]);
+        assert_eq!(spaced(&counts), " a=1 c=3");
+        assert_eq!(spaced(&Counts(vec![("b", 0)])), " nothing yet");
+        assert_eq!(serde_json::to_string(&counts).unwrap(), r#"{"a":1,"b":0,"c":3}"#);
     }
 }
