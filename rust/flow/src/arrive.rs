@@ -212,7 +212,7 @@ impl<T, H> Flow<T, H> {
                     self.timers.set_by(Timer::Ack, now + self.config.ack_delay);
                 }
                 if self.receiver.discarding() && self.sender.finish_acked() && !self.receiver.finished() {
-                    self.reset(Reason::Closed, io);
+                    self.reset(self.reset_behind.unwrap_or(Reason::Closed), io);
                     return Ok(());
                 }
             }

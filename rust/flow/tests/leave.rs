@@ -158,6 +158,21 @@ fn loss_delays_it_and_changes_nothing() {
 }
 
 #[test]
+fn data_that_brings_the_last_acknowledgement_is_told_the_same() {
+    let mut sim = Sim::new(10);
+    sim.establish();
+    sim.send(A, &message(1, 1000));
+    sim.links[B].drop_if = Some(|p| p.header.kind == Kind::Ack);
+    sim.links[B].drops = 10;
+    sim.leave(A, GONE);
+    sim.run_until(Nanos::micros(100), |sim| sim.ends[B].channel.messages.len() == 1);
+    sim.send(B, &message(2, 1000));
+    sim.run_until(Nanos::micros(100), |sim| sim.both(|end| end.channel.closed().is_some()));
+    assert_eq!(sim.ends[A].channel.closed(), Some(Closed::ByUs(GONE)));
+    assert_eq!(sim.ends[B].channel.closed(), Some(Closed::ByPeer(GONE)));
+}
+
+#[test]
 fn a_lost_reset_is_made_up_for_by_the_next_question() {
     let mut sim = Sim::new(9);
     sim.establish();

@@ -93,6 +93,8 @@ pub fn run(seed: u64, mut choices: Choices, faults: Choices) -> Sim {
             92 if !finished[i] && rng.chance(300) && sim.ends[i].stalled_until <= sim.now => {
                 let unsaid = sim.ends[i].outbox.iter().filter(|(_, cut)| cut.is_none()).count();
                 let submitted = oracle[i].whole.len() - unsaid;
+                // The one that was being submitted is given up.
+                oracle[i].given_up += 1;
                 sim.leave(i, Reason::AppGone);
                 (finished[i], closed[i], left_after[i]) = (true, true, Some(submitted));
             }
