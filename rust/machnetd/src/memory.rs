@@ -1,11 +1,12 @@
 //! The thread that makes the memory of channels and gives it back. Both take as long as thousands of messages, so neither an engine nor
-//! the control thread waits for them. It works through what it is given in order, in steps that give the core away: where an engine shares
-//! its core, each step is all that the engine waits for; and since it is nice, the engine has nine tenths of that core.
+//! the control thread waits for them. It works through what it is given in order. Where it may run on an engine's core it gives the core
+//! away after each step, which is then all that the engine waits for; and it is nice, so that the engine has three quarters of that core.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use machnet_engine::Leftover;
 use machnet_shm::{AttachError, EngineEnd, ServerAttach, Welcome};
@@ -35,19 +36,21 @@ pub struct Made {
 }
 
 impl Memory {
-    /// Starts the thread. `settle` runs in it first.
+    /// Starts the thread. `settle` runs in it first, and says whether it is off the engines' cores.
     ///
     /// # Errors
     /// There is no thread or socket to be had.
-    pub fn start(settle: impl FnOnce() + Send + 'static) -> Result<Memory, String> {
+    pub fn start(settle: impl FnOnce() -> bool + Send + 'static) -> Result<Memory, String> {
         let (jobs, given) = channel();
         let (done, made) = channel();
         let (bell, far) = UnixStream::pair().map_err(|e| format!("memory: make a pair of sockets: {e}"))?;
         bell.set_nonblocking(true).map_err(|e| format!("memory: its bell: {e}"))?;
         let body = move || {
-            settle();
-            be_nice();
-            work(&given, &done, &far);
+            let mut courtesy = Courtesy { due: !settle(), hogged_until: None };
+            if courtesy.due {
+                be_nice();
+            }
+            work(&given, &done, &far, &mut courtesy);
         };
         std::thread::Builder::new()
             .name("memory".to_owned())
@@ -98,11 +101,28 @@ impl Memory {
     }
 }
 
-fn work(given: &Receiver<Job>, done: &Sender<Made>, mut bell: &UnixStream) {
-    let mut step = || {
+/// Gives the core away between two steps, where that is due.
+struct Courtesy {
+    due: bool,
+    /// Somebody took the core for long, as no engine does: what is left of a step would wait for that at every turn.
+    hogged_until: Option<Instant>,
+}
+
+impl Courtesy {
+    fn step(&mut self) {
+        let now = Instant::now();
+        if !self.due || self.hogged_until.is_some_and(|until| now < until) {
+            return;
+        }
         // SAFETY: no arguments, and it cannot fail on Linux.
         unsafe { libc::sched_yield() };
-    };
+        let back = Instant::now();
+        self.hogged_until = (back - now > HOG).then_some(back + HOG);
+    }
+}
+
+fn work(given: &Receiver<Job>, done: &Sender<Made>, mut bell: &UnixStream, courtesy: &mut Courtesy) {
+    let mut step = || courtesy.step();
     for job in given {
         match job {
             Job::Make { client, mut attach, welcome } => {
@@ -120,8 +140,11 @@ fn work(given: &Receiver<Job>, done: &Sender<Made>, mut bell: &UnixStream) {
     }
 }
 
-/// A tenth of the core where somebody else wants it, all of it where nobody does.
+/// A quarter of the core where somebody else wants it, all of it where nobody does.
 fn be_nice() {
     // SAFETY: no pointers; 0 names the calling thread. It asks for less, which is never refused.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
 }
+
+/// An engine that has the core gives it back much sooner; and what an engine waits for where somebody else is there, too.
+const HOG: Duration = Duration::from_millis(1);

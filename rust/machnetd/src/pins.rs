@@ -102,13 +102,10 @@ pub fn bind(thread: libc::pid_t, cores: &[usize]) -> std::io::Result<()> {
     }
 }
 
-/// Keeps the calling thread off the engines' cores, where the process has others.
-pub fn keep_off(engines: &[usize]) {
+/// Keeps the calling thread off the engines' cores; whether it is. It is not where engines are bound to none, or where the process has no others.
+pub fn keep_off(engines: &[usize]) -> bool {
     let others: Vec<_> = allowed(0).into_iter().filter(|core| !engines.contains(core)).collect();
-    if !engines.is_empty() && !others.is_empty() {
-        // A refusal leaves it where it may disturb an engine, and works.
-        let _ = bind(0, &others);
-    }
+    !engines.is_empty() && !others.is_empty() && bind(0, &others).is_ok()
 }
 
 fn list(cores: &[usize]) -> String {
