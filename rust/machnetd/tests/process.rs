@@ -312,7 +312,7 @@ fn another_version_is_told_both() {
     send(&far, &answer[..n]);
     assert!(matches!(newer.step(), Err(AttachError::Version { .. })), "the client is told");
     sidecar.until("the log names both versions", |s| {
-        s.log().contains("app speaks channel version 99") && s.log().contains("sidecar speaks 1 ")
+        s.log().contains("app speaks channel version 99") && s.log().contains("sidecar speaks 2 ")
     });
     sidecar.attach(None).expect("others are served");
 }
