@@ -64,7 +64,7 @@ func TestADialWaitsForAPlaceInTheBacklog(t *testing.T) {
 		if got, err := io.ReadAll(c); string(got) != want || err != nil {
 			t.Fatalf("read %q and %v, want %q", got, err, want)
 		}
-		_ = c.Close()
+		defer c.Close() // only then: accepting it has freed its place
 	}
 	if err := <-second; err != nil {
 		t.Fatalf("a dial while Accept is called: %v", err)
