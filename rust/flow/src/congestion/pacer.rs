@@ -38,11 +38,12 @@ impl Pacer {
         if self.interval == Nanos::ZERO { Nanos::ZERO } else { self.due - self.interval * self.burst }
     }
 
-    /// A unit goes.
+    /// A unit goes. One that did not wait for its turn (a probe) puts the next off by as much as one that did, and not by
+    /// a turn for each of its kind: a row of units that the peer refused would silence the flow for as long as they are many.
     #[inline]
     pub fn sent(&mut self, now: Nanos) {
         if self.interval > Nanos::ZERO {
-            self.due = self.due.max(now) + self.interval;
+            self.due = (self.due.max(now) + self.interval).min(now + self.interval * (self.burst + 1));
         }
     }
 }
@@ -71,6 +72,24 @@ mod tests {
         assert!(pacer.ready_at() > now);
         pacer.stop();
         assert!(pacer.ready_at() <= now, "no limit any more");
+    }
+
+    #[test]
+    fn units_that_do_not_wait_for_their_turn_do_not_add_up() {
+        let mut pacer = Pacer::new();
+        let (mut now, interval) = (Nanos::secs(1), Nanos::millis(500));
+        for burst in [0, 3] {
+            pacer.set(now, interval, burst);
+            for _ in 0..50 {
+                pacer.sent(now);
+                now = now + Nanos::millis(1);
+            }
+            assert!(
+                pacer.ready_at() <= now + interval,
+                "burst {burst}: {:?} from now",
+                pacer.ready_at() - now
+            );
+        }
     }
 
     #[test]
