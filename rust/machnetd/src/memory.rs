@@ -1,6 +1,6 @@
 //! The thread that makes the memory of channels and gives it back. Both take as long as thousands of messages, so neither an engine nor
 //! the control thread waits for them. It works through what it is given in order. Where it may run on an engine's core it gives the core
-//! away after each step, which is then all that the engine waits for; and it is nice, so that the engine has three quarters of that core.
+//! away after each step, which is then all that the engine waits for; and it is nice, so that the engine has nine tenths of that core.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -140,10 +140,10 @@ fn work(given: &Receiver<Job>, done: &Sender<Made>, mut bell: &UnixStream, court
     }
 }
 
-/// A quarter of the core where somebody else wants it, all of it where nobody does.
+/// A tenth of the core where somebody else wants it, all of it where nobody does.
 fn be_nice() {
     // SAFETY: no pointers; 0 names the calling thread. It asks for less, which is never refused.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
 }
 
 /// An engine that has the core gives it back much sooner; and what an engine waits for where somebody else is there, too.
