@@ -6,8 +6,8 @@ use core::net::Ipv4Addr;
 
 use machnet_shm::{Limit, Reason};
 
-use crate::seldom::Seldom;
 use crate::state::Core;
+use machnet_wire::Seldom;
 
 /// Warnings about each limit of this host.
 #[derive(Debug, Default)]

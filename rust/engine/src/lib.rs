@@ -43,7 +43,6 @@ mod phase;
 mod ports;
 mod random;
 mod rx;
-mod seldom;
 mod shared;
 mod state;
 mod table;
