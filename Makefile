@@ -140,6 +140,7 @@ lint: ## rustfmt, clippy, gofmt, go vet, staticcheck; warnings are errors
 bench: build ## the tables of docs/performance.md (seven minutes; those over veth only as root)
 	$(BIN)/machnet bench --link memif --size 64,1024,32768 --rounds 5 --duration 500ms
 	$(BIN)/machnet bench --link local --size 64 --rounds 5 --duration 500ms
+	$(BIN)/machnet bench churn
 	if [ $$(id -u) -ne 0 ]; then echo "bench: not root, so nothing over veth"; exit 0; fi; \
 	    $(BIN)/machnet bench --link memif --kernel frames --throughput --rounds 5 --duration 500ms; \
 	    $(BIN)/machnet bench --link veth --size 64,1024,32768 --rounds 5 --duration 500ms; \
