@@ -155,7 +155,11 @@ impl Core {
         let Some(conn) = self.flows.get_mut(index) else { return };
         let bound = core::mem::replace(&mut conn.bound, Bound::Free);
         let waits = core::mem::replace(&mut conn.waits, Waits::No);
-        let why = conn.reason.unwrap_or(conn::reason(closed));
+        let why = match conn.reason.unwrap_or(conn::reason(closed)) {
+            // The listener closed before our ACK came: the application has been told that it is connected.
+            Reason::Refused if matches!(bound, Bound::Open { .. }) => Reason::Reset,
+            why => why,
+        };
         let (origin, let_go) = (conn.about.origin, conn.closed);
         if matches!(conn.hop, Hop::Unknown { .. }) {
             // It may be parked until its next hop is known; it has nothing to wait for any more.

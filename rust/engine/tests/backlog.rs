@@ -288,6 +288,21 @@ fn a_listener_that_closes_resets_who_has_a_place_and_another_begins_afresh() {
     assert_eq!(rig.told(&more), (2, 1), "and free no places of the new one's");
 }
 
+/// To its caller it is connected, to the listener it is half-open still.
+#[test]
+fn a_listener_that_closes_before_the_last_packet_of_the_handshake_resets_and_does_not_refuse() {
+    let mut rig = Rig::new(11, 1, 1);
+    let (a, b) = (0, 1);
+    rig.w.net.lose_if(a, b, |frame| kind(frame) == Some(Kind::Ack));
+    let dial = rig.dial(0);
+    let near = rig.connected(dial);
+    let (client, server, listener) = (rig.client, rig.server, rig.listener);
+    rig.w.apps[server].unlisten(listener);
+    rig.w.run("the reset", |w| w.apps[client].peek(near).over.is_some());
+    assert_eq!(rig.w.apps[client].peek(near).over, Some(Reason::Reset));
+    assert_eq!(rig.w.counter(b, "accepts"), 0);
+}
+
 #[test]
 fn the_rule_is_the_same_for_syns_that_land_on_another_engine() {
     let mut rig = Rig::new(8, 4, 5);
