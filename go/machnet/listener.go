@@ -196,8 +196,8 @@ func (l *Listener) follow(at *attachment) {
 		l.end(fmt.Errorf("the sidecar's address is %v now: %w", now, syscall.EADDRNOTAVAIL))
 		return
 	}
-	switch code := l.ask(context.Background(), at, l.addr.Port); code {
-	case core.OK, core.Closed, core.NetDown: // down again: another will come
+	switch code := l.ask(l.stack.closing, at, l.addr.Port); code {
+	case core.OK, core.Closed, core.NetDown, core.Canceled: // down again: another will come; or all ends
 	default:
 		l.refused(codeError(code))
 	}

@@ -12,7 +12,7 @@ use machnet_shm::{AttachError, ClientHello, EngineEnd, Geometry, Status, Text, W
 use crate::clients::{Client, Offer, Outcome, Stage};
 use crate::config::args::{self, Wish};
 use crate::config::{Config, reload};
-use crate::limits::{Limits, Strangers};
+use crate::limits::{self, Limits, Strangers};
 use crate::logger;
 use crate::memory::{Made, Memory};
 use crate::pins::Pins;
@@ -137,6 +137,10 @@ impl<'a> Control<'a> {
         }
         if before.neighbors != self.config.neighbors {
             self.shared.neighbors.set_fixed(self.config.neighbors.clone(), threads::now());
+        }
+        if before.max_channels != self.config.max_channels {
+            let channels = self.config.max_channels;
+            self.limits = Limits::new(limits::raise_descriptors(channels), channels);
         }
         self.shared.set_connect_timeout(self.config.connect);
         // Told at the more talkative level of the two.
