@@ -81,8 +81,14 @@ static void *receive_all(void *argument) {
   return NULL;
 }
 
+// Whether a ring has something that nobody has taken.
+static int waits(const machnet_ring_view *ring) {
+  uint32_t head = *(const volatile uint32_t *)ring->head;
+  return *(const volatile uint32_t *)(ring->slots + (size_t)(head & ring->mask) * ring->stride) == head + 1;
+}
+
 // Until both directions have ended; ends the process when they stand still.
-static void watch(void) {
+static void watch(machnet_channel *ch) {
   unsigned long before = 0, quiet = 0;
   for (;;) {
     pthread_mutex_lock(&lock);
@@ -92,7 +98,10 @@ static void watch(void) {
     quiet = to + from == before ? quiet + 1 : 0;
     before = to + from;
     if (quiet > 1000) {
-      printf("stuck with %lu sent, %lu received\n", to, from);
+      machnet_wait_view_t view;
+      machnet_wait_view(ch, &view);
+      printf("stuck with %lu sent, %lu received; deliveries wait: %d, completions wait: %d\n", to, from, waits(&view.deliver),
+             waits(&view.complete));
       fflush(stdout);
       _exit(3);
     }
@@ -130,7 +139,7 @@ int main(int argc, char **argv) {
   pthread_t out, in;
   check(pthread_create(&out, NULL, send_all, &d) == 0, NULL, "make a thread", 0);
   check(pthread_create(&in, NULL, receive_all, &d) == 0, NULL, "make a thread", 0);
-  watch();
+  watch(d.ch);
   pthread_join(out, NULL);
   pthread_join(in, NULL);
   printf("%lu sent, %lu received\n", sent, received);

@@ -82,7 +82,7 @@ mod tests {
             pacer.set(now, interval, burst);
             for _ in 0..50 {
                 pacer.sent(now);
-                now = now + Nanos::millis(1);
+                now += Nanos::millis(1);
             }
             assert!(
                 pacer.ready_at() <= now + interval,
