@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn bounds_follow_from_the_descriptors() {
         assert_eq!(Limits::new(1_000_000, 1024), Limits { all: 1024, user: 512, process: 256 });
-        assert_eq!(Limits::new(4096, 1024), Limits { all: 768, user: 384, process: 192 });
+        assert_eq!(Limits::new(6144, 1024), Limits { all: 768, user: 384, process: 192 });
         assert_eq!(Limits::new(1024, 1024), Limits { all: 512, user: 256, process: 128 });
     }
 }
