@@ -157,8 +157,8 @@ impl machnet_channel {
                     }
                 }
                 // Half a message helps nobody: once begun, all of it goes.
-                Err(MACHNET_EAGAIN) if sent > 0 => go_on(self.pause_tx(&mut tx, &mut patience))?,
-                Err(MACHNET_EAGAIN) => self.pause_tx(&mut tx, &mut patience)?,
+                Err(MACHNET_EAGAIN) if sent > 0 => go_on(self.pause_tx(&mut tx, conn, &mut patience))?,
+                Err(MACHNET_EAGAIN) => self.pause_tx(&mut tx, conn, &mut patience)?,
                 Err(code) => return Err(code),
             }
         }
@@ -315,9 +315,14 @@ impl machnet_channel {
         self.woken(self.doorbell(), woken)
     }
 
-    /// The same for a sender without tokens, at the sending direction's own doorbell: the other one belongs to whoever receives, who may
-    /// be another thread, and sleep, or not be there at all.
-    fn pause_tx(&self, tx: &mut Inside<'_, TxSide>, patience: &mut Patience) -> Result<(), i32> {
+    /// The same for a sender without tokens for `conn`, at the sending direction's own doorbell: the other one belongs to whoever receives,
+    /// who may be another thread, and sleep, or not be there at all. The end of the connection rings here, too.
+    fn pause_tx(
+        &self,
+        tx: &mut Inside<'_, TxSide>,
+        conn: machnet_conn,
+        patience: &mut Patience,
+    ) -> Result<(), i32> {
         while patience.yielded() {
             if self.words.down.load(Relaxed) != 0 {
                 return Err(MACHNET_ENETDOWN);
@@ -326,26 +331,15 @@ impl machnet_channel {
                 return Ok(());
             }
         }
-        // Where nobody receives, this thread sees to it that the end of its connection is heard of.
-        let alone = self.set_aside();
         let kept = self.words.room.load(Relaxed) & KEPT != 0;
         let ring = &mut tx.open()?.ring;
-        if !ring.arm(alone, kept) {
+        if !ring.arm(conn, kept) {
             return Ok(());
         }
         let woken = patience.sleep(ring.doorbell(), self.socket(), None);
         ring.disarm();
         patience.renew();
         self.woken(ring.doorbell(), woken)
-    }
-
-    /// If nobody is in the receiving direction, takes what came in out of the ring, into the queues of its connections. False: somebody is.
-    fn set_aside(&self) -> bool {
-        let (Some(mut rx), Some(fixed)) = (self.rx.visit(), self.fixed.get()) else { return false };
-        let Some(receiver) = rx.receiver.as_mut() else { return false };
-        while receiver.drain(&fixed.conns, usize::MAX) {}
-        self.words.events.store(rx.pending(), Release);
-        true
     }
 
     /// If nobody is in the sending direction, takes completions for sends that were told to try again. Whether there are such sends.

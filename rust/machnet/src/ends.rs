@@ -170,10 +170,10 @@ impl SubmitEnd {
         self.tx.ready()
     }
 
-    /// Arms the doorbell of this half; false when there are completions (with `deliveries`: also when something was delivered; with `room`: when there
-    /// is room for a request).
-    pub fn arm(&mut self, deliveries: bool, room: bool) -> bool {
-        self.tx.arm(deliveries, room)
+    /// Arms the doorbell of this half; false when there are completions, the connection is over, or (with `room`) there is room for a
+    /// request.
+    pub fn arm(&mut self, conn: machnet_conn, room: bool) -> bool {
+        self.tx.arm(flow(conn), room)
     }
 
     /// Takes that back.

@@ -41,8 +41,6 @@ pub struct Tx {
     requests: Producer<SharedSlots>,
     /// Per connection: why it is over; 0 while it is not.
     ends: SharedWords,
-    /// Looked at before sleeping; [`Rx`] consumes it.
-    deliver: SharedSlots,
     /// A stack of free buffers.
     free: Array,
     free_len: usize,
@@ -66,7 +64,6 @@ impl Tx {
             complete: Consumer::new(SharedSlots::new(&shared, map.complete, g.ring_slots())),
             requests: Producer::new(SharedSlots::new(&shared, map.requests, CONTROL_SLOTS)),
             ends: SharedWords::new(&shared, map.ends, g.flows),
-            deliver: SharedSlots::new(&shared, map.deliver, g.ring_slots()),
             free: Array::new(units, |i| (units - 1 - i) as u32)?,
             free_len: units,
             holder: Array::new(units, |_| NOBODY)?,
@@ -105,10 +102,15 @@ impl Tx {
     /// tells the same, but only once somebody receives, and behind the data.
     #[inline]
     pub fn ended(&self, flow: FlowId) -> Result<Option<Reason>, PeerFault> {
-        match self.ends.get(flow.index).map_or(0, |word| word.load(Ordering::Acquire)) {
+        match self.end_of(flow) {
             0 => Ok(None),
             word => reason(word, 0).map(Some),
         }
+    }
+
+    #[inline]
+    fn end_of(&self, flow: FlowId) -> u32 {
+        self.ends.get(flow.index).map_or(0, |word| word.load(Ordering::Acquire))
     }
 
     /// Submits one unit, at most the unit size. Its bytes are copied. Nothing is rung: see [`Tx::flush`].
@@ -219,16 +221,11 @@ impl Tx {
         has_room(self.requests.written(), self.shared.region(), word::REQUESTS_TAKEN)
     }
 
-    /// Before sleeping on [`Tx::doorbell`]: true when no completion waits, with `deliveries` no delivery either, and with `room` no room
-    /// for a request, and the next such thing will ring.
-    pub fn arm(&self, deliveries: bool, room: bool) -> bool {
-        let events = if deliveries { sleep::SENDER_EVENTS } else { 0 };
-        let wants = sleep::SENDER_TOKENS | events | if room { sleep::SENDER_ROOM } else { 0 };
-        self.shared.arm(wants, || {
-            self.ready()
-                || deliveries && waits(&self.shared, &self.deliver, heads::DELIVER)
-                || room && self.has_room()
-        })
+    /// Before sleeping on [`Tx::doorbell`] for a connection's tokens: true when no completion waits and the connection is not over, nor
+    /// (with `room`) is there room for a request, and the next such thing will ring.
+    pub fn arm(&self, flow: FlowId, room: bool) -> bool {
+        let wants = sleep::SENDER_TOKENS | if room { sleep::SENDER_ROOM } else { 0 };
+        self.shared.arm(wants, || self.ready() || self.end_of(flow) != 0 || room && self.has_room())
     }
 
     /// After sleeping.

@@ -513,7 +513,7 @@ impl EngineEnd {
             }
             self.replies.push(&reply.encode(), &[]);
             self.pending_replies.pop_front();
-            self.dirty |= sleep::EVENTS | sleep::SENDER_EVENTS;
+            self.dirty |= sleep::EVENTS;
         }
     }
 
@@ -611,7 +611,7 @@ impl EngineEnd {
     #[inline]
     fn push(&mut self, head: &Head, inline: &[u8]) {
         self.deliver.push(head, inline);
-        self.dirty |= sleep::EVENTS | sleep::SENDER_EVENTS;
+        self.dirty |= sleep::EVENTS;
     }
 
     /// Tells of a connection.
@@ -656,6 +656,7 @@ impl EngineEnd {
         // A sender of whom nothing more is taken has finished already, and needs no other reason.
         if reason != Reason::Clean {
             self.tell_sender(flow.index, a);
+            self.dirty |= sleep::SENDER_TOKENS;
         }
         self.push(&Head { kind: kind::RESET, a, b, ..of(flow) }, &[]);
     }

@@ -191,6 +191,7 @@ fn fill_one(app: &mut AppEnd) {
 #[test]
 fn who_waits_for_room_for_a_request_is_rung_when_one_was_taken() {
     let (mut app, mut engine) = pair(SMALL).unwrap();
+    let flow = engine.open_flow().unwrap();
     assert!(app.rx.has_room());
     fill_requests(&mut app);
     assert!(!app.rx.has_room());
@@ -203,14 +204,14 @@ fn who_waits_for_room_for_a_request_is_rung_when_one_was_taken() {
     assert!(app.rx.has_room() && !app.rx.arm(ROOM, || true), "there is room, so nobody may sleep for it");
     // A sender that sleeps meanwhile, with a request kept, has a bell of its own.
     fill_one(&mut app);
-    assert!(app.tx.arm(false, true), "the ring is full again");
+    assert!(app.tx.arm(flow, true), "the ring is full again");
     assert!(engine.request().unwrap().is_some());
     engine.flush();
     assert!(rung(app.tx.doorbell()) && !rung(app.rx.doorbell()));
-    assert!(!app.tx.arm(false, true), "there is room, so nobody may sleep for it");
+    assert!(!app.tx.arm(flow, true), "there is room, so nobody may sleep for it");
     // Room is no news to one who does not wait for it.
     assert!(app.rx.arm(TOKENS, || true));
-    assert!(app.tx.arm(false, false));
+    assert!(app.tx.arm(flow, false));
     assert!(engine.request().unwrap().is_some());
     engine.flush();
     assert!(!rung(app.rx.doorbell()) && !rung(app.tx.doorbell()));
@@ -262,33 +263,31 @@ fn a_sender_that_sleeps_is_rung_at_its_own_bell() {
         unit
     };
     let unit = submit(&mut app, &mut engine);
-    assert!(app.rx.arm(0, || false) && app.tx.arm(false, false));
+    assert!(app.rx.arm(0, || false) && app.tx.arm(flow, false));
     engine.complete(unit);
     engine.flush();
     // One swap took both out of bed.
     assert!(rung(app.tx.doorbell()) && rung(app.rx.doorbell()));
-    assert!(!app.tx.arm(false, false), "a token is there");
+    assert!(!app.tx.arm(flow, false), "a token is there");
     assert_eq!(app.tx.reclaim(|_| {}).unwrap(), 1);
 
     // One direction's disarming leaves the other armed.
     let unit = submit(&mut app, &mut engine);
-    assert!(app.rx.arm(0, || false) && app.tx.arm(false, false));
+    assert!(app.rx.arm(0, || false) && app.tx.arm(flow, false));
     app.rx.disarm();
     engine.complete(unit);
     engine.flush();
     assert!(rung(app.tx.doorbell()) && !rung(app.rx.doorbell()));
     assert_eq!(app.tx.reclaim(|_| {}).unwrap(), 1);
 
-    // A delivery wakes it where it asked for that, as a sender does beside whom nobody receives.
-    assert_eq!(engine.grant(flow, 2), 2);
-    assert!(app.tx.arm(false, false));
+    // Deliveries are not its affair; the end of a connection is, and once that is there it does not sleep.
+    assert_eq!(engine.grant(flow, 1), 1);
+    assert!(app.tx.arm(flow, false));
     assert!(engine.deliver(flow, WHOLE(8), &[0; 8]));
     engine.flush();
     assert!(!rung(app.tx.doorbell()));
-    assert!(!app.tx.arm(true, false), "a delivery is there");
-    assert!(app.rx.delivery().unwrap().is_some());
-    assert!(app.tx.arm(true, false));
-    assert!(engine.deliver(flow, WHOLE(8), &[0; 8]));
+    engine.reset(flow, Reason::Timeout);
     engine.flush();
     assert!(rung(app.tx.doorbell()) && !rung(app.rx.doorbell()));
+    assert!(!app.tx.arm(flow, false), "the connection is over");
 }

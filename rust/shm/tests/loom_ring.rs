@@ -12,7 +12,7 @@ use loom::thread;
 
 use machnet_shm::INLINE;
 use machnet_shm::ring::{Consumer, Producer, Slots};
-use machnet_shm::sleep::{self, EVENTS, ROOM, SENDER_EVENTS, SENDER_TOKENS, TOKENS, Word};
+use machnet_shm::sleep::{self, EVENTS, ROOM, SENDER_TOKENS, TOKENS, Word};
 use machnet_shm::slot::Head;
 
 #[derive(Clone)]
@@ -286,7 +286,7 @@ fn two_halves_that_sleep_at_one_word_are_each_woken() {
             }
         });
         deliver.push(&value(1), &[]);
-        bed.wake(EVENTS | SENDER_EVENTS);
+        bed.wake(EVENTS);
         complete.push(&value(2), &[]);
         bed.wake(TOKENS | SENDER_TOKENS);
         receiver.join().unwrap();
