@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -28,7 +27,7 @@ func TestADialWaitsForAPlaceInTheBacklog(t *testing.T) {
 		return (&machnet.Dialer{Stack: near, Timeout: timeout}).Dial("machnet", "10.0.0.2:"+port)
 	}
 	isTimeout := func(err error) bool {
-		return errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, os.ErrDeadlineExceeded)
+		return errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, context.DeadlineExceeded)
 	}
 	first, err := dial(10 * time.Second)
 	if err != nil {

@@ -149,7 +149,7 @@ func TestAsManyConnectAsTheBacklogHoldsAndTheRestTimeOut(t *testing.T) {
 		t.Fatalf("%d connected, %d failed: %v; want 16 and 44", len(d.connected), len(d.failed), d.failed)
 	}
 	for _, err := range d.failed {
-		if !errors.Is(err, syscall.ETIMEDOUT) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		if !errors.Is(err, syscall.ETIMEDOUT) && !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a dial that found no place: %v, want a timeout", err)
 		}
 	}
