@@ -729,6 +729,26 @@ fn every_call_says_that_the_sidecar_is_gone() {
     assert_eq!(text(ch), "channel: the sidecar is gone or has dropped it; attach anew");
 }
 
+/// A call that waits holds signals off while it looks: one of our own pipe must not meet the program after that.
+#[test]
+fn a_bell_that_nobody_holds_leaves_no_signal_behind_where_signals_are_held_off() {
+    let mut rig = Rig::new();
+    let (_, conn) = rig.connection();
+    assert!(rig.engine().arm(), "nothing is submitted");
+    rig.kill();
+    // SAFETY: sets of this thread, written before they are read; only its own mask is changed.
+    let waits = unsafe {
+        let (mut pipe, mut pending) =
+            (std::mem::zeroed::<libc::sigset_t>(), std::mem::zeroed::<libc::sigset_t>());
+        libc::sigaddset(&mut pipe, libc::SIGPIPE);
+        assert_eq!(libc::pthread_sigmask(libc::SIG_BLOCK, &pipe, null_mut()), 0);
+        assert_eq!(rig.send(conn, b"into the void", 0), 13);
+        libc::sigpending(&mut pending);
+        libc::sigismember(&pending, libc::SIGPIPE)
+    };
+    assert_eq!(waits, 0, "SIGPIPE waits for this thread");
+}
+
 #[test]
 fn a_call_that_sleeps_wakes_when_the_sidecar_dies() {
     let mut rig = Rig::new();

@@ -231,8 +231,9 @@ fn write_bell(bell: &Fd) {
     unsafe { libc::syscall(libc::SYS_write, bell.raw(), byte.as_ptr(), 1) };
 }
 
-/// Runs `write`; a SIGPIPE that it raises in this thread is taken away again. Two cheap system calls beside one that wakes a
-/// process; the kernel has a flag for it (RWF_NOSIGNAL) only since 6.18.
+/// Runs `write`; a SIGPIPE that it raises in this thread is taken away again, also where the thread holds signals off already, as a call
+/// that waits does: it would meet the thread once it lets them in. Three cheap system calls beside one that wakes a process; the
+/// kernel has a flag for it (RWF_NOSIGNAL) only since 6.18.
 fn without_sigpipe(write: impl FnOnce()) {
     // SAFETY: all zero is a valid `sigset_t`, and `sigemptyset` sets it anyhow; all pointers are to live values of the
     // right types. Only this thread's mask is changed, and changed back.
@@ -245,18 +246,20 @@ fn without_sigpipe(write: impl FnOnce()) {
         if libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, &raw mut before) != 0 {
             return; // not rung: better than killed
         }
-        write();
-        if libc::sigismember(&raw const before, libc::SIGPIPE) == 0 {
-            // Not blocked before, so one that is pending for this thread now is ours.
+        let mut waits = || {
             libc::sigpending(&raw mut pending);
-            if libc::sigismember(&raw const pending, libc::SIGPIPE) == 1 {
-                let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-                // Not by the C library, as in `write_bell`; 64 signals are eight bytes.
-                let none = core::ptr::null_mut::<libc::siginfo_t>();
-                libc::syscall(libc::SYS_rt_sigtimedwait, &raw const pipe, none, &raw const now, 8);
-            }
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, core::ptr::null_mut());
+            libc::sigismember(&raw const pending, libc::SIGPIPE) == 1
+        };
+        let others = waits();
+        write();
+        // One that waits now and did not before is ours.
+        if !others && waits() {
+            let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            // Not by the C library, as in `write_bell`; 64 signals are eight bytes.
+            let none = core::ptr::null_mut::<libc::siginfo_t>();
+            libc::syscall(libc::SYS_rt_sigtimedwait, &raw const pipe, none, &raw const now, 8);
         }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, core::ptr::null_mut());
     }
 }
 
