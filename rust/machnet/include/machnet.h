@@ -197,9 +197,6 @@
 
 
 
-// How long to yield before sleeping, nanoseconds. Waking a sleeping core costs about as much.
-#define YIELD 50000
-
 // One attachment to a sidecar.
 typedef struct machnet_channel machnet_channel;
 
@@ -576,9 +573,6 @@ int machnet_dial_begin(struct machnet_channel *ch,
 // (then close that connection). Never refused, as machnet_unlisten.
 int machnet_dial_cancel(struct machnet_channel *ch,
                         uint32_t id);
-
-// Not in the libc crate. POSIX; glibc's and musl's PTHREAD_CANCEL_DISABLE is 1, and both take null for `old`.
-extern int pthread_setcancelstate(int state, int *old);
 
 #ifdef __cplusplus
 }  // extern "C"

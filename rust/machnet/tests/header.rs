@@ -24,6 +24,21 @@ fn current(of: &str, kept_at: &[&str]) {
         .expect("cbindgen")
         .write(&mut bytes);
     let now = String::from_utf8(bytes).expect("a header in UTF-8");
+    // What a program includes takes no name of its own but these.
+    for line in now.lines() {
+        let name = match line.strip_prefix("#define ") {
+            Some(rest) => rest.split_whitespace().next(),
+            None if line.starts_with(char::is_alphabetic) && line.contains('(') => {
+                line.split('(').next().and_then(|head| head.rsplit([' ', '*']).next())
+            }
+            None => continue,
+        };
+        let name = name.unwrap_or_default();
+        assert!(
+            name.starts_with("machnet_") || name.starts_with("MACHNET_"),
+            "the header has {name}: {line}"
+        );
+    }
     for path in kept_at.iter().map(|path| here.join(path)) {
         if std::env::var_os("MACHNET_WRITE").is_some() {
             std::fs::create_dir_all(path.parent().expect("a folder")).expect("folder of the header");
