@@ -275,6 +275,7 @@ static void a_child_cannot_use_the_channel_and_does_not_harm_it(void) {
       machnet_conn made = 0;
       machnet_event event;
       machnet_dial_t dial = {IP_B, ECHO, 0, 0};
+      machnet_wait_view_t view;
       int codes[] = {
           machnet_send(ch, conn, "child", 5, 0),
           (int)machnet_send_some(ch, conn, "child", 5, 0),
@@ -289,12 +290,19 @@ static void a_child_cannot_use_the_channel_and_does_not_harm_it(void) {
           machnet_poll(ch, &event, 1),
           machnet_poll_tx(ch, &event, 1),
           machnet_dial_begin(ch, &dial, &listener),
+          machnet_dial_cancel(ch, 1),
+          machnet_listen_begin(ch, 0, 0, 1, &listener),
+          machnet_unlisten(ch, 1),
+          machnet_accepted(ch, conn),
+          (int)machnet_sendv(ch, conn, NULL, 0, 0, 0),
+          machnet_abort(ch, conn),
           machnet_finish(ch, conn),
           machnet_close(ch, conn),
           machnet_reset(ch, conn),
           machnet_check(ch),
           machnet_drain(ch),
           machnet_attach_step(ch),
+          machnet_wait_view(ch, &view),
       };
       for (size_t i = 0; i < sizeof codes / sizeof *codes; i++) {
         if (codes[i] != MACHNET_EFORK) _exit(100 + (int)i);

@@ -937,6 +937,10 @@ fn nonsense_is_refused_and_changes_nothing() {
         assert_eq!(rig.send(handle, b"x", 0), MACHNET_ECLOSED.into());
         assert_eq!(rig.recv(handle, 1, 0), Err(MACHNET_ECLOSED.into()));
     }
+    for (handle, code, said) in [(conn + 1, MACHNET_ECLOSED, "accepted: closed"), (conn, 0, "")] {
+        // SAFETY: a live channel.
+        assert_eq!((unsafe { machnet_accepted(ch, handle) }, text(ch).as_str()), (code, said));
+    }
     let long = vec![0; MACHNET_MAX_MESSAGE as usize + 1];
     assert_eq!(rig.send(conn, &long, 0), MACHNET_ETOOBIG.into());
     assert_eq!(rig.submitted(true), (vec![], vec![]));

@@ -88,12 +88,14 @@ pub unsafe extern "C" fn machnet_wait_view(
     out: *mut machnet_wait_view_t,
 ) -> c_int {
     // SAFETY: the contract of this module.
-    let Some(fixed) = unsafe { channel(ch) }.ok().and_then(|ch| ch.fixed.get()) else {
-        return MACHNET_ENOTATTACHED;
-    };
-    // SAFETY: `out` is null or writable.
-    unsafe { put(out, fixed.view) };
-    0
+    match unsafe { channel(ch) }.and_then(|ch| ch.fixed.get().ok_or(MACHNET_ENOTATTACHED)) {
+        Ok(fixed) => {
+            // SAFETY: `out` is null or writable.
+            unsafe { put(out, fixed.view) };
+            0
+        }
+        Err(code) => code,
+    }
 }
 
 /// [any] Copies the sentence about the last call of this channel that failed, with a final zero, and returns its length without it. There is

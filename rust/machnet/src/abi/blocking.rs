@@ -15,6 +15,7 @@ use core::ffi::{c_char, c_int, c_void};
 /// Initializes the library: 0, or MACHNET_ESYSTEM where the machine lacks what the channel needs. Cheap, may be called again.
 #[unsafe(no_mangle)]
 pub extern "C" fn machnet_init() -> c_int {
+    let _uncancelled = Uncancelled::begin();
     crate::attach::supported()
 }
 

@@ -73,7 +73,7 @@ pub(super) unsafe fn received(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_accepted(ch: *mut machnet_channel, conn: machnet_conn) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { channel(ch) }.and_then(|ch| ch.accepted(conn)))
+    code(unsafe { call(ch, "accepted", |ch| ch.accepted(conn)) })
 }
 
 /// [rx] Before sleeping on machnet_doorbell: 1 = armed and nothing is pending, the next thing to come rings; 0 = there is work
