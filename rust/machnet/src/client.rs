@@ -384,12 +384,17 @@ impl machnet_channel {
         let TxSide { sender, kept, .. } = side;
         let ring = &mut sender.as_mut().ok_or(MACHNET_ENOTATTACHED)?.ring;
         // What was kept goes first: who listens on a port that was just given up must not come before that.
-        if kept.send(|request| ring.request(request)) && ring.request(request) {
-            self.words.room.fetch_and(!REFUSED, Relaxed);
-            return Ok(());
+        let mut sent = || kept.send(|request| ring.request(request)) && ring.request(request);
+        if !sent() {
+            self.words.room.fetch_or(REFUSED, Relaxed);
+            // As in `last_word`: a thread that waits has armed without it, and the room may have come before that.
+            fence(SeqCst);
+            if !sent() {
+                return Err(MACHNET_EAGAIN);
+            }
         }
-        self.words.room.fetch_or(REFUSED, Relaxed);
-        Err(MACHNET_EAGAIN)
+        self.words.room.fetch_and(!REFUSED, Relaxed);
+        Ok(())
     }
 
     /// Ends a listener or a dial. What finds no room is kept, and goes out with a later call: by [`Self::send_kept`] at the latest,
