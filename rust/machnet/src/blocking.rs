@@ -146,9 +146,14 @@ impl machnet_channel {
         let mut patience = Patience::new();
         loop {
             let rest = message.get(sent..).unwrap_or_default();
-            match self
-                .again_tx(&mut tx, |side, conns| side.open()?.send(conns, conn, &mut Flat(rest), sent > 0))
-            {
+            let more = self.again_tx(&mut tx, |side, conns| {
+                let sender = side.open()?;
+                let more = sender.send(conns, conn, &mut Flat(rest), sent > 0);
+                // It waits at a bell of its own, below: whoever waits for events is not to wake for it, then or later.
+                sender.waits_itself(conn);
+                more
+            });
+            match more {
                 Ok(more) => {
                     sent += more;
                     patience.renew();

@@ -157,6 +157,14 @@ impl<R: Ring> Sender<R> {
         Ok(())
     }
 
+    /// Whoever sends on this connection sees for himself when it may go on: no event for it.
+    pub fn waits_itself(&mut self, conn: machnet_conn) {
+        let at = index(conn);
+        if self.conns.get(at).is_some_and(|c| c.handle == conn) {
+            self.unblock(at);
+        }
+    }
+
     /// Tells which of the blocked connections may try again.
     pub fn poll(&mut self, out: &mut [machnet_event]) -> usize {
         self.reap();

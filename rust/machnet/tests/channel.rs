@@ -416,6 +416,29 @@ fn a_send_that_waits_returns_when_the_connection_ends() {
     assert_eq!(joined(sender), MACHNET_ETIMEDOUT);
 }
 
+/// One that waits by itself leaves nothing for machnet_poll_tx, which who uses the calls that wait need not know.
+#[test]
+fn a_send_that_has_waited_leaves_nothing_that_others_would_wake_for() {
+    let mut rig = Rig::new();
+    let (_, conn) = rig.connection();
+    let (ch, began) = (rig.ch as usize, Instant::now());
+    let sender = std::thread::spawn(move || {
+        let message = pattern(200_000);
+        // SAFETY: the channel lives until this thread is joined.
+        unsafe { machnet_send(ch as Channel, conn, message.as_ptr().cast(), message.len(), 0) }
+    });
+    let (mut bytes, mut woken) = (0, 0);
+    while bytes < 200_000 && began.elapsed() < Duration::from_secs(20) {
+        bytes += rig.submitted(true).0.len();
+        // SAFETY: a live channel.
+        woken += unsafe { machnet_wait(rig.ch, 0) };
+    }
+    assert_eq!((joined(sender), bytes), (0, 200_000));
+    // SAFETY: a live channel.
+    woken += unsafe { machnet_wait(rig.ch, 20) };
+    assert_eq!(woken, 0, "nothing has come in");
+}
+
 #[test]
 fn requests_and_replies_name_their_ids() {
     let mut rig = Rig::new();
