@@ -458,7 +458,8 @@ int64_t machnet_recv(struct machnet_channel *ch,
                      uint32_t flags,
                      struct machnet_recv_info *info);
 
-// [rx] [blocks] The same, for at most `timeout_ms` milliseconds (negative: for ever) until something comes: MACHNET_ETIMEDOUT then.
+// [rx] [blocks] The same, for at most `timeout_ms` milliseconds (negative: for ever) until something comes: MACHNET_EAGAIN then, as
+// recv(2) with SO_RCVTIMEO. MACHNET_ETIMEDOUT says that the connection is over, because its peer went silent.
 int64_t machnet_recv_timeout(struct machnet_channel *ch,
                              machnet_conn conn,
                              void *buf,

@@ -210,10 +210,8 @@ impl machnet_channel {
                 Err(MACHNET_EAGAIN) if whole.bytes > 0 => {
                     go_on(self.pause(&mut rx, &mut patience, None)).map_err(refused)?;
                 }
-                Err(MACHNET_EAGAIN) if until.is_some_and(|until| now() >= until) => {
-                    return Err(refused(MACHNET_ETIMEDOUT));
-                }
-                Err(MACHNET_EAGAIN) if wait => {
+                // When the time is over that is all there is to say: MACHNET_ETIMEDOUT is what a dead peer's connection says.
+                Err(MACHNET_EAGAIN) if wait && until.is_none_or(|until| now() < until) => {
                     self.pause(&mut rx, &mut patience, until).map_err(refused)?;
                 }
                 Err(code) => return Err(Refused { code, message_len }),

@@ -150,7 +150,8 @@ pub unsafe extern "C" fn machnet_recv(
     unsafe { recv(ch, conn, (buf, cap), flags, info, None) }
 }
 
-/// [rx] [blocks] The same, for at most `timeout_ms` milliseconds (negative: for ever) until something comes: MACHNET_ETIMEDOUT then.
+/// [rx] [blocks] The same, for at most `timeout_ms` milliseconds (negative: for ever) until something comes: MACHNET_EAGAIN then, as
+/// recv(2) with SO_RCVTIMEO. MACHNET_ETIMEDOUT says that the connection is over, because its peer went silent.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_recv_timeout(
     ch: *mut machnet_channel,
