@@ -174,7 +174,7 @@ func (at *attachment) onEvent(ev *core.Event) (unwanted bool) {
 	case core.EvListenFailed:
 		if l := at.listeners[ev.ID]; l != nil {
 			delete(at.listeners, ev.ID)
-			l.refused(eventError(ev))
+			l.refused(at, eventError(ev))
 		}
 	case core.EvUnlistened:
 		at.ch.LastWord()

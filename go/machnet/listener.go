@@ -199,7 +199,7 @@ func (l *Listener) follow(at *attachment) {
 	switch code := l.ask(l.stack.closing, at, l.addr.Port); code {
 	case core.OK, core.Closed, core.NetDown, core.Canceled: // down again: another will come; or all ends
 	default:
-		l.refused(codeError(code))
+		l.refused(at, codeError(code))
 	}
 }
 
@@ -367,10 +367,11 @@ func (l *Listener) listening(a *Addr) {
 }
 
 // refused takes the sidecar's no.
-func (l *Listener) refused(err error) {
+func (l *Listener) refused(at *attachment, err error) {
 	if l.addr != nil {
-		if errors.Is(err, syscall.ENETDOWN) {
-			return // it is ending, and another will come
+		if errors.Is(err, syscall.ENETDOWN) { // it is ending, and another will come
+			l.lose(at, err)
+			return
 		}
 		err = fmt.Errorf("listen again at the restarted sidecar: %w", err)
 	}

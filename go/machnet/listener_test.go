@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/machnet/machnet/go/internal/core"
 )
 
 // listenerAt is a listener of an attachment without a sidecar, which never offers anything.
@@ -48,6 +50,23 @@ func TestAListenerThatHasEndedKeepsNobodyBusy(t *testing.T) {
 			t.Errorf("Accept: %v after %v, want net.ErrClosed after 1 ms", err, time.Since(began))
 		}
 	})
+}
+
+// Whoever accepts would wait at that sidecar's channel, where every wait returns at once when it has ended.
+func TestAListenerThatAnEndingSidecarTurnsAwayWaitsForTheNext(t *testing.T) {
+	at := new(attachment)
+	l := listenerAt(at, true)
+	l.waiter = new(core.Waiter)
+	at.listeners = map[uint32]*Listener{7: l}
+	at.onEvent(&core.Event{Kind: core.EvListenFailed, ID: 7, Code: core.Ending})
+	if l.at != nil || l.waiter != nil || l.err != nil {
+		t.Errorf("its attachment is %p, its waiter %p, its error %v; want none", l.at, l.waiter, l.err)
+	}
+	at.listeners[8] = l
+	at.onEvent(&core.Event{Kind: core.EvListenFailed, ID: 8, Code: core.InUse})
+	if !errors.Is(l.err, syscall.EADDRINUSE) {
+		t.Errorf("its error is %v, want EADDRINUSE", l.err)
+	}
 }
 
 func TestAcceptWaitsWhileTheListenerHasNoSidecar(t *testing.T) {
