@@ -294,6 +294,9 @@ impl machnet_channel {
         until: Option<u64>,
         tokens: bool,
     ) -> Result<(), i32> {
+        if self.set_aside(rx)? {
+            return Ok(());
+        }
         while patience.yielded() {
             if self.words.down.load(Relaxed) != 0 {
                 return Err(MACHNET_ENETDOWN);
@@ -309,6 +312,13 @@ impl machnet_channel {
             if !rx.open()?.ring.ready() {
                 // Only completions wait, or room for a request, for another thread: its turn.
                 yielded();
+            } else if !rx.stash.has_room() {
+                // Answers that there is no place for keep the bell from being armed until machnet_poll takes some: a short sleep, which
+                // lets signals in.
+                let soon = now().saturating_add(MILLISECOND);
+                let woken =
+                    patience.sleep(-1, self.socket(), Some(until.map_or(soon, |until| until.min(soon))));
+                return self.woken(self.doorbell(), woken);
             }
             return Ok(());
         }
@@ -316,6 +326,17 @@ impl machnet_channel {
         rx.open()?.ring.disarm();
         patience.renew();
         self.woken(self.doorbell(), woken)
+    }
+
+    /// Sets the answers aside that have come, for machnet_poll or whoever waits for one: they would keep the bell from being armed.
+    /// Whether there were any.
+    fn set_aside(&self, rx: &mut Inside<'_, RxSide>) -> Result<bool, i32> {
+        self.again_rx(rx, |side, _| {
+            let before = side.pending();
+            // Refused only for want of a place.
+            let _ = side.reply(|_| false);
+            Ok(side.pending() != before)
+        })
     }
 
     /// The same for a sender without tokens for `conn`, at the sending direction's own doorbell: the other one belongs to whoever receives,

@@ -532,7 +532,7 @@ impl Stash {
         Self { events: [NONE; 32], len: 0 }
     }
 
-    fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         self.len < self.events.len()
     }
 

@@ -7,6 +7,7 @@ use machnet_shm::{
 };
 use std::ffi::CStr;
 use std::net::Ipv4Addr;
+use std::os::unix::thread::JoinHandleExt;
 use std::ptr::null_mut;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -787,6 +788,48 @@ fn a_call_that_sleeps_wakes_when_the_sidecar_dies() {
     rig.kill();
     assert_eq!(joined(waiter), MACHNET_ENETDOWN.into());
     assert!(killed.elapsed() < Duration::from_millis(500), "it took {:?}", killed.elapsed());
+}
+
+/// An answer that nobody takes is not what these calls wait for: they sleep beside it, as a signal shows, which is let in only then.
+#[test]
+fn calls_that_wait_sleep_though_answers_wait_for_machnet_poll() {
+    extern "C" fn nothing(_: i32) {}
+    // SAFETY: a handler without SA_RESTART that does nothing, for a signal that nobody else here uses.
+    unsafe {
+        let mut action = std::mem::zeroed::<libc::sigaction>();
+        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+        assert_eq!(libc::sigaction(libc::SIGUSR2, &action, null_mut()), 0);
+    }
+    // One, and more than a channel sets aside.
+    for answers in [1, 40] {
+        let mut rig = Rig::new();
+        let (_, conn) = rig.connection();
+        for id in 1..=answers {
+            // SAFETY: a live channel.
+            assert_eq!(unsafe { machnet_unlisten(rig.ch, id) }, 0);
+            assert!(matches!(rig.engine().request(), Ok(Some(Request::Unlisten { .. }))));
+            rig.engine().reply(Reply::Unlistened { id });
+        }
+        rig.engine().flush();
+        let ch = rig.ch as usize;
+        let waiter = std::thread::spawn(move || {
+            let mut byte = 0_u8;
+            let out = (&raw mut byte).cast();
+            // SAFETY: the channel lives until this thread is joined; one writable byte.
+            unsafe { machnet_recv_timeout(ch as Channel, conn, out, 1, 0, null_mut(), 3000) }
+        });
+        while !waiter.is_finished() {
+            // SAFETY: a thread that is not joined yet.
+            unsafe { libc::pthread_kill(waiter.as_pthread_t(), libc::SIGUSR2) };
+            sleep(Duration::from_millis(5));
+        }
+        assert_eq!(joined(waiter), MACHNET_EINTR.into(), "beside {answers} answers");
+        let mut events = 0;
+        while let have @ 1.. = rig.events().len() {
+            events += have;
+        }
+        assert_eq!(events, answers as usize, "each is there for machnet_poll");
+    }
 }
 
 #[test]
