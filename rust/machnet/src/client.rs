@@ -417,7 +417,7 @@ impl machnet_channel {
     /// Sends what was kept, unless another thread is sending something: that one does it.
     pub(crate) fn send_kept(&self) {
         if self.words.room.load(Relaxed) & KEPT != 0
-            && let (Ok(fixed), Some(mut side)) = (self.up(), self.tx.enter())
+            && let (Ok(fixed), Some(mut side)) = (self.up(), self.tx.visit())
         {
             let _ = self.inside_tx(fixed, &mut side, |_, _| Ok(()));
         }

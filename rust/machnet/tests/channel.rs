@@ -9,6 +9,7 @@ use std::ffi::CStr;
 use std::net::Ipv4Addr;
 use std::os::unix::thread::JoinHandleExt;
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -632,6 +633,31 @@ fn the_end_of_a_listener_or_dial_is_kept_until_there_is_room_and_what_begins_com
     let wanted = (1..=300).map(|id| Request::Unlisten { id }).chain([Request::Cancel { id: 9 }]);
     assert!(ended.into_iter().eq(wanted), "each once, in their order");
     assert_eq!(dial(ch), 0);
+}
+
+/// Whoever polls looks whether what was kept can go, and turns away nobody who sends meanwhile.
+#[test]
+fn a_poll_with_something_kept_makes_no_send_busy() {
+    let mut rig = Rig::new();
+    let (_, conn) = rig.connection();
+    fill_requests(rig.ch);
+    // SAFETY: a live channel.
+    assert_eq!(unsafe { machnet_unlisten(rig.ch, 1) }, 0);
+    let (ch, over) = (rig.ch as usize, AtomicBool::new(false));
+    let busy = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut event = machnet_event::default();
+            while !over.load(Relaxed) {
+                // SAFETY: the channel lives until the test ends; one writable event.
+                assert!(unsafe { machnet_poll(ch as Channel, &mut event, 1) } >= 0);
+            }
+        });
+        // SAFETY: as above. There is no message to give up.
+        let busy = (0..200_000).filter(|_| unsafe { machnet_abort(ch as Channel, conn) } != 0).count();
+        over.store(true, Relaxed);
+        busy
+    });
+    assert_eq!(busy, 0);
 }
 
 /// The sidecar takes nothing until the caller has had time to fall asleep.
