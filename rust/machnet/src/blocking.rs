@@ -251,7 +251,9 @@ impl machnet_channel {
             match asked {
                 Err(MACHNET_EAGAIN) if until.is_some_and(|until| now() >= until) => {
                     self.words.room.fetch_and(!REFUSED, Relaxed);
-                    self.say(format_args!("the sidecar took no request in this time"));
+                    self.say(format_args!(
+                        "connect: the sidecar took no request within timeout_ms; it is stopped, or very busy"
+                    ));
                     return Err(MACHNET_ETIMEDOUT);
                 }
                 Err(MACHNET_EAGAIN) => {}
