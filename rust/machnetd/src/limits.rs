@@ -89,7 +89,11 @@ pub struct TooMany {
 
 impl fmt::Display for TooMany {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} sockets of this {} are connected and not attached, the most", self.most, self.whose)
+        write!(
+            f,
+            "{} sockets of this {} are connected and not attached, the most; attach or close some",
+            self.most, self.whose
+        )
     }
 }
 
@@ -142,7 +146,10 @@ mod tests {
             strangers.admit(who(1, 10), &limits).unwrap();
         }
         let refused = strangers.admit(who(1, 10), &limits).unwrap_err();
-        assert_eq!(refused.to_string(), "4 sockets of this process are connected and not attached, the most");
+        assert_eq!(
+            refused.to_string(),
+            "4 sockets of this process are connected and not attached, the most; attach or close some"
+        );
         for pid in 11..15 {
             strangers.admit(who(1, pid), &limits).expect("another process of this user");
         }
