@@ -112,7 +112,7 @@ impl Attach {
                         return build(end, &welcome, attach.into_socket(), words).map(Some).ok_or((
                             MACHNET_ENOBUFS,
                             Text::of(format_args!(
-                                "no memory for {} connections and {} units; raise the memory limit, or lower channel.units",
+                                "no memory for {} connections and {} units; raise the memory limit, or lower channels.units",
                                 welcome.geometry.flows, welcome.geometry.units
                             )),
                         ));
