@@ -7,9 +7,8 @@
 //
 // Signals: a handler that runs in the thread while it waits in a function marked [blocks] ends that with MACHNET_EINTR, and nothing was
 // done: no message taken or sent, no connection made. A signal that comes while the call looks is kept until it sleeps, so none is
-// missed once it waits. Not interrupted are a message that has begun, which goes on or comes in whole; machnet_listen, but
-// while it waits for room for its request; and a call in a program all of whose handlers have SA_RESTART (where some have and some have
-// not, either kind may end the call).
+// missed once it waits. Not interrupted are a message that has begun, which goes on or comes in whole; machnet_listen once it has
+// asked; and a call in a program all of whose handlers have SA_RESTART (where some have and some have not, either kind may end the call).
 // Threads: cancellation (pthread_cancel, deferred) is held off inside every function, and acts at the thread's next cancellation point
 // after it; a signal or machnet_recv_timeout gets the thread out of a wait. fork(2): the channel stays the parent's, and every
 // function but machnet_detach returns MACHNET_EFORK in the child, or where it returns no code what it returns without a channel

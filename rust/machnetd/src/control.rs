@@ -298,14 +298,7 @@ impl<'a> Control<'a> {
         // Those that are being given one count: memory is what the limit is about.
         let channels = self.clients.values().filter(|client| client.engine().is_some()).count();
         if channels + self.draining.len() >= self.config.max_channels {
-            let most = self.config.max_channels;
-            let draining = match self.draining.len() {
-                0 => String::new(),
-                n => format!(" ({n} of them by applications that have left, for what they sent)"),
-            };
-            let text =
-                format!("{most} channels are attached{draining}, the sidecar's limit (control.max_channels)");
-            return Err((Status::NoResources, Text::new(text)));
+            return Err((Status::NoResources, full(self.config.max_channels, self.draining.len())));
         }
         let engine = match hello.engine {
             Some(engine) if engine >= engines => {
@@ -435,6 +428,15 @@ impl<'a> Control<'a> {
     }
 }
 
+/// What one channel too many is told.
+fn full(most: usize, draining: usize) -> Text {
+    let whose = match draining {
+        0 => String::new(),
+        n => format!(", {n} of them still for who has left"),
+    };
+    Text::new(format_args!("{most} channels are attached{whose}, the sidecar's limit (control.max_channels)"))
+}
+
 /// For an application to attach, from its connecting.
 const ATTACH: Duration = Duration::from_secs(5);
 /// Channels that the counters list, so that they fit one packet.
@@ -445,3 +447,16 @@ const HEADERS: u32 = 76;
 const RETRY: Duration = Duration::from_millis(1);
 /// Pause after the process ran out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_on_channels_is_named_whatever_the_numbers() {
+        for (most, draining) in [(1, 0), (1024, 12), (65_535, 65_535)] {
+            let text = full(most, draining);
+            assert!(text.as_str().ends_with("(control.max_channels)"), "{text}");
+        }
+    }
+}
