@@ -104,10 +104,14 @@ impl machnet_channel {
         let mut patience = Patience::new();
         let (mut interrupted, mut cancelled) = (false, false);
         loop {
-            let (made, failed) = self.again_rx(&mut rx, |side, conns| {
-                let made = side.open()?.take_new(conns, Origin::Dial(id));
-                Ok((made, side.reply(|event| event.kind == MACHNET_EVENT_CONNECT_FAILED && event.id == id)?))
-            })?;
+            let (made, failed) =
+                self.again_rx(&mut rx, |side, conns| match side.open()?.take_new(conns, Origin::Dial(id)) {
+                    None => Ok((
+                        None,
+                        side.reply(|event| event.kind == MACHNET_EVENT_CONNECT_FAILED && event.id == id)?,
+                    )),
+                    made => Ok((made, None)),
+                })?;
             match (made, failed) {
                 (Some((conn, _)), _) => return Ok(conn),
                 (None, Some(_)) if cancelled => return Err(MACHNET_EINTR),
@@ -243,6 +247,16 @@ impl machnet_channel {
     fn ask_wait(&self, rx: &mut Inside<'_, RxSide>, request: Request, until: Option<u64>) -> Result<(), i32> {
         let mut patience = Patience::new();
         loop {
+            // What came in is set aside: it would keep the bell from being armed, and answers that nobody takes keep the engine
+            // from taking requests. First, since without a place for the answer nothing is to be asked.
+            self.again_rx(rx, |side, conns| {
+                side.reply(|_| false).inspect_err(|_| {
+                    self.say(format_args!("request: too many answers wait for machnet_poll; call it first"));
+                })?;
+                let receiver = side.open()?;
+                while receiver.drain(conns, usize::MAX) {}
+                Ok(())
+            })?;
             let asked = self.again_tx(&mut enter(&self.tx)?, |side, _| {
                 self.ask(side, request)?;
                 side.bound = (0, 0);
@@ -259,16 +273,6 @@ impl machnet_channel {
                 Err(MACHNET_EAGAIN) => {}
                 done => return done,
             }
-            // What came in is set aside: it would keep the bell from being armed, and answers that nobody takes keep the engine
-            // from taking requests.
-            self.again_rx(rx, |side, conns| {
-                side.reply(|_| false).inspect_err(|_| {
-                    self.say(format_args!("request: too many answers wait for machnet_poll; call it first"));
-                })?;
-                let receiver = side.open()?;
-                while receiver.drain(conns, usize::MAX) {}
-                Ok(())
-            })?;
             if let Err(code) = self.pause_for(REFUSED | KEPT, rx, &mut patience, until, false) {
                 self.words.room.fetch_and(!REFUSED, Relaxed);
                 return Err(code);

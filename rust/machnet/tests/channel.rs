@@ -850,6 +850,14 @@ fn calls_that_wait_sleep_though_answers_wait_for_machnet_poll() {
             sleep(Duration::from_millis(5));
         }
         assert_eq!(joined(waiter), MACHNET_EINTR.into(), "beside {answers} answers");
+        if answers == 40 {
+            let mut made = 0;
+            // SAFETY: a live channel and a writable result.
+            let code = unsafe { machnet_connect(rig.ch, IP.to_bits() + 1, 80, 0, &mut made) };
+            assert_eq!(code, MACHNET_ENOBUFS);
+            assert!(text(rig.ch).starts_with("request: too many answers wait for machnet_poll"));
+            assert!(matches!(rig.engine().request(), Ok(None)), "nothing was asked");
+        }
         let mut events = 0;
         while let have @ 1.. = rig.events().len() {
             events += have;
