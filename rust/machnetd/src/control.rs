@@ -209,7 +209,11 @@ impl<'a> Control<'a> {
             return;
         }
         let mut strangers = self.strangers();
-        while !strangers.is_full(&self.limits) {
+        // Whoever connects faster than this goes on must not keep everything else from its turn: those beyond come next time.
+        for _ in 0..ACCEPTS {
+            if strangers.is_full(&self.limits) {
+                return;
+            }
             match self.listener.accept() {
                 Ok(None) => return,
                 Ok(Some(fd)) => {
@@ -298,14 +302,7 @@ impl<'a> Control<'a> {
         // Those that are being given one count: memory is what the limit is about.
         let channels = self.clients.values().filter(|client| client.engine().is_some()).count();
         if channels + self.draining.len() >= self.config.max_channels {
-            let most = self.config.max_channels;
-            let draining = match self.draining.len() {
-                0 => String::new(),
-                n => format!(" ({n} of them by applications that have left, for what they sent)"),
-            };
-            let text =
-                format!("{most} channels are attached{draining}, the sidecar's limit (control.max_channels)");
-            return Err((Status::NoResources, Text::new(text)));
+            return Err((Status::NoResources, full(self.config.max_channels, self.draining.len())));
         }
         let engine = match hello.engine {
             Some(engine) if engine >= engines => {
@@ -395,9 +392,6 @@ impl<'a> Control<'a> {
             }
         }
         while let Some(leftover) = self.shared.next_leftover() {
-            // One whose report gave way to others ends here.
-            let ended = leftover.channel();
-            self.clients.retain(|_, client| !client.is_attached_to(ended));
             self.memory.release(leftover);
         }
     }
@@ -435,6 +429,15 @@ impl<'a> Control<'a> {
     }
 }
 
+/// What one too many is told: what matters first, since the sentence must fit a welcome.
+fn full(most: usize, draining: usize) -> Text {
+    let draining = match draining {
+        0 => String::new(),
+        n => format!("; {n} of them by who has left"),
+    };
+    Text::new(format!("{most} channels are attached, the sidecar's limit (control.max_channels){draining}"))
+}
+
 /// For an application to attach, from its connecting.
 const ATTACH: Duration = Duration::from_secs(5);
 /// Channels that the counters list, so that they fit one packet.
@@ -443,5 +446,18 @@ const SHOWN: usize = 1000;
 const HEADERS: u32 = 76;
 /// Between two attempts to tell an engine that has too many notes to read.
 const RETRY: Duration = Duration::from_millis(1);
+/// Applications accepted at a time.
+const ACCEPTS: usize = 64;
 /// Pause after the process ran out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_told_whole() {
+        let told = "65535 channels are attached, the sidecar's limit (control.max_channels); 65535 of them by who has left";
+        assert_eq!(full(65_535, 65_535).as_str(), told);
+    }
+}
