@@ -225,8 +225,10 @@ impl<'a> Control<'a> {
                             self.clients.insert(fd, client);
                             // Most have said hello already, so that a crowd is not one of strangers.
                             self.look_at(fd);
-                            if !self.clients.get(&fd).is_some_and(Client::is_waited_for) {
-                                strangers.leave(who);
+                            match self.clients.get(&fd) {
+                                Some(client) if client.is_waited_for() => {}
+                                Some(_) => strangers.asked(who),
+                                None => strangers.leave(who),
                             }
                         }
                         Err(many) => {
@@ -244,9 +246,17 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Those who are connected and have not gone on: for whom a channel is being made, they wait for us.
+    /// Those who are connected and not attached.
     fn strangers(&self) -> Strangers {
-        self.clients.values().filter(|c| c.is_waited_for()).map(|client| client.who).collect()
+        let mut strangers = Strangers::default();
+        for client in self.clients.values() {
+            match client.stage {
+                Stage::New | Stage::Granted(..) => strangers.count(client.who),
+                Stage::Making(_) => strangers.count_asked(client.who),
+                Stage::Attached { .. } => {}
+            }
+        }
+        strangers
     }
 
     fn look_at(&mut self, fd: RawFd) {

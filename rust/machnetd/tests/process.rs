@@ -864,6 +864,30 @@ fn who_connects_without_end_keeps_nobody_from_being_served() {
 }
 
 #[test]
+fn one_process_is_not_given_all_channels_to_take_none() {
+    let sidecar = Sidecar::start("takers", &["--units", "16", "--flows", "1"]);
+    let ask = |_| {
+        let socket = connect(&sidecar.folder.socket()).expect("connected");
+        let hello = hello();
+        // One that is turned away at once says nothing more.
+        // SAFETY: `hello` is readable for its length.
+        unsafe { libc::send(socket.as_raw_fd(), hello.as_ptr().cast(), hello.len(), libc::MSG_NOSIGNAL) };
+        socket
+    };
+    let takers: Vec<_> = (0..600).map(ask).collect();
+    let is_welcome = |socket: &&OwnedFd| {
+        wait_readable(*socket);
+        let mut answer = [1u8; 256];
+        // SAFETY: `answer` is writable for its length. No descriptor is taken.
+        let n = unsafe { libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) };
+        n > 16 && answer[12..16] == [0; 4]
+    };
+    let given = takers.iter().filter(is_welcome).count();
+    assert!((1..=256).contains(&given), "{given} channels for one process");
+    assert!(sidecar.serves_another_process(), "log:\n{}", sidecar.log());
+}
+
+#[test]
 fn channels_that_are_being_given_count_and_are_taken_back() {
     let sidecar = Sidecar::start("given", &["--max-channels", "1"]);
     let taker = connect(&sidecar.folder.socket()).expect("connected");
