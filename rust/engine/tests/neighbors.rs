@@ -216,3 +216,20 @@ fn an_engine_that_reads_no_notes_loses_no_channel() {
     assert_eq!(engine(&mut w).usage().len(), 256);
     assert!(handle.attach(*refused.1).is_ok());
 }
+
+#[test]
+fn many_that_leave_at_once_are_let_go_a_few_in_each_round() {
+    let mut w = crowd(58, 40);
+    let numbers: Vec<u64> = w.apps.iter().map(|app| app.number).collect();
+    for (app, number) in w.apps.iter_mut().zip(numbers) {
+        app.alive = false;
+        assert!(app.engine.detach(number));
+    }
+    for left in (0..40).rev().step_by(8) {
+        let now = w.now;
+        assert!(engine(&mut w).run_once(now) > 0);
+        assert_eq!(engine(&mut w).usage().len(), left - left % 8, "they are looked at in turn");
+    }
+    assert!(engine(&mut w).prepare_sleep(), "nobody is forgotten");
+    engine(&mut w).wake();
+}
