@@ -187,7 +187,7 @@ impl<'a> Control<'a> {
         let due = self.due().map(|at| at.saturating_duration_since(now));
         // Rounded up, or the last fraction of a millisecond is spent polling.
         let millis = due.map_or(-1, |wait| wait.as_micros().div_ceil(1000).min(60_000) as i32);
-        // SAFETY: `fds` holds as many entries as told. An error is an early end, after which all are looked at.
+        // SAFETY: `fds` holds as many entries as told. After an error, a signal's, it asks again.
         let answer = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };
         if answer > 0 {
             let (applications, _) = fds[fixed.len()..].as_chunks::<2>();
