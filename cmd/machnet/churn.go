@@ -158,7 +158,7 @@ func (r *rig) churn(ctx context.Context, c churnConfig, progress *progress) (*ch
 	if err != nil {
 		return nil, err
 	}
-	a.device = append(a.device, "--cores", strconv.Itoa(a.core), "--units", strconv.Itoa(c.units), "--flows", strconv.Itoa(c.flows), "--max-channels", strconv.Itoa(c.idle+16))
+	a.device = append(a.device, "--cores", strconv.Itoa(a.core), "--units", strconv.Itoa(c.units), "--flows", strconv.Itoa(c.flows), "--max-channels", strconv.Itoa(c.idle+256))
 	a.core = -1
 	s, err := r.startSidecar(ctx, a)
 	if err != nil {

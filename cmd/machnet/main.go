@@ -25,7 +25,7 @@ func commands() []command {
 		{"demo", "two sidecars, a Go echo between them, beside kernel TCP", runDemo},
 		{"ping", "round-trip time to a peer's echo", runPing},
 		{"echo", "serve the echo that ping and bench --remote talk to", runEcho},
-		{"bench", "latency and throughput beside kernel TCP and UDP", runBench},
+		{"bench", "latency and throughput beside kernel TCP and UDP; bench churn: what neighbours feel of attaching", runBench},
 		{"version", "print the version", runVersion},
 	}
 }

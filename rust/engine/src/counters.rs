@@ -116,7 +116,7 @@ counters! {
     unreachable,
     /// ICMP echo requests answered
     icmp_replies,
-    /// control frames (ARP, ICMP, reset) dropped because too many waited
+    /// control frames (ARP, ICMP, reset) and SYN packets dropped because too many waited, or no next hop for the answer was known
     control_dropped,
     /// connections established, asked for by a local application
     connects,

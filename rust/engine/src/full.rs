@@ -5,9 +5,9 @@ use core::fmt;
 use core::net::Ipv4Addr;
 
 use machnet_shm::{Limit, Reason};
+use machnet_wire::Seldom;
 
 use crate::state::Core;
-use machnet_wire::Seldom;
 
 /// Warnings about each limit of this host.
 #[derive(Debug, Default)]

@@ -35,6 +35,7 @@ pub mod counters;
 mod engine;
 mod full;
 pub mod idle;
+mod leaving;
 pub mod neighbor;
 mod open;
 mod packet;

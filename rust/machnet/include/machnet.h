@@ -7,8 +7,8 @@
 //
 // Signals: a handler that runs in the thread while it waits in a function marked [blocks] ends that with MACHNET_EINTR, and nothing was
 // done: no message taken or sent, no connection made. A signal that comes while the call looks is kept until it sleeps, so none is
-// missed once it waits. Not interrupted are a message that has begun, which goes on or comes in whole; machnet_listen; and a call in a
-// program all of whose handlers have SA_RESTART (where some have and some have not, either kind may end the call).
+// missed once it waits. Not interrupted are a message that has begun, which goes on or comes in whole; machnet_listen once it has
+// asked; and a call in a program all of whose handlers have SA_RESTART (where some have and some have not, either kind may end the call).
 // Threads: cancellation (pthread_cancel, deferred) is held off inside every function, and acts at the thread's next cancellation point
 // after it; a signal or machnet_recv_timeout gets the thread out of a wait. fork(2): the channel stays the parent's, and every
 // function but machnet_detach returns MACHNET_EFORK in the child (Linux 4.14; before, do not call any). All descriptors are
@@ -196,9 +196,6 @@
 #define MACHNET_EVENT_CLOSED 9
 
 
-
-// How long to yield before sleeping, nanoseconds. Waking a sleeping core costs about as much.
-#define YIELD 50000
 
 // One attachment to a sidecar.
 typedef struct machnet_channel machnet_channel;
@@ -576,9 +573,6 @@ int machnet_dial_begin(struct machnet_channel *ch,
 // (then close that connection). Never refused, as machnet_unlisten.
 int machnet_dial_cancel(struct machnet_channel *ch,
                         uint32_t id);
-
-// Not in the libc crate. POSIX; glibc's and musl's PTHREAD_CANCEL_DISABLE is 1, and both take null for `old`.
-extern int pthread_setcancelstate(int state, int *old);
 
 #ifdef __cplusplus
 }  // extern "C"

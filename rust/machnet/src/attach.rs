@@ -112,7 +112,7 @@ impl Attach {
                         return build(end, &welcome, attach.into_socket(), words).map(Some).ok_or((
                             MACHNET_ENOBUFS,
                             Text::of(format_args!(
-                                "no memory for {} connections and {} units; raise the memory limit, or lower channel.units",
+                                "no memory for {} connections and {} units; raise the memory limit, or lower channels.units",
                                 welcome.geometry.flows, welcome.geometry.units
                             )),
                         ));
@@ -285,10 +285,11 @@ pub fn hung_up(socket: i32) -> bool {
     n == 0 || (n < 0 && !matches!(errno(), libc::EAGAIN | libc::EINTR))
 }
 
-/// Empties a doorbell; false when its other end is closed. A plain system call, as in `patience`.
+/// Empties a doorbell; false when its other end is closed. A plain system call, as in `patience`. What a sidecar that rings without end
+/// leaves there wakes again.
 pub fn drained(doorbell: i32) -> bool {
     let mut bytes = [0_u8; 64];
-    loop {
+    for _ in 0..8 {
         // SAFETY: `bytes` is writable for its length.
         let n = unsafe { libc::syscall(libc::SYS_read, doorbell, bytes.as_mut_ptr(), bytes.len()) };
         if n < bytes.len() as libc::c_long {
@@ -296,6 +297,7 @@ pub fn drained(doorbell: i32) -> bool {
             return n != 0;
         }
     }
+    true
 }
 
 impl Display for Text {

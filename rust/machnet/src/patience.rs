@@ -127,5 +127,5 @@ pub fn now() -> u64 {
 }
 
 /// How long to yield before sleeping, nanoseconds. Waking a sleeping core costs about as much.
-pub const YIELD: u64 = 50_000;
+pub(crate) const YIELD: u64 = 50_000;
 const SECOND: u64 = 1_000_000_000;

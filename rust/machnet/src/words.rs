@@ -83,7 +83,7 @@ impl Display for Failure {
             ),
             MACHNET_EFULL_PORTS => write!(
                 f,
-                "all {n} ports that this host's machnetd gives where none is named are in use; close some, or name a local port below 32768"
+                "all {n} ports to choose from where none is named are in use; close some, or name a local port below 32768"
             ),
             MACHNET_EPEER_FULL_CONNS => write!(
                 f,

@@ -93,7 +93,11 @@ pub struct TooMany {
 
 impl fmt::Display for TooMany {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} sockets of this {} are connected and not attached, the most", self.most, self.whose)
+        write!(
+            f,
+            "{} sockets of this {} are connected and not attached, the most; attach or close some",
+            self.most, self.whose
+        )
     }
 }
 
@@ -120,9 +124,10 @@ pub fn raise_descriptors(channels: usize) -> u64 {
     limit.rlim_cur
 }
 
-/// Descriptors of the process itself, and five for each channel: its socket, its process, and three doorbells.
+/// Descriptors of the process itself, and seven for each channel: its socket, its process and three doorbells, and while it is made its
+/// memory and a copy of its socket.
 fn needed(channels: usize) -> u64 {
-    OWN + 5 * channels as u64
+    OWN + 7 * channels as u64
 }
 
 /// DPDK's, the engines', the log's.
@@ -146,7 +151,10 @@ mod tests {
             strangers.admit(who(1, 10), &limits).unwrap();
         }
         let refused = strangers.admit(who(1, 10), &limits).unwrap_err();
-        assert_eq!(refused.to_string(), "4 sockets of this process are connected and not attached, the most");
+        assert_eq!(
+            refused.to_string(),
+            "4 sockets of this process are connected and not attached, the most; attach or close some"
+        );
         for pid in 11..15 {
             strangers.admit(who(1, pid), &limits).expect("another process of this user");
         }
@@ -185,7 +193,7 @@ mod tests {
     #[test]
     fn bounds_follow_from_the_descriptors() {
         assert_eq!(Limits::new(1_000_000, 1024), Limits { all: 1024, user: 512, process: 256 });
-        assert_eq!(Limits::new(6144, 1024), Limits { all: 768, user: 384, process: 192 });
+        assert_eq!(Limits::new(8192, 1024), Limits { all: 768, user: 384, process: 192 });
         assert_eq!(Limits::new(1024, 1024), Limits { all: 512, user: 256, process: 128 });
     }
 }

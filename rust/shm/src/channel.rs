@@ -272,7 +272,7 @@ pub(crate) fn pipe() -> Result<(Fd, Fd), SystemError> {
     Ok((Fd::own(ends[0]), Fd::own(ends[1])))
 }
 
-/// The parts of a new channel: memory and both doorbells.
+/// The parts of a new channel: memory and three doorbells.
 #[cfg(feature = "engine")]
 pub(crate) struct Parts {
     pub memfd: Fd,

@@ -122,7 +122,7 @@ Two hosts on one machine, in one folder, without root, huge pages or a NIC:
   machnetd --ip 10.0.0.2/24 --memif client:link.sock --socket b.sock
 
   --config FILE                 read settings from this TOML file; flags win over it
-  --check                       check the settings, start nothing
+  --check                       check the settings and whether this machine can do it, start nothing
   --version                     print the version
   --help                        print this
 ",

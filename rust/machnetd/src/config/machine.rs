@@ -2,7 +2,6 @@
 //! doubtful is told once. The same for `--check` and for a real start.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
 
 use machnet_engine::idle::Policy;
@@ -12,7 +11,7 @@ use super::args::Loaded;
 use super::settings::Given;
 use super::{Config, Mistake, plural};
 use crate::{CONTROL, ENGINE, NIC};
-use crate::{socket, start};
+use crate::{pins, socket, start};
 
 /// What came of looking.
 #[derive(Debug, Default)]
@@ -146,25 +145,9 @@ fn free_huge_mib() -> Option<u64> {
 /// Whether this process may run on a core: the calling thread goes there and comes back. A mask that was read is no
 /// answer, since it may be widened.
 fn run_on(core: usize) -> io::Result<()> {
-    let mut before = MaybeUninit::<libc::cpu_set_t>::uninit();
-    let size = size_of::<libc::cpu_set_t>();
-    // SAFETY: `before` is writable for `size` bytes; 0 names the calling thread.
-    if unsafe { libc::sched_getaffinity(0, size, before.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: all bits zero is an empty set; the configuration keeps `core` below the size of a set.
-    let only = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut set);
-        set
-    };
-    // SAFETY: `only` is a whole set.
-    if unsafe { libc::sched_setaffinity(0, size, &only) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has filled `before` in.
-    unsafe { libc::sched_setaffinity(0, size, before.as_ptr()) };
-    Ok(())
+    let before = pins::allowed(0);
+    pins::bind(0, &[core])?;
+    pins::bind(0, &before)
 }
 
 /// The cores of this machine, as the kernel lists them.
