@@ -73,10 +73,13 @@ pub(crate) struct Listener {
 }
 
 impl Core {
-    /// Reads what other threads had to say.
+    /// Reads what other threads had to say, a few things at a time: applications that leave together have much to be read and
+    /// finished, while packets come.
     pub fn read_notes(&mut self) -> usize {
         let mut work = 0;
-        while let Some(note) = self.shared.inboxes[usize::from(self.index)].notes.pop() {
+        while work < NOTES
+            && let Some(note) = self.shared.inboxes[usize::from(self.index)].notes.pop()
+        {
             work += 1;
             match note {
                 Note::Attach(channel) => self.attach(channel),
@@ -465,6 +468,8 @@ impl Channel {
     }
 }
 
+/// Notes read in one round.
+const NOTES: usize = 8;
 /// Hungry flows that get a chance in one round.
 const FED: usize = 16;
 /// No flow.

@@ -124,8 +124,10 @@ impl<Q: Queue> Engine<Q> {
     /// burst takes as long to be worked through as a short path to cross, and what leaves then has not left before.
     pub fn send(&mut self, now: Nanos) -> usize {
         self.core.now = now.max(self.core.now);
+        // Answers to strangers, who may ask without end, hold up nobody's end.
+        let owes = !self.core.flows.is_empty() || self.stash.is_some();
         let mut work = self.transmit();
-        if self.core.shutdown && work > 0 {
+        if self.core.shutdown && owes && work > 0 {
             self.core.settled_at = self.core.now + SETTLE;
         }
         work += self.core.take_looped(self.burst);

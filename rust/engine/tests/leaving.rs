@@ -397,6 +397,21 @@ fn a_sidecar_that_has_told_its_peers_stays_until_they_may_have_heard() {
 }
 
 #[test]
+fn a_sidecar_that_is_asked_for_more_without_end_ends_all_the_same() {
+    let (mut w, near, far) = pair(22);
+    let ip = w.sidecars[0].ip;
+    assert!(w.sidecars[0].shared.handle(0).expect("engine").shutdown());
+    w.apps[near.0].alive = false;
+    let ended = (0..20).any(|_| {
+        w.apps[far.0].dial(ip, 9000, 0, 0);
+        w.pass(Nanos::millis(10));
+        w.sidecars[0].engines[0].is_drained()
+    });
+    assert!(w.counter(0, "refused_ending") > 1, "they have asked");
+    assert!(ended, "the peer dials each 10 ms, and the sidecar stays for that");
+}
+
+#[test]
 fn a_sidecar_without_connections_ends_in_its_next_round() {
     let mut w = World::seeded(21);
     let a = w.add(1, 1);

@@ -6,7 +6,7 @@ mod common;
 use common::{AppNo, World, pattern};
 use machnet_engine::Engine;
 use machnet_nic::sim::SimQueue;
-use machnet_shm::{Geometry, Reply};
+use machnet_shm::{Geometry, Reason, Reply, Request};
 use machnet_wire::Nanos;
 
 const SMALL: Geometry = Geometry { units: 64, flows: 8, unit_size: 1424 };
@@ -120,6 +120,51 @@ fn sleep_until_found(w: &mut World, time: Nanos) {
 }
 
 #[test]
+fn room_for_an_answer_is_something_to_ring_for() {
+    let mut w = crowd(56, 1);
+    w.pass(Nanos::millis(1));
+    // One answer more than their ring holds.
+    for id in 1000..1129 {
+        assert!(w.apps[0].end.tx.request(Request::Unlisten { id }));
+        let now = w.now;
+        engine(&mut w).run_once(now);
+    }
+    for id in 1000..1129 {
+        assert!(engine(&mut w).prepare_sleep(), "nothing can be done for it");
+        let answer = w.apps[0].end.rx.reply().expect("sound");
+        assert_eq!(answer, Some(Reply::Unlistened { id }));
+        engine(&mut w).wake();
+        let now = w.now;
+        engine(&mut w).run_once(now);
+    }
+    assert_eq!(w.counter(0, "bells_empty"), 0);
+}
+
+#[test]
+fn a_channel_that_rests_while_its_application_leaves_delivers_what_was_sent() {
+    let mut w = crowd(57, 40);
+    let (client, server) = (0, 20);
+    let ip = w.sidecars[0].ip;
+    let (near, far) = w.connect(client, server, ip, 8000 + server as u16);
+    w.apps[server].reads = false;
+    w.apps[client].send(near, pattern(30_000, 1));
+    w.run("submitting", |w| w.apps[client].conn(near).outgoing.is_empty());
+    w.run("submitting", |w| w.apps[client].conn(near).outgoing.is_empty());
+    w.pass(Nanos::millis(100));
+    w.leave(client);
+    w.pass(Nanos::millis(500));
+    let number = w.apps[client].number;
+    assert!(engine(&mut w).usage().iter().any(|(channel, _)| *channel == number), "it drains");
+    w.apps[server].reads = true;
+    w.run("the end", |w| w.apps[server].conn(far).over.is_some());
+    assert_eq!(w.apps[server].conn(far).over, Some(Reason::Gone));
+    assert!(w.apps[server].conn(far).received.iter().eq([&pattern(30_000, 1)]));
+    w.run("dropping the channel", |w| engine(w).usage().len() == 39);
+    quiet(&mut w);
+    assert_eq!(engine(&mut w).looked_at().len(), 16);
+}
+
+#[test]
 fn a_closed_doorbell_does_not_keep_the_engine_awake() {
     let mut w = crowd(53, 2);
     // The application is gone, and nobody has told the engine yet.
@@ -170,4 +215,21 @@ fn an_engine_that_reads_no_notes_loses_no_channel() {
     w.pass(Nanos::millis(1));
     assert_eq!(engine(&mut w).usage().len(), 256);
     assert!(handle.attach(*refused.1).is_ok());
+}
+
+#[test]
+fn many_that_leave_at_once_are_let_go_a_few_in_each_round() {
+    let mut w = crowd(58, 40);
+    let numbers: Vec<u64> = w.apps.iter().map(|app| app.number).collect();
+    for (app, number) in w.apps.iter_mut().zip(numbers) {
+        app.alive = false;
+        assert!(app.engine.detach(number));
+    }
+    for left in (0..40).rev().step_by(8) {
+        let now = w.now;
+        assert!(engine(&mut w).run_once(now) > 0);
+        assert_eq!(engine(&mut w).usage().len(), left - left % 8, "they are looked at in turn");
+    }
+    assert!(engine(&mut w).prepare_sleep(), "nobody is forgotten");
+    engine(&mut w).wake();
 }

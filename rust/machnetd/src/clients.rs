@@ -67,11 +67,6 @@ impl Client {
         matches!(self.stage, Stage::New | Stage::Granted(..))
     }
 
-    /// An engine serves it, by this number.
-    pub fn is_attached_to(&self, number: u64) -> bool {
-        matches!(self.stage, Stage::Attached { channel, .. } if channel == number)
-    }
-
     /// The engine of its channel, if it has one or is to have one.
     pub fn engine(&self) -> Option<u16> {
         match self.stage {

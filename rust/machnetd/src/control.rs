@@ -187,7 +187,7 @@ impl<'a> Control<'a> {
         let due = self.due().map(|at| at.saturating_duration_since(now));
         // Rounded up, or the last fraction of a millisecond is spent polling.
         let millis = due.map_or(-1, |wait| wait.as_micros().div_ceil(1000).min(60_000) as i32);
-        // SAFETY: `fds` holds as many entries as told. An error is an early end, after which all are looked at.
+        // SAFETY: `fds` holds as many entries as told. After an error, a signal's, it asks again.
         let answer = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };
         if answer > 0 {
             let (applications, _) = fds[fixed.len()..].as_chunks::<2>();
@@ -209,7 +209,11 @@ impl<'a> Control<'a> {
             return;
         }
         let mut strangers = self.strangers();
-        while !strangers.is_full(&self.limits) {
+        // Whoever connects faster than this goes on must not keep everything else from its turn: those beyond come next time.
+        for _ in 0..ACCEPTS {
+            if strangers.is_full(&self.limits) {
+                return;
+            }
             match self.listener.accept() {
                 Ok(None) => return,
                 Ok(Some(fd)) => {
@@ -221,8 +225,10 @@ impl<'a> Control<'a> {
                             self.clients.insert(fd, client);
                             // Most have said hello already, so that a crowd is not one of strangers.
                             self.look_at(fd);
-                            if !self.clients.get(&fd).is_some_and(Client::is_waited_for) {
-                                strangers.leave(who);
+                            match self.clients.get(&fd) {
+                                Some(client) if client.is_waited_for() => {}
+                                Some(_) => strangers.asked(who),
+                                None => strangers.leave(who),
                             }
                         }
                         Err(many) => {
@@ -240,9 +246,17 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Those who are connected and have not gone on: for whom a channel is being made, they wait for us.
+    /// Those who are connected and not attached.
     fn strangers(&self) -> Strangers {
-        self.clients.values().filter(|c| c.is_waited_for()).map(|client| client.who).collect()
+        let mut strangers = Strangers::default();
+        for client in self.clients.values() {
+            match client.stage {
+                Stage::New | Stage::Granted(..) => strangers.count(client.who),
+                Stage::Making(_) => strangers.count_asked(client.who),
+                Stage::Attached { .. } => {}
+            }
+        }
+        strangers
     }
 
     fn look_at(&mut self, fd: RawFd) {
@@ -388,9 +402,6 @@ impl<'a> Control<'a> {
             }
         }
         while let Some(leftover) = self.shared.next_leftover() {
-            // One whose report gave way to others ends here.
-            let ended = leftover.channel();
-            self.clients.retain(|_, client| !client.is_attached_to(ended));
             self.memory.release(leftover);
         }
     }
@@ -445,6 +456,8 @@ const SHOWN: usize = 1000;
 const HEADERS: u32 = 76;
 /// Between two attempts to tell an engine that has too many notes to read.
 const RETRY: Duration = Duration::from_millis(1);
+/// Applications accepted at a time.
+const ACCEPTS: usize = 64;
 /// Pause after the process ran out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 

@@ -6,8 +6,8 @@ use std::fmt;
 
 use crate::socket::Credentials;
 
-/// Bounds on applications that are connected, not yet attached, and waited for. Beyond `all` they wait in the socket's backlog; beyond the others'
-/// bounds they are turned away.
+/// Bounds on applications that are connected, not yet attached, and waited for; of a process, also on those that wait for us. Beyond `all` they
+/// wait in the socket's backlog; beyond the others' bounds they are turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Together.
@@ -58,25 +58,29 @@ impl Strangers {
 
     /// One that was counted has gone on, or away.
     pub fn leave(&mut self, who: Credentials) {
-        self.all = self.all.saturating_sub(1);
-        let counts = [self.users.get_mut(&who.uid), self.processes.get_mut(&(who.uid, who.pid))];
-        for count in counts.into_iter().flatten() {
-            *count = count.saturating_sub(1);
-        }
+        self.asked(who);
+        let process = self.processes.entry((who.uid, who.pid)).or_default();
+        *process = process.saturating_sub(1);
     }
 
-    fn count(&mut self, who: Credentials) {
+    /// One that was counted has asked for a channel, which is being made.
+    pub fn asked(&mut self, who: Credentials) {
+        self.all = self.all.saturating_sub(1);
+        let user = self.users.entry(who.uid).or_default();
+        *user = user.saturating_sub(1);
+    }
+
+    /// Counts one that is waited for.
+    pub fn count(&mut self, who: Credentials) {
         self.all += 1;
         *self.users.entry(who.uid).or_default() += 1;
-        *self.processes.entry((who.uid, who.pid)).or_default() += 1;
+        self.count_asked(who);
     }
-}
 
-impl FromIterator<Credentials> for Strangers {
-    fn from_iter<I: IntoIterator<Item = Credentials>>(all: I) -> Strangers {
-        let mut strangers = Strangers::default();
-        all.into_iter().for_each(|who| strangers.count(who));
-        strangers
+    /// Counts one that waits for its channel to be made: for its process alone. A crowd of processes is to be served in turn, but one
+    /// that takes none of its channels must not be given all there are.
+    pub fn count_asked(&mut self, who: Credentials) {
+        *self.processes.entry((who.uid, who.pid)).or_default() += 1;
     }
 }
 
@@ -165,6 +169,25 @@ mod tests {
         strangers.leave(who(1, 10));
         assert!(!strangers.is_full(&limits));
         strangers.admit(who(1, 10), &limits).expect("in place of the one that left");
+    }
+
+    #[test]
+    fn those_who_wait_for_a_channel_count_for_their_process_alone() {
+        let limits = Limits { all: 4, user: 4, process: 2 };
+        let mut strangers = Strangers::default();
+        for pid in 0..40 {
+            strangers.admit(who(1, pid), &limits).expect("a crowd of processes");
+            strangers.asked(who(1, pid));
+        }
+        strangers.admit(who(1, 7), &limits).expect("a second one");
+        strangers.asked(who(1, 7));
+        let many = strangers.admit(who(1, 7), &limits);
+        assert_eq!(many, Err(TooMany { whose: "process", most: 2 }));
+        // Counted anew it is the same.
+        let mut strangers = Strangers::default();
+        (0..2).for_each(|_| strangers.count_asked(who(1, 7)));
+        assert_eq!(strangers.admit(who(1, 7), &limits), many);
+        assert!(!strangers.is_full(&limits));
     }
 
     #[test]

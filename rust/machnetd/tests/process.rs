@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -837,6 +838,53 @@ fn silent_sockets_of_one_process_shut_nobody_out_and_do_not_flood_the_log() {
     let lines = sidecar.log().lines().filter(|line| line.contains("turned away")).count();
     assert!(lines <= 8 + 40, "{lines} lines about {turned_away} sockets:\n{}", sidecar.log());
     sidecar.until("there is room again", |s| s.attach(None).is_ok());
+}
+
+#[test]
+fn who_connects_without_end_keeps_nobody_from_being_served() {
+    let mut sidecar = Sidecar::start("flood", &[]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let flood = |_| {
+        let (socket, stop, begun) = (sidecar.folder.socket(), Arc::clone(&stop), Instant::now());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) && begun.elapsed() < 2 * PATIENCE {
+                drop(connect(&socket));
+            }
+        })
+    };
+    let flood: Vec<_> = (0..4).map(flood).collect();
+    let (_, welcome, _) = sidecar.attach(None).expect("attached among them");
+    assert_eq!(welcome.engine, 0);
+    let left = format!("channel 1: process {} left", std::process::id());
+    sidecar.until("one that leaves is let go", |s| s.log().contains(&left));
+    sidecar.signal(libc::SIGTERM);
+    assert_eq!(sidecar.end(), Some(0));
+    stop.store(true, Ordering::Relaxed);
+    flood.into_iter().for_each(|thread| thread.join().expect("a thread of the flood"));
+}
+
+#[test]
+fn one_process_is_not_given_all_channels_to_take_none() {
+    let sidecar = Sidecar::start("takers", &["--units", "16", "--flows", "1"]);
+    let ask = |_| {
+        let socket = connect(&sidecar.folder.socket()).expect("connected");
+        let hello = hello();
+        // One that is turned away at once says nothing more.
+        // SAFETY: `hello` is readable for its length.
+        unsafe { libc::send(socket.as_raw_fd(), hello.as_ptr().cast(), hello.len(), libc::MSG_NOSIGNAL) };
+        socket
+    };
+    let takers: Vec<_> = (0..600).map(ask).collect();
+    let is_welcome = |socket: &&OwnedFd| {
+        wait_readable(*socket);
+        let mut answer = [1u8; 256];
+        // SAFETY: `answer` is writable for its length. No descriptor is taken.
+        let n = unsafe { libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) };
+        n > 16 && answer[12..16] == [0; 4]
+    };
+    let given = takers.iter().filter(is_welcome).count();
+    assert!((1..=256).contains(&given), "{given} channels for one process");
+    assert!(sidecar.serves_another_process(), "log:\n{}", sidecar.log());
 }
 
 #[test]

@@ -712,10 +712,11 @@ impl EngineEnd {
         self.shared.disarm(sleep::RECEIVER);
     }
 
-    /// Whether the application has produced something that was not taken.
+    /// Whether the application has done something that was not seen to: what an armed end is rung for.
     #[inline]
     pub fn pending(&self) -> bool {
-        self.submit.ready() || self.giveback.ready() || self.requests.ready()
+        let room = !self.pending_replies.is_empty() && self.room_for_reply();
+        self.submit.ready() || self.giveback.ready() || self.requests.ready() || room
     }
 
     /// The descriptor to poll for input; it hangs up when the application is gone.
