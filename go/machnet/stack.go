@@ -178,10 +178,20 @@ func (s *Stack) current(ctx context.Context) (*attachment, error) {
 	}
 	s.mu.Unlock()
 	last.detach()
-	for _, l := range listeners {
-		l.follow(next)
+	// Listening again may wait for room, and for longer than this caller wants to.
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		for _, l := range listeners {
+			l.follow(next)
+		}
+	}()
+	select {
+	case <-followed:
+		return next, nil
+	case <-ctx.Done():
+		return nil, s.given(contextError(ctx))
 	}
-	return next, nil
 }
 
 // given is the error of a wait that a context has ended, where the stack's end may be the reason.

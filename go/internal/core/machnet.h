@@ -374,7 +374,7 @@ void machnet_info(const struct machnet_channel *ch, struct machnet_info_t *out);
 int machnet_wait_view(const struct machnet_channel *ch, struct machnet_wait_view_t *out);
 
 // [any] Copies the sentence about the last call of this channel that failed, with a final zero, and returns its length without it. There is
-// none, and 0 is returned, after a call that succeeded or returned MACHNET_EAGAIN.
+// none, and 0 is returned, after a call that succeeded or returned MACHNET_EAGAIN; of two threads either's success takes it away.
 size_t machnet_error_text(const struct machnet_channel *ch,
                           char *buf,
                           size_t cap);
@@ -429,7 +429,8 @@ int machnet_accept(struct machnet_channel *ch,
                    uint32_t flags);
 
 // [tx and rx] [blocks] Connects to `ip`:`port`. `timeout_ms` 0: the sidecar's default. Waits for room as machnet_listen does, for no longer
-// than `timeout_ms`.
+// than `timeout_ms`. A call that a signal ends (MACHNET_EINTR) calls its dial off first, for which it waits while another thread is in
+// machnet_send.
 int machnet_connect(struct machnet_channel *ch,
                     uint32_t ip,
                     uint16_t port,
@@ -560,7 +561,8 @@ int machnet_listen_begin(struct machnet_channel *ch,
 
 // [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one. It never
 // waits and is never refused for want of room: what finds none is kept, and goes out with a later call of this channel, before
-// anything that is asked for later; a sleeper that armed since is rung for it.
+// anything that is asked for later; a sleeper that armed since is rung for it. Take the event with machnet_poll: where 32 events wait that
+// nobody takes, machnet_listen and machnet_connect ask for nothing (MACHNET_ENOBUFS).
 int machnet_unlisten(struct machnet_channel *ch,
                      uint32_t listener);
 

@@ -121,7 +121,7 @@ func TestRequestsWithoutRoomGoInTheirTurnAndAreWokenByRoomAlone(t *testing.T) {
 }
 
 // Somebody's last word has nobody who waits, and so nobody who takes the role and arms the doorbell anew for it.
-func TestALastWordWithoutRoomIsRungForThoughSomebodySleepsForSomethingElse(t *testing.T) {
+func TestWhoExpectsAnAnswerIsRungForThoughSomebodySleepsForSomethingElse(t *testing.T) {
 	r := newRequestRing(t)
 	sleeper := r.hub.newWaiter(ForEvent)
 	slept := r.waits(sleeper)

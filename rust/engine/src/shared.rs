@@ -60,9 +60,9 @@ impl Leftover {
         self.0.number
     }
 
-    /// Gives the memory back in steps of some tens of microseconds, with `between` after each. To drop it does so at once.
-    pub fn release(self, between: &mut dyn FnMut()) {
-        self.0.end.release(between);
+    /// Gives the memory back in steps of `step` bytes, with `between` after each. To drop it does so at once.
+    pub fn release(self, step: usize, between: &mut dyn FnMut()) {
+        self.0.end.release(step, between);
     }
 }
 

@@ -190,7 +190,7 @@ fn a_channel_that_ends_is_handed_back_and_not_unmapped_by_the_engine() {
     let leftover = w.sidecars[0].shared.next_leftover().expect("it was handed back");
     assert_eq!(leftover.channel(), number);
     let mut steps = 0;
-    leftover.release(&mut || steps += 1);
+    leftover.release(256 << 10, &mut || steps += 1);
     assert_eq!(steps, SMALL.len().div_ceil(256 << 10), "in steps of 256 KiB");
     assert!(!w.apps[0].end.rx.drain_doorbell(), "and now it is gone");
     assert!(w.sidecars[0].shared.next_leftover().is_none());

@@ -245,6 +245,18 @@ impl machnet_channel {
 
     /// Sends a request, and then forgets what `bind` said; waits, until `until` nanoseconds, while there is no room for it.
     fn ask_wait(&self, rx: &mut Inside<'_, RxSide>, request: Request, until: Option<u64>) -> Result<(), i32> {
+        // Whoever gives up waits for no room any more.
+        self.ask_until(rx, request, until).inspect_err(|_| {
+            self.words.room.fetch_and(!REFUSED, Relaxed);
+        })
+    }
+
+    fn ask_until(
+        &self,
+        rx: &mut Inside<'_, RxSide>,
+        request: Request,
+        until: Option<u64>,
+    ) -> Result<(), i32> {
         let mut patience = Patience::new();
         loop {
             // What came in is set aside: it would keep the bell from being armed, and answers that nobody takes keep the engine
@@ -264,7 +276,6 @@ impl machnet_channel {
             });
             match asked {
                 Err(MACHNET_EAGAIN) if until.is_some_and(|until| now() >= until) => {
-                    self.words.room.fetch_and(!REFUSED, Relaxed);
                     self.say(format_args!(
                         "connect: the sidecar took no request within timeout_ms; it is stopped, or very busy"
                     ));
@@ -273,10 +284,7 @@ impl machnet_channel {
                 Err(MACHNET_EAGAIN) => {}
                 done => return done,
             }
-            if let Err(code) = self.pause_for(REFUSED | KEPT, rx, &mut patience, until, false) {
-                self.words.room.fetch_and(!REFUSED, Relaxed);
-                return Err(code);
-            }
+            self.pause_for(REFUSED | KEPT, rx, &mut patience, until, false)?;
         }
     }
 

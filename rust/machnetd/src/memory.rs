@@ -122,6 +122,7 @@ impl Courtesy {
 }
 
 fn work(given: &Receiver<Job>, done: &Sender<Made>, mut bell: &UnixStream, courtesy: &mut Courtesy) {
+    let bytes = if courtesy.due { GENTLE } else { BRISK };
     let mut step = || courtesy.step();
     for job in given {
         match job {
@@ -133,9 +134,9 @@ fn work(given: &Receiver<Job>, done: &Sender<Made>, mut bell: &UnixStream, court
                 // One byte for each client, and the control thread takes them all: there is room.
                 let _ = bell.write(&[1]);
             }
-            Job::Abandon(attach) => attach.release(&mut step),
-            Job::Release(leftover) => leftover.release(&mut step),
-            Job::Discard(end) => end.release(&mut step),
+            Job::Abandon(attach) => attach.release(bytes, &mut step),
+            Job::Release(leftover) => leftover.release(bytes, &mut step),
+            Job::Discard(end) => end.release(bytes, &mut step),
         }
     }
 }
@@ -148,3 +149,7 @@ fn be_nice() {
 
 /// An engine that has the core gives it back much sooner; and what an engine waits for where somebody else is there, too.
 const HOG: Duration = Duration::from_millis(1);
+/// Bytes whose pages are forgotten at once where an engine may wait for this core: some 30 us of work.
+const GENTLE: usize = 256 << 10;
+/// And where none does: each step interrupts the engines' cores for a moment, so there are few.
+const BRISK: usize = 4 << 20;

@@ -104,6 +104,10 @@ impl Tx {
     pub fn ended(&self, flow: FlowId) -> Result<Option<Reason>, PeerFault> {
         match self.end_of(flow) {
             0 => Ok(None),
+            // Nobody is told of a clean end here.
+            word if word == Reason::Clean.to_words().0 => {
+                Err(PeerFault::Bound { what: "reason of an end", value: word, bound: 0 })
+            }
             word => reason(word, 0).map(Some),
         }
     }

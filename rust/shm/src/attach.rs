@@ -424,9 +424,9 @@ impl ServerAttach {
     }
 
     /// Gives up, and gives the memory back in steps, as [`crate::EngineEnd::release`].
-    pub fn release(self, between: &mut dyn FnMut()) {
+    pub fn release(self, step: usize, between: &mut dyn FnMut()) {
         if let ServerState::Mapped(_, end) = self.state {
-            end.release(between);
+            end.release(step, between);
         }
     }
 

@@ -191,10 +191,10 @@ impl EngineEnd {
         }
     }
 
-    /// Gives the memory back in steps of some tens of microseconds, with `between` after each: to drop it unmaps it at once, which takes
+    /// Gives the memory back in steps of `step` bytes, with `between` after each: to drop it unmaps it at once, which takes up to
     /// a hundred times as long.
-    pub fn release(self, between: &mut dyn FnMut()) {
-        self.shared.region().forget_in_steps(between);
+    pub fn release(self, step: usize, between: &mut dyn FnMut()) {
+        self.shared.region().forget_in_steps(step, between);
     }
 
     /// The sizes of the channel.

@@ -171,13 +171,13 @@ impl Region {
     }
 
     #[cfg(feature = "engine")]
-    /// Takes this process's view of the pages back, in steps with `between` after each. The mapping stays, and so do the pages while
-    /// anybody else has them: what is read here afterwards comes back as it was.
-    pub fn forget_in_steps(&self, between: &mut dyn FnMut()) {
-        for at in (0..self.len).step_by(FORGET) {
-            let len = FORGET.min(self.len - at);
+    /// Takes this process's view of the pages back, in steps of `step` bytes (a multiple of a page) with `between` after each; the last
+    /// step is left to `munmap`. The mapping stays, and so do the pages while anybody else has them: what is read here afterwards comes back
+    /// as it was. Each step interrupts every core on which this process runs.
+    pub fn forget_in_steps(&self, step: usize, between: &mut dyn FnMut()) {
+        for at in (0..self.len.saturating_sub(step)).step_by(step) {
             // SAFETY: within the mapping, which is shared: no byte is lost. A refusal leaves the work to `munmap`.
-            unsafe { libc::madvise(self.at(at, len).cast(), len, libc::MADV_DONTNEED) };
+            unsafe { libc::madvise(self.at(at, step).cast(), step, libc::MADV_DONTNEED) };
             between();
         }
     }
@@ -243,9 +243,6 @@ const PAGE: usize = 4096;
 /// Bytes whose pages are made at once: some 20 to 30 us, which others wait for where they share the core.
 #[cfg(feature = "engine")]
 const POPULATE: usize = 8 * PAGE;
-/// Bytes whose pages are forgotten at once: as long.
-#[cfg(feature = "engine")]
-const FORGET: usize = 64 * PAGE;
 
 impl Drop for Region {
     fn drop(&mut self) {

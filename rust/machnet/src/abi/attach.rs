@@ -99,7 +99,7 @@ pub unsafe extern "C" fn machnet_wait_view(
 }
 
 /// [any] Copies the sentence about the last call of this channel that failed, with a final zero, and returns its length without it. There is
-/// none, and 0 is returned, after a call that succeeded or returned MACHNET_EAGAIN.
+/// none, and 0 is returned, after a call that succeeded or returned MACHNET_EAGAIN; of two threads either's success takes it away.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_error_text(
     ch: *const machnet_channel,

@@ -97,7 +97,8 @@ pub unsafe extern "C" fn machnet_accept(
 }
 
 /// [tx and rx] [blocks] Connects to `ip`:`port`. `timeout_ms` 0: the sidecar's default. Waits for room as machnet_listen does, for no longer
-/// than `timeout_ms`.
+/// than `timeout_ms`. A call that a signal ends (MACHNET_EINTR) calls its dial off first, for which it waits while another thread is in
+/// machnet_send.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_connect(
     ch: *mut machnet_channel,

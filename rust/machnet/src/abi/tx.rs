@@ -134,7 +134,8 @@ pub unsafe extern "C" fn machnet_listen_begin(
 
 /// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one. It never
 /// waits and is never refused for want of room: what finds none is kept, and goes out with a later call of this channel, before
-/// anything that is asked for later; a sleeper that armed since is rung for it.
+/// anything that is asked for later; a sleeper that armed since is rung for it. Take the event with machnet_poll: where 32 events wait that
+/// nobody takes, machnet_listen and machnet_connect ask for nothing (MACHNET_ENOBUFS).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_unlisten(ch: *mut machnet_channel, listener: u32) -> c_int {
     // SAFETY: the contract of this module.
