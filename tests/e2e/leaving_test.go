@@ -283,7 +283,7 @@ func TestAChannelCountsUntilWhatItsApplicationSentIsDelivered(t *testing.T) {
 		}
 		return err
 	}
-	if err := attach(); err == nil || !strings.Contains(err.Error(), "1 of them by applications that have left") {
+	if err := attach(); err == nil || !strings.Contains(err.Error(), "1 by applications that have left") {
 		t.Errorf("a second channel while the first one drains: %v", err)
 	}
 	readLeft(t, c, true)

@@ -443,9 +443,11 @@ impl<'a> Control<'a> {
 fn full(most: usize, draining: usize) -> Text {
     let whose = match draining {
         0 => String::new(),
-        n => format!(", {n} of them still for who has left"),
+        n => format!(", {n} by applications that have left"),
     };
-    Text::new(format_args!("{most} channels are attached{whose}, the sidecar's limit (control.max_channels)"))
+    Text::new(format_args!(
+        "all {most} channels (control.max_channels) are taken{whose}; try later or raise it"
+    ))
 }
 
 /// For an application to attach, from its connecting.
@@ -469,7 +471,8 @@ mod tests {
     fn the_limit_on_channels_is_named_whatever_the_numbers() {
         for (most, draining) in [(1, 0), (1024, 12), (65_535, 65_535)] {
             let text = full(most, draining);
-            assert!(text.as_str().ends_with("(control.max_channels)"), "{text}");
+            assert!(text.as_str().contains("(control.max_channels)"), "{text}");
+            assert!(text.as_str().ends_with("raise it"), "cut: {text}");
         }
     }
 }
