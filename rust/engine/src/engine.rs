@@ -124,11 +124,11 @@ impl<Q: Queue> Engine<Q> {
     /// burst takes as long to be worked through as a short path to cross, and what leaves then has not left before.
     pub fn send(&mut self, now: Nanos) -> usize {
         self.core.now = now.max(self.core.now);
-        // Answers to strangers, who may ask without end, hold up nobody's end.
-        let owes = !self.core.flows.is_empty() || self.stash.is_some();
+        // Looked at before, since a flow is gone with its last packet.
+        let (flows, stashed) = (self.core.flows.len(), self.stash.is_some());
         let mut work = self.transmit();
-        if self.core.shutdown && owes && work > 0 {
-            self.core.settled_at = self.core.now + SETTLE;
+        if self.core.shutdown && work > 0 {
+            self.settle(flows > 0 || stashed);
         }
         work += self.core.take_looped(self.burst);
         self.nic.flush();
@@ -136,6 +136,14 @@ impl<Q: Queue> Engine<Q> {
         self.core.collect(work > 0);
         self.core.counters().rounds.add(1);
         work
+    }
+
+    /// What was sent in a shutdown is given time to leave the NIC. Answers to strangers, who may ask without end, hold up nobody's end.
+    #[cold]
+    fn settle(&mut self, owed: bool) {
+        if owed {
+            self.core.settled_at = self.core.now + SETTLE;
+        }
     }
 
     /// Tells that the ring was empty until `now`, though no round ran: for virtual time, where rounds that find nothing are
