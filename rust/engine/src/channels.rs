@@ -8,7 +8,7 @@ use machnet_wire::{self as wire, Nanos};
 
 use crate::attention::Ear;
 use crate::conn::{Bound, Token, View, Waits};
-use crate::shared::{Note, Report};
+use crate::shared::Note;
 use crate::state::Core;
 
 /// A channel as its engine serves it.
@@ -96,8 +96,7 @@ impl Core {
 
     fn attach(&mut self, channel: Box<Channel>) {
         if self.shutdown {
-            self.shared.report(Report { engine: self.index, channel: channel.number, fault: None });
-            return self.shared.give_back(channel);
+            return self.shared.report(self.index, channel);
         }
         self.counters().channels_attached.add(1);
         let at = match self.channels.iter().position(Option::is_none) {

@@ -5,7 +5,6 @@ use machnet_wire::{self as wire, Nanos};
 
 use crate::channels::NONE;
 use crate::conn::Token;
-use crate::shared::Report;
 use crate::state::Core;
 
 impl Core {
@@ -115,10 +114,7 @@ impl Core {
         self.numbers.remove(&channel.number);
         self.attention.forget(at as u32, &channel.ear);
         self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
-        let fault = channel.fault.map(|fault| fault.to_string());
-        self.shared.report(Report { engine: self.index, channel: channel.number, fault });
-        // Unmapping it here would hold up everybody else.
-        self.shared.give_back(channel);
+        self.shared.report(self.index, channel);
     }
 
     /// The sidecar ends: what its applications submitted is delivered within the linger, and everything ends.

@@ -32,16 +32,13 @@ pub struct Shared {
     pub ports: Ports,
     pub(crate) heard: Arc<Heard>,
     pub(crate) inboxes: Vec<Inbox>,
-    /// One for each channel, so as many at most as are attached or draining.
+    /// One for each channel, so as many at most as are attached or draining; nobody may lose one.
     reports: SegQueue<Report>,
-    /// Channels that engines have done with. It grows with what is there: each was attached once, and nobody may lose one.
-    leftovers: SegQueue<Box<Channel>>,
     reports_bell: Bell,
     channels: AtomicU64,
 }
 
 /// What the control thread learns from engines: that a channel is over. Once for each that was attached.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Which engine speaks.
     pub engine: u16,
@@ -49,17 +46,14 @@ pub struct Report {
     pub channel: u64,
     /// Why the channel ended before its application did. `None`: it was asked to.
     pub fault: Option<String>,
+    /// What is left of it.
+    pub leftover: Leftover,
 }
 
 /// What an engine leaves of a channel: its memory, for another thread to give back.
 pub struct Leftover(Box<Channel>);
 
 impl Leftover {
-    /// The number that [`EngineHandle::attach`] gave.
-    pub fn channel(&self) -> u64 {
-        self.0.number
-    }
-
     /// Gives the memory back in steps of `step` bytes, with `between` after each. To drop it does so at once.
     pub fn release(self, step: usize, between: &mut dyn FnMut()) {
         self.0.end.release(step, between);
@@ -112,7 +106,6 @@ impl Shared {
             heard: Arc::default(),
             inboxes,
             reports: SegQueue::new(),
-            leftovers: SegQueue::new(),
             reports_bell: Bell::new()?,
             channels: AtomicU64::new(1),
             connect_timeout: AtomicU64::new(config.connect_timeout.0),
@@ -150,29 +143,21 @@ impl Shared {
         self.reports.pop()
     }
 
-    /// A channel that an engine has done with and that nobody has taken yet.
-    pub fn next_leftover(&self) -> Option<Leftover> {
-        self.leftovers.pop().map(Leftover)
-    }
-
-    pub(crate) fn give_back(&self, channel: Box<Channel>) {
-        self.leftovers.push(channel);
-        self.reports_bell.ring();
-    }
-
-    /// A descriptor that becomes readable when a report or a channel comes after [`Shared::drain_reports_bell`].
+    /// A descriptor that becomes readable when a report comes after [`Shared::drain_reports_bell`].
     pub fn reports_fd(&self) -> RawFd {
         self.reports_bell.fd()
     }
 
-    /// Empties the descriptor; call it before reading either, so that none is missed.
+    /// Empties the descriptor; call it before reading the reports, so that none is missed.
     pub fn drain_reports_bell(&self) {
         self.reports_bell.arm();
         self.reports_bell.drain();
     }
 
-    pub(crate) fn report(&self, report: Report) {
-        self.reports.push(report);
+    /// Engine `engine` has done with a channel. Its memory is not given back here: that would hold up everybody else.
+    pub(crate) fn report(&self, engine: u16, channel: Box<Channel>) {
+        let fault = channel.fault.map(|fault| fault.to_string());
+        self.reports.push(Report { engine, channel: channel.number, fault, leftover: Leftover(channel) });
         self.reports_bell.ring();
     }
 

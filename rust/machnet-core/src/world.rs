@@ -239,11 +239,10 @@ impl World {
     fn forget_the_gone(&mut self) {
         self.attached.retain(|one| !crate::system::hung_up(one.socket.raw()) || !one.engine.detach(one.id));
         for (number, host) in self.hosts.iter().enumerate() {
+            // One thread runs everything here, so it gives the memory back as well, by dropping the report.
             while let Some(report) = host.shared.next_report() {
                 self.attached.retain(|one| one.host != number || one.id != report.channel);
             }
-            // One thread runs everything here, so it gives the memory back as well.
-            while host.shared.next_leftover().is_some() {}
         }
     }
 }

@@ -381,15 +381,11 @@ impl machnet_channel {
 
     /// The same for a caller who is inside already.
     pub(crate) fn ask(&self, side: &mut TxSide, request: Request) -> Result<(), i32> {
-        let TxSide { sender, kept, .. } = side;
-        let ring = &mut sender.as_mut().ok_or(MACHNET_ENOTATTACHED)?.ring;
-        // What was kept goes first: who listens on a port that was just given up must not come before that.
-        let mut sent = || kept.send(|request| ring.request(request)) && ring.request(request);
-        if !sent() {
+        if !side.request(request)? {
             self.words.room.fetch_or(REFUSED, Relaxed);
             // As in `last_word`: a thread that waits has armed without it, and the room may have come before that.
             fence(SeqCst);
-            if !sent() {
+            if !side.request(request)? {
                 return Err(MACHNET_EAGAIN);
             }
         }
@@ -401,12 +397,10 @@ impl machnet_channel {
     /// once whoever sleeps next was rung for the room.
     pub(crate) fn last_word(&self, last: Request) -> Result<(), i32> {
         self.with_tx(|side, _| {
-            let TxSide { sender, kept, .. } = side;
-            let ring = &mut sender.as_mut().ok_or(MACHNET_ENOTATTACHED)?.ring;
-            if kept.send(|request| ring.request(request)) && ring.request(last) {
+            if side.request(last)? {
                 return Ok(());
             }
-            kept.keep(last).ok_or(MACHNET_ENOBUFS)?;
+            side.kept.keep(last).ok_or(MACHNET_ENOBUFS)?;
             self.words.room.fetch_or(KEPT, Relaxed);
             // Another thread may have armed without it: either it sees that something is kept, or `inside_tx` sees the room.
             fence(SeqCst);
@@ -503,6 +497,14 @@ impl TxSide {
     #[inline]
     pub fn open(&mut self) -> Result<&mut Sender<SubmitEnd>, i32> {
         self.sender.as_mut().ok_or(MACHNET_ENOTATTACHED)
+    }
+
+    /// Sends a request behind those that were kept: who listens on a port that was just given up must not come before that. False: there
+    /// is no room.
+    fn request(&mut self, request: Request) -> Result<bool, i32> {
+        let TxSide { sender, kept, .. } = self;
+        let ring = &mut sender.as_mut().ok_or(MACHNET_ENOTATTACHED)?.ring;
+        Ok(kept.send(|request| ring.request(request)) && ring.request(request))
     }
 }
 

@@ -385,7 +385,8 @@ impl<'a> Control<'a> {
     /// Channels that engines no longer serve.
     fn take_reports(&mut self) {
         self.shared.drain_reports_bell();
-        while let Some(Report { engine, channel, fault }) = self.shared.next_report() {
+        while let Some(Report { engine, channel, fault, leftover }) = self.shared.next_report() {
+            self.memory.release(leftover);
             let left = self.draining.remove(&channel);
             let Some(fault) = fault else { continue };
             let number = channel;
@@ -400,9 +401,6 @@ impl<'a> Control<'a> {
             if let Some((fd, _)) = known {
                 self.clients.remove(&fd);
             }
-        }
-        while let Some(leftover) = self.shared.next_leftover() {
-            self.memory.release(leftover);
         }
     }
 
