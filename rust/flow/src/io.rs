@@ -43,8 +43,8 @@ pub trait Io {
     fn peer_heard(&self) -> Nanos {
         Nanos::ZERO
     }
-    /// The engine's phase. When it changes, flows that have met congestion hold back for a moment.
-    fn phase(&self) -> bool {
+    /// The engine's drain epoch. When it changes, flows that have met congestion hold back for a moment.
+    fn drain_epoch(&self) -> bool {
         false
     }
     /// How long before now the receive ring had last been looked at: so long a packet may have lain there.

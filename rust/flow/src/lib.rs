@@ -30,10 +30,10 @@ mod io;
 mod message;
 mod rack;
 mod receiver;
-mod ring;
 mod rtt;
 mod sack;
 mod sender;
+mod slots;
 mod stats;
 mod timers;
 

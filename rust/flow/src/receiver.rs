@@ -4,8 +4,8 @@ use machnet_wire::{Flags, Fragment, Nanos, Packet, Seq};
 
 use crate::credit::Credit;
 use crate::message::Assembly;
-use crate::ring::Ring;
 use crate::sack::Arrived;
+use crate::slots::Slots;
 use crate::{Config, Event, Io, REACH, Stats};
 
 /// Units of one direction, from the peer.
@@ -13,7 +13,7 @@ use crate::{Config, Event, Io, REACH, Stats};
 pub(crate) struct Receiver<H> {
     /// The next unit expected.
     next: Seq,
-    waiting: Ring<Option<Waiting<H>>>,
+    waiting: Slots<Option<Waiting<H>>>,
     arrived: Arrived,
     open: Assembly,
     finished: bool,
@@ -60,7 +60,7 @@ impl<H> Receiver<H> {
     pub fn new(next: Seq, config: &Config) -> Self {
         Receiver {
             next,
-            waiting: Ring::new(),
+            waiting: Slots::new(),
             arrived: Arrived::new(),
             open: Assembly::default(),
             finished: false,
