@@ -18,8 +18,8 @@
 //! Once it is due it goes with the next packet. If no unit may go now, it goes alone; if a unit may, but leaves no room for
 //! the SACK words, it goes alone before that unit.
 
-use machnet_wire::header::{DELAY_STEP, SACK_WORDS_MAX, delay_steps};
-use machnet_wire::{Flags, Header, Kind, Nanos, Seq};
+use machnet_wire::header::SACK_WORDS_MAX;
+use machnet_wire::{Header, Nanos, Seq};
 
 use crate::Config;
 use crate::receiver::Arrival;
@@ -45,11 +45,11 @@ pub(crate) struct Acks {
 /// A packet to be answered, so that its sender can measure the round trip.
 #[derive(Debug, Clone, Copy, Hash)]
 pub(crate) struct Echo {
-    tx: Seq,
-    ts: u32,
-    at: Nanos,
+    pub tx: Seq,
+    pub ts: u32,
+    pub at: Nanos,
     /// How long before `at` the receive ring had last been looked at.
-    gap: Nanos,
+    pub gap: Nanos,
 }
 
 /// When the acknowledgement of a unit is due.
@@ -82,11 +82,6 @@ impl Acks {
     #[inline]
     pub fn on_unit(&mut self, now: Nanos, echo: Echo, arrival: Arrival, runs_out: bool, config: &Config) {
         self.echo = Some(echo);
-        match arrival {
-            Arrival::InOrder { .. } => self.pending = self.pending.saturating_add(1),
-            Arrival::Refused => self.refused = true,
-            Arrival::FilledGap | Arrival::Ahead | Arrival::Duplicate | Arrival::Dropped => {}
-        }
         match self.plan(arrival, runs_out, config) {
             Plan::AtOnce => self.at_once = true,
             Plan::After(delay) => self.by = self.by.min(now + delay),
@@ -94,16 +89,16 @@ impl Acks {
     }
 
     #[inline]
-    fn plan(&self, arrival: Arrival, runs_out: bool, config: &Config) -> Plan {
-        match arrival {
-            Arrival::InOrder { ends } if ends || runs_out || self.pending >= config.ack_every => Plan::AtOnce,
-            Arrival::InOrder { .. } => Plan::After(config.ack_delay),
-            Arrival::FilledGap
-            | Arrival::Ahead
-            | Arrival::Duplicate
-            | Arrival::Dropped
-            | Arrival::Refused => Plan::AtOnce,
+    fn plan(&mut self, arrival: Arrival, runs_out: bool, config: &Config) -> Plan {
+        let Arrival::InOrder { ends } = arrival else {
+            self.refused |= arrival == Arrival::Refused;
+            return Plan::AtOnce;
+        };
+        self.pending = self.pending.saturating_add(1);
+        if ends || runs_out || self.pending >= config.ack_every {
+            return Plan::AtOnce;
         }
+        Plan::After(config.ack_delay)
     }
 
     /// The peer asks for an answer: PING, or any packet with PROBE.
@@ -162,25 +157,18 @@ impl Acks {
         self.at_once && words > room
     }
 
-    /// A packet goes out, and acknowledges everything.
+    /// The packet that the next one answers.
+    pub fn echo(&self) -> Option<Echo> {
+        self.echo
+    }
+
+    /// A packet goes out, and acknowledges everything: which packet it answers, and whether it says that a unit was refused.
     #[inline]
-    pub fn write(&mut self, now: Nanos, header: &mut Header) {
-        // Each copy of a SYN-ACK answers the same SYN, until another comes.
-        let echo = if header.kind == Kind::SynAck { self.echo } else { self.echo.take() };
-        if let Some(echo) = echo {
-            header.flags |= Flags::ECHO;
-            header.ack_tx = echo.tx;
-            header.ts_echo = echo.ts;
-            header.ack_delay = delay_steps(now - echo.at);
-            header.gap = delay_steps(echo.gap + Nanos(DELAY_STEP - 1));
-        }
-        if self.refused {
-            self.refused = false;
-            header.flags |= Flags::REFUSED;
-        }
+    pub fn take(&mut self) -> (Option<Echo>, bool) {
         self.at_once = false;
         self.pending = 0;
         self.by = Nanos::MAX;
+        (self.echo.take(), core::mem::take(&mut self.refused))
     }
 
     /// Takes down what has arrived beyond `ack`, for [`Acks::words`]; how many words that are.
@@ -199,45 +187,35 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machnet_wire::Kind;
 
     const NOW: Nanos = Nanos::micros(100);
     const IN_ORDER: Arrival = Arrival::InOrder { ends: false };
 
-    fn unit(acks: &mut Acks, arrival: Arrival, runs_out: bool) {
-        let echo = Echo::new(NOW, Nanos::ZERO, &Header::new(Kind::Data));
-        acks.on_unit(NOW, echo, arrival, runs_out, &Config::default());
+    fn echo() -> Echo {
+        Echo::new(NOW, Nanos::ZERO, &Header::new(Kind::Data))
     }
 
-    fn write(acks: &mut Acks, kind: Kind) -> Header {
-        let mut header = Header::new(kind);
-        acks.write(NOW, &mut header);
-        header
+    fn unit(acks: &mut Acks, now: Nanos, arrival: Arrival, runs_out: bool) {
+        acks.on_unit(now, echo(), arrival, runs_out, &Config::default());
     }
 
     #[test]
-    fn a_unit_in_order_waits_for_company_and_no_longer_than_the_first_of_them() {
-        let config = Config::default();
+    fn a_unit_in_order_waits_for_company_and_another_does_not_put_that_off() {
+        let by = NOW + Config::default().ack_delay;
         let mut acks = Acks::new();
-        unit(&mut acks, IN_ORDER, false);
+        unit(&mut acks, NOW, IN_ORDER, false);
+        unit(&mut acks, NOW + Nanos(9), IN_ORDER, false);
+        assert_eq!(acks.due_by(), by);
+        acks.on_time(by - Nanos(1));
         assert!(!acks.goes_alone());
-        assert_eq!(acks.due_by(), NOW + config.ack_delay);
-        acks.on_time(NOW + config.ack_delay - Nanos(1));
-        assert!(!acks.goes_alone());
-        acks.on_unit(
-            NOW + Nanos(9),
-            Echo::new(NOW, Nanos::ZERO, &Header::new(Kind::Data)),
-            IN_ORDER,
-            false,
-            &config,
-        );
-        assert_eq!(acks.due_by(), NOW + config.ack_delay, "a second unit must not put the first one's off");
-        acks.on_time(NOW + config.ack_delay);
+        acks.on_time(by);
         assert!(acks.goes_alone());
         assert_eq!(acks.due_by(), Nanos::MAX);
     }
 
     #[test]
-    fn what_the_peer_must_know_at_once() {
+    fn what_the_peer_must_know_goes_at_once() {
         for (arrival, runs_out) in [
             (Arrival::InOrder { ends: true }, false),
             (IN_ORDER, true),
@@ -248,22 +226,18 @@ mod tests {
             (Arrival::Refused, false),
         ] {
             let mut acks = Acks::new();
-            unit(&mut acks, arrival, runs_out);
+            unit(&mut acks, NOW, arrival, runs_out);
             assert!(acks.goes_alone(), "{arrival:?} {runs_out}");
-            let header = write(&mut acks, Kind::Ack);
-            assert_eq!(header.flags.has(Flags::REFUSED), arrival == Arrival::Refused, "{arrival:?}");
+            assert_eq!(acks.take().1, arrival == Arrival::Refused, "{arrival:?}");
         }
         let mut acks = Acks::new();
         for n in 1..=Config::default().ack_every {
-            assert!(!acks.goes_alone(), "after {} units", n - 1);
-            unit(&mut acks, IN_ORDER, false);
+            assert!(!acks.goes_alone(), "before unit {n}");
+            unit(&mut acks, NOW, IN_ORDER, false);
         }
         assert!(acks.goes_alone());
-        let events: [fn(&mut Acks); 3] = [
-            |acks| acks.on_question(Echo::new(NOW, Nanos::ZERO, &Header::new(Kind::Ping))),
-            Acks::on_unconfirmed,
-            Acks::on_credit,
-        ];
+        let events: [fn(&mut Acks); 3] =
+            [|acks| acks.on_question(echo()), Acks::on_unconfirmed, Acks::on_credit];
         for event in events {
             let mut acks = Acks::new();
             event(&mut acks);
@@ -274,24 +248,24 @@ mod tests {
     #[test]
     fn it_rides_on_a_unit_unless_it_is_due_and_does_not_fit() {
         let mut acks = Acks::new();
-        unit(&mut acks, IN_ORDER, false);
-        assert!(!acks.goes_before_unit(2, 1), "not due");
-        unit(&mut acks, Arrival::Ahead, false);
+        unit(&mut acks, NOW, IN_ORDER, false);
+        assert!(!acks.goes_before_unit(2, 1), "it is not due");
+        unit(&mut acks, NOW, Arrival::Ahead, false);
         assert!(!acks.goes_before_unit(1, 1), "it fits");
         assert!(acks.goes_before_unit(2, 1));
     }
 
     #[test]
-    fn any_packet_acknowledges_and_each_packet_is_answered_once() {
+    fn any_packet_acknowledges_everything_and_answers_once() {
         let mut acks = Acks::new();
-        unit(&mut acks, Arrival::Refused, false);
-        let header = write(&mut acks, Kind::Data);
-        assert!(header.flags.has(Flags::ECHO | Flags::REFUSED));
+        unit(&mut acks, NOW, IN_ORDER, false);
+        unit(&mut acks, NOW, Arrival::Refused, false);
+        assert!(matches!(acks.take(), (Some(_), true)));
         assert!(!acks.goes_alone() && acks.due_by() == Nanos::MAX);
-        assert_eq!(write(&mut acks, Kind::Data).flags, Flags::NONE);
-        acks.on_hello(Echo::new(NOW, Nanos::ZERO, &Header::new(Kind::Syn)));
-        for _ in 0..2 {
-            assert!(write(&mut acks, Kind::SynAck).flags.has(Flags::ECHO), "each copy answers the SYN");
+        assert!(matches!(acks.take(), (None, false)));
+        for n in 1..=Config::default().ack_every {
+            assert!(!acks.goes_alone(), "before unit {n}: those acknowledged count no more");
+            unit(&mut acks, NOW, IN_ORDER, false);
         }
     }
 }

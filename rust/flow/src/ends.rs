@@ -1,6 +1,6 @@
 //! Who the two ends of a flow are.
 
-use machnet_wire::{Header, Hello, Reason, Reset, unit_size};
+use machnet_wire::{Hello, Reason, Reset, unit_size};
 
 use crate::Setup;
 
@@ -50,12 +50,10 @@ impl Ends {
         self.peer.is_some_and(|peer| peer.tag == tag)
     }
 
-    /// Writes to whom a packet goes.
+    /// The peer's tag; 0: it has not said who it is.
     #[inline]
-    pub fn address(&self, header: &mut Header) {
-        header.src = self.local.local_port;
-        header.dst = self.local.remote_port;
-        header.tag = self.peer.map_or(0, |peer| peer.tag);
+    pub fn peer_tag(&self) -> u32 {
+        self.peer.map_or(0, |peer| peer.tag)
     }
 
     /// An RST that the peer believes; `None`: it has not told us its tag.

@@ -323,28 +323,23 @@ impl<T> Sender<T> {
     #[inline]
     pub fn transmitted(&mut self, now: Nanos, unit: Seq, tx: Seq) {
         let meta = self.queue.meta_mut(unit);
-        let first_time = meta.state == UnitState::Waiting;
-        match meta.state {
-            UnitState::Waiting => {}
-            UnitState::Lost => {
-                meta.retransmitted = true;
-                self.lost -= 1;
-            }
-            _ => {
-                self.in_flight -= 1;
-                self.retransmits_in_flight -= u32::from(meta.retransmitted);
-                meta.retransmitted = true;
-            }
-        }
-        meta.state = UnitState::InFlight;
+        let before = core::mem::replace(&mut meta.state, UnitState::InFlight);
         meta.sent = now;
         meta.tx = tx;
-        self.retransmits_in_flight += u32::from(meta.retransmitted);
+        if before == UnitState::Waiting {
+            self.queue.number_next();
+        } else {
+            let was_retransmitted = core::mem::replace(&mut meta.retransmitted, true);
+            self.retransmits_in_flight += 1;
+            if before == UnitState::Lost {
+                self.lost -= 1;
+            } else {
+                self.in_flight -= 1;
+                self.retransmits_in_flight -= u32::from(was_retransmitted);
+            }
+        }
         self.in_flight += 1;
         self.allowance.used(now);
-        if first_time {
-            self.queue.number_next();
-        }
     }
 
     /// Gives every token back. The sender is of no use after.

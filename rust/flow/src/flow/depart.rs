@@ -1,5 +1,6 @@
 //! What a flow sends, one packet at a time.
 
+use machnet_wire::header::{DELAY_STEP, delay_steps};
 use machnet_wire::{Flags, Header, Kind, Nanos};
 
 use super::Flow;
@@ -140,7 +141,12 @@ impl<T, H> Flow<T, H> {
         }
         if self.hellos.take_syn_ack() {
             self.stats.hellos_sent += 1;
+            let echo = self.acks.echo();
             let header = self.header(now, Kind::SynAck, io);
+            if let Some(echo) = echo {
+                // The next copy answers the same SYN unless another comes.
+                self.acks.on_hello(echo);
+            }
             return Some(Transmit { header, sack: &[], body: Body::Hello(self.ends.local().hello) });
         }
         if self.hellos.take_syn() {
@@ -160,7 +166,9 @@ impl<T, H> Flow<T, H> {
     #[inline]
     fn header<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, kind: Kind, io: &mut I) -> Header {
         let mut header = Header::new(kind);
-        self.ends.address(&mut header);
+        header.src = self.ends.local().local_port;
+        header.dst = self.ends.local().remote_port;
+        header.tag = self.ends.peer_tag();
         header.unit = self.sender.queue.next();
         header.tx = self.numbering.take();
         header.ts = now.0 as u32;
@@ -182,7 +190,17 @@ impl<T, H> Flow<T, H> {
                 credit
             };
         }
-        self.acks.write(now, &mut header);
+        let (echo, refused) = self.acks.take();
+        if let Some(echo) = echo {
+            header.flags |= Flags::ECHO;
+            header.ack_tx = echo.tx;
+            header.ts_echo = echo.ts;
+            header.ack_delay = delay_steps(now - echo.at);
+            header.gap = delay_steps(echo.gap + Nanos(DELAY_STEP - 1));
+        }
+        if refused {
+            header.flags |= Flags::REFUSED;
+        }
         self.stats.packets_sent += 1;
         header
     }
