@@ -56,4 +56,4 @@ pub use counters::{Counters, Samples};
 pub use engine::Engine;
 pub use idle::Idle;
 pub use ports::{EPHEMERAL, Owner, Ports};
-pub use shared::{EngineHandle, Leftover, Report, Shared};
+pub use shared::{End, EngineHandle, Leftover, Report, Shared};

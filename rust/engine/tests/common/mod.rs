@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 pub use app::{App, Conn, Out};
-use machnet_engine::{Engine, EngineConfig, Shared, neighbor};
+use machnet_engine::{End, Engine, EngineConfig, Leftover, Report, Shared, neighbor};
 use machnet_nic::sim::{Host, Net, SimQueue};
 use machnet_shm::{FlowId, Geometry, Reply};
 use machnet_wire::Nanos;
@@ -249,6 +249,12 @@ impl World {
 
     pub fn counter(&self, sidecar: usize, name: &str) -> u64 {
         self.counters(sidecar).get(name).copied().unwrap_or(0)
+    }
+
+    /// The next channel of a sidecar that is reported over: its number, why it ended, and what is left of it.
+    pub fn next_over(&self, sidecar: usize) -> Option<(u64, End, Leftover)> {
+        let Report::ChannelOver { channel, why, leftover, .. } = self.sidecars[sidecar].shared.next_report()?;
+        Some((channel, why, leftover))
     }
 
     /// The application is gone, as when its process ends: it does nothing more, and its engine is told.
