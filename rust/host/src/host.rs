@@ -193,6 +193,7 @@ impl<Q> Host<Q> {
         let mut events = Vec::new();
         while let Some(report) = self.shared.next_report() {
             match report {
+                Report::Answer(_) => {} // the host has asked nothing
                 Report::ChannelOver { engine, channel, why, leftover } => {
                     let owner = self.channels.over(channel).map(|known| known.owner).unwrap_or_default();
                     events.push(Event::Over(Over { channel, engine, owner, why, leftover }));
