@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machnet_engine::{Engine, EngineConfig, Shared, idle, neighbor};
-use machnet_nic::Queue;
-use machnet_nic::dpdk::{DpdkError, DpdkQueue, Eal, EalConfig, PortConfig};
+use machnet_nic::{EalConfig, PortConfig, Queue, dpdk};
 
 use crate::config::Config;
 use crate::control::{Control, Means};
@@ -39,18 +38,19 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     socket::look(&config.socket).map_err(control_error)?;
     let signals = Signals::take_over().map_err(engine_error)?;
     let descriptors = limits::raise_descriptors(config.max_channels);
-    let queues = open_nic(&config).map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
-    let Some(first) = queues.first() else {
+    let nic = dpdk::open(&port_config(&config), &eal_config(&config))
+        .map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
+    let Some(first) = nic.queues.first() else {
         return Err(Refusal { code: NIC, text: "the NIC opened without queues".to_owned() });
     };
     let info = first.info().clone();
-    let port = Arc::clone(first.port());
+    let port = nic.port;
     log::info!(
         "{} {}/{} on {}, MTU {}, {} of {} descriptors, checksums by {}, {}",
         info.mac,
         config.ip,
         config.prefix,
-        info.driver,
+        port.driver(),
         info.mtu,
         plural(info.queues, "queue"),
         info.descriptors,
@@ -61,7 +61,7 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     let shared = Shared::new(engine_config(&config).map_err(engine_error)?, config.engines)
         .map_err(|error| engine_error(format!("engines: make their bells: {error}")))?;
     let mut threads = Threads::new();
-    for (index, queue) in (0..config.engines).zip(queues) {
+    for (index, queue) in (0..config.engines).zip(nic.queues) {
         let made = Engine::new(&shared, index, queue, threads::now()).zip(shared.handle(index));
         let Some((engine, handle)) = made else {
             return Err(engine_error(format!("engine {index}: the NIC gave a queue too many")));
@@ -99,10 +99,6 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     result
 }
 
-fn open_nic(config: &Config) -> Result<Vec<DpdkQueue>, DpdkError> {
-    Eal::start(&eal_config(config))?.open(&port_config(config))
-}
-
 /// Who may attach.
 pub fn access(config: &Config) -> Access {
     Access { mode: config.mode, owner: config.owner, group: config.group }
@@ -113,7 +109,6 @@ pub fn eal_config(config: &Config) -> EalConfig {
     EalConfig {
         memory: config.memory.clone(),
         file_prefix: config.file_prefix.clone(),
-        devices: vec![config.device.clone()],
         extra_args: config.extra_args.clone(),
     }
 }
