@@ -79,6 +79,8 @@ impl<Q: Queue> Engine<Q> {
             fired: Vec::new(),
             shared: Arc::clone(shared),
         };
+        // At once, or what this NIC cannot count would be read as 0.
+        shared.inboxes[usize::from(index)].counts.queue.set(nic.counters().values());
         Some(Self { nic, core, burst: config.burst.clamp(1, 64), stash: None, interrupt: None })
     }
 
@@ -154,13 +156,15 @@ impl<Q: Queue> Engine<Q> {
         1
     }
 
-    /// Lets other threads read what flows counted.
+    /// Lets other threads read what flows and the NIC's queue counted.
     #[inline]
     fn publish(&mut self, worked: bool) {
         let core = &mut self.core;
         if core.totals.is_due(worked, core.now) {
             let sums = core.totals.collect(core.now, |add| core.flows.each(|conn| add(conn.flow.stats())));
-            core.shared.inboxes[usize::from(core.index)].counts.flows.set(sums);
+            let counts = &core.shared.inboxes[usize::from(core.index)].counts;
+            counts.flows.set(sums);
+            counts.queue.set(self.nic.counters().values());
         }
     }
 

@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use machnet_engine::{EngineConfig, idle, neighbor};
 use machnet_host::{ChannelConfig, Host};
-use machnet_nic::Queue;
-use machnet_nic::dpdk::{DpdkError, DpdkQueue, Eal, EalConfig, PortConfig};
+use machnet_nic::{EalConfig, PortConfig, Queue, dpdk};
 
 use crate::config::Config;
 use crate::control::{Control, Means};
@@ -40,18 +39,19 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     socket::look(&config.socket).map_err(control_error)?;
     let signals = Signals::take_over().map_err(engine_error)?;
     let descriptors = limits::raise_descriptors(config.max_channels);
-    let queues = open_nic(&config).map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
-    let Some(first) = queues.first() else {
+    let nic = dpdk::open(&port_config(&config), &eal_config(&config))
+        .map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
+    let Some(first) = nic.queues.first() else {
         return Err(Refusal { code: NIC, text: "the NIC opened without queues".to_owned() });
     };
     let info = first.info().clone();
-    let port = Arc::clone(first.port());
+    let port = nic.port;
     log::info!(
         "{} {}/{} on {}, MTU {}, {} of {} descriptors, checksums by {}, {}",
         info.mac,
         config.ip,
         config.prefix,
-        info.driver,
+        port.driver(),
         info.mtu,
         plural(info.queues, "queue"),
         info.descriptors,
@@ -60,7 +60,7 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     );
 
     let engine_config = engine_config(&config).map_err(engine_error)?;
-    let mut host = Host::new(engine_config, channel_config(&config), queues, threads::now())
+    let mut host = Host::new(engine_config, channel_config(&config), nic.queues, threads::now())
         .map_err(|error| engine_error(error.to_string()))?;
     let mut threads = Threads::new();
     for (index, engine) in (0..).zip(host.take_engines()) {
@@ -95,10 +95,6 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     result
 }
 
-fn open_nic(config: &Config) -> Result<Vec<DpdkQueue>, DpdkError> {
-    Eal::start(&eal_config(config))?.open(&port_config(config))
-}
-
 /// Who may attach.
 pub fn access(config: &Config) -> Access {
     Access { mode: config.mode, owner: config.owner, group: config.group }
@@ -109,7 +105,6 @@ pub fn eal_config(config: &Config) -> EalConfig {
     EalConfig {
         memory: config.memory.clone(),
         file_prefix: config.file_prefix.clone(),
-        devices: vec![config.device.clone()],
         extra_args: config.extra_args.clone(),
     }
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machnet_engine::Shared;
-use machnet_nic::dpdk::Port;
+use machnet_nic::Port;
 use serde::{Serialize, Serializer};
 
 /// Where the counters are read from; the engines count without knowing of it.
 pub struct Stats {
     shared: Arc<Shared>,
-    port: Arc<Port>,
+    port: Arc<dyn Port>,
     begun: Instant,
 }
 
@@ -59,7 +59,7 @@ impl Serialize for Counts {
 
 impl Stats {
     /// From now on.
-    pub fn new(shared: Arc<Shared>, port: Arc<Port>) -> Stats {
+    pub fn new(shared: Arc<Shared>, port: Arc<dyn Port>) -> Stats {
         Stats { shared, port, begun: Instant::now() }
     }
 
@@ -93,24 +93,12 @@ impl Stats {
 
     fn counts(&self, engine: u16) -> Option<Counts> {
         let samples = self.shared.samples(engine)?;
-        Some(Counts(samples.named().map(|(name, s)| (name, s.value.unwrap_or(0))).collect()))
+        Some(Counts(samples.named().filter_map(|(name, s)| Some((name, s.value?))).collect()))
     }
 
     fn nic(&self) -> Counts {
-        let nic = self.port.stats();
-        Counts(vec![
-            ("rx_frames".into(), nic.rx_frames),
-            ("tx_frames".into(), nic.tx_frames),
-            ("rx_bytes".into(), nic.rx_bytes),
-            ("tx_bytes".into(), nic.tx_bytes),
-            ("rx_missed".into(), nic.rx_missed),
-            ("rx_errors".into(), nic.rx_errors),
-            ("tx_errors".into(), nic.tx_errors),
-            ("rx_no_buffer".into(), nic.rx_no_buffer),
-            ("link_ups".into(), nic.link_ups),
-            ("link_downs".into(), nic.link_downs),
-            ("link_refused".into(), nic.link_refused),
-        ])
+        let samples = self.port.counters().samples();
+        Counts(samples.iter().filter_map(|s| Some((s.name.into(), s.value?))).collect())
     }
 }
 
