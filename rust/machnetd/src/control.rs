@@ -337,6 +337,7 @@ impl<'a, Q> Control<'a, Q> {
         for event in self.host.take_events() {
             match event {
                 Event::Over(over) => self.over(over),
+                Event::Answered(_) => {} // control thread: asks nothing yet
             }
         }
     }
