@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 )
 
@@ -84,39 +83,6 @@ func usage(w io.Writer) {
 		fmt.Fprintf(w, "  %-9s%s\n", c.name, c.summary)
 	}
 	fmt.Fprint(w, "\n`machnet COMMAND -h` prints the flags of a command.\n")
-}
-
-// errUsage marks what the user can mend on the command line.
-var errUsage = errors.New("wrong usage")
-
-func usagef(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", errUsage, fmt.Sprintf(format, args...))
-}
-
-// parse reads flags, before and after what stands for itself; what is wrong with them is a usage error, in one line.
-// positional describes the arguments beside flags; "" means that there are none. -h prints the flags to stdout.
-func parse(fs *flag.FlagSet, args []string, stdout io.Writer, positional string) error {
-	fs.SetOutput(io.Discard)
-	fs.Usage = func() {}
-	var rest []string
-	for {
-		if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintf(stdout, "usage: %s\n\n", strings.TrimSpace("machnet "+fs.Name()+" [flags] "+positional))
-			fs.SetOutput(stdout)
-			fs.PrintDefaults()
-			return err
-		} else if err != nil {
-			return usagef("%v; `machnet %s -h` lists the flags", err, fs.Name())
-		}
-		if fs.NArg() == 0 {
-			break
-		}
-		rest, args = append(rest, fs.Arg(0)), fs.Args()[1:]
-	}
-	if positional == "" && len(rest) > 0 {
-		return usagef("%q: this command takes flags only; `machnet %s -h` lists them", rest[0], fs.Name())
-	}
-	return fs.Parse(append([]string{"--"}, rest...)) // so that fs.Args() are these
 }
 
 func runVersion(_ context.Context, _ []string, stdout, _ io.Writer) error {
