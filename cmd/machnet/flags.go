@@ -7,7 +7,12 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/machnet/machnet/go/control"
 )
+
+// socketHelp describes --socket.
+const socketHelp = "the sidecar's control socket; by default $MACHNET_SOCKET or " + control.DefaultSocket
 
 // errUsage marks what the user can mend on the command line.
 var errUsage = errors.New("wrong usage")

@@ -1,4 +1,4 @@
-// Command machnet measures and demonstrates Machnet: demo, ping, echo and bench.
+// Command machnet measures and demonstrates Machnet (demo, ping, echo and bench), and asks running sidecars (ctl).
 package main
 
 import (
@@ -25,6 +25,7 @@ func commands() []command {
 		{"ping", "round-trip time to a peer's echo", runPing},
 		{"echo", "serve the echo that ping and bench --remote talk to", runEcho},
 		{"bench", "latency and throughput beside kernel TCP and UDP; bench churn: what neighbours feel of attaching", runBench},
+		{"ctl", "ask a running sidecar: stats, channels, connections, peers; drain a channel, set its log level", runCtl},
 		{"version", "print the version", runVersion},
 	}
 }
@@ -78,7 +79,7 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) (str
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "machnet: measure and demonstrate Machnet connections\n\nusage: machnet COMMAND [flags]\n\n")
+	fmt.Fprint(w, "machnet: measure and demonstrate Machnet connections, and ask running sidecars\n\nusage: machnet COMMAND [flags]\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-9s%s\n", c.name, c.summary)
 	}

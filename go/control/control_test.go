@@ -276,13 +276,14 @@ func TestAContextEndsTheWaitForASidecarThatIsSilent(t *testing.T) {
 	}
 	t.Run("cancelled", func(t *testing.T) {
 		s := newFakeSidecar(t, silent)
-		ctx, cancel := context.WithCancel(within(t))
+		ctx, cancel := context.WithCancelCause(within(t))
+		cause := errors.New("a cause")
 		go func() {
 			<-s.question
-			cancel()
+			cancel(cause)
 		}()
-		if _, err := Stats(ctx, s.socket); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), s.socket) {
-			t.Errorf("Stats = %v, want %v", err, context.Canceled)
+		if _, err := Stats(ctx, s.socket); !errors.Is(err, context.Canceled) || !errors.Is(err, cause) || !strings.Contains(err.Error(), s.socket) {
+			t.Errorf("Stats = %v, want %v and the cause", err, context.Canceled)
 		}
 	})
 	t.Run("deadline", func(t *testing.T) {

@@ -79,8 +79,11 @@ func Ask(ctx context.Context, socket string, q Query) (json.RawMessage, error) {
 	}
 	document, err := exchange(ctx, socket, question, largestAnswer)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, q.failed(socket, fmt.Errorf("no whole answer: %w", context.Cause(ctx)))
+		if end := ctx.Err(); end != nil {
+			if cause := context.Cause(ctx); cause != end {
+				end = fmt.Errorf("%w: %w", end, cause)
+			}
+			err = fmt.Errorf("no whole answer: %w", end)
 		}
 		return nil, q.failed(socket, err)
 	}
