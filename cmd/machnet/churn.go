@@ -15,7 +15,7 @@ import (
 	"github.com/machnet/machnet/cmd/internal/procs"
 )
 
-// churnConfig is a measurement of what neighbours feel of attaching and leaving, as asked for.
+// churnConfig says what to measure: how much an application is slowed down while another one attaches and leaves.
 type churnConfig struct {
 	size     int
 	units    int // of a channel

@@ -8,8 +8,8 @@ import (
 	"github.com/machnet/machnet/cmd/internal/load"
 )
 
-// measure has one arm do one run, and reads what every process spent meanwhile. The sidecars, which look about
-// now and then even when idle, are paused while the kernel's transports run: nothing of ours disturbs those.
+// measure has one arm do one run, and reads what every process spent meanwhile. The sidecars, which wake up
+// now and then even when idle, are paused while the kernel's transports run, so that they do not disturb those.
 func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error) {
 	for _, s := range r.sidecars {
 		if a.transport == "machnet" {

@@ -13,7 +13,7 @@ import (
 	"github.com/machnet/machnet/cmd/internal/load"
 )
 
-// defaultEchoPort is where `machnet echo` listens and `machnet ping` knocks.
+// defaultEchoPort is where `machnet echo` listens and `machnet ping` connects to.
 const defaultEchoPort = "7000"
 
 func runPing(ctx context.Context, args []string, stdout, _ io.Writer) error {
