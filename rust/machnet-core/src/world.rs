@@ -237,7 +237,7 @@ impl World {
 
     /// Detaches the channels of applications that have closed their socket, and closes those that an engine dropped.
     fn forget_the_gone(&mut self) {
-        self.attached.retain(|one| !crate::system::hung_up(one.socket.raw()) || !one.engine.detach(one.id));
+        self.attached.retain(|one| !machnet_shm::hung_up(one.socket.raw()) || !one.engine.detach(one.id));
         for (number, host) in self.hosts.iter().enumerate() {
             // One thread runs everything here, so it gives the memory back as well, by dropping the report.
             while let Some(report) = host.shared.next_report() {

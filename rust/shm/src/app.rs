@@ -1,15 +1,17 @@
 //! The application's end, in two halves for two threads. It checks the sidecar as the sidecar checks it, so that a
 //! broken sidecar gives an error and not a crash.
 
-use crate::channel::{Rung, Shared, head as heads};
+use crate::channel::{ChannelRef, head as heads};
 use crate::control::{Reply, Request, has_room, take};
+use crate::doorbell::Rung;
 use crate::fault::PeerFault;
-use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, SLOT, word};
-use crate::memory::{Array, SharedSlots, SharedWords, SystemError};
+use crate::layout::{CONTROL_SLOTS, Geometry, MAX_MESSAGE, word};
+use crate::memory::{Array, SystemError};
 use crate::ring::{Consumer, Producer, Slots};
 use crate::share::Share;
 use crate::sleep;
-use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, entries, kind};
+use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, INLINE, NO_BUFFER, SLOT, entries, kind};
+use crate::slots::{SharedSlots, SharedWords};
 use crate::sync::Ordering;
 use crate::{Established, FlowId, Origin, Part, Reason};
 use core::net::Ipv4Addr;
@@ -23,8 +25,8 @@ pub struct AppEnd {
 }
 
 impl AppEnd {
-    pub(crate) fn new(shared: Shared) -> Result<AppEnd, SystemError> {
-        Ok(AppEnd { tx: Tx::new(shared.clone())?, rx: Rx::new(shared) })
+    pub(crate) fn new(shared: ChannelRef) -> Result<AppEnd, SystemError> {
+        Ok(AppEnd { tx: Tx::new(shared.clone())?, rx: Rx::new(shared)? })
     }
 }
 
@@ -34,7 +36,7 @@ pub struct NoToken;
 
 /// The half that submits. One thread at a time.
 pub struct Tx {
-    shared: Shared,
+    shared: ChannelRef,
     geometry: Geometry,
     submit: Producer<SharedSlots>,
     complete: Consumer<SharedSlots>,
@@ -55,15 +57,15 @@ pub struct Tx {
 const NOBODY: u32 = u32::MAX;
 
 impl Tx {
-    fn new(shared: Shared) -> Result<Tx, SystemError> {
+    fn new(shared: ChannelRef) -> Result<Tx, SystemError> {
         let g = shared.geometry();
         let map = shared.map();
         let (units, flows) = (g.units as usize, g.flows as usize);
         Ok(Tx {
-            submit: Producer::new(SharedSlots::new(&shared, map.submit, g.ring_slots())),
-            complete: Consumer::new(SharedSlots::new(&shared, map.complete, g.ring_slots())),
-            requests: Producer::new(SharedSlots::new(&shared, map.requests, CONTROL_SLOTS)),
-            ends: SharedWords::new(&shared, map.ends, g.flows),
+            submit: Producer::new(SharedSlots::new(&shared, map.submit, g.ring_slots())?),
+            complete: Consumer::new(SharedSlots::new(&shared, map.complete, g.ring_slots())?),
+            requests: Producer::new(SharedSlots::new(&shared, map.requests, CONTROL_SLOTS)?),
+            ends: SharedWords::new(&shared, map.ends, g.flows)?,
             free: Array::new(units, |i| (units - 1 - i) as u32)?,
             free_len: units,
             holder: Array::new(units, |_| NOBODY)?,
@@ -296,7 +298,7 @@ impl Tx {
 
 /// The half that receives. One thread at a time.
 pub struct Rx {
-    shared: Shared,
+    shared: ChannelRef,
     geometry: Geometry,
     deliver: Consumer<SharedSlots>,
     giveback: Producer<SharedSlots>,
@@ -372,20 +374,20 @@ impl RxToken {
 const RETURN_BATCH: u32 = 8;
 
 impl Rx {
-    fn new(shared: Shared) -> Rx {
+    fn new(shared: ChannelRef) -> Result<Rx, SystemError> {
         let g = shared.geometry();
         let map = shared.map();
-        Rx {
-            deliver: Consumer::new(SharedSlots::new(&shared, map.deliver, g.ring_slots())),
-            giveback: Producer::new(SharedSlots::new(&shared, map.giveback, g.ring_slots())),
-            replies: Consumer::new(SharedSlots::new(&shared, map.replies, CONTROL_SLOTS)),
-            complete: SharedSlots::new(&shared, map.complete, g.ring_slots()),
+        Ok(Rx {
+            deliver: Consumer::new(SharedSlots::new(&shared, map.deliver, g.ring_slots())?),
+            giveback: Producer::new(SharedSlots::new(&shared, map.giveback, g.ring_slots())?),
+            replies: Consumer::new(SharedSlots::new(&shared, map.replies, CONTROL_SLOTS)?),
+            complete: SharedSlots::new(&shared, map.complete, g.ring_slots())?,
             returns: Batch::new(),
             returned: 0,
             own: g.own(),
             geometry: g,
             shared,
-        }
+        })
     }
 
     /// The sizes of the channel.
@@ -595,12 +597,12 @@ pub struct WaitView {
 }
 
 /// Whether something waits in the other half's ring.
-fn waits(shared: &Shared, ring: &SharedSlots, head: usize) -> bool {
+fn waits(shared: &ChannelRef, ring: &SharedSlots, head: usize) -> bool {
     let next = shared.head(head).load(Ordering::Relaxed);
     ring.sequence(next) == next.wrapping_add(1)
 }
 
-fn view(shared: &Shared, ring: &Consumer<SharedSlots>, head: usize) -> RingView {
+fn view(shared: &ChannelRef, ring: &Consumer<SharedSlots>, head: usize) -> RingView {
     let slots = ring.slots();
     RingView {
         slots: slots.base(),

@@ -1,14 +1,16 @@
 //! The engine's end: every check on what an application wrote.
 
-use crate::channel::{Rung, Shared};
+use crate::channel::ChannelRef;
 use crate::control::{Reply, Request, has_room, take};
+use crate::doorbell::Rung;
 use crate::fault::PeerFault;
-use crate::layout::{CONTROL_SLOTS, Geometry, INLINE, MAX_MESSAGE, word};
-use crate::memory::{SharedSlots, SharedWords};
+use crate::layout::{CONTROL_SLOTS, Geometry, MAX_MESSAGE, word};
+use crate::memory::SystemError;
 use crate::ring::{Consumer, Producer};
 use crate::share::Share;
 use crate::sleep;
-use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, Record, entries, kind};
+use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, INLINE, NO_BUFFER, Record, entries, kind};
+use crate::slots::{SharedSlots, SharedWords};
 use crate::sync::Ordering;
 use crate::{Established, FlowId, Origin, Part, Reason};
 use alloc::collections::VecDeque;
@@ -16,7 +18,7 @@ use alloc::vec::Vec;
 
 /// The engine's end of a channel. Its notions of indices, of geometry and of who holds what are its own.
 pub struct EngineEnd {
-    shared: Shared,
+    shared: ChannelRef,
     geometry: Geometry,
     submit: Consumer<SharedSlots>,
     complete: Producer<SharedSlots>,
@@ -148,7 +150,7 @@ pub enum Returned {
 }
 
 impl EngineEnd {
-    pub(crate) fn new(shared: Shared) -> EngineEnd {
+    pub(crate) fn new(shared: ChannelRef) -> Result<EngineEnd, SystemError> {
         let g = shared.geometry();
         let map = shared.map();
         let ring = |at| SharedSlots::new(&shared, at, g.ring_slots());
@@ -167,14 +169,14 @@ impl EngineEnd {
             rx_inline: 0,
             granted: 0,
         };
-        EngineEnd {
-            submit: Consumer::new(ring(map.submit)),
-            complete: Producer::new(ring(map.complete)),
-            deliver: Producer::new(ring(map.deliver)),
-            giveback: Consumer::new(ring(map.giveback)),
-            requests: Consumer::new(control(map.requests)),
-            replies: Producer::new(control(map.replies)),
-            ends: SharedWords::new(&shared, map.ends, g.flows),
+        Ok(EngineEnd {
+            submit: Consumer::new(ring(map.submit)?),
+            complete: Producer::new(ring(map.complete)?),
+            deliver: Producer::new(ring(map.deliver)?),
+            giveback: Consumer::new(ring(map.giveback)?),
+            requests: Consumer::new(control(map.requests)?),
+            replies: Producer::new(control(map.replies)?),
+            ends: SharedWords::new(&shared, map.ends, g.flows)?,
             flows: alloc::vec![flow; g.flows as usize],
             free_flows: (0..g.flows).rev().collect(),
             tx_holder: alloc::vec![NOBODY; g.units as usize],
@@ -188,7 +190,7 @@ impl EngineEnd {
             dirty: 0,
             geometry: g,
             shared,
-        }
+        })
     }
 
     /// Gives the memory back in steps of `step` bytes, with `between` after each: to drop it unmaps it at once, which takes up to

@@ -1,7 +1,11 @@
 //! What a slot of a ring holds: eight 32-bit words, the first of them the sequence number, and 96 bytes.
 
 use crate::fault::PeerFault;
-use crate::layout::INLINE;
+
+/// Bytes of a slot.
+pub const SLOT: usize = 128;
+/// Bytes of a message that a slot carries itself.
+pub const INLINE: usize = 96;
 
 /// Words 1 to 7 of a slot. What `a` to `d` mean depends on the kind; docs/channel.md has the table.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
