@@ -108,13 +108,8 @@ impl EngineEnd {
     #[inline]
     pub fn submission(&mut self) -> Result<Option<Submission>, PeerFault> {
         let Some((head, slot)) = self.submit.pop_head() else { return Ok(None) };
-        let mut submission = self.ledger.submitted(&head)?;
-        if let Submission::Data { unit, .. } = &mut submission
-            && unit.buffer == NO_BUFFER
-        {
-            self.submit.inline(slot, unit.len(), &mut unit.inline);
-        }
-        Ok(Some(submission))
+        let inline = |len, out: &mut [u8; INLINE]| self.submit.inline(slot, len, out);
+        self.ledger.submitted(&head, inline).map(Some)
     }
 
     /// Copies bytes of a unit from `at` on; `at + out.len()` is at most the unit's length.

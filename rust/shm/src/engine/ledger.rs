@@ -108,15 +108,19 @@ impl Ledger {
         self.flows.len() - self.free_flows.len()
     }
 
+    /// Frees the index of a connection that both sides have forgotten, once nothing of it is under way.
+    #[inline]
     fn reuse_if_over(&mut self, index: u32) {
+        let flow = &self.flows[index as usize];
+        if flow.closed && flow.done {
+            self.reuse_if_empty(index);
+        }
+    }
+
+    #[cold]
+    fn reuse_if_empty(&mut self, index: u32) {
         let flow = &mut self.flows[index as usize];
-        if flow.open
-            && flow.closed
-            && flow.done
-            && flow.tx_units == 0
-            && flow.rx_units == 0
-            && flow.granted == 0
-        {
+        if flow.open && flow.tx_units == 0 && flow.rx_units == 0 && flow.granted == 0 {
             flow.open = false;
             self.free_flows.push(index);
         }
@@ -124,9 +128,13 @@ impl Ledger {
 
     // ---- sending
 
-    /// Checks a slot of the submit ring and enters it. The bytes of an inline unit are for the caller to fill in.
+    /// Checks a slot of the submit ring and enters it. `inline` copies so many bytes out of the slot, where they are in it.
     #[inline]
-    pub fn submitted(&mut self, head: &Head) -> Result<Submission, PeerFault> {
+    pub fn submitted(
+        &mut self,
+        head: &Head,
+        inline: impl FnOnce(usize, &mut [u8; INLINE]),
+    ) -> Result<Submission, PeerFault> {
         let id = head.flow_id();
         let unit_size = self.geometry.unit_size;
         let unknown = PeerFault::Flow { index: id.index, generation: id.generation };
@@ -163,7 +171,9 @@ impl Ledger {
                 }
                 flow.left = if end { None } else { Some(left) };
                 unit.len = head.len;
-                if head.a != NO_BUFFER {
+                if head.a == NO_BUFFER {
+                    inline(len as usize, &mut unit.inline);
+                } else {
                     let holder = self.tx_holder.get_mut(head.a as usize);
                     match holder {
                         Some(holder) if *holder == NOBODY => *holder = head.flow,
@@ -242,9 +252,7 @@ impl Ledger {
         self.tx_units -= 1;
         let flow = &mut self.flows[unit.flow as usize];
         flow.tx_units -= 1;
-        if flow.closed && flow.done {
-            self.reuse_if_over(unit.flow);
-        }
+        self.reuse_if_over(unit.flow);
         entry
     }
 
