@@ -3,6 +3,7 @@
 use std::io::Error;
 use std::os::fd::RawFd;
 
+use machnet_host::Owner;
 use machnet_shm::Fd;
 
 /// A connected pair of sockets for attaching.
@@ -16,13 +17,10 @@ pub fn socketpair() -> Result<(Fd, Fd), Error> {
     Ok((Fd::own(ends[0]), Fd::own(ends[1])))
 }
 
-/// Whether the other end of a socket is gone.
-pub fn hung_up(socket: RawFd) -> bool {
-    let mut byte = 0_u8;
-    // SAFETY: `byte` is writable for one byte.
-    let n = unsafe { libc::recv(socket, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-    let again = [Some(libc::EAGAIN), Some(libc::EINTR)];
-    n == 0 || (n < 0 && !again.contains(&Error::last_os_error().raw_os_error()))
+/// This process, which all applications here are.
+pub fn owner() -> Owner {
+    // SAFETY: no arguments, and neither call can fail.
+    unsafe { Owner { pid: libc::getpid(), uid: libc::getuid() } }
 }
 
 /// Sleeps until one of the descriptors is readable, at most `nanos` nanoseconds.

@@ -61,7 +61,7 @@ impl<T, H> Flow<T, H> {
         if self.loss_timer.probes_next(self.sender.tail(), &self.rtt) {
             self.sender.set_tail(Tail::ProbeDue);
         } else {
-            self.stats.timeouts += 1;
+            self.stats.rtos += 1;
             self.loss_timer.back_off();
             self.sender.on_timeout(self.numbering.next());
             self.congestion.on_timeout(now);
