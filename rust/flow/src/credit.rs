@@ -21,15 +21,15 @@ pub(crate) struct Credit {
     shortfall: u32,
     /// As many as the target are reserved or unread: there can be more when the application has read.
     full: bool,
-    /// First unit that the peer may not send, as far as it was told.
+    /// First unit beyond the credit that the last packet gave the peer.
     advertised_edge: Seq,
-    /// Units that it might send when it was told.
+    /// How many units that credit was.
     advertised: u32,
-    /// Behind the last unit that the peer has, as far as it said: sent or waiting.
+    /// Behind the last unit that the peer has, sent or waiting, as of its newest packet.
     demand: Seq,
     /// The peer has sent something lately: only then units are reserved for it.
     active: bool,
-    /// The peer has something to send and was told that it may not, or was refused: it hears at once when it may.
+    /// The peer has something to send and no credit for it, or was refused: it hears at once when there is credit.
     peer_blocked: bool,
     used_at: Nanos,
     /// Times that the peer was reminded of a promise since it last used one.
@@ -64,13 +64,13 @@ impl Credit {
         self.reserved
     }
 
-    /// The peer's newest word: the unit it will number next, and how many wait behind that.
+    /// What the peer's newest packet says: the unit it will number next, and how many wait behind that.
     #[inline]
     pub fn demanded(&mut self, next: Seq, want: u8) {
         self.demand = next + u32::from(want);
     }
 
-    /// Units from `next` on that the peer has to send, as far as it said.
+    /// Units from `next` on that the peer has to send, as of its newest packet.
     #[inline]
     fn wanted(&self, next: Seq) -> u32 {
         self.demand.since(next).max(0) as u32
@@ -162,7 +162,7 @@ impl Credit {
     }
 
     /// Whether the peer ought to hear of its credit now, because it waits for some and there is some, or because it has more
-    /// to send than was left to it and much is there again.
+    /// to send than credit left, and there is much more for it.
     #[inline]
     pub fn is_news(&self, next: Seq) -> bool {
         if self.peer_blocked {
@@ -208,7 +208,8 @@ impl Credit {
             .then_some(self.used_at + config.credit_lapse + rtt.min(config.lapse_rtt()) * 2)
     }
 
-    /// The peer has something to send and does not use what it was promised: perhaps it has not heard. True: it is to be told once more.
+    /// The peer has something to send and does not use what it was promised: perhaps the packet that said so was lost. True: it
+    /// is to hear of it once more.
     pub fn reminds(&mut self, now: Nanos, next: Seq) -> bool {
         let reminds = self.reserved > 0 && self.wanted(next) > 0 && self.reminders < REMINDERS;
         if reminds {
@@ -218,7 +219,7 @@ impl Credit {
         reminds
     }
 
-    /// The peer has been idle for long enough: what was promised is others' again.
+    /// The peer has been idle for long enough: what was promised goes back, for others to have.
     pub fn lapse<I: Io>(&mut self, next: Seq, config: &Config, stats: &mut Stats, io: &mut I) {
         self.advertised_edge = next;
         self.advertised = 0;
@@ -229,7 +230,7 @@ impl Credit {
         self.give_up(io);
     }
 
-    /// The peer has been idle for long enough, with a gap left: what lies behind the last unit that came is others' again.
+    /// The peer has been idle for long enough, with a gap left: what lies behind the last unit that came goes back.
     pub fn lapse_behind<I: Io>(&mut self, next: Seq, last: Seq, stats: &mut Stats, io: &mut I) {
         let kept = (last.since(next) + 1).max(0) as u32;
         self.advertised_edge = next + kept;

@@ -32,16 +32,19 @@ use crate::{Closed, Config, Event, Io, NotSent, SendError, Setup, Stats, Unit};
 #[derive(Debug, Clone, Hash)]
 pub struct Flow<T, H> {
     config: Config,
+    // The connection: whose it is, in what state, what of the handshake is still to be sent, whether the peer lives.
     ends: Ends,
     life: Life,
     hellos: Hellos,
     silence: Silence,
     numbering: Numbering,
+    // What we send.
     sender: Sender<T>,
     loss_timer: LossTimer,
     rtt: Rtt,
     congestion: Congestion,
     drain_epochs: DrainEpochs,
+    // What the peer sends.
     receiver: Receiver<H>,
     acks: Acks,
     timers: Timers,
@@ -273,7 +276,7 @@ impl<T, H> Flow<T, H> {
         }
     }
 
-    /// How long the peer may be silent about what is in flight before it goes again, back-off included.
+    /// How long the peer may be silent about what is in flight before it is retransmitted, back-off included.
     pub fn timeout(&self) -> Nanos {
         self.loss_timer.timeout(&self.rtt, &self.config)
     }

@@ -70,7 +70,8 @@ impl Hellos {
         self.syn_acks_due = 0;
     }
 
-    /// The next pause is longer. At most `rto_max`: whoever waits for a place in a listener's backlog takes it soon after it is free.
+    /// The next pause is longer, at most `rto_max`: whoever waits for a place in a listener's backlog takes it soon after it is
+    /// free.
     pub fn back_off(&mut self, config: &Config) {
         self.pause = (self.pause * 2).min(config.rto_max);
     }

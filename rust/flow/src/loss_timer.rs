@@ -44,7 +44,7 @@ impl LossTimer {
         tail == Tail::Quiet && self.backoff == 0 && rtt.smoothed().is_some()
     }
 
-    /// When the tail is probed, or all is sent again.
+    /// When the tail is probed, or everything in flight is taken for lost.
     #[inline]
     pub fn expires_at(&self, tail: Tail, rtt: &Rtt, config: &Config) -> Nanos {
         let wait = if self.probes_next(tail, rtt) {

@@ -60,8 +60,8 @@ impl Numbering {
         self.measured = Seq(self.next.0.wrapping_sub(1));
     }
 
-    /// The round trip that an echo ends, the peer's delay taken out (RFC 7323 with a number that makes it unambiguous). Once for each
-    /// transmission.
+    /// The round trip that an echo ends, the peer's delay taken out (RFC 7323 with a number that makes it unambiguous). Once for
+    /// each transmission.
     #[inline]
     pub fn round_trip(&mut self, now: Nanos, header: &Header) -> Option<Nanos> {
         let echoed = header.ack_tx;

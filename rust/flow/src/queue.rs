@@ -243,7 +243,7 @@ impl<T> Queue<T> {
         }
         self.open = Assembly::default();
         while self.next.before(self.end) {
-            // A payload goes back whole or not at all: pieces of it that are out are read from it again.
+            // A payload goes back whole or not at all: pieces of it that are out are read from it when they are retransmitted.
             let mut first = Seq(self.end.0.wrapping_sub(1));
             while self.meta.at(first).offset != 0 {
                 first = Seq(first.0.wrapping_sub(1));

@@ -43,7 +43,7 @@ enum Waiting<H> {
 pub(crate) enum Arrival {
     /// The next one, and nothing behind it had come before; `ends`: it ended a message of several units, or the direction.
     InOrder { ends: bool },
-    /// The next one, and what had come ahead of its turn was taken with it.
+    /// The next one, while others had come ahead of their turn: those directly behind it were taken with it.
     FilledGap,
     /// Ahead of its turn: kept.
     Ahead,
@@ -223,7 +223,7 @@ impl<H> Receiver<H> {
             let fragment = packet.header.fragment();
             match io.hold(fragment, packet.payload) {
                 Some(held) => Waiting::Data { fragment, len: packet.payload.len() as u32, held },
-                // It comes again, and there is a buffer by then.
+                // The peer retransmits it, and there is a buffer by then.
                 None => {
                     stats.beyond_window += 1;
                     return Ok(Arrival::Dropped);

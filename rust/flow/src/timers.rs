@@ -14,7 +14,7 @@ pub(crate) enum Timer {
     Lapse = 2,
     /// The peer is asked whether it lives, or given up.
     Silence = 3,
-    /// The handshake's packet goes again.
+    /// The handshake's packet is repeated.
     Hello = 4,
     /// The present state ends: connecting, half-open, lingering, orphaned.
     Limit = 5,
