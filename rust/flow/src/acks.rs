@@ -12,8 +12,9 @@
 //! | a unit came ahead of its turn, filled a gap, came twice, or was dropped | at once: loss detection lives on that |
 //! | a unit was refused for want of a buffer | at once, with REFUSED: it was not lost, and has to be sent later |
 //! | PING, or PROBE on any packet | at once: it was asked for |
+//! | a unit, after the connection was closed both ways | at once: our last acknowledgement was lost |
 //! | there is credit that the peer waits for, or it seems not to have heard of its credit | at once |
-//! | a SYN-ACK came, or what should confirm it was not answered | at once, with PROBE: the peer must learn that we know its tag |
+//! | a SYN-ACK came, or what should confirm it was not answered | at once, with PROBE if it goes alone: the peer must learn that we know its tag |
 //!
 //! Once it is due it goes with the next packet. If no unit may go now, it goes alone; if a unit may, but leaves no room for
 //! the SACK words, it goes alone before that unit.
@@ -101,7 +102,7 @@ impl Acks {
         Plan::After(config.ack_delay)
     }
 
-    /// The peer asks for an answer: PING, or any packet with PROBE.
+    /// The peer wants an answer: PING, any packet with PROBE, and after the end any unit.
     pub fn on_question(&mut self, echo: Echo) {
         self.echo = Some(echo);
         self.at_once = true;
