@@ -24,6 +24,7 @@ use toml::Value;
 pub use file::Source;
 use settings::{Given, Settings};
 use values::Reasoned;
+pub use values::level;
 
 /// Everything, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
