@@ -4,8 +4,10 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
-use machnet_shm::{AttachError, ClientHello, EngineEnd, Fd, ServerAttach, ServerStep, Status, Text, Welcome};
+use machnet_host::{Offer, Place};
+use machnet_shm::{AttachError, ClientHello, EngineEnd, Fd, ServerAttach, ServerStep, Status, Text};
 
+use crate::queries::LONGEST;
 use crate::socket::{Credentials, credentials};
 
 /// An application.
@@ -26,29 +28,24 @@ pub struct Client {
 pub enum Stage {
     /// It has said nothing yet.
     New,
-    /// Its channel is being made, for this engine: nobody looks at its socket meanwhile.
-    Making(u16),
-    /// It has been given a channel of this engine, and is to say that it has mapped it.
-    Granted(Box<ServerAttach>, u16),
-    /// An engine serves it.
-    Attached {
-        /// The number by which the engine knows it.
-        channel: u64,
-        /// Which engine.
-        engine: u16,
-    },
+    /// Its channel is being made, for this place: nobody looks at its socket meanwhile.
+    Making(Place),
+    /// It has been given a channel, and is to say that it has mapped it.
+    Granted(Box<ServerAttach>, Place),
+    /// Its channel has this number, and an engine serves it.
+    Attached(u64),
 }
 
 /// What came of looking at an application's socket.
 pub enum Outcome {
     /// Nothing yet.
     Wait,
-    /// It wants the counters, and then it is done.
-    Stats,
+    /// It asks something instead of attaching: its first packet, or as much of it as is looked at.
+    Query(Vec<u8>),
     /// It wants a channel, and is to have this one.
-    Make(Box<ServerAttach>, Welcome),
-    /// Its channel is ready for this engine.
-    Channel(Box<EngineEnd>, u16),
+    Make(Box<ServerAttach>, Offer),
+    /// Its channel is ready for its place.
+    Channel(Box<EngineEnd>),
     /// It has left, or its time is over.
     Gone,
     /// It is not served, for this reason.
@@ -67,16 +64,6 @@ impl Client {
         matches!(self.stage, Stage::New | Stage::Granted(..))
     }
 
-    /// The engine of its channel, if it has one or is to have one.
-    pub fn engine(&self) -> Option<u16> {
-        match self.stage {
-            Stage::New => None,
-            Stage::Making(engine) | Stage::Granted(_, engine) | Stage::Attached { engine, .. } => {
-                Some(engine)
-            }
-        }
-    }
-
     /// To be polled.
     pub fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
@@ -88,22 +75,18 @@ impl Client {
     }
 
     /// Looks at the socket or the process, one of which is readable. `offer` answers a hello.
-    pub fn step(&mut self, offer: impl FnOnce(ClientHello) -> Offer) -> Outcome {
+    pub fn step(&mut self, offer: impl FnOnce(ClientHello) -> Answer) -> Outcome {
         match &mut self.stage {
-            Stage::Attached { .. } => self.end(),
+            Stage::Attached(_) => self.end(),
             Stage::Making(_) => Outcome::Wait,
             Stage::New => match self.peek() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Wait,
                 Err(_) => Outcome::Gone,
                 Ok(First::End) => Outcome::Gone,
-                Ok(First::Stats) => {
-                    // Taken out: a socket that closes over unread packets loses what it has just sent.
-                    let _ = self.take();
-                    Outcome::Stats
-                }
-                Ok(First::Other) => self.hello(offer),
+                Ok(First::Query) => self.query(),
+                Ok(First::Hello) => self.hello(offer),
             },
-            Stage::Granted(attach, engine) => {
+            Stage::Granted(attach, _) => {
                 let stepped = attach.step();
                 if let Some(process) = attach.take_process() {
                     // SAFETY: the descriptor is ours alone; `into_raw` gives it up to its new owner.
@@ -111,7 +94,7 @@ impl Client {
                     self.process = Some(process).filter(is_process);
                 }
                 match stepped {
-                    Ok(ServerStep::Attached(channel)) => Outcome::Channel(channel, *engine),
+                    Ok(ServerStep::Attached(channel)) => Outcome::Channel(channel),
                     Ok(ServerStep::Wait | ServerStep::Hello(_)) => Outcome::Wait,
                     Err(AttachError::Closed) => Outcome::Gone,
                     Err(refused) => Outcome::Refused(refused.to_string()),
@@ -120,15 +103,33 @@ impl Client {
         }
     }
 
+    /// Takes out its first packet.
+    fn query(&self) -> Outcome {
+        let mut packet = vec![0u8; LONGEST + 1];
+        // SAFETY: `packet` is writable for its length. What is beyond that is thrown away, as are descriptors that came with it.
+        match unsafe { libc::recv(self.fd(), packet.as_mut_ptr().cast(), packet.len(), libc::MSG_DONTWAIT) } {
+            n @ 1.. => {
+                packet.truncate(n as usize);
+                Outcome::Query(packet)
+            }
+            _ => Outcome::Gone,
+        }
+    }
+
+    /// Its socket, when it is no application.
+    pub fn into_socket(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Answers its first packet.
-    fn hello(&self, offer: impl FnOnce(ClientHello) -> Offer) -> Outcome {
+    fn hello(&self, offer: impl FnOnce(ClientHello) -> Answer) -> Outcome {
         let mut attach = match self.fd.try_clone() {
             Ok(copy) => Box::new(ServerAttach::new(Fd::own(copy.into_raw_fd()))),
             Err(error) => return Outcome::Refused(format!("copy its socket: {error}")),
         };
         match attach.step() {
             Ok(ServerStep::Hello(hello)) => match offer(hello) {
-                Ok(welcome) => Outcome::Make(attach, welcome),
+                Ok(offer) => Outcome::Make(attach, offer),
                 Err((status, text)) => {
                     // One that is gone already needs no answer.
                     let _ = attach.refuse(status, text);
@@ -150,26 +151,16 @@ impl Client {
         }
     }
 
-    /// Sends one packet; one that does not fit the socket's buffer is lost with its application.
-    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: `packet` is readable for its length.
-        match unsafe { libc::send(self.fd(), packet.as_ptr().cast(), packet.len(), flags) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        }
-    }
-
     /// What the first packet is; it stays in the socket.
     fn peek(&self) -> io::Result<First> {
-        let mut first = [0u8; STATS.len() + 1];
+        let mut first = [0u8; 1];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         // SAFETY: `first` is writable for its length.
         match unsafe { libc::recv(self.fd(), first.as_mut_ptr().cast(), first.len(), flags) } {
             -1 => Err(io::Error::last_os_error()),
             0 => Ok(First::End),
-            n if first[..n as usize] == *STATS => Ok(First::Stats),
-            _ => Ok(First::Other),
+            _ if first == *b"{" => Ok(First::Query),
+            _ => Ok(First::Hello),
         }
     }
 
@@ -210,17 +201,14 @@ fn readable(fd: RawFd) -> bool {
 }
 
 /// The answer to a hello.
-pub type Offer = Result<Welcome, (Status, Text)>;
+pub type Answer = Result<Offer, (Status, Text)>;
 
 /// An application's first packet.
 enum First {
     /// There is none: it has left.
     End,
-    /// It wants the counters.
-    Stats,
-    /// Something for `ServerAttach`.
-    Other,
+    /// JSON: it asks something.
+    Query,
+    /// Anything else is for `ServerAttach`.
+    Hello,
 }
-
-/// The packet that asks for the counters instead of a channel.
-pub const STATS: &[u8] = b"machnet-stats/1";
