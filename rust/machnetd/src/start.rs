@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use machnet_engine::{EngineConfig, idle, neighbor};
-use machnet_host::{ChannelConfig, Host};
-use machnet_nic::Queue;
-use machnet_nic::dpdk::{DpdkError, DpdkQueue, Eal, EalConfig, PortConfig};
+use machnet_host::{ChannelConfig, Host, HostError};
+use machnet_nic::{EalConfig, Opened, PortConfig, Queue, dpdk};
 
 use crate::config::Config;
 use crate::control::{Control, Means};
@@ -34,24 +33,38 @@ pub struct Refusal {
 /// # Errors
 /// What could not be started. Nothing is left behind.
 pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
-    let engine_error = |text: String| Refusal { code: ENGINE, text };
-    let control_error = |text: String| Refusal { code: CONTROL, text };
     // Before DPDK: a second sidecar by mistake must not disturb the first one's link.
     socket::look(&config.socket).map_err(control_error)?;
     let signals = Signals::take_over().map_err(engine_error)?;
-    let descriptors = limits::raise_descriptors(config.max_channels);
-    let queues = open_nic(&config).map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
-    let Some(first) = queues.first() else {
-        return Err(Refusal { code: NIC, text: "the NIC opened without queues".to_owned() });
-    };
-    let info = first.info().clone();
-    let port = Arc::clone(first.port());
+    let limits = Limits::new(limits::raise_descriptors(config.max_channels), config.max_channels);
+    // All that follows works with any kind of NIC.
+    let nic = dpdk::open(&port_config(&config), &eal_config(&config))
+        .map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
+    serve(config, args, nic, &signals, limits)
+}
+
+/// Serves applications with this NIC until a signal says otherwise.
+fn serve<Q: Queue + 'static>(
+    config: Config,
+    args: Vec<String>,
+    nic: Opened<Q>,
+    signals: &Signals,
+    limits: Limits,
+) -> Result<(), Refusal> {
+    let Opened { queues, port } = nic;
+    let engine_config = engine_config(&config).map_err(engine_error)?;
+    let mut host =
+        Host::new(engine_config, channel_config(&config), queues, threads::now()).map_err(|error| {
+            let code = if matches!(error, HostError::Queues(_)) { NIC } else { ENGINE };
+            Refusal { code, text: error.to_string() }
+        })?;
+    let info = host.nic();
     log::info!(
         "{} {}/{} on {}, MTU {}, {} of {} descriptors, checksums by {}, {}",
         info.mac,
         config.ip,
         config.prefix,
-        info.driver,
+        port.driver(),
         info.mtu,
         plural(info.queues, "queue"),
         info.descriptors,
@@ -59,9 +72,6 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
         if info.interrupts { "interrupts" } else { "no interrupts: idle engines nap" },
     );
 
-    let engine_config = engine_config(&config).map_err(engine_error)?;
-    let mut host = Host::new(engine_config, channel_config(&config), queues, threads::now())
-        .map_err(|error| engine_error(error.to_string()))?;
     let mut threads = Threads::new();
     for (index, engine) in (0..).zip(host.take_engines()) {
         let core = config.cores.get(usize::from(index)).copied();
@@ -73,13 +83,12 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     let cores = config.cores.clone();
     let memory = Memory::start(move || pins::keep_off(&cores)).map_err(engine_error)?;
     let pins = threads.take_pins();
-    let limits = Limits::new(descriptors, config.max_channels);
     let result =
         ControlSocket::bind(&config.socket, access(&config)).map_err(control_error).map(|listener| {
             log::info!("serving applications at {}", config.socket.display());
             let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port));
             let means = Means { stats, memory, pins, limits };
-            Control::new(config, args, &mut host, listener, &signals, means).run();
+            Control::new(config, args, &mut host, listener, signals, means).run();
         });
     // The control thread has closed the applications' sockets, by which they learn of the end; what they sent goes out now, and their
     // peers learn of it behind that.
@@ -95,8 +104,12 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     result
 }
 
-fn open_nic(config: &Config) -> Result<Vec<DpdkQueue>, DpdkError> {
-    Eal::start(&eal_config(config))?.open(&port_config(config))
+fn engine_error(text: String) -> Refusal {
+    Refusal { code: ENGINE, text }
+}
+
+fn control_error(text: String) -> Refusal {
+    Refusal { code: CONTROL, text }
 }
 
 /// Who may attach.
@@ -109,7 +122,6 @@ pub fn eal_config(config: &Config) -> EalConfig {
     EalConfig {
         memory: config.memory.clone(),
         file_prefix: config.file_prefix.clone(),
-        devices: vec![config.device.clone()],
         extra_args: config.extra_args.clone(),
     }
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machnet_engine::Shared;
-use machnet_nic::dpdk::Port;
+use machnet_nic::Port;
 use serde::{Serialize, Serializer};
 
 /// Where the counters are read from; the engines count without knowing of it.
 pub struct Stats {
     shared: Arc<Shared>,
-    port: Arc<Port>,
+    port: Arc<dyn Port>,
     begun: Instant,
 }
 
@@ -58,7 +58,7 @@ impl Serialize for Counts {
 
 impl Stats {
     /// From now on.
-    pub fn new(shared: Arc<Shared>, port: Arc<Port>) -> Stats {
+    pub fn new(shared: Arc<Shared>, port: Arc<dyn Port>) -> Stats {
         Stats { shared, port, begun: Instant::now() }
     }
 
@@ -96,20 +96,8 @@ impl Stats {
     }
 
     fn nic(&self) -> Counts {
-        let nic = self.port.stats();
-        Counts(vec![
-            ("rx_frames", nic.rx_frames),
-            ("tx_frames", nic.tx_frames),
-            ("rx_bytes", nic.rx_bytes),
-            ("tx_bytes", nic.tx_bytes),
-            ("rx_missed", nic.rx_missed),
-            ("rx_errors", nic.rx_errors),
-            ("tx_errors", nic.tx_errors),
-            ("rx_no_buffer", nic.rx_no_buffer),
-            ("link_ups", nic.link_ups),
-            ("link_downs", nic.link_downs),
-            ("link_refused", nic.link_refused),
-        ])
+        let samples = self.port.counters().samples();
+        Counts(samples.iter().filter_map(|s| Some((s.name, s.value?))).collect())
     }
 }
 

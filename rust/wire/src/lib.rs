@@ -17,6 +17,7 @@ pub mod hello;
 pub mod icmp;
 pub mod ipv4;
 mod nanos;
+pub mod sample;
 mod seldom;
 mod seq;
 pub mod udp;
@@ -26,6 +27,7 @@ pub use ether::Mac;
 pub use header::{Flags, Header, Kind, Packet, Sack};
 pub use hello::{Hello, PathEntry, Paths, Reason, Reset};
 pub use nanos::Nanos;
+pub use sample::Sample;
 pub use seldom::{LeftOut, Seldom};
 pub use seq::Seq;
 
