@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use machnet_engine::{EngineConfig, idle, neighbor};
-use machnet_host::{ChannelConfig, Host};
-use machnet_nic::{EalConfig, PortConfig, Queue, dpdk};
+use machnet_host::{ChannelConfig, Host, HostError};
+use machnet_nic::{EalConfig, Opened, PortConfig, Queue, dpdk};
 
 use crate::config::Config;
 use crate::control::{Control, Means};
@@ -33,19 +33,32 @@ pub struct Refusal {
 /// # Errors
 /// What could not be started. Nothing is left behind.
 pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
-    let engine_error = |text: String| Refusal { code: ENGINE, text };
-    let control_error = |text: String| Refusal { code: CONTROL, text };
     // Before DPDK: a second sidecar by mistake must not disturb the first one's link.
     socket::look(&config.socket).map_err(control_error)?;
     let signals = Signals::take_over().map_err(engine_error)?;
-    let descriptors = limits::raise_descriptors(config.max_channels);
+    let limits = Limits::new(limits::raise_descriptors(config.max_channels), config.max_channels);
+    // All that follows works with any kind of NIC.
     let nic = dpdk::open(&port_config(&config), &eal_config(&config))
         .map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
-    let Some(first) = nic.queues.first() else {
-        return Err(Refusal { code: NIC, text: "the NIC opened without queues".to_owned() });
-    };
-    let info = first.info().clone();
-    let port = nic.port;
+    serve(config, args, nic, &signals, limits)
+}
+
+/// Serves applications with this NIC until a signal says otherwise.
+fn serve<Q: Queue + 'static>(
+    config: Config,
+    args: Vec<String>,
+    nic: Opened<Q>,
+    signals: &Signals,
+    limits: Limits,
+) -> Result<(), Refusal> {
+    let Opened { queues, port } = nic;
+    let engine_config = engine_config(&config).map_err(engine_error)?;
+    let mut host =
+        Host::new(engine_config, channel_config(&config), queues, threads::now()).map_err(|error| {
+            let code = if matches!(error, HostError::Queues(_)) { NIC } else { ENGINE };
+            Refusal { code, text: error.to_string() }
+        })?;
+    let info = host.nic();
     log::info!(
         "{} {}/{} on {}, MTU {}, {} of {} descriptors, checksums by {}, {}",
         info.mac,
@@ -59,9 +72,6 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
         if info.interrupts { "interrupts" } else { "no interrupts: idle engines nap" },
     );
 
-    let engine_config = engine_config(&config).map_err(engine_error)?;
-    let mut host = Host::new(engine_config, channel_config(&config), nic.queues, threads::now())
-        .map_err(|error| engine_error(error.to_string()))?;
     let mut threads = Threads::new();
     for (index, engine) in (0..).zip(host.take_engines()) {
         let core = config.cores.get(usize::from(index)).copied();
@@ -73,13 +83,12 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     let cores = config.cores.clone();
     let memory = Memory::start(move || pins::keep_off(&cores)).map_err(engine_error)?;
     let pins = threads.take_pins();
-    let limits = Limits::new(descriptors, config.max_channels);
     let result =
         ControlSocket::bind(&config.socket, access(&config)).map_err(control_error).map(|listener| {
             log::info!("serving applications at {}", config.socket.display());
             let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port));
             let means = Means { stats, memory, pins, limits };
-            Control::new(config, args, &mut host, listener, &signals, means).run();
+            Control::new(config, args, &mut host, listener, signals, means).run();
         });
     // The control thread has closed the applications' sockets, by which they learn of the end; what they sent goes out now, and their
     // peers learn of it behind that.
@@ -93,6 +102,14 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
         }
     }
     result
+}
+
+fn engine_error(text: String) -> Refusal {
+    Refusal { code: ENGINE, text }
+}
+
+fn control_error(text: String) -> Refusal {
+    Refusal { code: CONTROL, text }
 }
 
 /// Who may attach.
