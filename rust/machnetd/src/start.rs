@@ -37,10 +37,19 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     socket::look(&config.socket).map_err(control_error)?;
     let signals = Signals::take_over().map_err(engine_error)?;
     let limits = Limits::new(limits::raise_descriptors(config.max_channels), config.max_channels);
-    // All that follows works with any kind of NIC.
-    let nic = dpdk::open(&port_config(&config), &eal_config(&config))
+    let nic = dpdk::open(&config.device, &port_config(&config), &eal_config(&config))
         .map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
+    // All that follows works with any kind of NIC.
     serve(config, args, nic, &signals, limits)
+}
+
+/// Looks at the NIC without opening it. Returns what is doubtful, a sentence each.
+///
+/// # Errors
+/// What [`run`] would be refused for.
+pub fn examine_nic(config: &Config) -> Result<Vec<String>, String> {
+    dpdk::examine(&config.device, &port_config(config), &eal_config(config), config.ip)
+        .map_err(|error| error.to_string())
 }
 
 /// Serves applications with this NIC until a signal says otherwise.
@@ -118,7 +127,7 @@ pub fn access(config: &Config) -> Access {
 }
 
 /// What DPDK is told.
-pub fn eal_config(config: &Config) -> EalConfig {
+fn eal_config(config: &Config) -> EalConfig {
     EalConfig {
         memory: config.memory.clone(),
         file_prefix: config.file_prefix.clone(),
@@ -127,7 +136,7 @@ pub fn eal_config(config: &Config) -> EalConfig {
 }
 
 /// What the NIC is asked for.
-pub fn port_config(config: &Config) -> PortConfig {
+fn port_config(config: &Config) -> PortConfig {
     PortConfig {
         queues: config.engines,
         descriptors: config.descriptors,
@@ -136,7 +145,6 @@ pub fn port_config(config: &Config) -> PortConfig {
         burst: config.burst,
         checksum_offload: config.checksum_offload,
         interrupts: config.interrupts && config.idle == idle::Policy::Adaptive,
-        ..PortConfig::new(config.device.clone())
     }
 }
 
