@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use machnet_engine::idle::Policy;
-use machnet_nic::{Device, Memory};
+use machnet_nic::Memory;
 use machnet_wire::{Mac, Nanos};
 use toml::Value;
 
 pub use file::Source;
+pub use nic::ChosenNic;
 use settings::{Given, Settings};
 use values::Reasoned;
 
@@ -38,7 +39,7 @@ pub struct Config {
     /// Hosts known for good.
     pub neighbors: Vec<(Ipv4Addr, Mac)>,
     /// Which NIC.
-    pub device: Device,
+    pub nic: ChosenNic,
     /// Largest IP packet, bytes, 576..=9001.
     pub mtu: u16,
     /// Instead of the device's own.
@@ -184,14 +185,14 @@ impl Reader<'_> {
             .unwrap_or(idle == Policy::Spin);
         let burst = self.number("engines.burst", &engines.burst, 1..=32, if exclusive { 16 } else { 8 });
 
-        let device = self.device(nic, count, unreadable);
+        let chosen = self.nic(nic, count, unreadable);
         let mtu = self.number("nic.mtu", &nic.mtu, 576..=9001, 1500);
         let descriptors = self
             .take("nic.descriptors", &nic.descriptors, |v| values::power_of_two(v, 64..=4096))
             .unwrap_or(256);
 
-        let physical = matches!(device, Device::Pci(_) | Device::Mac(_));
-        let huge = self.take("dpdk.hugepages", &dpdk.hugepages, values::switch).unwrap_or(physical);
+        let huge =
+            self.take("dpdk.hugepages", &dpdk.hugepages, values::switch).unwrap_or(chosen.is_physical());
         // A queue needs about 2.5 MiB of buffers at an MTU of 1500 and 10 MiB at 9001, and EAL some itself.
         let usual = 32 + 32 * count;
         let mib = self.number("dpdk.memory_mib", &dpdk.memory_mib, 16..=65536, usual) as u32;
@@ -204,7 +205,7 @@ impl Reader<'_> {
             prefix,
             gateway,
             neighbors,
-            device,
+            nic: chosen,
             mtu: mtu as u16,
             set_mac: self.take("nic.set_mac", &nic.set_mac, values::mac),
             descriptors: descriptors as u16,

@@ -5,6 +5,20 @@ use machnet_nic::{Device, Memif};
 use super::settings::{self, Given};
 use super::{Mistake, Reader, values};
 
+/// A NIC, by the back end of `machnet_nic` that drives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChosenNic {
+    /// One of DPDK's.
+    Dpdk(Device),
+}
+
+impl ChosenNic {
+    /// Whether the device reads and writes this machine's memory by itself: then it needs huge pages.
+    pub fn is_physical(&self) -> bool {
+        matches!(self, ChosenNic::Dpdk(Device::Pci(_) | Device::Mac(_)))
+    }
+}
+
 /// The settings that choose a NIC and are given, with their keys; one of them, if nothing is wrong.
 pub fn chosen(nic: &settings::Nic) -> impl Iterator<Item = (&'static str, &Option<Given>)> {
     let all =
@@ -14,8 +28,8 @@ pub fn chosen(nic: &settings::Nic) -> impl Iterator<Item = (&'static str, &Optio
 
 impl Reader<'_> {
     /// The NIC that is chosen. What is wrong is noted.
-    pub(super) fn device(&self, nic: &settings::Nic, engines: i64, unreadable: bool) -> Device {
-        let nothing = || Device::Vdev(String::new());
+    pub(super) fn nic(&self, nic: &settings::Nic, engines: i64, unreadable: bool) -> ChosenNic {
+        let nothing = || ChosenNic::Dpdk(Device::Vdev(String::new()));
         let mut chosen = chosen(nic);
         let Some((first, _)) = chosen.next() else {
             if !unreadable {
@@ -44,11 +58,11 @@ impl Reader<'_> {
             // which `values::memif` refuses.
             let abstract_name = socket.as_os_str().as_encoded_bytes().starts_with(b"@");
             let socket = if abstract_name { socket } else { std::path::absolute(&socket).unwrap_or(socket) };
-            return Device::Memif(Memif {
+            return ChosenNic::Dpdk(Device::Memif(Memif {
                 id: id as u32,
                 peer_queues: peer_queues as u16,
                 ..Memif::new(socket, role)
-            });
+            }));
         }
         for (key, given) in
             [("nic.memif_id", &nic.memif_id), ("nic.memif_peer_queues", &nic.memif_peer_queues)]
@@ -61,6 +75,6 @@ impl Reader<'_> {
         None.or_else(|| self.take("nic.pci", &nic.pci, values::pci).map(Device::Pci))
             .or_else(|| self.take("nic.mac", &nic.mac, values::mac).map(Device::Mac))
             .or_else(|| self.take("nic.vdev", &nic.vdev, values::text).map(Device::Vdev))
-            .unwrap_or_else(nothing)
+            .map_or_else(nothing, ChosenNic::Dpdk)
     }
 }
