@@ -77,6 +77,8 @@ impl<Q: Queue> Engine<Q> {
             fired: Vec::new(),
             shared: Arc::clone(shared),
         };
+        // At once, or what this NIC cannot count would be read as 0.
+        shared.inboxes[usize::from(index)].counts.queue.set(nic.counters().values());
         Some(Self { nic, core, burst: config.burst.clamp(1, 64), stash: None, interrupt: None })
     }
 
@@ -133,9 +135,21 @@ impl<Q: Queue> Engine<Q> {
         work += self.core.take_looped(self.burst);
         self.nic.flush();
         self.core.flush_channels();
-        self.core.collect(work > 0);
+        self.publish(work > 0);
         self.core.counters().rounds.add(1);
         work
+    }
+
+    /// Lets other threads read what flows and the NIC's queue counted.
+    #[inline]
+    fn publish(&mut self, worked: bool) {
+        let core = &mut self.core;
+        if core.totals.is_due(worked, core.now) {
+            let sums = core.totals.collect(core.now, |add| core.flows.each(|conn| add(conn.flow.stats())));
+            let counts = &core.shared.inboxes[usize::from(core.index)].counts;
+            counts.flows.set(sums);
+            counts.queue.set(self.nic.counters().values());
+        }
     }
 
     /// What was sent in a shutdown is given time to leave the NIC. Answers to strangers, who may ask without end, hold up nobody's end.

@@ -52,7 +52,7 @@ mod totals;
 mod tx;
 
 pub use config::{EngineConfig, UDP_PORT};
-pub use counters::{Counters, Sample};
+pub use counters::{Counters, Samples};
 pub use engine::Engine;
 pub use idle::Idle;
 pub use ports::{EPHEMERAL, Owner, Ports};

@@ -13,7 +13,7 @@ use machnet_wire::Nanos;
 
 use crate::channels::Channel;
 use crate::config::EngineConfig;
-use crate::counters::Counters;
+use crate::counters::{Counters, Counts, Samples};
 use crate::neighbor::Neighbors;
 use crate::packet::Handed;
 use crate::peers::Heard;
@@ -92,7 +92,7 @@ pub(crate) struct Inbox {
     pub bell: Bell,
     /// Those of the engine's channels.
     pub doorbells: Bells,
-    pub counters: Counters,
+    pub counts: Counts,
 }
 
 /// Reaches one engine from any thread.
@@ -112,7 +112,7 @@ impl Shared {
                 spare: ArrayQueue::new(config.handover.max(1)),
                 bell: Bell::new()?,
                 doorbells: Bells::new().map_err(|e| std::io::Error::from_raw_os_error(e.errno))?,
-                counters: Counters::default(),
+                counts: Counts::default(),
             })
         };
         let inboxes = (0..engines.max(1)).map(|_| inbox()).collect::<Result<_, _>>()?;
@@ -151,7 +151,12 @@ impl Shared {
 
     /// The counters of engine `engine`; `None` beyond the last.
     pub fn counters(&self, engine: u16) -> Option<&Counters> {
-        self.inboxes.get(usize::from(engine)).map(|inbox| &inbox.counters)
+        self.inboxes.get(usize::from(engine)).map(|inbox| &inbox.counts.engine)
+    }
+
+    /// Everything that is counted at engine `engine`, as it is now; `None` beyond the last.
+    pub fn samples(&self, engine: u16) -> Option<Samples> {
+        self.inboxes.get(usize::from(engine)).map(|inbox| inbox.counts.samples())
     }
 
     /// The oldest report not yet read.
@@ -236,7 +241,7 @@ impl EngineHandle {
 
     /// The engine's counters.
     pub fn counters(&self) -> &Counters {
-        &self.inbox().counters
+        &self.inbox().counts.engine
     }
 
     fn tell(&self, note: Note) -> bool {

@@ -8,7 +8,7 @@ use machnet_engine::{EngineConfig, idle, neighbor};
 use machnet_host::{ChannelConfig, Host, HostError};
 use machnet_nic::{EalConfig, Opened, PortConfig, Queue, dpdk};
 
-use crate::config::Config;
+use crate::config::{ChosenNic, Config};
 use crate::control::{Control, Means};
 use crate::limits::{self, Limits};
 use crate::memory::Memory;
@@ -37,10 +37,27 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     socket::look(&config.socket).map_err(control_error)?;
     let signals = Signals::take_over().map_err(engine_error)?;
     let limits = Limits::new(limits::raise_descriptors(config.max_channels), config.max_channels);
-    // All that follows works with any kind of NIC.
-    let nic = dpdk::open(&port_config(&config), &eal_config(&config))
-        .map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
-    serve(config, args, nic, &signals, limits)
+    let refused = |text: String| Refusal { code: NIC, text };
+    // What follows after these lines works with any back end.
+    match &config.nic {
+        ChosenNic::Dpdk(device) => {
+            let nic = dpdk::open(device, &port_config(&config), &eal_config(&config));
+            serve(config, args, nic.map_err(|error| refused(error.to_string()))?, &signals, limits)
+        }
+    }
+}
+
+/// Looks at the NIC without opening it. Returns what is doubtful, a sentence each.
+///
+/// # Errors
+/// What [`run`] would be refused for.
+pub fn examine_nic(config: &Config) -> Result<Vec<String>, String> {
+    match &config.nic {
+        ChosenNic::Dpdk(device) => {
+            dpdk::examine(device, &port_config(config), &eal_config(config), config.ip)
+                .map_err(|error| error.to_string())
+        }
+    }
 }
 
 /// Serves applications with this NIC until a signal says otherwise.
@@ -118,7 +135,7 @@ pub fn access(config: &Config) -> Access {
 }
 
 /// What DPDK is told.
-pub fn eal_config(config: &Config) -> EalConfig {
+fn eal_config(config: &Config) -> EalConfig {
     EalConfig {
         memory: config.memory.clone(),
         file_prefix: config.file_prefix.clone(),
@@ -127,7 +144,7 @@ pub fn eal_config(config: &Config) -> EalConfig {
 }
 
 /// What the NIC is asked for.
-pub fn port_config(config: &Config) -> PortConfig {
+fn port_config(config: &Config) -> PortConfig {
     PortConfig {
         queues: config.engines,
         descriptors: config.descriptors,
@@ -136,7 +153,6 @@ pub fn port_config(config: &Config) -> PortConfig {
         burst: config.burst,
         checksum_offload: config.checksum_offload,
         interrupts: config.interrupts && config.idle == idle::Policy::Adaptive,
-        ..PortConfig::new(config.device.clone())
     }
 }
 

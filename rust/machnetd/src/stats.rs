@@ -1,5 +1,6 @@
 //! The counters, for the log and, as JSON, for `machnet` over the control socket.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -48,11 +49,11 @@ struct EngineCounts {
 }
 
 /// Counters by name, in the order in which they are declared.
-struct Counts(Vec<(&'static str, u64)>);
+struct Counts(Vec<(Cow<'static, str>, u64)>);
 
 impl Serialize for Counts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().copied())
+        serializer.collect_map(self.0.iter().map(|(name, n)| (name, n)))
     }
 }
 
@@ -91,13 +92,13 @@ impl Stats {
     }
 
     fn counts(&self, engine: u16) -> Option<Counts> {
-        let samples = self.shared.counters(engine)?.snapshot();
-        Some(Counts(samples.into_iter().map(|s| (s.name, s.value)).collect()))
+        let samples = self.shared.samples(engine)?;
+        Some(Counts(samples.named().filter_map(|(name, s)| Some((name, s.value?))).collect()))
     }
 
     fn nic(&self) -> Counts {
         let samples = self.port.counters().samples();
-        Counts(samples.iter().filter_map(|s| Some((s.name, s.value?))).collect())
+        Counts(samples.iter().filter_map(|s| Some((s.name.into(), s.value?))).collect())
     }
 }
 
@@ -113,9 +114,9 @@ mod tests {
 
     #[test]
     fn the_log_leaves_out_zeros_and_json_does_not() {
-        let counts = Counts(vec![("a", 1), ("b", 0), ("c", 3)]);
+        let counts = Counts(vec![("a".into(), 1), ("b".into(), 0), ("c".into(), 3)]);
         assert_eq!(spaced(&counts), " a=1 c=3");
-        assert_eq!(spaced(&Counts(vec![("b", 0)])), " nothing yet");
+        assert_eq!(spaced(&Counts(vec![("b".into(), 0)])), " nothing yet");
         assert_eq!(serde_json::to_string(&counts).unwrap(), r#"{"a":1,"b":0,"c":3}"#);
     }
 }

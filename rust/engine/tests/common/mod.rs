@@ -235,12 +235,13 @@ impl World {
     }
 
     /// Counters of a sidecar, summed over its engines, without the zeros.
-    pub fn counters(&self, sidecar: usize) -> BTreeMap<&'static str, u64> {
+    pub fn counters(&self, sidecar: usize) -> BTreeMap<String, u64> {
         let mut sum = BTreeMap::new();
         let shared = &self.sidecars[sidecar].shared;
-        for sample in (0..shared.engines()).filter_map(|i| shared.counters(i)).flat_map(|c| c.snapshot()) {
-            if sample.value > 0 {
-                *sum.entry(sample.name).or_insert(0) += sample.value;
+        let samples = (0..shared.engines()).filter_map(|i| shared.samples(i));
+        for (name, sample) in samples.flat_map(|s| s.named().collect::<Vec<_>>()) {
+            if let Some(value @ 1..) = sample.value {
+                *sum.entry(name.into_owned()).or_insert(0) += value;
             }
         }
         sum
@@ -252,7 +253,8 @@ impl World {
 
     /// The next channel of a sidecar that is reported over: its number, why it ended, and what is left of it.
     pub fn next_over(&self, sidecar: usize) -> Option<(u64, End, Leftover)> {
-        let Report::ChannelOver { channel, why, leftover, .. } = self.sidecars[sidecar].shared.next_report()?;
+        let Report::ChannelOver { channel, why, leftover, .. } =
+            self.sidecars[sidecar].shared.next_report()?;
         Some((channel, why, leftover))
     }
 
