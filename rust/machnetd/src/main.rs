@@ -10,6 +10,7 @@ mod logger;
 mod memory;
 mod output;
 mod pins;
+mod queries;
 mod repeats;
 mod signals;
 mod socket;

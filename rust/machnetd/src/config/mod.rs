@@ -26,6 +26,7 @@ pub use file::Source;
 pub use nic::ChosenNic;
 use settings::{Given, Settings};
 use values::Reasoned;
+pub use values::level;
 
 /// Everything, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
