@@ -149,6 +149,59 @@ fn every_question_has_its_answer() {
     assert!(peer["heard_ns_ago"].is_u64() && peer["mac"].is_null());
 }
 
+/// The questions and answers of docs/control.md, in its order.
+fn documented() -> Vec<(Value, Value)> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/control.md");
+    let page = std::fs::read_to_string(page).expect("docs/control.md");
+    let blocks = page.split("```json\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let documents = blocks.map(|block| {
+        let lines =
+            block.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")));
+        lines.collect::<Vec<Value>>()
+    });
+    documents.filter_map(|block| <[Value; 2]>::try_from(block).ok()).map(Into::into).collect()
+}
+
+/// Both have the same fields, of one kind each. A field of the example may be null in fact, and what is no list of fields but of counters has
+/// more in fact.
+fn assert_alike(path: &str, example: &Value, fact: &Value) {
+    match (example, fact) {
+        (Value::Object(example), Value::Object(fact)) => {
+            let counters = path.ends_with(".counters") || path.ends_with(".queue");
+            for (name, value) in example {
+                let fact =
+                    fact.get(name).unwrap_or_else(|| panic!("{path}.{name} is documented and not there"));
+                assert_alike(&format!("{path}.{name}"), value, fact);
+            }
+            let more: Vec<_> = fact.keys().filter(|name| !counters && !example.contains_key(*name)).collect();
+            assert!(more.is_empty(), "{path}: {more:?} are not documented");
+        }
+        (Value::Array(example), Value::Array(fact)) => {
+            assert!(!fact.is_empty(), "{path}: nothing to compare with");
+            fact.iter().for_each(|fact| assert_alike(path, &example[0], fact));
+        }
+        (Value::Null, _) | (_, Value::Null) => {}
+        (Value::Number(_), Value::Number(_)) | (Value::String(_), Value::String(_)) => {}
+        (example, fact) => panic!("{path}: {example} is documented, {fact} is there"),
+    }
+}
+
+#[test]
+fn answers_have_the_fields_that_are_documented() {
+    let pair = Pair::new("q-doc", 1);
+    let documented = documented();
+    let names: Vec<_> = documented.iter().filter_map(|(question, _)| question["query"].as_str()).collect();
+    assert_eq!(names, ["stats", "channels", "connections", "connection", "peers", "drain", "log"]);
+    for (mut question, example) in documented {
+        if question["query"] == "connection" {
+            let all = pair.ask(json!({"version": 1, "query": "connections"}));
+            question["connection"] = all["connections"][0]["connection"].clone();
+        }
+        let fact = pair.ask(question.clone());
+        assert_alike(question["query"].as_str().expect("a name"), &example, &fact);
+    }
+}
+
 #[test]
 fn fixed_neighbours_are_peers_without_connections() {
     let sidecar = Sidecar::start("q-peers", &["--neighbor", "10.0.0.9=02:00:00:00:00:09"]);

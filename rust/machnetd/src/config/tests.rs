@@ -1,5 +1,6 @@
 use super::*;
 use args::{Wish, read};
+use machnet_nic::Device;
 use settings::KEYS;
 
 /// What a file and flags come to, or every mistake on a line of its own.
@@ -427,7 +428,7 @@ fn each_way_to_choose_a_nic_is_understood() {
         ("--vdev net_null0,copy=1", Device::Vdev("net_null0,copy=1".into())),
     ] {
         let c = config("", &format!("--ip 10.0.0.1/24 {flag}")).unwrap();
-        assert_eq!(c.device, device);
+        assert_eq!(c.nic, ChosenNic::Dpdk(device));
         assert_eq!(matches!(c.memory, Memory::Huge { .. }), !flag.contains("vdev"), "{flag}");
     }
 }
