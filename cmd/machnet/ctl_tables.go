@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -105,6 +107,7 @@ func channelsTable(ctx context.Context, a asked, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	slices.SortFunc(channels, func(a, b control.Channel) int { return cmp.Compare(a.Channel, b.Channel) })
 	t := newTable(out, "CHANNEL", "ENGINE", "PID", "UID", "STATE", "CONNECTIONS", "LISTENERS", "UNITS", "SUBMITTED", "DELIVERED", "RESERVED")
 	for _, c := range channels {
 		t.row(c.Channel, c.Engine, c.PID, c.UID, c.State, c.Connections, c.Listeners, c.Units.Total, c.Units.Submitted, c.Units.Delivered, c.Units.Reserved)
@@ -123,6 +126,9 @@ func connectionsTable(ctx context.Context, a asked, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	slices.SortFunc(connections, func(a, b control.Connection) int {
+		return cmp.Or(cmp.Compare(a.Engine, b.Engine), cmp.Compare(a.Local, b.Local), cmp.Compare(a.Peer, b.Peer))
+	})
 	t := newTable(out, "ENGINE", "ID", "CHANNEL", "LOCAL", "PEER", "STATE", "ORIGIN", "QUEUED", "IN-FLIGHT", "RTT")
 	for _, c := range connections {
 		t.row(c.Engine, c.Connection, optional(c.Channel), c.Local, c.Peer, c.State, c.Origin, c.Queued, c.InFlight, optionalTime(c.RTT))
@@ -139,8 +145,8 @@ func connectionTable(ctx context.Context, a asked, out io.Writer) error {
 	for _, row := range [][2]any{
 		{"engine", c.Engine}, {"id", c.Connection.Connection}, {"channel", optional(c.Channel)}, {"local", c.Local}, {"peer", c.Peer},
 		{"state", c.State}, {"origin", c.Origin}, {"queued", c.Queued}, {"in-flight", c.InFlight}, {"rtt", optionalTime(c.RTT)},
-		{"window", c.Window}, {"unit-size", c.UnitSize}, {"credit", c.Credit}, {"waits-for", optional(c.Waits)}, {"timeout", optionalTime(c.Timeout)},
-		{"next-hop", c.NextHop}, {"local-udp-port", c.LocalPort}, {"peer-udp-port", c.PeerPort},
+		{"window", c.Window}, {"unit-size", c.UnitSize}, {"credit", c.Credit}, {"promised", c.Promised}, {"peer-waits-for", optional(c.Waits)},
+		{"timeout", optionalTime(&c.Timeout)}, {"next-hop", optional(c.NextHop)}, {"next-hop-mac", optional(c.NextHopMAC)}, {"local-udp-port", c.LocalPort}, {"peer-udp-port", c.PeerPort},
 	} {
 		t.row(row[0], row[1])
 	}
@@ -160,11 +166,18 @@ func peersTable(ctx context.Context, a asked, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	t := newTable(out, "IP", "MAC", "STATE", "CONNECTIONS", "HEARD-AGO")
+	slices.SortFunc(peers, func(a, b control.Peer) int { return address(a.IP).Compare(address(b.IP)) })
+	t := newTable(out, "IP", "NEXT-HOP", "MAC", "STATE", "CONNECTIONS", "HEARD-AGO")
 	for _, p := range peers {
-		t.row(p.IP, optional(p.MAC), p.State, p.Connections, optionalTime(p.Heard))
+		t.row(p.IP, optional(p.NextHop), optional(p.MAC), p.State, p.Connections, optionalTime(p.Heard))
 	}
 	return t.to.Flush()
+}
+
+// address is for sorting; what is none comes first.
+func address(text string) netip.Addr {
+	a, _ := netip.ParseAddr(text)
+	return a
 }
 
 func optional[T any](v *T) string {

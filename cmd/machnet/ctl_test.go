@@ -78,10 +78,12 @@ port      rx_missed   not-counted
 `},
 		"channels": {
 			[]string{"channels"}, `{"version":1,"query":"channels"}`,
-			`{"version":1,"query":"channels","channels":[{"channel":12,"engine":0,"pid":3,"uid":4,"state":"draining","connections":5,"listeners":6,
+			`{"version":1,"query":"channels","channels":[{"channel":13,"engine":1,"pid":3,"uid":4,"state":"attached","connections":0,"listeners":0,
+			"units":{"total":16,"submitted":0,"delivered":0,"reserved":0}},{"channel":12,"engine":0,"pid":3,"uid":4,"state":"draining","connections":5,"listeners":6,
 			"units":{"total":1024,"submitted":7,"delivered":8,"reserved":9}}]}`,
 			`CHANNEL  ENGINE  PID  UID  STATE     CONNECTIONS  LISTENERS  UNITS  SUBMITTED  DELIVERED  RESERVED
 12       0       3    4    draining  5            6          1024   7          8          9
+13       1       3    4    attached  0            0          16     0          0          0
 `},
 		"no channels": {
 			[]string{"channels"}, `{"version":1,"query":"channels"}`, `{"version":1,"query":"channels","channels":[]}`,
@@ -89,8 +91,8 @@ port      rx_missed   not-counted
 		"connections": {
 			[]string{"connections"}, `{"version":1,"query":"connections"}`,
 			`{"version":1,"query":"connections","connections":[
-			{"engine":0,"connection":"0-7","channel":1,"local":"10.0.0.1:80","peer":"10.0.0.2:4000","state":"open","origin":"accepted","queued":2,"in_flight":3,"rtt_ns":23456},
-			{"engine":1,"connection":"1-8","channel":null,"local":"10.0.0.1:81","peer":"","state":"a word\u001b[2J","origin":"dialled","queued":0,"in_flight":0,"rtt_ns":null}]}`,
+			{"engine":1,"connection":"1-8","channel":null,"local":"10.0.0.1:81","peer":"","state":"a word\u001b[2J","origin":"dialled","queued":0,"in_flight":0,"rtt_ns":null},
+			{"engine":0,"connection":"0-7","channel":1,"local":"10.0.0.1:80","peer":"10.0.0.2:4000","state":"open","origin":"accepted","queued":2,"in_flight":3,"rtt_ns":23456}]}`,
 			`ENGINE  ID   CHANNEL  LOCAL        PEER           STATE       ORIGIN    QUEUED  IN-FLIGHT  RTT
 0       0-7  1        10.0.0.1:80  10.0.0.2:4000  open        accepted  2       3          23.5us
 1       1-8  -        10.0.0.1:81  -              a_word_[2J  dialled   0       0          -
@@ -100,11 +102,43 @@ port      rx_missed   not-counted
 			"ENGINE  ID  CHANNEL  LOCAL  PEER  STATE  ORIGIN  QUEUED  IN-FLIGHT  RTT\n"},
 		"peers": {
 			[]string{"peers"}, `{"version":1,"query":"peers"}`,
-			`{"version":1,"query":"peers","peers":[{"ip":"10.0.0.2","mac":"02:00:00:00:00:02","state":"known","connections":1,"heard_ns_ago":2500000000},
-			{"ip":"10.0.0.3","mac":null,"state":"asking","connections":0,"heard_ns_ago":null}]}`,
-			`IP        MAC                STATE   CONNECTIONS  HEARD-AGO
-10.0.0.2  02:00:00:00:00:02  known   1            2.5s
-10.0.0.3  -                  asking  0            -
+			`{"version":1,"query":"peers","peers":[{"ip":"10.0.0.10","next_hop":null,"mac":null,"state":"asking","connections":0,"heard_ns_ago":null},
+			{"ip":"10.0.0.2","next_hop":"10.0.0.2","mac":"02:00:00:00:00:02","state":"known","connections":1,"heard_ns_ago":2500000000}]}`,
+			`IP         NEXT-HOP  MAC                STATE   CONNECTIONS  HEARD-AGO
+10.0.0.2   10.0.0.2  02:00:00:00:00:02  known   1            2.5s
+10.0.0.10  -         -                  asking  0            -
+`},
+		"connection": {
+			[]string{"connection", "0", "7-1"}, `{"version":1,"query":"connection","engine":0,"connection":"7-1"}`,
+			`{"version":1,"query":"connection","engine":0,"connection":"7-1","channel":1,"local":"10.0.0.1:80","peer":"10.0.0.2:4000","state":"open","origin":"accepted",
+			"queued":2,"in_flight":1,"rtt_ns":null,"window":16,"unit_size":1424,"credit":8,"promised":9,"waits":"receive ring","timeout_ns":1500000,"next_hop":"10.0.0.2",
+			"next_hop_mac":null,"local_udp_port":50000,"peer_udp_port":50001,"counters":{"rtos":0,"lost":3}}`,
+			`WHAT            VALUE
+engine          0
+id              7-1
+channel         1
+local           10.0.0.1:80
+peer            10.0.0.2:4000
+state           open
+origin          accepted
+queued          2
+in-flight       1
+rtt             -
+window          16
+unit-size       1424
+credit          8
+promised        9
+peer-waits-for  receive_ring
+timeout         1.5ms
+next-hop        10.0.0.2
+next-hop-mac    -
+local-udp-port  50000
+peer-udp-port   50001
+
+OF          COUNTER  VALUE
+connection  lost     3
+
+1 zero, 0 not counted by this NIC's driver: left out, --all shows them
 `},
 		"drain":  {[]string{"drain", "3"}, `{"version":1,"query":"drain","channel":3}`, `{"version":1,"query":"drain"}`, "channel 3 is draining\n"},
 		"--json": {[]string{"peers", "--json"}, `{"version":1,"query":"peers"}`, `{"version":1, "query":"peers","peers":[]}`, `{"version":1, "query":"peers","peers":[]}` + "\n"},

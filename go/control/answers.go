@@ -64,30 +64,33 @@ type Connection struct {
 	Peer       string  `json:"peer"`       // IP:port
 	State      string  `json:"state"`      // "opening", "open" or "closing"
 	Origin     string  `json:"origin"`     // "dialled" or "accepted"
-	Queued     uint64  `json:"queued"`     // units not yet sent
-	InFlight   uint64  `json:"in_flight"`  // units sent and not yet acknowledged
+	Queued     uint64  `json:"queued"`     // units submitted and not yet acknowledged
+	InFlight   uint64  `json:"in_flight"`  // of these, sent
 	RTT        *uint64 `json:"rtt_ns"`     // smoothed; nil: nothing was measured yet
 }
 
 // State is all that an engine knows of one connection.
 type State struct {
 	Connection
-	Window    uint64   `json:"window"`    // units that congestion control lets be in flight
-	UnitSize  int      `json:"unit_size"` // bytes of payload in a packet
-	Credit    uint64   `json:"credit"`    // units that the peer has promised to take
-	Waits     *string  `json:"waits"`     // what it waits for before the peer may send: "reader", "units" or "receive ring"; nil: nothing
-	Timeout   *uint64  `json:"timeout_ns"`
-	NextHop   string   `json:"next_hop"`
-	LocalPort int      `json:"local_udp_port"`
-	PeerPort  int      `json:"peer_udp_port"`
-	Counters  Counters `json:"counters"`
+	Window     uint64   `json:"window"`         // units that congestion control lets be in flight
+	UnitSize   int      `json:"unit_size"`      // most payload of a packet, bytes
+	Credit     uint64   `json:"credit"`         // units that the peer has room for beyond those sent
+	Promised   uint64   `json:"promised"`       // units that the peer was promised room for
+	Waits      *string  `json:"waits"`          // what the peer waits for before it may send: "reader", "units" or "receive ring"; nil: nothing
+	Timeout    uint64   `json:"timeout_ns"`     // after so long without an acknowledgement, what is in flight is sent again
+	NextHop    *string  `json:"next_hop"`       // IP; nil: the peer is on this host, or there is none yet
+	NextHopMAC *string  `json:"next_hop_mac"`   // nil: not known, or the peer is on this host
+	LocalPort  int      `json:"local_udp_port"` // of the packets to the peer
+	PeerPort   int      `json:"peer_udp_port"`  // likewise
+	Counters   Counters `json:"counters"`
 }
 
-// Peer is another host.
+// Peer is another host, or this one where it is connected to itself.
 type Peer struct {
 	IP          string  `json:"ip"`
-	MAC         *string `json:"mac"`
-	State       string  `json:"state"` // "fixed", "known", "asking" or "unreachable"
+	NextHop     *string `json:"next_hop"` // IP of the host on the link that packets for it go to: itself, or the gateway; nil: none, or this host
+	MAC         *string `json:"mac"`      // of the next hop
+	State       string  `json:"state"`    // of the next hop: "fixed", "known", "asking", "unreachable" or "unknown"; or "local"
 	Connections int     `json:"connections"`
 	Heard       *uint64 `json:"heard_ns_ago"` // nil: nothing was heard from it yet
 }

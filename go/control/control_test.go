@@ -129,25 +129,25 @@ func TestEveryQuestionIsAskedAndItsAnswerReadAsDocumented(t *testing.T) {
 		"connection": {
 			func(ctx context.Context, socket string) (any, error) { return ConnectionState(ctx, socket, 0, "0-7") },
 			map[string]any{"version": 1., "query": "connection", "engine": 0., "connection": "0-7"},
-			`{"version":1,"query":"connection","engine":0,"connection":"0-7","waits":"reader","counters":{"lost":2}}`,
-			&State{Connection: Connection{Connection: "0-7"}, Waits: pointer("reader"), Counters: Counters{"lost": pointer(uint64(2))}},
+			`{"version":1,"query":"connection","engine":0,"connection":"0-7","waits":"reader","timeout_ns":7,"next_hop":"10.0.0.2","next_hop_mac":null,"counters":{"lost":2}}`,
+			&State{Connection: Connection{Connection: "0-7"}, Waits: pointer("reader"), Timeout: 7, NextHop: pointer("10.0.0.2"), Counters: Counters{"lost": pointer(uint64(2))}},
 		},
 		"peers": {
 			func(ctx context.Context, socket string) (any, error) { return Peers(ctx, socket) },
 			map[string]any{"version": 1., "query": "peers"},
-			`{"version":1,"query":"peers","peers":[{"ip":"10.0.0.2","mac":null,"state":"asking","connections":1,"heard_ns_ago":null}]}`,
-			[]Peer{{"10.0.0.2", nil, "asking", 1, nil}},
+			`{"version":1,"query":"peers","peers":[{"ip":"10.0.0.2","next_hop":"10.0.0.254","mac":null,"state":"asking","connections":1,"heard_ns_ago":null}]}`,
+			[]Peer{{"10.0.0.2", pointer("10.0.0.254"), nil, "asking", 1, nil}},
 		},
 		"drain": {
 			func(ctx context.Context, socket string) (any, error) { return nil, Drain(ctx, socket, 3) },
 			map[string]any{"version": 1., "query": "drain", "channel": 3.},
-			`{"version":1,"query":"drain"}`,
+			`{"version":1,"query":"drain","channel":3}`,
 			nil,
 		},
 		"log": {
 			func(ctx context.Context, socket string) (any, error) { return nil, SetLogLevel(ctx, socket, "debug") },
 			map[string]any{"version": 1., "query": "log", "level": "debug"},
-			`{"version":1,"query":"log"}`,
+			`{"version":1,"query":"log","level":"debug"}`,
 			nil,
 		},
 	} {

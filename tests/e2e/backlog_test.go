@@ -121,7 +121,7 @@ func attachMany(t *testing.T, s *sidecar, count int) []*machnet.Stack {
 
 // A server that is slow to start serving: 200 dials at once, of which 128, the default, find a place.
 func TestDialsWaitForASlowServerAndAreAllServed(t *testing.T) {
-	p := newPair(t, "--log", "info")
+	p := newPair(t)
 	l := listen(t, p.b.attach(t))
 	d := dialMany(attachMany(t, p.a, 4), l.Addr().String(), 200, patience, request)
 	d.await(t, 128)
@@ -134,7 +134,7 @@ func TestDialsWaitForASlowServerAndAreAllServed(t *testing.T) {
 }
 
 func TestAsManyConnectAsTheBacklogHoldsAndTheRestTimeOut(t *testing.T) {
-	p := newPair(t, "--log", "info")
+	p := newPair(t)
 	stack := p.b.attach(t)
 	lc := machnet.ListenConfig{Stack: stack, Backlog: 16}
 	listener, err := lc.Listen(context.Background(), "machnet", ":0")
@@ -185,7 +185,7 @@ func TestAsManyConnectAsTheBacklogHoldsAndTheRestTimeOut(t *testing.T) {
 
 // A server in C with a backlog of 16, whose process is stopped before it has accepted anybody.
 func TestAStoppedServerInCServesAllWhoWaitedWhenItGoesOn(t *testing.T) {
-	p := newPair(t, "--log", "info")
+	p := newPair(t)
 	server := exec.Command("../../bin/machnet-echo-c", "server", "0.0.0.0", "0")
 	server.Env = append(os.Environ(), "MACHNET_SOCKET="+p.b.socket)
 	out := new(lockedBuffer)

@@ -129,7 +129,7 @@ func duplex(c *machnet.Conn, count, size int) error {
 // A thread for each direction of one channel, at both ends: neither may take the other's wake-up away.
 func TestEachDirectionMayHaveItsOwnThread(t *testing.T) {
 	program, echo := cProgram(t, "duplex"), cProgram(t, "echo")
-	p := newPair(t, "--log", "info")
+	p := newPair(t)
 	for _, size := range []struct{ count, size int }{{8, 1 << 20}, {32, 32 << 10}, {2000, 1500}} {
 		count, bytes := strconv.Itoa(size.count), strconv.Itoa(size.size)
 		all := fmt.Sprintf("%d sent, %d received", size.count, size.count)

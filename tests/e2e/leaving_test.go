@@ -299,7 +299,7 @@ func TestAChannelCountsUntilWhatItsApplicationSentIsDelivered(t *testing.T) {
 }
 
 func TestWhatIsNotReadWithinTheLingerIsReset(t *testing.T) {
-	p := newPair(t, "--linger", "50", "--log", "info")
+	p := newPair(t, "--linger", "50")
 	l := listen(t, p.b.attach(t))
 	sender := startSender(t, "Go", p.a, l.Addr(), "finish")
 	c := acceptOne(t, l)

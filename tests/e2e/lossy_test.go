@@ -26,7 +26,7 @@ func TestMessagesArriveOnceInOrderAndWhole(t *testing.T) {
 			onAnyLink(t)
 			seed := rand.Uint64()
 			w, fw := lossyWire(t, faults{drop: drop, duplicate: 0.01, hold: 0.02}, seed)
-			p := newPairOn(t, shortTempDir(t), w, "--log", "info")
+			p := newPairOn(t, shortTempDir(t), w)
 			if exchangeAll(t, p); t.Failed() {
 				return
 			}

@@ -40,7 +40,7 @@ func newVethWire(t *testing.T, mtu int) *wire {
 // newVethPair is a pair on a veth link, whatever the link of this run.
 func newVethPair(t *testing.T, mtu int, flags ...string) *pair {
 	t.Helper()
-	return newPairOn(t, shortTempDir(t), newVethWire(t, mtu), append([]string{"--log", "info"}, flags...)...)
+	return newPairOn(t, shortTempDir(t), newVethWire(t, mtu), flags...)
 }
 
 // on opens a packet socket at one end, beside the sidecar's.
@@ -224,7 +224,7 @@ func TestAnIdleEngineSleepsUntilAFrameComes(t *testing.T) {
 // The kernel, as a host that knows nothing of Machnet, finds the sidecar by ARP and pings it.
 func TestTheKernelFindsAndPingsASidecar(t *testing.T) {
 	w := newVethWire(t, 1500)
-	s, err := startSidecar(shortTempDir(t), "10.0.0.1", w.a, "--log", "info")
+	s, err := startSidecar(shortTempDir(t), "10.0.0.1", w.a)
 	if err != nil {
 		w.close()
 		t.Fatal(err)

@@ -170,7 +170,7 @@ func newPairOn(t *testing.T, folder string, w *wire, flags ...string) *pair {
 }
 
 // shortTempDir is t.TempDir where paths stay short enough for Unix sockets.
-func shortTempDir(t *testing.T) string {
+func shortTempDir(t testing.TB) string {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "mn")
 	if err != nil {

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use machnet_engine::{End, Engine, EngineConfig, EngineHandle, Leftover, Report, Shared};
-use machnet_nic::Queue;
+use machnet_nic::{Info, Queue};
 use machnet_shm::{BadGeometry, ClientHello, EngineEnd, Geometry, Status, Text, Welcome};
 use machnet_wire::Nanos;
 
@@ -19,7 +19,7 @@ pub struct Host<Q> {
     /// Until threads of their own take them.
     engines: Vec<Engine<Q>>,
     handles: Vec<EngineHandle>,
-    mtu: u16,
+    nic: Info,
     geometry: Geometry,
     channels: Channels,
     /// Channels whose engine had no room for the note that they are to end, and why they are.
@@ -65,15 +65,15 @@ impl<Q: Queue> Host<Q> {
         let (Some(first), Ok(count)) = (queues.first(), u16::try_from(queues.len())) else {
             return Err(HostError::Queues(queues.len()));
         };
-        let mtu = first.info().mtu;
-        let geometry = channels.geometry(mtu).map_err(HostError::Channels)?;
+        let nic = first.info().clone();
+        let geometry = channels.geometry(nic.mtu).map_err(HostError::Channels)?;
         let shared = Shared::new(config, count).map_err(HostError::Bells)?;
         let engines =
             queues.into_iter().zip(0..).filter_map(|(queue, i)| Engine::new(&shared, i, queue, now));
         Ok(Host {
             engines: engines.collect(),
             handles: (0..count).filter_map(|engine| shared.handle(engine)).collect(),
-            mtu,
+            nic,
             geometry,
             channels: Channels::new(channels, count),
             untold: Vec::new(),
@@ -105,19 +105,14 @@ impl<Q> Host<Q> {
         &self.shared
     }
 
-    /// The ways to the engines, in the order of their numbers.
-    pub fn handles(&self) -> &[EngineHandle] {
-        &self.handles
-    }
-
     /// Its address.
     pub fn ip(&self) -> Ipv4Addr {
         self.shared.config.neighbor.ip
     }
 
-    /// Bytes of an IP packet.
-    pub fn mtu(&self) -> u16 {
-        self.mtu
+    /// What its NIC is, by its first queue.
+    pub fn nic(&self) -> &Info {
+        &self.nic
     }
 
     /// Changes what channels offered from now on are like, and how many there may be.
@@ -125,7 +120,7 @@ impl<Q> Host<Q> {
     /// # Errors
     /// They would be out of bounds; all stays as it was.
     pub fn set_channels(&mut self, config: ChannelConfig) -> Result<(), HostError> {
-        self.geometry = config.geometry(self.mtu).map_err(HostError::Channels)?;
+        self.geometry = config.geometry(self.nic.mtu).map_err(HostError::Channels)?;
         self.channels.config = config;
         Ok(())
     }
@@ -135,7 +130,7 @@ impl<Q> Host<Q> {
     /// # Errors
     /// It gets no channel: what it is to be told.
     pub fn offer(&self, hello: ClientHello) -> Result<Offer, (Status, Text)> {
-        let welcome = Welcome { geometry: self.geometry, engine: 0, ip: self.ip(), mtu: self.mtu.into() };
+        let welcome = Welcome { geometry: self.geometry, engine: 0, ip: self.ip(), mtu: self.nic.mtu.into() };
         self.channels.offer(hello, welcome)
     }
 

@@ -137,7 +137,8 @@ fn echo(socket: &str) -> Result<(), Error> {
 
 fn open(socket: &std::path::Path, role: MemifRole) -> Result<DpdkQueue, Error> {
     let eal = EalConfig::unprivileged(&format!("memif-ping-{}", std::process::id()));
-    let mut nic = dpdk::open(&PortConfig::new(Device::Memif(Memif::new(socket, role))), &eal)?;
+    let link = Device::Memif(Memif::new(socket, role));
+    let mut nic = dpdk::open(&link, &PortConfig::default(), &eal)?;
     pin(if role == MemifRole::Server { 0 } else { 1 });
     Ok(nic.queues.remove(0))
 }

@@ -49,7 +49,7 @@ fn refusals() {
     assert_eq!(cpus(), before, "the calling thread stays where it was");
     assert_eq!(Eal::start(&EalConfig::unprivileged(&prefix), &[]).err(), Some(DpdkError::AlreadyStarted));
 
-    let refuse = |device: Device| eal.open(&PortConfig::new(device)).err().expect("refused");
+    let refuse = |device: Device| eal.open(&device, &PortConfig::default()).err().expect("refused");
     let vdev = |text: &str| refuse(Device::Vdev(text.to_owned()));
     let error = vdev("net_nonesuch0");
     assert!(matches!(&error, DpdkError::UnknownVdev { vdev, .. } if vdev == "net_nonesuch0"), "{error}");
@@ -73,16 +73,16 @@ fn refusals() {
     assert!(error.to_string().contains("/nonesuch does not exist"), "{error}");
 
     // Too much for the 64 MiB that EAL has.
-    let large =
-        PortConfig { mtu: 9001, descriptors: 4096, ..PortConfig::new(Device::Vdev("net_null7".to_owned())) };
-    let error = eal.open(&large).err().expect("refused");
+    let large = PortConfig { mtu: 9001, descriptors: 4096, ..PortConfig::default() };
+    let error = eal.open(&Device::Vdev("net_null7".to_owned()), &large).err().expect("refused");
     assert!(
         matches!(&error, DpdkError::TooLittleMemory { step, mib: 94 } if step.contains("about 78 MiB for each engine")),
         "{error:?}"
     );
 
-    let many = PortConfig { queues: 64, ..PortConfig::new(Device::Vdev("net_ring0".to_owned())) };
-    let error = eal.open(&many).err().expect("refused");
+    let ring = Device::Vdev("net_ring0".to_owned());
+    let many = PortConfig { queues: 64, ..PortConfig::default() };
+    let error = eal.open(&ring, &many).err().expect("refused");
     assert!(matches!(error, DpdkError::TooManyQueues { asked: 64, .. }), "{error}");
     for bad in [
         PortConfig { queues: 0, ..many.clone() },
@@ -91,7 +91,7 @@ fn refusals() {
         PortConfig { burst: 33, ..many.clone() },
         PortConfig { mac: Some(Mac([1, 0, 0, 0, 0, 0])), ..many.clone() },
     ] {
-        assert!(matches!(eal.open(&bad).err(), Some(DpdkError::Config(_))), "{bad:?}");
+        assert!(matches!(eal.open(&ring, &bad).err(), Some(DpdkError::Config(_))), "{bad:?}");
     }
 }
 
@@ -104,8 +104,7 @@ fn huge() {
 
 fn ring() {
     let eal = Eal::start(&EalConfig::unprivileged("ring"), &[]).unwrap();
-    let config = PortConfig { mac: None, ..PortConfig::new(Device::Vdev("net_ring0".to_owned())) };
-    let mut nic = eal.open(&config).unwrap();
+    let mut nic = eal.open(&Device::Vdev("net_ring0".to_owned()), &PortConfig::default()).unwrap();
     let mut queue = nic.queues.remove(0);
     assert_eq!(nic.port.driver(), "net_ring");
     assert_eq!((queue.info().index, queue.info().mtu, queue.info().interrupts), (0, 1500, false));

@@ -163,7 +163,8 @@ fn the_configured_address_is_the_ports() {
     let folder = folder("mac");
     let mac = Mac([2, 0x4d, 0, 0, 0, 9]);
     let link = Memif::new(folder.join("link.sock"), MemifRole::Server);
-    let nic = eal().open(&PortConfig { mac: Some(mac), ..PortConfig::new(Device::Memif(link)) }).unwrap();
+    let config = PortConfig { mac: Some(mac), ..PortConfig::default() };
+    let nic = eal().open(&Device::Memif(link), &config).unwrap();
     assert_eq!((nic.queues[0].info().mac, nic.port.driver()), (mac, "net_memif"));
     drop(nic);
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "the sockets are gone with the port");
@@ -223,7 +224,8 @@ fn open(
 ) -> Vec<DpdkQueue> {
     // A fixed key: how evenly a few hundred flows spread depends on it.
     let link = Memif { peer_queues, rss_key: Some(*KEY), ..Memif::new(socket, role) };
-    eal().open(&PortConfig { queues, mtu, ..PortConfig::new(Device::Memif(link)) }).unwrap().queues
+    let config = PortConfig { queues, mtu, ..PortConfig::default() };
+    eal().open(&Device::Memif(link), &config).unwrap().queues
 }
 
 /// One UDP frame from `port`, with its checksum.

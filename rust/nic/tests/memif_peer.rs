@@ -111,8 +111,8 @@ fn kill_peers(survivor: &'static str, queues: u16, kills: u64) {
 fn run(role: MemifRole, socket: &Path, queues: u16, number: u64) {
     let eal = EalConfig::unprivileged(&format!("memif-peer-{}", std::process::id()));
     let link = Memif { peer_queues: queues, ..Memif::new(socket, role) };
-    let config = PortConfig { queues, ..PortConfig::new(Device::Memif(link)) };
-    let nic = dpdk::open(&config, &eal).unwrap();
+    let config = PortConfig { queues, ..PortConfig::default() };
+    let nic = dpdk::open(&Device::Memif(link), &config, &eal).unwrap();
     let heard: Arc<Vec<AtomicU64>> = Arc::new((0..queues).map(|_| AtomicU64::new(u64::MAX)).collect());
     let stop = Arc::new(AtomicU64::new(0));
     let engines: Vec<_> = nic

@@ -42,15 +42,15 @@ impl Found {
 }
 
 /// Finds or creates the device. `serial` makes its name one of a kind.
-pub(super) fn open(config: &PortConfig, serial: u32) -> Result<Found, DpdkError> {
-    match &config.device {
+pub(super) fn open(device: &Device, config: &PortConfig, serial: u32) -> Result<Found, DpdkError> {
+    match device {
         Device::Memif(link) => {
             let matrix = Matrix::new(config.queues, link.peer_queues)?;
             memif::prepare_socket(link)?;
             let mac = find::text(config.mac.unwrap_or_else(random::mac));
-            let device = format!("net_memif{serial}");
+            let name = format!("net_memif{serial}");
             let buffer = memif::buffer_size(config.mtu);
-            let args = memif::devargs(&device, link, matrix, config.descriptors, buffer, &mac)?;
+            let args = memif::devargs(&name, link, matrix, config.descriptors, buffer, &mac)?;
             let id = ethdev::create_vdev(&args)?;
             let interface = InterfaceId::of(link, matrix, buffer);
             log::info!("memif {}: interface {interface}", link.socket.display());

@@ -2,7 +2,6 @@
 
 use super::error::DpdkError;
 use super::log::Mark;
-use crate::{Device, PortConfig};
 use std::ffi::{CStr, CString, c_char};
 
 /// Creates a virtual device; `args` begins with its name. Returns its port number.
@@ -56,22 +55,23 @@ pub(super) fn port_info(id: u16) -> Result<dpdk_sys::mdpdk_port_info, DpdkError>
     Ok(info)
 }
 
-/// Configures the port; returns whether it has receive interrupts. Drivers that have none refuse to be asked.
+/// Configures the port; returns whether it has receive interrupts, if it is to be asked. Drivers that have none refuse.
 pub(super) fn configure(
     id: u16,
-    config: &PortConfig,
     rings: u16,
-    checksums: (bool, bool),
+    mtu: u16,
+    (tx_checksum, rx_checksum): (bool, bool),
+    interrupts: bool,
 ) -> Result<bool, DpdkError> {
     let mut asked = dpdk_sys::mdpdk_port_config {
         rx_queues: rings,
         tx_queues: rings,
-        mtu: config.mtu,
-        tx_checksum: checksums.0.into(),
-        rx_checksum: checksums.1.into(),
+        mtu,
+        tx_checksum: tx_checksum.into(),
+        rx_checksum: rx_checksum.into(),
         interrupts: 0,
     };
-    if config.interrupts && !matches!(config.device, Device::Memif(_)) {
+    if interrupts {
         asked.interrupts = 1;
         // SAFETY: `asked` lives through the call; the port exists and is stopped.
         if unsafe { dpdk_sys::mdpdk_port_configure(id, &asked) } == 0 {

@@ -14,12 +14,17 @@ use std::net::Ipv4Addr;
 ///
 /// # Errors
 /// What EAL or the port would be refused for.
-pub fn examine(port: &PortConfig, eal: &EalConfig, ip: Ipv4Addr) -> Result<Vec<String>, DpdkError> {
-    eal::arguments(eal, std::slice::from_ref(&port.device))?;
+pub fn examine(
+    device: &Device,
+    port: &PortConfig,
+    eal: &EalConfig,
+    ip: Ipv4Addr,
+) -> Result<Vec<String>, DpdkError> {
+    eal::arguments(eal, std::slice::from_ref(device))?;
     port.check().map_err(DpdkError::Config)?;
     let mut doubts = Vec::new();
     let mut room = memif::buffer_size(port.mtu);
-    match &port.device {
+    match device {
         Device::Memif(link) => {
             let matrix = Matrix::new(port.queues, link.peer_queues)?;
             memif::devargs("net_memif", link, matrix, port.descriptors, room, "")?;

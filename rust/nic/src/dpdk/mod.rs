@@ -3,7 +3,7 @@
 //! ```no_run
 //! use machnet_nic::{Device, EalConfig, Memif, MemifRole, PortConfig, dpdk};
 //! let link = Memif::new("/run/machnet/link.sock", MemifRole::Server);
-//! let nic = dpdk::open(&PortConfig::new(Device::Memif(link)), &EalConfig::unprivileged("demo"))?;
+//! let nic = dpdk::open(&Device::Memif(link), &PortConfig::default(), &EalConfig::unprivileged("demo"))?;
 //! let queues = nic.queues; // one per engine: give each to its thread
 //! # Ok::<(), dpdk::DpdkError>(())
 //! ```

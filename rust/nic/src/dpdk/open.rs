@@ -12,7 +12,7 @@ use super::port::DpdkPort;
 use super::queue::{DpdkQueue, Rings};
 use super::random;
 use super::relay::Relay;
-use crate::{EalConfig, Info, MemifRole, Opened, Port, PortConfig};
+use crate::{Device, EalConfig, Info, MemifRole, Opened, Port, PortConfig};
 use machnet_wire::Mac;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use std::sync::atomic::Ordering;
 ///
 /// # Errors
 /// Every refusal as one [`DpdkError`].
-pub fn open(config: &PortConfig, eal: &EalConfig) -> Result<Opened<DpdkQueue>, DpdkError> {
-    Eal::start(eal, std::slice::from_ref(&config.device))?.open(config)
+pub fn open(device: &Device, config: &PortConfig, eal: &EalConfig) -> Result<Opened<DpdkQueue>, DpdkError> {
+    Eal::start(eal, std::slice::from_ref(device))?.open(device, config)
 }
 
 impl Eal {
@@ -33,10 +33,10 @@ impl Eal {
     ///
     /// # Errors
     /// Every refusal as one [`DpdkError`].
-    pub fn open(&self, config: &PortConfig) -> Result<Opened<DpdkQueue>, DpdkError> {
+    pub fn open(&self, device: &Device, config: &PortConfig) -> Result<Opened<DpdkQueue>, DpdkError> {
         let _one_at_a_time = self.environment.opening.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mark = Mark::now();
-        self.open_port(config).map_err(|error| match (error, ethdev::not_permitted(&mark)) {
+        self.open_port(device, config).map_err(|error| match (error, ethdev::not_permitted(&mark)) {
             (DpdkError::Refused { step, .. }, Some(said)) => {
                 DpdkError::NoPermission(format!("{step}: {said}"))
             }
@@ -51,9 +51,9 @@ impl Eal {
         })
     }
 
-    fn open_port(&self, config: &PortConfig) -> Result<Opened<DpdkQueue>, DpdkError> {
+    fn open_port(&self, device: &Device, config: &PortConfig) -> Result<Opened<DpdkQueue>, DpdkError> {
         config.check().map_err(DpdkError::Config)?;
-        let found = device::open(config, self.serial())?;
+        let found = device::open(device, config, self.serial())?;
         let info = ethdev::port_info(found.id)?;
         let matrix = found.matrix;
         let offered = info.max_rx_queues.min(info.max_tx_queues);
@@ -73,8 +73,9 @@ impl Eal {
         let most = info.max_mtu.min((info.max_frame as u16).saturating_sub(18));
         let modest = found.gated || found.packet.is_some();
         let mtu = if modest { config.mtu.min(most) } else { config.mtu };
-        let asked = PortConfig { mtu, ..config.clone() };
-        let interrupts = ethdev::configure(found.id, &asked, rings, checksums)?;
+        // memif has no interrupts, and complains when it is asked.
+        let interrupts = config.interrupts && found.memif.is_none();
+        let interrupts = ethdev::configure(found.id, rings, mtu, checksums, interrupts)?;
 
         let descriptors = descriptors(&found, config, &info);
         let pools = self.set_up_queues(&found, config, descriptors, info.numa_node)?;

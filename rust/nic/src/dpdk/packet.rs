@@ -318,12 +318,10 @@ const MOST_SLOT: u32 = 16 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Device;
 
     /// The loopback device carries 65536 bytes.
     fn packet(args: &str, mtu: u16, descriptors: u16) -> Result<Packet, DpdkError> {
-        let device = Device::Vdev(args.to_owned());
-        Packet::new(args, &PortConfig { mtu, descriptors, queues: 2, ..PortConfig::new(device) })
+        Packet::new(args, &PortConfig { mtu, descriptors, queues: 2, ..PortConfig::default() })
     }
 
     fn blocks(of: u32) -> u32 {

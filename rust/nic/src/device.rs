@@ -1,10 +1,10 @@
-//! What whoever opens a NIC chooses: which one, how its queues look, and what DPDK is started with. Plain values, there
-//! whether or not DPDK is compiled in.
+//! Which NIC DPDK is to open, and what DPDK is started with. Plain values, there whether or not DPDK is compiled in: settings are
+//! made of them.
 
 use machnet_wire::Mac;
 use std::path::PathBuf;
 
-/// Which NIC.
+/// A NIC that DPDK drives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Device {
     /// A PCI address such as `0000:00:05.0` or `00:05.0`.
@@ -41,27 +41,6 @@ pub enum MemifRole {
     Client,
 }
 
-/// One port and its queues.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortConfig {
-    /// Which NIC.
-    pub device: Device,
-    /// Queue pairs, one per engine.
-    pub queues: u16,
-    /// Descriptors per queue and direction; the least common denominator is 256.
-    pub descriptors: u16,
-    /// Largest IP packet, bytes, 576..=9001.
-    pub mtu: u16,
-    /// Address to use instead of the device's own.
-    pub mac: Option<Mac>,
-    /// Frames taken from, or handed to, the driver per call, 1..=32. 16, or 8 where cores are shared.
-    pub burst: u16,
-    /// Use the NIC's checksums where it offers them.
-    pub checksum_offload: bool,
-    /// Ask for receive interrupts where the driver has them.
-    pub interrupts: bool,
-}
-
 /// How DPDK's environment starts. One per process: EAL can neither be started twice nor restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EalConfig {
@@ -96,42 +75,6 @@ impl EalConfig {
             memory: Memory::NoHuge { mib: 64 },
             file_prefix: file_prefix.to_owned(),
             extra_args: Vec::new(),
-        }
-    }
-}
-
-impl PortConfig {
-    /// One queue of 256 descriptors, 1500 bytes, bursts of 16, every help the NIC offers.
-    pub fn new(device: Device) -> Self {
-        PortConfig {
-            device,
-            queues: 1,
-            descriptors: 256,
-            mtu: 1500,
-            mac: None,
-            burst: 16,
-            checksum_offload: true,
-            interrupts: true,
-        }
-    }
-
-    /// Refuses what no NIC of ours takes: a sentence that names the value and its bounds.
-    ///
-    /// # Errors
-    /// The first value that is out of its bounds.
-    pub fn check(&self) -> Result<(), String> {
-        let PortConfig { queues, descriptors, mtu, burst, .. } = *self;
-        match self {
-            _ if !(1..=64).contains(&queues) => Err(format!("queues {queues}: must be 1 to 64")),
-            _ if !(64..=4096).contains(&descriptors) || !descriptors.is_power_of_two() => {
-                Err(format!("descriptors {descriptors}: must be a power of two, 64 to 4096"))
-            }
-            _ if !(576..=9001).contains(&mtu) => Err(format!("mtu {mtu}: must be 576 to 9001")),
-            _ if !(1..=32).contains(&burst) => Err(format!("burst {burst}: must be 1 to 32")),
-            _ if self.mac.is_some_and(|mac| mac.is_multicast()) => {
-                Err("mac: must not be a group address".to_owned())
-            }
-            _ => Ok(()),
         }
     }
 }
