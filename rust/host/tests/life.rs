@@ -45,9 +45,9 @@ impl Rig {
 
     /// Channels that are over since the last call: number, owner and why.
     fn over(&mut self) -> Vec<(u64, Owner, End)> {
-        let over = |event| {
-            let Event::Over(Over { channel, owner, why, .. }) = event;
-            (channel, owner, why)
+        let over = |event| match event {
+            Event::Over(Over { channel, owner, why, .. }) => (channel, owner, why),
+            Event::Answered(part) => panic!("nothing was asked: {part:?}"),
         };
         self.host.take_events().into_iter().map(over).collect()
     }
