@@ -8,8 +8,9 @@ use machnet_engine::{EngineConfig, idle, neighbor};
 use machnet_host::{ChannelConfig, Host, HostError};
 use machnet_nic::{EalConfig, Opened, PortConfig, Queue, dpdk};
 
+use crate::clients::Clients;
 use crate::config::{ChosenNic, Config};
-use crate::control::{Control, Means};
+use crate::control::Control;
 use crate::limits::{self, Limits};
 use crate::memory::Memory;
 use crate::pins;
@@ -104,8 +105,8 @@ fn serve<Q: Queue + 'static>(
         ControlSocket::bind(&config.socket, access(&config)).map_err(control_error).map(|listener| {
             log::info!("serving applications at {}", config.socket.display());
             let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port));
-            let means = Means { stats, memory, pins, limits };
-            Control::new(config, args, &mut host, listener, signals, means).run();
+            let clients = Clients::new(listener, memory, limits);
+            Control::new(config, args, &mut host, signals, stats, pins, clients).run();
         });
     // The control thread has closed the applications' sockets, by which they learn of the end; what they sent goes out now, and their
     // peers learn of it behind that.
