@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use machnet_host::{Event, Host, State};
 
 use crate::clients::{Asked, Clients};
-use crate::config::args::{self, Wish};
+use crate::config::args::{self, Command};
 use crate::config::{Config, reload};
 use crate::limits::{self, Limits};
 use crate::logger;
 use crate::pins::Pins;
 use crate::queries::{Queries, Reach};
-use crate::signals::{Signals, Wanted};
+use crate::signals::{Request, Signals};
 use crate::socket::Access;
 use crate::start;
 use crate::stats::Stats;
@@ -28,9 +28,9 @@ pub struct Control<'a, Q> {
     stats: Stats,
     /// Engines to be kept on their cores.
     pins: Pins,
-    /// Those who attach.
+    /// Applications that attach or are attached.
     clients: Clients,
-    /// Those who ask instead.
+    /// Those that sent a query instead, and have not read the whole answer.
     queries: Queries,
     next_dump: Option<Instant>,
 }
@@ -55,10 +55,10 @@ impl<'a, Q> Control<'a, Q> {
     pub fn run(mut self) {
         while !self.signals.ending() {
             let polled = self.wait();
-            while let Some(wanted) = self.signals.wanted() {
-                match wanted {
-                    Wanted::Dump => self.stats.dump(self.attached()),
-                    Wanted::Reload => self.reload(),
+            while let Some(request) = self.signals.next_request() {
+                match request {
+                    Request::Dump => self.stats.dump(self.attached()),
+                    Request::Reload => self.reload(),
                 }
             }
             for event in self.host.take_events() {
@@ -79,7 +79,7 @@ impl<'a, Q> Control<'a, Q> {
     /// Reads the settings again and puts in force what can be while engines run. With a mistake all stays as it was.
     fn reload(&mut self) {
         let new = match args::read(self.args.clone()) {
-            Ok(Wish::Run(loaded)) => loaded.config,
+            Ok(Command::Run(loaded)) => loaded.config,
             Ok(_) => return, // the same arguments ask for the same
             Err(mistakes) => {
                 mistakes.iter().for_each(|mistake| log::error!("reload: {}", mistake.text));
@@ -139,11 +139,11 @@ impl<'a, Q> Control<'a, Q> {
 
     /// Sleeps until something happens. Returns what was polled for the clients.
     fn wait(&mut self) -> Vec<libc::pollfd> {
-        let fixed = [self.signals.end_fd(), self.signals.wishes_fd(), self.host.events_fd()];
+        let fixed = [self.signals.end_fd(), self.signals.requests_fd(), self.host.events_fd()];
         let mut fds = fixed.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).to_vec();
-        // Those who do not read what they have asked for.
-        let askers = self.queries.sending();
-        fds.extend(askers.map(|fd| libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }));
+        // Whoever does not read its answer as fast as it is made is waited for.
+        let answers = self.queries.sending();
+        fds.extend(answers.map(|fd| libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }));
         let first_client = fds.len();
         self.clients.poll_on(&mut fds);
         let due = self.due().map(|at| at.saturating_duration_since(Instant::now()));
