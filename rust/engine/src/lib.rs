@@ -57,6 +57,7 @@ pub use config::{EngineConfig, UDP_PORT};
 pub use counters::{Counters, Samples};
 pub use engine::Engine;
 pub use idle::Idle;
+pub use machnet_flow::Stats as FlowCounters;
 pub use ports::{EPHEMERAL, Owner, Ports};
 pub use query::{Answer, Query, Rows};
 pub use rows::{

@@ -22,7 +22,7 @@ impl Pair {
         let flows = (connections + 1).to_string();
         let sidecar = Sidecar::start(name, &["--flows", &flows, "--idle", "yield"]);
         let (mut server, welcome, server_life) = sidecar.attach(None).expect("attached");
-        let (mut client, _, client_life) = sidecar.attach(None).expect("attached");
+        let (client, _, client_life) = sidecar.attach(None).expect("attached");
         assert!(server.tx.request(Request::Listen { id: 1, ip: welcome.ip, port: 80, backlog: 64 }));
         server.tx.flush();
         wait(&mut server, "listening", |app| app.rx.reply().expect("sound replies").is_some());
@@ -65,10 +65,6 @@ fn ask(sidecar: &Sidecar, question: Value) -> Value {
     let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     assert_eq!((&answer["version"], &answer["query"]), (&json!(1), &question["query"]), "{text}");
     answer
-}
-
-fn names(object: &Value) -> Vec<&str> {
-    object.as_object().expect("an object").keys().map(String::as_str).collect()
 }
 
 #[test]
