@@ -18,7 +18,7 @@ pub(crate) struct Fabric {
     hosts: Vec<Nic>,
     by_mac: BTreeMap<[u8; 6], usize>,
     wires: BTreeMap<(usize, usize), Wire>,
-    /// What a link is that nobody set.
+    /// The link between hosts for which none was set.
     link: Link,
     /// Arrival, order of departure (so that equal times keep their order), place in `slots`.
     arrivals: BinaryHeap<Reverse<(Nanos, u64, usize)>>,
@@ -53,7 +53,7 @@ struct Nic {
     woken: bool,
     stolen_until: Nanos,
     steal: Option<Steal>,
-    /// When the next theft begins.
+    /// When the vCPU is taken away next.
     steal_at: Nanos,
 }
 
@@ -139,7 +139,7 @@ impl Fabric {
         }
         self.now = self.now.max(now);
         let now = self.now;
-        self.hosts.iter_mut().for_each(|nic| nic.thieve(now));
+        self.hosts.iter_mut().for_each(|nic| nic.begin_steals(now));
     }
 
     pub fn next_event(&self) -> Option<Nanos> {
@@ -252,8 +252,8 @@ impl Fabric {
         true
     }
 
-    /// Lets arrive what is due at this very moment: after a burst was sent over links without delay.
-    pub fn settle(&mut self) {
+    /// Delivers what is due now: what was just sent over links without delay.
+    pub fn deliver_due(&mut self) {
         self.set_now(self.now);
     }
 
@@ -472,8 +472,8 @@ impl Nic {
         (self.hash.hash(ip(26), ip(30), 0, 0) % 128) as u16 % self.host.queues
     }
 
-    /// Begins the thefts that are due.
-    fn thieve(&mut self, now: Nanos) {
+    /// Begins those takings of the vCPU that are due.
+    fn begin_steals(&mut self, now: Nanos) {
         let Some(steal) = self.steal else { return };
         while self.steal_at <= now {
             let end = self.steal_at + steal.length;

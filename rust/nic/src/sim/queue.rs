@@ -92,7 +92,7 @@ impl Queue for SimQueue {
             }
             self.spare.push(frame);
         }
-        fabric.settle();
+        fabric.deliver_due();
     }
 
     fn backlog(&mut self) -> u16 {
