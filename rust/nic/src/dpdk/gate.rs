@@ -15,8 +15,8 @@
 //! parked again
 //! ```
 //!
-//! What engines do of this is in [`line`](super::line). A thread that sleeps is offline: nobody waits for it. The parked thread also
-//! connects memif clients ([`link`](super::link)) and serves the public sockets of memif servers ([`relay`](super::relay)).
+//! What engines do of this is in [`super::line`]. A thread that sleeps is offline: nobody waits for it. The parked thread also
+//! connects memif clients ([`super::link`]) and serves the public sockets of memif servers ([`super::relay`]).
 
 use super::line::{self, Line, Member};
 use super::link::WatchedLink;
