@@ -231,10 +231,15 @@ impl Counts {
 impl Samples {
     /// All of them by name: those of flows begin with `flow_`, those of the queue with `queue_`.
     pub fn named(&self) -> impl Iterator<Item = (Cow<'static, str>, Sample)> {
+        let queue = self.queue.iter().map(|sample| (format!("queue_{}", sample.name).into(), *sample));
+        self.counted_by_engine().chain(queue)
+    }
+
+    /// The same without those of the queue.
+    pub fn counted_by_engine(&self) -> impl Iterator<Item = (Cow<'static, str>, Sample)> {
         let engine = self.engine.iter().map(|sample| (sample.name.into(), *sample));
         let flows = self.flows.iter().map(|sample| (format!("flow_{}", sample.name).into(), *sample));
-        let queue = self.queue.iter().map(|sample| (format!("queue_{}", sample.name).into(), *sample));
-        engine.chain(flows).chain(queue)
+        engine.chain(flows)
     }
 }
 

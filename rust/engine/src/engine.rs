@@ -12,6 +12,7 @@ use crate::budget::Budget;
 use crate::full::Warnings;
 use crate::peers::Peers;
 use crate::phase::Phase;
+use crate::query::{Queries, Subjects};
 use crate::random::{Limit, Random};
 use crate::shared::Shared;
 use crate::state::Core;
@@ -67,6 +68,7 @@ impl<Q: Queue> Engine<Q> {
             spare: Vec::new(),
             control: VecDeque::new(),
             totals: Totals::default(),
+            queries: Queries::default(),
             next_ephemeral: random.draw() as u16 & 0x3fff,
             random,
             rst_limit: Limit::new(config.rst_rate, now),
@@ -119,6 +121,9 @@ impl<Q: Queue> Engine<Q> {
         self.core.attend();
         work += self.core.serve_channels(burst);
         self.core.feed_hungry();
+        if !self.core.queries.is_empty() {
+            work += self.answer();
+        }
         work
     }
 
@@ -138,6 +143,17 @@ impl<Q: Queue> Engine<Q> {
         self.publish(work > 0);
         self.core.counters().rounds.add(1);
         work
+    }
+
+    /// Works at what other threads asked, for one step.
+    #[cold]
+    fn answer(&mut self) -> usize {
+        let Core { now, index: engine, channels, flows, peers, queries, shared, .. } = &mut self.core;
+        let subjects = Subjects { now: *now, engine: *engine, channels, flows, peers };
+        if let Some(answer) = queries.step(&subjects) {
+            shared.answer(answer);
+        }
+        1
     }
 
     /// Lets other threads read what flows and the NIC's queue counted.
@@ -276,7 +292,7 @@ impl<Q: Queue> Engine<Q> {
     fn has_work(&self) -> bool {
         let core = &self.core;
         let queued = !core.ready.is_empty() || !core.looped.is_empty() || !core.control.is_empty();
-        queued || core.budget.is_due() || self.stash.is_some()
+        queued || core.budget.is_due() || !core.queries.is_empty() || self.stash.is_some()
     }
 }
 

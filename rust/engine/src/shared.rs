@@ -18,6 +18,7 @@ use crate::neighbor::Neighbors;
 use crate::packet::Handed;
 use crate::peers::Heard;
 use crate::ports::Ports;
+use crate::query::{Answer, Query};
 
 /// The state that all engines of a sidecar stand on. Made once, before the engines.
 pub struct Shared {
@@ -32,7 +33,8 @@ pub struct Shared {
     pub ports: Ports,
     pub(crate) heard: Arc<Heard>,
     pub(crate) inboxes: Vec<Inbox>,
-    /// One for each channel, so as many at most as are attached or draining; nobody may lose one.
+    /// One for each channel that is over, so as many at most as are attached or draining; nobody may lose one. And parts of answers, of as
+    /// many questions as are asked.
     reports: SegQueue<Report>,
     reports_bell: Bell,
     channels: AtomicU64,
@@ -51,6 +53,8 @@ pub enum Report {
         /// What is left of it.
         leftover: Leftover,
     },
+    /// A part of the answer to a question.
+    Answer(Answer),
 }
 
 /// Why a channel ends.
@@ -80,6 +84,8 @@ impl Leftover {
 pub(crate) enum Note {
     Attach(Box<Channel>),
     Detach(u64, End),
+    /// With the number that the answer is to carry.
+    Query(u64, Query),
     Shutdown,
 }
 
@@ -187,6 +193,12 @@ impl Shared {
         self.reports_bell.ring();
     }
 
+    /// A part of an answer is ready.
+    pub(crate) fn answer(&self, answer: Answer) {
+        self.reports.push(Report::Answer(answer));
+        self.reports_bell.ring();
+    }
+
     pub(crate) fn wake_others(&self, but: u16) {
         for (i, inbox) in self.inboxes.iter().enumerate() {
             if i != usize::from(but) {
@@ -227,6 +239,11 @@ impl EngineHandle {
     /// when `Engine::is_drained`.
     pub fn shutdown(&self) -> bool {
         self.tell(Note::Shutdown)
+    }
+
+    /// Asks something; the parts of the answer are reports and carry `number`. False: the engine has too many notes to read; try again.
+    pub fn ask(&self, number: u64, query: Query) -> bool {
+        self.tell(Note::Query(number, query))
     }
 
     /// Wakes the engine's thread if it sleeps.

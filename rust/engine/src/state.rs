@@ -18,6 +18,7 @@ use crate::neighbor::Lookup;
 use crate::packet::{self, Handed, Origin};
 use crate::peers::Peers;
 use crate::phase::Phase;
+use crate::query::Queries;
 use crate::random::{Limit, Random};
 use crate::shared::Shared;
 use crate::table::Table;
@@ -74,6 +75,7 @@ pub(crate) struct Core {
     pub fired: Vec<(Nanos, u64)>,
     pub next_ephemeral: u16,
     pub totals: Totals,
+    pub queries: Queries,
 }
 
 /// A frame of no flow.

@@ -11,6 +11,7 @@ use machnet_shm::{BadGeometry, ClientHello, EngineEnd, Geometry, Status, Text, W
 use machnet_wire::Nanos;
 
 use crate::channels::{ChannelConfig, Channels, Offer, Owner, Place, Row};
+use crate::query::{NotAsked, Part, Question, Questions};
 
 /// A sidecar: engines over the queues of one NIC, and the channels that they serve.
 pub struct Host<Q> {
@@ -23,6 +24,7 @@ pub struct Host<Q> {
     channels: Channels,
     /// Channels whose engine had no room for the note that they are to end, and why they are.
     untold: Vec<(u64, End)>,
+    questions: Questions,
     /// By engine: it knows that the sidecar ends.
     ending: Vec<bool>,
 }
@@ -31,6 +33,8 @@ pub struct Host<Q> {
 pub enum Event {
     /// A channel is over.
     Over(Over),
+    /// A part of the answer to a question.
+    Answered(Part),
 }
 
 /// A channel that is over, which each that was attached is once.
@@ -73,6 +77,7 @@ impl<Q: Queue> Host<Q> {
             geometry,
             channels: Channels::new(channels, count),
             untold: Vec::new(),
+            questions: Questions::default(),
             ending: vec![false; usize::from(count)],
             shared,
         })
@@ -182,6 +187,14 @@ impl<Q> Host<Q> {
         }
     }
 
+    /// Asks the engines something. The parts of the answer are events and carry the number that this returns.
+    ///
+    /// # Errors
+    /// Too much is asked already, or there is no such engine.
+    pub fn ask(&mut self, question: Question) -> Result<u64, NotAsked> {
+        self.questions.ask(question, &self.handles, &self.channels)
+    }
+
     /// The channels there are, in the order of their numbers.
     pub fn channels(&self) -> impl Iterator<Item = Row> {
         self.channels.rows()
@@ -198,6 +211,10 @@ impl<Q> Host<Q> {
         let mut events = Vec::new();
         while let Some(report) = self.shared.next_report() {
             match report {
+                Report::Answer(answer) => {
+                    let part = self.questions.take(answer, &self.shared, &self.channels);
+                    events.extend(part.map(Event::Answered));
+                }
                 Report::ChannelOver { engine, channel, why, leftover } => {
                     let owner = self.channels.over(channel).map(|known| known.owner).unwrap_or_default();
                     events.push(Event::Over(Over { channel, engine, owner, why, leftover }));

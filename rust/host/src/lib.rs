@@ -10,7 +10,8 @@
 //! host.offer(hello)       -> Offer { welcome, place }, or why not
 //! host.attach(place, ...) -> the channel's number
 //! host.leave(number)         its application is gone
-//! host.take_events()      -> the channel is over: here is its memory
+//! host.ask(question)      -> its number; the answer comes in parts, while packets move
+//! host.take_events()      -> a channel is over: here is its memory; or a part of an answer
 //! host.shutdown()            until every engine knows; each drive(..) returns when its engine is drained
 //! ```
 #![forbid(unsafe_code)]
@@ -19,7 +20,9 @@
 mod channels;
 mod drive;
 mod host;
+mod query;
 
 pub use channels::{ChannelConfig, Offer, Owner, Place, Row, State};
 pub use drive::{Machine, Rounds, drive};
 pub use host::{Event, Host, HostError, Over};
+pub use query::{Listed, NotAsked, Part, Peer, PeerState, Question};

@@ -229,6 +229,7 @@ impl World {
                     Event::Over(over) => {
                         self.attached.retain(|one| one.host != number || one.channel != over.channel);
                     }
+                    Event::Answered(_) => {} // nobody asks here
                 }
             }
         }

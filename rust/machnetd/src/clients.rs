@@ -7,6 +7,7 @@ use std::time::Instant;
 use machnet_host::{Offer, Place};
 use machnet_shm::{AttachError, ClientHello, EngineEnd, Fd, ServerAttach, ServerStep, Status, Text};
 
+use crate::queries::LONGEST;
 use crate::socket::{Credentials, credentials};
 
 /// An application.
@@ -39,8 +40,8 @@ pub enum Stage {
 pub enum Outcome {
     /// Nothing yet.
     Wait,
-    /// It wants the counters, and then it is done.
-    Stats,
+    /// It asks something instead of attaching: its first packet, or as much of it as is looked at.
+    Query(Vec<u8>),
     /// It wants a channel, and is to have this one.
     Make(Box<ServerAttach>, Offer),
     /// Its channel is ready for its place.
@@ -82,12 +83,8 @@ impl Client {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Wait,
                 Err(_) => Outcome::Gone,
                 Ok(First::End) => Outcome::Gone,
-                Ok(First::Stats) => {
-                    // Taken out: a socket that closes over unread packets loses what it has just sent.
-                    let _ = self.take();
-                    Outcome::Stats
-                }
-                Ok(First::Other) => self.hello(offer),
+                Ok(First::Query) => self.query(),
+                Ok(First::Hello) => self.hello(offer),
             },
             Stage::Granted(attach, _) => {
                 let stepped = attach.step();
@@ -104,6 +101,24 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Takes out its first packet.
+    fn query(&self) -> Outcome {
+        let mut packet = vec![0u8; LONGEST + 1];
+        // SAFETY: `packet` is writable for its length. What is beyond that is thrown away, as are descriptors that came with it.
+        match unsafe { libc::recv(self.fd(), packet.as_mut_ptr().cast(), packet.len(), libc::MSG_DONTWAIT) } {
+            n @ 1.. => {
+                packet.truncate(n as usize);
+                Outcome::Query(packet)
+            }
+            _ => Outcome::Gone,
+        }
+    }
+
+    /// Its socket, when it is no application.
+    pub fn into_socket(self) -> OwnedFd {
+        self.fd
     }
 
     /// Answers its first packet.
@@ -136,26 +151,16 @@ impl Client {
         }
     }
 
-    /// Sends one packet; one that does not fit the socket's buffer is lost with its application.
-    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: `packet` is readable for its length.
-        match unsafe { libc::send(self.fd(), packet.as_ptr().cast(), packet.len(), flags) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        }
-    }
-
     /// What the first packet is; it stays in the socket.
     fn peek(&self) -> io::Result<First> {
-        let mut first = [0u8; STATS.len() + 1];
+        let mut first = [0u8; 1];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         // SAFETY: `first` is writable for its length.
         match unsafe { libc::recv(self.fd(), first.as_mut_ptr().cast(), first.len(), flags) } {
             -1 => Err(io::Error::last_os_error()),
             0 => Ok(First::End),
-            n if first[..n as usize] == *STATS => Ok(First::Stats),
-            _ => Ok(First::Other),
+            _ if first == *b"{" => Ok(First::Query),
+            _ => Ok(First::Hello),
         }
     }
 
@@ -202,11 +207,8 @@ pub type Answer = Result<Offer, (Status, Text)>;
 enum First {
     /// There is none: it has left.
     End,
-    /// It wants the counters.
-    Stats,
-    /// Something for `ServerAttach`.
-    Other,
+    /// JSON: it asks something.
+    Query,
+    /// Anything else is for `ServerAttach`.
+    Hello,
 }
-
-/// The packet that asks for the counters instead of a channel.
-pub const STATS: &[u8] = b"machnet-stats/1";

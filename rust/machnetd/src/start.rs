@@ -12,6 +12,7 @@ use crate::config::{ChosenNic, Config};
 use crate::control::{Control, Means};
 use crate::limits::{self, Limits};
 use crate::memory::Memory;
+use crate::metrics::{self, Metrics};
 use crate::pins;
 use crate::signals::Signals;
 use crate::socket::{self, Access, ControlSocket};
@@ -100,13 +101,18 @@ fn serve<Q: Queue + 'static>(
     let cores = config.cores.clone();
     let memory = Memory::start(move || pins::keep_off(&cores)).map_err(engine_error)?;
     let pins = threads.take_pins();
-    let result =
-        ControlSocket::bind(&config.socket, access(&config)).map_err(control_error).map(|listener| {
-            log::info!("serving applications at {}", config.socket.display());
-            let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port));
-            let means = Means { stats, memory, pins, limits };
-            Control::new(config, args, &mut host, listener, signals, means).run();
-        });
+    let subject = || metrics::Subject { shared: Arc::clone(host.shared()), port: Arc::clone(&port) };
+    let metrics = config.metrics.map(|address| Metrics::start(address, subject())).transpose();
+    let result = metrics.map_err(control_error).and_then(|metrics| {
+        let listener = ControlSocket::bind(&config.socket, access(&config)).map_err(control_error)?;
+        log::info!("serving applications at {}", config.socket.display());
+        let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port));
+        let means = Means { stats, memory, pins, limits };
+        Control::new(config, args, &mut host, listener, signals, means).run();
+        // Its thread holds the port, and the NIC is to close with the last engine.
+        drop(metrics);
+        Ok(())
+    });
     // The control thread has closed the applications' sockets, by which they learn of the end; what they sent goes out now, and their
     // peers learn of it behind that.
     let begun = Instant::now();

@@ -23,9 +23,9 @@ fn an_address_and_a_link_are_enough_to_serve() {
         (welcome.geometry.units, welcome.geometry.flows, welcome.geometry.unit_size),
         (1024, 256, 1424)
     );
-    sidecar.until("the channel is counted", |s| s.stats().contains(r#""channels":[{"channel":"#));
-    let stats = sidecar.stats();
-    assert!(stats.contains(&format!(r#""engine":0,"pid":{},"uid":"#, std::process::id())), "{stats}");
+    sidecar.until("the channel is counted", |s| s.channels().contains(r#""channels":[{"channel":"#));
+    let (stats, channels) = (sidecar.stats(), sidecar.channels());
+    assert!(channels.contains(&format!(r#""engine":0,"pid":{},"uid":"#, std::process::id())), "{channels}");
     assert!(stats.contains(r#""ip":"10.0.0.1""#) && stats.contains(r#""link_downs":0"#), "{stats}");
 }
 
@@ -33,9 +33,9 @@ fn an_address_and_a_link_are_enough_to_serve() {
 fn an_application_that_leaves_loses_its_channel_at_once() {
     let sidecar = Sidecar::start("leaves", &[]);
     let (app, _, life) = sidecar.attach(None).expect("attached");
-    sidecar.until("the channel is counted", |s| !s.stats().ends_with(r#""channels":[]}"#));
+    sidecar.until("the channel is counted", |s| !s.channels().ends_with(r#""channels":[]}"#));
     drop((app, life));
-    sidecar.until("the channel is gone", |s| s.stats().ends_with(r#""channels":[]}"#));
+    sidecar.until("the channel is gone", |s| s.channels().ends_with(r#""channels":[]}"#));
     sidecar.until("the log says so", |s| s.log().contains(&format!("process {} left", std::process::id())));
 }
 
@@ -52,12 +52,12 @@ fn an_application_whose_process_ends_loses_its_channel_though_its_socket_stays_o
     // Another that says a pipe is its process: readable at once, and believed in nothing.
     let (pipe, _) = std::io::pipe().expect("a pipe");
     let _other = attach_as(&sidecar, &pipe);
-    sidecar.until("both have channels", |s| s.stats().matches("\"channel\":").count() == 2);
+    sidecar.until("both have channels", |s| s.channels().matches("\"channel\":").count() == 2);
     process.kill().expect("it is alive");
     let left = |channel| format!("channel {channel}: process {} left", std::process::id());
     sidecar.until("the first has left", |s| s.log().contains(&left(1)));
     assert!(!sidecar.log().contains(&left(2)), "a pipe ended a channel");
-    sidecar.until("the other stays", |s| s.stats().matches("\"channel\":").count() == 1);
+    sidecar.until("the other stays", |s| s.channels().matches("\"channel\":").count() == 1);
     process.wait().expect("it was killed");
 }
 
@@ -111,7 +111,7 @@ fn another_version_is_told_both() {
 fn garbage_at_the_control_socket_harms_nobody() {
     let sidecar = Sidecar::start("garbage", &[]);
     let keep = sidecar.attach(None).expect("attached");
-    for garbage in [&b"x"[..], &[0; 32], &[0xff; 300], b"machnet-stats/2"] {
+    for garbage in [&b"x"[..], &[0; 32], &[0xff; 300], b"machnet-stats/1"] {
         let socket = connect(&sidecar.folder.socket()).unwrap();
         send(&socket, garbage);
         wait_readable(&socket);
@@ -123,7 +123,7 @@ fn garbage_at_the_control_socket_harms_nobody() {
     send(&borrowed, b"hello");
     std::mem::forget(borrowed);
     wait_readable_fd(life.raw());
-    sidecar.until("the honest one stays", |s| s.stats().matches(r#""channel":"#).count() == 1);
+    sidecar.until("the honest one stays", |s| s.channels().matches(r#""channel":"#).count() == 1);
     drop(keep);
 }
 
@@ -140,7 +140,7 @@ fn an_application_that_breaks_its_channel_is_named_and_cut_off() {
     sidecar.until("the log names process and value", |s| {
         s.log().lines().any(|line| line.contains(&cut_off) && line.contains("4711"))
     });
-    sidecar.until("the honest one stays", |s| s.stats().matches(r#""channel":"#).count() == 1);
+    sidecar.until("the honest one stays", |s| s.channels().matches(r#""channel":"#).count() == 1);
     drop((app, keep));
 }
 

@@ -19,9 +19,9 @@ fn two_hundred_that_attach_at_once_are_all_served() {
     // All are there before the first says a word.
     let attached: Vec<_> =
         sockets.into_iter().map(|socket| attach_over(socket, None).expect("attached")).collect();
-    sidecar.until("all are counted", |s| s.stats().matches(r#""channel":"#).count() == 200);
+    sidecar.until("all are counted", |s| s.channels().matches(r#""channel":"#).count() == 200);
     drop(attached);
-    sidecar.until("all are gone", |s| s.stats().ends_with(r#""channels":[]}"#));
+    sidecar.until("all are gone", |s| s.channels().ends_with(r#""channels":[]}"#));
     sidecar.until("their memory is given back", |s| s.mappings() == 0);
 }
 

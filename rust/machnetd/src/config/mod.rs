@@ -12,7 +12,7 @@ pub mod settings;
 mod values;
 
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub use file::Source;
 pub use nic::ChosenNic;
 use settings::{Given, Settings};
 use values::Reasoned;
+pub use values::level;
 
 /// Everything, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +93,8 @@ pub struct Config {
     pub log: LevelFilter,
     /// Between two dumps of the counters.
     pub stats_interval: Option<Duration>,
+    /// Where `/metrics` is served.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// One mistake, whole: where, key, value, and what is allowed.
@@ -147,7 +150,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// What is wrong is noted, and stands as its default.
     fn config(&self, settings: &Settings, unreadable: bool) -> Config {
-        let Settings { host, nic, engines, dpdk, control, channels, timeouts, log } = settings;
+        let Settings { host, nic, engines, dpdk, control, channels, timeouts, log, metrics } = settings;
 
         let ip = self.take("host.ip", &host.ip, values::address_with_prefix);
         // With a line that is no TOML nobody knows what is missing.
@@ -246,6 +249,7 @@ impl Reader<'_> {
             keepalive: (keepalive > 0).then(|| millis(keepalive)),
             log: self.take("log.level", &log.level, values::level).unwrap_or(LevelFilter::Info),
             stats_interval: (interval > 0).then(|| Duration::from_secs(interval as u64)),
+            metrics: self.take("metrics.listen", &metrics.listen, values::listener),
         }
     }
 

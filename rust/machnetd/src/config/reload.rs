@@ -82,6 +82,7 @@ const PARTS: &[Part] = parts! {
     start: "timeouts.linger_ms" => linger;
     live: "log.level" => log;
     live: "log.stats_interval_s" => stats_interval;
+    start: "metrics.listen" => metrics;
 };
 
 #[cfg(test)]

@@ -166,6 +166,9 @@ settings! {
         level: "--log" Text "LEVEL", "info", "off, error, warn, info, debug or trace";
         stats_interval_s: "--stats-interval" Number "S", "0", "seconds between two dumps of the counters; 0: none";
     }
+    metrics: Metrics {
+        listen: "--metrics" Text "ADDRESS:PORT", "none", "serve /metrics for Prometheus there, such as 127.0.0.1:9464";
+    }
 }
 
 impl Settings {

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use machnet_shm::{AppEnd, AttachError, Fd, Welcome};
 
-pub use socket::{attach_as, attach_over, connect, hello, pair, send, wait_readable, wait_readable_fd};
+pub use socket::{
+    answer, attach_as, attach_over, connect, hello, pair, send, wait_readable, wait_readable_fd,
+};
 
 /// A folder and a sidecar in it; both go with the test.
 pub struct Sidecar {
@@ -142,17 +144,21 @@ impl Sidecar {
         attach_over(socket, engine)
     }
 
+    /// The answer to a question at the control socket.
+    pub fn ask(&self, question: &str) -> String {
+        let socket = connect(&self.folder.socket()).expect("the control socket");
+        send(&socket, question.as_bytes());
+        answer(&socket)
+    }
+
     /// The counters as JSON.
     pub fn stats(&self) -> String {
-        let socket = connect(&self.folder.socket()).expect("the control socket");
-        send(&socket, b"machnet-stats/1");
-        wait_readable(&socket);
-        let mut packet = vec![0u8; 1 << 20];
-        // SAFETY: `packet` is writable for its length.
-        let n = unsafe { libc::recv(socket.as_raw_fd(), packet.as_mut_ptr().cast(), packet.len(), 0) };
-        assert!(n > 0, "no counters: {}", std::io::Error::last_os_error());
-        packet.truncate(n as usize);
-        String::from_utf8(packet).expect("text")
+        self.ask(r#"{"version":1,"query":"stats"}"#)
+    }
+
+    /// The channels as JSON.
+    pub fn channels(&self) -> String {
+        self.ask(r#"{"version":1,"query":"channels"}"#)
     }
 
     /// Processor time used so far, of all threads.

@@ -47,6 +47,25 @@ pub fn send(socket: &OwnedFd, packet: &[u8]) {
     assert_eq!(n, packet.len() as isize, "{}", std::io::Error::last_os_error());
 }
 
+/// What the other end sends until it closes, which is all of it.
+#[track_caller]
+pub fn answer(socket: &OwnedFd) -> String {
+    let mut all = Vec::new();
+    let mut packet = vec![0u8; 1 << 16];
+    loop {
+        wait_readable(socket);
+        // SAFETY: `packet` is writable for its length.
+        let n = unsafe { libc::recv(socket.as_raw_fd(), packet.as_mut_ptr().cast(), packet.len(), 0) };
+        match n {
+            0 => break,
+            1.. => all.extend_from_slice(&packet[..n as usize]),
+            _ => panic!("after {} bytes: {}", all.len(), std::io::Error::last_os_error()),
+        }
+        assert!(n <= 32 << 10, "a packet of {n} bytes");
+    }
+    String::from_utf8(all).expect("text")
+}
+
 fn send_with(socket: &OwnedFd, packet: &[u8], fd: i32) {
     let mut part = libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() };
     let mut control = [0_u64; 4];
