@@ -105,11 +105,6 @@ impl<Q> Host<Q> {
         &self.shared
     }
 
-    /// The ways to the engines, in the order of their numbers.
-    pub fn handles(&self) -> &[EngineHandle] {
-        &self.handles
-    }
-
     /// Its address.
     pub fn ip(&self) -> Ipv4Addr {
         self.shared.config.neighbor.ip

@@ -7,7 +7,9 @@
 //! ```text
 //! let mut host = Host::new(engine_config, channel_config, queues, clock())?;
 //! for engine in host.take_engines() { a thread that calls drive(&mut engine, ...) }
-//! host.offer(hello)       -> Offer { welcome, place }, or why not
+//! attaching.step(&host)   -> Welcome(welcome), or why not: an engine is chosen
+//! attaching.make(welcome)    its memory
+//! attaching.step(&host)   -> Ready(place, channel)
 //! host.attach(place, ...) -> the channel's number
 //! host.leave(number)         its application is gone
 //! host.ask(question)      -> its number; the answer comes in parts, while packets move
@@ -17,11 +19,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::result_large_err, reason = "a refusal carries its sentence; once per application")]
 
+mod attaching;
 mod channels;
 mod drive;
 mod host;
 mod query;
 
+pub use attaching::{Attaching, Step};
 pub use channels::{ChannelConfig, Offer, Owner, Place, Row, State};
 pub use drive::{Machine, Rounds, drive};
 pub use host::{Event, Host, HostError, Over};

@@ -1,11 +1,13 @@
 //! What becomes of channels, from the offer to the report that they are over, with engines on a simulated network in virtual time.
+#![allow(clippy::result_large_err, reason = "a refusal carries its sentence")]
 
 use std::net::Ipv4Addr;
+use std::os::fd::IntoRawFd;
 
 use machnet_engine::{End, Engine, EngineConfig, neighbor};
-use machnet_host::{ChannelConfig, Event, Host, HostError, Over, Owner, Row, State};
+use machnet_host::{Attaching, ChannelConfig, Event, Host, HostError, Over, Owner, Row, State, Step};
 use machnet_nic::sim::{self, Net, SimQueue};
-use machnet_shm::{AppEnd, ClientHello, FlowId, PeerFault, Status};
+use machnet_shm::{AppEnd, AttachError, ClientAttach, ClientHello, Fd, FlowId, PeerFault, Status};
 use machnet_wire::Nanos;
 
 /// A host on a network of its own.
@@ -43,9 +45,9 @@ impl Rig {
 
     /// Channels that are over since the last call: number, owner and why.
     fn over(&mut self) -> Vec<(u64, Owner, End)> {
-        let over = |event| {
-            let Event::Over(Over { channel, owner, why, .. }) = event;
-            (channel, owner, why)
+        let over = |event| match event {
+            Event::Over(Over { channel, owner, why, .. }) => (channel, owner, why),
+            Event::Answered(part) => panic!("nothing was asked: {part:?}"),
         };
         self.host.take_events().into_iter().map(over).collect()
     }
@@ -184,4 +186,52 @@ fn a_host_needs_queues_and_channels_within_bounds() {
     let neighbor = neighbor::Config::new(Ipv4Addr::new(10, 0, 0, 1), 24, None);
     let none = Host::<SimQueue>::new(EngineConfig::new(neighbor, 1, [1, 2]), CHANNELS, vec![], Nanos::ZERO);
     assert!(matches!(none, Err(HostError::Queues(0))));
+}
+
+#[test]
+fn an_application_attaches_step_by_step_or_is_told_why_not() {
+    let mut rig = Rig::new(1);
+    rig.host.set_channels(ChannelConfig { most: 1, ..CHANNELS }).expect("in bounds");
+    let connect = || {
+        let (near, far) = sockets();
+        (ClientAttach::new(near, None).expect("a hello"), Attaching::new(far))
+    };
+    let (mut client, mut attaching) = connect();
+    let Ok(Step::Welcome(welcome)) = attaching.step(&rig.host) else { panic!("not welcome") };
+    assert_eq!((welcome.engine, welcome.ip, welcome.mtu), (0, Ipv4Addr::new(10, 0, 0, 1), 1500));
+    assert!(matches!(attaching.step(&rig.host), Ok(Step::Wait)), "it has no memory yet");
+    // Its place counts already.
+    let (mut second, mut refused) = connect();
+    let full = "all 1 channels (control.max_channels) are taken; try later or raise it";
+    let Err(AttachError::Refused(Status::NoResources, text)) = refused.step(&rig.host) else {
+        panic!("served")
+    };
+    assert_eq!(text.as_str(), full);
+    let Err(AttachError::Refused(Status::NoResources, text)) = second.step() else { panic!("not told") };
+    assert_eq!(text.as_str(), full);
+
+    let mut steps = 0;
+    attaching.make(&welcome, &mut || steps += 1).expect("memory");
+    assert!(steps > 0);
+    assert!(matches!(client.step(), Ok(None)), "it has mapped it, and is not told that it is attached");
+    let Ok(Step::Ready(place, channel)) = attaching.step(&rig.host) else { panic!("not ready") };
+    let (_app, told) = client.step().expect("attached").expect("its end");
+    assert_eq!(told, welcome);
+    let number = rig.host.attach(place, OWNER, *channel).unwrap_or_else(|_| panic!("the engine has no room"));
+    assert_eq!(rig.states(), [(number, State::Attached)]);
+
+    // Whoever is given up before that leaves room at once.
+    rig.host.leave(number);
+    rig.run();
+    assert_eq!(rig.over().len(), 1);
+    let (_client, mut attaching) = connect();
+    assert!(matches!(attaching.step(&rig.host), Ok(Step::Welcome(_))));
+    let _memory = attaching.give_up();
+    assert!(rig.host.offer(ClientHello { engine: None }).is_ok());
+}
+
+/// A connected pair. Of a stream, which does as long as one message at a time is under way.
+fn sockets() -> (Fd, Fd) {
+    let (near, far) = std::os::unix::net::UnixStream::pair().expect("sockets");
+    (Fd::own(near.into_raw_fd()), Fd::own(far.into_raw_fd()))
 }

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use machnet_engine::End;
-use machnet_host::{Event, Host, Over, Owner, State};
+use machnet_host::{Event, Host, Over, Owner, Place, State};
 use machnet_shm::{AttachError, EngineEnd, Status, Text};
 
 use crate::clients::{Client, Outcome, Stage};
@@ -179,7 +179,7 @@ impl<'a, Q> Control<'a, Q> {
         let fixed = [self.signals.end_fd(), self.signals.wishes_fd(), events, made, listener];
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // Two entries for each application; a negative descriptor is skipped.
-        let clients = self.clients.iter().filter(|(_, client)| !matches!(client.stage, Stage::Making(_)));
+        let clients = self.clients.iter().filter(|(_, client)| !matches!(client.stage, Stage::Making));
         let applications = clients.flat_map(|(fd, client)| [*fd, client.process().unwrap_or(-1)]);
         let mut fds: Vec<_> = fixed.into_iter().chain(applications).map(entry).collect();
         let first_asker = fds.len();
@@ -253,8 +253,8 @@ impl<'a, Q> Control<'a, Q> {
         let mut strangers = Strangers::default();
         for client in self.clients.values() {
             match client.stage {
-                Stage::New | Stage::Granted(..) => strangers.count(client.who),
-                Stage::Making(_) => strangers.count_asked(client.who),
+                Stage::New | Stage::Granted(_) => strangers.count(client.who),
+                Stage::Making => strangers.count_asked(client.who),
                 Stage::Attached(_) => {}
             }
         }
@@ -263,17 +263,17 @@ impl<'a, Q> Control<'a, Q> {
 
     fn look_at(&mut self, fd: RawFd) {
         let Some(mut client) = self.clients.remove(&fd) else { return };
-        let outcome = client.step(|hello| self.host.offer(hello));
+        let outcome = client.step(self.host);
         match outcome {
             Outcome::Wait => {
                 self.clients.insert(fd, client);
             }
-            Outcome::Make(attach, offer) => {
-                client.stage = Stage::Making(offer.place);
+            Outcome::Make(attaching, welcome) => {
+                client.stage = Stage::Making;
                 self.clients.insert(fd, client);
-                self.memory.make(fd, attach, offer.welcome);
+                self.memory.make(fd, attaching, welcome);
             }
-            Outcome::Channel(channel) => self.attach(client, *channel),
+            Outcome::Ready(place, channel) => self.attach(client, place, *channel),
             Outcome::Query(packet) => {
                 let reach =
                     queries::Reach { host: self.host, stats: &self.stats, level: &mut self.config.log };
@@ -288,10 +288,10 @@ impl<'a, Q> Control<'a, Q> {
     /// Goes on with the clients whose channels are made.
     fn take_made(&mut self) {
         self.memory.drain();
-        while let Some(Made { client: fd, attach, result }) = self.memory.next() {
-            let Some(mut client) = self.clients.remove(&fd) else { continue };
-            let Stage::Making(place) = client.stage else { continue };
-            client.stage = Stage::Granted(attach, place);
+        while let Some(Made { client: fd, attaching, result }) = self.memory.next() {
+            let asked = self.clients.remove(&fd).filter(|client| matches!(client.stage, Stage::Making));
+            let Some(mut client) = asked else { continue };
+            client.stage = Stage::Granted(attaching);
             client.since = Instant::now();
             match result {
                 Ok(()) => {
@@ -308,9 +308,8 @@ impl<'a, Q> Control<'a, Q> {
         self.left(client, "cut off");
     }
 
-    fn attach(&mut self, mut client: Client, channel: EngineEnd) {
+    fn attach(&mut self, mut client: Client, place: Place, channel: EngineEnd) {
         let who = client.who;
-        let Stage::Granted(_, place) = client.stage else { return };
         let engine = place.engine();
         match self.host.attach(place, Owner { pid: who.pid, uid: who.uid }, channel) {
             Ok(channel) => {
@@ -337,8 +336,8 @@ impl<'a, Q> Control<'a, Q> {
                 log::info!("channel {channel}: process {} {how}", client.who.pid);
                 self.host.leave(channel);
             }
-            Stage::Granted(attach, _) => self.memory.abandon(attach),
-            Stage::New | Stage::Making(_) => {}
+            Stage::Granted(attaching) => self.memory.abandon(*attaching),
+            Stage::New | Stage::Making => {}
         }
     }
 
