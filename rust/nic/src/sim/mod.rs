@@ -10,6 +10,7 @@
 mod dice;
 mod fabric;
 mod link;
+mod nic;
 mod port;
 mod queue;
 mod trace;
