@@ -1,4 +1,4 @@
-/* The bodies of shim.h; see there. */
+/* Implements shim.h, which says what each function does. */
 #define _GNU_SOURCE
 #include "shim.h"
 
@@ -23,7 +23,7 @@
 
 enum { BURST_MAX = 32, MEMPOOL_CACHE = 64 };
 
-/* DPDK is not of one mind about the sign of its results. */
+/* Some of DPDK's functions return an error number as it is, some negated, and some only -1. */
 static int negative(int ret) { return ret > 0 ? -ret : ret < 0 ? ret : -EIO; }
 static int from_errno(void) { return negative(rte_errno); }
 

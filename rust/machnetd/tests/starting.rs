@@ -35,7 +35,7 @@ fn refusals_have_one_sentence_and_a_code() {
         (
             &["--vdev", "net_null0,sise=4"],
             3,
-            "machnetd: --vdev net_null0,sise=4: NIC configuration: virtual device net_null0,sise=4: sise: the driver net_null has no such word; it has size, copy, no-rx",
+            "machnetd: --vdev net_null0,sise=4: NIC configuration: virtual device net_null0,sise=4: sise: the driver net_null has no such argument; it has size, copy, no-rx",
         ),
         (
             &["--memory", "16", "--engines", "4", "--mtu", "9001"],

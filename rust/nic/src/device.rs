@@ -11,7 +11,7 @@ pub enum Device {
     Pci(String),
     /// The NIC with this address, kernel-bound (bifurcated drivers, Azure) or already given to DPDK.
     Mac(Mac),
-    /// A virtual device in EAL's words, such as `net_af_packet0,iface=veth0,qpairs=2`.
+    /// A virtual device, as EAL writes it: its name and arguments, such as `net_af_packet0,iface=veth0,qpairs=2`.
     Vdev(String),
     /// Shared memory to another sidecar on this machine.
     Memif(Memif),

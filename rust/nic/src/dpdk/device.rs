@@ -1,5 +1,6 @@
 //! Finds the device that the configuration names, or creates it, and notes what is special about its driver.
 
+use super::devargs;
 use super::error::DpdkError;
 use super::ethdev;
 use super::find;
@@ -7,7 +8,6 @@ use super::log::Mark;
 use super::memif::{self, InterfaceId, Matrix};
 use super::packet::{self, Packet, Sockets};
 use super::random;
-use super::words;
 use crate::{Device, Memif, MemifRole, PortConfig};
 
 /// A device with a port number, not yet configured.
@@ -64,14 +64,14 @@ pub(super) fn open(device: &Device, config: &PortConfig, serial: u32) -> Result<
             })
         }
         Device::Vdev(args) if packet::is_one(args) => {
-            words::check(args)?;
+            devargs::check(args)?;
             let packet = Packet::new(args, config)?;
             packet.may_open()?;
             let (id, sockets) = Sockets::of(config.queues, || ethdev::create_vdev(&packet.args))?;
             Ok(Found { packet: Some(packet), sockets, ..Found::plain(id) })
         }
         Device::Vdev(args) => {
-            words::check(args)?;
+            devargs::check(args)?;
             let gated = args.starts_with("net_memif");
             let reconnect = gated && !args.contains("role=server") && !args.contains("role=master");
             Ok(Found { gated, reconnect, ..Found::plain(ethdev::create_vdev(args)?) })

@@ -90,9 +90,9 @@ impl Drop for Environment {
     }
 }
 
-/// Removes EAL's folder in the run directory. With our arguments it shares nothing by files and never looks there again,
-/// and it leaves the empty folder behind at every end; gone now, it stays after none, not even after SIGKILL. Whoever
-/// has EAL put something there by arguments of their own keeps it: only an empty folder can be removed.
+/// Removes EAL's folder in the run directory. With our arguments EAL shares nothing by files and does not use the folder again, but it
+/// would leave it behind when the process ends. Removed now, it is not left behind even after SIGKILL. A folder in which EAL has
+/// put something, by arguments that a user added, stays: only an empty one can be removed.
 fn forget_folder() {
     // SAFETY: returns a C string that lives as long as the process and no longer changes once EAL has started.
     let folder = unsafe { CStr::from_ptr(dpdk_sys::mdpdk_runtime_dir()) };
@@ -187,7 +187,7 @@ fn init(args: Vec<String>) -> Result<(), i32> {
     }
 }
 
-/// What EAL's refusal means. It has few error numbers; its words say more.
+/// What EAL's refusal means. It has few error numbers; what it logs says more.
 fn classify(errno: i32, said: &str, config: &EalConfig) -> DpdkError {
     let detail = || {
         if said.is_empty() { std::io::Error::from_raw_os_error(errno).to_string() } else { said.to_owned() }
@@ -212,7 +212,7 @@ fn classify(errno: i32, said: &str, config: &EalConfig) -> DpdkError {
         Memory::Huge { mib }
             if errno == libc::ENOMEM || has(&["hugepage", "Hugepage", "hugetlbfs", "Cannot init memory"]) =>
         {
-            // The first words are the reason, the others repeat it.
+            // The first complaint is the reason, the others repeat it.
             let detail = detail().split("; ").next().unwrap_or_default().to_owned();
             DpdkError::NoHugePages { mib, detail: format!("{detail} ({})", free_hugepages()) }
         }

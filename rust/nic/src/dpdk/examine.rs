@@ -2,11 +2,11 @@
 //! start and hardly do what was meant.
 
 use super::buffers;
+use super::devargs;
 use super::eal;
 use super::error::DpdkError;
 use super::memif::{self, Matrix};
 use super::packet::{self, Packet};
-use super::words;
 use crate::{Device, EalConfig, Memory, PortConfig};
 use std::net::Ipv4Addr;
 
@@ -31,7 +31,7 @@ pub fn examine(
             memif::check_folder(link)?;
         }
         Device::Vdev(args) => {
-            words::check(args)?;
+            devargs::check(args)?;
             if packet::is_one(args) {
                 let packet = Packet::new(args, port)?;
                 packet.may_open()?;

@@ -2,7 +2,7 @@
 //!
 //! memif's control work (handshake, disconnect) runs in EAL's one interrupt thread and unmaps rings that a burst on
 //! another thread may be using: a peer that is killed takes this process with it. So that thread is parked in a
-//! callback of ours, and runs on only while every queue is quiet:
+//! callback of ours, and runs on only while no queue is in a burst:
 //!
 //! ```text
 //! interrupt thread                                        engine thread
@@ -15,8 +15,8 @@
 //! parked again
 //! ```
 //!
-//! What engines do of this is in [`line`](super::line). A thread that sleeps is offline: nobody waits for it. The parked thread also
-//! connects memif clients ([`link`](super::link)) and serves the doors of memif servers ([`relay`](super::relay)).
+//! What engines do of this is in [`super::line`]. A thread that sleeps is offline: nobody waits for it. The parked thread also
+//! connects memif clients ([`super::link`]) and serves the public sockets of memif servers ([`super::relay`]).
 
 use super::line::{self, Line, Member};
 use super::link::WatchedLink;
@@ -95,7 +95,7 @@ impl Gate {
         signal(&self.bell);
     }
 
-    /// Serves a memif server's door from now on.
+    /// Serves a memif server's public socket from now on.
     pub(super) fn serve(&self, relay: Relay) {
         lock(&self.relays).push(relay);
         signal(&self.bell);
@@ -183,7 +183,7 @@ impl Gate {
         signal(&self.own); // so that the driver's callbacks are followed by ours
     }
 
-    /// EAL's epoll descriptor, which it tells nobody: the one that watches ours.
+    /// EAL's epoll descriptor, which EAL does not give out: it is the one that watches ours.
     fn find_epoll(&self) -> Option<c_int> {
         let watched = self.own.as_raw_fd();
         let known = self.epoll.load(Ordering::Relaxed);

@@ -30,7 +30,7 @@ impl Mark {
     }
 
     /// Complaints since the mark, oldest first, joined; at most four, since the first ones carry the reason. What is
-    /// said in the ordinary course of things, and what only repeats that something failed, is left out.
+    /// logged in normal operation, and what only repeats that something failed, is left out.
     pub(super) fn complaints(&self) -> String {
         let recent = lock();
         let lines = recent.lines.iter().filter(|(n, _)| *n >= self.0).map(|(_, line)| line.as_str());
@@ -54,8 +54,8 @@ pub(super) fn take_over() {
     }
 }
 
-/// Runs `start`, which is EAL's: it writes its last words to stderr past its own log. They are caught and logged; what
-/// others write there meanwhile goes where it should. Lines of the log wait until `start` returns, since the logger
+/// Runs `start`, which starts EAL: it writes some messages to stderr instead of its log. They are caught and logged; what
+/// others write there meanwhile still goes to stderr. Lines of the log wait until `start` returns, since the logger
 /// may write to stderr too.
 pub(super) fn quietly<T>(start: impl FnOnce() -> T) -> T {
     lock().held = Some(Vec::new());
@@ -83,7 +83,7 @@ struct Stderr {
 }
 
 impl Stderr {
-    /// `None` where that is impossible: then EAL's words stay on stderr.
+    /// `None` where that is impossible: then EAL's messages stay on stderr.
     fn redirect() -> Option<Stderr> {
         // SAFETY: the name is a C string; descriptors that come back are ours alone.
         unsafe {
@@ -148,9 +148,9 @@ fn say(level: c_int, line: &str) {
     log::log!(target: "dpdk", severity(level, line), "{line}");
 }
 
-/// How loud a line of DPDK's is for us.
+/// The level at which we log a line of DPDK's.
 fn severity(level: c_int, line: &str) -> log::Level {
-    // A memif client whose server is not there says so at every attempt, twenty times a second.
+    // A memif client whose server is not there logs that at every attempt, twenty times a second.
     if EXPECTED.iter().any(|said| line.contains(said)) {
         return log::Level::Trace;
     }
@@ -172,8 +172,9 @@ const ERROR: c_int = 4;
 const WARNING: c_int = 5;
 /// Complaints remembered.
 const KEEP: usize = 64;
-/// What memif says in the ordinary course of things: no secondary process may join us, a client's server is not there
-/// yet, a port is stopped before it starts again, a peer leaves. And that a driver has no receive interrupt: we ask.
+/// What DPDK complains of in normal operation: that a driver has no receive interrupt, which we only asked; and of memif that no
+/// secondary process can join us, that a client's server is not there yet, that a port is stopped before it starts again, that
+/// a peer leaves.
 const EXPECTED: [&str; 5] = [
     "Rx Intr handle unset",
     "Failed to register mp action callback",
@@ -190,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn complaints_since_a_mark_are_whole_lines_and_no_chatter() {
+    fn complaints_since_a_mark_are_whole_lines_without_what_is_always_said() {
         append(4, "EAL: before\n");
         let mark = Mark::now();
         append(7, "EAL: Detected CPU lcores: 2\n");

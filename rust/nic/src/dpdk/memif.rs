@@ -71,7 +71,7 @@ pub(super) fn behind(public: &Path) -> PathBuf {
     path.into()
 }
 
-/// EAL's words for the link. `buffer` is the size of a ring slot's buffer, bytes.
+/// The name and arguments under which EAL creates our end of the link. `buffer` is the size of a ring slot's buffer, bytes.
 pub(super) fn devargs(
     name: &str,
     link: &Memif,
@@ -80,7 +80,7 @@ pub(super) fn devargs(
     buffer: u16,
     mac: &str,
 ) -> Result<String, DpdkError> {
-    // A server's driver listens behind our own door.
+    // A server's driver listens behind a socket of ours: see `relay`.
     let behind = behind(&link.socket);
     let socket = if link.role == MemifRole::Server { &behind } else { &link.socket };
     let path = socket.to_str().unwrap_or_default();
@@ -129,7 +129,7 @@ impl InterfaceId {
     }
 }
 
-/// The number, and what is in it: people configure the parts, and see the number in the logs of others.
+/// The number and what it is made of: people configure the parts, and find the number in the logs of other programs.
 impl fmt::Display for InterfaceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let InterfaceId(n) = *self;
@@ -145,7 +145,7 @@ pub(super) fn buffer_size(mtu: u16) -> u16 {
 }
 
 /// Refuses a socket whose folder is not there, or not open to us: the driver wants to write to it, as a client too, and
-/// its words name neither folder nor cause.
+/// its error names neither folder nor cause.
 pub(super) fn check_folder(link: &Memif) -> Result<(), DpdkError> {
     let shown = link.socket.display();
     if link.socket.to_string_lossy().starts_with('@') {
@@ -174,7 +174,7 @@ pub(super) fn check_folder(link: &Memif) -> Result<(), DpdkError> {
     Ok(())
 }
 
-/// Makes way for the socket: the folder must be there, and a file left by a server that was killed must not.
+/// Prepares the path of the socket: the folder must exist, and a file left by a server that was killed is removed.
 pub(super) fn prepare_socket(link: &Memif) -> Result<(), DpdkError> {
     check_folder(link)?;
     if link.role == MemifRole::Server && !link.socket.to_string_lossy().starts_with('@') {

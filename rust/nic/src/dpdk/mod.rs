@@ -13,6 +13,7 @@
 
 mod buffers;
 mod counted;
+mod devargs;
 mod device;
 mod eal;
 mod error;
@@ -30,7 +31,6 @@ mod port;
 mod queue;
 mod random;
 mod relay;
-mod words;
 
 pub use eal::Eal;
 pub use error::DpdkError;

@@ -71,8 +71,8 @@ impl Eal {
         // memif and af_packet announce 1500 and carry whatever fits their buffers: they are asked for no more than they
         // announce.
         let most = info.max_mtu.min((info.max_frame as u16).saturating_sub(18));
-        let modest = found.gated || found.packet.is_some();
-        let mtu = if modest { config.mtu.min(most) } else { config.mtu };
+        let announces_less = found.gated || found.packet.is_some();
+        let mtu = if announces_less { config.mtu.min(most) } else { config.mtu };
         // memif has no interrupts, and complains when it is asked.
         let interrupts = config.interrupts && found.memif.is_none();
         let interrupts = ethdev::configure(found.id, rings, mtu, checksums, interrupts)?;
@@ -144,7 +144,7 @@ impl Eal {
         }
         let gate = self.environment.gate()?;
         if !reconnect {
-            // A server listens only. A client's start connects: the gate's business.
+            // A server only listens. A client connects when it is started, which the gate does.
             // SAFETY: the port is configured.
             done(unsafe { dpdk_sys::mdpdk_port_start(id) }, "start the memif server")?;
         }

@@ -1,5 +1,5 @@
-//! What DPDK's af_packet driver leaves to its caller: rings of the size that the MTU and the descriptors ask for, a look
-//! at the kernel's device, the frames that found no free slot, and waking a sleeper when one arrives.
+//! What DPDK's af_packet driver leaves to its caller: rings of the size that the MTU and the descriptors ask for, checks of the
+//! kernel's device, the count of frames that found no free slot, and waking an engine that sleeps when one arrives.
 
 use super::error::DpdkError;
 use crate::PortConfig;
@@ -23,7 +23,7 @@ pub(super) struct Packet {
     pub room: u16,
 }
 
-/// Whether these are the words for one.
+/// Whether these are the name and arguments of one.
 pub(super) fn is_one(args: &str) -> bool {
     args.starts_with("net_af_packet") || args.starts_with("eth_af_packet")
 }
@@ -104,7 +104,7 @@ impl Packet {
         }
     }
 
-    /// What is hardly meant, for a host with this address.
+    /// What is probably a mistake, for a host with this address; a sentence each.
     pub(super) fn doubts(&self, ip: Ipv4Addr) -> Vec<String> {
         let mut doubts = Vec::new();
         let device = &self.device;
@@ -308,7 +308,7 @@ fn least_common_multiple(a: u32, b: u32) -> u32 {
     a / x * b
 }
 
-/// What stands in a slot beside the packet, bytes: the kernel's header and its gap (66), Ethernet's (14), a VLAN tag (4).
+/// What a slot holds beside the packet, bytes: the kernel's header and its gap (66), Ethernet's (14), a VLAN tag (4).
 const SLOT_HEADERS: u32 = 84;
 /// Slots come in such steps, so that a block of few pages holds a whole number of them.
 const SLOT_STEP: u32 = 1024;

@@ -103,8 +103,8 @@ impl DpdkQueue {
         &self.port
     }
 
-    /// Tells that this thread will not touch the queue for a while: link changes need not wait for it. The next call
-    /// of any other method ends it. Cheap; `arm_interrupt` does it too.
+    /// Tells that this thread will not touch the queue for a while, so that link changes need not wait for it. The next call
+    /// of any other method ends that. Cheap; `arm_interrupt` does it too.
     pub fn idle(&mut self) {
         self.member.leave();
     }
@@ -254,7 +254,7 @@ impl Queue for DpdkQueue {
         }
         let at = self.choose(bytes);
         if self.transmit[at].waiting.len == self.burst && !self.push(at) {
-            // What a NIC does to a queue that is not read.
+            // As a NIC drops the frames for a queue that is not read.
             add(&mut self.counters.peer_full, 1);
             // SAFETY: a buffer of ours, freed once.
             unsafe { dpdk_sys::mdpdk_free(&frame, 1) };

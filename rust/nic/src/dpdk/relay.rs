@@ -1,13 +1,13 @@
-//! The door of a memif server.
+//! The public socket of a memif server, in front of the one on which its driver listens.
 //!
 //! DPDK's listener registers a connection with EAL before it greets the client; a client that died in between makes
-//! it close the descriptor and leave the registration behind, and EAL then aborts the process. So the driver listens
-//! behind a socket of ours: we accept, connect to the driver, and pass messages (128 bytes each, some with a
+//! it close the descriptor and leave the registration behind, and EAL then aborts the process. So clients come to
+//! a socket of ours: we accept, connect to the driver, and pass messages (128 bytes each, some with a
 //! descriptor) both ways for as long as the link lives. Towards the driver we never vanish at a bad moment, and the
 //! end of either side is the end of both.
 //!
-//! The driver hangs up without a word on a client that names another interface, and on one that comes while another has
-//! the link. We see both, and say so.
+//! The driver hangs up on a client that names another interface, and on one that comes while another has the link, and
+//! gives no reason. We see both, and log it.
 //!
 //! Runs in the parked interrupt thread only, so nothing here may block.
 
@@ -22,19 +22,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// One server's door.
+/// One server's public socket, and those who have come to it.
 pub(super) struct Relay {
-    /// The port behind it.
+    /// The port of the server.
     pub port: u16,
     public: OwnedFd,
     path: PathBuf,
     driver: PathBuf,
     pairs: Vec<Pair>,
-    /// What the driver answers to.
+    /// The interface that the driver serves.
     id: InterfaceId,
     line: Arc<Line>,
     begun: Instant,
-    told: Seldom,
+    warnings: Seldom,
 }
 
 /// One client and its connection to the driver.
@@ -53,7 +53,7 @@ struct Pair {
 }
 
 impl Relay {
-    /// Opens the door; the driver must listen already.
+    /// Opens the public socket; the driver must listen already.
     pub(super) fn open(port: u16, path: &Path, id: InterfaceId, line: Arc<Line>) -> io::Result<Relay> {
         let public = socket()?;
         let (address, len) = address(path)?;
@@ -71,7 +71,7 @@ impl Relay {
             id,
             line,
             begun: Instant::now(),
-            told: Seldom::default(),
+            warnings: Seldom::default(),
         })
     }
 
@@ -110,7 +110,7 @@ impl Relay {
         for (process, id) in asked {
             let Some(reason) = self.against(id) else { continue };
             self.line.refused.fetch_add(1, Ordering::Relaxed);
-            if let Some(left_out) = self.told.say(Nanos(self.begun.elapsed().as_nanos() as u64)) {
+            if let Some(left_out) = self.warnings.say(Nanos(self.begun.elapsed().as_nanos() as u64)) {
                 log::warn!(
                     "memif {}: turned process {process} away: {reason}{left_out}",
                     self.path.display()
@@ -176,7 +176,7 @@ fn field<const N: usize>(message: &[u8], at: usize) -> Option<[u8; N]> {
     message.get(at..)?.first_chunk().copied()
 }
 
-/// Passes on every message that waits, or drops it where nobody is left to have it. `see` is shown each.
+/// Passes on every message that waits, or drops it where the receiver is gone. `see` is shown each.
 fn pass(from: &OwnedFd, to: Option<&OwnedFd>, mut see: impl FnMut(&[u8])) -> Passed {
     let mut bytes = [0u8; MESSAGE];
     let mut passed = Passed::Nothing;
@@ -346,8 +346,8 @@ mod tests {
         message
     }
 
-    /// A door with its "driver" behind it, and a client.
-    fn door(name: &str) -> (Relay, OwnedFd, OwnedFd) {
+    /// A relay, the socket of its "driver", and a client.
+    fn relay(name: &str) -> (Relay, OwnedFd, OwnedFd) {
         let path = PathBuf::from(format!("@memif-relay-{name}-{}", std::process::id()));
         let (own, len) = address(&behind(&path)).unwrap();
         let listener = socket().unwrap();
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn messages_and_descriptors_pass_both_ways() {
-        let (mut relay, listener, client) = door("pass");
+        let (mut relay, listener, client) = relay("pass");
         relay.serve();
         let driver = accept(&listener).unwrap();
         send(&driver, b"hello", None).unwrap();
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_client_that_left_before_it_was_greeted_meets_a_driver_that_can_greet() {
-        let (mut relay, listener, client) = door("left");
+        let (mut relay, listener, client) = relay("left");
         drop(client);
         relay.serve();
         let driver = accept(&listener).unwrap();
@@ -402,7 +402,7 @@ mod tests {
 
     #[test]
     fn whom_the_driver_will_not_take_is_counted_and_named() {
-        let (mut relay, listener, client) = door("refused");
+        let (mut relay, listener, client) = relay("refused");
         send(&client, &init(OURS.0), None).unwrap();
         relay.serve();
         let driver = accept(&listener).unwrap();
@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_driver_is_the_end_of_the_client() {
-        let (mut relay, listener, client) = door("end");
+        let (mut relay, listener, client) = relay("end");
         relay.serve();
         drop(accept(&listener).unwrap());
         relay.serve();

@@ -2,23 +2,21 @@
 
 use super::dice::Dice;
 use super::link::{Egress, Fate, Link, Lose, Steal, SwitchPort, Wire};
+use super::nic::Nic;
 use super::trace::{Happening, Trace};
 use super::{Counts, Host};
-use crate::{Mac, PortCounters, Toeplitz};
-use machnet_wire::{Nanos, ether};
+use crate::Mac;
+use machnet_wire::Nanos;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use std::collections::{BTreeMap, BinaryHeap};
 
 pub(crate) struct Fabric {
     seed: u64,
     now: Nanos,
-    hosts: Vec<Nic>,
+    hosts: Vec<AtPort>,
     by_mac: BTreeMap<[u8; 6], usize>,
     wires: BTreeMap<(usize, usize), Wire>,
-    /// What a link is that nobody set.
+    /// The link between hosts for which none was set.
     link: Link,
     /// Arrival, order of departure (so that equal times keep their order), place in `slots`.
     arrivals: BinaryHeap<Reverse<(Nanos, u64, usize)>>,
@@ -42,47 +40,12 @@ struct Flying {
     frame: Vec<u8>,
 }
 
-/// A host's NIC.
-struct Nic {
-    host: Host,
-    hash: Toeplitz,
-    queues: Vec<RxQueue>,
-    counters: NicCounters,
-    dice: Dice,
+/// A host, and the switch's port before it.
+struct AtPort {
+    nic: Nic,
     egress: Option<Egress>,
+    /// It is in `woken`.
     woken: bool,
-    stolen_until: Nanos,
-    steal: Option<Steal>,
-    /// When the next theft begins.
-    steal_at: Nanos,
-}
-
-/// What a NIC counts, all queues together.
-#[derive(Clone, Copy, Default)]
-struct NicCounters {
-    rx_frames: u64,
-    rx_bytes: u64,
-    tx_frames: u64,
-    tx_bytes: u64,
-    /// Frames longer than it takes, not sent.
-    too_long: u64,
-    /// Frames for another address or too long, not received.
-    refused: u64,
-}
-
-/// A receive queue: the ring of frames that wait, and its interrupt.
-struct RxQueue {
-    frames: VecDeque<Vec<u8>>,
-    missed: u64,
-    bell: Option<Bell>,
-}
-
-/// A receive interrupt: a pipe that holds one byte while it is raised.
-struct Bell {
-    reader: PipeReader,
-    writer: PipeWriter,
-    armed: bool,
-    raised: bool,
 }
 
 impl Fabric {
@@ -110,21 +73,8 @@ impl Fabric {
         let before = self.by_mac.insert(host.mac.0, id);
         assert!(before.is_none(), "host address {} is taken", host.mac);
         // Streams of hosts and links never meet: links are numbered above 2^32.
-        let mut dice = Dice::new(self.seed, id as u64);
-        let hash = Toeplitz::secret(dice.draw());
-        let queues = (0..host.queues).map(|_| RxQueue::new(&host)).collect();
-        self.hosts.push(Nic {
-            host,
-            hash,
-            queues,
-            counters: NicCounters::default(),
-            dice,
-            egress: None,
-            woken: false,
-            stolen_until: Nanos::ZERO,
-            steal: None,
-            steal_at: Nanos::MAX,
-        });
+        let nic = Nic::new(host, Dice::new(self.seed, id as u64));
+        self.hosts.push(AtPort { nic, egress: None, woken: false });
         id
     }
 
@@ -139,7 +89,7 @@ impl Fabric {
         }
         self.now = self.now.max(now);
         let now = self.now;
-        self.hosts.iter_mut().for_each(|nic| nic.thieve(now));
+        self.hosts.iter_mut().for_each(|host| host.nic.begin_steals(now));
     }
 
     pub fn next_event(&self) -> Option<Nanos> {
@@ -147,8 +97,8 @@ impl Fabric {
         let back = self
             .hosts
             .iter()
-            .filter(|nic| nic.stolen_until > self.now && nic.queues.iter().any(|q| !q.frames.is_empty()))
-            .map(|nic| nic.stolen_until);
+            .filter(|host| host.nic.has_frames())
+            .filter_map(|host| host.nic.stolen_until(self.now));
         arrival.into_iter().chain(back).min()
     }
 
@@ -181,27 +131,19 @@ impl Fabric {
     }
 
     pub fn steal(&mut self, host: usize, length: Nanos) {
-        let nic = &mut self.hosts[host];
-        nic.stolen_until = nic.stolen_until.max(self.now + length);
+        self.hosts[host].nic.steal(self.now + length);
     }
 
     pub fn set_steal(&mut self, host: usize, steal: Option<Steal>) {
-        let now = self.now;
-        let nic = &mut self.hosts[host];
-        nic.steal = steal;
-        nic.steal_at = Nanos::MAX;
-        if let Some(steal) = steal {
-            nic.steal_at = now + Nanos(1 + nic.dice.below(2 * steal.every.0));
-        }
+        self.hosts[host].nic.set_steal(self.now, steal);
     }
 
     pub fn stolen_until(&self, host: usize) -> Option<Nanos> {
-        Some(self.hosts[host].stolen_until).filter(|until| *until > self.now)
+        self.hosts[host].nic.stolen_until(self.now)
     }
 
     pub fn rekey(&mut self, host: usize) {
-        let nic = &mut self.hosts[host];
-        nic.hash = Toeplitz::secret(nic.dice.draw());
+        self.hosts[host].nic.rekey();
     }
 
     pub fn inject(&mut self, host: usize, frame: &[u8]) {
@@ -220,13 +162,10 @@ impl Fabric {
 
     /// Sends a frame from a host. False: it is longer than the NIC takes, and gone.
     pub fn send(&mut self, from: usize, frame: &[u8]) -> bool {
-        if frame.len() > self.hosts[from].longest() || frame.len() < ether::LEN {
+        if !self.hosts[from].nic.sends(frame) {
             self.trace.push(self.now, Some(from), None, Happening::TooLong, frame);
-            self.hosts[from].counters.too_long += 1;
             return false;
         }
-        self.hosts[from].counters.tx_frames += 1;
-        self.hosts[from].counters.tx_bytes += frame.len() as u64;
         self.counts.sent += 1;
         let mut dst = [0; 6];
         dst.copy_from_slice(&frame[..6]);
@@ -252,8 +191,8 @@ impl Fabric {
         true
     }
 
-    /// Lets arrive what is due at this very moment: after a burst was sent over links without delay.
-    pub fn settle(&mut self) {
+    /// Delivers what is due now: what was just sent over links without delay.
+    pub fn deliver_due(&mut self) {
         self.set_now(self.now);
     }
 
@@ -271,7 +210,7 @@ impl Fabric {
     fn launch(&mut self, from: usize, to: usize, frame: &[u8]) {
         self.counts.copies += 1;
         // A host whose vCPU is away sends when it is back.
-        let leaves = self.now.max(self.hosts[from].stolen_until);
+        let leaves = self.stolen_until(from).unwrap_or(self.now);
         let now = self.now;
         let mut copy = self.copy_of(frame);
         let wire = self.wire(from, to);
@@ -334,42 +273,37 @@ impl Fabric {
             return;
         }
         // A flipped bit may have made the address another's.
-        if frame[0] & 1 == 0 && frame[..6] != self.hosts[to].host.mac.0 {
+        if !self.hosts[to].nic.is_for(&frame) {
             return self.refuse(Some(from), to, frame);
         }
         self.put(Some(from), to, frame);
     }
 
-    /// Puts a copy into the ring that the hash chooses.
+    /// Gives a copy to a host's NIC.
     fn put(&mut self, from: Option<usize>, to: usize, frame: Vec<u8>) {
-        if frame.len() > self.hosts[to].longest() {
+        let host = &mut self.hosts[to];
+        if frame.len() > host.nic.longest() {
             return self.refuse(from, to, frame);
         }
-        let nic = &mut self.hosts[to];
-        let index = nic.queue(&frame);
-        let queue = &mut nic.queues[usize::from(index)];
-        if queue.frames.len() >= usize::from(nic.host.descriptors) {
-            queue.missed += 1;
+        let queue = host.nic.queue(&frame);
+        if !host.nic.admits(queue) {
             self.counts.missed += 1;
-            self.trace.push(self.now, from, Some(to), Happening::Missed { queue: index }, &frame);
+            self.trace.push(self.now, from, Some(to), Happening::Missed { queue }, &frame);
             self.spare.push(frame);
             return;
         }
         self.counts.delivered += 1;
-        self.trace.push(self.now, from, Some(to), Happening::Delivered { queue: index }, &frame);
-        nic.counters.rx_frames += 1;
-        nic.counters.rx_bytes += frame.len() as u64;
-        queue.frames.push_back(frame);
-        queue.wake();
-        if !nic.woken {
-            nic.woken = true;
+        self.trace.push(self.now, from, Some(to), Happening::Delivered { queue }, &frame);
+        host.nic.put(queue, frame);
+        if !host.woken {
+            host.woken = true;
             self.woken.push(to);
         }
     }
 
     fn refuse(&mut self, from: Option<usize>, to: usize, frame: Vec<u8>) {
         self.counts.refused += 1;
-        self.hosts[to].counters.refused += 1;
+        self.hosts[to].nic.count_refused();
         self.trace.push(self.now, from, Some(to), Happening::Refused, &frame);
         self.spare.push(frame);
     }
@@ -390,12 +324,9 @@ impl Fabric {
 
     /// Moves up to `budget` frames out of a ring.
     pub fn take(&mut self, host: usize, queue: u16, budget: usize, out: &mut Vec<Vec<u8>>) {
-        if self.stolen_until(host).is_some() {
-            return;
+        if self.stolen_until(host).is_none() {
+            self.hosts[host].nic.take(queue, budget, out);
         }
-        let frames = &mut self.hosts[host].queues[usize::from(queue)].frames;
-        let n = frames.len().min(budget);
-        out.extend(frames.drain(..n));
     }
 
     /// Takes back buffers that [`Fabric::take`] gave.
@@ -403,50 +334,9 @@ impl Fabric {
         self.spare.append(frames);
     }
 
-    pub fn backlog(&self, host: usize, queue: u16) -> usize {
-        self.hosts[host].queues[usize::from(queue)].frames.len()
-    }
-
-    /// Frames that found a queue's ring full.
-    pub fn missed(&self, host: usize, queue: u16) -> u64 {
-        self.hosts[host].queues[usize::from(queue)].missed
-    }
-
-    /// What a host's NIC has counted. It has no link that could be lost, and never lacks a buffer.
-    pub fn counters(&self, host: usize) -> PortCounters {
-        let nic = &self.hosts[host];
-        let NicCounters { rx_frames, rx_bytes, tx_frames, tx_bytes, too_long, refused } = nic.counters;
-        PortCounters {
-            rx_frames: Some(rx_frames),
-            tx_frames: Some(tx_frames),
-            rx_bytes: Some(rx_bytes),
-            tx_bytes: Some(tx_bytes),
-            rx_missed: Some(nic.queues.iter().map(|queue| queue.missed).sum()),
-            rx_errors: Some(refused),
-            tx_errors: Some(too_long),
-            ..PortCounters::default()
-        }
-    }
-
-    pub fn arm(&mut self, host: usize, queue: u16) -> Option<i32> {
-        let queue = &mut self.hosts[host].queues[usize::from(queue)];
-        let bell = queue.bell.as_mut()?;
-        bell.armed = true;
-        let descriptor = bell.reader.as_raw_fd();
-        if !queue.frames.is_empty() {
-            queue.wake();
-        }
-        Some(descriptor)
-    }
-
-    pub fn disarm(&mut self, host: usize, queue: u16) {
-        if let Some(bell) = &mut self.hosts[host].queues[usize::from(queue)].bell {
-            bell.armed = false;
-            if std::mem::take(&mut bell.raised) {
-                // One byte is in the pipe: this cannot block.
-                let _ = bell.reader.read(&mut [0]);
-            }
-        }
+    /// A host's NIC, for what concerns nobody else.
+    pub fn nic(&mut self, host: usize) -> &mut Nic {
+        &mut self.hosts[host].nic
     }
 }
 
@@ -454,47 +344,6 @@ impl Drop for Fabric {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.trace_text());
-        }
-    }
-}
-
-impl Nic {
-    /// The longest frame, bytes.
-    fn longest(&self) -> usize {
-        ether::LEN + usize::from(self.host.mtu)
-    }
-
-    fn queue(&self, frame: &[u8]) -> u16 {
-        if self.host.hash_ports || frame.len() < 42 || self.host.queues == 1 {
-            return self.hash.queue(frame, self.host.queues);
-        }
-        let ip = |at: usize| Ipv4Addr::new(frame[at], frame[at + 1], frame[at + 2], frame[at + 3]);
-        (self.hash.hash(ip(26), ip(30), 0, 0) % 128) as u16 % self.host.queues
-    }
-
-    /// Begins the thefts that are due.
-    fn thieve(&mut self, now: Nanos) {
-        let Some(steal) = self.steal else { return };
-        while self.steal_at <= now {
-            let end = self.steal_at + steal.length;
-            self.stolen_until = self.stolen_until.max(end);
-            self.steal_at = end + Nanos(1 + self.dice.below(2 * steal.every.0));
-        }
-    }
-}
-
-impl RxQueue {
-    fn new(host: &Host) -> RxQueue {
-        let bell = host.interrupts.then(|| {
-            let (reader, writer) = std::io::pipe().expect("a pipe for a simulated interrupt");
-            Bell { reader, writer, armed: false, raised: false }
-        });
-        RxQueue { frames: VecDeque::new(), missed: 0, bell }
-    }
-
-    fn wake(&mut self) {
-        if let Some(bell) = self.bell.as_mut().filter(|bell| bell.armed && !bell.raised) {
-            bell.raised = bell.writer.write(&[1]).is_ok();
         }
     }
 }

@@ -65,7 +65,7 @@ pub struct SwitchPort {
     pub buffer: u64,
 }
 
-/// A port at work.
+/// The state of a switch's port.
 pub(crate) struct Egress {
     pub port: SwitchPort,
     busy_until: Nanos,
@@ -104,7 +104,7 @@ pub struct Steal {
 /// A predicate that loses frames.
 pub(crate) type Lose = Box<dyn FnMut(&[u8]) -> bool + Send>;
 
-/// A link at work.
+/// The state of a link.
 pub(crate) struct Wire {
     pub link: Link,
     pub dice: Dice,

@@ -10,6 +10,7 @@
 mod dice;
 mod fabric;
 mod link;
+mod nic;
 mod port;
 mod queue;
 mod trace;
@@ -141,7 +142,7 @@ impl Net {
         Opened { queues, port: Arc::new(SimPort { net: self.clone(), host: id }) }
     }
 
-    /// Adds a host and gives its queues, in order: [`Net::open`] for who does not ask for the port.
+    /// Adds a host and gives its queues, in order: [`Net::open`] for tests that do not need the port.
     pub fn add_host(&self, host: Host) -> Vec<SimQueue> {
         self.open(host).queues
     }
@@ -208,7 +209,7 @@ impl Net {
         self.lock().steal(host, length);
     }
 
-    /// Takes the vCPU from a host again and again.
+    /// Takes the vCPU from a host at random times, repeatedly.
     pub fn set_steal(&self, host: usize, steal: Option<Steal>) {
         self.lock().set_steal(host, steal);
     }

@@ -16,6 +16,6 @@ impl Port for SimPort {
     }
 
     fn counters(&self) -> PortCounters {
-        self.net.lock().counters(self.host)
+        self.net.lock().nic(self.host).counters()
     }
 }

@@ -92,25 +92,25 @@ impl Queue for SimQueue {
             }
             self.spare.push(frame);
         }
-        fabric.settle();
+        fabric.deliver_due();
     }
 
     fn backlog(&mut self) -> u16 {
-        self.net.lock().backlog(self.host, self.info.index) as u16
+        self.net.lock().nic(self.host).backlog(self.info.index) as u16
     }
 
     fn counters(&self) -> QueueCounters {
-        let missed = self.net.lock().missed(self.host, self.info.index);
+        let missed = self.net.lock().nic(self.host).missed(self.info.index);
         // Nothing here loses its link, and a full queue of a peer is that host's own loss.
         QueueCounters { rx_missed: Some(missed), ..self.counters }
     }
 
     fn arm_interrupt(&mut self) -> Option<i32> {
-        self.net.lock().arm(self.host, self.info.index)
+        self.net.lock().nic(self.host).arm(self.info.index)
     }
 
     fn disarm_interrupt(&mut self) {
-        self.net.lock().disarm(self.host, self.info.index);
+        self.net.lock().nic(self.host).disarm(self.info.index);
     }
 }
 

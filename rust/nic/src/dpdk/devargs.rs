@@ -1,21 +1,24 @@
-//! The words of virtual devices. A driver that meets one word that it does not know says nothing and forgets all others,
-//! too: a memif server with a typo becomes a client at the default socket. So they are compared first.
+//! The arguments of virtual devices (DPDK's devargs). A driver that is given one argument that it does not know says nothing and
+//! ignores all the others too: a memif server with a typo becomes a client at the default socket. So they are compared first.
 
 use super::error::DpdkError;
 
-/// Refuses words that the device's driver does not know. Drivers that are not listed here judge for themselves.
+/// Refuses arguments that the device's driver does not know. Drivers that are not listed here are left to check them.
 pub(super) fn check(args: &str) -> Result<(), DpdkError> {
     let bad = |text: String| Err(DpdkError::Config(format!("virtual device {args}: {text}")));
-    let mut words = args.split(',');
-    let device = words.next().unwrap_or_default();
+    let mut parts = args.split(',');
+    let device = parts.next().unwrap_or_default();
     let driver = device.trim_end_matches(|c: char| c.is_ascii_digit());
     let Some((_, known)) = KNOWN.iter().find(|(name, _)| *name == driver) else { return Ok(()) };
-    for word in words {
-        let Some((name, _)) = word.split_once('=') else {
-            return bad(format!("{word:?}: has no value; write {word}=VALUE"));
+    for part in parts {
+        let Some((name, _)) = part.split_once('=') else {
+            return bad(format!("{part:?}: has no value; write {part}=VALUE"));
         };
         if !known.contains(&name) {
-            return bad(format!("{name}: the driver {driver} has no such word; it has {}", known.join(", ")));
+            return bad(format!(
+                "{name}: the driver {driver} has no such argument; it has {}",
+                known.join(", ")
+            ));
         }
     }
     Ok(())
@@ -98,15 +101,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_that_the_driver_does_not_know_is_named_with_those_it_knows() {
+    fn an_argument_that_the_driver_does_not_know_is_named_with_those_it_knows() {
         let said = |args: &str| check(args).unwrap_err().to_string();
         assert_eq!(
             said("net_null0,sise=4"),
-            "NIC configuration: virtual device net_null0,sise=4: sise: the driver net_null has no such word; it has size, copy, no-rx"
+            "NIC configuration: virtual device net_null0,sise=4: sise: the driver net_null has no such argument; it has size, copy, no-rx"
         );
         assert!(
             said("net_memif7,role=server,sokcet=/x")
-                .contains(": sokcet: the driver net_memif has no such word")
+                .contains(": sokcet: the driver net_memif has no such argument")
         );
         assert!(said("net_tap0,iface").contains("\"iface\": has no value; write iface=VALUE"));
         for good in [

@@ -1,0 +1,231 @@
+//! A host's NIC: its receive queues and their interrupts, which queue a frame goes to, what it counts, and when its vCPU is away.
+
+use super::Host;
+use super::dice::Dice;
+use super::link::Steal;
+use crate::{PortCounters, Toeplitz};
+use machnet_wire::{Nanos, ether};
+use std::collections::VecDeque;
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+
+pub(crate) struct Nic {
+    host: Host,
+    hash: Toeplitz,
+    queues: Vec<RxQueue>,
+    counters: Counters,
+    dice: Dice,
+    stolen_until: Nanos,
+    steal: Option<Steal>,
+    /// When the vCPU is taken away next.
+    steal_at: Nanos,
+}
+
+/// What the NIC counts, all queues together.
+#[derive(Clone, Copy, Default)]
+struct Counters {
+    rx_frames: u64,
+    rx_bytes: u64,
+    tx_frames: u64,
+    tx_bytes: u64,
+    /// Frames longer or shorter than it takes, not sent.
+    unfit: u64,
+    /// Frames for another address or too long, not received.
+    refused: u64,
+}
+
+/// A receive queue: the ring of frames that wait, and its interrupt.
+struct RxQueue {
+    frames: VecDeque<Vec<u8>>,
+    missed: u64,
+    bell: Option<Bell>,
+}
+
+/// A receive interrupt: a pipe that holds one byte while it is raised.
+struct Bell {
+    reader: PipeReader,
+    writer: PipeWriter,
+    armed: bool,
+    raised: bool,
+}
+
+impl Nic {
+    /// With a secret key for its hash, the first number drawn.
+    pub fn new(host: Host, mut dice: Dice) -> Nic {
+        let hash = Toeplitz::secret(dice.draw());
+        let queues = (0..host.queues).map(|_| RxQueue::new(&host)).collect();
+        Nic {
+            host,
+            hash,
+            queues,
+            counters: Counters::default(),
+            dice,
+            stolen_until: Nanos::ZERO,
+            steal: None,
+            steal_at: Nanos::MAX,
+        }
+    }
+
+    /// The longest frame, bytes.
+    pub fn longest(&self) -> usize {
+        ether::LEN + usize::from(self.host.mtu)
+    }
+
+    /// Whether a frame to be sent is of a length that the NIC takes; counted either way.
+    pub fn sends(&mut self, frame: &[u8]) -> bool {
+        if !(ether::LEN..=self.longest()).contains(&frame.len()) {
+            self.counters.unfit += 1;
+            return false;
+        }
+        self.counters.tx_frames += 1;
+        self.counters.tx_bytes += frame.len() as u64;
+        true
+    }
+
+    /// Whether a frame is addressed to this NIC or to a group.
+    pub fn is_for(&self, frame: &[u8]) -> bool {
+        frame[0] & 1 != 0 || frame[..6] == self.host.mac.0
+    }
+
+    /// Counts a frame that arrived and is not received.
+    pub fn count_refused(&mut self) {
+        self.counters.refused += 1;
+    }
+
+    /// The receive queue that the hash chooses for a frame.
+    pub fn queue(&self, frame: &[u8]) -> u16 {
+        if self.host.hash_ports || frame.len() < 42 || self.host.queues == 1 {
+            return self.hash.queue(frame, self.host.queues);
+        }
+        let ip = |at: usize| Ipv4Addr::new(frame[at], frame[at + 1], frame[at + 2], frame[at + 3]);
+        (self.hash.hash(ip(26), ip(30), 0, 0) % 128) as u16 % self.host.queues
+    }
+
+    /// Whether a queue has a free descriptor for one more frame; if not, the frame is missed, and counted.
+    pub fn admits(&mut self, queue: u16) -> bool {
+        let queue = &mut self.queues[usize::from(queue)];
+        let room = queue.frames.len() < usize::from(self.host.descriptors);
+        queue.missed += u64::from(!room);
+        room
+    }
+
+    /// Puts a frame into a queue that has room, and raises its interrupt.
+    pub fn put(&mut self, queue: u16, frame: Vec<u8>) {
+        self.counters.rx_frames += 1;
+        self.counters.rx_bytes += frame.len() as u64;
+        let queue = &mut self.queues[usize::from(queue)];
+        queue.frames.push_back(frame);
+        queue.wake();
+    }
+
+    /// Moves up to `budget` frames out of a queue, oldest first.
+    pub fn take(&mut self, queue: u16, budget: usize, out: &mut Vec<Vec<u8>>) {
+        let frames = &mut self.queues[usize::from(queue)].frames;
+        let n = frames.len().min(budget);
+        out.extend(frames.drain(..n));
+    }
+
+    /// Whether frames wait in any queue.
+    pub fn has_frames(&self) -> bool {
+        self.queues.iter().any(|queue| !queue.frames.is_empty())
+    }
+
+    /// Frames that wait in a queue.
+    pub fn backlog(&self, queue: u16) -> usize {
+        self.queues[usize::from(queue)].frames.len()
+    }
+
+    /// Frames that found a queue full.
+    pub fn missed(&self, queue: u16) -> u64 {
+        self.queues[usize::from(queue)].missed
+    }
+
+    /// What it has counted. It has no link that could be lost, and never lacks a buffer.
+    pub fn counters(&self) -> PortCounters {
+        let Counters { rx_frames, rx_bytes, tx_frames, tx_bytes, unfit, refused } = self.counters;
+        PortCounters {
+            rx_frames: Some(rx_frames),
+            tx_frames: Some(tx_frames),
+            rx_bytes: Some(rx_bytes),
+            tx_bytes: Some(tx_bytes),
+            rx_missed: Some(self.queues.iter().map(|queue| queue.missed).sum()),
+            rx_errors: Some(refused),
+            tx_errors: Some(unfit),
+            ..PortCounters::default()
+        }
+    }
+
+    /// Arms a queue's interrupt and gives its descriptor; `None` where it has none.
+    pub fn arm(&mut self, queue: u16) -> Option<i32> {
+        let queue = &mut self.queues[usize::from(queue)];
+        let bell = queue.bell.as_mut()?;
+        bell.armed = true;
+        let descriptor = bell.reader.as_raw_fd();
+        if !queue.frames.is_empty() {
+            queue.wake();
+        }
+        Some(descriptor)
+    }
+
+    /// Disarms a queue's interrupt.
+    pub fn disarm(&mut self, queue: u16) {
+        if let Some(bell) = &mut self.queues[usize::from(queue)].bell {
+            bell.armed = false;
+            if std::mem::take(&mut bell.raised) {
+                // One byte is in the pipe: this cannot block.
+                let _ = bell.reader.read(&mut [0]);
+            }
+        }
+    }
+
+    /// Draws another secret key.
+    pub fn rekey(&mut self) {
+        self.hash = Toeplitz::secret(self.dice.draw());
+    }
+
+    /// Takes the vCPU away until then.
+    pub fn steal(&mut self, until: Nanos) {
+        self.stolen_until = self.stolen_until.max(until);
+    }
+
+    /// Takes the vCPU away at random times from now on, or no more.
+    pub fn set_steal(&mut self, now: Nanos, steal: Option<Steal>) {
+        self.steal = steal;
+        self.steal_at = Nanos::MAX;
+        if let Some(steal) = steal {
+            self.steal_at = now + Nanos(1 + self.dice.below(2 * steal.every.0));
+        }
+    }
+
+    /// When the vCPU is back, if it is away now.
+    pub fn stolen_until(&self, now: Nanos) -> Option<Nanos> {
+        Some(self.stolen_until).filter(|until| *until > now)
+    }
+
+    /// Takes the vCPU away as often as that is due.
+    pub fn begin_steals(&mut self, now: Nanos) {
+        let Some(steal) = self.steal else { return };
+        while self.steal_at <= now {
+            let end = self.steal_at + steal.length;
+            self.stolen_until = self.stolen_until.max(end);
+            self.steal_at = end + Nanos(1 + self.dice.below(2 * steal.every.0));
+        }
+    }
+}
+
+impl RxQueue {
+    fn new(host: &Host) -> RxQueue {
+        let bell = host.interrupts.then(|| {
+            let (reader, writer) = std::io::pipe().expect("a pipe for a simulated interrupt");
+            Bell { reader, writer, armed: false, raised: false }
+        });
+        RxQueue { frames: VecDeque::new(), missed: 0, bell }
+    }
+
+    fn wake(&mut self) {
+        if let Some(bell) = self.bell.as_mut().filter(|bell| bell.armed && !bell.raised) {
+            bell.raised = bell.writer.write(&[1]).is_ok();
+        }
+    }
+}
