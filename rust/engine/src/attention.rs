@@ -93,7 +93,7 @@ impl Ear {
 
 impl Core {
     pub fn bells(&self) -> &Bells {
-        &self.shared.inboxes[usize::from(self.index)].doorbells
+        &self.shared.inboxes[self.index.place()].doorbells
     }
 
     /// The channels that are looked at in every round.
@@ -138,13 +138,13 @@ impl Core {
         self.attention.slept = false;
         self.attention.passed = false;
         let mut room = [0; 64];
-        let rung: &[u64] = self.shared.inboxes[usize::from(self.index)].doorbells.rung(&mut room);
+        let rung: &[u64] = self.shared.inboxes[self.index.place()].doorbells.rung(&mut room);
         for &at in rung {
             let Some(Some(channel)) = self.channels.get_mut(at as usize) else { continue };
             let found = channel.end.drain_doorbell();
             if channel.gone {
                 // Hung up for good; its flows drive it from here on.
-                self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
+                self.shared.inboxes[self.index.place()].doorbells.remove(&channel.end);
                 continue;
             }
             let at = at as u32;
@@ -182,7 +182,7 @@ impl Core {
     fn stop_listening(&mut self, at: u32, time: Nanos) {
         let until = self.now.saturating_add(time);
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
+        self.shared.inboxes[self.index.place()].doorbells.remove(&channel.end);
         channel.ear.deaf_for = time;
         channel.ear.deaf_until = until;
         if !self.attention.unheard.contains(&at) {

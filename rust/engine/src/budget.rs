@@ -10,6 +10,8 @@
 
 use std::collections::VecDeque;
 
+use crate::ids::ConnHandle;
+
 /// The promises of one engine.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -18,7 +20,7 @@ pub(crate) struct Budget {
     /// Flows that hold promises.
     holders: u32,
     /// Handles of flows whose peers wait for a promise, longest first.
-    hungry: VecDeque<u64>,
+    hungry: VecDeque<ConnHandle>,
     /// One of those is being served.
     feeding: bool,
 }
@@ -101,7 +103,7 @@ impl Budget {
     }
 
     /// A flow waits for its turn.
-    pub fn wait(&mut self, promise: &mut Promise, handle: u64) {
+    pub fn wait(&mut self, promise: &mut Promise, handle: ConnHandle) {
         if !promise.queued {
             promise.queued = true;
             self.hungry.push_back(handle);
@@ -115,7 +117,7 @@ impl Budget {
 
     /// The flow whose turn it is, if there is anything to give. To be followed by [`Budget::fed`].
     #[inline]
-    pub fn feed(&mut self) -> Option<u64> {
+    pub fn feed(&mut self) -> Option<ConnHandle> {
         if self.promised >= self.limit {
             return None;
         }
@@ -133,6 +135,11 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::ConnIndex;
+
+    fn handle(place: usize) -> ConnHandle {
+        ConnHandle { index: ConnIndex::new(place), generation: 0 }
+    }
 
     fn ask(budget: &mut Budget, promise: &mut Promise, more: u32, known: u32) -> u32 {
         let n = budget.allow(promise, more, known);
@@ -146,11 +153,11 @@ mod tests {
         let (mut a, mut b) = (Promise::default(), Promise::default());
         assert_eq!(ask(&mut budget, &mut a, 256, 256), 192);
         assert_eq!((ask(&mut budget, &mut b, 16, 16), b.is_denied()), (0, true));
-        budget.wait(&mut b, 7);
+        budget.wait(&mut b, handle(7));
         // What comes is not promised to the first again, but to the one that waits.
         budget.sub(&mut a, 10);
         assert_eq!((ask(&mut budget, &mut a, 10, 10), a.is_denied()), (0, true));
-        assert_eq!(budget.feed(), Some(7));
+        assert_eq!(budget.feed(), Some(handle(7)));
         assert_eq!(ask(&mut budget, &mut b, 16, 16), 10);
         budget.fed();
         budget.sub(&mut a, 100);
@@ -206,18 +213,16 @@ mod tests {
                         let n = random(u64::from(flow.held) + 1) as u32;
                         budget.sub(flow, n);
                     }
-                    2 if budget.hungry.len() < 5 => budget.wait(flow, at as u64),
+                    2 if budget.hungry.len() < 5 => budget.wait(flow, handle(at)),
                     _ => {
                         if let Some(at) = budget.feed() {
-                            let flow = &mut flows[at as usize];
+                            let at = at.index.place();
+                            let flow = &mut flows[at];
                             flow.served();
                             let more = random(50) as u32;
                             let got = ask(&mut budget, flow, more, more);
                             budget.fed();
-                            assert!(
-                                got > 0 || more == 0 || flows[at as usize].held > 0,
-                                "seed {seed}: fed nothing"
-                            );
+                            assert!(got > 0 || more == 0 || flows[at].held > 0, "seed {seed}: fed nothing");
                         }
                     }
                 }

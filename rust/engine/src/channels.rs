@@ -8,23 +8,24 @@ use machnet_wire::{self as wire, Nanos};
 
 use crate::attention::Ear;
 use crate::conn::{Bound, Token, View, Waits};
+use crate::ids::{ChannelNumber, ConnHandle, ConnIndex};
 use crate::shared::Note;
 use crate::state::Core;
 
 /// A channel as its engine serves it.
 pub(crate) struct Channel {
     /// Its number within the sidecar.
-    pub number: u64,
+    pub number: ChannelNumber,
     pub end: EngineEnd,
-    /// By index of the handle: the flow's number, `NONE` when it is over or there is none.
-    pub places: Vec<u32>,
+    /// By index of the application's handle: the connection that it names, unless that is over.
+    pub places: Vec<Option<ConnIndex>>,
     /// How many of them name a flow.
     pub live: u32,
     pub listeners: HashMap<u32, Listener>,
     /// By index of the handle: the listener in whose backlog it has a place.
     pub offered: Vec<Option<u32>>,
     /// Handles of flows that could not reserve the receive units their peers wait for, longest first.
-    pub starved: VecDeque<u64>,
+    pub starved: VecDeque<ConnHandle>,
     /// Units that were free when those were last given a chance.
     pub free_seen: u32,
     /// How many of them have not had theirs since.
@@ -43,12 +44,12 @@ pub(crate) struct Channel {
 
 impl Channel {
     /// A channel that nobody serves yet. Made and dropped outside of the engine's thread: both take their time.
-    pub fn new(number: u64, end: EngineEnd) -> Box<Self> {
+    pub fn new(number: ChannelNumber, end: EngineEnd) -> Box<Self> {
         let flows = end.geometry().flows as usize;
         Box::new(Self {
             number,
             end,
-            places: vec![NONE; flows],
+            places: vec![None; flows],
             live: 0,
             listeners: HashMap::new(),
             offered: vec![None; flows],
@@ -78,7 +79,7 @@ impl Core {
     pub fn read_notes(&mut self) -> usize {
         let mut work = 0;
         while work < NOTES
-            && let Some(note) = self.shared.inboxes[usize::from(self.index)].notes.pop()
+            && let Some(note) = self.shared.inboxes[self.index.place()].notes.pop()
         {
             work += 1;
             match note {
@@ -112,7 +113,7 @@ impl Core {
     }
 
     /// Where the channel of this number is.
-    pub fn place_of(&self, number: u64) -> Option<usize> {
+    pub fn place_of(&self, number: ChannelNumber) -> Option<usize> {
         self.numbers.get(&number).copied()
     }
 
@@ -212,12 +213,11 @@ impl Core {
         ) -> Result<(), machnet_flow::NotSent<Token>>,
     ) -> Result<(), PeerFault> {
         let Some(Some(channel)) = self.channels.get_mut(at) else { return Ok(()) };
-        let index = channel.place(id);
-        if index == NONE {
+        let Some(index) = channel.place(id) else {
             channel.end.complete(unit);
             self.counters().stale_submissions.add(1);
             return Ok(());
-        }
+        };
         let given = self.drive(index, |flow, _, view| give(flow, view, Token::Unit(unit)));
         match given {
             Some(Err(not)) => self.not_sent(at, index, id, not),
@@ -229,7 +229,7 @@ impl Core {
     fn not_sent(
         &mut self,
         at: usize,
-        index: u32,
+        index: ConnIndex,
         id: FlowId,
         not: machnet_flow::NotSent<Token>,
     ) -> Result<(), PeerFault> {
@@ -261,10 +261,10 @@ impl Core {
     }
 
     /// The application's handle ends. The flow that it named, if that is not over.
-    fn let_go(&mut self, at: usize, id: FlowId) -> Option<u32> {
+    fn let_go(&mut self, at: usize, id: FlowId) -> Option<ConnIndex> {
         let channel = self.channels.get_mut(at)?.as_mut()?;
         channel.free_place(id);
-        let index = channel.place(id);
+        let index = channel.place(id)?;
         self.flows.get_mut(index)?.closed = true;
         Some(index)
     }
@@ -298,7 +298,7 @@ impl Core {
             match back {
                 Returned::Place(id) => channel.free_place(id),
                 Returned::Units(index, n) => {
-                    let index = channel.places.get(index as usize).copied().unwrap_or(NONE);
+                    let Some(&Some(index)) = channel.places.get(index as usize) else { continue };
                     self.stop_waiting(index, Waits::Reader);
                     self.drive(index, |flow, now, view| flow.credit_returned(now, n, view));
                 }
@@ -333,7 +333,10 @@ impl Core {
             }
             channel.hungry -= 1;
             let Some(handle) = channel.starved.pop_front() else { break };
-            let Some(index) = self.flows.resolve(handle) else { continue };
+            if self.flows.resolve(handle).is_none() {
+                continue;
+            }
+            let index = handle.index;
             fed += 1;
             self.stop_waiting(index, Waits::Units);
             // One that is still hungry goes to the back when its turn to send is over.
@@ -346,9 +349,8 @@ impl Core {
 
     /// A flow's peer waits: notes for what, so that it is served when that changes.
     #[cold]
-    pub fn begin_waiting(&mut self, index: u32, wait: CreditWait) {
-        let handle = self.flows.handle_of(index);
-        let Some(conn) = self.flows.get_mut(index) else { return };
+    pub fn begin_waiting(&mut self, index: ConnIndex, wait: CreditWait) {
+        let Some((handle, conn)) = self.flows.entry(index) else { return };
         let Some((at, _)) = conn.bound.place() else { return };
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
         conn.waits = match wait {
@@ -373,7 +375,7 @@ impl Core {
 
     /// What a flow's peer waited for has changed.
     #[inline]
-    fn stop_waiting(&mut self, index: u32, what: Waits) {
+    fn stop_waiting(&mut self, index: ConnIndex, what: Waits) {
         let Some(conn) = self.flows.get_mut(index) else { return };
         if conn.waits != what {
             return;
@@ -393,11 +395,10 @@ impl Core {
         let mut fed = 0;
         while fed < FED {
             let Some(handle) = self.budget.feed() else { return };
-            if let Some(index) = self.flows.resolve(handle) {
+            if let Some(conn) = self.flows.resolve(handle) {
                 fed += 1;
-                if let Some(conn) = self.flows.get_mut(index) {
-                    conn.promise.served();
-                }
+                conn.promise.served();
+                let index = handle.index;
                 self.stop_waiting(index, Waits::Ring);
                 self.drive(index, |flow, now, view| flow.credit_returned(now, 0, view));
             }
@@ -422,9 +423,8 @@ impl Core {
         self.attention.touch(at, channel);
         channel.unread -= u32::from(waits == Waits::Reader);
         if let Some(place) = channel.places.get_mut(id.index as usize)
-            && *place != NONE
+            && place.take().is_some()
         {
-            *place = NONE;
             channel.live -= 1;
         }
         if matches!(bound, Bound::Opening { .. }) {
@@ -441,10 +441,10 @@ impl Core {
 }
 
 impl Channel {
-    /// The number of the flow that a handle names, or `NONE`.
+    /// The connection that an application's handle names, unless it is over.
     #[inline]
-    pub fn place(&self, id: FlowId) -> u32 {
-        self.places.get(id.index as usize).copied().unwrap_or(NONE)
+    pub fn place(&self, id: FlowId) -> Option<ConnIndex> {
+        self.places.get(id.index as usize).copied().flatten()
     }
 
     /// Gives a connection that begins a place in a listener's backlog.
@@ -471,5 +471,3 @@ impl Channel {
 const NOTES: usize = 8;
 /// Hungry flows that get a chance in one round.
 const FED: usize = 16;
-/// No flow.
-pub(crate) const NONE: u32 = u32::MAX;

@@ -1,13 +1,13 @@
 //! A flow with what the engine knows of it, and the flow's view of its channel.
 
-use core::net::Ipv4Addr;
-
 use machnet_flow::{Closed, Event, Flow, Fragment, Io};
 use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, Limit, Part, Reason, TxUnit};
-use machnet_wire::{self as wire, Mac, Nanos};
+use machnet_wire::{self as wire, Nanos};
 
 use crate::budget::{Budget, Promise};
 use crate::counters::Counters;
+use crate::ids::ConnKey;
+use crate::path::OutPath;
 use crate::peers::Peers;
 
 /// A unit to send: the application's, or an end that the engine makes on its behalf and that costs no token.
@@ -20,7 +20,7 @@ pub(crate) enum Token {
 /// One connection.
 pub(crate) struct Conn {
     pub flow: Flow<Token, HeldUnit>,
-    pub key: u64,
+    pub key: ConnKey,
     pub bound: Bound,
     /// What the application hears of it when it is established.
     pub about: Established,
@@ -28,9 +28,8 @@ pub(crate) struct Conn {
     pub closed: bool,
     /// Number of the peer's address in `Peers`.
     pub peer: u32,
-    /// UDP ports (source, destination) of our direction.
-    pub ports: (u16, u16),
-    pub hop: Hop,
+    /// How our packets get to the peer.
+    pub path: OutPath,
     /// When the wheel will next ask about this flow.
     pub scheduled: Nanos,
     /// Whether its handle is in the ready or in the waiting queue.
@@ -59,17 +58,6 @@ pub(crate) enum Waits {
     Units,
     /// As much is promised as the receive ring holds; the handle is in the budget's queue.
     Ring,
-}
-
-/// The next hop, as the flow knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hop {
-    /// The peer is on this host.
-    Loop,
-    /// Not looked up yet.
-    Unknown { ip: Ipv4Addr },
-    /// As of this version of the table.
-    Known { ip: Ipv4Addr, mac: Mac, version: u64 },
 }
 
 /// What the flow is to its channel.

@@ -10,6 +10,8 @@ use machnet_wire::Nanos;
 use crate::attention::Attention;
 use crate::budget::Budget;
 use crate::full::Warnings;
+use crate::ids::{EngineIndex, QueueIndex};
+use crate::path::Station;
 use crate::peers::Peers;
 use crate::phase::Phase;
 use crate::random::{Limit, Random};
@@ -40,10 +42,10 @@ impl<Q: Queue> Engine<Q> {
         let mut random = Random::new(config.secret, index.into());
         let engines = shared.engines();
         let core = Core {
-            index,
+            index: EngineIndex(index),
+            queue: QueueIndex(index),
             engines,
-            ip: config.neighbor.ip,
-            mac: info.mac,
+            station: Station { mac: info.mac, ip: config.neighbor.ip },
             mtu: info.mtu,
             queues: info.queues.max(engines),
             now,
@@ -98,7 +100,7 @@ impl<Q: Queue> Engine<Q> {
         }
         self.core.phase.turn(self.core.now, self.core.flows.len());
         let mut work = 0;
-        if !self.core.shared.inboxes[usize::from(self.core.index)].notes.is_empty() {
+        if !self.core.shared.inboxes[self.core.index.place()].notes.is_empty() {
             work += self.core.read_notes();
         }
         let core = &mut self.core;
@@ -168,7 +170,7 @@ impl<Q: Queue> Engine<Q> {
 
     /// Arms everything that can wake a sleeper. False: there is work, do not sleep; nothing stays armed.
     pub fn prepare_sleep(&mut self) -> bool {
-        let inbox = &self.core.shared.inboxes[usize::from(self.core.index)];
+        let inbox = &self.core.shared.inboxes[self.core.index.place()];
         inbox.bell.arm();
         let mut idle = inbox.notes.is_empty()
             && inbox.packets.is_empty()
@@ -194,14 +196,14 @@ impl<Q: Queue> Engine<Q> {
 
     /// Adds the descriptors to poll for input, between a true [`Engine::prepare_sleep`] and [`Engine::wake`].
     pub fn fds(&self, out: &mut Vec<RawFd>) {
-        out.push(self.core.shared.inboxes[usize::from(self.core.index)].bell.fd());
+        out.push(self.core.shared.inboxes[self.core.index.place()].bell.fd());
         out.extend(self.interrupt);
         out.push(self.core.bells().fd());
     }
 
     /// Disarms what `prepare_sleep` armed, and empties it; the doorbells in the next round, when the time is known.
     pub fn wake(&mut self) {
-        let inbox = &self.core.shared.inboxes[usize::from(self.core.index)];
+        let inbox = &self.core.shared.inboxes[self.core.index.place()];
         inbox.bell.disarm();
         inbox.bell.drain();
         if self.interrupt.take().is_some() {
@@ -222,7 +224,7 @@ impl<Q: Queue> Engine<Q> {
     pub fn is_drained(&self) -> bool {
         self.core.shutdown
             && self.core.channels.iter().all(Option::is_none)
-            && self.core.flows.is_empty()
+            && self.core.flows.len() == 0
             && self.core.now >= self.core.settled_at
             && !self.has_work()
     }
@@ -240,7 +242,7 @@ impl<Q: Queue> Engine<Q> {
     /// The longest retransmission timeout of any flow now, back-off included; zero without flows.
     pub fn longest_timeout(&self) -> Nanos {
         let mut longest = Nanos::ZERO;
-        self.core.flows.each(|conn| longest = longest.max(conn.flow.timeout()));
+        self.core.flows.iter().for_each(|conn| longest = longest.max(conn.flow.timeout()));
         longest
     }
 
@@ -251,12 +253,12 @@ impl<Q: Queue> Engine<Q> {
 
     /// Per channel: its number, and its units by who has them (submitted, delivered, reserved).
     pub fn usage(&self) -> Vec<(u64, (u32, u32, u32))> {
-        self.core.channels.iter().flatten().map(|c| (c.number, c.end.usage())).collect()
+        self.core.channels.iter().flatten().map(|c| (c.number.0, c.end.usage())).collect()
     }
 
     /// Numbers of the channels that are looked at in every round; the others ring.
     pub fn looked_at(&self) -> Vec<u64> {
-        self.core.busy_channels().map(|channel| channel.number).collect()
+        self.core.busy_channels().map(|channel| channel.number.0).collect()
     }
 
     fn has_work(&self) -> bool {

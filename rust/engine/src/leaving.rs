@@ -3,8 +3,8 @@
 use machnet_shm::PeerFault;
 use machnet_wire::{self as wire, Nanos};
 
-use crate::channels::NONE;
 use crate::conn::Token;
+use crate::ids::ConnIndex;
 use crate::state::Core;
 
 impl Core {
@@ -53,7 +53,7 @@ impl Core {
     }
 
     /// Nobody is served on a channel any more, nor waits there for anything. Gives its flows.
-    fn retire(&mut self, at: usize, until: Nanos) -> Option<Vec<u32>> {
+    fn retire(&mut self, at: usize, until: Nanos) -> Option<Vec<ConnIndex>> {
         let channel = self.channels.get_mut(at)?.as_mut()?;
         channel.gone = true;
         channel.until = until;
@@ -61,12 +61,12 @@ impl Core {
         channel.starved.clear();
         channel.hungry = 0;
         self.shared.ports.forget(channel.number);
-        Some(channel.places.iter().copied().filter(|&index| index != NONE).collect())
+        Some(channel.places.iter().copied().flatten().collect())
     }
 
     /// Nobody holds a connection any more: what was submitted whole goes out, and behind it a FIN if the application had finished,
     /// else a reset. A sidecar that ends waits for no peer's FIN: it resets behind its own.
-    fn forsake(&mut self, index: u32) {
+    fn forsake(&mut self, index: ConnIndex) {
         let Some(conn) = self.flows.get_mut(index) else { return };
         conn.closed = true;
         let ends = self.shutdown;
@@ -101,7 +101,7 @@ impl Core {
             }
             let flows = channel.places.clone();
             self.counters().linger_resets.add(channel.live.into());
-            for index in flows {
+            for index in flows.into_iter().flatten() {
                 self.drive(index, |flow, _, view| flow.reset(wire::Reason::AppGone, view));
             }
         }
@@ -113,7 +113,7 @@ impl Core {
         let Some(channel) = slot.take_if(|channel| channel.gone && channel.live == 0) else { return };
         self.numbers.remove(&channel.number);
         self.attention.forget(at as u32, &channel.ear);
-        self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
+        self.shared.inboxes[self.index.place()].doorbells.remove(&channel.end);
         self.shared.report(self.index, channel);
     }
 
@@ -132,6 +132,6 @@ impl Core {
     }
 
     fn channel_number(&self, at: usize) -> u64 {
-        self.channels.get(at).and_then(Option::as_ref).map_or(0, |channel| channel.number)
+        self.channels.get(at).and_then(Option::as_ref).map_or(0, |channel| channel.number.0)
     }
 }

@@ -14,6 +14,7 @@ use machnet_wire::Nanos;
 use crate::channels::Channel;
 use crate::config::EngineConfig;
 use crate::counters::Counters;
+use crate::ids::{ChannelNumber, EngineIndex};
 use crate::neighbor::Neighbors;
 use crate::packet::Handed;
 use crate::peers::Heard;
@@ -63,7 +64,7 @@ impl Leftover {
 /// What other threads say to an engine.
 pub(crate) enum Note {
     Attach(Box<Channel>),
-    Detach(u64),
+    Detach(ChannelNumber),
     Shutdown,
 }
 
@@ -155,15 +156,20 @@ impl Shared {
     }
 
     /// Engine `engine` has done with a channel. Its memory is not given back here: that would hold up everybody else.
-    pub(crate) fn report(&self, engine: u16, channel: Box<Channel>) {
+    pub(crate) fn report(&self, engine: EngineIndex, channel: Box<Channel>) {
         let fault = channel.fault.map(|fault| fault.to_string());
-        self.reports.push(Report { engine, channel: channel.number, fault, leftover: Leftover(channel) });
+        self.reports.push(Report {
+            engine: engine.0,
+            channel: channel.number.0,
+            fault,
+            leftover: Leftover(channel),
+        });
         self.reports_bell.ring();
     }
 
-    pub(crate) fn wake_others(&self, but: u16) {
+    pub(crate) fn wake_others(&self, but: EngineIndex) {
         for (i, inbox) in self.inboxes.iter().enumerate() {
-            if i != usize::from(but) {
+            if i != but.place() {
                 inbox.bell.ring();
             }
         }
@@ -175,7 +181,7 @@ impl EngineHandle {
     /// when the engine has too many notes to read.
     pub fn attach(&self, channel: EngineEnd) -> Result<u64, Box<EngineEnd>> {
         let id = self.shared.channels.fetch_add(1, Ordering::Relaxed);
-        match self.inbox().notes.push(Note::Attach(Channel::new(id, channel))) {
+        match self.inbox().notes.push(Note::Attach(Channel::new(ChannelNumber(id), channel))) {
             Ok(()) => {
                 self.inbox().bell.ring();
                 Ok(id)
@@ -188,7 +194,7 @@ impl EngineHandle {
     /// Says that the application of channel `id` is gone. What it submitted is delivered within the linger; a report tells when the
     /// channel is over. False: the engine has too many notes to read; try again.
     pub fn detach(&self, id: u64) -> bool {
-        self.tell(Note::Detach(id))
+        self.tell(Note::Detach(ChannelNumber(id)))
     }
 
     /// Asks the engine to deliver what was submitted, within the linger, to reset all flows behind that, and to take no more. Done

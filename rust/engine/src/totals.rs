@@ -79,7 +79,7 @@ impl Core {
     #[cold]
     fn collect_now(&mut self) {
         let mut sum = self.totals.gone;
-        self.flows.each(|conn| add(&mut sum, conn.flow.stats()));
+        self.flows.iter().for_each(|conn| add(&mut sum, conn.flow.stats()));
         publish(&sum, self.counters());
         self.totals.stale = false;
         self.totals.collected = self.now;
