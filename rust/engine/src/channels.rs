@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use machnet_flow::{CreditWait, Flow, Fragment, SendError, Unit};
+use machnet_flow::{CreditWait, Flow, SendError, Unit};
 use machnet_shm::{EngineEnd, FlowId, HeldUnit, PeerFault, Reason, Returned, Submission, TxUnit};
 use machnet_wire::{self as wire, Nanos};
 
@@ -176,9 +176,8 @@ impl Core {
     #[inline]
     fn on_submission(&mut self, at: usize, submission: Submission) -> Result<(), PeerFault> {
         match submission {
-            Submission::Data { flow, part, unit } => {
+            Submission::Data { flow, fragment, unit } => {
                 let len = unit.len() as u32;
-                let fragment = Fragment { begin: part.begin, end: part.end, message_len: part.message_len };
                 self.submit(at, flow, unit, |flow, _, tx| flow.send(Unit { fragment, len, tx }))
             }
             Submission::Fin { flow, unit } => self.submit(at, flow, unit, |flow, _, tx| flow.fin(tx)),

@@ -1,8 +1,8 @@
 //! A flow with what the engine knows of it, and the flow's view of its channel.
 
-use machnet_flow::{Closed, Event, Flow, Fragment, Io};
-use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, Limit, Part, Reason, TxUnit};
-use machnet_wire::{self as wire, Nanos};
+use machnet_flow::{Closed, Event, Flow, Io};
+use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, Limit, Reason, TxUnit};
+use machnet_wire::{self as wire, Fragment, Nanos};
 
 use crate::budget::{Budget, Promise};
 use crate::counters::Counters;
@@ -111,7 +111,7 @@ impl Io for View<'_> {
     #[inline]
     fn deliver(&mut self, unit: Fragment, payload: &[u8]) -> bool {
         let Some((end, id)) = &mut self.lane else { return false };
-        let delivered = end.deliver(*id, part(unit), payload);
+        let delivered = end.deliver(*id, unit, payload);
         if delivered {
             self.counters.rx_units.add(1);
             self.came(1);
@@ -128,7 +128,7 @@ impl Io for View<'_> {
     fn deliver_held(&mut self, unit: Fragment, held: HeldUnit) {
         if let Some((end, id)) = &mut self.lane {
             self.counters.rx_units.add(1);
-            end.deliver_held(*id, part(unit), held);
+            end.deliver_held(*id, unit, held);
         }
     }
 
@@ -175,7 +175,7 @@ impl Io for View<'_> {
     }
 
     #[inline]
-    fn phase(&self) -> bool {
+    fn drain_epoch(&self) -> bool {
         self.phase
     }
 
@@ -226,11 +226,6 @@ impl View<'_> {
             budget.sub(self.promise, n);
         }
     }
-}
-
-#[inline]
-fn part(unit: Fragment) -> Part {
-    Part { begin: unit.begin, end: unit.end, message_len: unit.message_len }
 }
 
 /// What the application hears of a flow's end.
