@@ -135,9 +135,19 @@ impl<Q: Queue> Engine<Q> {
         work += self.core.take_looped(self.burst);
         self.nic.flush();
         self.core.flush_channels();
-        self.core.collect(work > 0);
+        self.publish(work > 0);
         self.core.counters().rounds.add(1);
         work
+    }
+
+    /// Lets other threads read what flows counted.
+    #[inline]
+    fn publish(&mut self, worked: bool) {
+        let core = &mut self.core;
+        if core.totals.is_due(worked, core.now) {
+            let sums = core.totals.collect(core.now, |add| core.flows.iter().for_each(|conn| add(conn.flow.stats())));
+            core.shared.inboxes[core.index.place()].counts.flows.set(sums);
+        }
     }
 
     /// What was sent in a shutdown is given time to leave the NIC. Answers to strangers, who may ask without end, hold up nobody's end.

@@ -54,9 +54,9 @@ mod totals;
 mod tx;
 
 pub use config::{EngineConfig, UDP_PORT};
-pub use counters::{Counters, Sample};
+pub use counters::{Counters, Samples};
 pub use engine::Engine;
 pub use idle::Idle;
 pub use ids::{ChannelNumber, EngineIndex};
 pub use ports::{EPHEMERAL, Owner, Ports};
-pub use shared::{EngineHandle, Leftover, Report, Shared};
+pub use shared::{End, EngineHandle, Leftover, Report, Shared};

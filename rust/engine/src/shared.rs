@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use machnet_shm::{Bells, EngineEnd};
+use machnet_shm::{Bells, EngineEnd, PeerFault};
 use machnet_wire::Nanos;
 
 use crate::channels::Channel;
 use crate::config::EngineConfig;
-use crate::counters::Counters;
+use crate::counters::{Counters, Counts, Samples};
 use crate::ids::{ChannelNumber, EngineIndex};
 use crate::neighbor::Neighbors;
 use crate::packet::Handed;
@@ -39,16 +39,32 @@ pub struct Shared {
     channels: AtomicU64,
 }
 
-/// What the control thread learns from engines: that a channel is over. Once for each that was attached.
-pub struct Report {
-    /// Which engine speaks.
-    pub engine: u16,
-    /// The number that [`EngineHandle::attach`] gave.
-    pub channel: u64,
-    /// Why the channel ended before its application did. `None`: it was asked to.
-    pub fault: Option<String>,
-    /// What is left of it.
-    pub leftover: Leftover,
+/// What the control thread learns from engines.
+pub enum Report {
+    /// A channel is over. Once for each that was attached.
+    ChannelOver {
+        /// Which engine served it.
+        engine: u16,
+        /// The number that [`EngineHandle::attach`] gave.
+        channel: u64,
+        /// Why it ended.
+        why: End,
+        /// What is left of it.
+        leftover: Leftover,
+    },
+}
+
+/// Why a channel ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its application left.
+    Left,
+    /// An operator had it end, though its application may still be there.
+    Drained,
+    /// The sidecar ends.
+    Shutdown,
+    /// Its application wrote something impossible.
+    Fault(PeerFault),
 }
 
 /// What an engine leaves of a channel: its memory, for another thread to give back.
@@ -64,7 +80,7 @@ impl Leftover {
 /// What other threads say to an engine.
 pub(crate) enum Note {
     Attach(Box<Channel>),
-    Detach(ChannelNumber),
+    Detach(ChannelNumber, End),
     Shutdown,
 }
 
@@ -77,7 +93,7 @@ pub(crate) struct Inbox {
     pub bell: Bell,
     /// Those of the engine's channels.
     pub doorbells: Bells,
-    pub counters: Counters,
+    pub counts: Counts,
 }
 
 /// Reaches one engine from any thread.
@@ -97,7 +113,7 @@ impl Shared {
                 spare: ArrayQueue::new(config.handover.max(1)),
                 bell: Bell::new()?,
                 doorbells: Bells::new().map_err(|e| std::io::Error::from_raw_os_error(e.errno))?,
-                counters: Counters::default(),
+                counts: Counts::default(),
             })
         };
         let inboxes = (0..engines.max(1)).map(|_| inbox()).collect::<Result<_, _>>()?;
@@ -136,7 +152,12 @@ impl Shared {
 
     /// The counters of engine `engine`; `None` beyond the last.
     pub fn counters(&self, engine: u16) -> Option<&Counters> {
-        self.inboxes.get(usize::from(engine)).map(|inbox| &inbox.counters)
+        self.inboxes.get(usize::from(engine)).map(|inbox| &inbox.counts.engine)
+    }
+
+    /// Everything that is counted at engine `engine`, as it is now; `None` beyond the last.
+    pub fn samples(&self, engine: u16) -> Option<Samples> {
+        self.inboxes.get(usize::from(engine)).map(|inbox| inbox.counts.samples())
     }
 
     /// The oldest report not yet read.
@@ -156,14 +177,14 @@ impl Shared {
     }
 
     /// Engine `engine` has done with a channel. Its memory is not given back here: that would hold up everybody else.
-    pub(crate) fn report(&self, engine: EngineIndex, channel: Box<Channel>) {
-        let fault = channel.fault.map(|fault| fault.to_string());
-        self.reports.push(Report {
-            engine: engine.0,
-            channel: channel.number.0,
-            fault,
-            leftover: Leftover(channel),
-        });
+    pub(crate) fn report_over(&self, engine: EngineIndex, channel: Box<Channel>, why: End) {
+        let (engine, number) = (engine.0, channel.number.0);
+        self.report(Report::ChannelOver { engine, channel: number, why, leftover: Leftover(channel) });
+    }
+
+    /// Tells the control thread, and wakes it.
+    pub(crate) fn report(&self, report: Report) {
+        self.reports.push(report);
         self.reports_bell.ring();
     }
 
@@ -194,7 +215,13 @@ impl EngineHandle {
     /// Says that the application of channel `id` is gone. What it submitted is delivered within the linger; a report tells when the
     /// channel is over. False: the engine has too many notes to read; try again.
     pub fn detach(&self, id: u64) -> bool {
-        self.tell(Note::Detach(ChannelNumber(id)))
+        self.tell(Note::Detach(ChannelNumber(id), End::Left))
+    }
+
+    /// Ends channel `id` as if its application had left, though it may still be there: it is served no more, what it submitted is
+    /// delivered within the linger, and a report tells when the channel is over. False: as with [`EngineHandle::detach`].
+    pub fn drain(&self, id: u64) -> bool {
+        self.tell(Note::Detach(ChannelNumber(id), End::Drained))
     }
 
     /// Asks the engine to deliver what was submitted, within the linger, to reset all flows behind that, and to take no more. Done
@@ -215,7 +242,7 @@ impl EngineHandle {
 
     /// The engine's counters.
     pub fn counters(&self) -> &Counters {
-        &self.inbox().counters
+        &self.inbox().counts.engine
     }
 
     fn tell(&self, note: Note) -> bool {

@@ -85,7 +85,7 @@ pub(crate) struct Control {
 impl Core {
     #[inline]
     pub fn counters(&self) -> &Counters {
-        &self.shared.inboxes[self.index.place()].counters
+        &self.shared.inboxes[self.index.place()].counts.engine
     }
 
     /// Calls a flow with its channel at hand, files it for sending, and sees to what came of it.
@@ -107,7 +107,7 @@ impl Core {
         });
         let mut view = View {
             lane,
-            counters: &self.shared.inboxes[self.index.place()].counters,
+            counters: &self.shared.inboxes[self.index.place()].counts.engine,
             about: &conn.about,
             silent: conn.closed,
             peers: &self.peers,

@@ -101,7 +101,7 @@ impl<Q: Queue> Engine<Q> {
             });
             let mut view = View {
                 lane,
-                counters: &core.shared.inboxes[core.index.place()].counters,
+                counters: &core.shared.inboxes[core.index.place()].counts.engine,
                 about: &conn.about,
                 silent: conn.closed,
                 peers: &core.peers,
@@ -124,7 +124,7 @@ impl<Q: Queue> Engine<Q> {
                 None => None,
             };
             *sent += 1;
-            let counters = &core.shared.inboxes[core.index.place()].counters;
+            let counters = &core.shared.inboxes[core.index.place()].counts.engine;
             let Some(route) = &route else {
                 let mut bytes = core.spare.pop().unwrap_or_default();
                 bytes.resize(packet.len(), 0);

@@ -78,7 +78,7 @@ impl<T, H> Flow<T, H> {
         if self.probes_next() {
             self.sender.tail = Tail::ProbeDue;
         } else {
-            self.stats.timeouts += 1;
+            self.stats.rtos += 1;
             self.backoff += 1;
             self.sender.on_timeout(self.next_tx);
             self.congestion.on_timeout(now);

@@ -169,7 +169,7 @@ impl<T, H> Flow<T, H> {
                 // The acknowledgements were late, not the units lost (RFC 3522).
                 self.sender.undo_timeout();
                 self.congestion.undo_timeout();
-                self.stats.timeouts_undone += 1;
+                self.stats.rtos_undone += 1;
             } else {
                 self.congestion.confirm_timeout();
             }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use machnet_engine::{Engine, EngineConfig, EngineHandle, Shared, neighbor};
+use machnet_engine::{Engine, EngineConfig, EngineHandle, Samples, Shared, neighbor};
 use machnet_nic::sim::{Host, Link, Net, SimQueue};
 use machnet_shm::{Fd, Geometry, ServerAttach, ServerStep, Status, Text, Welcome};
 use machnet_wire::Nanos;
@@ -110,8 +110,10 @@ impl World {
     /// A counter of a host, summed over its engines; `None` for a name that no counter has.
     pub fn counter(&self, host: usize, name: &str) -> Option<u64> {
         let shared = &self.hosts.get(host)?.shared;
-        let samples = (0..shared.engines()).filter_map(|i| shared.counters(i)).flat_map(|c| c.snapshot());
-        samples.filter(|sample| sample.name == name).map(|sample| sample.value).reduce(|a, b| a + b)
+        let engines = (0..shared.engines()).filter_map(|i| shared.samples(i));
+        let of =
+            |samples: Samples| samples.named().find(|(known, _)| known == name).and_then(|(_, s)| s.value);
+        engines.filter_map(of).reduce(|a, b| a + b)
     }
 
     /// The last packets and their fates.

@@ -1,5 +1,6 @@
 //! The counters, for the log and, as JSON, for `machnet` over the control socket.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -48,11 +49,11 @@ struct EngineCounts {
 }
 
 /// Counters by name, in the order in which they are declared.
-struct Counts(Vec<(&'static str, u64)>);
+struct Counts(Vec<(Cow<'static, str>, u64)>);
 
 impl Serialize for Counts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().copied())
+        serializer.collect_map(self.0.iter().map(|(name, n)| (name, n)))
     }
 }
 
@@ -91,24 +92,24 @@ impl Stats {
     }
 
     fn counts(&self, engine: u16) -> Option<Counts> {
-        let samples = self.shared.counters(engine)?.snapshot();
-        Some(Counts(samples.into_iter().map(|s| (s.name, s.value)).collect()))
+        let samples = self.shared.samples(engine)?;
+        Some(Counts(samples.named().map(|(name, s)| (name, s.value.unwrap_or(0))).collect()))
     }
 
     fn nic(&self) -> Counts {
         let nic = self.port.stats();
         Counts(vec![
-            ("rx_frames", nic.rx_frames),
-            ("tx_frames", nic.tx_frames),
-            ("rx_bytes", nic.rx_bytes),
-            ("tx_bytes", nic.tx_bytes),
-            ("rx_missed", nic.rx_missed),
-            ("rx_errors", nic.rx_errors),
-            ("tx_errors", nic.tx_errors),
-            ("rx_no_buffer", nic.rx_no_buffer),
-            ("link_ups", nic.link_ups),
-            ("link_downs", nic.link_downs),
-            ("link_refused", nic.link_refused),
+            ("rx_frames".into(), nic.rx_frames),
+            ("tx_frames".into(), nic.tx_frames),
+            ("rx_bytes".into(), nic.rx_bytes),
+            ("tx_bytes".into(), nic.tx_bytes),
+            ("rx_missed".into(), nic.rx_missed),
+            ("rx_errors".into(), nic.rx_errors),
+            ("tx_errors".into(), nic.tx_errors),
+            ("rx_no_buffer".into(), nic.rx_no_buffer),
+            ("link_ups".into(), nic.link_ups),
+            ("link_downs".into(), nic.link_downs),
+            ("link_refused".into(), nic.link_refused),
         ])
     }
 }
@@ -125,9 +126,9 @@ mod tests {
 
     #[test]
     fn the_log_leaves_out_zeros_and_json_does_not() {
-        let counts = Counts(vec![("a", 1), ("b", 0), ("c", 3)]);
+        let counts = Counts(vec![("a".into(), 1), ("b".into(), 0), ("c".into(), 3)]);
         assert_eq!(spaced(&counts), " a=1 c=3");
-        assert_eq!(spaced(&Counts(vec![("b", 0)])), " nothing yet");
+        assert_eq!(spaced(&Counts(vec![("b".into(), 0)])), " nothing yet");
         assert_eq!(serde_json::to_string(&counts).unwrap(), r#"{"a":1,"b":0,"c":3}"#);
     }
 }
