@@ -145,7 +145,9 @@ impl<Q: Queue> Engine<Q> {
     fn publish(&mut self, worked: bool) {
         let core = &mut self.core;
         if core.totals.is_due(worked, core.now) {
-            let sums = core.totals.collect(core.now, |add| core.flows.iter().for_each(|conn| add(conn.flow.stats())));
+            let sums = core
+                .totals
+                .collect(core.now, |add| core.flows.iter().for_each(|conn| add(conn.flow.stats())));
             core.shared.inboxes[core.index.place()].counts.flows.set(sums);
         }
     }

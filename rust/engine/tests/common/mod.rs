@@ -253,7 +253,8 @@ impl World {
 
     /// The next channel of a sidecar that is reported over: its number, why it ended, and what is left of it.
     pub fn next_over(&self, sidecar: usize) -> Option<(u64, End, Leftover)> {
-        let Report::ChannelOver { channel, why, leftover, .. } = self.sidecars[sidecar].shared.next_report()?;
+        let Report::ChannelOver { channel, why, leftover, .. } =
+            self.sidecars[sidecar].shared.next_report()?;
         Some((channel, why, leftover))
     }
 
