@@ -1,6 +1,7 @@
 //! The host: what all its engines stand on, the engines themselves until threads take them, and what other threads ask of them.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -104,6 +105,11 @@ impl<Q> Host<Q> {
         &self.handles
     }
 
+    /// Its address.
+    pub fn ip(&self) -> Ipv4Addr {
+        self.shared.config.neighbor.ip
+    }
+
     /// Bytes of an IP packet.
     pub fn mtu(&self) -> u16 {
         self.mtu
@@ -124,8 +130,7 @@ impl<Q> Host<Q> {
     /// # Errors
     /// It gets no channel: what it is to be told.
     pub fn offer(&self, hello: ClientHello) -> Result<Offer, (Status, Text)> {
-        let ip = self.shared.config.neighbor.ip;
-        let welcome = Welcome { geometry: self.geometry, engine: 0, ip, mtu: self.mtu.into() };
+        let welcome = Welcome { geometry: self.geometry, engine: 0, ip: self.ip(), mtu: self.mtu.into() };
         self.channels.offer(hello, welcome)
     }
 
