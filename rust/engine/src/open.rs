@@ -6,9 +6,9 @@ use machnet_flow::{Flow, Setup};
 use machnet_shm::{Established, FlowId, HeldUnit, Limit, MAX_LISTENERS, Origin, Reason, Reply, Request};
 use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
-use crate::budget::Promise;
+use crate::admission::{Claim, ReceiveRing};
 use crate::channels::Listener;
-use crate::conn::{Bound, Conn, Hop, Token, Waits};
+use crate::conn::{Bound, Conn, Hop, Token};
 use crate::full::Asked;
 use crate::neighbor::Lookup;
 use crate::packet;
@@ -254,8 +254,7 @@ impl Core {
             hop: birth.hop,
             scheduled: Nanos::MAX,
             queued: false,
-            waits: Waits::No,
-            promise: Promise::default(),
+            claim: Claim::new(birth.channel, (birth.hop != Hop::Loop).then_some(ReceiveRing::OWN)),
             deficit: 0,
             stalls: self.stalls,
             claimed: birth.claimed,

@@ -1,11 +1,11 @@
 //! What leaves: flows that have something to send, in turn, and control frames.
 
-use machnet_flow::{Body, CreditWait, Transmit};
+use machnet_flow::{Body, Transmit};
 use machnet_nic::{Offload, Queue};
 use machnet_shm::{EngineEnd, Reason};
 use machnet_wire::frame::{self, Route};
 
-use crate::conn::{Bound, Hop, Token, View, Waits};
+use crate::conn::{Bound, Hop, Token, View};
 use crate::engine::Engine;
 use crate::neighbor::Lookup;
 use crate::packet::{Handed, Origin};
@@ -114,8 +114,8 @@ impl<Q: Queue> Engine<Q> {
                 peer: conn.peer,
                 gap: core.gap,
                 phase: core.phase.now(),
-                budget: (hop != Hop::Loop).then_some(&mut core.budget),
-                promise: &mut conn.promise,
+                admission: &mut core.admission,
+                claim: &mut conn.claim,
                 established: false,
                 closed: None,
             };
@@ -182,9 +182,9 @@ impl Core {
             return Turn::Done;
         }
         if let Some(wait) = conn.flow.credit_wait()
-            && (conn.waits == Waits::No || wait == CreditWait::Reader && conn.waits != Waits::Reader)
+            && conn.claim.has_to_wait(wait)
         {
-            self.begin_waiting(index, wait);
+            self.wait_for_credit(index, wait);
         }
         self.schedule(index);
         Turn::Done
