@@ -1,14 +1,15 @@
 //! Applications: what they submit, return and ask for, in turn and a burst at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use machnet_flow::{CreditWait, Flow, SendError, Unit};
 use machnet_shm::{EngineEnd, FlowId, HeldUnit, PeerFault, Reason, Returned, Submission, TxUnit};
 use machnet_wire::{self as wire, Nanos};
 
+use crate::admission::{self, Waiting};
 use crate::attention::Ear;
-use crate::conn::{Bound, Token, View, Waits};
-use crate::ids::{ChannelNumber, ConnHandle, ConnIndex};
+use crate::conn::{Bound, Token, View};
+use crate::ids::{ChannelIndex, ChannelNumber, ConnHandle, ConnIndex};
 use crate::shared::{End, Note};
 use crate::state::Core;
 
@@ -24,14 +25,6 @@ pub(crate) struct Channel {
     pub listeners: HashMap<u32, Listener>,
     /// By index of the handle: the listener in whose backlog it has a place.
     pub offered: Vec<Option<u32>>,
-    /// Handles of flows that could not reserve the receive units their peers wait for, longest first.
-    pub starved: VecDeque<ConnHandle>,
-    /// Units that were free when those were last given a chance.
-    pub free_seen: u32,
-    /// How many of them have not had theirs since.
-    pub hungry: usize,
-    /// Connections whose peers wait for the application to read.
-    pub unread: u32,
     /// Nobody is served any more: what was submitted is still delivered.
     pub gone: bool,
     /// Until then, once nobody is.
@@ -53,10 +46,6 @@ impl Channel {
             live: 0,
             listeners: HashMap::new(),
             offered: vec![None; flows],
-            starved: VecDeque::new(),
-            free_seen: 0,
-            hungry: 0,
-            unread: 0,
             gone: false,
             until: Nanos::MAX,
             why: End::Left,
@@ -109,6 +98,7 @@ impl Core {
         };
         self.numbers.insert(channel.number, at);
         self.channels[at] = Some(channel);
+        self.admission.open(ChannelIndex(at as u32));
         self.attend_to(at as u32);
     }
 
@@ -298,110 +288,79 @@ impl Core {
                 Returned::Place(id) => channel.free_place(id),
                 Returned::Units(index, n) => {
                     let Some(&Some(index)) = channel.places.get(index as usize) else { continue };
-                    self.stop_waiting(index, Waits::Reader);
+                    if let Some(conn) = self.flows.get_mut(index) {
+                        self.admission.has_read(&mut conn.claim);
+                    }
                     self.drive(index, |flow, now, view| flow.credit_returned(now, n, view));
                 }
             }
         }
         returned.clear();
         self.returned = returned;
-        self.feed_starved(at);
+        self.serve_unit_waiters(at);
         Ok(taken)
     }
 
-    /// When units have become free, flows whose peers wait for some get another chance, a few at a time and in turn.
+    /// When units of a channel have become free, connections whose peers wait for some have their turns, a few at a time.
     #[inline]
-    fn feed_starved(&mut self, at: usize) {
-        let Some(Some(channel)) = self.channels.get_mut(at) else { return };
-        if channel.starved.is_empty() {
-            return;
-        }
-        let free = channel.end.free_units();
-        if free > channel.free_seen {
-            channel.hungry = channel.starved.len();
-        }
-        channel.free_seen = free;
-        if free == 0 {
-            return;
-        }
-        let mut fed = 0;
-        while fed < FED {
-            let Some(Some(channel)) = self.channels.get_mut(at) else { return };
-            if channel.hungry == 0 {
-                break;
-            }
-            channel.hungry -= 1;
-            let Some(handle) = channel.starved.pop_front() else { break };
-            if self.flows.resolve(handle).is_none() {
-                continue;
-            }
-            let index = handle.index;
-            fed += 1;
-            self.stop_waiting(index, Waits::Units);
-            // One that is still hungry goes to the back when its turn to send is over.
-            self.drive(index, |flow, now, view| flow.credit_returned(now, 0, view));
-        }
-        if let Some(Some(channel)) = self.channels.get_mut(at) {
-            channel.free_seen = channel.end.free_units();
+    fn serve_unit_waiters(&mut self, at: usize) {
+        if self.admission.awaits_units(ChannelIndex(at as u32)) {
+            self.take_unit_turns(at);
         }
     }
 
-    /// A flow's peer waits: notes for what, so that it is served when that changes.
     #[cold]
-    pub fn begin_waiting(&mut self, index: ConnIndex, wait: CreditWait) {
+    fn take_unit_turns(&mut self, at: usize) {
+        let free = |core: &Self| Some(core.channels.get(at)?.as_ref()?.end.free_units());
+        let place = ChannelIndex(at as u32);
+        if !free(self).is_some_and(|free| self.admission.look(place, free)) {
+            return;
+        }
+        for _ in 0..admission::TURNS {
+            let Some(handle) = self.admission.next_for_units(place) else { break };
+            self.take_turn(handle);
+        }
+        if let Some(free) = free(self) {
+            self.admission.looked(place, free);
+        }
+    }
+
+    /// When there is room in a receive ring again, connections whose peers wait for it have their turns.
+    #[inline]
+    pub fn serve_ring_waiters(&mut self) {
+        if self.admission.rings_due() {
+            self.take_ring_turns();
+        }
+    }
+
+    #[cold]
+    fn take_ring_turns(&mut self) {
+        for _ in 0..admission::TURNS {
+            let Some(handle) = self.admission.next_for_ring() else { break };
+            self.take_turn(handle);
+        }
+    }
+
+    /// Lets a flow have what it waits for, as far as there is any.
+    fn take_turn(&mut self, handle: ConnHandle) {
+        let index = handle.index;
+        let Some(conn) = self.flows.resolve(handle) else { return };
+        self.admission.begin_turn(&mut conn.claim);
+        self.drive(index, |flow, now, view| flow.credit_returned(now, 0, view));
+        if let Some(conn) = self.flows.get_mut(index) {
+            self.admission.end_turn(&mut conn.claim);
+        }
+    }
+
+    /// A flow's peer waits: it is called when that changes.
+    #[cold]
+    pub fn wait_for_credit(&mut self, index: ConnIndex, wait: CreditWait) {
         let Some((handle, conn)) = self.flows.entry(index) else { return };
         let Some((at, _)) = conn.bound.place() else { return };
-        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        conn.waits = match wait {
-            CreditWait::Reader => Waits::Reader,
-            CreditWait::Units if conn.promise.is_denied() => Waits::Ring,
-            CreditWait::Units => Waits::Units,
-        };
-        match conn.waits {
-            Waits::No => {}
-            Waits::Reader => channel.unread += 1,
-            Waits::Units => {
-                // Units that come free from now on are news.
-                channel.free_seen = channel.free_seen.min(channel.end.free_units());
-                channel.starved.push_back(handle);
-            }
-            Waits::Ring => {
-                self.budget.wait(&mut conn.promise, handle);
-                self.counters().budget_waits.add(1);
-            }
-        }
-    }
-
-    /// What a flow's peer waited for has changed.
-    #[inline]
-    fn stop_waiting(&mut self, index: ConnIndex, what: Waits) {
-        let Some(conn) = self.flows.get_mut(index) else { return };
-        if conn.waits != what {
-            return;
-        }
-        conn.waits = Waits::No;
-        if what == Waits::Reader
-            && let Some((at, _)) = conn.bound.place()
-            && let Some(Some(channel)) = self.channels.get_mut(at as usize)
-        {
-            channel.unread -= 1;
-        }
-    }
-
-    /// When there is room in the receive ring again, flows whose peers wait for it get some, in turn.
-    #[inline]
-    pub fn feed_hungry(&mut self) {
-        let mut fed = 0;
-        while fed < FED {
-            let Some(handle) = self.budget.feed() else { return };
-            if let Some(conn) = self.flows.resolve(handle) {
-                fed += 1;
-                conn.promise.served();
-                let index = handle.index;
-                self.stop_waiting(index, Waits::Ring);
-                self.drive(index, |flow, now, view| flow.credit_returned(now, 0, view));
-            }
-            self.budget.fed();
+        let Some(Some(channel)) = self.channels.get(at as usize) else { return };
+        let free = channel.end.free_units();
+        if self.admission.wait(&mut conn.claim, handle, wait, free) == Waiting::ReceiveRing {
+            self.counters().budget_waits.add(1);
         }
     }
 
@@ -416,11 +375,10 @@ impl Core {
     }
 
     /// A flow has ended: its handle is the application's until it lets go, or free at once.
-    pub fn end_place(&mut self, bound: Bound, waits: Waits, let_go: bool, why: Reason) {
+    pub fn end_place(&mut self, bound: Bound, let_go: bool, why: Reason) {
         let Some((at, id)) = bound.place() else { return };
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
         self.attention.touch(at, channel);
-        channel.unread -= u32::from(waits == Waits::Reader);
         if let Some(place) = channel.places.get_mut(id.index as usize)
             && place.take().is_some()
         {
@@ -468,5 +426,3 @@ impl Channel {
 
 /// Notes read in one round.
 const NOTES: usize = 8;
-/// Hungry flows that get a chance in one round.
-const FED: usize = 16;

@@ -4,7 +4,7 @@ use machnet_flow::{Closed, Event, Flow, Io};
 use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, Limit, Reason, TxUnit};
 use machnet_wire::{self as wire, Fragment, Nanos};
 
-use crate::budget::{Budget, Promise};
+use crate::admission::{Admission, Claim};
 use crate::counters::Counters;
 use crate::ids::ConnKey;
 use crate::path::OutPath;
@@ -34,10 +34,8 @@ pub(crate) struct Conn {
     pub scheduled: Nanos,
     /// Whether its handle is in the ready or in the waiting queue.
     pub queued: bool,
-    /// What its peer, who has something to send, waits for.
-    pub waits: Waits,
-    /// What it has of the engine's budget.
-    pub promise: Promise,
+    /// What its peer may send, or waits for.
+    pub claim: Claim,
     /// Bytes that it may still send in its turn; zero or less between turns, by how much the last one was exceeded.
     pub deficit: i64,
     /// How often the engine had stalled when the flow was last told.
@@ -46,18 +44,6 @@ pub(crate) struct Conn {
     pub claimed: bool,
     /// Why the engine ended it, where the flow itself cannot know.
     pub reason: Option<Reason>,
-}
-
-/// What a peer waits for that may not send what it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waits {
-    No,
-    /// The application does not read.
-    Reader,
-    /// Others have the channel's units; the handle is among the channel's starved.
-    Units,
-    /// As much is promised as the receive ring holds; the handle is in the budget's queue.
-    Ring,
 }
 
 /// What the flow is to its channel.
@@ -97,9 +83,9 @@ pub(crate) struct View<'a> {
     pub gap: Nanos,
     /// The engine's phase.
     pub phase: bool,
-    /// What the flow promises comes out of this; nothing where its packets never see the ring.
-    pub budget: Option<&'a mut Budget>,
-    pub promise: &'a mut Promise,
+    /// What the flow promises comes out of this, and is noted in its claim.
+    pub admission: &'a mut Admission,
+    pub claim: &'a mut Claim,
     pub established: bool,
     pub closed: Option<Closed>,
 }
@@ -147,16 +133,14 @@ impl Io for View<'_> {
 
     #[inline]
     fn grant(&mut self, more: u32, known: u32) -> u32 {
-        let more = match &self.budget {
-            Some(budget) => budget.allow(self.promise, more, known),
-            None => more,
-        };
-        self.reserve(more)
+        let Some((end, id)) = &mut self.lane else { return 0 };
+        self.admission.grant(self.claim, more, known, |n| end.grant(*id, n))
     }
 
     fn take(&mut self, more: u32) -> u32 {
-        let taken = self.reserve(more);
-        if self.budget.as_ref().is_some_and(|budget| budget.is_exceeded()) {
+        let Some((end, id)) = &mut self.lane else { return 0 };
+        let (taken, exceeds) = self.admission.take(self.claim, more, |n| end.grant(*id, n));
+        if exceeds {
             self.counters.budget_overruns.add(taken.into());
         }
         taken
@@ -209,22 +193,10 @@ impl Io for View<'_> {
 }
 
 impl View<'_> {
-    #[inline]
-    fn reserve(&mut self, more: u32) -> u32 {
-        let Some((end, id)) = &mut self.lane else { return 0 };
-        let got = end.grant(*id, more);
-        if let Some(budget) = &mut self.budget {
-            budget.add(self.promise, got);
-        }
-        got
-    }
-
     /// Promised units have come, or are not promised any more.
     #[inline]
     fn came(&mut self, n: u32) {
-        if let Some(budget) = &mut self.budget {
-            budget.sub(self.promise, n);
-        }
+        self.admission.came(self.claim, n);
     }
 }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use machnet_nic::Queue;
 use machnet_wire::Nanos;
 
+use crate::admission::Admission;
 use crate::attention::Attention;
-use crate::budget::Budget;
 use crate::full::Warnings;
-use crate::ids::{EngineIndex, QueueIndex};
+use crate::ids::{ChannelIndex, EngineIndex, QueueIndex};
 use crate::path::Station;
 use crate::peers::Peers;
 use crate::phase::Phase;
@@ -59,7 +59,7 @@ impl<Q: Queue> Engine<Q> {
             numbers: HashMap::new(),
             attention: Attention::new(now),
             returned: Vec::new(),
-            budget: Budget::new(info.descriptors),
+            admission: Admission::new(&[info.descriptors]),
             phase: Phase::new(now),
             wheel: TimerWheel::new(now),
             ready: VecDeque::new(),
@@ -118,7 +118,7 @@ impl<Q: Queue> Engine<Q> {
         self.core.neighbors();
         self.core.attend();
         work += self.core.serve_channels(burst);
-        self.core.feed_hungry();
+        self.core.serve_ring_waiters();
         work
     }
 
@@ -189,9 +189,11 @@ impl<Q: Queue> Engine<Q> {
             && self.core.shared.neighbors.version() == self.core.neighbor_version
             && !self.has_work();
         // Those that rest are armed.
-        for channel in self.core.busy_channels() {
-            let waits = !channel.starved.is_empty() || channel.unread > 0;
-            idle = idle && channel.hungry == 0 && (channel.gone || channel.end.arm_for(waits));
+        let admission = &self.core.admission;
+        for (at, channel) in self.core.busy_channels() {
+            idle = idle
+                && !admission.units_due(ChannelIndex(at))
+                && (channel.gone || channel.end.arm_for(admission.awaits_returns(ChannelIndex(at))));
         }
         if idle {
             self.interrupt = self.nic.arm_interrupt();
@@ -221,7 +223,7 @@ impl<Q: Queue> Engine<Q> {
         if self.interrupt.take().is_some() {
             self.nic.disarm_interrupt();
         }
-        for channel in self.core.busy_channels().filter(|c| !c.gone) {
+        for (_, channel) in self.core.busy_channels().filter(|(_, c)| !c.gone) {
             channel.end.disarm();
         }
     }
@@ -260,7 +262,7 @@ impl<Q: Queue> Engine<Q> {
 
     /// Units that peers were promised room for in the receive ring.
     pub fn promised(&self) -> u32 {
-        self.core.budget.promised()
+        self.core.admission.promised()
     }
 
     /// Per channel: its number, and its units by who has them (submitted, delivered, reserved).
@@ -270,13 +272,13 @@ impl<Q: Queue> Engine<Q> {
 
     /// Numbers of the channels that are looked at in every round; the others ring.
     pub fn looked_at(&self) -> Vec<u64> {
-        self.core.busy_channels().map(|channel| channel.number.0).collect()
+        self.core.busy_channels().map(|(_, channel)| channel.number.0).collect()
     }
 
     fn has_work(&self) -> bool {
         let core = &self.core;
         let queued = !core.ready.is_empty() || !core.looped.is_empty() || !core.control.is_empty();
-        queued || core.budget.is_due() || self.stash.is_some()
+        queued || core.admission.rings_due() || self.stash.is_some()
     }
 }
 

@@ -16,6 +16,10 @@ pub(crate) struct QueueIndex(pub u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelNumber(pub u64);
 
+/// Where an engine keeps a channel, while it has it. Used again when the channel is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ChannelIndex(pub u32);
+
 /// Where an engine keeps a connection, while it has it. Used again when the connection is gone: what may outlive it
 /// keeps a [`ConnHandle`].
 ///
@@ -25,7 +29,7 @@ pub(crate) struct ConnIndex(NonZeroU32);
 
 /// A connection of an engine, for as long as that runs: of one that is gone nothing is found, though its index is
 /// used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConnHandle {
     pub index: ConnIndex,
     /// How many connections had this index before.
@@ -41,6 +45,14 @@ impl EngineIndex {
     #[inline]
     pub(crate) fn place(self) -> usize {
         self.0.into()
+    }
+}
+
+impl ChannelIndex {
+    /// Its place among the channels.
+    #[inline]
+    pub fn place(self) -> usize {
+        self.0 as usize
     }
 }
 

@@ -60,10 +60,14 @@ impl Core {
         channel.why = why;
         channel.until = until;
         channel.listeners.clear();
-        channel.starved.clear();
-        channel.hungry = 0;
         self.shared.ports.forget(channel.number);
-        Some(channel.places.iter().copied().flatten().collect())
+        let flows: Vec<ConnIndex> = channel.places.iter().copied().flatten().collect();
+        for &index in &flows {
+            if let Some(conn) = self.flows.get_mut(index) {
+                self.admission.leave(&mut conn.claim);
+            }
+        }
+        Some(flows)
     }
 
     /// Nobody holds a connection any more: what was submitted whole goes out, and behind it a FIN if the application had finished,

@@ -26,8 +26,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod admission;
 mod attention;
-mod budget;
 mod channels;
 mod config;
 mod conn;

@@ -6,11 +6,11 @@ use machnet_flow::{Flow, Setup};
 use machnet_shm::{Established, FlowId, HeldUnit, Limit, MAX_LISTENERS, Origin, Reason, Reply, Request};
 use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
-use crate::budget::Promise;
+use crate::admission::{Claim, ReceiveRing};
 use crate::channels::Listener;
-use crate::conn::{Bound, Conn, Token, Waits};
+use crate::conn::{Bound, Conn, Token};
 use crate::full::Asked;
-use crate::ids::{ConnIndex, ConnKey};
+use crate::ids::{ChannelIndex, ConnIndex, ConnKey};
 use crate::path::{InPath, NextHop, OutPath, UdpPorts};
 use crate::ports::{EPHEMERAL, Owner};
 use crate::state::Core;
@@ -252,8 +252,10 @@ impl Core {
             path,
             scheduled: Nanos::MAX,
             queued: false,
-            waits: Waits::No,
-            promise: Promise::default(),
+            claim: Claim::new(
+                ChannelIndex(birth.channel),
+                (birth.hop != NextHop::Loop).then_some(ReceiveRing::OWN),
+            ),
             deficit: 0,
             stalls: self.stalls,
             claimed: birth.claimed,

@@ -7,10 +7,10 @@ use machnet_flow::{Closed, Flow, Transmit};
 use machnet_shm::{HeldUnit, Reason, Returned};
 use machnet_wire::{Nanos, arp};
 
+use crate::admission::Admission;
 use crate::attention::Attention;
-use crate::budget::Budget;
 use crate::channels::Channel;
-use crate::conn::{self, Bound, Conn, Token, View, Waits};
+use crate::conn::{self, Bound, Conn, Token, View};
 use crate::counters::Counters;
 use crate::full::Warnings;
 use crate::ids::{ChannelNumber, ConnHandle, ConnIndex, EngineIndex, QueueIndex};
@@ -50,7 +50,7 @@ pub(crate) struct Core {
     pub attention: Attention,
     /// Room for what a channel returned.
     pub returned: Vec<Returned>,
-    pub budget: Budget,
+    pub admission: Admission,
     pub phase: Phase,
     pub wheel: TimerWheel<ConnHandle>,
     /// Handles of flows that may have something to send, oldest first.
@@ -114,8 +114,8 @@ impl Core {
             peer: conn.peer,
             gap: self.gap,
             phase: self.phase.now(),
-            budget: (!conn.path.is_local()).then_some(&mut self.budget),
-            promise: &mut conn.promise,
+            admission: &mut self.admission,
+            claim: &mut conn.claim,
             established: false,
             closed: None,
         };
@@ -154,7 +154,7 @@ impl Core {
     fn on_closed(&mut self, index: ConnIndex, closed: Closed) {
         let Some((handle, conn)) = self.flows.entry(index) else { return };
         let bound = core::mem::replace(&mut conn.bound, Bound::Free);
-        let waits = core::mem::replace(&mut conn.waits, Waits::No);
+        self.admission.end(&mut conn.claim);
         let why = match conn.reason.unwrap_or(conn::reason(closed)) {
             // The listener closed before our ACK came: the application has been told that it is connected.
             Reason::Refused if matches!(bound, Bound::Open { .. }) => Reason::Reset,
@@ -183,14 +183,15 @@ impl Core {
                 channel.end.reply(machnet_shm::Reply::ConnectFailed { id, reason: why });
             }
         }
-        self.end_place(bound, waits, let_go, why);
+        self.end_place(bound, let_go, why);
     }
 
     /// Forgets a flow that has nothing left to do.
     #[cold]
     pub fn drop_flow(&mut self, index: ConnIndex) {
         let Some(conn) = self.flows.get(index) else { return };
-        let Some(conn) = self.flows.remove(conn.key) else { return };
+        let Some(mut conn) = self.flows.remove(conn.key) else { return };
+        self.admission.end(&mut conn.claim);
         self.peers.release(conn.peer);
         self.totals.retire(conn.flow.stats());
         if conn.claimed {
@@ -199,7 +200,7 @@ impl Core {
         conn.path.end(&self.shared.neighbors);
         if conn.bound != Bound::Free {
             // Superseded before it was established: the application never heard of it.
-            self.end_place(conn.bound, conn.waits, conn.closed, Reason::Gone);
+            self.end_place(conn.bound, conn.closed, Reason::Gone);
         }
         self.counters().flows.set(self.flows.len() as u64);
     }

@@ -1,10 +1,9 @@
 //! What leaves: flows that have something to send, in turn, and control frames.
 
-use machnet_flow::CreditWait;
 use machnet_nic::{Offload, Queue};
 use machnet_shm::Reason;
 
-use crate::conn::{Bound, View, Waits};
+use crate::conn::{Bound, View};
 use crate::engine::Engine;
 use crate::ids::{ConnHandle, ConnIndex};
 use crate::neighbor::Lookup;
@@ -108,8 +107,8 @@ impl<Q: Queue> Engine<Q> {
                 peer: conn.peer,
                 gap: core.gap,
                 phase: core.phase.now(),
-                budget: (!conn.path.is_local()).then_some(&mut core.budget),
-                promise: &mut conn.promise,
+                admission: &mut core.admission,
+                claim: &mut conn.claim,
                 established: false,
                 closed: None,
             };
@@ -164,9 +163,9 @@ impl Core {
             return Turn::Done;
         }
         if let Some(wait) = conn.flow.credit_wait()
-            && (conn.waits == Waits::No || wait == CreditWait::Reader && conn.waits != Waits::Reader)
+            && conn.claim.has_to_wait(wait)
         {
-            self.begin_waiting(index, wait);
+            self.wait_for_credit(index, wait);
         }
         self.schedule(index);
         Turn::Done
