@@ -24,7 +24,7 @@
 mod common;
 
 use common::{World, pattern};
-use machnet_shm::{Geometry, Part};
+use machnet_shm::{Fragment, Geometry};
 use machnet_wire::frame::{self, Route};
 use machnet_wire::{Mac, Nanos, checksum, unit_size};
 use std::net::Ipv4Addr;
@@ -41,7 +41,7 @@ fn an_application_cannot_send_on_anothers_connection() {
     w.connect(other, server, ip, 8000);
     let (second, _) = w.connect(other, server, ip, 8000);
     assert_ne!(second, near);
-    let whole = Part { begin: true, end: true, message_len: 3 };
+    let whole = Fragment { begin: true, end: true, message_len: 3 };
     let _ = w.apps[one].end.tx.data(second, whole, b"bad");
     w.apps[one].end.tx.flush();
     w.pass(Nanos::millis(1));

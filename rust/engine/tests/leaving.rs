@@ -5,7 +5,7 @@ mod common;
 use common::{AppNo, World, pattern};
 use machnet_engine::End;
 use machnet_nic::sim::Link;
-use machnet_shm::{FlowId, Geometry, Part, PeerFault, Reason};
+use machnet_shm::{FlowId, Fragment, Geometry, PeerFault, Reason};
 use machnet_wire::Nanos;
 
 /// A connection as one of its applications has it.
@@ -282,8 +282,8 @@ fn what_is_written_after_the_end_is_not_read() {
     w.pass(Nanos::millis(1));
     let taken = w.counter(0, "tx_units");
     // Somebody holds the memory still, and writes what would be right, and then what is wrong.
-    let part = Part { begin: true, end: true, message_len: 5 };
-    w.apps[near.0].end.tx.data(near.1, part, b"ghost").expect("a token");
+    let fragment = Fragment { begin: true, end: true, message_len: 5 };
+    w.apps[near.0].end.tx.data(near.1, fragment, b"ghost").expect("a token");
     w.apps[near.0].end.tx.close(FlowId { index: 99, generation: 7 });
     w.apps[near.0].end.tx.flush();
     w.pass(Nanos::millis(1));

@@ -2,7 +2,7 @@
 
 use machnet_wire::{Nanos, Reason};
 
-use crate::flow::{Flow, Phase};
+use crate::flow::{Flow, State};
 use crate::sender::Tail;
 use crate::timers::Timer;
 use crate::{Closed, Io};
@@ -29,11 +29,11 @@ impl<T, H> Flow<T, H> {
             self.on_silence_timer(now, io);
         }
         if self.timers.take_due(Timer::Limit, now) {
-            match self.phase {
-                Phase::SynSent | Phase::SynReceived => self.end(Closed::Timeout, Phase::Dead, io),
-                Phase::Open => self.reset(Reason::Closed, io),
-                Phase::Linger => self.phase = Phase::Dead,
-                Phase::Dead => {}
+            match self.state {
+                State::SynSent | State::SynReceived => self.end(Closed::Timeout, State::Dead, io),
+                State::Open => self.reset(Reason::Closed, io),
+                State::Linger => self.state = State::Dead,
+                State::Dead => {}
             }
         }
     }
@@ -67,7 +67,7 @@ impl<T, H> Flow<T, H> {
     }
 
     fn on_loss_timer(&mut self, now: Nanos) {
-        if self.phase != Phase::Open {
+        if self.state != State::Open {
             return;
         }
         self.find_losses(now);
@@ -125,7 +125,7 @@ impl<T, H> Flow<T, H> {
     /// does, and anew from each sign of life on whatever connection. It is counted in steps that this end waited through: a
     /// stall of ours is one step, whatever it took.
     fn on_silence_timer<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
-        if self.phase != Phase::Open {
+        if self.state != State::Open {
             return;
         }
         let step = self.silence_step();
@@ -149,7 +149,7 @@ impl<T, H> Flow<T, H> {
                 self.waited = Some(waited);
                 self.looked_at = now;
                 if waited >= self.config.dead_after {
-                    self.end(Closed::Timeout, Phase::Dead, io);
+                    self.end(Closed::Timeout, State::Dead, io);
                     self.tell_reset(Reason::Timeout);
                     return;
                 }

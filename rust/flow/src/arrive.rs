@@ -4,7 +4,7 @@ use machnet_wire::header::{DELAY_STEP, delay_of};
 use machnet_wire::{Flags, Header, Kind, Nanos, Packet, Reason, Seq};
 
 use crate::allowance::Word;
-use crate::flow::{Echo, Flow, Phase};
+use crate::flow::{Echo, Flow, State};
 use crate::receiver::{Context, Taken};
 use crate::sender::Outcome;
 use crate::timers::Timer;
@@ -21,7 +21,7 @@ impl<T, H> Flow<T, H> {
     ) -> Result<(), FlowError> {
         let header = &packet.header;
         if header.tag == self.local.hello.tag
-            && self.phase == Phase::Open
+            && self.state == State::Open
             && matches!(header.kind, Kind::Data | Kind::Ack)
         {
             return self.on_open(now, packet, io);
@@ -46,15 +46,15 @@ impl<T, H> Flow<T, H> {
             Kind::SynAck => return self.on_syn_ack(now, packet, io),
             Kind::Data | Kind::Ack | Kind::Ping | Kind::Paths => {}
         }
-        match self.phase {
-            Phase::Open => {}
+        match self.state {
+            State::Open => {}
             // The third packet of the handshake, or data that overtook it.
-            Phase::SynReceived => self.establish(now, header.flags.has(Flags::PHASE), io),
-            Phase::SynSent if self.peer.is_some() => {
-                self.establish(now, header.flags.has(Flags::PHASE), io);
+            State::SynReceived => self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io),
+            State::SynSent if self.peer.is_some() => {
+                self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io);
             }
-            Phase::SynSent => return Ok(()),
-            Phase::Linger => {
+            State::SynSent => return Ok(()),
+            State::Linger => {
                 // Our last acknowledgement was lost. Acknowledgements themselves are not answered.
                 if matches!(header.kind, Kind::Data | Kind::Ping) || header.flags.has(Flags::PROBE) {
                     self.answer(now, io.gap(), header);
@@ -63,7 +63,7 @@ impl<T, H> Flow<T, H> {
                 }
                 return Ok(());
             }
-            Phase::Dead => return Err(FlowError::Over),
+            State::Dead => return Err(FlowError::Over),
         }
         if header.kind == Kind::Paths {
             self.heard(now);
@@ -135,8 +135,8 @@ impl<T, H> Flow<T, H> {
             self.peer_tx = header.tx;
             let rtt = self.rtt.or_zero();
             // Before the packet counts as a sign of life.
-            if header.flags.has(Flags::PHASE) != self.phases.1 {
-                self.phases.1 = !self.phases.1;
+            if header.flags.has(Flags::DRAIN_EPOCH) != self.epochs.1 {
+                self.epochs.1 = !self.epochs.1;
                 self.drain(now);
             }
             let word = match outcome.acked {
@@ -227,7 +227,7 @@ impl<T, H> Flow<T, H> {
     pub(crate) fn watch_lapse(&mut self) {
         if !self.timers.is_set(Timer::Lapse)
             && !self.receiver.discarding()
-            && self.phase == Phase::Open
+            && self.state == State::Open
             && let Some(at) = self.receiver.credit.lapses_at(self.rtt.or_zero(), &self.config)
         {
             self.timers.set(Timer::Lapse, at);

@@ -3,7 +3,7 @@
 use machnet_wire::header::{DELAY_STEP, delay_steps};
 use machnet_wire::{Flags, Header, Kind, Nanos};
 
-use crate::flow::{Flow, Phase};
+use crate::flow::{Flow, State};
 use crate::sender::{Choice, Tail};
 use crate::timers::Timer;
 use crate::{Body, Io, Transmit};
@@ -16,7 +16,7 @@ impl<T, H> Flow<T, H> {
         now: Nanos,
         io: &mut I,
     ) -> Option<Transmit<'_, T>> {
-        if self.phase != Phase::Open {
+        if self.state != State::Open {
             return self.poll_not_open(now, io);
         }
         if self.sender.queued() > 0 {
@@ -27,8 +27,8 @@ impl<T, H> Flow<T, H> {
             if let Some(least) = self.congestion.judge(now, &self.rtt) {
                 self.rtt.rebase(least);
             }
-            if io.phase() != self.phases.0 {
-                self.phases.0 = !self.phases.0;
+            if io.drain_epoch() != self.epochs.0 {
+                self.epochs.0 = !self.epochs.0;
                 self.drain(now);
             }
             if let Some(choice) = self.choose(now) {
@@ -156,7 +156,7 @@ impl<T, H> Flow<T, H> {
             header.tag = 0;
             return Some(Transmit { header, sack: &[], body: Body::Hello(self.local.hello) });
         }
-        if self.phase == Phase::Linger && self.ack_now {
+        if self.state == State::Linger && self.ack_now {
             self.stats.acks_sent += 1;
             return Some(self.send_bare(now, Kind::Ack, Flags::NONE, io));
         }
@@ -178,9 +178,9 @@ impl<T, H> Flow<T, H> {
         let waiting = self.sender.waiting();
         header.want = capped(waiting);
         self.sender.allowance.say(waiting > 0);
-        if self.phase == Phase::Open {
-            if io.phase() {
-                header.flags |= Flags::PHASE;
+        if self.state == State::Open {
+            if io.drain_epoch() {
+                header.flags |= Flags::DRAIN_EPOCH;
             }
             header.credit = if self.receiver.discarding() {
                 // Nobody reads, so there is no hurry, and nothing is set aside for it.

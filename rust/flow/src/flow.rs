@@ -22,7 +22,7 @@ pub struct Flow<T, H> {
     pub(crate) config: Config,
     pub(crate) local: Setup,
     pub(crate) peer: Option<Hello>,
-    pub(crate) phase: Phase,
+    pub(crate) state: State,
     pub(crate) unit_size: u32,
     pub(crate) sender: Sender<T>,
     pub(crate) receiver: Receiver<H>,
@@ -31,8 +31,8 @@ pub struct Flow<T, H> {
     pub(crate) timers: Timers,
     /// Number of the next transmission.
     pub(crate) next_tx: Seq,
-    /// Phases of this engine and of the peer's, as the flow last heard.
-    pub(crate) phases: (bool, bool),
+    /// Drain epochs of this engine and of the peer's, as the flow last heard.
+    pub(crate) epochs: (bool, bool),
     /// Newest transmission of the peer's that arrived.
     pub(crate) peer_tx: Seq,
     /// Latest of our transmissions whose round trip was measured, or is not to be.
@@ -78,7 +78,7 @@ pub enum CreditWait {
 
 /// Where in its life the flow is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Phase {
+pub(crate) enum State {
     /// Our SYN is out.
     SynSent,
     /// Theirs came; they have not shown that they know our tag.
@@ -102,11 +102,11 @@ pub(crate) struct Echo {
 }
 
 impl<T, H> Flow<T, H> {
-    pub(crate) fn new(now: Nanos, config: Config, local: Setup, phase: Phase) -> Self {
+    pub(crate) fn new(now: Nanos, config: Config, local: Setup, state: State) -> Self {
         Flow {
             local,
             peer: None,
-            phase,
+            state,
             unit_size: unit_size(local.hello.mtu).max(1) as u32,
             sender: Sender::new(local.first),
             receiver: Receiver::new(Seq(0), &config),
@@ -114,7 +114,7 @@ impl<T, H> Flow<T, H> {
             congestion: Congestion::new(config.window_first),
             timers: Timers::new(),
             next_tx: local.first,
-            phases: (false, false),
+            epochs: (false, false),
             peer_tx: Seq(0),
             sampled_tx: Seq(local.first.0.wrapping_sub(1)),
             ack_now: false,
@@ -141,8 +141,8 @@ impl<T, H> Flow<T, H> {
 
     /// Queues a unit.
     pub fn send(&mut self, unit: Unit<T>) -> Result<(), NotSent<T>> {
-        match self.phase {
-            Phase::Open => self.sender.push(unit, self.unit_size),
+        match self.state {
+            State::Open => self.sender.push(unit, self.unit_size),
             _ => Err(NotSent { tx: unit.tx, why: SendError::NotOpen }),
         }
     }
@@ -150,16 +150,16 @@ impl<T, H> Flow<T, H> {
     /// Gives up the message that was begun and not ended: units of it not yet sent are completed, the peer is told
     /// if it may have seen a part. `tx` is the ABORT's own token; where nothing needs telling it completes at once.
     pub fn abort<I: Io<Tx = T, Held = H>>(&mut self, tx: T, io: &mut I) -> Result<(), NotSent<T>> {
-        match self.phase {
-            Phase::Open => self.sender.abort(tx, io),
+        match self.state {
+            State::Open => self.sender.abort(tx, io),
             _ => Err(NotSent { tx, why: SendError::NotOpen }),
         }
     }
 
     /// Half close: a FIN follows the data queued. `tx` is its token. Not within a message: abort that first.
     pub fn fin(&mut self, tx: T) -> Result<(), NotSent<T>> {
-        match self.phase {
-            Phase::Open => self.sender.push_fin(tx),
+        match self.state {
+            State::Open => self.sender.push_fin(tx),
             _ => Err(NotSent { tx, why: SendError::NotOpen }),
         }
     }
@@ -169,7 +169,7 @@ impl<T, H> Flow<T, H> {
     /// is not cut off by a peer that still talks; data after that resets the connection (RFC 1122 section 4.2.2.13).
     /// Call with or after [`Flow::fin`].
     pub fn stop_reading<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) {
-        if self.phase == Phase::Open {
+        if self.state == State::Open {
             self.receiver.stop_reading(io);
             self.timers.clear(Timer::Lapse);
             self.check_closed(now, io);
@@ -178,11 +178,11 @@ impl<T, H> Flow<T, H> {
 
     /// Ends the flow at once: tokens complete, `Closed(ByUs(reason))` is told, an RST is ready to send.
     pub fn reset<I: Io<Tx = T, Held = H>>(&mut self, reason: Reason, io: &mut I) {
-        match self.phase {
-            Phase::Dead => {}
-            Phase::Linger => self.phase = Phase::Dead,
-            Phase::SynSent | Phase::SynReceived | Phase::Open => {
-                self.end(Closed::ByUs(reason), Phase::Dead, io);
+        match self.state {
+            State::Dead => {}
+            State::Linger => self.state = State::Dead,
+            State::SynSent | State::SynReceived | State::Open => {
+                self.end(Closed::ByUs(reason), State::Dead, io);
                 self.tell_reset(reason);
             }
         }
@@ -192,14 +192,14 @@ impl<T, H> Flow<T, H> {
     /// more is taken. A message that was begun and not ended is aborted first, by [`Flow::abort`]. Where both directions finish before
     /// that the end is clean; a flow that is not open has nothing queued, and ends now.
     pub fn reset_behind<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, reason: Reason, io: &mut I) {
-        match self.phase {
-            Phase::Open => {
+        match self.state {
+            State::Open => {
                 self.sender.seal();
                 self.reset_behind = Some(reason);
                 self.check_closed(now, io);
             }
-            Phase::SynSent | Phase::SynReceived => self.reset(reason, io),
-            Phase::Linger | Phase::Dead => {}
+            State::SynSent | State::SynReceived => self.reset(reason, io),
+            State::Linger | State::Dead => {}
         }
     }
 
@@ -207,7 +207,7 @@ impl<T, H> Flow<T, H> {
     /// [waits for units](Flow::credit_wait).
     #[inline]
     pub fn credit_returned<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, n: u32, io: &mut I) {
-        if self.phase == Phase::Open && !self.receiver.discarding() {
+        if self.state == State::Open && !self.receiver.discarding() {
             let next = self.receiver.next();
             self.receiver.credit.returned(now, n, self.rtt.or_zero(), &self.config);
             self.receiver.credit.top_up(next, io);
@@ -242,19 +242,19 @@ impl<T, H> Flow<T, H> {
     /// Whether nothing is left to do: the flow may be dropped.
     #[inline]
     pub fn is_done(&self) -> bool {
-        self.phase == Phase::Dead && self.reset_due.is_none()
+        self.state == State::Dead && self.reset_due.is_none()
     }
 
     /// Whether both ends know of the connection and it is not over.
     #[inline]
     pub fn is_established(&self) -> bool {
-        self.phase == Phase::Open
+        self.state == State::Open
     }
 
     /// Whether it is closed both ways and only stays to acknowledge repetitions: it may be dropped at any time for a
     /// new connection with its ports.
     pub fn is_lingering(&self) -> bool {
-        self.phase == Phase::Linger
+        self.state == State::Linger
     }
 
     /// Our tag: packets to us carry it.
@@ -346,7 +346,7 @@ impl<T, H> Flow<T, H> {
             return;
         }
         if self.receiver.finished() && self.sender.has_fin() {
-            self.end(Closed::Clean, Phase::Linger, io);
+            self.end(Closed::Clean, State::Linger, io);
             self.timers.set(Timer::Limit, now + self.config.linger);
         } else if let Some(reason) = self.reset_behind {
             self.reset(reason, io);
@@ -356,14 +356,14 @@ impl<T, H> Flow<T, H> {
     }
 
     /// Gives everything back and tells the end.
-    pub(crate) fn end<I: Io<Tx = T, Held = H>>(&mut self, closed: Closed, phase: Phase, io: &mut I) {
+    pub(crate) fn end<I: Io<Tx = T, Held = H>>(&mut self, closed: Closed, state: State, io: &mut I) {
         self.sender.clear(io);
         self.receiver.clear(io);
         self.timers.clear_all();
         self.ping_due = false;
         self.syn_due = false;
         self.syn_acks_due = 0;
-        self.phase = phase;
+        self.state = state;
         io.event(Event::Closed(closed));
     }
 

@@ -5,7 +5,7 @@
 
 use machnet_wire::{Flags, Hello, Nanos, Packet, Reason, Reset, unit_size};
 
-use crate::flow::{Flow, Phase};
+use crate::flow::{Flow, State};
 use crate::receiver::Receiver;
 use crate::timers::Timer;
 use crate::{Closed, Config, Event, FlowError, Io, Setup};
@@ -13,7 +13,7 @@ use crate::{Closed, Config, Event, FlowError, Io, Setup};
 impl<T, H> Flow<T, H> {
     /// Begins a connection: a SYN is ready to send. `timeout`: how long to try before `Closed(Timeout)`.
     pub fn connect(now: Nanos, config: Config, setup: Setup, timeout: Nanos) -> Self {
-        let mut flow = Flow::new(now, config, setup, Phase::SynSent);
+        let mut flow = Flow::new(now, config, setup, State::SynSent);
         flow.syn_due = true;
         flow.timers.set(Timer::Limit, now + timeout);
         flow.watch_hello(now);
@@ -30,7 +30,7 @@ impl<T, H> Flow<T, H> {
         syn: &Packet<'_>,
     ) -> Result<Self, FlowError> {
         let hello = Hello::parse(syn.payload).map_err(FlowError::Malformed)?;
-        let mut flow = Flow::new(now, config, setup, Phase::SynReceived);
+        let mut flow = Flow::new(now, config, setup, State::SynReceived);
         flow.timers.set(Timer::Limit, now + config.half_open);
         flow.on_hello(now, gap, hello, syn);
         flow.syn_acks_due = 1;
@@ -41,17 +41,17 @@ impl<T, H> Flow<T, H> {
     pub(crate) fn on_syn(&mut self, now: Nanos, gap: Nanos, packet: &Packet<'_>) -> Result<(), FlowError> {
         let hello = Hello::parse(packet.payload).map_err(FlowError::Malformed)?;
         let known = self.peer.is_some_and(|peer| peer.tag == hello.tag);
-        match self.phase {
-            Phase::SynReceived if known => {
+        match self.state {
+            State::SynReceived if known => {
                 // Another copy, perhaps by another route: it buys another SYN-ACK.
                 self.syn_acks_due = self.syn_acks_due.saturating_add(1);
                 self.answer(now, gap, &packet.header);
                 Ok(())
             }
             // A late copy of the SYN that began this connection begins no other.
-            Phase::Linger | Phase::Dead if known => Ok(()),
-            Phase::SynReceived | Phase::Linger | Phase::Dead => Err(FlowError::Superseded),
-            Phase::SynSent => {
+            State::Linger | State::Dead if known => Ok(()),
+            State::SynReceived | State::Linger | State::Dead => Err(FlowError::Superseded),
+            State::SynSent => {
                 // Both ends called each other: each answers, and either answer is enough. The one that was answered
                 // knows our tag and may be established by now, so nobody can take its place under this tag. A second
                 // caller makes us ask the first: if it is gone, an RST with the echo will tell.
@@ -61,7 +61,7 @@ impl<T, H> Flow<T, H> {
                 self.syn_acks_due = self.syn_acks_due.saturating_add(1);
                 Ok(())
             }
-            Phase::Open => {
+            State::Open => {
                 // The peer has forgotten this connection, or it is somebody else: its answer to a PING will tell, for
                 // an RST must echo the tag that the PING carries (compare RFC 5961 section 4).
                 if !known && !self.ping_out {
@@ -81,7 +81,7 @@ impl<T, H> Flow<T, H> {
     ) -> Result<(), FlowError> {
         let hello = Hello::parse(packet.payload).map_err(FlowError::Malformed)?;
         // One of several that answered our SYN won, or was answered by us; the others hear nothing and expire.
-        if self.phase != Phase::SynSent || self.peer.is_some_and(|peer| peer.tag != hello.tag) {
+        if self.state != State::SynSent || self.peer.is_some_and(|peer| peer.tag != hello.tag) {
             return Ok(());
         }
         let header = &packet.header;
@@ -90,7 +90,7 @@ impl<T, H> Flow<T, H> {
         }
         self.on_hello(now, io.gap(), hello, packet);
         self.sample(now, packet, io.gap());
-        self.establish(now, header.flags.has(Flags::PHASE), io);
+        self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io);
         // The peer waits for proof that we know its tag, and we for proof that it has got it.
         self.unconfirmed = true;
         self.ack_now = true;
@@ -112,9 +112,9 @@ impl<T, H> Flow<T, H> {
     }
 
     /// Both ends know of each other, as far as this end can tell.
-    pub(crate) fn establish<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, peer_phase: bool, io: &mut I) {
-        self.phase = Phase::Open;
-        self.phases = (io.phase(), peer_phase);
+    pub(crate) fn establish<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, peer_epoch: bool, io: &mut I) {
+        self.state = State::Open;
+        self.epochs = (io.drain_epoch(), peer_epoch);
         self.syn_due = false;
         self.syn_acks_due = 0;
         self.timers.clear_all();
@@ -129,9 +129,9 @@ impl<T, H> Flow<T, H> {
 
     /// The handshake's packet was not answered.
     pub(crate) fn on_hello_timeout(&mut self, now: Nanos) {
-        match self.phase {
-            Phase::SynSent => self.syn_due = true,
-            Phase::Open if self.unconfirmed => self.ack_now = true,
+        match self.state {
+            State::SynSent => self.syn_due = true,
+            State::Open if self.unconfirmed => self.ack_now = true,
             _ => return,
         }
         // Whoever waits for a place in a listener's backlog takes it soon after it is free.
@@ -156,27 +156,27 @@ impl<T, H> Flow<T, H> {
     ) -> Result<(), FlowError> {
         let reset = Reset::parse(packet.payload).map_err(FlowError::Malformed)?;
         let (ours, tag) = (self.local.hello.tag, packet.header.tag);
-        let echoed = self.phase == Phase::SynSent && reset.echo == ours
+        let echoed = self.state == State::SynSent && reset.echo == ours
             || self.peer.map_or(tag == ours, |peer| reset.echo == peer.tag);
         if !echoed || tag != ours && tag != 0 {
             self.stats.stale_tags += 1;
             return Err(FlowError::Tag);
         }
-        match self.phase {
-            Phase::Dead => return Err(FlowError::Over),
-            Phase::Linger => self.phase = Phase::Dead,
+        match self.state {
+            State::Dead => return Err(FlowError::Over),
+            State::Linger => self.state = State::Dead,
             // The peer has told us that it finished, and is gone; all that it had not acknowledged is our FIN: it was
             // gone because it had that, too, or it would have said more than "no such connection". One that has started
             // anew says that of everything.
-            Phase::Open
+            State::Open
                 if reset.reason == Reason::Closed
                     && self.peer.is_some_and(|peer| peer.epoch == reset.epoch)
                     && self.receiver.finished()
                     && self.sender.only_finish_left() =>
             {
-                self.end(Closed::Clean, Phase::Dead, io);
+                self.end(Closed::Clean, State::Dead, io);
             }
-            _ => self.end(Closed::ByPeer(reset.reason), Phase::Dead, io),
+            _ => self.end(Closed::ByPeer(reset.reason), State::Dead, io),
         }
         Ok(())
     }

@@ -30,17 +30,17 @@ mod io;
 mod message;
 mod rack;
 mod receiver;
-mod ring;
 mod rtt;
 mod sack;
 mod sender;
+mod slots;
 mod stats;
 mod timers;
 
 pub use config::{Config, Setup};
 pub use error::{FlowError, NotSent, SendError};
 pub use flow::{CreditWait, Flow};
-pub use io::{Body, Closed, Event, Fragment, Io, Transmit, Unit};
+pub use io::{Body, Closed, Event, Io, Transmit, Unit};
 pub use stats::Stats;
 
 /// The longest message, bytes.

@@ -1,19 +1,19 @@
 //! Units received: checked, delivered in order, kept while something before them is missing.
 
-use machnet_wire::{Flags, Nanos, Packet, Seq};
+use machnet_wire::{Flags, Fragment, Nanos, Packet, Seq};
 
 use crate::credit::Credit;
 use crate::message::Assembly;
-use crate::ring::Ring;
 use crate::sack::Arrived;
-use crate::{Config, Event, Fragment, Io, REACH, Stats};
+use crate::slots::Slots;
+use crate::{Config, Event, Io, REACH, Stats};
 
 /// Units of one direction, from the peer.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Receiver<H> {
     /// The next unit expected.
     next: Seq,
-    waiting: Ring<Option<Waiting<H>>>,
+    waiting: Slots<Option<Waiting<H>>>,
     arrived: Arrived,
     open: Assembly,
     finished: bool,
@@ -60,7 +60,7 @@ impl<H> Receiver<H> {
     pub fn new(next: Seq, config: &Config) -> Self {
         Receiver {
             next,
-            waiting: Ring::new(),
+            waiting: Slots::new(),
             arrived: Arrived::new(),
             open: Assembly::default(),
             finished: false,
@@ -163,7 +163,7 @@ impl<H> Receiver<H> {
             self.next = self.next + 1;
             return Ok(true);
         }
-        let fragment = fragment(packet);
+        let fragment = packet.header.fragment();
         let open = self.open.after(fragment, packet.payload.len() as u32)?;
         if !io.deliver(fragment, packet.payload) {
             stats.refused += 1;
@@ -217,7 +217,7 @@ impl<H> Receiver<H> {
         } else if header.flags.has(Flags::ABORT) {
             Waiting::Abort
         } else {
-            let fragment = fragment(packet);
+            let fragment = packet.header.fragment();
             match io.hold(fragment, packet.payload) {
                 Some(held) => Waiting::Data { fragment, len: packet.payload.len() as u32, held },
                 // It comes again, and there is a buffer by then.
@@ -305,15 +305,5 @@ impl<H> Receiver<H> {
             }
             unit = unit + 1;
         }
-    }
-}
-
-#[inline]
-fn fragment(packet: &Packet<'_>) -> Fragment {
-    let header = &packet.header;
-    Fragment {
-        begin: header.flags.has(Flags::BEGIN),
-        end: header.flags.has(Flags::END),
-        message_len: header.message_len,
     }
 }

@@ -5,17 +5,17 @@ use machnet_wire::{Flags, Nanos, Packet, Seq};
 use crate::allowance::Allowance;
 use crate::message::Assembly;
 use crate::rack::Rack;
-use crate::ring::Ring;
 use crate::rtt::Rtt;
 use crate::sack::Arrived;
+use crate::slots::Slots;
 use crate::{Io, NotSent, QUEUE_MAX, REACH, SendError, Stats, Unit};
 
 /// Units of one direction, `una <= nxt <= end`: sent and not acknowledged up to `nxt`, waiting up to `end`.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Sender<T> {
     /// What is known of each unit; apart from the tokens, because loss detection walks it.
-    meta: Ring<Meta>,
-    tokens: Ring<Option<T>>,
+    meta: Slots<Meta>,
+    tokens: Slots<Option<T>>,
     una: Seq,
     nxt: Seq,
     end: Seq,
@@ -107,8 +107,8 @@ pub(crate) struct Choice {
 impl<T> Sender<T> {
     pub fn new(first: Seq) -> Self {
         Sender {
-            meta: Ring::new(),
-            tokens: Ring::new(),
+            meta: Slots::new(),
+            tokens: Slots::new(),
             una: first,
             nxt: first,
             end: first,

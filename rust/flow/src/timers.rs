@@ -18,7 +18,7 @@ pub(crate) enum Timer {
     Silence = 4,
     /// The handshake's packet goes again.
     Hello = 5,
-    /// The present phase ends: connecting, half-open, lingering, orphaned.
+    /// The present state ends: connecting, half-open, lingering, orphaned.
     Limit = 6,
     /// The next unit's turn, where units are paced.
     Pace = 7,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use machnet_flow::{Body, Flow, FlowError, Fragment, Setup, Unit};
-use machnet_wire::{Header, Hello, Kind, Nanos, Packet, Reason, Reset, Seq, header};
+use machnet_flow::{Body, Flow, FlowError, Setup, Unit};
+use machnet_wire::{Fragment, Header, Hello, Kind, Nanos, Packet, Reason, Reset, Seq, header};
 
 use crate::channel::{Channel, Record};
 use crate::rule::Rule;

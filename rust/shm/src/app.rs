@@ -11,7 +11,7 @@ use crate::share::Share;
 use crate::sleep;
 use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, entries, kind};
 use crate::sync::Ordering;
-use crate::{Established, FlowId, Origin, Part, Reason};
+use crate::{Established, FlowId, Fragment, Origin, Reason};
 use core::net::Ipv4Addr;
 
 /// The application's end of a channel.
@@ -119,17 +119,17 @@ impl Tx {
 
     /// Submits one unit, at most the unit size. Its bytes are copied. Nothing is rung: see [`Tx::flush`].
     #[inline]
-    pub fn data(&mut self, flow: FlowId, part: Part, bytes: &[u8]) -> Result<(), NoToken> {
+    pub fn data(&mut self, flow: FlowId, fragment: Fragment, bytes: &[u8]) -> Result<(), NoToken> {
         if bytes.len() > self.geometry.unit_size as usize || !self.has_token(flow) {
             return Err(NoToken);
         }
-        let flags = if part.begin { BEGIN } else { 0 } | if part.end { END } else { 0 };
+        let flags = if fragment.begin { BEGIN } else { 0 } | if fragment.end { END } else { 0 };
         let mut head = Head {
             kind: kind::DATA,
             flags,
             len: bytes.len() as u16,
             a: NO_BUFFER,
-            b: part.message_len,
+            b: fragment.message_len,
             ..of(flow)
         };
         if bytes.len() <= INLINE {
@@ -345,7 +345,7 @@ pub struct Data {
     /// The connection.
     pub flow: FlowId,
     /// Its place in the message.
-    pub part: Part,
+    pub fragment: Fragment,
     /// Its bytes.
     pub len: u16,
     /// Its token, to be given back when the bytes are no longer needed.
@@ -428,14 +428,17 @@ impl Rx {
                         bound: MAX_MESSAGE,
                     });
                 }
-                let part =
-                    Part { begin: head.flags & BEGIN != 0, end: head.flags & END != 0, message_len: head.b };
+                let fragment = Fragment {
+                    begin: head.flags & BEGIN != 0,
+                    end: head.flags & END != 0,
+                    message_len: head.b,
+                };
                 let token = RxToken { flow: flow.index, buffer: head.a };
                 let mut inline = [0; INLINE];
                 if head.a == NO_BUFFER {
                     self.deliver.inline(slot, len as usize, &mut inline);
                 }
-                Ok(Delivery::Data(Data { flow, part, len: head.len, token, inline }))
+                Ok(Delivery::Data(Data { flow, fragment, len: head.len, token, inline }))
             }
             kind::ABORT => Ok(Delivery::Aborted { flow, token }),
             kind::FIN => Ok(Delivery::Fin { flow, token }),

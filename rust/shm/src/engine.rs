@@ -10,7 +10,7 @@ use crate::share::Share;
 use crate::sleep;
 use crate::slot::{ACCEPTED, BEGIN, Batch, END, Entry, Head, NO_BUFFER, Record, entries, kind};
 use crate::sync::Ordering;
-use crate::{Established, FlowId, Origin, Part, Reason};
+use crate::{Established, FlowId, Fragment, Origin, Reason};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -108,7 +108,7 @@ pub enum Submission {
         /// The connection.
         flow: FlowId,
         /// Its place in the message.
-        part: Part,
+        fragment: Fragment,
         /// Its bytes.
         unit: TxUnit,
     },
@@ -315,8 +315,8 @@ impl EngineEnd {
                     unit.buffer = head.a;
                 }
                 self.count_tx(head.flow, quota)?;
-                let part = Part { begin, end, message_len: head.b };
-                Ok(Submission::Data { flow: id, part, unit })
+                let fragment = Fragment { begin, end, message_len: head.b };
+                Ok(Submission::Data { flow: id, fragment, unit })
             }
             kind::ABORT => {
                 if flow.left.take().is_none() {
@@ -551,17 +551,17 @@ impl EngineEnd {
     /// Delivers a unit straight from its packet, using up one reserved unit. False: nothing is reserved, or the payload
     /// is longer than a unit.
     #[inline]
-    pub fn deliver(&mut self, flow: FlowId, part: Part, payload: &[u8]) -> bool {
+    pub fn deliver(&mut self, flow: FlowId, fragment: Fragment, payload: &[u8]) -> bool {
         if payload.len() > self.geometry.unit_size as usize || self.flows[flow.index as usize].granted == 0 {
             return false;
         }
         if payload.len() <= INLINE {
             self.flows[flow.index as usize].rx_inline += 1;
-            self.push_data(flow, part, NO_BUFFER, payload.len(), payload);
+            self.push_data(flow, fragment, NO_BUFFER, payload.len(), payload);
             return true;
         }
         let Some(held) = self.hold(payload) else { return false };
-        self.deliver_held(flow, part, held);
+        self.deliver_held(flow, fragment, held);
         true
     }
 
@@ -577,9 +577,9 @@ impl EngineEnd {
     }
 
     /// Delivers a kept unit, using up one reserved unit.
-    pub fn deliver_held(&mut self, flow: FlowId, part: Part, held: HeldUnit) {
+    pub fn deliver_held(&mut self, flow: FlowId, fragment: Fragment, held: HeldUnit) {
         self.rx_holder[held.buffer as usize] = flow.index;
-        self.push_data(flow, part, held.buffer, usize::from(held.len), &[]);
+        self.push_data(flow, fragment, held.buffer, usize::from(held.len), &[]);
     }
 
     /// Drops a kept unit.
@@ -588,10 +588,10 @@ impl EngineEnd {
     }
 
     #[inline]
-    fn push_data(&mut self, flow: FlowId, part: Part, buffer: u32, len: usize, inline: &[u8]) {
-        let flags = if part.begin { BEGIN } else { 0 } | if part.end { END } else { 0 };
+    fn push_data(&mut self, flow: FlowId, fragment: Fragment, buffer: u32, len: usize, inline: &[u8]) {
+        let flags = if fragment.begin { BEGIN } else { 0 } | if fragment.end { END } else { 0 };
         let head =
-            Head { kind: kind::DATA, flags, len: len as u16, a: buffer, b: part.message_len, ..of(flow) };
+            Head { kind: kind::DATA, flags, len: len as u16, a: buffer, b: fragment.message_len, ..of(flow) };
         self.use_grant(flow);
         self.push(&head, inline);
     }

@@ -39,6 +39,7 @@ pub use control::{Reply, Request};
 pub use engine::{EngineEnd, HeldUnit, Returned, Submission, TxUnit};
 pub use fault::PeerFault;
 pub use layout::{ABI_VERSION, BadGeometry, Geometry, INLINE, MAX_LISTENERS, MAX_MESSAGE, layout_hash};
+pub use machnet_wire::Fragment;
 pub use memory::{Fd, SystemError};
 pub use reason::{Limit, Reason};
 
@@ -73,17 +74,6 @@ pub struct Established {
     pub local: (Ipv4Addr, u16),
     /// The other end's address and port.
     pub peer: (Ipv4Addr, u16),
-}
-
-/// Where a unit stands in its message.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Part {
-    /// It begins the message.
-    pub begin: bool,
-    /// It ends the message.
-    pub end: bool,
-    /// Bytes of the whole message where it begins, else 0.
-    pub message_len: u32,
 }
 
 /// Both ends of a channel in one process, joined without a socket: for tests and for hosts inside a process.

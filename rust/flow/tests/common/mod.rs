@@ -14,8 +14,8 @@ pub use choices::{Choices, Rng};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use machnet_flow::{Body, Config, Event, Flow, FlowError, Fragment, Setup, Unit};
-use machnet_wire::{Header, Hello, Kind, Nanos, Packet, Reason, Seq, header};
+use machnet_flow::{Body, Config, Event, Flow, FlowError, Setup, Unit};
+use machnet_wire::{Fragment, Header, Hello, Kind, Nanos, Packet, Reason, Seq, header};
 use trace::Line;
 
 /// One direction of the link.
