@@ -11,6 +11,7 @@ use machnet_shm::{Bells, Rung};
 use machnet_wire::Nanos;
 
 use crate::channels::Channel;
+use crate::ids::ChannelIndex;
 use crate::random::Limit;
 use crate::state::Core;
 
@@ -93,12 +94,12 @@ impl Ear {
 
 impl Core {
     pub fn bells(&self) -> &Bells {
-        &self.shared.inboxes[usize::from(self.index)].doorbells
+        &self.shared.inboxes[self.index.place()].doorbells
     }
 
-    /// The channels that are looked at in every round.
-    pub fn busy_channels(&self) -> impl Iterator<Item = &Channel> {
-        self.attention.busy.iter().filter_map(|&at| self.channels.get(at as usize)?.as_deref())
+    /// The channels that are looked at in every round, and their places.
+    pub fn busy_channels(&self) -> impl Iterator<Item = (u32, &Channel)> {
+        self.attention.busy.iter().filter_map(|&at| Some((at, self.channels.get(at as usize)?.as_deref()?)))
     }
 
     /// A channel has come.
@@ -138,13 +139,13 @@ impl Core {
         self.attention.slept = false;
         self.attention.passed = false;
         let mut room = [0; 64];
-        let rung: &[u64] = self.shared.inboxes[usize::from(self.index)].doorbells.rung(&mut room);
+        let rung: &[u64] = self.shared.inboxes[self.index.place()].doorbells.rung(&mut room);
         for &at in rung {
             let Some(Some(channel)) = self.channels.get_mut(at as usize) else { continue };
             let found = channel.end.drain_doorbell();
             if channel.gone {
                 // Hung up for good; its flows drive it from here on.
-                self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
+                self.shared.inboxes[self.index.place()].doorbells.remove(&channel.end);
                 continue;
             }
             let at = at as u32;
@@ -182,7 +183,7 @@ impl Core {
     fn stop_listening(&mut self, at: u32, time: Nanos) {
         let until = self.now.saturating_add(time);
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
+        self.shared.inboxes[self.index.place()].doorbells.remove(&channel.end);
         channel.ear.deaf_for = time;
         channel.ear.deaf_until = until;
         if !self.attention.unheard.contains(&at) {
@@ -232,10 +233,11 @@ impl Core {
             if self.attention.busy.len() <= BUSY {
                 return;
             }
-            let at = self.attention.busy[i] as usize;
-            let Some(Some(channel)) = self.channels.get_mut(at) else { continue };
-            let quiet =
-                self.now - channel.ear.worked >= QUIET && channel.hungry == 0 && !channel.end.has_news();
+            let at = self.attention.busy[i];
+            let Some(Some(channel)) = self.channels.get_mut(at as usize) else { continue };
+            let quiet = self.now - channel.ear.worked >= QUIET
+                && !self.admission.units_due(ChannelIndex(at))
+                && !channel.end.has_news();
             // One that is not listened to must be looked at.
             let heard = channel.ear.deaf_for == Nanos::ZERO;
             if quiet && heard && (channel.gone || channel.end.arm()) {

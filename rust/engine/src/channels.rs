@@ -1,36 +1,30 @@
 //! Applications: what they submit, return and ask for, in turn and a burst at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use machnet_flow::{CreditWait, Flow, SendError, Unit};
 use machnet_shm::{EngineEnd, FlowId, HeldUnit, PeerFault, Reason, Returned, Submission, TxUnit};
 use machnet_wire::{self as wire, Nanos};
 
+use crate::admission::{self, Waiting};
 use crate::attention::Ear;
-use crate::conn::{Bound, Token, View, Waits};
+use crate::conn::{Bound, Token, View};
+use crate::ids::{ChannelIndex, ChannelNumber, ConnHandle, ConnIndex};
 use crate::shared::{End, Note};
 use crate::state::Core;
 
 /// A channel as its engine serves it.
 pub(crate) struct Channel {
     /// Its number within the sidecar.
-    pub number: u64,
+    pub number: ChannelNumber,
     pub end: EngineEnd,
-    /// By index of the handle: the flow's number, `NONE` when it is over or there is none.
-    pub places: Vec<u32>,
+    /// By index of the application's handle: the connection that it names, unless that is over.
+    pub places: Vec<Option<ConnIndex>>,
     /// How many of them name a flow.
     pub live: u32,
     pub listeners: HashMap<u32, Listener>,
     /// By index of the handle: the listener in whose backlog it has a place.
     pub offered: Vec<Option<u32>>,
-    /// Handles of flows that could not reserve the receive units their peers wait for, longest first.
-    pub starved: VecDeque<u64>,
-    /// Units that were free when those were last given a chance.
-    pub free_seen: u32,
-    /// How many of them have not had theirs since.
-    pub hungry: usize,
-    /// Connections whose peers wait for the application to read.
-    pub unread: u32,
     /// Nobody is served any more: what was submitted is still delivered.
     pub gone: bool,
     /// Until then, once nobody is.
@@ -43,19 +37,15 @@ pub(crate) struct Channel {
 
 impl Channel {
     /// A channel that nobody serves yet. Made and dropped outside of the engine's thread: both take their time.
-    pub fn new(number: u64, end: EngineEnd) -> Box<Self> {
+    pub fn new(number: ChannelNumber, end: EngineEnd) -> Box<Self> {
         let flows = end.geometry().flows as usize;
         Box::new(Self {
             number,
             end,
-            places: vec![NONE; flows],
+            places: vec![None; flows],
             live: 0,
             listeners: HashMap::new(),
             offered: vec![None; flows],
-            starved: VecDeque::new(),
-            free_seen: 0,
-            hungry: 0,
-            unread: 0,
             gone: false,
             until: Nanos::MAX,
             why: End::Left,
@@ -78,7 +68,7 @@ impl Core {
     pub fn read_notes(&mut self) -> usize {
         let mut work = 0;
         while work < NOTES
-            && let Some(note) = self.shared.inboxes[usize::from(self.index)].notes.pop()
+            && let Some(note) = self.shared.inboxes[self.index.place()].notes.pop()
         {
             work += 1;
             match note {
@@ -109,11 +99,12 @@ impl Core {
         };
         self.numbers.insert(channel.number, at);
         self.channels[at] = Some(channel);
+        self.admission.open(ChannelIndex(at as u32));
         self.attend_to(at as u32);
     }
 
     /// Where the channel of this number is.
-    pub fn place_of(&self, number: u64) -> Option<usize> {
+    pub fn place_of(&self, number: ChannelNumber) -> Option<usize> {
         self.numbers.get(&number).copied()
     }
 
@@ -212,12 +203,11 @@ impl Core {
         ) -> Result<(), machnet_flow::NotSent<Token>>,
     ) -> Result<(), PeerFault> {
         let Some(Some(channel)) = self.channels.get_mut(at) else { return Ok(()) };
-        let index = channel.place(id);
-        if index == NONE {
+        let Some(index) = channel.place(id) else {
             channel.end.complete(unit);
             self.counters().stale_submissions.add(1);
             return Ok(());
-        }
+        };
         let given = self.drive(index, |flow, _, view| give(flow, view, Token::Unit(unit)));
         match given {
             Some(Err(not)) => self.not_sent(at, index, id, not),
@@ -229,7 +219,7 @@ impl Core {
     fn not_sent(
         &mut self,
         at: usize,
-        index: u32,
+        index: ConnIndex,
         id: FlowId,
         not: machnet_flow::NotSent<Token>,
     ) -> Result<(), PeerFault> {
@@ -261,10 +251,10 @@ impl Core {
     }
 
     /// The application's handle ends. The flow that it named, if that is not over.
-    fn let_go(&mut self, at: usize, id: FlowId) -> Option<u32> {
+    fn let_go(&mut self, at: usize, id: FlowId) -> Option<ConnIndex> {
         let channel = self.channels.get_mut(at)?.as_mut()?;
         channel.free_place(id);
-        let index = channel.place(id);
+        let index = channel.place(id)?;
         self.flows.get_mut(index)?.closed = true;
         Some(index)
     }
@@ -298,110 +288,80 @@ impl Core {
             match back {
                 Returned::Place(id) => channel.free_place(id),
                 Returned::Units(index, n) => {
-                    let index = channel.places.get(index as usize).copied().unwrap_or(NONE);
-                    self.stop_waiting(index, Waits::Reader);
+                    let Some(&Some(index)) = channel.places.get(index as usize) else { continue };
+                    if let Some(conn) = self.flows.get_mut(index) {
+                        self.admission.has_read(&mut conn.claim);
+                    }
                     self.drive(index, |flow, now, view| flow.credit_returned(now, n, view));
                 }
             }
         }
         returned.clear();
         self.returned = returned;
-        self.feed_starved(at);
+        self.serve_unit_waiters(at);
         Ok(taken)
     }
 
-    /// When units have become free, flows whose peers wait for some get another chance, a few at a time and in turn.
+    /// When units of a channel have become free, connections whose peers wait for some have their turns, a few at a time.
     #[inline]
-    fn feed_starved(&mut self, at: usize) {
-        let Some(Some(channel)) = self.channels.get_mut(at) else { return };
-        if channel.starved.is_empty() {
-            return;
-        }
-        let free = channel.end.free_units();
-        if free > channel.free_seen {
-            channel.hungry = channel.starved.len();
-        }
-        channel.free_seen = free;
-        if free == 0 {
-            return;
-        }
-        let mut fed = 0;
-        while fed < FED {
-            let Some(Some(channel)) = self.channels.get_mut(at) else { return };
-            if channel.hungry == 0 {
-                break;
-            }
-            channel.hungry -= 1;
-            let Some(handle) = channel.starved.pop_front() else { break };
-            let Some(index) = self.flows.resolve(handle) else { continue };
-            fed += 1;
-            self.stop_waiting(index, Waits::Units);
-            // One that is still hungry goes to the back when its turn to send is over.
-            self.drive(index, |flow, now, view| flow.credit_returned(now, 0, view));
-        }
-        if let Some(Some(channel)) = self.channels.get_mut(at) {
-            channel.free_seen = channel.end.free_units();
+    fn serve_unit_waiters(&mut self, at: usize) {
+        if self.admission.awaits_units(ChannelIndex(at as u32)) {
+            self.take_unit_turns(at);
         }
     }
 
-    /// A flow's peer waits: notes for what, so that it is served when that changes.
     #[cold]
-    pub fn begin_waiting(&mut self, index: u32, wait: CreditWait) {
-        let handle = self.flows.handle_of(index);
-        let Some(conn) = self.flows.get_mut(index) else { return };
-        let Some((at, _)) = conn.bound.place() else { return };
-        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        conn.waits = match wait {
-            CreditWait::Reader => Waits::Reader,
-            CreditWait::Units if conn.promise.is_denied() => Waits::Ring,
-            CreditWait::Units => Waits::Units,
-        };
-        match conn.waits {
-            Waits::No => {}
-            Waits::Reader => channel.unread += 1,
-            Waits::Units => {
-                // Units that come free from now on are news.
-                channel.free_seen = channel.free_seen.min(channel.end.free_units());
-                channel.starved.push_back(handle);
-            }
-            Waits::Ring => {
-                self.budget.wait(&mut conn.promise, handle);
-                self.counters().budget_waits.add(1);
-            }
-        }
-    }
-
-    /// What a flow's peer waited for has changed.
-    #[inline]
-    fn stop_waiting(&mut self, index: u32, what: Waits) {
-        let Some(conn) = self.flows.get_mut(index) else { return };
-        if conn.waits != what {
+    fn take_unit_turns(&mut self, at: usize) {
+        let free = |core: &Self| Some(core.channels.get(at)?.as_ref()?.end.free_units());
+        let place = ChannelIndex(at as u32);
+        if !free(self).is_some_and(|free| self.admission.look(place, free)) {
             return;
         }
-        conn.waits = Waits::No;
-        if what == Waits::Reader
-            && let Some((at, _)) = conn.bound.place()
-            && let Some(Some(channel)) = self.channels.get_mut(at as usize)
-        {
-            channel.unread -= 1;
+        for _ in 0..admission::TURNS {
+            let Some(handle) = self.admission.next_for_units(place) else { break };
+            self.take_turn(handle);
+        }
+        if let Some(free) = free(self) {
+            self.admission.looked(place, free);
         }
     }
 
-    /// When there is room in the receive ring again, flows whose peers wait for it get some, in turn.
+    /// When there is room in a receive ring again, connections whose peers wait for it have their turns.
     #[inline]
-    pub fn feed_hungry(&mut self) {
-        let mut fed = 0;
-        while fed < FED {
-            let Some(handle) = self.budget.feed() else { return };
-            if let Some(index) = self.flows.resolve(handle) {
-                fed += 1;
-                if let Some(conn) = self.flows.get_mut(index) {
-                    conn.promise.served();
-                }
-                self.stop_waiting(index, Waits::Ring);
-                self.drive(index, |flow, now, view| flow.credit_returned(now, 0, view));
-            }
-            self.budget.fed();
+    pub fn serve_ring_waiters(&mut self) {
+        if self.admission.rings_due() {
+            self.take_ring_turns();
+        }
+    }
+
+    #[cold]
+    fn take_ring_turns(&mut self) {
+        for _ in 0..admission::TURNS {
+            let Some(handle) = self.admission.next_for_ring() else { break };
+            self.take_turn(handle);
+        }
+    }
+
+    /// Lets a flow have what it waits for, as far as there is any.
+    fn take_turn(&mut self, handle: ConnHandle) {
+        let index = handle.index;
+        let Some(conn) = self.flows.resolve(handle) else { return };
+        self.admission.begin_turn(&mut conn.claim);
+        self.drive(index, |flow, now, view| flow.credit_returned(now, 0, view));
+        if let Some(conn) = self.flows.get_mut(index) {
+            self.admission.end_turn(&mut conn.claim);
+        }
+    }
+
+    /// A flow's peer waits: it is called when that changes.
+    #[cold]
+    pub fn wait_for_credit(&mut self, index: ConnIndex, wait: CreditWait) {
+        let Some((handle, conn)) = self.flows.entry(index) else { return };
+        let Some((at, _)) = conn.bound.place() else { return };
+        let Some(Some(channel)) = self.channels.get(at as usize) else { return };
+        let free = channel.end.free_units();
+        if self.admission.wait(&mut conn.claim, handle, wait, free) == Waiting::ReceiveRing {
+            self.counters().budget_waits.add(1);
         }
     }
 
@@ -416,15 +376,13 @@ impl Core {
     }
 
     /// A flow has ended: its handle is the application's until it lets go, or free at once.
-    pub fn end_place(&mut self, bound: Bound, waits: Waits, let_go: bool, why: Reason) {
+    pub fn end_place(&mut self, bound: Bound, let_go: bool, why: Reason) {
         let Some((at, id)) = bound.place() else { return };
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
         self.attention.touch(at, channel);
-        channel.unread -= u32::from(waits == Waits::Reader);
         if let Some(place) = channel.places.get_mut(id.index as usize)
-            && *place != NONE
+            && place.take().is_some()
         {
-            *place = NONE;
             channel.live -= 1;
         }
         if matches!(bound, Bound::Opening { .. }) {
@@ -441,10 +399,10 @@ impl Core {
 }
 
 impl Channel {
-    /// The number of the flow that a handle names, or `NONE`.
+    /// The connection that an application's handle names, unless it is over.
     #[inline]
-    pub fn place(&self, id: FlowId) -> u32 {
-        self.places.get(id.index as usize).copied().unwrap_or(NONE)
+    pub fn place(&self, id: FlowId) -> Option<ConnIndex> {
+        self.places.get(id.index as usize).copied().flatten()
     }
 
     /// Gives a connection that begins a place in a listener's backlog.
@@ -469,7 +427,3 @@ impl Channel {
 
 /// Notes read in one round.
 const NOTES: usize = 8;
-/// Hungry flows that get a chance in one round.
-const FED: usize = 16;
-/// No flow.
-pub(crate) const NONE: u32 = u32::MAX;

@@ -1,13 +1,13 @@
 //! A flow with what the engine knows of it, and the flow's view of its channel.
 
-use core::net::Ipv4Addr;
-
 use machnet_flow::{Closed, Event, Flow, Io};
 use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, Limit, Reason, TxUnit};
-use machnet_wire::{self as wire, Fragment, Mac, Nanos};
+use machnet_wire::{self as wire, Fragment, Nanos};
 
-use crate::budget::{Budget, Promise};
+use crate::admission::{Admission, Claim};
 use crate::counters::Counters;
+use crate::ids::ConnKey;
+use crate::path::OutPath;
 use crate::peers::Peers;
 
 /// A unit to send: the application's, or an end that the engine makes on its behalf and that costs no token.
@@ -20,7 +20,7 @@ pub(crate) enum Token {
 /// One connection.
 pub(crate) struct Conn {
     pub flow: Flow<Token, HeldUnit>,
-    pub key: u64,
+    pub key: ConnKey,
     pub bound: Bound,
     /// What the application hears of it when it is established.
     pub about: Established,
@@ -28,17 +28,14 @@ pub(crate) struct Conn {
     pub closed: bool,
     /// Number of the peer's address in `Peers`.
     pub peer: u32,
-    /// UDP ports (source, destination) of our direction.
-    pub ports: (u16, u16),
-    pub hop: Hop,
+    /// How our packets get to the peer.
+    pub path: OutPath,
     /// When the wheel will next ask about this flow.
     pub scheduled: Nanos,
     /// Whether its handle is in the ready or in the waiting queue.
     pub queued: bool,
-    /// What its peer, who has something to send, waits for.
-    pub waits: Waits,
-    /// What it has of the engine's budget.
-    pub promise: Promise,
+    /// What its peer may send, or waits for.
+    pub claim: Claim,
     /// Bytes that it may still send in its turn; zero or less between turns, by how much the last one was exceeded.
     pub deficit: i64,
     /// How often the engine had stalled when the flow was last told.
@@ -47,29 +44,6 @@ pub(crate) struct Conn {
     pub claimed: bool,
     /// Why the engine ended it, where the flow itself cannot know.
     pub reason: Option<Reason>,
-}
-
-/// What a peer waits for that may not send what it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waits {
-    No,
-    /// The application does not read.
-    Reader,
-    /// Others have the channel's units; the handle is among the channel's starved.
-    Units,
-    /// As much is promised as the receive ring holds; the handle is in the budget's queue.
-    Ring,
-}
-
-/// The next hop, as the flow knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hop {
-    /// The peer is on this host.
-    Loop,
-    /// Not looked up yet.
-    Unknown { ip: Ipv4Addr },
-    /// As of this version of the table.
-    Known { ip: Ipv4Addr, mac: Mac, version: u64 },
 }
 
 /// What the flow is to its channel.
@@ -109,9 +83,9 @@ pub(crate) struct View<'a> {
     pub gap: Nanos,
     /// The engine's phase.
     pub phase: bool,
-    /// What the flow promises comes out of this; nothing where its packets never see the ring.
-    pub budget: Option<&'a mut Budget>,
-    pub promise: &'a mut Promise,
+    /// What the flow promises comes out of this, and is noted in its claim.
+    pub admission: &'a mut Admission,
+    pub claim: &'a mut Claim,
     pub established: bool,
     pub closed: Option<Closed>,
 }
@@ -159,16 +133,14 @@ impl Io for View<'_> {
 
     #[inline]
     fn grant(&mut self, more: u32, known: u32) -> u32 {
-        let more = match &self.budget {
-            Some(budget) => budget.allow(self.promise, more, known),
-            None => more,
-        };
-        self.reserve(more)
+        let Some((end, id)) = &mut self.lane else { return 0 };
+        self.admission.grant(self.claim, more, known, |n| end.grant(*id, n))
     }
 
     fn take(&mut self, more: u32) -> u32 {
-        let taken = self.reserve(more);
-        if self.budget.as_ref().is_some_and(|budget| budget.is_exceeded()) {
+        let Some((end, id)) = &mut self.lane else { return 0 };
+        let (taken, exceeds) = self.admission.take(self.claim, more, |n| end.grant(*id, n));
+        if exceeds {
             self.counters.budget_overruns.add(taken.into());
         }
         taken
@@ -221,22 +193,10 @@ impl Io for View<'_> {
 }
 
 impl View<'_> {
-    #[inline]
-    fn reserve(&mut self, more: u32) -> u32 {
-        let Some((end, id)) = &mut self.lane else { return 0 };
-        let got = end.grant(*id, more);
-        if let Some(budget) = &mut self.budget {
-            budget.add(self.promise, got);
-        }
-        got
-    }
-
     /// Promised units have come, or are not promised any more.
     #[inline]
     fn came(&mut self, n: u32) {
-        if let Some(budget) = &mut self.budget {
-            budget.sub(self.promise, n);
-        }
+        self.admission.came(self.claim, n);
     }
 }
 

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use machnet_nic::Queue;
 use machnet_wire::Nanos;
 
+use crate::admission::Admission;
 use crate::attention::Attention;
-use crate::budget::Budget;
 use crate::full::Warnings;
+use crate::ids::{ChannelIndex, EngineIndex, QueueIndex};
+use crate::path::Station;
 use crate::peers::Peers;
 use crate::phase::Phase;
 use crate::query::{Queries, Subjects};
@@ -41,10 +43,10 @@ impl<Q: Queue> Engine<Q> {
         let mut random = Random::new(config.secret, index.into());
         let engines = shared.engines();
         let core = Core {
-            index,
+            index: EngineIndex(index),
+            queue: QueueIndex(index),
             engines,
-            ip: config.neighbor.ip,
-            mac: info.mac,
+            station: Station { mac: info.mac, ip: config.neighbor.ip },
             mtu: info.mtu,
             queues: info.queues.max(engines),
             now,
@@ -58,7 +60,7 @@ impl<Q: Queue> Engine<Q> {
             numbers: HashMap::new(),
             attention: Attention::new(now),
             returned: Vec::new(),
-            budget: Budget::new(info.descriptors),
+            admission: Admission::new(&[info.descriptors]),
             phase: Phase::new(now),
             wheel: TimerWheel::new(now),
             ready: VecDeque::new(),
@@ -102,7 +104,7 @@ impl<Q: Queue> Engine<Q> {
         }
         self.core.phase.turn(self.core.now, self.core.flows.len());
         let mut work = 0;
-        if !self.core.shared.inboxes[usize::from(self.core.index)].notes.is_empty() {
+        if !self.core.shared.inboxes[self.core.index.place()].notes.is_empty() {
             work += self.core.read_notes();
         }
         let core = &mut self.core;
@@ -120,7 +122,7 @@ impl<Q: Queue> Engine<Q> {
         self.core.neighbors();
         self.core.attend();
         work += self.core.serve_channels(burst);
-        self.core.feed_hungry();
+        self.core.serve_ring_waiters();
         if !self.core.queries.is_empty() {
             work += self.answer();
         }
@@ -161,8 +163,10 @@ impl<Q: Queue> Engine<Q> {
     fn publish(&mut self, worked: bool) {
         let core = &mut self.core;
         if core.totals.is_due(worked, core.now) {
-            let sums = core.totals.collect(core.now, |add| core.flows.each(|conn| add(conn.flow.stats())));
-            let counts = &core.shared.inboxes[usize::from(core.index)].counts;
+            let sums = core
+                .totals
+                .collect(core.now, |add| core.flows.iter().for_each(|conn| add(conn.flow.stats())));
+            let counts = &core.shared.inboxes[core.index.place()].counts;
             counts.flows.set(sums);
             counts.queue.set(self.nic.counters().values());
         }
@@ -198,16 +202,18 @@ impl<Q: Queue> Engine<Q> {
 
     /// Arms everything that can wake a sleeper. False: there is work, do not sleep; nothing stays armed.
     pub fn prepare_sleep(&mut self) -> bool {
-        let inbox = &self.core.shared.inboxes[usize::from(self.core.index)];
+        let inbox = &self.core.shared.inboxes[self.core.index.place()];
         inbox.bell.arm();
         let mut idle = inbox.notes.is_empty()
             && inbox.packets.is_empty()
             && self.core.shared.neighbors.version() == self.core.neighbor_version
             && !self.has_work();
         // Those that rest are armed.
-        for channel in self.core.busy_channels() {
-            let waits = !channel.starved.is_empty() || channel.unread > 0;
-            idle = idle && channel.hungry == 0 && (channel.gone || channel.end.arm_for(waits));
+        let admission = &self.core.admission;
+        for (at, channel) in self.core.busy_channels() {
+            idle = idle
+                && !admission.units_due(ChannelIndex(at))
+                && (channel.gone || channel.end.arm_for(admission.awaits_returns(ChannelIndex(at))));
         }
         if idle {
             self.interrupt = self.nic.arm_interrupt();
@@ -224,20 +230,20 @@ impl<Q: Queue> Engine<Q> {
 
     /// Adds the descriptors to poll for input, between a true [`Engine::prepare_sleep`] and [`Engine::wake`].
     pub fn fds(&self, out: &mut Vec<RawFd>) {
-        out.push(self.core.shared.inboxes[usize::from(self.core.index)].bell.fd());
+        out.push(self.core.shared.inboxes[self.core.index.place()].bell.fd());
         out.extend(self.interrupt);
         out.push(self.core.bells().fd());
     }
 
     /// Disarms what `prepare_sleep` armed, and empties it; the doorbells in the next round, when the time is known.
     pub fn wake(&mut self) {
-        let inbox = &self.core.shared.inboxes[usize::from(self.core.index)];
+        let inbox = &self.core.shared.inboxes[self.core.index.place()];
         inbox.bell.disarm();
         inbox.bell.drain();
         if self.interrupt.take().is_some() {
             self.nic.disarm_interrupt();
         }
-        for channel in self.core.busy_channels().filter(|c| !c.gone) {
+        for (_, channel) in self.core.busy_channels().filter(|(_, c)| !c.gone) {
             channel.end.disarm();
         }
     }
@@ -252,7 +258,7 @@ impl<Q: Queue> Engine<Q> {
     pub fn is_drained(&self) -> bool {
         self.core.shutdown
             && self.core.channels.iter().all(Option::is_none)
-            && self.core.flows.is_empty()
+            && self.core.flows.len() == 0
             && self.core.now >= self.core.settled_at
             && !self.has_work()
     }
@@ -270,29 +276,29 @@ impl<Q: Queue> Engine<Q> {
     /// The longest retransmission timeout of any flow now, back-off included; zero without flows.
     pub fn longest_timeout(&self) -> Nanos {
         let mut longest = Nanos::ZERO;
-        self.core.flows.each(|conn| longest = longest.max(conn.flow.timeout()));
+        self.core.flows.iter().for_each(|conn| longest = longest.max(conn.flow.timeout()));
         longest
     }
 
     /// Units that peers were promised room for in the receive ring.
     pub fn promised(&self) -> u32 {
-        self.core.budget.promised()
+        self.core.admission.promised()
     }
 
     /// Per channel: its number, and its units by who has them (submitted, delivered, reserved).
     pub fn usage(&self) -> Vec<(u64, (u32, u32, u32))> {
-        self.core.channels.iter().flatten().map(|c| (c.number, c.end.usage())).collect()
+        self.core.channels.iter().flatten().map(|c| (c.number.0, c.end.usage())).collect()
     }
 
     /// Numbers of the channels that are looked at in every round; the others ring.
     pub fn looked_at(&self) -> Vec<u64> {
-        self.core.busy_channels().map(|channel| channel.number).collect()
+        self.core.busy_channels().map(|(_, channel)| channel.number.0).collect()
     }
 
     fn has_work(&self) -> bool {
         let core = &self.core;
         let queued = !core.ready.is_empty() || !core.looped.is_empty() || !core.control.is_empty();
-        queued || core.budget.is_due() || !core.queries.is_empty() || self.stash.is_some()
+        queued || core.admission.rings_due() || !core.queries.is_empty() || self.stash.is_some()
     }
 }
 

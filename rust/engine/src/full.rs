@@ -7,6 +7,7 @@ use core::net::Ipv4Addr;
 use machnet_shm::{Limit, Reason};
 use machnet_wire::Seldom;
 
+use crate::ids::ChannelNumber;
 use crate::state::Core;
 
 /// Warnings about each limit of this host.
@@ -22,18 +23,18 @@ pub(crate) struct Warnings {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Asked {
     /// An application, by its channel's number, dials.
-    Dial { channel: u64, ip: Ipv4Addr, port: u16 },
+    Dial { channel: ChannelNumber, ip: Ipv4Addr, port: u16 },
     /// A peer connects to an application's listener.
-    Connection { channel: u64, ip: Ipv4Addr, port: u16 },
+    Connection { channel: ChannelNumber, ip: Ipv4Addr, port: u16 },
     /// An application listens; port 0: any.
-    Listener { channel: u64, port: u16 },
+    Listener { channel: ChannelNumber, port: u16 },
 }
 
 impl Core {
     /// Counts and tells a refusal, and gives the reason for the application that asked.
     #[cold]
     pub fn full(&mut self, limit: Limit, bound: u32, asked: Asked) -> Reason {
-        let counters = &self.shared.inboxes[usize::from(self.index)].counts.engine;
+        let counters = &self.shared.inboxes[self.index.place()].counts.engine;
         let warnings = &mut self.warnings;
         let (counter, seldom, sentence) = match limit {
             Limit::Connections => (

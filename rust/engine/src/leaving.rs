@@ -2,8 +2,8 @@
 
 use machnet_wire::{self as wire, Nanos};
 
-use crate::channels::NONE;
 use crate::conn::Token;
+use crate::ids::ConnIndex;
 use crate::shared::End;
 use crate::state::Core;
 
@@ -54,21 +54,25 @@ impl Core {
     }
 
     /// Nobody is served on a channel any more, nor waits there for anything. Gives its flows.
-    fn retire(&mut self, at: usize, until: Nanos, why: End) -> Option<Vec<u32>> {
+    fn retire(&mut self, at: usize, until: Nanos, why: End) -> Option<Vec<ConnIndex>> {
         let channel = self.channels.get_mut(at)?.as_mut()?;
         channel.gone = true;
         channel.why = why;
         channel.until = until;
         channel.listeners.clear();
-        channel.starved.clear();
-        channel.hungry = 0;
         self.shared.ports.forget(channel.number);
-        Some(channel.places.iter().copied().filter(|&index| index != NONE).collect())
+        let flows: Vec<ConnIndex> = channel.places.iter().copied().flatten().collect();
+        for &index in &flows {
+            if let Some(conn) = self.flows.get_mut(index) {
+                self.admission.leave(&mut conn.claim);
+            }
+        }
+        Some(flows)
     }
 
     /// Nobody holds a connection any more: what was submitted whole goes out, and behind it a FIN if the application had finished,
     /// else a reset. A sidecar that ends waits for no peer's FIN: it resets behind its own.
-    fn forsake(&mut self, index: u32) {
+    fn forsake(&mut self, index: ConnIndex) {
         let Some(conn) = self.flows.get_mut(index) else { return };
         conn.closed = true;
         let ends = self.shutdown;
@@ -103,7 +107,7 @@ impl Core {
             }
             let flows = channel.places.clone();
             self.counters().linger_resets.add(channel.live.into());
-            for index in flows {
+            for index in flows.into_iter().flatten() {
                 self.drive(index, |flow, _, view| flow.reset(wire::Reason::AppGone, view));
             }
         }
@@ -115,7 +119,7 @@ impl Core {
         let Some(channel) = slot.take_if(|channel| channel.gone && channel.live == 0) else { return };
         self.numbers.remove(&channel.number);
         self.attention.forget(at as u32, &channel.ear);
-        self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
+        self.shared.inboxes[self.index.place()].doorbells.remove(&channel.end);
         let why = channel.why;
         self.shared.report_over(self.index, channel, why);
     }
@@ -135,6 +139,6 @@ impl Core {
     }
 
     fn channel_number(&self, at: usize) -> u64 {
-        self.channels.get(at).and_then(Option::as_ref).map_or(0, |channel| channel.number)
+        self.channels.get(at).and_then(Option::as_ref).map_or(0, |channel| channel.number.0)
     }
 }

@@ -26,8 +26,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod admission;
 mod attention;
-mod budget;
 mod channels;
 mod config;
 mod conn;
@@ -35,10 +35,12 @@ pub mod counters;
 mod engine;
 mod full;
 pub mod idle;
+mod ids;
 mod leaving;
 pub mod neighbor;
 mod open;
 mod packet;
+mod path;
 mod peers;
 mod phase;
 mod ports;
@@ -53,15 +55,17 @@ mod timer_wheel;
 mod totals;
 mod tx;
 
+pub use admission::Waiting;
 pub use config::{EngineConfig, UDP_PORT};
 pub use counters::{Counters, Samples};
 pub use engine::Engine;
 pub use idle::Idle;
+pub use ids::{ChannelNumber, EngineIndex};
 pub use machnet_flow::Stats as FlowCounters;
 pub use ports::{EPHEMERAL, Owner, Ports};
 pub use query::{Answer, Query, Rows};
 pub use rows::{
     ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, NotAConnectionId, PeerRow,
-    Units, Waiting,
+    Units,
 };
 pub use shared::{End, EngineHandle, Leftover, Report, Shared};

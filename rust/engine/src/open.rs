@@ -6,25 +6,24 @@ use machnet_flow::{Flow, Setup};
 use machnet_shm::{Established, FlowId, HeldUnit, Limit, MAX_LISTENERS, Origin, Reason, Reply, Request};
 use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
-use crate::budget::Promise;
+use crate::admission::{Claim, ReceiveRing};
 use crate::channels::Listener;
-use crate::conn::{Bound, Conn, Hop, Token, Waits};
+use crate::conn::{Bound, Conn, Token};
 use crate::full::Asked;
-use crate::neighbor::Lookup;
-use crate::packet;
+use crate::ids::{ChannelIndex, ConnIndex, ConnKey};
+use crate::path::{InPath, NextHop, OutPath, UdpPorts};
 use crate::ports::{EPHEMERAL, Owner};
 use crate::state::Core;
-use crate::table;
 
 /// Who a new flow is.
 struct Birth {
-    key: u64,
+    key: ConnKey,
     channel: u32,
     id: FlowId,
     origin: Origin,
     local_port: u16,
     peer: (Ipv4Addr, u16),
-    hop: Hop,
+    hop: NextHop,
     claimed: bool,
 }
 
@@ -54,7 +53,7 @@ impl Core {
     fn listen(&mut self, at: usize, id: u32, ip: Ipv4Addr, port: u16, backlog: u32) -> Reply {
         let failed = |reason| Reply::ListenFailed { id, reason };
         let Some(Some(channel)) = self.channels.get_mut(at) else { return failed(Reason::Invalid) };
-        if !ip.is_unspecified() && ip != self.ip {
+        if !ip.is_unspecified() && ip != self.station.ip {
             return failed(Reason::NotLocal);
         }
         let number = channel.number;
@@ -96,7 +95,7 @@ impl Core {
         }
         self.shared.ports.unlisten(channel.number, id);
         // Half-open connections have no listener to be announced to.
-        for index in channel.places.clone() {
+        for index in channel.places.clone().into_iter().flatten() {
             if self.is_opening(index, Origin::Accepted(id)) {
                 self.drive(index, |flow, _, view| flow.reset(wire::Reason::Refused, view));
             }
@@ -105,20 +104,25 @@ impl Core {
 
     fn cancel(&mut self, at: usize, id: u32) {
         let Some(Some(channel)) = self.channels.get(at) else { return };
-        let index = channel.places.iter().copied().find(|&index| self.is_opening(index, Origin::Dialled(id)));
+        let index = channel
+            .places
+            .iter()
+            .copied()
+            .flatten()
+            .find(|&index| self.is_opening(index, Origin::Dialled(id)));
         if let Some(index) = index {
             self.end_with(index, Reason::Canceled);
         }
     }
 
-    fn is_opening(&self, index: u32, origin: Origin) -> bool {
+    fn is_opening(&self, index: ConnIndex, origin: Origin) -> bool {
         self.flows
             .get(index)
             .is_some_and(|conn| conn.about.origin == origin && matches!(conn.bound, Bound::Opening { .. }))
     }
 
     /// Resets a flow, and tells the application this reason.
-    pub fn end_with(&mut self, index: u32, reason: Reason) {
+    pub fn end_with(&mut self, index: ConnIndex, reason: Reason) {
         if let Some(conn) = self.flows.get_mut(index) {
             conn.reason = Some(reason);
             self.drive(index, |flow, _, view| flow.reset(wire::Reason::Aborted, view));
@@ -137,7 +141,7 @@ impl Core {
         if port == 0 || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() {
             return Err(Reason::Invalid);
         }
-        let hop = self.first_hop(ip).ok_or(Reason::Unreachable)?;
+        let hop = NextHop::toward(ip, &self.station, &self.shared.neighbors).ok_or(Reason::Unreachable)?;
         if self.shutdown {
             return Err(self.ending());
         }
@@ -162,7 +166,7 @@ impl Core {
             channel: at as u32,
             id,
             origin: Origin::Dialled(request),
-            local_port: key as u16,
+            local_port: key.local_port(),
             peer,
             hop,
             claimed,
@@ -171,7 +175,7 @@ impl Core {
             0 => self.shared.connect_timeout(),
             ms => Nanos::millis(ms.into()),
         };
-        let setup = self.setup(key as u16, port, (0, 0));
+        let setup = self.setup(key.local_port(), port, UdpPorts::NONE);
         let flow = Flow::connect(self.now, self.shared.config.flow, setup, timeout);
         self.begin(birth, flow);
         Ok(())
@@ -180,12 +184,12 @@ impl Core {
     /// A SYN for a listener of this engine.
     pub fn accept(
         &mut self,
-        key: u64,
+        key: ConnKey,
         owner: Owner,
-        from: packet::Origin,
+        from: InPath,
         syn: &Packet<'_>,
     ) -> Result<(), wire::Reason> {
-        let asked = Asked::Connection { channel: owner.channel, ip: from.ip, port: syn.header.dst };
+        let asked = Asked::Connection { channel: owner.channel, ip: from.peer, port: syn.header.dst };
         if let Some(limit) = self.most_flows() {
             self.full(Limit::EngineConnections, limit, asked);
             return Err(wire::Reason::EngineFull { limit });
@@ -196,12 +200,12 @@ impl Core {
             self.counters().syn_backlog.add(1);
             return Ok(());
         }
-        let Some(hop) = self.first_hop(from.ip) else {
+        let Some(hop) = NextHop::toward(from.peer, &self.station, &self.shared.neighbors) else {
             // Nor is there a way for an answer.
             self.counters().control_dropped.add(1);
             return Ok(());
         };
-        let setup = self.setup(syn.header.dst, syn.header.src, from.ports);
+        let setup = self.setup(syn.header.dst, syn.header.src, from.udp);
         let flow = Flow::accept(self.now, self.gap, self.shared.config.flow, setup, syn)
             .map_err(|_| wire::Reason::Protocol)?;
         let Some(Some(channel)) = self.channels.get_mut(at) else { return Err(wire::Reason::Refused) };
@@ -220,7 +224,7 @@ impl Core {
             id,
             origin: Origin::Accepted(owner.listener),
             local_port: syn.header.dst,
-            peer: (from.ip, syn.header.src),
+            peer: (from.peer, syn.header.src),
             hop,
             claimed: false,
         };
@@ -232,40 +236,36 @@ impl Core {
         let about = Established {
             flow: birth.id,
             origin: birth.origin,
-            local: (self.ip, birth.local_port),
+            local: (self.station.ip, birth.local_port),
             peer: birth.peer,
         };
-        let range = self.shared.config.udp_ports.clone();
-        let ports = (self.random.port(&range), self.random.port(&range));
+        let (range, neighbors) = (&self.shared.config.udp_ports, &self.shared.neighbors);
+        let path = OutPath::begin(birth.peer.0, birth.hop, &mut self.random, range, neighbors, self.now);
         let peer = self.peers.acquire(birth.peer.0, self.now);
-        if let Hop::Unknown { ip } | Hop::Known { ip, .. } = birth.hop {
-            // Makes the entry, so that it has a user.
-            self.shared.neighbors.lookup(ip, self.now);
-            self.shared.neighbors.acquire(ip);
-        }
-        let index = self.flows.insert(birth.key, |_| Conn {
+        let conn = Conn {
             flow,
             key: birth.key,
             bound: Bound::Opening { channel: birth.channel, id: birth.id },
             about,
             closed: false,
             peer,
-            ports,
-            hop: birth.hop,
+            path,
             scheduled: Nanos::MAX,
             queued: false,
-            waits: Waits::No,
-            promise: Promise::default(),
+            claim: Claim::new(
+                ChannelIndex(birth.channel),
+                (birth.hop != NextHop::Loop).then_some(ReceiveRing::OWN),
+            ),
             deficit: 0,
             stalls: self.stalls,
             claimed: birth.claimed,
             reason: None,
-        });
-        let Some(index) = index else { return };
+        };
+        let Some(index) = self.flows.insert(birth.key, conn) else { return };
         if let Some(Some(channel)) = self.channels.get_mut(birth.channel as usize)
             && let Some(place) = channel.places.get_mut(birth.id.index as usize)
         {
-            *place = index;
+            *place = Some(index);
             channel.live += 1;
         }
         self.counters().flows.set(self.flows.len() as u64);
@@ -295,13 +295,13 @@ impl Core {
         &mut self,
         (ip, port): (Ipv4Addr, u16),
         local_port: u16,
-    ) -> Result<Option<(u64, bool)>, Reason> {
+    ) -> Result<Option<(ConnKey, bool)>, Reason> {
         let reversed_is_free = |core: &Self, local: u16| {
             // Both ends of a local connection live here; one port for both would be one key for two flows.
-            ip != core.ip || local != port
+            ip != core.station.ip || local != port
         };
         if local_port != 0 {
-            let key = table::key(ip, port, local_port);
+            let key = ConnKey::new(ip, port, local_port);
             // One that is closed both ways and only repeats acknowledgements gives way.
             if let Some(old) = self.flows.find(key)
                 && self.flows.get(old).is_some_and(|conn| conn.flow.is_lingering())
@@ -319,8 +319,8 @@ impl Core {
         let (engines, share) = (self.engines.max(1), self.ephemeral_share());
         for _ in 0..share {
             self.next_ephemeral = (self.next_ephemeral + 1) % share.max(1);
-            let local = EPHEMERAL + self.next_ephemeral * engines + self.index;
-            let key = table::key(ip, port, local);
+            let local = EPHEMERAL + self.next_ephemeral * engines + self.index.0;
+            let key = ConnKey::new(ip, port, local);
             if self.flows.find(key).is_none()
                 && reversed_is_free(self, local)
                 && self.shared.ports.owner(local).is_none()
@@ -332,38 +332,15 @@ impl Core {
         Ok(None)
     }
 
-    fn first_hop(&self, ip: Ipv4Addr) -> Option<Hop> {
-        if ip == self.ip {
-            return Some(Hop::Loop);
-        }
-        self.shared.neighbors.next_hop(ip).map(|ip| Hop::Unknown { ip })
-    }
-
-    /// Where a flow's packets go now. `None`: not known yet, or not any more.
-    pub fn resolve(&mut self, hop: Hop) -> Result<Hop, Lookup> {
-        match hop {
-            Hop::Loop => Ok(hop),
-            Hop::Known { version, .. } if version == self.neighbor_version => Ok(hop),
-            Hop::Known { ip, .. } | Hop::Unknown { ip } => {
-                match (self.shared.neighbors.lookup(ip, self.now), hop) {
-                    (Lookup::Known(mac), _) => Ok(Hop::Known { ip, mac, version: self.neighbor_version }),
-                    // It was there a moment ago: the flow's own timers decide how long to believe in it.
-                    (_, Hop::Known { mac, .. }) => Ok(Hop::Known { ip, mac, version: self.neighbor_version }),
-                    (other, _) => Err(other),
-                }
-            }
-        }
-    }
-
-    fn setup(&mut self, local_port: u16, remote_port: u16, hit: (u16, u16)) -> Setup {
+    fn setup(&mut self, local_port: u16, remote_port: u16, hit: UdpPorts) -> Setup {
         let tag = self.random.tag(self.index, self.engines);
         let hello = Hello {
             tag,
             epoch: self.shared.config.epoch,
             mtu: self.mtu,
             queues: self.queues,
-            queue: self.index,
-            hit,
+            queue: self.queue.0,
+            hit: hit.pair(),
         };
         Setup { local_port, remote_port, hello, first: Seq(self.random.draw() as u32) }
     }

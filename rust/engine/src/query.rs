@@ -10,6 +10,7 @@ use machnet_wire::Nanos;
 
 use crate::channels::Channel;
 use crate::conn::Conn;
+use crate::ids::EngineIndex;
 use crate::peers::Peers;
 use crate::rows::{ChannelRow, ConnectionId, ConnectionRow, ConnectionState, PeerRow};
 use crate::table::Table;
@@ -71,7 +72,7 @@ struct Pending {
 /// What is asked about.
 pub(crate) struct Subjects<'a> {
     pub now: Nanos,
-    pub engine: u16,
+    pub engine: EngineIndex,
     pub channels: &'a [Option<Box<Channel>>],
     pub flows: &'a Table<Conn>,
     pub peers: &'a Peers,
@@ -95,7 +96,7 @@ impl Queries {
         let places = pending.next..pending.next + STEP;
         let (rows, end) = subjects.rows(pending.query, places.clone());
         let last = places.end >= end;
-        let (query, engine) = (pending.number, subjects.engine);
+        let (query, engine) = (pending.number, subjects.engine.0);
         if !last {
             pending.next = places.end;
             self.0.push_back(pending);
@@ -125,12 +126,12 @@ impl Subjects<'_> {
             }
             Query::Connections { channel } => {
                 let end = self.flows.places();
-                let some = (places.start..places.end.min(end)).filter_map(|at| self.connection(at as u32));
+                let some = (places.start..places.end.min(end)).filter_map(|at| self.connection(at));
                 let rows = some.map(|(_, row)| row).filter(|row| channel.is_none() || row.channel == channel);
                 (Rows::Connections(rows.collect()), end)
             }
-            Query::Connection(ConnectionId(handle)) => {
-                let found = self.flows.resolve(handle).and_then(|index| self.connection(index));
+            Query::Connection(id) => {
+                let found = self.connection(id.0.index.place()).filter(|(_, row)| row.connection == id);
                 let state = found.map(|(conn, row)| Box::new(ConnectionState::of(conn, row, self.now)));
                 (Rows::Connection(state), 0)
             }
@@ -142,11 +143,11 @@ impl Subjects<'_> {
         }
     }
 
-    fn connection(&self, index: u32) -> Option<(&Conn, ConnectionRow)> {
-        let conn = self.flows.get(index)?;
+    fn connection(&self, at: usize) -> Option<(&Conn, ConnectionRow)> {
+        let (handle, conn) = self.flows.at(at)?;
         let channel = conn.bound.place().and_then(|(at, _)| self.channels.get(at as usize)?.as_ref());
-        let id = ConnectionId(self.flows.handle_of(index));
-        Some((conn, ConnectionRow::of(conn, id, channel.map(|channel| channel.number))))
+        let channel = channel.map(|channel| channel.number.0);
+        Some((conn, ConnectionRow::of(conn, ConnectionId(handle), channel)))
     }
 }
 

@@ -8,8 +8,10 @@ use machnet_flow::Stats;
 use machnet_shm::Origin;
 use machnet_wire::{Mac, Nanos};
 
+use crate::admission::Waiting;
 use crate::channels::Channel;
-use crate::conn::{Conn, Hop, Waits};
+use crate::conn::Conn;
+use crate::ids::{ConnHandle, ConnIndex};
 
 /// A channel that an engine serves, or that drains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +43,12 @@ pub struct Units {
 
 /// Names a connection of one engine. It is not used again for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionId(pub(crate) u64);
+pub struct ConnectionId(pub(crate) ConnHandle);
 
 /// Index and generation, as `7-1`.
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.0 as u32, self.0 >> 32)
+        write!(f, "{}-{}", self.0.index.place(), self.0.generation)
     }
 }
 
@@ -56,7 +58,8 @@ impl FromStr for ConnectionId {
     fn from_str(text: &str) -> Result<Self, NotAConnectionId> {
         let (index, generation) = text.split_once('-').ok_or(NotAConnectionId)?;
         let number = |digits: &str| digits.parse::<u32>().map_err(|_| NotAConnectionId);
-        Ok(Self(u64::from(number(generation)?) << 32 | u64::from(number(index)?)))
+        let index = ConnIndex::new(number(index)? as usize);
+        Ok(Self(ConnHandle { index, generation: number(generation)? }))
     }
 }
 
@@ -112,7 +115,7 @@ pub struct ConnectionState {
     /// Units that the peer was promised room for.
     pub promised: u32,
     /// What the peer, who has something to send, waits for.
-    pub waits: Option<Waiting>,
+    pub waits: Waiting,
     /// How long the peer may be silent about what is in flight before it is sent again, back-off included.
     pub timeout: Nanos,
     /// The next hop's address and, where it is known, its MAC; `None` for a peer on this host.
@@ -121,17 +124,6 @@ pub struct ConnectionState {
     pub udp_ports: (u16, u16),
     /// What its flow counted.
     pub counters: Stats,
-}
-
-/// What a peer waits for that may not send what it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waiting {
-    /// The application, which does not read.
-    Reader,
-    /// Units of the channel, which others have.
-    Units,
-    /// Room in the receive ring, all of which is promised.
-    ReceiveRing,
 }
 
 /// A peer with connections of one engine.
@@ -149,7 +141,7 @@ impl ChannelRow {
     pub(crate) fn of(channel: &Channel) -> Self {
         let (submitted, delivered, reserved) = channel.end.usage();
         Self {
-            channel: channel.number,
+            channel: channel.number.0,
             draining: channel.gone,
             connections: channel.live,
             listeners: channel.listeners.len() as u32,
@@ -189,19 +181,10 @@ impl ConnectionState {
             unit_size: flow.unit_size(),
             credit: flow.credit(),
             promised: flow.promised(),
-            waits: match conn.waits {
-                Waits::No => None,
-                Waits::Reader => Some(Waiting::Reader),
-                Waits::Units => Some(Waiting::Units),
-                Waits::Ring => Some(Waiting::ReceiveRing),
-            },
+            waits: conn.claim.waiting(),
             timeout: flow.timeout(),
-            next_hop: match conn.hop {
-                Hop::Loop => None,
-                Hop::Unknown { ip } => Some((ip, None)),
-                Hop::Known { ip, mac, .. } => Some((ip, Some(mac))),
-            },
-            udp_ports: conn.ports,
+            next_hop: conn.path.next_hop(),
+            udp_ports: conn.path.udp_ports().pair(),
             counters: *flow.stats(),
         }
     }
@@ -213,10 +196,11 @@ mod tests {
 
     #[test]
     fn the_name_of_a_connection_is_read_as_it_is_written() {
-        for raw in [0, 7, 1 << 32 | 5, u64::MAX] {
-            assert_eq!(ConnectionId(raw).to_string().parse(), Ok(ConnectionId(raw)));
+        for (place, generation) in [(0, 0), (7, 1), (u32::MAX as usize - 1, u32::MAX)] {
+            let id = ConnectionId(ConnHandle { index: ConnIndex::new(place), generation });
+            assert_eq!(id.to_string(), format!("{place}-{generation}"));
+            assert_eq!(id.to_string().parse(), Ok(id));
         }
-        assert_eq!(ConnectionId(1 << 32 | 7).to_string(), "7-1");
         for wrong in ["", "7", "-", "7-", "-1", "7-1-2", "x-1", "4294967296-0", "0-4294967296"] {
             assert_eq!(wrong.parse::<ConnectionId>(), Err(NotAConnectionId), "{wrong}");
         }

@@ -1,14 +1,16 @@
 //! What arrives: frames from the NIC, packets from other engines, packets of our own host. Nothing here trusts a byte.
 
-use machnet_flow::FlowError;
+use machnet_flow::{Body, FlowError, Transmit};
 use machnet_nic::RxChecksum;
 use machnet_wire::frame::{self, Frame};
 use machnet_wire::{Flags, Header, Hello, Kind, Packet, ParseError, Reason, Reset, arp, ether, icmp, ipv4};
 
-use crate::packet::{self, Handed, Origin};
+use crate::conn::Token;
+use crate::ids::{ConnIndex, ConnKey, EngineIndex};
+use crate::packet::{self, Handed};
+use crate::path::{self, InPath, UdpPorts};
 use crate::random::tag_owner;
 use crate::state::Core;
-use crate::table;
 
 /// How a packet came to this engine: decides whether it may be handed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +27,7 @@ impl Core {
     pub(crate) fn on_frame(&mut self, frame: &[u8], checked: RxChecksum) {
         match frame::parse(frame) {
             Ok(Frame::Udp { ip, udp, datagram, payload, .. }) => {
-                if ip.dst != self.ip {
+                if ip.dst != self.station.ip {
                     return self.counters().rx_other_address.add(1);
                 }
                 let good = match checked {
@@ -36,7 +38,7 @@ impl Core {
                 if !good {
                     return self.counters().rx_bad_checksum.add(1);
                 }
-                if ip.src == self.ip
+                if ip.src == self.station.ip
                     || ip.src.is_unspecified()
                     || ip.src.is_multicast()
                     || ip.src.is_broadcast()
@@ -44,7 +46,8 @@ impl Core {
                     // Our own packets never see the wire; whoever sends from our address is not us.
                     return self.counters().rx_bad_ip.add(1);
                 }
-                self.on_machnet(Origin { ip: ip.src, ports: (udp.src, udp.dst) }, payload, Came::Here);
+                let ports = UdpPorts { src: udp.src, dst: udp.dst };
+                self.on_machnet(InPath { peer: ip.src, udp: ports }, payload, Came::Here);
             }
             Ok(Frame::Arp(arp)) => self.on_arp(&arp),
             Ok(Frame::Icmp { ether, ip, echo }) => self.on_icmp(&ether, &ip, &echo),
@@ -55,12 +58,12 @@ impl Core {
 
     /// One Machnet packet, wherever it came from.
     #[inline]
-    pub(crate) fn on_machnet(&mut self, from: Origin, bytes: &[u8], came: Came) {
-        let packet = match Packet::parse(bytes) {
+    pub(crate) fn on_machnet(&mut self, from: InPath, bytes: &[u8], came: Came) {
+        let packet = match path::parse(bytes) {
             Ok(packet) => packet,
             Err(_) => return self.counters().rx_bad_machnet.add(1),
         };
-        let key = table::key(from.ip, packet.header.src, packet.header.dst);
+        let key = ConnKey::new(from.peer, packet.header.src, packet.header.dst);
         match self.flows.find(key) {
             Some(index) => self.flow_packet(index, key, from, bytes, &packet, came),
             None => self.on_stranger(key, from, bytes, &packet, came),
@@ -70,9 +73,9 @@ impl Core {
     #[inline]
     fn flow_packet(
         &mut self,
-        index: u32,
-        key: u64,
-        from: Origin,
+        index: ConnIndex,
+        key: ConnKey,
+        from: InPath,
         bytes: &[u8],
         packet: &Packet<'_>,
         came: Came,
@@ -96,9 +99,9 @@ impl Core {
     fn not_taken(
         &mut self,
         error: FlowError,
-        index: u32,
-        key: u64,
-        from: Origin,
+        index: ConnIndex,
+        key: ConnKey,
+        from: InPath,
         bytes: &[u8],
         packet: &Packet<'_>,
         came: Came,
@@ -122,7 +125,7 @@ impl Core {
 
     /// A packet of no flow of this engine: another engine's, a new connection, or refused.
     #[cold]
-    fn on_stranger(&mut self, key: u64, from: Origin, bytes: &[u8], packet: &Packet<'_>, came: Came) {
+    fn on_stranger(&mut self, key: ConnKey, from: InPath, bytes: &[u8], packet: &Packet<'_>, came: Came) {
         let header = &packet.header;
         if header.kind == Kind::Syn {
             let Ok(hello) = Hello::parse(packet.payload) else {
@@ -163,7 +166,7 @@ impl Core {
             // own, so nothing in it names the engine.
             if header.tag == 0 && came == Came::Here {
                 let here = self.index;
-                for engine in (0..self.engines).filter(|&engine| engine != here) {
+                for engine in (0..self.engines).map(EngineIndex).filter(|&engine| engine != here) {
                     self.hand_over(engine, from, bytes);
                 }
             }
@@ -174,24 +177,21 @@ impl Core {
     }
 
     /// Tells the sender of `header` that there is no such connection; `echo` proves that we saw its packet.
-    pub(crate) fn refuse(&mut self, to: Origin, header: &Header, echo: u32, tag: u32, reason: Reason) {
+    pub(crate) fn refuse(&mut self, to: InPath, header: &Header, echo: u32, tag: u32, reason: Reason) {
         if !self.rst_limit.allow(self.now) {
             return self.counters().rst_limited.add(1);
         }
         let reset = Reset { epoch: self.shared.config.epoch, echo, reason };
         let answer =
             Header { src: header.dst, dst: header.src, tag, flags: Flags::NONE, ..Header::new(Kind::Rst) };
-        let body = reset.emit();
-        let mut bytes = vec![0; machnet_wire::header::LEN + body.len()];
-        let at = answer.emit(&[], &mut bytes);
-        bytes[at..].copy_from_slice(&body);
         self.counters().rst_sent.add(1);
-        self.send_alone(to, bytes);
+        let packet: Transmit<'_, Token> = Transmit { header: answer, sack: &[], body: Body::Reset(reset) };
+        self.send_alone(to, &packet);
     }
 
     /// Gives a packet to the engine that owns its flow.
-    pub(crate) fn hand_over(&mut self, to: u16, from: Origin, bytes: &[u8]) {
-        let Some(inbox) = self.shared.inboxes.get(usize::from(to)) else {
+    pub(crate) fn hand_over(&mut self, to: EngineIndex, from: InPath, bytes: &[u8]) {
+        let Some(inbox) = self.shared.inboxes.get(to.place()) else {
             return self.counters().rx_no_flow.add(1);
         };
         let mut copy = inbox.spare.pop().unwrap_or_default();
@@ -206,35 +206,35 @@ impl Core {
 
     fn on_arp(&mut self, arp: &arp::Packet) {
         self.counters().arp_received.add(1);
-        if arp.sender_ip == self.ip && arp.sender_mac != self.mac {
+        if arp.sender_ip == self.station.ip && arp.sender_mac != self.station.mac {
             self.counters().arp_conflicts.add(1);
             if let Some(left_out) = self.shared.neighbors.may_warn(self.now) {
                 log::warn!(
                     "{} claims this host's address {}: whoever asks for it may reach that one instead; give one of the two another address{left_out}",
                     arp.sender_mac,
-                    self.ip
+                    self.station.ip
                 );
             }
         }
-        let for_us = arp.target_ip == self.ip;
+        let for_us = arp.target_ip == self.station.ip;
         if self.shared.neighbors.learn(arp.sender_ip, arp.sender_mac, for_us, self.now) {
             self.shared.wake_others(self.index);
         }
         if for_us && arp.operation == arp::Operation::Request && !arp.sender_mac.is_multicast() {
             self.counters().arp_replies.add(1);
             let to = Some(arp.sender_mac);
-            self.send_frame(packet::arp(arp::Operation::Reply, self.mac, self.ip, to, arp.sender_ip));
+            self.send_frame(packet::arp(arp::Operation::Reply, self.station, to, arp.sender_ip));
         }
     }
 
     fn on_icmp(&mut self, ether: &ether::Header, ip: &ipv4::Header, echo: &icmp::Echo<'_>) {
-        if ip.dst != self.ip {
+        if ip.dst != self.station.ip {
             return self.counters().rx_other_address.add(1);
         }
         let answerable = !ip.src.is_multicast() && !ip.src.is_broadcast() && !ip.src.is_unspecified();
         if !echo.reply && answerable && !ether.src.is_multicast() {
             self.counters().icmp_replies.add(1);
-            self.send_frame(packet::echo_reply(self.mac, ether, ip, echo));
+            self.send_frame(packet::echo_reply(self.station.mac, ether, ip, echo));
         }
     }
 

@@ -14,6 +14,7 @@ use machnet_wire::Nanos;
 use crate::channels::Channel;
 use crate::config::EngineConfig;
 use crate::counters::{Counters, Counts, Samples};
+use crate::ids::{ChannelNumber, EngineIndex};
 use crate::neighbor::Neighbors;
 use crate::packet::Handed;
 use crate::peers::Heard;
@@ -83,7 +84,7 @@ impl Leftover {
 /// What other threads say to an engine.
 pub(crate) enum Note {
     Attach(Box<Channel>),
-    Detach(u64, End),
+    Detach(ChannelNumber, End),
     /// With the number that the answer is to carry.
     Query(u64, Query),
     Shutdown,
@@ -182,8 +183,8 @@ impl Shared {
     }
 
     /// Engine `engine` has done with a channel. Its memory is not given back here: that would hold up everybody else.
-    pub(crate) fn report_over(&self, engine: u16, channel: Box<Channel>, why: End) {
-        let number = channel.number;
+    pub(crate) fn report_over(&self, engine: EngineIndex, channel: Box<Channel>, why: End) {
+        let (engine, number) = (engine.0, channel.number.0);
         self.report(Report::ChannelOver { engine, channel: number, why, leftover: Leftover(channel) });
     }
 
@@ -199,9 +200,9 @@ impl Shared {
         self.reports_bell.ring();
     }
 
-    pub(crate) fn wake_others(&self, but: u16) {
+    pub(crate) fn wake_others(&self, but: EngineIndex) {
         for (i, inbox) in self.inboxes.iter().enumerate() {
-            if i != usize::from(but) {
+            if i != but.place() {
                 inbox.bell.ring();
             }
         }
@@ -213,7 +214,7 @@ impl EngineHandle {
     /// when the engine has too many notes to read.
     pub fn attach(&self, channel: EngineEnd) -> Result<u64, Box<EngineEnd>> {
         let id = self.shared.channels.fetch_add(1, Ordering::Relaxed);
-        match self.inbox().notes.push(Note::Attach(Channel::new(id, channel))) {
+        match self.inbox().notes.push(Note::Attach(Channel::new(ChannelNumber(id), channel))) {
             Ok(()) => {
                 self.inbox().bell.ring();
                 Ok(id)
@@ -226,13 +227,13 @@ impl EngineHandle {
     /// Says that the application of channel `id` is gone. What it submitted is delivered within the linger; a report tells when the
     /// channel is over. False: the engine has too many notes to read; try again.
     pub fn detach(&self, id: u64) -> bool {
-        self.tell(Note::Detach(id, End::Left))
+        self.tell(Note::Detach(ChannelNumber(id), End::Left))
     }
 
     /// Ends channel `id` as if its application had left, though it may still be there: it is served no more, what it submitted is
     /// delivered within the linger, and a report tells when the channel is over. False: as with [`EngineHandle::detach`].
     pub fn drain(&self, id: u64) -> bool {
-        self.tell(Note::Detach(id, End::Drained))
+        self.tell(Note::Detach(ChannelNumber(id), End::Drained))
     }
 
     /// Asks the engine to deliver what was submitted, within the linger, to reset all flows behind that, and to take no more. Done

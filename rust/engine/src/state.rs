@@ -1,21 +1,21 @@
 //! Everything of an engine but its NIC queue, so that a frame can be handled while the queue lends it.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use machnet_flow::{Closed, Flow};
+use machnet_flow::{Closed, Flow, Transmit};
 use machnet_shm::{HeldUnit, Reason, Returned};
-use machnet_wire::{Mac, Nanos, arp};
+use machnet_wire::{Nanos, arp};
 
+use crate::admission::Admission;
 use crate::attention::Attention;
-use crate::budget::Budget;
 use crate::channels::Channel;
-use crate::conn::{self, Bound, Conn, Hop, Token, View, Waits};
+use crate::conn::{self, Bound, Conn, Token, View};
 use crate::counters::Counters;
 use crate::full::Warnings;
-use crate::neighbor::Lookup;
-use crate::packet::{self, Handed, Origin};
+use crate::ids::{ChannelNumber, ConnHandle, ConnIndex, EngineIndex, QueueIndex};
+use crate::packet::{self, Handed};
+use crate::path::{self, InPath, NextHop, Station};
 use crate::peers::Peers;
 use crate::phase::Phase;
 use crate::query::Queries;
@@ -28,10 +28,10 @@ use crate::totals::Totals;
 /// The state of one engine.
 pub(crate) struct Core {
     pub shared: Arc<Shared>,
-    pub index: u16,
+    pub index: EngineIndex,
+    pub queue: QueueIndex,
     pub engines: u16,
-    pub ip: Ipv4Addr,
-    pub mac: Mac,
+    pub station: Station,
     pub mtu: u16,
     pub queues: u16,
     /// The time of this half of the round.
@@ -47,17 +47,17 @@ pub(crate) struct Core {
     pub peers: Peers,
     pub channels: Vec<Option<Box<Channel>>>,
     /// Where they are, by their numbers.
-    pub numbers: HashMap<u64, usize>,
+    pub numbers: HashMap<ChannelNumber, usize>,
     pub attention: Attention,
     /// Room for what a channel returned.
     pub returned: Vec<Returned>,
-    pub budget: Budget,
+    pub admission: Admission,
     pub phase: Phase,
-    pub wheel: TimerWheel,
+    pub wheel: TimerWheel<ConnHandle>,
     /// Handles of flows that may have something to send, oldest first.
-    pub ready: VecDeque<u64>,
+    pub ready: VecDeque<ConnHandle>,
     /// Handles of flows that wait for the MAC of their next hop.
-    pub waiting: Vec<u64>,
+    pub waiting: Vec<ConnHandle>,
     pub neighbor_version: u64,
     /// Machnet packets between two applications of this host.
     pub looped: VecDeque<Handed>,
@@ -72,7 +72,7 @@ pub(crate) struct Core {
     pub settled_at: Nanos,
     pub warnings: Warnings,
     pub shutdown: bool,
-    pub fired: Vec<(Nanos, u64)>,
+    pub fired: Vec<(Nanos, ConnHandle)>,
     pub next_ephemeral: u16,
     pub totals: Totals,
     pub queries: Queries,
@@ -87,17 +87,17 @@ pub(crate) struct Control {
 impl Core {
     #[inline]
     pub fn counters(&self) -> &Counters {
-        &self.shared.inboxes[usize::from(self.index)].counts.engine
+        &self.shared.inboxes[self.index.place()].counts.engine
     }
 
     /// Calls a flow with its channel at hand, files it for sending, and sees to what came of it.
     #[inline]
     pub fn drive<R>(
         &mut self,
-        index: u32,
+        index: ConnIndex,
         call: impl FnOnce(&mut Flow<Token, HeldUnit>, Nanos, &mut View<'_>) -> R,
     ) -> Option<R> {
-        let conn = self.flows.get_mut(index)?;
+        let (handle, conn) = self.flows.entry(index)?;
         if conn.stalls != self.stalls {
             conn.stalls = self.stalls;
             conn.flow.stalled(self.now);
@@ -109,15 +109,15 @@ impl Core {
         });
         let mut view = View {
             lane,
-            counters: &self.shared.inboxes[usize::from(self.index)].counts.engine,
+            counters: &self.shared.inboxes[self.index.place()].counts.engine,
             about: &conn.about,
             silent: conn.closed,
             peers: &self.peers,
             peer: conn.peer,
             gap: self.gap,
             phase: self.phase.now(),
-            budget: (conn.hop != Hop::Loop).then_some(&mut self.budget),
-            promise: &mut conn.promise,
+            admission: &mut self.admission,
+            claim: &mut conn.claim,
             established: false,
             closed: None,
         };
@@ -125,7 +125,7 @@ impl Core {
         let (established, closed) = (view.established, view.closed);
         if !conn.queued {
             conn.queued = true;
-            self.ready.push_back(self.flows.handle_of(index));
+            self.ready.push_back(handle);
         }
         if established {
             self.on_established(index);
@@ -137,11 +137,11 @@ impl Core {
     }
 
     #[cold]
-    fn on_established(&mut self, index: u32) {
+    fn on_established(&mut self, index: ConnIndex) {
         let Some(conn) = self.flows.get_mut(index) else { return };
         let Bound::Opening { channel, id } = conn.bound else { return };
         conn.bound = Bound::Open { channel, id };
-        if conn.hop != Hop::Loop {
+        if !conn.path.is_local() {
             self.phase.newcomer(self.now);
         }
         match conn.about.origin {
@@ -153,19 +153,19 @@ impl Core {
     /// The flow has told its last: the application learns of it, and the handle ends. The flow itself goes when it has
     /// nothing left to send.
     #[cold]
-    fn on_closed(&mut self, index: u32, closed: Closed) {
-        let Some(conn) = self.flows.get_mut(index) else { return };
+    fn on_closed(&mut self, index: ConnIndex, closed: Closed) {
+        let Some((handle, conn)) = self.flows.entry(index) else { return };
         let bound = core::mem::replace(&mut conn.bound, Bound::Free);
-        let waits = core::mem::replace(&mut conn.waits, Waits::No);
+        self.admission.end(&mut conn.claim);
         let why = match conn.reason.unwrap_or(conn::reason(closed)) {
             // The listener closed before our ACK came: the application has been told that it is connected.
             Reason::Refused if matches!(bound, Bound::Open { .. }) => Reason::Reset,
             why => why,
         };
         let (origin, let_go) = (conn.about.origin, conn.closed);
-        if matches!(conn.hop, Hop::Unknown { .. }) {
+        if conn.path.is_unknown() {
             // It may be parked until its next hop is known; it has nothing to wait for any more.
-            self.ready.push_back(self.flows.handle_of(index));
+            self.ready.push_back(handle);
         }
         let c = self.counters();
         match closed {
@@ -185,25 +185,24 @@ impl Core {
                 channel.end.reply(machnet_shm::Reply::ConnectFailed { id, reason: why });
             }
         }
-        self.end_place(bound, waits, let_go, why);
+        self.end_place(bound, let_go, why);
     }
 
     /// Forgets a flow that has nothing left to do.
     #[cold]
-    pub fn drop_flow(&mut self, index: u32) {
+    pub fn drop_flow(&mut self, index: ConnIndex) {
         let Some(conn) = self.flows.get(index) else { return };
-        let Some(conn) = self.flows.remove(conn.key) else { return };
+        let Some(mut conn) = self.flows.remove(conn.key) else { return };
+        self.admission.end(&mut conn.claim);
         self.peers.release(conn.peer);
         self.totals.retire(conn.flow.stats());
         if conn.claimed {
             self.shared.ports.release(conn.key);
         }
-        if let Hop::Unknown { ip } | Hop::Known { ip, .. } = conn.hop {
-            self.shared.neighbors.release(ip);
-        }
+        conn.path.end(&self.shared.neighbors);
         if conn.bound != Bound::Free {
             // Superseded before it was established: the application never heard of it.
-            self.end_place(conn.bound, conn.waits, conn.closed, Reason::Gone);
+            self.end_place(conn.bound, conn.closed, Reason::Gone);
         }
         self.counters().flows.set(self.flows.len() as u64);
     }
@@ -223,13 +222,12 @@ impl Core {
         self.wheel.expire(self.now, |at, handle| fired.push((at, handle)));
         let count = fired.len();
         for (at, handle) in fired.drain(..) {
-            let Some(index) = self.flows.resolve(handle) else { continue };
-            let Some(conn) = self.flows.get_mut(index) else { continue };
+            let Some(conn) = self.flows.resolve(handle) else { continue };
             if conn.scheduled != at {
                 continue;
             }
             conn.scheduled = Nanos::MAX;
-            self.drive(index, |flow, now, view| {
+            self.drive(handle.index, |flow, now, view| {
                 if flow.next_timeout().is_some_and(|due| due <= now) {
                     flow.on_timeout(now, view);
                 }
@@ -241,9 +239,8 @@ impl Core {
 
     /// Files a flow under the time it asks for, unless it is asked earlier anyway.
     #[inline]
-    pub fn schedule(&mut self, index: u32) {
-        let handle = self.flows.handle_of(index);
-        let Some(conn) = self.flows.get_mut(index) else { return };
+    pub fn schedule(&mut self, index: ConnIndex) {
+        let Some((handle, conn)) = self.flows.entry(index) else { return };
         if let Some(at) = conn.flow.next_timeout()
             && at < conn.scheduled
         {
@@ -257,28 +254,24 @@ impl Core {
         self.queue(Control { frame, udp: false });
     }
 
-    /// Queues a Machnet packet of no flow, back the way by which `to` came.
-    pub fn send_alone(&mut self, to: Origin, bytes: Vec<u8>) {
-        if to.ip == self.ip {
-            self.looped.push_back(Handed { from: Origin { ip: self.ip, ports: (0, 0) }, bytes });
-            return;
+    /// Queues a Machnet packet of no flow, back the way by which `from` came.
+    pub fn send_alone(&mut self, from: InPath, packet: &Transmit<'_, Token>) {
+        let neighbors = &self.shared.neighbors;
+        let route = NextHop::toward(from.peer, &self.station, neighbors)
+            .map(|hop| from.back(hop).route(&self.station, neighbors, self.neighbor_version, self.now));
+        match route {
+            Some(Ok(None)) => {
+                let mut bytes = vec![0; packet.len()];
+                path::emit(packet, None, &mut bytes);
+                self.looped.push_back(Handed { from: InPath::local(&self.station), bytes });
+            }
+            Some(Ok(Some(route))) => {
+                let mut frame = vec![0; path::frame_len(packet)];
+                path::emit_frame(&route, packet, None, &mut frame);
+                self.queue(Control { frame, udp: true });
+            }
+            _ => self.counters().control_dropped.add(1),
         }
-        let hop = self.shared.neighbors.next_hop(to.ip);
-        let Some(Lookup::Known(dst_mac)) = hop.map(|hop| self.shared.neighbors.lookup(hop, self.now)) else {
-            return self.counters().control_dropped.add(1);
-        };
-        let route = machnet_wire::frame::Route {
-            src_mac: self.mac,
-            dst_mac,
-            src_ip: self.ip,
-            dst_ip: to.ip,
-            src_port: to.ports.1,
-            dst_port: to.ports.0,
-        };
-        let mut frame = vec![0; machnet_wire::frame::UDP_HEADERS + bytes.len()];
-        let at = machnet_wire::frame::emit_udp(&route, bytes.len(), &mut frame);
-        frame[at..].copy_from_slice(&bytes);
-        self.queue(Control { frame, udp: true });
     }
 
     fn queue(&mut self, control: Control) {
@@ -295,7 +288,7 @@ impl Core {
             let failed = self.shared.neighbors.poll(self.now, |ask| asks.push(ask));
             for ask in asks {
                 self.counters().arp_requests.add(1);
-                self.send_frame(packet::arp(arp::Operation::Request, self.mac, self.ip, ask.last, ask.ip));
+                self.send_frame(packet::arp(arp::Operation::Request, self.station, ask.last, ask.ip));
             }
             if failed > 0 {
                 self.counters().arp_failed.add(failed as u64);

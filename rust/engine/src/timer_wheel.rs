@@ -6,29 +6,29 @@
 
 use machnet_wire::Nanos;
 
-/// Fires keys (a flow's index) not before the time given, and at once when asked after it.
+/// Fires keys (a flow's handle) not before the time given, and at once when asked after it.
 #[derive(Debug)]
-pub struct TimerWheel {
-    levels: [Level; LEVELS],
+pub struct TimerWheel<K> {
+    levels: [Level<K>; LEVELS],
     /// Everything before this tick has fired. In units of 2^SHIFT ns.
     tick: u64,
     len: usize,
-    spare: Vec<Entry>,
+    spare: Vec<Entry<K>>,
 }
 
 #[derive(Debug)]
-struct Level {
-    slots: Vec<Vec<Entry>>,
+struct Level<K> {
+    slots: Vec<Vec<Entry<K>>>,
     occupied: [u64; SLOTS / 64],
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct Entry<K> {
     at: Nanos,
-    key: u64,
+    key: K,
 }
 
-impl TimerWheel {
+impl<K: Copy> TimerWheel<K> {
     /// An empty wheel that begins at `now`.
     pub fn new(now: Nanos) -> Self {
         let level = || Level { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: [0; SLOTS / 64] };
@@ -37,14 +37,14 @@ impl TimerWheel {
 
     /// Files `key` for `at`; a time in the past fires in the next [`TimerWheel::expire`].
     #[inline]
-    pub fn insert(&mut self, at: Nanos, key: u64) {
+    pub fn insert(&mut self, at: Nanos, key: K) {
         self.len += 1;
         self.file(Entry { at, key });
     }
 
     /// Shows each entry due by `now` to `fire`, with the time it was filed for.
     #[inline]
-    pub fn expire(&mut self, now: Nanos, mut fire: impl FnMut(Nanos, u64)) {
+    pub fn expire(&mut self, now: Nanos, mut fire: impl FnMut(Nanos, K)) {
         let target = now.0 >> SHIFT;
         if self.len == 0 {
             self.tick = self.tick.max(target);
@@ -73,7 +73,7 @@ impl TimerWheel {
     }
 
     #[inline]
-    fn file(&mut self, entry: Entry) {
+    fn file(&mut self, entry: Entry<K>) {
         let when = (entry.at.0 >> SHIFT).max(self.tick);
         let distance = when - self.tick;
         // The level at which `when` and `tick` differ by less than a turn, so that a slot never mixes turns.
@@ -87,7 +87,7 @@ impl TimerWheel {
         self.levels[level].push(slot, entry);
     }
 
-    fn expire_slot(&mut self, now: Nanos, fire: &mut impl FnMut(Nanos, u64)) {
+    fn expire_slot(&mut self, now: Nanos, fire: &mut impl FnMut(Nanos, K)) {
         let slot = self.tick as usize % SLOTS;
         if !self.levels[0].has(slot) {
             return;
@@ -142,9 +142,9 @@ impl TimerWheel {
     }
 }
 
-impl Level {
+impl<K> Level<K> {
     #[inline]
-    fn push(&mut self, slot: usize, entry: Entry) {
+    fn push(&mut self, slot: usize, entry: Entry<K>) {
         self.slots[slot].push(entry);
         self.occupied[slot / 64] |= 1 << (slot % 64);
     }
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn fired(wheel: &mut TimerWheel, now: Nanos) -> Vec<u64> {
+    fn fired(wheel: &mut TimerWheel<u64>, now: Nanos) -> Vec<u64> {
         let mut out = Vec::new();
         wheel.expire(now, |_, key| out.push(key));
         out.sort_unstable();

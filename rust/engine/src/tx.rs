@@ -1,14 +1,14 @@
 //! What leaves: flows that have something to send, in turn, and control frames.
 
-use machnet_flow::{Body, CreditWait, Transmit};
 use machnet_nic::{Offload, Queue};
-use machnet_shm::{EngineEnd, Reason};
-use machnet_wire::frame::{self, Route};
+use machnet_shm::Reason;
 
-use crate::conn::{Bound, Hop, Token, View, Waits};
+use crate::conn::{Bound, View};
 use crate::engine::Engine;
+use crate::ids::{ConnHandle, ConnIndex};
 use crate::neighbor::Lookup;
-use crate::packet::{Handed, Origin};
+use crate::packet::Handed;
+use crate::path::{self, InPath};
 use crate::state::Core;
 
 /// How a flow's turn ended.
@@ -33,8 +33,7 @@ impl<Q: Queue> Engine<Q> {
             return sent;
         }
         while let Some(handle) = self.core.ready.pop_front() {
-            let Some(index) = self.core.flows.resolve(handle) else { continue };
-            match self.send_flow(index, handle, &mut sent) {
+            match self.send_flow(handle, &mut sent) {
                 Turn::Done => {}
                 Turn::More => self.core.ready.push_back(handle),
                 Turn::NoRoom => {
@@ -73,23 +72,18 @@ impl<Q: Queue> Engine<Q> {
     }
 
     #[inline]
-    fn send_flow(&mut self, index: u32, handle: u64, sent: &mut usize) -> Turn {
+    fn send_flow(&mut self, handle: ConnHandle, sent: &mut usize) -> Turn {
         let core = &mut self.core;
-        let Some(hop) = core.flows.get(index).map(|conn| conn.hop) else { return Turn::Done };
-        let hop = match hop {
-            Hop::Loop => hop,
-            Hop::Known { version, .. } if version == core.neighbor_version => hop,
-            _ => match core.resolve(hop) {
-                Ok(hop) => hop,
-                Err(lookup) => return core.park(index, handle, lookup),
-            },
+        let Some(conn) = core.flows.resolve(handle) else { return Turn::Done };
+        let index = handle.index;
+        let (neighbors, version) = (&core.shared.neighbors, core.neighbor_version);
+        let route = match conn.path.route(&core.station, neighbors, version, core.now) {
+            Ok(route) => route,
+            Err(lookup) => return core.park(handle, lookup),
         };
-        let quantum = (self.burst * usize::from(self.core.mtu) / 2) as i64;
-        if let Some(conn) = self.core.flows.get_mut(index)
-            && conn.deficit <= 0
-        {
+        if conn.deficit <= 0 {
             // A turn begins; one that was interrupted goes on with what was left of it.
-            conn.deficit += quantum;
+            conn.deficit += (self.burst * usize::from(core.mtu) / 2) as i64;
         }
         loop {
             let core = &mut self.core;
@@ -100,22 +94,21 @@ impl<Q: Queue> Engine<Q> {
             if *sent >= self.burst * 2 {
                 return Turn::NoRoom;
             }
-            conn.hop = hop;
             let lane = conn.bound.place().and_then(|(at, id)| {
                 let channel = core.channels.get_mut(at as usize)?.as_mut()?;
                 Some((&mut channel.end, id))
             });
             let mut view = View {
                 lane,
-                counters: &core.shared.inboxes[usize::from(core.index)].counts.engine,
+                counters: &core.shared.inboxes[core.index.place()].counts.engine,
                 about: &conn.about,
                 silent: conn.closed,
                 peers: &core.peers,
                 peer: conn.peer,
                 gap: core.gap,
                 phase: core.phase.now(),
-                budget: (hop != Hop::Loop).then_some(&mut core.budget),
-                promise: &mut conn.promise,
+                admission: &mut core.admission,
+                claim: &mut conn.claim,
                 established: false,
                 closed: None,
             };
@@ -123,42 +116,30 @@ impl<Q: Queue> Engine<Q> {
                 return core.turn_ends(index);
             };
             packet.header.backlog = core.backlog;
-            let len = packet.len();
-            conn.deficit -= (frame::UDP_HEADERS + len) as i64;
-            let end = match conn.bound.place() {
+            let len = path::frame_len(&packet);
+            conn.deficit -= len as i64;
+            let units = match conn.bound.place() {
                 Some((at, _)) => core.channels.get(at as usize).and_then(Option::as_ref).map(|c| &c.end),
                 None => None,
             };
             *sent += 1;
-            let counters = &core.shared.inboxes[usize::from(core.index)].counts.engine;
-            let Hop::Known { mac, .. } = hop else {
+            let counters = &core.shared.inboxes[core.index.place()].counts.engine;
+            let Some(route) = &route else {
                 let mut bytes = core.spare.pop().unwrap_or_default();
-                bytes.resize(len, 0);
-                write(&packet, end, &mut bytes);
+                bytes.resize(packet.len(), 0);
+                path::emit(&packet, units, &mut bytes);
                 counters.local_packets.add(1);
-                core.looped.push_back(Handed { from: Origin { ip: core.ip, ports: (0, 0) }, bytes });
+                core.looped.push_back(Handed { from: InPath::local(&core.station), bytes });
                 if core.looped.len() >= LOOPED {
                     counters.local_full.add(1);
                     return Turn::NoRoom;
                 }
                 continue;
             };
-            let route = Route {
-                src_mac: core.mac,
-                dst_mac: mac,
-                src_ip: core.ip,
-                dst_ip: conn.about.peer.0,
-                src_port: conn.ports.0,
-                dst_port: conn.ports.1,
-            };
-            let fill = |out: &mut [u8]| {
-                let at = frame::emit_udp(&route, len, out);
-                write(&packet, end, &mut out[at..]);
-            };
-            let total = frame::UDP_HEADERS + len;
-            if self.nic.transmit(total, Offload::Udp4, fill).is_err() {
+            let fill = |out: &mut [u8]| path::emit_frame(route, &packet, units, out);
+            if self.nic.transmit(len, Offload::Udp4, fill).is_err() {
                 // The flow counts it as sent, so it is built all the same and goes first in the next round.
-                let mut built = vec![0; total];
+                let mut built = vec![0; len];
                 fill(&mut built);
                 self.stash = Some(built);
                 counters.tx_full.add(1);
@@ -172,7 +153,7 @@ impl<Q: Queue> Engine<Q> {
 impl Core {
     /// A flow has nothing more to send: files its timer, or forgets it when that was all.
     #[inline]
-    fn turn_ends(&mut self, index: u32) -> Turn {
+    fn turn_ends(&mut self, index: ConnIndex) -> Turn {
         let Some(conn) = self.flows.get_mut(index) else { return Turn::Done };
         conn.queued = false;
         conn.deficit = conn.deficit.min(0);
@@ -182,9 +163,9 @@ impl Core {
             return Turn::Done;
         }
         if let Some(wait) = conn.flow.credit_wait()
-            && (conn.waits == Waits::No || wait == CreditWait::Reader && conn.waits != Waits::Reader)
+            && conn.claim.has_to_wait(wait)
         {
-            self.begin_waiting(index, wait);
+            self.wait_for_credit(index, wait);
         }
         self.schedule(index);
         Turn::Done
@@ -192,7 +173,8 @@ impl Core {
 
     /// The next hop is not known: the flow waits for it, or ends.
     #[cold]
-    fn park(&mut self, index: u32, handle: u64, lookup: Lookup) -> Turn {
+    fn park(&mut self, handle: ConnHandle, lookup: Lookup) -> Turn {
+        let index = handle.index;
         let Some(conn) = self.flows.get_mut(index) else { return Turn::Done };
         if conn.bound == Bound::Free {
             // Over, and what it would still say cannot be said.
@@ -228,40 +210,21 @@ impl Core {
     #[inline]
     pub fn take_handed(&mut self, most: usize) -> usize {
         // An empty queue is told by two loads; `pop` would fence.
-        if self.shared.inboxes[usize::from(self.index)].packets.is_empty() {
+        if self.shared.inboxes[self.index.place()].packets.is_empty() {
             return 0;
         }
         let mut taken = 0;
         while taken < most {
-            let Some(Handed { from, bytes }) = self.shared.inboxes[usize::from(self.index)].packets.pop()
-            else {
+            let Some(Handed { from, bytes }) = self.shared.inboxes[self.index.place()].packets.pop() else {
                 break;
             };
             taken += 1;
             self.counters().handover_in.add(1);
             self.on_machnet(from, &bytes, crate::rx::Came::Handed);
             // A full store of spares is no loss.
-            let _ = self.shared.inboxes[usize::from(self.index)].spare.push(bytes);
+            let _ = self.shared.inboxes[self.index.place()].spare.push(bytes);
         }
         taken
-    }
-}
-
-/// Writes one Machnet packet: header, SACK words, and what follows them.
-#[inline]
-fn write(packet: &Transmit<'_, Token>, end: Option<&EngineEnd>, out: &mut [u8]) {
-    let at = packet.header.emit(packet.sack, out);
-    let out = &mut out[at..];
-    match &packet.body {
-        Body::None => {}
-        Body::Unit { tx: Token::Unit(unit), offset, len } => {
-            if let Some(end) = end {
-                end.read_tx(unit, *offset as usize, &mut out[..*len as usize]);
-            }
-        }
-        Body::Unit { .. } => {}
-        Body::Hello(hello) => out.copy_from_slice(&hello.emit()),
-        Body::Reset(reset) => out.copy_from_slice(&reset.emit()),
     }
 }
 
