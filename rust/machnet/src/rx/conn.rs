@@ -40,13 +40,13 @@ pub struct Link {
 }
 
 /// The connection is new: accepted, or dialled.
-pub const NEW: u8 = 1;
+pub(super) const NEW: u8 = 1;
 /// There is something to receive.
-pub const READABLE: u8 = 2;
+pub(super) const READABLE: u8 = 2;
 /// The other end has ended it.
-pub const CLOSED: u8 = 4;
+pub(super) const CLOSED: u8 = 4;
 /// No connection.
-pub const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 impl RxConn {
     /// An unused entry.
