@@ -9,15 +9,15 @@ use crate::gate::{Gate, Inside};
 use crate::inbox::{Got, Mode};
 use crate::outbox::Flat;
 use crate::patience::{Patience, Woken, YIELD, now, yielded};
-use crate::rx::{Origin, Refused};
+use crate::rx::Refused;
 use crate::sides::{RxSide, TxSide};
 use crate::signals::{KEPT, REFUSED};
 use crate::types::{machnet_conn, machnet_peer};
 use crate::words::Failure;
 use core::net::Ipv4Addr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use machnet_shm::Request;
 use machnet_shm::sleep::{ROOM, TOKENS};
+use machnet_shm::{Origin, Request};
 
 impl machnet_channel {
     /// Attaches to the end.
@@ -83,7 +83,7 @@ impl machnet_channel {
         let mut patience = Patience::new();
         loop {
             let taken = self.with_entered_rx(&mut rx, |side, conns| {
-                Ok(side.open()?.take_new(conns, Origin::Listener(listener)))
+                Ok(side.open()?.take_new(conns, Origin::Accepted(listener)))
             })?;
             match taken {
                 Some(accepted) => return Ok(accepted),
@@ -108,7 +108,7 @@ impl machnet_channel {
         let (mut interrupted, mut cancelled) = (false, false);
         loop {
             let (made, failed) = self.with_entered_rx(&mut rx, |side, conns| {
-                match side.open()?.take_new(conns, Origin::Dial(id)) {
+                match side.open()?.take_new(conns, Origin::Dialled(id)) {
                     None => Ok((
                         None,
                         side.reply(|event| event.kind == MACHNET_EVENT_CONNECT_FAILED && event.id == id)?,
@@ -234,7 +234,9 @@ impl machnet_channel {
         loop {
             self.send_kept();
             let some = self.with_entered_rx(&mut rx, |side, _| {
-                Ok(side.pending() != 0 || side.open()?.ring.ready() || self.room_came(&side.open()?.ring))
+                Ok(side.pending() != 0
+                    || side.open()?.channel.ready()
+                    || self.room_came(&side.open()?.channel))
             })?;
             let tokens = self.reap();
             if some || self.signals.events_tx.load(Acquire) != 0 {
@@ -321,15 +323,15 @@ impl machnet_channel {
             if self.signals.down.load(Relaxed) != 0 {
                 return Err(MACHNET_ENETDOWN);
             }
-            if rx.open()?.ring.ready() {
+            if rx.open()?.channel.ready() {
                 return Ok(());
             }
         }
         self.send_kept();
         let tokens = if tokens { TOKENS } else { 0 };
         // For room always: another thread may keep a request while this one sleeps.
-        if !rx.open()?.ring.arm(tokens | ROOM, || self.signals.room.load(Relaxed) & requests != 0) {
-            if !rx.open()?.ring.ready() {
+        if !rx.open()?.channel.arm(tokens | ROOM, || self.signals.room.load(Relaxed) & requests != 0) {
+            if !rx.open()?.channel.ready() {
                 // Only completions wait, or room for a request, for another thread: its turn.
                 yielded();
             } else if !rx.stash.has_room() {
@@ -343,7 +345,7 @@ impl machnet_channel {
             return Ok(());
         }
         let woken = patience.sleep(self.doorbell(), self.socket(), until);
-        rx.open()?.ring.disarm();
+        rx.open()?.channel.disarm();
         patience.renew();
         self.woken(self.doorbell(), woken)
     }
@@ -371,19 +373,19 @@ impl machnet_channel {
             if self.signals.down.load(Relaxed) != 0 {
                 return Err(MACHNET_ENETDOWN);
             }
-            if tx.open()?.ring.ready() {
+            if tx.open()?.channel.ready() {
                 return Ok(());
             }
         }
         let kept = self.signals.room.load(Relaxed) & KEPT != 0;
-        let ring = &mut tx.open()?.ring;
-        if !ring.arm(conn, kept) {
+        let channel = &mut tx.open()?.channel;
+        if !channel.arm(conn, kept) {
             return Ok(());
         }
-        let woken = patience.sleep(ring.doorbell(), self.socket(), None);
-        ring.disarm();
+        let woken = patience.sleep(channel.doorbell(), self.socket(), None);
+        channel.disarm();
         patience.renew();
-        self.woken(ring.doorbell(), woken)
+        self.woken(channel.doorbell(), woken)
     }
 
     /// If nobody is in the sending direction, takes completions for sends that were told to try again. Whether there are such sends.

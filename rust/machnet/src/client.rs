@@ -170,7 +170,7 @@ impl machnet_channel {
     ) -> Result<T, i32> {
         let done = what(side, &fixed.conns);
         self.signals.events.store(side.pending(), Release);
-        match side.receiver.as_ref().and_then(|receiver| receiver.ring.fault()) {
+        match side.receiver.as_ref().and_then(|receiver| receiver.channel.fault()) {
             Some(fault) => Err(self.broken(fault)),
             None => done,
         }
@@ -217,14 +217,14 @@ impl machnet_channel {
         let done = what(side, &fixed.conns);
         let Some(sender) = &mut side.sender else { return Err(MACHNET_ENOTATTACHED) };
         if self.signals.room.load(Relaxed) & KEPT != 0
-            && side.kept.send(|request| sender.ring.request(request))
+            && side.kept.send(|request| sender.channel.request(request))
         {
             self.signals.room.fetch_and(!KEPT, Relaxed);
         }
-        sender.ring.publish();
+        sender.channel.publish();
         self.signals.events_tx.store(sender.pending(), Release);
         self.signals.blocked.store(u32::from(sender.waits()), Release);
-        match sender.ring.fault() {
+        match sender.channel.fault() {
             Some(fault) => Err(self.broken(fault)),
             None => done,
         }
@@ -333,8 +333,8 @@ impl machnet_channel {
     }
 
     /// Whether a request waits for room and there is some. Who asked for something and was refused is told so once.
-    pub(crate) fn room_came(&self, ring: &DeliverEnd) -> bool {
-        self.signals.room.load(Relaxed) != 0 && ring.has_room() && {
+    pub(crate) fn room_came(&self, channel: &DeliverEnd) -> bool {
+        self.signals.room.load(Relaxed) != 0 && channel.has_room() && {
             self.signals.room.fetch_and(!REFUSED, Relaxed);
             true
         }
@@ -346,17 +346,17 @@ impl machnet_channel {
         let room = if self.signals.room.load(Relaxed) != 0 { ROOM } else { 0 };
         let events_tx = self.signals.events_tx.load(Acquire) != 0;
         self.with_rx(|side, _| {
-            if events_tx || side.pending() != 0 || self.room_came(&side.open()?.ring) {
+            if events_tx || side.pending() != 0 || self.room_came(&side.open()?.channel) {
                 return Ok(false);
             }
-            Ok(side.open()?.ring.arm(tokens | room, || room != 0))
+            Ok(side.open()?.channel.arm(tokens | room, || room != 0))
         })
     }
 
     /// Takes the armed state back.
     pub(crate) fn disarm(&self) -> Result<(), i32> {
         self.with_rx(|side, _| {
-            side.open()?.ring.disarm();
+            side.open()?.channel.disarm();
             Ok(())
         })
     }

@@ -3,10 +3,12 @@ use crate::code::*;
 use crate::conns::{handle, index};
 use crate::inbox::{Inline, Kind, Units};
 use crate::outbox::Submit;
+use crate::rx;
+use crate::rx::ReceiveHalf;
+use crate::tx::SendHalf;
 use crate::types::{machnet_conn, machnet_peer, machnet_ring_view};
-use crate::{rx, tx};
 use machnet_shm::{
-    Delivery, FlowId, Fragment, Limit, Origin, PeerFault, Reason, Reply, Request, RingView, Rx, RxToken, Tx,
+    Delivery, FlowId, Fragment, Limit, PeerFault, Reason, Reply, Request, RingView, Rx, RxToken, Tx,
 };
 
 /// The receiving end.
@@ -81,9 +83,9 @@ impl Units for DeliverEnd {
     }
 }
 
-impl rx::Ring for DeliverEnd {
+impl ReceiveHalf for DeliverEnd {
     #[inline]
-    fn settle(&mut self, conn: machnet_conn) {
+    fn on_read_to_the_end(&mut self, conn: machnet_conn) {
         if self.fault.is_none() {
             self.rx.on_read_to_the_end(index(conn) as u32);
         }
@@ -125,10 +127,7 @@ impl rx::Ring for DeliverEnd {
             Delivery::Fin { flow, token } => mark(flow, Kind::Fin, token),
             Delivery::Established(made) => rx::Delivery::Established {
                 conn: conn(made.flow),
-                origin: match made.origin {
-                    Origin::Dialled(id) => rx::Origin::Dial(id),
-                    Origin::Accepted(id) => rx::Origin::Listener(id),
-                },
+                origin: made.origin,
                 peer: machnet_peer {
                     local_ip: made.local.0.to_bits(),
                     remote_ip: made.peer.0.to_bits(),
@@ -234,7 +233,7 @@ impl Submit for SubmitEnd {
     }
 }
 
-impl tx::Ring for SubmitEnd {
+impl SendHalf for SubmitEnd {
     fn reclaim(&mut self) -> bool {
         if self.fault.is_some() || !self.tx.ready() {
             return false;

@@ -35,12 +35,12 @@ impl Kept {
         Some(())
     }
 
-    /// Sends what `ring` has room for, oldest first; whether that was everything.
-    pub fn send(&mut self, mut ring: impl FnMut(Request) -> bool) -> bool {
+    /// Sends what `to` has room for, oldest first; whether that was everything.
+    pub fn send(&mut self, mut to: impl FnMut(Request) -> bool) -> bool {
         while self.len > 0
             && let Some(&oldest) = self.places.get(self.first)
         {
-            if !ring(oldest) {
+            if !to(oldest) {
                 return false;
             }
             self.first = (self.first + 1) % self.places.len();

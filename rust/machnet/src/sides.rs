@@ -52,7 +52,7 @@ impl RxSide {
         while let Some(event) = out.get_mut(have) {
             match self.stash.take(|_| true) {
                 Some(stashed) => *event = stashed,
-                None => match self.open()?.ring.reply() {
+                None => match self.open()?.channel.reply() {
                     Some(reply) => *event = event_of(reply),
                     None => break,
                 },
@@ -68,7 +68,7 @@ impl RxSide {
             return Ok(Some(event));
         }
         while self.stash.has_room() {
-            let Some(reply) = self.open()?.ring.reply() else { return Ok(None) };
+            let Some(reply) = self.open()?.channel.reply() else { return Ok(None) };
             let event = event_of(reply);
             if wanted(&event) {
                 return Ok(Some(event));
@@ -91,7 +91,7 @@ impl TxSide {
     /// there is no room.
     pub fn request(&mut self, request: Request) -> Result<bool, i32> {
         let TxSide { sender, kept, .. } = self;
-        let ring = &mut sender.as_mut().ok_or(MACHNET_ENOTATTACHED)?.ring;
-        Ok(kept.send(|request| ring.request(request)) && ring.request(request))
+        let channel = &mut sender.as_mut().ok_or(MACHNET_ENOTATTACHED)?.channel;
+        Ok(kept.send(|request| channel.request(request)) && channel.request(request))
     }
 }

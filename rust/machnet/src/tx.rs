@@ -4,8 +4,8 @@ use crate::conns::{Conns, index};
 use crate::outbox::{Bytes, Outbox, Submit};
 use crate::types::{machnet_conn, machnet_event};
 
-/// The producer of the submit ring and consumer of the complete ring.
-pub trait Ring: Submit {
+/// The sending half of a channel.
+pub trait SendHalf: Submit {
     /// Takes completions; whether there were any.
     fn reclaim(&mut self) -> bool;
     /// Code with which the peer or the sidecar has ended the flow, whether or not anybody has received since.
@@ -27,8 +27,8 @@ pub struct TxConn {
 
 /// The sending direction.
 pub struct Sender<R> {
-    /// The rings.
-    pub ring: R,
+    /// The channel's half.
+    pub channel: R,
     conns: &'static mut [TxConn],
     /// Connections with `wants`.
     blocked: u32,
@@ -40,10 +40,10 @@ pub struct Sender<R> {
     news: bool,
 }
 
-impl<R: Ring> Sender<R> {
+impl<R: SendHalf> Sender<R> {
     /// Over memory made at attach.
-    pub fn new(ring: R, conns: &'static mut [TxConn], most: u32) -> Self {
-        Self { ring, conns, blocked: 0, turn: 0, most, news: false }
+    pub fn new(channel: R, conns: &'static mut [TxConn], most: u32) -> Self {
+        Self { channel, conns, blocked: 0, turn: 0, most, news: false }
     }
 
     /// Not 0 when `poll` would give something.
@@ -67,11 +67,11 @@ impl<R: Ring> Sender<R> {
         let at = self.open(shared, conn)?;
         let want = self.units(bytes.left());
         // Completions are left to gather while few units are under way and there is room: the ring's line stays with the engine.
-        if self.ring.under_way(conn) > self.most / 2 || !self.ring.has_free(conn, want) {
+        if self.channel.under_way(conn) > self.most / 2 || !self.channel.has_free(conn, want) {
             self.reap();
         }
         let Some(c) = self.conns.get_mut(at) else { return Err(MACHNET_EAGAIN) };
-        let sent = c.outbox.send(&mut self.ring, conn, bytes, go_on);
+        let sent = c.outbox.send(&mut self.channel, conn, bytes, go_on);
         if sent == Err(MACHNET_EAGAIN) || (sent.is_ok() && c.outbox.begun) {
             self.block(at, 1);
         }
@@ -88,7 +88,7 @@ impl<R: Ring> Sender<R> {
         let at = self.open(shared, conn)?;
         self.reap();
         let units = self.units(bytes.left());
-        if !self.ring.has_free(conn, units) {
+        if !self.channel.has_free(conn, units) {
             self.block(at, units);
             return Err(MACHNET_EAGAIN);
         }
@@ -106,7 +106,7 @@ impl<R: Ring> Sender<R> {
         let at = self.open(shared, conn)?;
         self.reap();
         let units = self.units(bytes.left());
-        if !self.ring.has_free(conn, units) && units <= self.ring.reach(conn) {
+        if !self.channel.has_free(conn, units) && units <= self.channel.reach(conn) {
             self.block(at, units);
             return Err(MACHNET_EAGAIN);
         }
@@ -120,19 +120,19 @@ impl<R: Ring> Sender<R> {
 
     /// Units of a message, at least 1.
     fn units(&self, len: usize) -> u32 {
-        u32::try_from(len.div_ceil(self.ring.unit_size().max(1))).unwrap_or(u32::MAX).max(1)
+        u32::try_from(len.div_ceil(self.channel.unit_size().max(1))).unwrap_or(u32::MAX).max(1)
     }
 
     /// Gives up the message under way.
     pub fn abort(&mut self, shared: &Conns, conn: machnet_conn) -> Result<(), i32> {
         let at = self.open(shared, conn)?;
-        self.with_token(at, |c, ring| c.outbox.abort(ring, conn))
+        self.with_token(at, |c, channel| c.outbox.abort(channel, conn))
     }
 
     /// Half close.
     pub fn finish(&mut self, shared: &Conns, conn: machnet_conn) -> Result<(), i32> {
         let at = self.open(shared, conn)?;
-        self.with_token(at, |c, ring| c.outbox.finish(ring, conn))
+        self.with_token(at, |c, channel| c.outbox.finish(channel, conn))
     }
 
     /// Forgets the connection, flushing or (`reset`) not.
@@ -141,7 +141,7 @@ impl<R: Ring> Sender<R> {
         let at = self.adopt(conn);
         if !reset {
             // Without a token for it the engine sees a close inside a message, which the reader is told as the same.
-            let _ = self.with_token(at, |c, ring| c.outbox.abort(ring, conn));
+            let _ = self.with_token(at, |c, channel| c.outbox.abort(channel, conn));
         }
         self.unblock(at);
         if let Some(c) = self.conns.get_mut(at) {
@@ -150,9 +150,9 @@ impl<R: Ring> Sender<R> {
         // Before the engine hears of it: it may use the index again at once.
         shared.close(conn);
         if reset {
-            self.ring.reset(conn)
+            self.channel.reset(conn)
         } else {
-            self.ring.close(conn)
+            self.channel.close(conn)
         }
         Ok(())
     }
@@ -197,18 +197,18 @@ impl<R: Ring> Sender<R> {
     /// Whether a send that wants so many units should be tried again. Other connections' completions count as much as its own:
     /// its share grows by both. One that wants more than its share can be now need not wait, since it may go in parts.
     fn may_go_on(&self, conn: machnet_conn, wants: u32) -> bool {
-        let free = self.ring.free(conn);
-        free >= wants || free > 0 && self.ring.reach(conn) < wants
+        let free = self.channel.free(conn);
+        free >= wants || free > 0 && self.channel.reach(conn) < wants
     }
 
     /// Takes completions.
     pub fn reap(&mut self) {
-        self.news |= self.ring.reclaim();
+        self.news |= self.channel.reclaim();
     }
 
     /// The index of an open connection that the other end has not ended.
     fn open(&mut self, shared: &Conns, conn: machnet_conn) -> Result<usize, i32> {
-        match shared.check(conn)?.or_else(|| self.ring.ended(conn)) {
+        match shared.check(conn)?.or_else(|| self.channel.ended(conn)) {
             Some(code) => Err(code),
             None => Ok(self.adopt(conn)),
         }
@@ -248,11 +248,11 @@ impl<R: Ring> Sender<R> {
         at: usize,
         mut what: impl FnMut(&mut TxConn, &mut R) -> Result<(), i32>,
     ) -> Result<(), i32> {
-        if self.conns.get(at).is_none_or(|c| self.ring.free(c.handle) == 0) {
+        if self.conns.get(at).is_none_or(|c| self.channel.free(c.handle) == 0) {
             self.reap();
         }
         let Some(c) = self.conns.get_mut(at) else { return Err(MACHNET_EAGAIN) };
-        let done = what(c, &mut self.ring);
+        let done = what(c, &mut self.channel);
         if done == Err(MACHNET_EAGAIN) {
             self.block(at, 1);
         }
@@ -323,7 +323,7 @@ mod tests {
         }
     }
 
-    impl Ring for Fake {
+    impl SendHalf for Fake {
         fn reclaim(&mut self) -> bool {
             let units = self.done.drain(..).count() as u32;
             self.free += units;
@@ -363,13 +363,13 @@ mod tests {
         assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 60]), true), Err(MACHNET_EAGAIN));
         assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Ok(10), "b does not suffer");
         assert_eq!((writable(&mut tx), tx.pending()), (std::vec![], 0));
-        tx.ring.under_way.reverse();
-        tx.ring.acknowledge(1);
+        tx.channel.under_way.reverse();
+        tx.channel.acknowledge(1);
         assert_eq!(writable(&mut tx), [], "a token of b's is none of a's");
-        tx.ring.acknowledge(3);
+        tx.channel.acknowledge(3);
         assert_eq!(writable(&mut tx), [a]);
         assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 60]), true), Ok(30));
-        tx.ring.acknowledge(1);
+        tx.channel.acknowledge(1);
         assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Ok(10));
         assert!(tx.waits());
     }
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(tx.send_whole(&shared, a, &mut Flat(&[0; 30])), Ok(30));
         assert_eq!(tx.send_whole(&shared, a, &mut Flat(&[0; 30])), Err(MACHNET_EAGAIN));
         assert!(tx.waits());
-        tx.ring.acknowledge(2);
+        tx.channel.acknowledge(2);
         assert_eq!(writable(&mut tx), [a]);
         assert_eq!(tx.send_whole(&shared, a, &mut Flat(&[0; 30])), Ok(30));
         assert!(!tx.waits());
@@ -397,16 +397,16 @@ mod tests {
         assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Err(MACHNET_EAGAIN));
         assert_eq!(tx.finish(&shared, c), Err(MACHNET_EAGAIN));
         assert_eq!(writable(&mut tx), []);
-        tx.ring.acknowledge(1);
+        tx.channel.acknowledge(1);
         // Whoever takes the completion, and however often it is looked for more: the news is not lost.
         assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 10]), false), Ok(10));
         tx.reap();
         assert_eq!((tx.pending(), writable(&mut tx)), (2, std::vec![]));
-        tx.ring.acknowledge(1);
+        tx.channel.acknowledge(1);
         assert_eq!(writable(&mut tx), [b, c]);
         assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Ok(10));
         assert_eq!(tx.finish(&shared, c), Err(MACHNET_EAGAIN), "b was faster");
-        tx.ring.acknowledge(1);
+        tx.channel.acknowledge(1);
         assert_eq!(writable(&mut tx), [c]);
         assert_eq!(tx.finish(&shared, c), Ok(()));
         assert!(!tx.waits());
@@ -421,17 +421,17 @@ mod tests {
         let together = |tx: &mut Sender<Fake>, conn| tx.send_together(&shared, conn, &mut Flat(&[0; 50]));
         assert_eq!(together(&mut tx, a), Ok(50));
         assert_eq!(together(&mut tx, a), Err(MACHNET_EAGAIN));
-        tx.ring.acknowledge(3);
+        tx.channel.acknowledge(3);
         assert_eq!(writable(&mut tx), [], "four are free, and five are needed");
-        tx.ring.acknowledge(1);
+        tx.channel.acknowledge(1);
         assert_eq!(writable(&mut tx), [a]);
         assert_eq!(together(&mut tx, a), Ok(50));
         // Two are free for b, and none will be more until a's come back.
-        assert_eq!(tx.ring.reach(b), 2);
+        assert_eq!(tx.channel.reach(b), 2);
         assert_eq!(together(&mut tx, b), Ok(20));
         assert!(tx.waits());
         assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 30]), true), Err(MACHNET_EAGAIN));
-        tx.ring.acknowledge(1);
+        tx.channel.acknowledge(1);
         assert_eq!(writable(&mut tx), [b]);
         assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 30]), true), Ok(10));
         assert_eq!(together(&mut tx, b), Err(MACHNET_EINVAL), "a message is under way");
@@ -446,7 +446,7 @@ mod tests {
         assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 30]), false), Ok(30));
         assert_eq!(tx.send_together(&shared, a, &mut Flat(&[0; 50])), Err(MACHNET_EAGAIN));
         assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 30]), false), Ok(30));
-        tx.ring.acknowledge(1);
+        tx.channel.acknowledge(1);
         assert_eq!(writable(&mut tx), [a], "it has three at most now");
         assert_eq!(tx.send_together(&shared, a, &mut Flat(&[0; 50])), Ok(10));
     }
@@ -458,7 +458,7 @@ mod tests {
         shared.announce(a);
         for _ in 0..100 {
             assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 20]), false), Ok(20));
-            tx.ring.acknowledge(2);
+            tx.channel.acknowledge(2);
         }
         assert!(!tx.waits());
     }
@@ -470,14 +470,14 @@ mod tests {
         shared.announce(old);
         assert_eq!(tx.send(&shared, old, &mut Flat(&[0; 15]), false), Ok(15));
         assert_eq!(tx.send(&shared, old, &mut Flat(&[0; 30]), false), Err(MACHNET_EAGAIN));
-        tx.ring.acknowledge(1);
+        tx.channel.acknowledge(1);
         assert_eq!(tx.send(&shared, old, &mut Flat(&[0; 30]), false), Ok(10));
-        tx.ring.acknowledge(1);
+        tx.channel.acknowledge(1);
         assert_eq!(tx.close(&shared, old, false), Ok(()));
         assert_eq!(tx.close(&shared, old, false), Err(MACHNET_ECLOSED));
-        let log: Vec<_> = tx.ring.log.iter().map(|entry| entry.0).collect();
+        let log: Vec<_> = tx.channel.log.iter().map(|entry| entry.0).collect();
         assert_eq!((log, tx.waits()), (std::vec!["data", "data", "data", "abort", "close"], false));
-        tx.ring.acknowledge(2);
+        tx.channel.acknowledge(2);
         shared.announce(new);
         assert_eq!(tx.send(&shared, new, &mut Flat(&[0; 20]), false), Ok(20), "its share is whole");
         assert_eq!(tx.send(&shared, old, &mut Flat(&[0; 1]), false), Err(MACHNET_ECLOSED));
@@ -492,6 +492,6 @@ mod tests {
         assert_eq!(tx.send(&shared, a, &mut Flat(b"x"), false), Err(MACHNET_ERESET));
         assert_eq!(tx.finish(&shared, a), Err(MACHNET_ERESET));
         assert_eq!(tx.close(&shared, a, true), Ok(()));
-        assert_eq!(tx.ring.log, [("reset", a)]);
+        assert_eq!(tx.channel.log, [("reset", a)]);
     }
 }

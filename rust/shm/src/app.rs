@@ -22,6 +22,6 @@ pub struct AppEnd {
 
 impl AppEnd {
     pub(crate) fn new(channel: ChannelRef) -> Result<AppEnd, SystemError> {
-        Ok(AppEnd { tx: Tx::new(channel.clone())?, rx: Rx::new(channel)? })
+        Ok(AppEnd { tx: Tx::new(channel.clone())?, rx: Rx::new(channel) })
     }
 }

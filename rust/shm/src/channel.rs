@@ -19,6 +19,7 @@ struct Inner {
     references: AtomicU32,
     region: Region,
     geometry: Geometry,
+    map: Map,
     /// Becomes readable when the peer rings.
     doorbell: Fd,
     /// Rings the peer.
@@ -48,7 +49,7 @@ pub(crate) enum Side {
 }
 
 impl ChannelRef {
-    /// One end over the memory, which `region` maps: `geometry.len()` bytes.
+    /// One end over the memory that `region` maps; an error where that is shorter than `geometry` wants.
     pub fn new(
         side: Side,
         region: Region,
@@ -57,18 +58,23 @@ impl ChannelRef {
         peer_doorbell: Fd,
         sender_doorbell: Fd,
     ) -> Result<ChannelRef, SystemError> {
+        let map = Map::new(geometry);
+        if region.len() < map.len {
+            return Err(SystemError { what: "a channel's memory that is too short", errno: libc::EFAULT });
+        }
         let page = Region::private(size_of::<Inner>())?;
         let (armed, peer_armed) = match side {
             Side::App => (word::APP_ARMED, word::ENGINE_ARMED),
             #[cfg(feature = "engine")]
             Side::Engine => (word::ENGINE_ARMED, word::APP_ARMED),
         };
-        let place = page.part(0, size_of::<Inner>(), align_of::<Inner>())?.cast::<Inner>();
+        let place = page.at(0).cast::<Inner>();
         let heads = [const { AtomicU32::new(0) }; 4];
         let inner = Inner {
             references: AtomicU32::new(1),
             region,
             geometry,
+            map,
             doorbell,
             peer_doorbell,
             sender_doorbell,
@@ -77,7 +83,7 @@ impl ChannelRef {
             heads,
             page,
         };
-        // SAFETY: `part` has checked that it fits and is aligned; the page is private, and holds nothing yet.
+        // SAFETY: the mapping was just made, private, as long as an `Inner`, and begins with a page; it holds nothing yet.
         unsafe { place.write(inner) };
         // A mapping is never at address 0.
         NonNull::new(place)
@@ -101,8 +107,9 @@ impl ChannelRef {
         self.inner().geometry
     }
 
-    pub fn map(&self) -> Map {
-        Map::new(self.geometry())
+    #[inline]
+    pub fn map(&self) -> &Map {
+        &self.inner().map
     }
 
     pub fn head(&self, ring: usize) -> &AtomicU32 {
@@ -226,4 +233,22 @@ pub(crate) mod head {
     pub const COMPLETE: usize = 1;
     pub const REPLIES: usize = 2;
     pub const REQUESTS: usize = 3;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_shorter_than_its_sizes_say_makes_no_end() {
+        let geometry = Geometry { units: 16, flows: 4, unit_size: 100 };
+        let end = |len| {
+            let parts = Parts::new(geometry).expect("memory and doorbells");
+            let region = Region::map(&parts.memfd, len).expect("a mapping");
+            let (bell, peer_bell, sender_bell) = (parts.engine_bell.0, parts.app_bell.1, parts.sender_bell.1);
+            ChannelRef::new(Side::Engine, region, geometry, bell, peer_bell, sender_bell)
+        };
+        assert!(end(geometry.len()).is_ok());
+        assert!(end(geometry.len() - 1).is_err());
+    }
 }

@@ -70,6 +70,7 @@ pub(crate) fn without_sigpipe(write: impl FnOnce()) {
 }
 
 /// Empties a doorbell, and says what there was.
+#[cold] // beside a sleep that has just ended
 pub fn drain(bell: i32) -> Rung {
     let mut bytes = [0u8; 256];
     let mut rung = Rung::Silent;

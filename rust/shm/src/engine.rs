@@ -10,8 +10,7 @@ use crate::channel::ChannelRef;
 use crate::control::{Reply, Request, has_room, take};
 use crate::doorbell::Rung;
 use crate::fault::PeerFault;
-use crate::layout::{CONTROL_SLOTS, Geometry, word};
-use crate::memory::SystemError;
+use crate::layout::{Geometry, word};
 use crate::ring::{Consumer, Producer};
 use crate::sleep;
 use crate::slot::{ACCEPTED, Batch, Head, INLINE, NO_BUFFER, entries, kind};
@@ -42,26 +41,23 @@ pub struct EngineEnd {
 }
 
 impl EngineEnd {
-    pub(crate) fn new(channel: ChannelRef) -> Result<EngineEnd, SystemError> {
+    pub(crate) fn new(channel: ChannelRef) -> EngineEnd {
         let g = channel.geometry();
-        let map = channel.map();
-        let ring = |at| SharedSlots::new(&channel, at, g.ring_slots());
-        let control = |at| SharedSlots::new(&channel, at, CONTROL_SLOTS);
-        Ok(EngineEnd {
-            submit: Consumer::new(ring(map.submit)?),
-            complete: Producer::new(ring(map.complete)?),
-            deliver: Producer::new(ring(map.deliver)?),
-            giveback: Consumer::new(ring(map.giveback)?),
-            requests: Consumer::new(control(map.requests)?),
-            replies: Producer::new(control(map.replies)?),
-            ends: SharedWords::new(&channel, map.ends, g.flows)?,
+        EngineEnd {
+            submit: Consumer::new(SharedSlots::new(&channel, |map| map.submit)),
+            complete: Producer::new(SharedSlots::new(&channel, |map| map.complete)),
+            deliver: Producer::new(SharedSlots::new(&channel, |map| map.deliver)),
+            giveback: Consumer::new(SharedSlots::new(&channel, |map| map.giveback)),
+            requests: Consumer::new(SharedSlots::new(&channel, |map| map.requests)),
+            replies: Producer::new(SharedSlots::new(&channel, |map| map.replies)),
+            ends: SharedWords::ends(&channel),
             ledger: Ledger::new(g),
             completions: Batch::new(),
             pending_replies: VecDeque::new(),
             dirty: 0,
             geometry: g,
             channel,
-        })
+        }
     }
 
     /// Gives the memory back in steps of `step` bytes, with `between` after each: to drop it unmaps it at once, which takes up to

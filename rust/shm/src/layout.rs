@@ -103,16 +103,36 @@ impl Geometry {
     }
 }
 
-/// Offsets of a geometry.
+/// Where a ring or an array lies. [`Map::new`] alone makes one: within the map's `len`, and aligned to a cache line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    at: usize,
+    count: u32,
+}
+
+impl Place {
+    /// Its first byte.
+    pub const fn at(self) -> usize {
+        self.at
+    }
+
+    /// Slots of a ring, a power of two; elements of an array.
+    pub const fn count(self) -> u32 {
+        self.count
+    }
+}
+
+/// Where everything is in the memory of one geometry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Map {
-    pub submit: usize,
-    pub complete: usize,
-    pub deliver: usize,
-    pub giveback: usize,
-    pub requests: usize,
-    pub replies: usize,
-    pub ends: usize,
+    pub submit: Place,
+    pub complete: Place,
+    pub deliver: Place,
+    pub giveback: Place,
+    pub requests: Place,
+    pub replies: Place,
+    /// A word for each connection.
+    pub ends: Place,
     pub tx_pool: usize,
     pub rx_pool: usize,
     pub len: usize,
@@ -120,20 +140,24 @@ pub(crate) struct Map {
 
 impl Map {
     pub const fn new(g: Geometry) -> Map {
-        let ring = g.ring_slots() as usize * SLOT;
-        let control = CONTROL_SLOTS as usize * SLOT;
+        let slots = g.ring_slots();
+        let submit = Place { at: HEAD, count: slots };
+        let complete = Map::behind(submit, slots);
+        let deliver = Map::behind(complete, slots);
+        let giveback = Map::behind(deliver, slots);
+        let requests = Map::behind(giveback, CONTROL_SLOTS);
+        let replies = Map::behind(requests, CONTROL_SLOTS);
+        let ends = Map::behind(replies, g.flows);
         let pool = (g.units as usize * g.stride()).next_multiple_of(PAGE);
-        let submit = HEAD;
-        let complete = submit + ring;
-        let deliver = complete + ring;
-        let giveback = deliver + ring;
-        let requests = giveback + ring;
-        let replies = requests + control;
-        let ends = replies + control;
-        let tx_pool = (ends + g.flows as usize * 4).next_multiple_of(PAGE);
+        let tx_pool = (ends.at + g.flows as usize * 4).next_multiple_of(PAGE);
         let rx_pool = tx_pool + pool;
         let len = rx_pool + pool;
         Map { submit, complete, deliver, giveback, requests, replies, ends, tx_pool, rx_pool, len }
+    }
+
+    /// What lies right behind a ring.
+    const fn behind(ring: Place, count: u32) -> Place {
+        Place { at: ring.at + ring.count as usize * SLOT, count }
     }
 }
 
@@ -150,13 +174,13 @@ pub const fn layout_hash() -> u64 {
         word::APP_ARMED as u64,
         word::REQUESTS_TAKEN as u64,
         word::REPLIES_TAKEN as u64,
-        map.submit as u64,
-        map.complete as u64,
-        map.deliver as u64,
-        map.giveback as u64,
-        map.requests as u64,
-        map.replies as u64,
-        map.ends as u64,
+        map.submit.at as u64,
+        map.complete.at as u64,
+        map.deliver.at as u64,
+        map.giveback.at as u64,
+        map.requests.at as u64,
+        map.replies.at as u64,
+        map.ends.at as u64,
         map.tx_pool as u64,
         map.rx_pool as u64,
         map.len as u64,
@@ -184,10 +208,41 @@ mod tests {
     #[test]
     fn the_map_is_that_of_the_document() {
         let m = Map::new(Geometry::DEFAULT);
-        let rings = [m.submit, m.complete, m.deliver, m.giveback, m.requests, m.replies];
+        let rings = [m.submit, m.complete, m.deliver, m.giveback, m.requests, m.replies].map(Place::at);
         assert_eq!(rings, [4096, 266_240, 528_384, 790_528, 1_052_672, 1_069_056]);
-        assert_eq!([m.ends, m.tx_pool, m.rx_pool], [1_085_440, 1_089_536, 2_596_864]);
+        assert_eq!([m.ends.at, m.tx_pool, m.rx_pool], [1_085_440, 1_089_536, 2_596_864]);
         assert_eq!((m.len, ABI_VERSION, layout_hash()), (4_104_192, 2, 0x5b57_dfa5_eed0_b327));
+    }
+
+    /// What every access to a ring or a word in shared memory relies on.
+    #[test]
+    fn all_places_lie_within_the_memory_aligned_and_apart() {
+        for units in [16, 1024, 65_536] {
+            for flows in [1, 2, 255, 256, 65_536] {
+                for unit_size in [1, 64, 65, 1424, 9216] {
+                    let g = Geometry { units, flows, unit_size }.checked().unwrap();
+                    let m = Map::new(g);
+                    let mut behind = HEAD;
+                    for ring in [m.submit, m.complete, m.deliver, m.giveback, m.requests, m.replies] {
+                        assert!(
+                            ring.at >= behind && ring.at.is_multiple_of(64) && ring.count.is_power_of_two(),
+                            "{g:?}"
+                        );
+                        behind = ring.at + ring.count as usize * SLOT;
+                    }
+                    assert!(
+                        m.ends.at >= behind && m.ends.at.is_multiple_of(64) && m.ends.count == flows,
+                        "{g:?}"
+                    );
+                    behind = m.ends.at + flows as usize * 4;
+                    for pool in [m.tx_pool, m.rx_pool] {
+                        assert!(pool >= behind && pool.is_multiple_of(64), "{g:?}");
+                        behind = pool + units as usize * g.stride();
+                    }
+                    assert!(behind <= m.len && m.len == g.len(), "{g:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -103,5 +103,5 @@ pub fn pair(geometry: Geometry) -> Result<(AppEnd, EngineEnd), SystemError> {
         parts.sender_bell.1,
     )?;
     engine.sign();
-    Ok((AppEnd::new(app)?, EngineEnd::new(engine)?))
+    Ok((AppEnd::new(app)?, EngineEnd::new(engine)))
 }

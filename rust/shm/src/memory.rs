@@ -162,9 +162,8 @@ impl Region {
             }
         }
         for page in (at..at + len).step_by(PAGE) {
-            let word = self.part(page, size_of::<u32>(), PAGE)?;
-            // SAFETY: within the mapping and aligned to a page, as just checked; only ever accessed atomically.
-            unsafe { AtomicU32::from_ptr(word.cast()) }.fetch_or(0, Ordering::Relaxed);
+            // SAFETY: the first word of a page within the mapping, as above; only ever accessed atomically.
+            unsafe { AtomicU32::from_ptr(self.at(page).cast()) }.fetch_or(0, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -200,12 +199,9 @@ impl Region {
         }
     }
 
-    /// The address of `len` bytes from byte `at` on, a multiple of `align`; an error where they do not all lie within the mapping.
-    pub fn part(&self, at: usize, len: usize, align: usize) -> Result<*mut u8, SystemError> {
-        if !self.holds(at, len) || !at.is_multiple_of(align) {
-            return Err(SystemError { what: "a place beyond the channel's memory", errno: libc::EFAULT });
-        }
-        Ok(self.at(at))
+    /// Bytes of it.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether `len` bytes from byte `at` on lie within the mapping.
@@ -216,7 +212,7 @@ impl Region {
 
     /// The address of byte `at`. To compute it needs no proof; whoever accesses it has one.
     #[inline]
-    fn at(&self, at: usize) -> *mut u8 {
+    pub fn at(&self, at: usize) -> *mut u8 {
         self.base.as_ptr().wrapping_add(at)
     }
 

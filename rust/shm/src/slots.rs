@@ -1,9 +1,9 @@
-//! The rings' slots and the connections' words where they lie in the shared memory: the places are checked once, when they are
-//! made; after that each access is by an index that cannot leave them.
+//! The rings' slots and the connections' words in the shared memory. Each is at a place of the channel's own map, which lies within the
+//! memory: [`ChannelRef::new`] has checked that. Every access is by an index that cannot leave the place.
 
 use crate::channel::ChannelRef;
 use crate::copy;
-use crate::memory::SystemError;
+use crate::layout::{Map, Place};
 use crate::ring::Slots;
 use crate::slot::{Head, INLINE, SLOT};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -20,17 +20,17 @@ pub struct SharedWords {
 unsafe impl Send for SharedWords {}
 
 impl SharedWords {
-    /// `count` words from byte `at` on; an error where they do not lie within the memory, each aligned.
-    pub(crate) fn new(owner: &ChannelRef, at: usize, count: u32) -> Result<SharedWords, SystemError> {
-        let base = owner.region().part(at, count as usize * size_of::<u32>(), align_of::<u32>())?;
-        Ok(SharedWords { base, count, _owner: owner.clone() })
+    /// Why each connection is over, for its sender.
+    pub(crate) fn ends(owner: &ChannelRef) -> SharedWords {
+        let place = owner.map().ends;
+        SharedWords { base: owner.region().at(place.at()), count: place.count(), _owner: owner.clone() }
     }
 
     /// The word of connection `i`, if there is such a connection.
     #[inline]
     pub fn get(&self, i: u32) -> Option<&AtomicU32> {
-        // SAFETY: `i < count`, and `new` has checked that `count` aligned words are mapped there; only ever accessed atomically;
-        // `_owner` outlives the borrow.
+        // SAFETY: `i < count`, and the place of `count` aligned words is mapped as long as there is an owner; only ever accessed
+        // atomically; `_owner` outlives the borrow.
         (i < self.count)
             .then(|| unsafe { AtomicU32::from_ptr(self.base.wrapping_add(i as usize * 4).cast()) })
     }
@@ -48,11 +48,10 @@ pub struct SharedSlots {
 unsafe impl Send for SharedSlots {}
 
 impl SharedSlots {
-    /// `slots` slots, a power of two, from byte `at` on; an error where they do not lie within the memory, each aligned.
-    pub(crate) fn new(owner: &ChannelRef, at: usize, slots: u32) -> Result<SharedSlots, SystemError> {
-        let mask = slots.checked_sub(1).filter(|mask| slots & mask == 0).ok_or(NO_RING)?;
-        let base = owner.region().part(at, slots as usize * SLOT, align_of::<u64>())?;
-        Ok(SharedSlots { base, mask, _owner: owner.clone() })
+    /// The ring that `ring` picks.
+    pub(crate) fn new(owner: &ChannelRef, ring: impl FnOnce(&Map) -> Place) -> SharedSlots {
+        let place = ring(owner.map());
+        SharedSlots { base: owner.region().at(place.at()), mask: place.count() - 1, _owner: owner.clone() }
     }
 
     pub(crate) fn base(&self) -> *const u8 {
@@ -61,14 +60,14 @@ impl SharedSlots {
 
     #[inline]
     fn word32(&self, i: u32, word: usize) -> &AtomicU32 {
-        // SAFETY: `i & mask` is below the number of slots, which `new` has checked to be mapped, and `word` is one of the slot's 32
-        // words; aligned, since the first slot is and each has 128 bytes; accessed atomically only.
+        // SAFETY: `i & mask` is below the number of slots, all of which are mapped as long as there is an owner, and `word` is one of the
+        // slot's 32 words; aligned, since the first slot is and each has 128 bytes; accessed atomically only.
         unsafe { AtomicU32::from_ptr(self.base.add((i & self.mask) as usize * SLOT + word * 4).cast()) }
     }
 
     #[inline]
     fn inline_at(&self, i: u32) -> *mut u8 {
-        // SAFETY: `i & mask` is below the number of slots, which `new` has checked to be mapped.
+        // SAFETY: `i & mask` is below the number of slots, all of which are mapped as long as there is an owner.
         unsafe { self.base.add((i & self.mask) as usize * SLOT + BYTES) }
     }
 
@@ -81,9 +80,6 @@ impl SharedSlots {
 
 /// Where a slot's inline bytes begin.
 const BYTES: usize = SLOT - INLINE;
-
-const NO_RING: SystemError =
-    SystemError { what: "a ring whose number of slots is no power of two", errno: libc::EINVAL };
 
 impl Slots for SharedSlots {
     #[inline]
@@ -139,34 +135,5 @@ impl Slots for SharedSlots {
         let len = len.next_multiple_of(16).min(INLINE);
         // SAFETY: the slot has INLINE bytes from `inline_at` on.
         unsafe { copy::from_shared(self.inline_at(i), &mut out[..len]) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::channel::{Parts, Side};
-    use crate::layout::Geometry;
-    use crate::memory::Region;
-
-    #[test]
-    fn no_place_beyond_the_memory_or_unaligned_is_given_out() {
-        let geometry = Geometry { units: 16, flows: 4, unit_size: 100 };
-        let parts = Parts::new(geometry).expect("memory");
-        let region = Region::map(&parts.memfd, geometry.len()).expect("a mapping");
-        let (bell, peer_bell, sender_bell) = (parts.engine_bell.0, parts.app_bell.1, parts.sender_bell.1);
-        let channel =
-            ChannelRef::new(Side::Engine, region, geometry, bell, peer_bell, sender_bell).expect("a page");
-        let (len, slots) = (geometry.len(), 4 * SLOT);
-        for (at, words) in [(len, 1), (len - 12, 4), (usize::MAX, 1), (0, u32::MAX), (2, 1)] {
-            assert!(SharedWords::new(&channel, at, words).is_err(), "{words} words from {at}");
-        }
-        for (at, count) in
-            [(len, 1), (len - slots + 8, 4), (usize::MAX, 4), (0, 1 << 31), (4, 4), (0, 0), (0, 3)]
-        {
-            assert!(SharedSlots::new(&channel, at, count).is_err(), "{count} slots from {at}");
-        }
-        assert!(SharedWords::new(&channel, len - 16, 4).is_ok());
-        assert!(SharedSlots::new(&channel, len - slots, 4).is_ok());
     }
 }

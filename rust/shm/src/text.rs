@@ -28,10 +28,8 @@ impl<const N: usize> Text<N> {
     /// From bytes of the other side: up to the first zero.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Text<N> {
         let mut text = Text::EMPTY;
-        for (to, from) in text.bytes.iter_mut().zip(bytes.iter().take_while(|byte| **byte != 0)) {
-            *to = *from;
-            text.len += 1;
-        }
+        text.len = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len()).min(N);
+        text.bytes[..text.len].copy_from_slice(&bytes[..text.len]);
         text
     }
 

@@ -5,8 +5,7 @@ use crate::channel::{ChannelRef, head as heads};
 use crate::control::{Reply, has_room, take};
 use crate::doorbell::Rung;
 use crate::fault::PeerFault;
-use crate::layout::{CONTROL_SLOTS, Geometry, MAX_MESSAGE, word};
-use crate::memory::SystemError;
+use crate::layout::{Geometry, MAX_MESSAGE, word};
 use crate::ring::{Consumer, Producer};
 use crate::sleep;
 use crate::slot::{ACCEPTED, Batch, Entry, Head, INLINE, NO_BUFFER, kind};
@@ -93,20 +92,19 @@ impl RxToken {
 const RETURN_BATCH: u32 = 8;
 
 impl Rx {
-    pub(super) fn new(channel: ChannelRef) -> Result<Rx, SystemError> {
+    pub(super) fn new(channel: ChannelRef) -> Rx {
         let g = channel.geometry();
-        let map = channel.map();
-        Ok(Rx {
-            deliver: Consumer::new(SharedSlots::new(&channel, map.deliver, g.ring_slots())?),
-            giveback: Producer::new(SharedSlots::new(&channel, map.giveback, g.ring_slots())?),
-            replies: Consumer::new(SharedSlots::new(&channel, map.replies, CONTROL_SLOTS)?),
-            complete: SharedSlots::new(&channel, map.complete, g.ring_slots())?,
+        Rx {
+            deliver: Consumer::new(SharedSlots::new(&channel, |map| map.deliver)),
+            giveback: Producer::new(SharedSlots::new(&channel, |map| map.giveback)),
+            replies: Consumer::new(SharedSlots::new(&channel, |map| map.replies)),
+            complete: SharedSlots::new(&channel, |map| map.complete),
             returns: Batch::new(),
             returned: 0,
             own: g.own(),
             geometry: g,
             channel,
-        })
+        }
     }
 
     /// The sizes of the channel.

@@ -4,7 +4,7 @@ use super::view::{RingView, view};
 use crate::channel::{ChannelRef, head as heads};
 use crate::control::{Request, has_room};
 use crate::fault::PeerFault;
-use crate::layout::{CONTROL_SLOTS, Geometry, word};
+use crate::layout::{Geometry, word};
 use crate::memory::{Array, SystemError};
 use crate::ring::{Consumer, Producer};
 use crate::share::Share;
@@ -43,13 +43,12 @@ const NOBODY: u32 = u32::MAX;
 impl Tx {
     pub(super) fn new(channel: ChannelRef) -> Result<Tx, SystemError> {
         let g = channel.geometry();
-        let map = channel.map();
         let (units, flows) = (g.units as usize, g.flows as usize);
         Ok(Tx {
-            submit: Producer::new(SharedSlots::new(&channel, map.submit, g.ring_slots())?),
-            complete: Consumer::new(SharedSlots::new(&channel, map.complete, g.ring_slots())?),
-            requests: Producer::new(SharedSlots::new(&channel, map.requests, CONTROL_SLOTS)?),
-            ends: SharedWords::new(&channel, map.ends, g.flows)?,
+            submit: Producer::new(SharedSlots::new(&channel, |map| map.submit)),
+            complete: Consumer::new(SharedSlots::new(&channel, |map| map.complete)),
+            requests: Producer::new(SharedSlots::new(&channel, |map| map.requests)),
+            ends: SharedWords::ends(&channel),
             free: Array::new(units, |i| (units - 1 - i) as u32)?,
             free_len: units,
             holder: Array::new(units, |_| NOBODY)?,

@@ -137,7 +137,7 @@ impl ServerAttach {
             parts.sender_bell.1,
         )?;
         channel.sign();
-        let end = Box::new(EngineEnd::new(channel)?);
+        let end = Box::new(EngineEnd::new(channel));
         let b = Self::message(Status::Granted, Some(welcome), &Text::EMPTY);
         let (own, peer, sender) = (&parts.app_bell.0, &parts.engine_bell.1, &parts.sender_bell.0);
         send(&self.socket, &b.0, &[parts.memfd.raw(), own.raw(), peer.raw(), sender.raw()])?;
