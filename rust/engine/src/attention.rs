@@ -10,19 +10,20 @@
 use machnet_shm::{Bells, Rung};
 use machnet_wire::Nanos;
 
-use crate::channels::Channel;
+use crate::admission::Admission;
+use crate::channel::Channel;
+use crate::channels::Channels;
 use crate::ids::ChannelIndex;
 use crate::random::Limit;
-use crate::state::Core;
 
 /// Of one engine: who is looked at, and when to ask for the others.
 pub(crate) struct Attention {
     /// Places of the channels that are looked at in every round.
-    pub busy: Vec<u32>,
+    pub busy: Vec<ChannelIndex>,
     /// How many others there are.
     resting: usize,
     /// Places of channels whose doorbells are not listened to.
-    unheard: Vec<u32>,
+    unheard: Vec<ChannelIndex>,
     /// When the set of doorbells was asked last.
     asked: Nanos,
     /// The engine has slept since.
@@ -53,7 +54,7 @@ impl Attention {
 
     /// Something may have to be told to a channel's application when the round ends.
     #[inline]
-    pub fn touch(&mut self, at: u32, channel: &mut Channel) {
+    pub fn touch(&mut self, at: ChannelIndex, channel: &mut Channel) {
         if !channel.ear.busy {
             self.rouse(at, channel);
         }
@@ -61,7 +62,7 @@ impl Attention {
 
     /// Has a channel looked at in every round from now on.
     #[cold]
-    fn rouse(&mut self, at: u32, channel: &mut Channel) {
+    fn rouse(&mut self, at: ChannelIndex, channel: &mut Channel) {
         channel.ear.busy = true;
         channel.end.disarm();
         self.resting -= 1;
@@ -69,7 +70,7 @@ impl Attention {
     }
 
     /// A channel leaves.
-    pub fn forget(&mut self, at: u32, ear: &Ear) {
+    pub fn forget(&mut self, at: ChannelIndex, ear: &Ear) {
         if ear.busy {
             self.busy.retain(|&busy| busy != at);
         } else {
@@ -92,36 +93,37 @@ impl Ear {
     }
 }
 
-impl Core {
+impl Channels {
+    /// The doorbells of the channels.
     pub fn bells(&self) -> &Bells {
-        &self.shared.inboxes[self.index.place()].doorbells
+        &self.own.inbox().doorbells
     }
 
-    /// The channels that are looked at in every round, and their places.
-    pub fn busy_channels(&self) -> impl Iterator<Item = (u32, &Channel)> {
-        self.attention.busy.iter().filter_map(|&at| Some((at, self.channels.get(at as usize)?.as_deref()?)))
+    /// The channels that are looked at in every round, and where they are.
+    pub fn busy(&self) -> impl Iterator<Item = (ChannelIndex, &Channel)> {
+        self.attention.busy.iter().filter_map(|&at| Some((at, self.get(at)?)))
     }
 
     /// A channel has come.
-    pub fn attend_to(&mut self, at: u32) {
+    pub(crate) fn attend_to(&mut self, at: ChannelIndex, now: Nanos) {
         self.attention.busy.push(at);
-        self.listen_to(at);
+        self.listen_to(at, now);
     }
 
     /// Once a round, before the channels are served.
     #[inline]
-    pub fn attend(&mut self) {
+    pub fn attend(&mut self, admission: &Admission, now: Nanos) {
         let attention = &self.attention;
-        if attention.slept || attention.resting > 0 && self.now - attention.asked >= ASK_EVERY {
-            self.ask_bells();
+        if attention.slept || attention.resting > 0 && now - attention.asked >= ASK_EVERY {
+            self.ask_bells(now);
         } else {
             self.attention.passed = true;
         }
         if !self.attention.unheard.is_empty() {
-            self.hear_again();
+            self.hear_again(now);
         }
-        if self.attention.busy.len() > BUSY && self.now - self.attention.tidied >= QUIET {
-            self.tidy();
+        if self.attention.busy.len() > BUSY && now - self.attention.tidied >= QUIET {
+            self.tidy(admission, now);
         }
     }
 
@@ -129,43 +131,40 @@ impl Core {
     pub fn attention_due(&self) -> Option<Nanos> {
         let attention = &self.attention;
         let asks = (attention.resting > 0 && attention.passed).then_some(attention.asked + ASK_EVERY);
-        let ears = attention.unheard.iter().filter_map(|&at| self.channels.get(at as usize)?.as_ref());
+        let ears = attention.unheard.iter().filter_map(|&at| self.get(at));
         ears.map(|channel| channel.ear.deaf_until).chain(asks).min()
     }
 
     /// Rouses the channels whose applications have rung.
-    fn ask_bells(&mut self) {
-        self.attention.asked = self.now;
+    fn ask_bells(&mut self, now: Nanos) {
+        self.attention.asked = now;
         self.attention.slept = false;
         self.attention.passed = false;
         let mut room = [0; 64];
-        let rung: &[u64] = self.shared.inboxes[self.index.place()].doorbells.rung(&mut room);
+        let rung: &[u64] = self.own.inbox().doorbells.rung(&mut room);
         for &at in rung {
-            let Some(Some(channel)) = self.channels.get_mut(at as usize) else { continue };
+            let at = ChannelIndex(at as u32);
+            let Some(Some(channel)) = self.slots.get_mut(at.place()) else { continue };
             let found = channel.end.drain_doorbell();
             if channel.gone {
                 // Hung up for good; its flows drive it from here on.
-                self.shared.inboxes[self.index.place()].doorbells.remove(&channel.end);
+                self.own.inbox().doorbells.remove(&channel.end);
                 continue;
             }
-            let at = at as u32;
-            if !channel.ear.busy {
-                self.attention.rouse(at, channel);
-            }
+            self.attention.touch(at, channel);
             match found {
                 // Its end is told by the control thread. Until then the closed pipe would keep us awake.
-                Rung::HungUp => self.stop_listening(at, UNHEARD_LONGEST),
-                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at),
+                Rung::HungUp => self.stop_listening(at, UNHEARD_LONGEST, now),
+                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at, now),
                 _ => {}
             }
         }
     }
 
     #[cold]
-    fn rang_for_nothing(&mut self, at: u32) {
-        let now = self.now;
-        self.counters().bells_empty.add(1);
-        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
+    fn rang_for_nothing(&mut self, at: ChannelIndex, now: Nanos) {
+        self.own.counters().bells_empty.add(1);
+        let Some(channel) = self.get_mut(at) else { return };
         if channel.ear.deaf_for == Nanos::ZERO && channel.ear.mistakes.allow(now) {
             return;
         }
@@ -176,68 +175,67 @@ impl Core {
             );
         }
         let longer = (channel.ear.deaf_for * 2).clamp(UNHEARD, UNHEARD_LONGEST);
-        self.stop_listening(at, longer);
+        self.stop_listening(at, longer, now);
     }
 
     #[cold]
-    fn stop_listening(&mut self, at: u32, time: Nanos) {
-        let until = self.now.saturating_add(time);
-        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        self.shared.inboxes[self.index.place()].doorbells.remove(&channel.end);
+    fn stop_listening(&mut self, at: ChannelIndex, time: Nanos, now: Nanos) {
+        let until = now.saturating_add(time);
+        let Some(Some(channel)) = self.slots.get_mut(at.place()) else { return };
+        self.own.inbox().doorbells.remove(&channel.end);
         channel.ear.deaf_for = time;
         channel.ear.deaf_until = until;
         if !self.attention.unheard.contains(&at) {
             self.attention.unheard.push(at);
         }
-        self.counters().bells_unheard.add(1);
+        self.own.counters().bells_unheard.add(1);
     }
 
     /// Looks again at the channels that were not listened to.
     #[cold]
-    fn hear_again(&mut self) {
+    fn hear_again(&mut self, now: Nanos) {
         for i in (0..self.attention.unheard.len()).rev() {
             let at = self.attention.unheard[i];
-            let Some(Some(channel)) = self.channels.get_mut(at as usize) else { continue };
-            if channel.ear.deaf_until > self.now {
+            let Some(channel) = self.get_mut(at) else { continue };
+            if channel.ear.deaf_until > now {
                 continue;
             }
             let found = if channel.gone { Rung::Silent } else { channel.end.drain_doorbell() };
             match found {
-                Rung::HungUp => self.stop_listening(at, UNHEARD_LONGEST),
-                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at),
+                Rung::HungUp => self.stop_listening(at, UNHEARD_LONGEST, now),
+                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at, now),
                 Rung::Rang | Rung::Silent => {
                     channel.ear.deaf_for = Nanos::ZERO;
                     let listens = !channel.gone;
                     self.attention.unheard.swap_remove(i);
                     if listens {
-                        self.listen_to(at);
+                        self.listen_to(at, now);
                     }
                 }
             }
         }
     }
 
-    fn listen_to(&mut self, at: u32) {
-        let Some(Some(channel)) = self.channels.get(at as usize) else { return };
-        if let Err(error) = self.bells().add(&channel.end, at.into()) {
+    fn listen_to(&mut self, at: ChannelIndex, now: Nanos) {
+        let Some(channel) = self.get(at) else { return };
+        if let Err(error) = self.bells().add(&channel.end, at.0.into()) {
             log::warn!("channel {}: {error}; looked at by time instead", channel.number);
-            self.stop_listening(at, UNHEARD_LONGEST);
+            self.stop_listening(at, UNHEARD_LONGEST, now);
         }
     }
 
     /// Lets channels rest that have been quiet, where there are many.
     #[cold]
-    fn tidy(&mut self) {
-        self.attention.tidied = self.now;
+    fn tidy(&mut self, admission: &Admission, now: Nanos) {
+        self.attention.tidied = now;
         for i in (0..self.attention.busy.len()).rev() {
             if self.attention.busy.len() <= BUSY {
                 return;
             }
             let at = self.attention.busy[i];
-            let Some(Some(channel)) = self.channels.get_mut(at as usize) else { continue };
-            let quiet = self.now - channel.ear.worked >= QUIET
-                && !self.admission.units_due(ChannelIndex(at))
-                && !channel.end.has_news();
+            let Some(channel) = self.get_mut(at) else { continue };
+            let quiet =
+                now - channel.ear.worked >= QUIET && !admission.units_due(at) && !channel.end.has_news();
             // One that is not listened to must be looked at.
             let heard = channel.ear.deaf_for == Nanos::ZERO;
             if quiet && heard && (channel.gone || channel.end.arm()) {

@@ -34,7 +34,7 @@ impl Core {
     /// Counts and tells a refusal, and gives the reason for the application that asked.
     #[cold]
     pub fn full(&mut self, limit: Limit, bound: u32, asked: Asked) -> Reason {
-        let counters = &self.shared.inboxes[self.index.place()].counts.engine;
+        let counters = self.own.counters();
         let warnings = &mut self.warnings;
         let (counter, seldom, sentence) = match limit {
             Limit::Connections => (
@@ -61,13 +61,13 @@ impl Core {
             Limit::PeerConnections | Limit::PeerEngineConnections => return Reason::Full(limit, bound),
         };
         counter.add(1);
-        if let Some(left_out) = seldom.say(self.now) {
+        if let Some(left_out) = seldom.say(self.clock.now) {
             let whose = match limit {
                 Limit::EngineConnections => "this engine has ",
                 Limit::Ports => "",
                 _ => "its application has ",
             };
-            log::warn!("engine {}: {asked} refused: {whose}{bound} {sentence}{left_out}", self.index);
+            log::warn!("engine {}: {asked} refused: {whose}{bound} {sentence}{left_out}", self.own.index());
         }
         Reason::Full(limit, bound)
     }
