@@ -346,10 +346,13 @@ fn only_units_that_become_free_call_those_that_wait() {
     w.wait(b, CreditWait::Units);
     assert_eq!(w.admission.next_for_units(0), Some(a));
     w.admission.looked(0, 2);
-    w.admission.look(0, 2);
-    assert!(!w.admission.units_due(0) && w.admission.awaits_units(0), "no more than before");
+    assert!(!w.admission.units_due(0) && w.admission.awaits_units(0), "what was left is no news");
     w.admission.look(0, 3);
     assert_eq!(w.admission.next_for_units(0), Some(b));
+    let late = w.begin(0, Some(0));
+    w.wait(late, CreditWait::Units);
+    w.admission.look(0, 3);
+    assert!(!w.admission.units_due(0), "no more than before");
 }
 
 /// What comes without being asked for is counted, and leaves less for those that ask.
