@@ -79,6 +79,11 @@ impl Allowance {
         unit.before(self.edge)
     }
 
+    /// Units within credit from `next` on.
+    pub fn beyond(&self, next: Seq) -> u32 {
+        if self.covers(next) { self.edge.since(next) as u32 } else { 0 }
+    }
+
     /// A unit goes out.
     #[inline]
     pub fn used(&mut self, now: Nanos) {

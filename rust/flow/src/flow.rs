@@ -305,6 +305,16 @@ impl<T, H> Flow<T, H> {
         self.congestion.window(now)
     }
 
+    /// Units that the peer has room for beyond those sent.
+    pub fn credit(&self) -> u32 {
+        self.sender.allowance.beyond(self.sender.next())
+    }
+
+    /// Units that the peer was promised room for.
+    pub fn promised(&self) -> u32 {
+        self.receiver.credit.reserved()
+    }
+
     /// Smoothed round-trip time.
     pub fn rtt(&self) -> Option<Nanos> {
         self.rtt.smoothed()

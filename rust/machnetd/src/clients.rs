@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
-use machnet_host::{Offer, Place};
-use machnet_shm::{AttachError, ClientHello, EngineEnd, Fd, ServerAttach, ServerStep, Status, Text};
+use machnet_host::{Attaching, Host, Place, Step};
+use machnet_shm::{AttachError, EngineEnd, Fd, Status, Text, Welcome};
 
+use crate::queries::LONGEST;
 use crate::socket::{Credentials, credentials};
 
 /// An application.
@@ -27,10 +28,10 @@ pub struct Client {
 pub enum Stage {
     /// It has said nothing yet.
     New,
-    /// Its channel is being made, for this place: nobody looks at its socket meanwhile.
-    Making(Place),
+    /// Its channel is being made: nobody looks at its socket meanwhile.
+    Making,
     /// It has been given a channel, and is to say that it has mapped it.
-    Granted(Box<ServerAttach>, Place),
+    Granted(Box<Attaching>),
     /// Its channel has this number, and an engine serves it.
     Attached(u64),
 }
@@ -39,12 +40,12 @@ pub enum Stage {
 pub enum Outcome {
     /// Nothing yet.
     Wait,
-    /// It wants the counters, and then it is done.
-    Stats,
+    /// It asks something instead of attaching: its first packet, or as much of it as is looked at.
+    Query(Vec<u8>),
     /// It wants a channel, and is to have this one.
-    Make(Box<ServerAttach>, Offer),
+    Make(Box<Attaching>, Welcome),
     /// Its channel is ready for its place.
-    Channel(Box<EngineEnd>),
+    Ready(Place, Box<EngineEnd>),
     /// It has left, or its time is over.
     Gone,
     /// It is not served, for this reason.
@@ -60,7 +61,7 @@ impl Client {
 
     /// It is for the application to go on.
     pub fn is_waited_for(&self) -> bool {
-        matches!(self.stage, Stage::New | Stage::Granted(..))
+        matches!(self.stage, Stage::New | Stage::Granted(_))
     }
 
     /// To be polled.
@@ -73,89 +74,83 @@ impl Client {
         self.process.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// Looks at the socket or the process, one of which is readable. `offer` answers a hello.
-    pub fn step(&mut self, offer: impl FnOnce(ClientHello) -> Answer) -> Outcome {
+    /// Looks at the socket or the process, one of which is readable.
+    pub fn step<Q>(&mut self, host: &Host<Q>) -> Outcome {
         match &mut self.stage {
             Stage::Attached(_) => self.end(),
-            Stage::Making(_) => Outcome::Wait,
+            Stage::Making => Outcome::Wait,
             Stage::New => match self.peek() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Wait,
                 Err(_) => Outcome::Gone,
                 Ok(First::End) => Outcome::Gone,
-                Ok(First::Stats) => {
-                    // Taken out: a socket that closes over unread packets loses what it has just sent.
-                    let _ = self.take();
-                    Outcome::Stats
-                }
-                Ok(First::Other) => self.hello(offer),
+                Ok(First::Query) => self.query(),
+                Ok(First::Hello) => self.hello(host),
             },
-            Stage::Granted(attach, _) => {
-                let stepped = attach.step();
-                if let Some(process) = attach.take_process() {
+            Stage::Granted(attaching) => {
+                let outcome = next(attaching.step(host));
+                if let Some(process) = attaching.take_process() {
                     // SAFETY: the descriptor is ours alone; `into_raw` gives it up to its new owner.
                     let process = unsafe { OwnedFd::from_raw_fd(process.into_raw()) };
                     self.process = Some(process).filter(is_process);
                 }
-                match stepped {
-                    Ok(ServerStep::Attached(channel)) => Outcome::Channel(channel),
-                    Ok(ServerStep::Wait | ServerStep::Hello(_)) => Outcome::Wait,
-                    Err(AttachError::Closed) => Outcome::Gone,
-                    Err(refused) => Outcome::Refused(refused.to_string()),
-                }
+                outcome
             }
         }
     }
 
+    /// Takes out its first packet.
+    fn query(&self) -> Outcome {
+        let mut packet = vec![0u8; LONGEST + 1];
+        // SAFETY: `packet` is writable for its length. What is beyond that is thrown away, as are descriptors that came with it.
+        match unsafe { libc::recv(self.fd(), packet.as_mut_ptr().cast(), packet.len(), libc::MSG_DONTWAIT) } {
+            n @ 1.. => {
+                packet.truncate(n as usize);
+                Outcome::Query(packet)
+            }
+            _ => Outcome::Gone,
+        }
+    }
+
+    /// Its socket, when it is no application.
+    pub fn into_socket(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Answers its first packet.
-    fn hello(&self, offer: impl FnOnce(ClientHello) -> Answer) -> Outcome {
-        let mut attach = match self.fd.try_clone() {
-            Ok(copy) => Box::new(ServerAttach::new(Fd::own(copy.into_raw_fd()))),
+    fn hello<Q>(&self, host: &Host<Q>) -> Outcome {
+        let mut attaching = match self.attaching() {
+            Ok(attaching) => Box::new(attaching),
             Err(error) => return Outcome::Refused(format!("copy its socket: {error}")),
         };
-        match attach.step() {
-            Ok(ServerStep::Hello(hello)) => match offer(hello) {
-                Ok(offer) => Outcome::Make(attach, offer),
-                Err((status, text)) => {
-                    // One that is gone already needs no answer.
-                    let _ = attach.refuse(status, text);
-                    Outcome::Refused(text.to_string())
-                }
-            },
-            Ok(_) => Outcome::Wait,
-            Err(AttachError::Closed) => Outcome::Gone,
-            Err(refused) => Outcome::Refused(refused.to_string()),
+        match attaching.step(host) {
+            Ok(Step::Welcome(welcome)) => Outcome::Make(attaching, welcome),
+            other => next(other),
         }
+    }
+
+    fn attaching(&self) -> io::Result<Attaching> {
+        Ok(Attaching::new(Fd::own(self.fd.try_clone()?.into_raw_fd())))
     }
 
     /// Turns it away with a sentence, which it gets if it has said hello already.
     pub fn turn_away(&self, status: Status, text: Text) {
-        if let Ok(copy) = self.fd.try_clone() {
+        if let Ok(attaching) = self.attaching() {
             // Taken out: a socket that closes over unread packets loses what it has just sent.
             let _ = self.take();
-            let _ = ServerAttach::new(Fd::own(copy.into_raw_fd())).refuse(status, text);
-        }
-    }
-
-    /// Sends one packet; one that does not fit the socket's buffer is lost with its application.
-    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: `packet` is readable for its length.
-        match unsafe { libc::send(self.fd(), packet.as_ptr().cast(), packet.len(), flags) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
+            attaching.refuse(status, text);
         }
     }
 
     /// What the first packet is; it stays in the socket.
     fn peek(&self) -> io::Result<First> {
-        let mut first = [0u8; STATS.len() + 1];
+        let mut first = [0u8; 1];
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         // SAFETY: `first` is writable for its length.
         match unsafe { libc::recv(self.fd(), first.as_mut_ptr().cast(), first.len(), flags) } {
             -1 => Err(io::Error::last_os_error()),
             0 => Ok(First::End),
-            n if first[..n as usize] == *STATS => Ok(First::Stats),
-            _ => Ok(First::Other),
+            _ if first == *b"{" => Ok(First::Query),
+            _ => Ok(First::Hello),
         }
     }
 
@@ -182,6 +177,16 @@ impl Client {
     }
 }
 
+/// What a step of attaching means for the client; a welcome comes once, with the hello.
+fn next(step: Result<Step, AttachError>) -> Outcome {
+    match step {
+        Ok(Step::Ready(place, channel)) => Outcome::Ready(place, channel),
+        Ok(Step::Wait | Step::Welcome(_)) => Outcome::Wait,
+        Err(AttachError::Closed) => Outcome::Gone,
+        Err(refused) => Outcome::Refused(refused.to_string()),
+    }
+}
+
 /// Whether a descriptor stands for a process. What an application sends may be anything, and polling some files asks a program of its
 /// choice, and waits for the answer. Another process than its own ends its channel when that ends, and harms nobody else.
 fn is_process(fd: &OwnedFd) -> bool {
@@ -195,18 +200,12 @@ fn readable(fd: RawFd) -> bool {
     unsafe { libc::poll(&mut entry, 1, 0) == 1 }
 }
 
-/// The answer to a hello.
-pub type Answer = Result<Offer, (Status, Text)>;
-
 /// An application's first packet.
 enum First {
     /// There is none: it has left.
     End,
-    /// It wants the counters.
-    Stats,
-    /// Something for `ServerAttach`.
-    Other,
+    /// JSON: it asks something.
+    Query,
+    /// Anything else is for `Attaching`.
+    Hello,
 }
-
-/// The packet that asks for the counters instead of a channel.
-pub const STATS: &[u8] = b"machnet-stats/1";

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use machnet_engine::End;
-use machnet_host::{Event, Host, Over, Owner, State};
+use machnet_host::{Event, Host, Over, Owner, Place, State};
 use machnet_shm::{AttachError, EngineEnd, Status, Text};
 
 use crate::clients::{Client, Outcome, Stage};
@@ -16,10 +16,11 @@ use crate::limits::{self, Limits, Strangers};
 use crate::logger;
 use crate::memory::{Made, Memory};
 use crate::pins::Pins;
+use crate::queries::{self, Queries};
 use crate::signals::{Signals, Wanted};
 use crate::socket::{Access, ControlSocket};
 use crate::start;
-use crate::stats::{Attached, Stats};
+use crate::stats::Stats;
 use crate::threads;
 
 /// The control thread's state.
@@ -34,6 +35,8 @@ pub struct Control<'a, Q> {
     memory: Memory,
     pins: Pins,
     limits: Limits,
+    /// Those who ask instead of attaching.
+    queries: Queries,
     /// By their descriptors, which are unique while they are open.
     clients: HashMap<RawFd, Client>,
     /// No descriptors were left: nobody is accepted until then.
@@ -75,6 +78,7 @@ impl<'a, Q> Control<'a, Q> {
             memory,
             pins,
             limits,
+            queries: Queries::default(),
             clients: HashMap::new(),
             accept_again: None,
         }
@@ -87,7 +91,7 @@ impl<'a, Q> Control<'a, Q> {
             self.wait(&mut ready);
             while let Some(wanted) = self.signals.wanted() {
                 match wanted {
-                    Wanted::Dump => self.stats.dump(self.attached().count()),
+                    Wanted::Dump => self.stats.dump(self.attached()),
                     Wanted::Reload => self.reload(),
                 }
             }
@@ -99,7 +103,7 @@ impl<'a, Q> Control<'a, Q> {
             self.accept();
             self.keep_time();
         }
-        self.stats.dump(self.attached().count());
+        self.stats.dump(self.attached());
     }
 
     /// Reads the settings again and puts in force what can be while engines run. With a mistake all stays as it was.
@@ -170,21 +174,26 @@ impl<'a, Q> Control<'a, Q> {
         let closed = self.accept_again.is_some() || self.strangers().is_full(&self.limits);
         let listener = if closed { -1 } else { self.listener.fd() };
         let (events, made) = (self.host.events_fd(), self.memory.fd());
+        // Those who do not read what they have asked for.
+        let askers: Vec<_> = self.queries.sending().collect();
         let fixed = [self.signals.end_fd(), self.signals.wishes_fd(), events, made, listener];
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // Two entries for each application; a negative descriptor is skipped.
-        let clients = self.clients.iter().filter(|(_, client)| !matches!(client.stage, Stage::Making(_)));
+        let clients = self.clients.iter().filter(|(_, client)| !matches!(client.stage, Stage::Making));
         let applications = clients.flat_map(|(fd, client)| [*fd, client.process().unwrap_or(-1)]);
         let mut fds: Vec<_> = fixed.into_iter().chain(applications).map(entry).collect();
+        let first_asker = fds.len();
+        fds.extend(askers.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }));
         let due = self.due().map(|at| at.saturating_duration_since(now));
         // Rounded up, or the last fraction of a millisecond is spent polling.
         let millis = due.map_or(-1, |wait| wait.as_micros().div_ceil(1000).min(60_000) as i32);
         // SAFETY: `fds` holds as many entries as told. After an error, a signal's, it asks again.
         let answer = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };
         if answer > 0 {
-            let (applications, _) = fds[fixed.len()..].as_chunks::<2>();
+            let (applications, _) = fds[fixed.len()..first_asker].as_chunks::<2>();
             let spoke = applications.iter().filter(|both| both.iter().any(|entry| entry.revents != 0));
             ready.extend(spoke.map(|[socket, _]| socket.fd));
+            fds[first_asker..].iter().filter(|e| e.revents != 0).for_each(|e| self.queries.look_at(e.fd));
         }
     }
 
@@ -192,7 +201,8 @@ impl<'a, Q> Control<'a, Q> {
     fn due(&self) -> Option<Instant> {
         let attaching = self.clients.values().filter(|c| c.is_waited_for()).map(|c| c.since + ATTACH);
         let retry = self.host.retry_in().map(|wait| Instant::now() + Duration::from_nanos(wait.0));
-        let others = [self.next_dump, self.accept_again, retry, self.pins.due(), logger::due()];
+        let others =
+            [self.next_dump, self.accept_again, retry, self.queries.due(), self.pins.due(), logger::due()];
         attaching.chain(others.into_iter().flatten()).min()
     }
 
@@ -243,8 +253,8 @@ impl<'a, Q> Control<'a, Q> {
         let mut strangers = Strangers::default();
         for client in self.clients.values() {
             match client.stage {
-                Stage::New | Stage::Granted(..) => strangers.count(client.who),
-                Stage::Making(_) => strangers.count_asked(client.who),
+                Stage::New | Stage::Granted(_) => strangers.count(client.who),
+                Stage::Making => strangers.count_asked(client.who),
                 Stage::Attached(_) => {}
             }
         }
@@ -253,22 +263,22 @@ impl<'a, Q> Control<'a, Q> {
 
     fn look_at(&mut self, fd: RawFd) {
         let Some(mut client) = self.clients.remove(&fd) else { return };
-        let outcome = client.step(|hello| self.host.offer(hello));
+        let outcome = client.step(self.host);
         match outcome {
             Outcome::Wait => {
                 self.clients.insert(fd, client);
             }
-            Outcome::Make(attach, offer) => {
-                client.stage = Stage::Making(offer.place);
+            Outcome::Make(attaching, welcome) => {
+                client.stage = Stage::Making;
                 self.clients.insert(fd, client);
-                self.memory.make(fd, attach, offer.welcome);
+                self.memory.make(fd, attaching, welcome);
             }
-            Outcome::Channel(channel) => self.attach(client, *channel),
-            Outcome::Stats => {
-                let json = self.stats.json(self.attached().take(SHOWN));
-                if let Err(error) = client.send(json.as_bytes()) {
-                    log::warn!("process {}: send it the counters: {error}", client.who.pid);
-                }
+            Outcome::Ready(place, channel) => self.attach(client, place, *channel),
+            Outcome::Query(packet) => {
+                let reach =
+                    queries::Reach { host: self.host, stats: &self.stats, level: &mut self.config.log };
+                let who = client.who;
+                self.queries.ask(client.into_socket(), who, &packet, reach);
             }
             Outcome::Gone => self.left(client, "left"),
             Outcome::Refused(reason) => self.refuse(client, &reason),
@@ -278,10 +288,10 @@ impl<'a, Q> Control<'a, Q> {
     /// Goes on with the clients whose channels are made.
     fn take_made(&mut self) {
         self.memory.drain();
-        while let Some(Made { client: fd, attach, result }) = self.memory.next() {
-            let Some(mut client) = self.clients.remove(&fd) else { continue };
-            let Stage::Making(place) = client.stage else { continue };
-            client.stage = Stage::Granted(attach, place);
+        while let Some(Made { client: fd, attaching, result }) = self.memory.next() {
+            let asked = self.clients.remove(&fd).filter(|client| matches!(client.stage, Stage::Making));
+            let Some(mut client) = asked else { continue };
+            client.stage = Stage::Granted(attaching);
             client.since = Instant::now();
             match result {
                 Ok(()) => {
@@ -298,9 +308,8 @@ impl<'a, Q> Control<'a, Q> {
         self.left(client, "cut off");
     }
 
-    fn attach(&mut self, mut client: Client, channel: EngineEnd) {
+    fn attach(&mut self, mut client: Client, place: Place, channel: EngineEnd) {
         let who = client.who;
-        let Stage::Granted(_, place) = client.stage else { return };
         let engine = place.engine();
         match self.host.attach(place, Owner { pid: who.pid, uid: who.uid }, channel) {
             Ok(channel) => {
@@ -327,8 +336,8 @@ impl<'a, Q> Control<'a, Q> {
                 log::info!("channel {channel}: process {} {how}", client.who.pid);
                 self.host.leave(channel);
             }
-            Stage::Granted(attach, _) => self.memory.abandon(attach),
-            Stage::New | Stage::Making(_) => {}
+            Stage::Granted(attaching) => self.memory.abandon(*attaching),
+            Stage::New | Stage::Making => {}
         }
     }
 
@@ -337,6 +346,7 @@ impl<'a, Q> Control<'a, Q> {
         for event in self.host.take_events() {
             match event {
                 Event::Over(over) => self.over(over),
+                Event::Answered(part) => self.queries.take(&part),
             }
         }
     }
@@ -364,6 +374,7 @@ impl<'a, Q> Control<'a, Q> {
         for (_, client) in late {
             self.refuse(client, &format!("did not attach within {ATTACH:?}; cut off"));
         }
+        self.queries.keep_time(now);
         self.host.retry();
         if self.accept_again.is_some_and(|at| at <= now) {
             self.accept_again = None;
@@ -373,25 +384,19 @@ impl<'a, Q> Control<'a, Q> {
         if let (Some(at), Some(every)) = (self.next_dump, self.config.stats_interval)
             && at <= now
         {
-            self.stats.dump(self.attached().count());
+            self.stats.dump(self.attached());
             self.next_dump = Some(now + every);
         }
     }
 
-    fn attached(&self) -> impl Iterator<Item = Attached> {
-        self.host.channels().filter(|row| row.state == State::Attached).map(|row| Attached {
-            channel: row.channel,
-            engine: row.engine,
-            pid: row.owner.pid,
-            uid: row.owner.uid,
-        })
+    /// How many channels have an application.
+    fn attached(&self) -> usize {
+        self.host.channels().filter(|row| row.state == State::Attached).count()
     }
 }
 
 /// For an application to attach, from its connecting.
 const ATTACH: Duration = Duration::from_secs(5);
-/// Channels that the counters list, so that they fit one packet.
-const SHOWN: usize = 1000;
 /// Applications accepted at a time.
 const ACCEPTS: usize = 64;
 /// Pause after the process ran out of descriptors.

@@ -8,8 +8,10 @@ mod control;
 mod limits;
 mod logger;
 mod memory;
+mod metrics;
 mod output;
 mod pins;
+mod queries;
 mod repeats;
 mod signals;
 mod socket;
@@ -85,7 +87,7 @@ fn end_on_panic() {
 const SETTINGS: u8 = 2;
 /// Exit code: DPDK or the NIC was refused.
 const NIC: u8 = 3;
-/// Exit code: the control socket was refused.
+/// Exit code: the control socket, or the listener of `[metrics]`, was refused.
 const CONTROL: u8 = 4;
 /// Exit code: an engine could not start.
 const ENGINE: u8 = 5;

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use machnet_engine::Leftover;
+use machnet_host::Attaching;
 use machnet_shm::{AttachError, EngineEnd, ServerAttach, Welcome};
 
 /// The way to the thread; it ends when this is dropped and it has worked off what is left.
@@ -19,7 +20,7 @@ pub struct Memory {
 }
 
 enum Job {
-    Make { client: RawFd, attach: Box<ServerAttach>, welcome: Welcome },
+    Make { client: RawFd, attaching: Box<Attaching>, welcome: Welcome },
     Abandon(Box<ServerAttach>),
     Release(Leftover),
     Discard(Box<EngineEnd>),
@@ -30,7 +31,7 @@ pub struct Made {
     /// Whose.
     pub client: RawFd,
     /// Goes on with attaching.
-    pub attach: Box<ServerAttach>,
+    pub attaching: Box<Attaching>,
     /// What came of it; the application was told where it can be.
     pub result: Result<(), AttachError>,
 }
@@ -60,13 +61,13 @@ impl Memory {
     }
 
     /// Makes a channel for a client; [`Memory::next`] has it when it is made.
-    pub fn make(&self, client: RawFd, attach: Box<ServerAttach>, welcome: Welcome) {
-        self.give(Job::Make { client, attach, welcome });
+    pub fn make(&self, client: RawFd, attaching: Box<Attaching>, welcome: Welcome) {
+        self.give(Job::Make { client, attaching, welcome });
     }
 
     /// Takes back what was made for an application that has not come to have it.
-    pub fn abandon(&self, attach: Box<ServerAttach>) {
-        self.give(Job::Abandon(attach));
+    pub fn abandon(&self, attaching: Attaching) {
+        self.give(Job::Abandon(Box::new(attaching.give_up())));
     }
 
     /// Takes back what an engine leaves.
@@ -126,15 +127,15 @@ fn work(given: &Receiver<Job>, done: &Sender<Made>, mut bell: &UnixStream, court
     let mut step = || courtesy.step();
     for job in given {
         match job {
-            Job::Make { client, mut attach, welcome } => {
-                let result = attach.welcome_in_steps(&welcome, &mut step);
-                if done.send(Made { client, attach, result }).is_err() {
+            Job::Make { client, mut attaching, welcome } => {
+                let result = attaching.make(&welcome, &mut step);
+                if done.send(Made { client, attaching, result }).is_err() {
                     return;
                 }
                 // One byte for each client, and the control thread takes them all: there is room.
                 let _ = bell.write(&[1]);
             }
-            Job::Abandon(attach) => attach.release(bytes, &mut step),
+            Job::Abandon(server) => server.release(bytes, &mut step),
             Job::Release(leftover) => leftover.release(bytes, &mut step),
             Job::Discard(end) => end.release(bytes, &mut step),
         }

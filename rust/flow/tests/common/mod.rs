@@ -175,7 +175,7 @@ impl Sim {
             tokens_max: 256,
             reading: true,
             finish: false,
-            unit: usize::from(mtu) - 76,
+            unit: machnet_wire::unit_size(mtu),
             received: [0; 8],
             errors: Vec::new(),
             config,
