@@ -5,14 +5,14 @@
 //!
 //! | owner | question |
 //! |---|---|
-//! | `Credit` (rust/flow) | How many units has this peer been told it may send, and does it need more? |
+//! | `Credit` (rust/flow) | How many units does this peer know that it may send, and does it need more? |
 //! | `Share` (rust/shm) | How many units of its channel may this connection hold? |
 //! | [`Budget`] | How many units may be promised to peers that send to this receive ring? |
 //! | [`Claim`] | What does this connection hold of the budget, and what does its peer wait for? |
 //!
 //! [`Admission`] is where they meet. A flow whose credit runs low asks for more ([`Admission::grant`]): the budget says how much
 //! it may have, and the channel's share how much of that there is. If there is nothing, the connection waits
-//! ([`Admission::wait`]) for one of three things, and is called when that has changed: for its application to read, for
+//! ([`Admission::wait`]) for one of three things, and its flow is called when that has changed: for its application to read, for
 //! units of the channel, or for room in the receive ring.
 //!
 //! Waiting for a ring and waiting for units are queues, in the order of arrival. Waiting for a reader is none: the units that come back
@@ -162,8 +162,8 @@ impl Admission {
         self.channels[at] = ChannelQueue::default();
     }
 
-    /// The peer of a connection waits; `free` units of its channel are free. For what, if not for a reader, is known from what it was
-    /// last told here.
+    /// The peer of a connection waits; `free` units of its channel are free. Returns for what: if not for a reader, then for whichever of
+    /// ring and channel had nothing when the connection last asked for more.
     pub fn wait(&mut self, claim: &mut Claim, handle: ConnHandle, wait: CreditWait, free: u32) -> Waiting {
         self.leave(claim);
         let Some(channel) = self.channels.get_mut(claim.channel.place()) else { return claim.waiting };
@@ -237,10 +237,11 @@ impl Admission {
         self.channels.get(channel.place()).is_some_and(ChannelQueue::is_due)
     }
 
-    /// So many units of a channel are free now. Whether anybody is to get any.
-    pub fn look(&mut self, channel: ChannelIndex, free: u32) -> bool {
+    /// `free` units of a channel are free now. If those are more than before, everybody who waits has a turn. False: there is nothing to
+    /// give.
+    pub fn begin_unit_turns(&mut self, channel: ChannelIndex, free: u32) -> bool {
         let Some(channel) = self.channels.get_mut(channel.place()) else { return false };
-        channel.look(free);
+        channel.begin_turns(free);
         free > 0
     }
 
@@ -249,10 +250,10 @@ impl Admission {
         self.channels.get_mut(channel.place())?.next()
     }
 
-    /// The turns on a channel are over for now: so many units are left, which are no news.
-    pub fn looked(&mut self, channel: ChannelIndex, free: u32) {
+    /// The turns on a channel are over for now. The `free` units that are left give nobody another one.
+    pub fn end_unit_turns(&mut self, channel: ChannelIndex, free: u32) {
         if let Some(channel) = self.channels.get_mut(channel.place()) {
-            channel.looked(free);
+            channel.end_turns(free);
         }
     }
 

@@ -111,7 +111,7 @@ impl World {
     /// Everybody whose turn it is on a channel has it, and asks for `more`.
     fn unit_turns(&mut self, channel: u32, more: u32) {
         let (at, channel) = (channel as usize, ChannelIndex(channel));
-        if !self.admission.look(channel, self.free[at]) {
+        if !self.admission.begin_unit_turns(channel, self.free[at]) {
             return;
         }
         let waiting = self.channels[at].len();
@@ -121,7 +121,7 @@ impl World {
             self.turn(handle, more);
         }
         assert!(!self.admission.units_due(channel), "one turn for each");
-        self.admission.looked(channel, self.free[at]);
+        self.admission.end_unit_turns(channel, self.free[at]);
     }
 
     /// One connection that waits for a ring has its turn.
@@ -260,7 +260,7 @@ fn who_ends_leaves_nothing_behind() {
         assert!(w.free.iter().all(|&free| free == w.units), "seed {seed}: {:?} of {}", w.free, w.units);
         assert!(!w.admission.rings_due() && w.admission.next_for_ring().is_none(), "seed {seed}");
         for channel in (0..w.free.len() as u32).map(ChannelIndex) {
-            w.admission.look(channel, w.units);
+            w.admission.begin_unit_turns(channel, w.units);
             assert!(!w.admission.units_due(channel) && !w.admission.awaits_returns(channel), "seed {seed}");
         }
     }
@@ -340,22 +340,22 @@ fn a_reader_is_waited_for_in_no_queue() {
 fn only_units_that_become_free_call_those_that_wait() {
     let mut w = World::new(&[256], 1, 100);
     let (a, b) = (w.begin(0, Some(0)), w.begin(0, Some(0)));
-    assert!(w.admission.look(FIRST, 9) && !w.admission.units_due(FIRST), "nobody waits");
+    assert!(w.admission.begin_unit_turns(FIRST, 9) && !w.admission.units_due(FIRST), "nobody waits");
     w.free[0] = 3;
     w.wait(a, CreditWait::Units);
-    w.admission.look(FIRST, 4);
+    w.admission.begin_unit_turns(FIRST, 4);
     assert!(w.admission.units_due(FIRST), "more than it has seen, though fewer than there were before");
     // One that begins to wait after that has seen all of them.
     w.free[0] = 4;
     w.wait(b, CreditWait::Units);
     assert_eq!(w.admission.next_for_units(FIRST), Some(a));
-    w.admission.looked(FIRST, 2);
+    w.admission.end_unit_turns(FIRST, 2);
     assert!(!w.admission.units_due(FIRST) && w.admission.awaits_units(FIRST), "what was left is no news");
-    w.admission.look(FIRST, 3);
+    w.admission.begin_unit_turns(FIRST, 3);
     assert_eq!(w.admission.next_for_units(FIRST), Some(b));
     let late = w.begin(0, Some(0));
     w.wait(late, CreditWait::Units);
-    w.admission.look(FIRST, 3);
+    w.admission.begin_unit_turns(FIRST, 3);
     assert!(!w.admission.units_due(FIRST), "no more than before");
 }
 
