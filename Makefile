@@ -158,6 +158,10 @@ bench-instr: ## instructions of one 64 B echo, by stage (callgrind); FILES=n nam
 header: ## write the C header anew
 	MACHNET_WRITE=1 cargo test --locked -p machnet header_is_current
 
+.PHONY: metrics-table
+metrics-table: ## write the tables of docs/metrics.md anew
+	MACHNET_WRITE=1 cargo test --locked -p machnetd --bin machnetd documentation
+
 .PHONY: archives
 archives: deps ## the static archives alone
 	scripts/archives.sh

@@ -53,6 +53,11 @@ impl Channels {
         self.numbers.get(&number).copied()
     }
 
+    /// How many places there are for channels, used and free ones.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// All channels, with where they are.
     pub fn iter(&self) -> impl Iterator<Item = (ChannelIndex, &Channel)> {
         let all = self.slots.iter().enumerate();

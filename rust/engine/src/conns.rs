@@ -99,10 +99,25 @@ impl Conns {
         self.table.entry(index)
     }
 
-    /// The connection with this handle, if it is still there.
+    /// The connection with this handle, if it is still there, to change it.
     #[inline]
-    pub fn resolve(&mut self, handle: ConnHandle) -> Option<&mut Conn> {
+    pub fn resolve_mut(&mut self, handle: ConnHandle) -> Option<&mut Conn> {
+        self.table.resolve_mut(handle)
+    }
+
+    /// How many places the table has, used and free ones.
+    pub fn places(&self) -> usize {
+        self.table.places()
+    }
+
+    /// The connection with this handle, if it is still there.
+    pub fn resolve(&self, handle: ConnHandle) -> Option<&Conn> {
         self.table.resolve(handle)
+    }
+
+    /// The connection at a place of the table, with its handle.
+    pub fn at(&self, place: usize) -> Option<(ConnHandle, &Conn)> {
+        self.table.at(place)
     }
 
     /// All connections.
@@ -245,7 +260,7 @@ impl Conns {
         let table = &mut self.table;
         self.wheel.expire(now, |at, handle| {
             passed += 1;
-            if let Some(conn) = table.resolve(handle)
+            if let Some(conn) = table.resolve_mut(handle)
                 && conn.scheduled == at
             {
                 conn.scheduled = Nanos::MAX;
@@ -260,14 +275,16 @@ impl Conns {
         self.wheel.next_deadline().into_iter().chain(self.totals.due()).min()
     }
 
-    /// Lets other threads read what flows counted. `worked`: something happened in this round.
+    /// Lets other threads read what flows counted, once in a while; whether it did. `worked`: something happened in this round.
     #[inline]
-    pub fn publish(&mut self, worked: bool, now: Nanos) {
-        if self.totals.is_due(worked, now) {
+    pub fn publish(&mut self, worked: bool, now: Nanos) -> bool {
+        let due = self.totals.is_due(worked, now);
+        if due {
             let table = &self.table;
             let sums = self.totals.collect(now, |add| table.iter().for_each(|conn| add(conn.flow.stats())));
             self.own.inbox().counts.flows.set(sums);
         }
+        due
     }
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use machnet_flow::Stats;
+use machnet_nic::QueueCounters;
 use machnet_wire::Sample;
 use machnet_wire::sample::{Cell, Definition};
 
@@ -202,6 +203,8 @@ pub(crate) struct Counts {
     pub engine: Counters,
     /// Sums over all flows, as of the last time that the engine made them.
     pub flows: Published<{ Stats::TABLE.len() }>,
+    /// What the NIC's queue had counted at the same time.
+    pub queue: Published<{ QueueCounters::TABLE.len() }>,
 }
 
 /// Everything that was counted at one engine, as read at one moment.
@@ -211,19 +214,32 @@ pub struct Samples {
     pub engine: [Sample; Counters::TABLE.len()],
     /// Sums over all of its flows, those that are over included, at most a second old.
     pub flows: [Sample; Stats::TABLE.len()],
+    /// What its queue of the NIC has counted, at most a second old.
+    pub queue: [Sample; QueueCounters::TABLE.len()],
 }
 
 impl Counts {
     pub fn samples(&self) -> Samples {
-        Samples { engine: self.engine.samples(), flows: self.flows.samples(&Stats::TABLE) }
+        Samples {
+            engine: self.engine.samples(),
+            flows: self.flows.samples(&Stats::TABLE),
+            queue: self.queue.samples(&QueueCounters::TABLE),
+        }
     }
 }
 
 impl Samples {
-    /// All of them by name: those of flows begin with `flow_`.
+    /// All of them by name: those of flows begin with `flow_`, those of the queue with `queue_`.
     pub fn named(&self) -> impl Iterator<Item = (Cow<'static, str>, Sample)> {
+        let queue = self.queue.iter().map(|sample| (format!("queue_{}", sample.name).into(), *sample));
+        self.counted_by_engine().chain(queue)
+    }
+
+    /// The same without those of the queue.
+    pub fn counted_by_engine(&self) -> impl Iterator<Item = (Cow<'static, str>, Sample)> {
         let engine = self.engine.iter().map(|sample| (sample.name.into(), *sample));
-        engine.chain(self.flows.iter().map(|sample| (format!("flow_{}", sample.name).into(), *sample)))
+        let flows = self.flows.iter().map(|sample| (format!("flow_{}", sample.name).into(), *sample));
+        engine.chain(flows)
     }
 }
 
@@ -241,9 +257,13 @@ mod tests {
         counts.engine.rst_sent.add(1);
         let one = Stats { units_sent: 4, ..Stats::default() };
         counts.flows.set(one.values());
+        let queue = QueueCounters { tx_full: 5, rx_missed: Some(0), ..QueueCounters::default() };
+        counts.queue.set(queue.values());
         let named: Vec<_> = counts.samples().named().collect();
         let value = |name: &str| named.iter().find(|(n, _)| n == name).and_then(|(_, s)| s.value);
         assert_eq!((value("rst_sent"), value("flow_units_sent")), (Some(3), Some(4)));
+        assert_eq!((value("queue_tx_full"), value("queue_rx_missed")), (Some(5), Some(0)));
+        assert_eq!(value("queue_link_down"), None, "not counted here");
         let mut names: Vec<_> = named.iter().map(|(name, _)| name).collect();
         names.sort_unstable();
         names.dedup();

@@ -20,6 +20,8 @@ pub struct Engine<Q> {
 impl<Q: Queue> Engine<Q> {
     /// Engine `index` of those that `shared` was made for, over its queue. `None` beyond the last.
     pub fn new(shared: &Arc<Shared>, index: u16, nic: Q, now: Nanos) -> Option<Self> {
+        // At once, or what this NIC cannot count would be read as 0.
+        shared.inboxes.get(usize::from(index))?.counts.queue.set(nic.counters().values());
         let core = Core::new(shared.handle(index)?, nic.info(), now);
         Some(Self { nic, core, burst: shared.config.burst.clamp(1, 64), interrupt: None })
     }
@@ -60,6 +62,9 @@ impl<Q: Queue> Engine<Q> {
         core.channels.attend(&core.admission, core.clock.now);
         work += core.serve_channels(burst);
         core.serve_ring_waiters();
+        if !core.queries.is_empty() {
+            work += core.answer();
+        }
         work
     }
 
@@ -78,7 +83,9 @@ impl<Q: Queue> Engine<Q> {
         work += core.take_looped(self.burst);
         self.nic.flush();
         core.channels.flush();
-        core.conns.publish(work > 0, core.clock.now);
+        if core.conns.publish(work > 0, core.clock.now) {
+            core.own.inbox().counts.queue.set(self.nic.counters().values());
+        }
         core.counters().rounds.add(1);
         work
     }
@@ -192,6 +199,9 @@ impl<Q: Queue> Engine<Q> {
 
     fn has_work(&self) -> bool {
         let core = &self.core;
-        core.conns.is_ready() || core.router.has_work() || core.admission.rings_due()
+        core.conns.is_ready()
+            || core.router.has_work()
+            || core.admission.rings_due()
+            || !core.queries.is_empty()
     }
 }

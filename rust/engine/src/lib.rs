@@ -48,8 +48,10 @@ mod open;
 mod path;
 mod peers;
 mod ports;
+mod query;
 mod random;
 mod router;
+mod rows;
 mod rx;
 mod serve;
 mod shared;
@@ -66,5 +68,11 @@ pub use counters::{Counters, Samples};
 pub use engine::Engine;
 pub use idle::Idle;
 pub use ids::{ChannelNumber, EngineIndex};
+pub use machnet_flow::Stats as FlowCounters;
 pub use ports::{EPHEMERAL, Owner, Ports};
+pub use query::{Answer, Query, Rows};
+pub use rows::{
+    ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, NotAConnectionId, PeerRow,
+    Units, Waiting,
+};
 pub use shared::{EngineHandle, Leftover, Report, Shared};

@@ -149,6 +149,20 @@ impl OutPath {
         self.hop == NextHop::Loop
     }
 
+    /// The next hop's address, and its MAC where that is known; `None` for a peer on this host.
+    pub fn next_hop(&self) -> Option<(Ipv4Addr, Option<Mac>)> {
+        match self.hop {
+            NextHop::Loop => None,
+            NextHop::Unknown { ip } => Some((ip, None)),
+            NextHop::Known { ip, mac, .. } => Some((ip, Some(mac))),
+        }
+    }
+
+    /// The UDP ports of our direction.
+    pub fn udp_ports(&self) -> UdpPorts {
+        self.udp
+    }
+
     /// Whether the next hop has never been known.
     pub fn is_unknown(&self) -> bool {
         matches!(self.hop, NextHop::Unknown { .. })
@@ -243,6 +257,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Packet<'_>, ParseError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::ops::Bound;
+
     use crate::neighbor::Config;
     use machnet_wire::{Header, Hello, Kind, Reason, Reset};
 
@@ -309,7 +325,7 @@ mod tests {
         assert_eq!(table.lookup(PEER, stale), Lookup::Known(PEER_MAC));
         path.end(&table);
         let (mut now, mut rounds) = (stale, 0);
-        while !table.list().is_empty() {
+        while !table.page(Bound::Unbounded, 1).is_empty() {
             (now, rounds) = (now + Nanos::secs(1), rounds + 1);
             table.poll(now, |_| {});
             assert!(rounds < 100, "the entry stays");

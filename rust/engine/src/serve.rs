@@ -26,6 +26,7 @@ impl Core {
                         self.detach(at, why);
                     }
                 }
+                Note::Query(number, query) => self.queries.ask(number, query),
                 Note::Shutdown => self.begin_shutdown(),
             }
         }

@@ -19,6 +19,7 @@ use crate::neighbor::Neighbors;
 use crate::path::Handed;
 use crate::peers::Heard;
 use crate::ports::Ports;
+use crate::query::{Answer, Query};
 
 /// The state that all engines of a sidecar stand on. Made once, before the engines.
 pub struct Shared {
@@ -33,7 +34,8 @@ pub struct Shared {
     pub ports: Ports,
     pub(crate) heard: Arc<Heard>,
     pub(crate) inboxes: Vec<Inbox>,
-    /// One for each channel, so as many at most as are attached or draining; nobody may lose one.
+    /// One for each channel that is over, so as many at most as are attached or draining; nobody may lose one. And parts of answers, of as
+    /// many questions as are asked.
     reports: SegQueue<Report>,
     reports_bell: Bell,
     channels: AtomicU64,
@@ -52,6 +54,8 @@ pub enum Report {
         /// What is left of it.
         leftover: Leftover,
     },
+    /// A part of the answer to a question.
+    Answer(Answer),
 }
 
 /// What an engine leaves of a channel: its memory, for another thread to give back.
@@ -68,6 +72,8 @@ impl Leftover {
 pub(crate) enum Note {
     Attach(Box<Channel>),
     Detach(ChannelNumber, End),
+    /// With the number that the answer is to carry.
+    Query(u64, Query),
     Shutdown,
 }
 
@@ -202,6 +208,11 @@ impl EngineHandle {
     /// when `Engine::is_drained`.
     pub fn shutdown(&self) -> bool {
         self.tell(Note::Shutdown)
+    }
+
+    /// Asks something; the parts of the answer are reports and carry `number`. False: the engine has too many notes to read; try again.
+    pub fn ask(&self, number: u64, query: Query) -> bool {
+        self.tell(Note::Query(number, query))
     }
 
     /// Wakes the engine's thread if it sleeps.

@@ -14,9 +14,10 @@ use crate::counters::Counters;
 use crate::full::Warnings;
 use crate::ids::ConnIndex;
 use crate::leaving::Ending;
+use crate::query::{Queries, Subjects};
 use crate::random::Random;
 use crate::router::Router;
-use crate::shared::{EngineHandle, Shared};
+use crate::shared::{EngineHandle, Report, Shared};
 use crate::view::{News, Token, View};
 
 /// The state of one engine.
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub returned: Vec<Returned>,
     /// Room for connections that are due.
     due: Vec<ConnIndex>,
+    pub queries: Queries,
 }
 
 impl Core {
@@ -54,6 +56,7 @@ impl Core {
             warnings: Warnings::default(),
             returned: Vec::new(),
             due: Vec::new(),
+            queries: Queries::default(),
             own,
         }
     }
@@ -192,6 +195,17 @@ impl Core {
         }
         self.due = due;
         passed
+    }
+
+    /// Works at what other threads asked, for one step.
+    #[cold]
+    pub fn answer(&mut self) -> usize {
+        let engine = self.own.index();
+        let subjects = Subjects { now: self.clock.now, engine, channels: &self.channels, conns: &self.conns };
+        if let Some(answer) = self.queries.step(&subjects) {
+            self.shared().report(Report::Answer(answer));
+        }
+        1
     }
 
     /// Follows the neighbours: sends requests that are due, and wakes the flows whose next hop has news.

@@ -50,7 +50,7 @@ impl<Q: Queue> Engine<Q> {
     #[inline]
     fn turn(&mut self, handle: ConnHandle, sent: &mut usize) -> Turn {
         let Core { conns, router, channels, admission, clock, .. } = &mut self.core;
-        let Some(conn) = conns.resolve(handle) else { return Turn::Done };
+        let Some(conn) = conns.resolve_mut(handle) else { return Turn::Done };
         let route = match router.route(&mut conn.path, clock.now) {
             Ok(route) => route,
             Err(lookup) => return self.core.park(handle, lookup),

@@ -358,3 +358,24 @@ fn two_applications_of_one_host_talk_without_the_nic() {
     assert_eq!(connect_failure(&mut w, client, id), Reason::InUse, "one port for both ends");
     w.assert_nothing_is_lost();
 }
+
+#[test]
+fn what_the_nics_queue_counts_can_be_read_without_the_engine() {
+    let (mut w, near, far) = pair(11);
+    let missed = |w: &World, host: usize| {
+        let samples = w.sidecars[host].shared.samples(0).unwrap();
+        let one = |name: &str| samples.queue.iter().find(|sample| sample.name == name).unwrap().value;
+        (one("rx_missed"), one("link_down"))
+    };
+    assert_eq!(missed(&w, 1), (Some(0), None), "nothing was lost, and here no link can be");
+    // A sender fills the ring of a host whose core is away.
+    w.net.steal(1, Nanos::millis(3));
+    for _ in 0..300 {
+        w.net.inject(1, &[0x42; 64]);
+    }
+    w.carry(near, far, pattern(64, 0));
+    w.pass(Nanos::secs(2));
+    let (lost, _) = missed(&w, 1);
+    assert!(lost >= Some(44), "256 of 300 fit the ring: {lost:?}");
+    assert_eq!(w.counter(0, "queue_tx_frames"), w.counter(0, "tx_frames"));
+}

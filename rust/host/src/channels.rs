@@ -178,14 +178,20 @@ impl Channels {
         self.all.remove(&number)
     }
 
+    /// Whose a channel is.
+    pub fn engine(&self, number: u64) -> Option<u16> {
+        self.all.get(&number).map(|channel| channel.engine)
+    }
+
+    /// One of the list.
+    pub fn row(&self, channel: u64) -> Option<Row> {
+        let known = self.all.get(&channel)?;
+        Some(Row { channel, engine: known.engine, owner: known.owner, state: known.state() })
+    }
+
     /// The list.
     pub fn rows(&self) -> impl Iterator<Item = Row> {
-        self.all.iter().map(|(&channel, known)| Row {
-            channel,
-            engine: known.engine,
-            owner: known.owner,
-            state: known.state(),
-        })
+        self.all.keys().filter_map(|&channel| self.row(channel))
     }
 }
 

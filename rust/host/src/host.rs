@@ -6,11 +6,12 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use machnet_engine::{End, Engine, EngineConfig, EngineHandle, Leftover, Report, Shared};
-use machnet_nic::Queue;
+use machnet_nic::{Info, Queue};
 use machnet_shm::{BadGeometry, ClientHello, EngineEnd, Geometry, Status, Text, Welcome};
 use machnet_wire::Nanos;
 
 use crate::channels::{ChannelConfig, Channels, Offer, Owner, Place, Row};
+use crate::query::{NotAsked, Part, Question, Questions};
 
 /// A sidecar: engines over the queues of one NIC, and the channels that they serve.
 pub struct Host<Q> {
@@ -18,22 +19,25 @@ pub struct Host<Q> {
     /// Until threads of their own take them.
     engines: Vec<Engine<Q>>,
     handles: Vec<EngineHandle>,
-    mtu: u16,
+    nic: Info,
     geometry: Geometry,
     channels: Channels,
-    /// Channels whose engine had no room for the note that they are to end, and why they are.
-    untold: Vec<(u64, End)>,
-    /// By engine: it knows that the sidecar ends.
+    /// Channels that are to end, and why, whose engine had no room for the note that says so.
+    undelivered: Vec<(u64, End)>,
+    questions: Questions,
+    /// By engine: whether it was told that the sidecar ends.
     ending: Vec<bool>,
 }
 
-/// Something that engines have done.
+/// What engines have done, or have to say.
 pub enum Event {
     /// A channel is over.
     Over(Over),
+    /// A part of the answer to a question.
+    Answered(Part),
 }
 
-/// A channel that is over, which each that was attached is once.
+/// A channel that is over. There is one for each channel that was attached.
 pub struct Over {
     /// Its number.
     pub channel: u64,
@@ -61,18 +65,19 @@ impl<Q: Queue> Host<Q> {
         let (Some(first), Ok(count)) = (queues.first(), u16::try_from(queues.len())) else {
             return Err(HostError::Queues(queues.len()));
         };
-        let mtu = first.info().mtu;
-        let geometry = channels.geometry(mtu).map_err(HostError::Channels)?;
+        let nic = first.info().clone();
+        let geometry = channels.geometry(nic.mtu).map_err(HostError::Channels)?;
         let shared = Shared::new(config, count).map_err(HostError::Bells)?;
         let engines =
             queues.into_iter().zip(0..).filter_map(|(queue, i)| Engine::new(&shared, i, queue, now));
         Ok(Host {
             engines: engines.collect(),
             handles: (0..count).filter_map(|engine| shared.handle(engine)).collect(),
-            mtu,
+            nic,
             geometry,
             channels: Channels::new(channels, count),
-            untold: Vec::new(),
+            undelivered: Vec::new(),
+            questions: Questions::default(),
             ending: vec![false; usize::from(count)],
             shared,
         })
@@ -100,19 +105,14 @@ impl<Q> Host<Q> {
         &self.shared
     }
 
-    /// The ways to the engines, in the order of their numbers.
-    pub fn handles(&self) -> &[EngineHandle] {
-        &self.handles
-    }
-
     /// Its address.
     pub fn ip(&self) -> Ipv4Addr {
         self.shared.config.neighbor.ip
     }
 
-    /// Bytes of an IP packet.
-    pub fn mtu(&self) -> u16 {
-        self.mtu
+    /// What its NIC is, by its first queue.
+    pub fn nic(&self) -> &Info {
+        &self.nic
     }
 
     /// Changes what channels offered from now on are like, and how many there may be.
@@ -120,7 +120,7 @@ impl<Q> Host<Q> {
     /// # Errors
     /// They would be out of bounds; all stays as it was.
     pub fn set_channels(&mut self, config: ChannelConfig) -> Result<(), HostError> {
-        self.geometry = config.geometry(self.mtu).map_err(HostError::Channels)?;
+        self.geometry = config.geometry(self.nic.mtu).map_err(HostError::Channels)?;
         self.channels.config = config;
         Ok(())
     }
@@ -130,7 +130,7 @@ impl<Q> Host<Q> {
     /// # Errors
     /// It gets no channel: what it is to be told.
     pub fn offer(&self, hello: ClientHello) -> Result<Offer, (Status, Text)> {
-        let welcome = Welcome { geometry: self.geometry, engine: 0, ip: self.ip(), mtu: self.mtu.into() };
+        let welcome = Welcome { geometry: self.geometry, engine: 0, ip: self.ip(), mtu: self.nic.mtu.into() };
         self.channels.offer(hello, welcome)
     }
 
@@ -165,21 +165,29 @@ impl<Q> Host<Q> {
             _ => handle.detach(channel),
         });
         if !told {
-            self.untold.push((channel, why));
+            self.undelivered.push((channel, why));
         }
         true
     }
 
-    /// How long until [`Host::retry`] is to be called; `None`: it need not be.
+    /// How long until [`Host::retry`] is to be called; `None`: there is nothing to send again.
     pub fn retry_in(&self) -> Option<Nanos> {
-        (!self.untold.is_empty()).then_some(RETRY)
+        (!self.undelivered.is_empty()).then_some(RETRY)
     }
 
-    /// Tells engines what they had no room for.
+    /// Sends again the notes that engines had no room for.
     pub fn retry(&mut self) {
-        for (channel, why) in std::mem::take(&mut self.untold) {
+        for (channel, why) in std::mem::take(&mut self.undelivered) {
             self.end(channel, why);
         }
+    }
+
+    /// Asks the engines something. The parts of the answer are events and carry the number that this returns.
+    ///
+    /// # Errors
+    /// Too much is asked already, or there is no such engine.
+    pub fn ask(&mut self, question: Question) -> Result<u64, NotAsked> {
+        self.questions.ask(question, &self.handles, &self.channels)
     }
 
     /// The channels there are, in the order of their numbers.
@@ -198,6 +206,10 @@ impl<Q> Host<Q> {
         let mut events = Vec::new();
         while let Some(report) = self.shared.next_report() {
             match report {
+                Report::Answer(answer) => {
+                    let part = self.questions.take(answer, &self.shared, &self.channels);
+                    events.extend(part.map(Event::Answered));
+                }
                 Report::ChannelOver { engine, channel, why, leftover } => {
                     let owner = self.channels.over(channel).map(|known| known.owner).unwrap_or_default();
                     events.push(Event::Over(Over { channel, engine, owner, why, leftover }));
@@ -207,8 +219,8 @@ impl<Q> Host<Q> {
         events
     }
 
-    /// Has every engine deliver what was submitted, within the linger, and tell its peers of the end. False: one has too many notes to
-    /// read; call it again. Each `drive` returns when its engine is done, within [`Host::patience`].
+    /// Has every engine deliver what was submitted, within the linger, and tell its peers of the end. False: an engine has too many notes
+    /// to read and was not told; call this again. [`drive`](crate::drive) returns when its engine is done, within [`Host::patience`].
     pub fn shutdown(&mut self) -> bool {
         for (handle, told) in self.handles.iter().zip(&mut self.ending) {
             *told = *told || handle.shutdown();
@@ -248,7 +260,7 @@ impl fmt::Display for HostError {
 
 impl std::error::Error for HostError {}
 
-/// Between two attempts to tell an engine that has too many notes to read.
+/// Between two attempts to send a note to an engine that has too many to read.
 const RETRY: Nanos = Nanos::millis(1);
-/// For engines to tell their peers of the end, beyond the linger.
+/// What engines have beyond the linger to tell their peers of the end.
 const FAREWELL: Nanos = Nanos::millis(700);

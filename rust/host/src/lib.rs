@@ -7,19 +7,26 @@
 //! ```text
 //! let mut host = Host::new(engine_config, channel_config, queues, clock())?;
 //! for engine in host.take_engines() { a thread that calls drive(&mut engine, ...) }
-//! host.offer(hello)       -> Offer { welcome, place }, or why not
+//! attaching.step(&host)   -> Welcome(welcome), or why not: an engine is chosen
+//! attaching.make(welcome)    its memory
+//! attaching.step(&host)   -> Ready(place, channel)
 //! host.attach(place, ...) -> the channel's number
 //! host.leave(number)         its application is gone
-//! host.take_events()      -> the channel is over: here is its memory
+//! host.ask(question)      -> its number; the answer comes in parts, while packets move
+//! host.take_events()      -> a channel is over: here is its memory; or a part of an answer
 //! host.shutdown()            until every engine knows; each drive(..) returns when its engine is drained
 //! ```
 #![forbid(unsafe_code)]
 #![allow(clippy::result_large_err, reason = "a refusal carries its sentence; once per application")]
 
+mod attaching;
 mod channels;
 mod drive;
 mod host;
+mod query;
 
+pub use attaching::{Attaching, Step};
 pub use channels::{ChannelConfig, Offer, Owner, Place, Row, State};
 pub use drive::{Machine, Rounds, drive};
 pub use host::{Event, Host, HostError, Over};
+pub use query::{Listed, NotAsked, Part, Peer, PeerState, Question};

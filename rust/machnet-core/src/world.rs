@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 
 use machnet_engine::{Engine, EngineConfig, Samples, neighbor};
-use machnet_host::{ChannelConfig, Event, Host, Place};
+use machnet_host::{Attaching, ChannelConfig, Event, Host, Step};
 use machnet_nic::sim::{self, Link, Net, SimQueue};
-use machnet_shm::{Fd, Geometry, ServerAttach, ServerStep};
+use machnet_shm::{Fd, Geometry};
 use machnet_wire::Nanos;
 
 use crate::system;
@@ -16,7 +16,8 @@ pub struct World {
     net: Net,
     /// Without engines once they were killed.
     hosts: Vec<Host<SimQueue>>,
-    attaching: Vec<Attaching>,
+    /// With the number of the host.
+    attaching: Vec<(usize, Attaching)>,
     attached: Vec<Attached>,
     /// The time of the last round.
     pub now: Nanos,
@@ -33,12 +34,6 @@ pub struct Plan {
     pub mtu: u16,
     pub units: u32,
     pub flows: u32,
-}
-
-struct Attaching {
-    host: usize,
-    server: ServerAttach,
-    place: Option<Place>,
 }
 
 struct Attached {
@@ -85,7 +80,7 @@ impl World {
     pub fn serve(&mut self, host: usize, socket: Fd) -> bool {
         let alive = self.hosts.get(host).is_some_and(|host| !host.engines().is_empty());
         if alive {
-            self.attaching.push(Attaching { host, server: ServerAttach::new(socket), place: None });
+            self.attaching.push((host, Attaching::new(socket)));
         }
         alive
     }
@@ -94,7 +89,7 @@ impl World {
     pub fn kill(&mut self, host: usize) -> bool {
         let Some(killed) = self.hosts.get_mut(host) else { return false };
         drop(killed.take_engines());
-        self.attaching.retain(|one| one.host != host);
+        self.attaching.retain(|(at, _)| *at != host);
         self.attached.retain(|one| one.host != host);
         true
     }
@@ -167,7 +162,7 @@ impl World {
 
     /// Collects what wakes an engine, and the sockets of applications.
     pub fn fds(&mut self, fds: &mut Vec<RawFd>) {
-        fds.extend(self.attaching.iter().map(|one| one.server.socket()));
+        fds.extend(self.attaching.iter().map(|(_, one)| one.socket()));
         fds.extend(self.attached.iter().map(|one| one.socket.raw()));
         self.engines().for_each(|engine| engine.fds(fds));
     }
@@ -185,40 +180,34 @@ impl World {
     /// Goes on with those who are attaching.
     fn attach(&mut self) -> usize {
         let mut work = 0;
-        for mut one in std::mem::take(&mut self.attaching) {
-            match one.server.step() {
-                Ok(ServerStep::Wait) => self.attaching.push(one),
-                Ok(ServerStep::Hello(hello)) => {
-                    work += 1;
-                    let answered = match self.hosts[one.host].offer(hello) {
-                        Ok(offer) => {
-                            one.place = Some(offer.place);
-                            one.server.welcome(&offer.welcome)
-                        }
-                        Err((status, text)) => one.server.refuse(status, text),
-                    };
-                    if answered.is_ok() {
-                        self.attaching.push(one);
+        for (number, mut one) in std::mem::take(&mut self.attaching) {
+            let host = &mut self.hosts[number];
+            match one.step(host) {
+                Ok(Step::Wait) => {
+                    self.attaching.push((number, one));
+                    continue;
+                }
+                Ok(Step::Welcome(welcome)) => {
+                    if one.make(&welcome, &mut || {}).is_ok() {
+                        self.attaching.push((number, one));
                     }
                 }
-                Ok(ServerStep::Attached(end)) => {
-                    work += 1;
-                    let Some(place) = one.place else { continue };
-                    if let Ok(channel) = self.hosts[one.host].attach(place, system::owner(), *end) {
-                        let socket = one.server.into_socket();
-                        self.attached.push(Attached { host: one.host, channel, socket });
+                Ok(Step::Ready(place, end)) => {
+                    if let Ok(channel) = host.attach(place, system::owner(), *end) {
+                        self.attached.push(Attached { host: number, channel, socket: one.into_socket() });
                     }
                 }
                 // The application went away, or does not speak our protocol: its own calls tell it.
-                Err(_) => work += 1,
+                Err(_) => {}
             }
+            work += 1;
         }
         work
     }
 
     /// Ends the channels of applications that have closed their socket, and closes those of channels that are over.
     fn forget_the_gone(&mut self) {
-        for gone in self.attached.extract_if(.., |one| system::hung_up(one.socket.raw())) {
+        for gone in self.attached.extract_if(.., |one| machnet_shm::hung_up(one.socket.raw())) {
             self.hosts[gone.host].leave(gone.channel);
         }
         for (number, host) in self.hosts.iter_mut().enumerate() {
@@ -229,6 +218,7 @@ impl World {
                     Event::Over(over) => {
                         self.attached.retain(|one| one.host != number || one.channel != over.channel);
                     }
+                    Event::Answered(_) => {} // nobody asks here
                 }
             }
         }

@@ -2,14 +2,17 @@
 //! same backwards at the end.
 #![allow(clippy::result_large_err, reason = "attach errors carry their sentence; once per application")]
 
+mod client;
 mod clients;
 mod config;
 mod control;
 mod limits;
 mod logger;
 mod memory;
+mod metrics;
 mod output;
 mod pins;
+mod queries;
 mod repeats;
 mod signals;
 mod socket;
@@ -19,7 +22,7 @@ mod threads;
 
 use std::process::ExitCode;
 
-use config::args::{self, Wish};
+use config::args::{self, Command};
 use config::{Mistake, machine};
 use output::complain;
 
@@ -33,9 +36,9 @@ fn main() -> ExitCode {
     }
     let (loaded, check) = match args::read(args.clone()) {
         Err(mistakes) => return refuse(&mistakes),
-        Ok(Wish::Print(text)) => return output::print(&text),
-        Ok(Wish::Check(loaded, file)) => (loaded, Some(file)),
-        Ok(Wish::Run(loaded)) => (loaded, None),
+        Ok(Command::Print(text)) => return output::print(&text),
+        Ok(Command::Check(loaded, file)) => (loaded, Some(file)),
+        Ok(Command::Run(loaded)) => (loaded, None),
     };
     let found = machine::look(&loaded);
     if !found.mistakes.is_empty() {
@@ -85,7 +88,7 @@ fn end_on_panic() {
 const SETTINGS: u8 = 2;
 /// Exit code: DPDK or the NIC was refused.
 const NIC: u8 = 3;
-/// Exit code: the control socket was refused.
+/// Exit code: the control socket, or the listener of `[metrics]`, was refused.
 const CONTROL: u8 = 4;
 /// Exit code: an engine could not start.
 const ENGINE: u8 = 5;

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use machnet_engine::{EngineConfig, idle, neighbor};
-use machnet_host::{ChannelConfig, Host};
-use machnet_nic::Queue;
-use machnet_nic::dpdk::{DpdkError, DpdkQueue, Eal, EalConfig, PortConfig};
+use machnet_host::{ChannelConfig, Host, HostError};
+use machnet_nic::{EalConfig, Opened, PortConfig, Queue, dpdk};
 
-use crate::config::Config;
-use crate::control::{Control, Means};
+use crate::clients::Clients;
+use crate::config::{ChosenNic, Config};
+use crate::control::Control;
 use crate::limits::{self, Limits};
 use crate::memory::Memory;
+use crate::metrics::{self, Metrics};
 use crate::pins;
 use crate::signals::Signals;
 use crate::socket::{self, Access, ControlSocket};
@@ -34,24 +35,55 @@ pub struct Refusal {
 /// # Errors
 /// What could not be started. Nothing is left behind.
 pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
-    let engine_error = |text: String| Refusal { code: ENGINE, text };
-    let control_error = |text: String| Refusal { code: CONTROL, text };
     // Before DPDK: a second sidecar by mistake must not disturb the first one's link.
     socket::look(&config.socket).map_err(control_error)?;
     let signals = Signals::take_over().map_err(engine_error)?;
-    let descriptors = limits::raise_descriptors(config.max_channels);
-    let queues = open_nic(&config).map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
-    let Some(first) = queues.first() else {
-        return Err(Refusal { code: NIC, text: "the NIC opened without queues".to_owned() });
-    };
-    let info = first.info().clone();
-    let port = Arc::clone(first.port());
+    let limits = Limits::new(limits::raise_descriptors(config.max_channels), config.max_channels);
+    let refused = |text: String| Refusal { code: NIC, text };
+    // What follows after these lines works with any back end.
+    match &config.nic {
+        ChosenNic::Dpdk(device) => {
+            let nic = dpdk::open(device, &port_config(&config), &eal_config(&config));
+            serve(config, args, nic.map_err(|error| refused(error.to_string()))?, &signals, limits)
+        }
+    }
+}
+
+/// Looks at the NIC without opening it. Returns what is doubtful, a sentence each.
+///
+/// # Errors
+/// What [`run`] would be refused for.
+pub fn examine_nic(config: &Config) -> Result<Vec<String>, String> {
+    match &config.nic {
+        ChosenNic::Dpdk(device) => {
+            dpdk::examine(device, &port_config(config), &eal_config(config), config.ip)
+                .map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// Serves applications with this NIC until a signal says otherwise.
+fn serve<Q: Queue + 'static>(
+    config: Config,
+    args: Vec<String>,
+    nic: Opened<Q>,
+    signals: &Signals,
+    limits: Limits,
+) -> Result<(), Refusal> {
+    let Opened { queues, port } = nic;
+    let engine_config = engine_config(&config).map_err(engine_error)?;
+    let mut host =
+        Host::new(engine_config, channel_config(&config), queues, threads::now()).map_err(|error| {
+            let code = if matches!(error, HostError::Queues(_)) { NIC } else { ENGINE };
+            Refusal { code, text: error.to_string() }
+        })?;
+    let info = host.nic();
     log::info!(
         "{} {}/{} on {}, MTU {}, {} of {} descriptors, checksums by {}, {}",
         info.mac,
         config.ip,
         config.prefix,
-        info.driver,
+        port.driver(),
         info.mtu,
         plural(info.queues, "queue"),
         info.descriptors,
@@ -59,9 +91,6 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
         if info.interrupts { "interrupts" } else { "no interrupts: idle engines nap" },
     );
 
-    let engine_config = engine_config(&config).map_err(engine_error)?;
-    let mut host = Host::new(engine_config, channel_config(&config), queues, threads::now())
-        .map_err(|error| engine_error(error.to_string()))?;
     let mut threads = Threads::new();
     for (index, engine) in (0..).zip(host.take_engines()) {
         let core = config.cores.get(usize::from(index)).copied();
@@ -73,14 +102,18 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     let cores = config.cores.clone();
     let memory = Memory::start(move || pins::keep_off(&cores)).map_err(engine_error)?;
     let pins = threads.take_pins();
-    let limits = Limits::new(descriptors, config.max_channels);
-    let result =
-        ControlSocket::bind(&config.socket, access(&config)).map_err(control_error).map(|listener| {
-            log::info!("serving applications at {}", config.socket.display());
-            let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port));
-            let means = Means { stats, memory, pins, limits };
-            Control::new(config, args, &mut host, listener, &signals, means).run();
-        });
+    let subject = || metrics::Subject { shared: Arc::clone(host.shared()), port: Arc::clone(&port) };
+    let metrics = config.metrics.map(|address| Metrics::start(address, subject())).transpose();
+    let result = metrics.map_err(control_error).and_then(|metrics| {
+        let listener = ControlSocket::bind(&config.socket, access(&config)).map_err(control_error)?;
+        log::info!("serving applications at {}", config.socket.display());
+        let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port));
+        let clients = Clients::new(listener, memory, limits);
+        Control::new(config, args, &mut host, signals, stats, pins, clients).run();
+        // Its thread holds the port, and the NIC is to close with the last engine.
+        drop(metrics);
+        Ok(())
+    });
     // The control thread has closed the applications' sockets, by which they learn of the end; what they sent goes out now, and their
     // peers learn of it behind that.
     let begun = Instant::now();
@@ -95,8 +128,12 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     result
 }
 
-fn open_nic(config: &Config) -> Result<Vec<DpdkQueue>, DpdkError> {
-    Eal::start(&eal_config(config))?.open(&port_config(config))
+fn engine_error(text: String) -> Refusal {
+    Refusal { code: ENGINE, text }
+}
+
+fn control_error(text: String) -> Refusal {
+    Refusal { code: CONTROL, text }
 }
 
 /// Who may attach.
@@ -105,17 +142,16 @@ pub fn access(config: &Config) -> Access {
 }
 
 /// What DPDK is told.
-pub fn eal_config(config: &Config) -> EalConfig {
+fn eal_config(config: &Config) -> EalConfig {
     EalConfig {
         memory: config.memory.clone(),
         file_prefix: config.file_prefix.clone(),
-        devices: vec![config.device.clone()],
         extra_args: config.extra_args.clone(),
     }
 }
 
 /// What the NIC is asked for.
-pub fn port_config(config: &Config) -> PortConfig {
+fn port_config(config: &Config) -> PortConfig {
     PortConfig {
         queues: config.engines,
         descriptors: config.descriptors,
@@ -124,7 +160,6 @@ pub fn port_config(config: &Config) -> PortConfig {
         burst: config.burst,
         checksum_offload: config.checksum_offload,
         interrupts: config.interrupts && config.idle == idle::Policy::Adaptive,
-        ..PortConfig::new(config.device.clone())
     }
 }
 

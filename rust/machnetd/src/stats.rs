@@ -1,4 +1,4 @@
-//! The counters, for the log and, as JSON, for `machnet` over the control socket.
+//! The counters, for the log and for whoever asks at the control socket.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -7,59 +7,46 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machnet_engine::Shared;
-use machnet_nic::dpdk::Port;
-use serde::{Serialize, Serializer};
+use machnet_nic::Port;
+use serde::Serialize;
+
+use crate::queries::{Counts, whole};
 
 /// Where the counters are read from; the engines count without knowing of it.
 pub struct Stats {
     shared: Arc<Shared>,
-    port: Arc<Port>,
+    port: Arc<dyn Port>,
     begun: Instant,
-}
-
-/// A channel, as `stats` shows it.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Attached {
-    /// Its number.
-    pub channel: u64,
-    /// Its engine.
-    pub engine: u16,
-    /// The process that attached it.
-    pub pid: i32,
-    /// That process's user.
-    pub uid: u32,
 }
 
 /// What `stats` answers.
 #[derive(Serialize)]
-struct Answer {
-    version: &'static str,
+struct Body<'a> {
+    machnetd: &'static str,
     pid: u32,
     uptime_s: u64,
     ip: Ipv4Addr,
     engines: Vec<EngineCounts>,
-    nic: Counts,
-    channels: Vec<Attached>,
+    port: PortCounts<'a>,
 }
 
 #[derive(Serialize)]
 struct EngineCounts {
     engine: u16,
-    counters: Counts,
+    /// Its own, and sums over its flows.
+    counters: Counts<Cow<'static, str>>,
+    queue: Counts<&'static str>,
 }
 
-/// Counters by name, in the order in which they are declared.
-struct Counts(Vec<(Cow<'static, str>, u64)>);
-
-impl Serialize for Counts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, n)| (name, n)))
-    }
+#[derive(Serialize)]
+struct PortCounts<'a> {
+    driver: &'a str,
+    counters: Counts<&'static str>,
 }
 
 impl Stats {
     /// From now on.
-    pub fn new(shared: Arc<Shared>, port: Arc<Port>) -> Stats {
+    pub fn new(shared: Arc<Shared>, port: Arc<dyn Port>) -> Stats {
         Stats { shared, port, begun: Instant::now() }
     }
 
@@ -68,55 +55,47 @@ impl Stats {
         let up = Duration::from_secs(self.begun.elapsed().as_secs());
         let mut lines = format!("stats: up {up:?}, {channels} channels");
         for engine in 0..self.shared.engines() {
-            let Some(counts) = self.counts(engine) else { continue };
-            let _ = write!(lines, "\nstats: engine {engine}:{}", spaced(&counts));
+            let Some(samples) = self.shared.samples(engine) else { continue };
+            let all = samples.named().map(|(name, sample)| (name, sample.value));
+            let _ = write!(lines, "\nstats: engine {engine}:{}", spaced(all));
         }
-        log::info!("{lines}\nstats: nic:{}", spaced(&self.nic()));
+        let port = self.port.counters().samples();
+        let port = port.iter().map(|sample| (sample.name.into(), sample.value));
+        log::info!("{lines}\nstats: nic:{}", spaced(port));
     }
 
-    /// Everything as one JSON object.
-    pub fn json(&self, channels: impl Iterator<Item = Attached>) -> String {
-        let engines = (0..self.shared.engines())
-            .filter_map(|engine| Some(EngineCounts { engine, counters: self.counts(engine)? }));
-        let answer = Answer {
-            version: env!("CARGO_PKG_VERSION"),
-            pid: std::process::id(),
-            uptime_s: self.begun.elapsed().as_secs(),
-            ip: self.shared.config.neighbor.ip,
-            engines: engines.collect(),
-            nic: self.nic(),
-            channels: channels.collect(),
-        };
-        serde_json::to_string(&answer)
-            .unwrap_or_else(|error| unreachable!("names, numbers and an address: {error}"))
-    }
-
-    fn counts(&self, engine: u16) -> Option<Counts> {
-        let samples = self.shared.samples(engine)?;
-        Some(Counts(samples.named().map(|(name, s)| (name, s.value.unwrap_or(0))).collect()))
-    }
-
-    fn nic(&self) -> Counts {
-        let nic = self.port.stats();
-        Counts(vec![
-            ("rx_frames".into(), nic.rx_frames),
-            ("tx_frames".into(), nic.tx_frames),
-            ("rx_bytes".into(), nic.rx_bytes),
-            ("tx_bytes".into(), nic.tx_bytes),
-            ("rx_missed".into(), nic.rx_missed),
-            ("rx_errors".into(), nic.rx_errors),
-            ("tx_errors".into(), nic.tx_errors),
-            ("rx_no_buffer".into(), nic.rx_no_buffer),
-            ("link_ups".into(), nic.link_ups),
-            ("link_downs".into(), nic.link_downs),
-            ("link_refused".into(), nic.link_refused),
-        ])
+    /// Everything as one JSON document.
+    pub fn document(&self) -> Vec<u8> {
+        let engines = (0..self.shared.engines()).filter_map(|engine| {
+            let samples = self.shared.samples(engine)?;
+            let counters = samples.counted_by_engine().map(|(name, sample)| (name, sample.value));
+            Some(EngineCounts {
+                engine,
+                counters: Counts(counters.collect()),
+                queue: Counts::of(&samples.queue),
+            })
+        });
+        whole(
+            "stats",
+            Body {
+                machnetd: env!("CARGO_PKG_VERSION"),
+                pid: std::process::id(),
+                uptime_s: self.begun.elapsed().as_secs(),
+                ip: self.shared.config.neighbor.ip,
+                engines: engines.collect(),
+                port: PortCounts {
+                    driver: self.port.driver(),
+                    counters: Counts::of(&self.port.counters().samples()),
+                },
+            },
+        )
     }
 }
 
-fn spaced(Counts(counts): &Counts) -> String {
-    let line: String =
-        counts.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!(" {name}={n}")).collect();
+/// What is neither zero nor uncounted.
+fn spaced(counts: impl Iterator<Item = (Cow<'static, str>, Option<u64>)>) -> String {
+    let counted = counts.filter_map(|(name, value)| Some((name, value.filter(|&n| n > 0)?)));
+    let line: String = counted.map(|(name, n)| format!(" {name}={n}")).collect();
     if line.is_empty() { " nothing yet".to_owned() } else { line }
 }
 
@@ -125,10 +104,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_leaves_out_zeros_and_json_does_not() {
-        let counts = Counts(vec![("a".into(), 1), ("b".into(), 0), ("c".into(), 3)]);
-        assert_eq!(spaced(&counts), " a=1 c=3");
-        assert_eq!(spaced(&Counts(vec![("b".into(), 0)])), " nothing yet");
-        assert_eq!(serde_json::to_string(&counts).unwrap(), r#"{"a":1,"b":0,"c":3}"#);
+    fn the_log_leaves_out_zeros_and_what_is_not_counted_and_json_does_not() {
+        let counts = [("a", Some(1)), ("b", Some(0)), ("c", None), ("d", Some(3))];
+        let named = |range: &[(&'static str, Option<u64>)]| {
+            range.iter().map(|&(name, n)| (name.into(), n)).collect::<Vec<_>>().into_iter()
+        };
+        assert_eq!(spaced(named(&counts)), " a=1 d=3");
+        assert_eq!(spaced(named(&counts[1..3])), " nothing yet");
+        let json = serde_json::to_string(&Counts(counts.to_vec())).unwrap();
+        assert_eq!(json, r#"{"a":1,"b":0,"c":null,"d":3}"#);
     }
 }

@@ -1,14 +1,97 @@
 //! The least-common-denominator NIC (the paper's table 2): Ethernet frames, receive queues that an opaque hash
-//! chooses, no more queues than cores, 256 descriptors each. An engine owns one [`Queue`]; behind it is DPDK
-//! (feature `dpdk`) or the simulator.
+//! chooses, no more queues than cores, 256 descriptors each.
+//!
+//! A back end is three things: a [`Queue`], which an engine owns; a [`Port`], which is what the queues share; and a function
+//! that opens a NIC, of its own kind of device and by a [`PortConfig`], and returns both as [`Opened`]. There are two: DPDK
+//! (feature `dpdk`, `dpdk::open`) and the simulator ([`sim::Net::open`]).
 
+mod counters;
+mod device;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod sim;
 mod toeplitz;
 
+pub use counters::{PortCounters, QueueCounters};
+pub use device::{Device, EalConfig, Memif, MemifRole, Memory};
 pub use machnet_wire::Mac;
 pub use toeplitz::Toeplitz;
+
+use std::sync::Arc;
+
+/// What is asked of a NIC, whatever drives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Queue pairs, one per engine.
+    pub queues: u16,
+    /// Descriptors per queue and direction; the least common denominator is 256.
+    pub descriptors: u16,
+    /// Largest IP packet, bytes, 576..=9001.
+    pub mtu: u16,
+    /// Address to use instead of the device's own.
+    pub mac: Option<Mac>,
+    /// Frames taken from, or handed to, the device at once, 1..=32. 16, or 8 where cores are shared.
+    pub burst: u16,
+    /// Use the NIC's checksums where it offers them.
+    pub checksum_offload: bool,
+    /// Ask for receive interrupts where there are some.
+    pub interrupts: bool,
+}
+
+impl Default for PortConfig {
+    /// One queue of 256 descriptors, 1500 bytes, bursts of 16, every help the NIC offers.
+    fn default() -> Self {
+        PortConfig {
+            queues: 1,
+            descriptors: 256,
+            mtu: 1500,
+            mac: None,
+            burst: 16,
+            checksum_offload: true,
+            interrupts: true,
+        }
+    }
+}
+
+impl PortConfig {
+    /// Refuses what no NIC of ours takes: a sentence that names the value and its bounds.
+    ///
+    /// # Errors
+    /// The first value that is out of its bounds.
+    pub fn check(&self) -> Result<(), String> {
+        let PortConfig { queues, descriptors, mtu, burst, .. } = *self;
+        match self {
+            _ if !(1..=64).contains(&queues) => Err(format!("queues {queues}: must be 1 to 64")),
+            _ if !(64..=4096).contains(&descriptors) || !descriptors.is_power_of_two() => {
+                Err(format!("descriptors {descriptors}: must be a power of two, 64 to 4096"))
+            }
+            _ if !(576..=9001).contains(&mtu) => Err(format!("mtu {mtu}: must be 576 to 9001")),
+            _ if !(1..=32).contains(&burst) => Err(format!("burst {burst}: must be 1 to 32")),
+            _ if self.mac.is_some_and(|mac| mac.is_multicast()) => {
+                Err("mac: must not be a group address".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A NIC that was opened.
+pub struct Opened<Q> {
+    /// One per engine, in the order of their numbers, at least one.
+    pub queues: Vec<Q>,
+    /// What they share.
+    pub port: Arc<dyn Port>,
+}
+
+/// A NIC as a whole, beside its queues. Any thread may ask; it may take a system call or two. The NIC closes when its queues and
+/// this are gone.
+pub trait Port: Send + Sync {
+    /// What drives it, such as `net_memif`.
+    fn driver(&self) -> &str;
+
+    /// Counters so far.
+    fn counters(&self) -> PortCounters;
+}
 
 /// What a queue's NIC is and can do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,8 +106,6 @@ pub struct Info {
     pub index: u16,
     /// Descriptors of the receive ring.
     pub descriptors: u16,
-    /// What drives it, for people.
-    pub driver: String,
     /// Whether the NIC computes IP and UDP checksums of what is sent.
     pub tx_checksum: bool,
     /// Whether the NIC verifies those of what is received.
@@ -57,27 +138,6 @@ pub enum Offload {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
-/// Counters of one queue since it was opened.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Stats {
-    /// Frames received.
-    pub rx_frames: u64,
-    /// Their bytes.
-    pub rx_bytes: u64,
-    /// Frames sent.
-    pub tx_frames: u64,
-    /// Their bytes.
-    pub tx_bytes: u64,
-    /// Frames lost because the receive ring was full, where the driver can tell.
-    pub rx_missed: u64,
-    /// Frames refused: damaged, or larger than a buffer.
-    pub rx_errors: u64,
-    /// Times `transmit` found no descriptor or buffer.
-    pub tx_full: u64,
-    /// Frames given to the device and not taken by it (no peer, ring full).
-    pub tx_dropped: u64,
-}
-
 /// One receive and one transmit queue, owned by one engine.
 pub trait Queue: Send {
     /// What the NIC is.
@@ -96,7 +156,7 @@ pub trait Queue: Send {
     fn backlog(&mut self) -> u16;
 
     /// Counters so far.
-    fn stats(&self) -> Stats;
+    fn counters(&self) -> QueueCounters;
 
     /// Arms the receive interrupt and gives the descriptor to poll; `None` where the driver has none.
     fn arm_interrupt(&mut self) -> Option<i32>;

@@ -88,6 +88,11 @@ impl Claim {
         Self { channel, ring, promised: 0, denied: false, turn: false, waiting, ticket: 0 }
     }
 
+    /// What the peer waits for.
+    pub fn waiting(&self) -> Waiting {
+        self.waiting
+    }
+
     /// Whether [`Admission::wait`] has something to note for a connection whose peer waits. A reader that does not read comes
     /// before everything else: nothing that others leave would help.
     #[inline]

@@ -253,9 +253,10 @@ impl World {
 
     /// The next channel of a sidecar that is reported over: its number, why it ended, and what is left of it.
     pub fn next_over(&self, sidecar: usize) -> Option<(u64, End, Leftover)> {
-        let Report::ChannelOver { channel, why, leftover, .. } =
-            self.sidecars[sidecar].shared.next_report()?;
-        Some((channel, why, leftover))
+        match self.sidecars[sidecar].shared.next_report()? {
+            Report::ChannelOver { channel, why, leftover, .. } => Some((channel, why, leftover)),
+            Report::Answer(answer) => panic!("nobody had asked for {answer:?}"),
+        }
     }
 
     /// The application is gone, as when its process ends: it does nothing more, and its engine is told.

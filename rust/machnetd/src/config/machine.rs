@@ -5,11 +5,11 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use machnet_engine::idle::Policy;
-use machnet_nic::dpdk::{self, Device, Memory};
+use machnet_nic::Memory;
 
 use super::args::Loaded;
 use super::settings::Given;
-use super::{Config, Mistake, plural};
+use super::{Config, Mistake, nic, plural};
 use crate::{CONTROL, ENGINE, NIC};
 use crate::{pins, socket, start};
 
@@ -41,19 +41,11 @@ pub fn look(loaded: &Loaded) -> Findings {
     if let Err(reason) = socket::try_folder(&config.socket, start::access(config)) {
         refuse(CONTROL, refusal("control.socket", &settings.control.socket, &reason));
     }
-    let (key, given) = match config.device {
-        Device::Memif(_) => ("nic.memif", &settings.nic.memif),
-        Device::Pci(_) => ("nic.pci", &settings.nic.pci),
-        Device::Mac(_) => ("nic.mac", &settings.nic.mac),
-        Device::Vdev(_) => ("nic.vdev", &settings.nic.vdev),
-    };
-    let nic = match dpdk::examine(&start::eal_config(config), &start::port_config(config), config.ip) {
-        Ok(doubts) => doubts,
-        Err(error) => {
-            refuse(NIC, refusal(key, given, &error.to_string()));
-            Vec::new()
-        }
-    };
+    let (key, given) = nic::chosen(&settings.nic).next().unwrap_or(("nic", &None));
+    let nic = start::examine_nic(config).unwrap_or_else(|reason| {
+        refuse(NIC, refusal(key, given, &reason));
+        Vec::new()
+    });
 
     let mut doubt = |key: &str, given: &Option<Given>, reason: &str| {
         found.doubts.push(source.refusal(key, given, reason).text);

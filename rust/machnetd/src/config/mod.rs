@@ -1,29 +1,32 @@
 //! What the sidecar is told, from a file and from flags (flags win), checked whole before anything starts.
 //!
-//! [`settings`] is the one table of keys; [`file`](mod@file) and `args` fill it; [`Config::resolve`] gives it meaning;
-//! [`machine`] asks whether this machine can do it; [`reload`] says what changes while it runs.
+//! [`settings`] is the one table of keys; [`file`](mod@file) and `args` fill it; [`Config::resolve`] gives it meaning, that of
+//! the NIC in `nic`; [`machine`] asks whether this machine can do it; [`reload`] says what changes while it runs.
 
 pub mod args;
 mod file;
 pub mod machine;
+mod nic;
 pub mod reload;
 pub mod settings;
 mod values;
 
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 use machnet_engine::idle::Policy;
-use machnet_nic::dpdk::{Device, Memif, Memory};
+use machnet_nic::Memory;
 use machnet_wire::{Mac, Nanos};
 use toml::Value;
 
 pub use file::Source;
+pub use nic::ChosenNic;
 use settings::{Given, Settings};
 use values::Reasoned;
+pub use values::level;
 
 /// Everything, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub struct Config {
     /// Hosts known for good.
     pub neighbors: Vec<(Ipv4Addr, Mac)>,
     /// Which NIC.
-    pub device: Device,
+    pub nic: ChosenNic,
     /// Largest IP packet, bytes, 576..=9001.
     pub mtu: u16,
     /// Instead of the device's own.
@@ -90,6 +93,8 @@ pub struct Config {
     pub log: LevelFilter,
     /// Between two dumps of the counters.
     pub stats_interval: Option<Duration>,
+    /// Where `/metrics` is served.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// One mistake, whole: where, key, value, and what is allowed.
@@ -145,7 +150,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// What is wrong is noted, and stands as its default.
     fn config(&self, settings: &Settings, unreadable: bool) -> Config {
-        let Settings { host, nic, engines, dpdk, control, channels, timeouts, log } = settings;
+        let Settings { host, nic, engines, dpdk, control, channels, timeouts, log, metrics } = settings;
 
         let ip = self.take("host.ip", &host.ip, values::address_with_prefix);
         // With a line that is no TOML nobody knows what is missing.
@@ -183,14 +188,14 @@ impl Reader<'_> {
             .unwrap_or(idle == Policy::Spin);
         let burst = self.number("engines.burst", &engines.burst, 1..=32, if exclusive { 16 } else { 8 });
 
-        let device = self.device(nic, count, unreadable);
+        let chosen = self.nic(nic, count, unreadable);
         let mtu = self.number("nic.mtu", &nic.mtu, 576..=9001, 1500);
         let descriptors = self
             .take("nic.descriptors", &nic.descriptors, |v| values::power_of_two(v, 64..=4096))
             .unwrap_or(256);
 
-        let physical = matches!(device, Device::Pci(_) | Device::Mac(_));
-        let huge = self.take("dpdk.hugepages", &dpdk.hugepages, values::switch).unwrap_or(physical);
+        let huge =
+            self.take("dpdk.hugepages", &dpdk.hugepages, values::switch).unwrap_or(chosen.is_physical());
         // A queue needs about 2.5 MiB of buffers at an MTU of 1500 and 10 MiB at 9001, and EAL some itself.
         let usual = 32 + 32 * count;
         let mib = self.number("dpdk.memory_mib", &dpdk.memory_mib, 16..=65536, usual) as u32;
@@ -203,7 +208,7 @@ impl Reader<'_> {
             prefix,
             gateway,
             neighbors,
-            device,
+            nic: chosen,
             mtu: mtu as u16,
             set_mac: self.take("nic.set_mac", &nic.set_mac, values::mac),
             descriptors: descriptors as u16,
@@ -244,6 +249,7 @@ impl Reader<'_> {
             keepalive: (keepalive > 0).then(|| millis(keepalive)),
             log: self.take("log.level", &log.level, values::level).unwrap_or(LevelFilter::Info),
             stats_interval: (interval > 0).then(|| Duration::from_secs(interval as u64)),
+            metrics: self.take("metrics.listen", &metrics.listen, values::listener),
         }
     }
 
@@ -282,57 +288,6 @@ impl Reader<'_> {
         if !mistakes.iter().any(|other| other.syntax && self.source.same_line(other.at, mistake.at)) {
             mistakes.push(mistake);
         }
-    }
-
-    fn device(&self, nic: &settings::Nic, engines: i64, unreadable: bool) -> Device {
-        let nothing = || Device::Vdev(String::new());
-        let choices = [("memif", &nic.memif), ("pci", &nic.pci), ("mac", &nic.mac), ("vdev", &nic.vdev)];
-        let mut chosen = choices.iter().filter(|(_, given)| given.is_some());
-        let Some((first, _)) = chosen.next() else {
-            if !unreadable {
-                self.note(Mistake::somewhere(
-                    "no NIC is chosen; give one of --memif ROLE:SOCKET, --pci ADDRESS, --mac MAC or --vdev DEVICE, or its key in the section [nic]",
-                ));
-            }
-            return nothing();
-        };
-        if let Some((second, given)) = chosen.next() {
-            let reason = format!("nic.{first} chooses a NIC already; use one of memif, pci, mac and vdev");
-            self.refuse(&format!("nic.{second}"), given, &reason);
-            return nothing();
-        }
-        if nic.memif.is_some() {
-            let link = self.take("nic.memif", &nic.memif, values::memif);
-            let peer_queues = self.number("nic.memif_peer_queues", &nic.memif_peer_queues, 1..=16, 1);
-            if peer_queues * engines > 128 {
-                let reason =
-                    format!("with {engines} engines that makes more than 128 rings; use fewer of either");
-                self.refuse("nic.memif_peer_queues", &nic.memif_peer_queues, &reason);
-            }
-            let id = self.number("nic.memif_id", &nic.memif_id, 0..=i64::from(Memif::LARGEST_ID), 0);
-            let Some((role, socket)) = link else { return nothing() };
-            // The driver wants it whole; an abstract name begins with @ and is whole. There is no error but an empty path,
-            // which `values::memif` refuses.
-            let abstract_name = socket.as_os_str().as_encoded_bytes().starts_with(b"@");
-            let socket = if abstract_name { socket } else { std::path::absolute(&socket).unwrap_or(socket) };
-            return Device::Memif(Memif {
-                id: id as u32,
-                peer_queues: peer_queues as u16,
-                ..Memif::new(socket, role)
-            });
-        }
-        for (key, given) in
-            [("nic.memif_id", &nic.memif_id), ("nic.memif_peer_queues", &nic.memif_peer_queues)]
-        {
-            if given.is_some() {
-                let reason = format!("of use to a memif only, and the NIC is chosen by nic.{first}");
-                self.refuse(key, given, &reason);
-            }
-        }
-        None.or_else(|| self.take("nic.pci", &nic.pci, values::pci).map(Device::Pci))
-            .or_else(|| self.take("nic.mac", &nic.mac, values::mac).map(Device::Mac))
-            .or_else(|| self.take("nic.vdev", &nic.vdev, values::text).map(Device::Vdev))
-            .unwrap_or_else(nothing)
     }
 }
 

@@ -55,7 +55,7 @@ const PARTS: &[Part] = parts! {
     start: "host.ip" => ip prefix;
     start: "host.gateway" => gateway;
     live: "host.neighbors" => neighbors;
-    start: "nic.memif" "nic.pci" "nic.mac" "nic.vdev" "nic.memif_id" "nic.memif_peer_queues" => device;
+    start: "nic.memif" "nic.pci" "nic.mac" "nic.vdev" "nic.memif_id" "nic.memif_peer_queues" => nic;
     start: "nic.mtu" => mtu;
     start: "nic.set_mac" => set_mac;
     start: "nic.descriptors" => descriptors;
@@ -82,6 +82,7 @@ const PARTS: &[Part] = parts! {
     start: "timeouts.linger_ms" => linger;
     live: "log.level" => log;
     live: "log.stats_interval_s" => stats_interval;
+    start: "metrics.listen" => metrics;
 };
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use super::*;
-use args::{Wish, read};
+use args::{Command, read};
+use machnet_nic::Device;
 use settings::KEYS;
 
 /// What a file and flags come to, or every mistake on a line of its own.
@@ -17,7 +18,7 @@ fn lines(mistakes: Vec<Mistake>) -> String {
     mistakes.into_iter().map(|mistake| mistake.text).collect::<Vec<_>>().join("\n")
 }
 
-fn read_words(line: &str) -> Result<Wish, String> {
+fn read_words(line: &str) -> Result<Command, String> {
     read(line.split_whitespace().map(str::to_owned)).map_err(lines)
 }
 
@@ -224,9 +225,19 @@ fn every_bad_configuration_has_one_exact_sentence() {
             "log.level = \"loud\": unknown level; use \"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
         ),
         (
+            "metrics",
+            "listen = \"localhost:9464\"",
+            "metrics.listen = \"localhost:9464\": not an address and a port; use a form such as \"127.0.0.1:9464\" or \"[::]:9464\"",
+        ),
+        (
+            "metrics",
+            "listen = \"127.0.0.1:0\"",
+            "metrics.listen = \"127.0.0.1:0\": not an address and a port; use a form such as \"127.0.0.1:9464\" or \"[::]:9464\"",
+        ),
+        (
             "engine",
             "count = 1",
-            "[engine]: unknown section; the sections are [host], [nic], [engines], [dpdk], [control], [channels], [timeouts], [log]",
+            "[engine]: unknown section; the sections are [host], [nic], [engines], [dpdk], [control], [channels], [timeouts], [log], [metrics]",
         ),
     ] {
         // A host section cannot be opened twice.
@@ -251,7 +262,7 @@ fn mistakes_outside_of_values_have_a_line_too() {
         ),
         (
             "x = 3",
-            "machnetd.toml:1: x = 3: unknown key; the sections are [host], [nic], [engines], [dpdk], [control], [channels], [timeouts], [log]",
+            "machnetd.toml:1: x = 3: unknown key; the sections are [host], [nic], [engines], [dpdk], [control], [channels], [timeouts], [log], [metrics]",
         ),
         (
             "[host]\nip = ",
@@ -294,7 +305,7 @@ fn all_mistakes_of_a_file_and_the_flags_are_told_in_the_order_of_the_file() {
         [
             "machnetd.toml:2: engines.idle = \"fast\": unknown policy; use \"spin\", \"yield\" or \"adaptive\"",
             "machnetd.toml:3: engines.speed = 3: unknown key; [engines] has count, cores, idle, exclusive, burst",
-            "machnetd.toml:4: [engin]: unknown section; the sections are [host], [nic], [engines], [dpdk], [control], [channels], [timeouts], [log]",
+            "machnetd.toml:4: [engin]: unknown section; the sections are [host], [nic], [engines], [dpdk], [control], [channels], [timeouts], [log], [metrics]",
             "machnetd.toml:6: mode = 0660: in TOML no number begins with 0; write mode = \"0660\"",
             "machnetd.toml:7: control.max_channels = 0: out of range; use 1 to 65535",
             "machnetd.toml:9: not valid TOML: string values must be quoted, expected literal string",
@@ -384,13 +395,16 @@ linger_ms = 250
 [log]
 level = "trace"
 stats_interval_s = 9
+[metrics]
+listen = "127.0.0.1:9464"
 "#;
     let flags = "--ip 10.0.0.7/16 --gateway 10.0.255.254 --neighbor 10.0.0.8=02:00:00:00:00:08 \
         --neighbor 10.0.0.9=02:00:00:00:00:09 --memif client:/path/link --memif-id 4 --memif-peer-queues 2 --mtu 9001 \
         --set-mac 02:00:00:00:00:07 --descriptors 512 --checksum-offload false --interrupts false --engines 2 \
         --cores 3,5 --idle spin --exclusive false --burst 4 --hugepages true --memory 256 --file-prefix seven \
         --dpdk-arg -v --dpdk-arg --log-level=8 --socket /path/ctl --owner 7 --group 8 --mode 0600 --max-channels 3 \
-        --units 64 --flows 5 --connect-timeout 100 --dead-peer 300 --keepalive 0 --linger 250 --log trace --stats-interval 9";
+        --units 64 --flows 5 --connect-timeout 100 --dead-peer 300 --keepalive 0 --linger 250 --log trace --stats-interval 9 \
+        --metrics 127.0.0.1:9464";
     let (from_file, from_flags) = (config(file, "").unwrap(), config("", flags).unwrap());
     assert_eq!(from_file, from_flags);
     assert_eq!(from_file.keepalive, None);
@@ -414,7 +428,7 @@ fn each_way_to_choose_a_nic_is_understood() {
         ("--vdev net_null0,copy=1", Device::Vdev("net_null0,copy=1".into())),
     ] {
         let c = config("", &format!("--ip 10.0.0.1/24 {flag}")).unwrap();
-        assert_eq!(c.device, device);
+        assert_eq!(c.nic, ChosenNic::Dpdk(device));
         assert_eq!(matches!(c.memory, Memory::Huge { .. }), !flag.contains("vdev"), "{flag}");
     }
 }
@@ -427,7 +441,7 @@ fn cores_alone_say_how_many_engines() {
 
 #[test]
 fn help_names_every_setting_and_fits_a_page_width() {
-    let Ok(Wish::Print(help)) = read_words("--help") else { panic!("--help prints") };
+    let Ok(Command::Print(help)) = read_words("--help") else { panic!("--help prints") };
     for key in KEYS {
         assert!(help.contains(&format!("  {} {}", key.flag, key.form)), "{}", key.flag);
         assert!(key.flag.len() + key.form.len() < 29, "{} runs into its help", key.flag);
@@ -435,8 +449,8 @@ fn help_names_every_setting_and_fits_a_page_width() {
     for line in help.lines() {
         assert!(line.len() <= 110, "{line}");
     }
-    assert!(matches!(read_words("--version"), Ok(Wish::Print(v)) if v.starts_with("machnetd 0.")));
-    assert!(matches!(read_words(&format!("{MINIMAL} --check")), Ok(Wish::Check(_, None))));
+    assert!(matches!(read_words("--version"), Ok(Command::Print(v)) if v.starts_with("machnetd 0.")));
+    assert!(matches!(read_words(&format!("{MINIMAL} --check")), Ok(Command::Check(_, None))));
 }
 
 #[test]

@@ -2,13 +2,13 @@
 //! key and the value before it.
 
 use std::ffi::CString;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use log::LevelFilter;
 use machnet_engine::idle::Policy;
-use machnet_nic::dpdk::MemifRole;
+use machnet_nic::MemifRole;
 use machnet_wire::Mac;
 use toml::Value;
 
@@ -182,6 +182,17 @@ pub fn policy(value: &Value) -> Reasoned<Policy> {
         Some("adaptive") => Ok(Policy::Adaptive),
         _ => Err("unknown policy; use \"spin\", \"yield\" or \"adaptive\"".to_owned()),
     }
+}
+
+/// Where somebody listens.
+pub fn listener(value: &Value) -> Reasoned<SocketAddr> {
+    value
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .filter(|address: &SocketAddr| address.port() > 0)
+        .ok_or_else(|| {
+            "not an address and a port; use a form such as \"127.0.0.1:9464\" or \"[::]:9464\"".to_owned()
+        })
 }
 
 /// How much is logged.
