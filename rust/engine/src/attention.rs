@@ -21,7 +21,7 @@ use crate::random::Limit;
 /// Which of an engine's channels are polled, and when to ask for the others' doorbells.
 pub(crate) struct Attention {
     /// The channels that are polled in every round.
-    pub busy: Vec<ChannelIndex>,
+    pub polled: Vec<ChannelIndex>,
     /// How many others there are, which rest.
     resting: usize,
     /// Channels whose doorbells are muted.
@@ -37,9 +37,9 @@ pub(crate) struct Attention {
 }
 
 /// Whether a channel is polled, and what is known of its doorbell.
-pub(crate) struct Ear {
+pub(crate) struct Watch {
     /// It is polled in every round.
-    pub busy: bool,
+    pub polled: bool,
     /// When there was last something to do for it.
     pub worked: Nanos,
     /// How many rings for nothing are taken for races.
@@ -51,14 +51,14 @@ pub(crate) struct Ear {
 
 impl Attention {
     pub fn new(now: Nanos) -> Self {
-        let (busy, muted) = (Vec::new(), Vec::new());
-        Self { busy, resting: 0, muted, asked: now, slept: false, passed: false, rested: now }
+        let (polled, muted) = (Vec::new(), Vec::new());
+        Self { polled, resting: 0, muted, asked: now, slept: false, passed: false, rested: now }
     }
 
     /// There may be something to publish to a channel's application when the round ends, so it must not rest.
     #[inline]
     pub fn touch(&mut self, at: ChannelIndex, channel: &mut Channel) {
-        if !channel.ear.busy {
+        if !channel.watch.polled {
             self.poll(at, channel);
         }
     }
@@ -66,16 +66,16 @@ impl Attention {
     /// Has a channel polled in every round from now on.
     #[cold]
     fn poll(&mut self, at: ChannelIndex, channel: &mut Channel) {
-        channel.ear.busy = true;
+        channel.watch.polled = true;
         channel.end.disarm();
         self.resting -= 1;
-        self.busy.push(at);
+        self.polled.push(at);
     }
 
     /// A channel is over.
-    pub fn forget(&mut self, at: ChannelIndex, ear: &Ear) {
-        if ear.busy {
-            self.busy.retain(|&busy| busy != at);
+    pub fn forget(&mut self, at: ChannelIndex, watch: &Watch) {
+        if watch.polled {
+            self.polled.retain(|&polled| polled != at);
         } else {
             self.resting -= 1;
         }
@@ -89,10 +89,10 @@ impl Attention {
     }
 }
 
-impl Ear {
+impl Watch {
     pub fn new(now: Nanos) -> Self {
         let races = Limit::new(RACES, now);
-        Self { busy: true, worked: now, races, muted_for: Nanos::ZERO, muted_until: Nanos::ZERO }
+        Self { polled: true, worked: now, races, muted_for: Nanos::ZERO, muted_until: Nanos::ZERO }
     }
 }
 
@@ -103,13 +103,13 @@ impl Channels {
     }
 
     /// The channels that are polled in every round, and where they are.
-    pub fn busy(&self) -> impl Iterator<Item = (ChannelIndex, &Channel)> {
-        self.attention.busy.iter().filter_map(|&at| Some((at, self.get(at)?)))
+    pub fn polled(&self) -> impl Iterator<Item = (ChannelIndex, &Channel)> {
+        self.attention.polled.iter().filter_map(|&at| Some((at, self.get(at)?)))
     }
 
     /// A channel has come.
     pub(crate) fn attend_to(&mut self, at: ChannelIndex, now: Nanos) {
-        self.attention.busy.push(at);
+        self.attention.polled.push(at);
         self.listen_to(at, now);
     }
 
@@ -125,7 +125,7 @@ impl Channels {
         if !self.attention.muted.is_empty() {
             self.unmute_due(now);
         }
-        if self.attention.busy.len() > BUSY && now - self.attention.rested >= QUIET {
+        if self.attention.polled.len() > POLLED && now - self.attention.rested >= QUIET {
             self.let_quiet_ones_rest(admission, now);
         }
     }
@@ -135,7 +135,7 @@ impl Channels {
         let attention = &self.attention;
         let asks = (attention.resting > 0 && attention.passed).then_some(attention.asked + ASK_EVERY);
         let muted = attention.muted.iter().filter_map(|&at| self.get(at));
-        muted.map(|channel| channel.ear.muted_until).chain(asks).min()
+        muted.map(|channel| channel.watch.muted_until).chain(asks).min()
     }
 
     /// Asks which applications have rung, and polls their channels from now on.
@@ -169,16 +169,16 @@ impl Channels {
     fn rang_for_nothing(&mut self, at: ChannelIndex, now: Nanos) {
         self.own.counters().bells_empty.add(1);
         let Some(channel) = self.get_mut(at) else { return };
-        if channel.ear.muted_for == Nanos::ZERO && channel.ear.races.allow(now) {
+        if channel.watch.muted_for == Nanos::ZERO && channel.watch.races.allow(now) {
             return;
         }
-        if channel.ear.muted_for == Nanos::ZERO {
+        if channel.watch.muted_for == Nanos::ZERO {
             log::warn!(
                 "channel {}: its application rings for nothing; looked at by time instead",
                 channel.number
             );
         }
-        let longer = (channel.ear.muted_for * 2).clamp(MUTED, MUTED_LONGEST);
+        let longer = (channel.watch.muted_for * 2).clamp(MUTED, MUTED_LONGEST);
         self.mute(at, longer, now);
     }
 
@@ -188,8 +188,8 @@ impl Channels {
         let until = now.saturating_add(time);
         let Some(Some(channel)) = self.slots.get_mut(at.place()) else { return };
         self.own.inbox().doorbells.remove(&channel.end);
-        channel.ear.muted_for = time;
-        channel.ear.muted_until = until;
+        channel.watch.muted_for = time;
+        channel.watch.muted_until = until;
         if !self.attention.muted.contains(&at) {
             self.attention.muted.push(at);
         }
@@ -202,7 +202,7 @@ impl Channels {
         for i in (0..self.attention.muted.len()).rev() {
             let at = self.attention.muted[i];
             let Some(channel) = self.get_mut(at) else { continue };
-            if channel.ear.muted_until > now {
+            if channel.watch.muted_until > now {
                 continue;
             }
             let found = if channel.gone { Rung::Silent } else { channel.end.drain_doorbell() };
@@ -210,7 +210,7 @@ impl Channels {
                 Rung::HungUp => self.mute(at, MUTED_LONGEST, now),
                 Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at, now),
                 Rung::Rang | Rung::Silent => {
-                    channel.ear.muted_for = Nanos::ZERO;
+                    channel.watch.muted_for = Nanos::ZERO;
                     let listens = !channel.gone;
                     self.attention.muted.swap_remove(i);
                     if listens {
@@ -234,27 +234,27 @@ impl Channels {
     #[cold]
     fn let_quiet_ones_rest(&mut self, admission: &Admission, now: Nanos) {
         self.attention.rested = now;
-        for i in (0..self.attention.busy.len()).rev() {
-            if self.attention.busy.len() <= BUSY {
+        for i in (0..self.attention.polled.len()).rev() {
+            if self.attention.polled.len() <= POLLED {
                 return;
             }
-            let at = self.attention.busy[i];
+            let at = self.attention.polled[i];
             let Some(channel) = self.get_mut(at) else { continue };
             let quiet =
-                now - channel.ear.worked >= QUIET && !admission.units_due(at) && !channel.end.has_news();
+                now - channel.watch.worked >= QUIET && !admission.units_due(at) && !channel.end.has_news();
             // One whose doorbell is muted has to be polled.
-            let heard = channel.ear.muted_for == Nanos::ZERO;
+            let heard = channel.watch.muted_for == Nanos::ZERO;
             if quiet && heard && (channel.gone || channel.end.arm()) {
-                channel.ear.busy = false;
+                channel.watch.polled = false;
                 self.attention.resting += 1;
-                self.attention.busy.swap_remove(i);
+                self.attention.polled.swap_remove(i);
             }
         }
     }
 }
 
 /// So many channels are polled in every round, however quiet they are.
-const BUSY: usize = 16;
+const POLLED: usize = 16;
 /// How long a channel beyond those must have been quiet to rest.
 const QUIET: Nanos = Nanos::millis(1);
 /// How often an engine that does not sleep asks for the doorbells of channels that rest, which takes a system call.

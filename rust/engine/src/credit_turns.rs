@@ -66,7 +66,7 @@ impl Core {
         let Some((at, _)) = conn.bound.place() else { return };
         let Some(channel) = self.channels.get(at) else { return };
         let free = channel.end.free_units();
-        if self.admission.wait(&mut conn.claim, handle, wait, free) == Waiting::ReceiveRing {
+        if self.admission.wait(&mut conn.claim, handle, wait, free) == Some(Waiting::ReceiveRing) {
             self.counters().budget_waits.add(1);
         }
     }
