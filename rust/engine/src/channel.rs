@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use machnet_shm::{EngineEnd, FlowId, PeerFault};
 use machnet_wire::Nanos;
 
-use crate::attention::Ear;
+use crate::attention::Watch;
 use crate::ids::{ChannelNumber, ConnIndex};
 
 /// A channel as its engine serves it.
@@ -27,8 +27,8 @@ pub(crate) struct Channel {
     pub until: Nanos,
     /// Why the channel ends, once nobody is served.
     pub why: End,
-    /// How it is attended to.
-    pub ear: Ear,
+    /// Whether it is polled, and what is known of its doorbell.
+    pub watch: Watch,
 }
 
 /// A listener of a channel.
@@ -66,7 +66,7 @@ impl Channel {
             gone: false,
             until: Nanos::MAX,
             why: End::Left,
-            ear: Ear::new(Nanos::ZERO),
+            watch: Watch::new(Nanos::ZERO),
         })
     }
 

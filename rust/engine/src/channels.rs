@@ -1,4 +1,4 @@
-//! The channels of one engine: where each is, and which of them are looked at in every round.
+//! The channels of one engine: where each is, and which of them are polled in every round.
 
 use std::collections::HashMap;
 
@@ -87,21 +87,21 @@ impl Channels {
         let slot = self.slots.get_mut(at.place())?;
         let channel = slot.take_if(|channel| channel.gone && channel.live() == 0)?;
         self.numbers.remove(&channel.number);
-        self.attention.forget(at, &channel.ear);
+        self.attention.forget(at, &channel.watch);
         self.own.inbox().doorbells.remove(&channel.end);
         Some(channel)
     }
 
-    /// The channel whose turn is the `turn`th of those that are looked at in every round.
+    /// The channel whose turn is the `turn`th of those that are polled in every round.
     #[inline]
-    pub fn busy_at(&self, turn: usize) -> Option<ChannelIndex> {
-        self.attention.busy.get(turn).copied()
+    pub fn polled_at(&self, turn: usize) -> Option<ChannelIndex> {
+        self.attention.polled.get(turn).copied()
     }
 
     /// Publishes what was delivered and completed, and wakes who sleeps.
     #[inline]
     pub fn flush(&mut self) {
-        for &at in &self.attention.busy {
+        for &at in &self.attention.polled {
             if let Some(Some(channel)) = self.slots.get_mut(at.place()) {
                 channel.end.flush();
             }

@@ -19,7 +19,7 @@ impl Core {
     #[cold]
     fn take_unit_turns(&mut self, at: ChannelIndex) {
         let free = |core: &Self| core.channels.get(at).map(|channel| channel.end.free_units());
-        if !free(self).is_some_and(|free| self.admission.look(at, free)) {
+        if !free(self).is_some_and(|free| self.admission.begin_unit_turns(at, free)) {
             return;
         }
         for _ in 0..TURNS {
@@ -27,7 +27,7 @@ impl Core {
             self.take_turn(handle);
         }
         if let Some(free) = free(self) {
-            self.admission.looked(at, free);
+            self.admission.end_unit_turns(at, free);
         }
     }
 
@@ -66,7 +66,7 @@ impl Core {
         let Some((at, _)) = conn.bound.place() else { return };
         let Some(channel) = self.channels.get(at) else { return };
         let free = channel.end.free_units();
-        if self.admission.wait(&mut conn.claim, handle, wait, free) == Waiting::ReceiveRing {
+        if self.admission.wait(&mut conn.claim, handle, wait, free) == Some(Waiting::ReceiveRing) {
             self.counters().budget_waits.add(1);
         }
     }

@@ -115,7 +115,7 @@ impl<Q: Queue> Engine<Q> {
         let mut idle =
             inbox.notes.is_empty() && inbox.packets.is_empty() && !core.router.has_news() && !self.has_work();
         // Those that rest are armed.
-        for (at, channel) in core.channels.busy() {
+        for (at, channel) in core.channels.polled() {
             idle = idle
                 && !core.admission.units_due(at)
                 && (channel.gone || channel.end.arm_for(core.admission.awaits_returns(at)));
@@ -148,7 +148,7 @@ impl<Q: Queue> Engine<Q> {
         if self.interrupt.take().is_some() {
             self.nic.disarm_interrupt();
         }
-        for (_, channel) in self.core.channels.busy().filter(|(_, channel)| !channel.gone) {
+        for (_, channel) in self.core.channels.polled().filter(|(_, channel)| !channel.gone) {
             channel.end.disarm();
         }
     }
@@ -192,9 +192,9 @@ impl<Q: Queue> Engine<Q> {
         self.core.channels.iter().map(|(_, channel)| (channel.number.0, channel.end.usage())).collect()
     }
 
-    /// Numbers of the channels that are looked at in every round; the others ring.
+    /// Numbers of the channels that are polled in every round; the others ring.
     pub fn looked_at(&self) -> Vec<u64> {
-        self.core.channels.busy().map(|(_, channel)| channel.number.0).collect()
+        self.core.channels.polled().map(|(_, channel)| channel.number.0).collect()
     }
 
     fn has_work(&self) -> bool {

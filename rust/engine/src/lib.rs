@@ -62,6 +62,7 @@ mod totals;
 mod tx;
 mod view;
 
+pub use admission::Waiting;
 pub use channel::End;
 pub use config::{EngineConfig, UDP_PORT};
 pub use counters::{Counters, Samples};
@@ -73,6 +74,6 @@ pub use ports::{EPHEMERAL, Owner, Ports};
 pub use query::{Answer, Query, Rows};
 pub use rows::{
     ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, NotAConnectionId, PeerRow,
-    Units, Waiting,
+    Units,
 };
 pub use shared::{EngineHandle, Leftover, Report, Shared};

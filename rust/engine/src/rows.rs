@@ -8,7 +8,7 @@ use machnet_flow::Stats;
 use machnet_shm::Origin;
 use machnet_wire::{Mac, Nanos};
 
-use crate::admission;
+use crate::admission::Waiting;
 use crate::channel::Channel;
 use crate::conn::Conn;
 use crate::ids::{ChannelNumber, ConnHandle, ConnIndex};
@@ -126,17 +126,6 @@ pub struct ConnectionState {
     pub counters: Stats,
 }
 
-/// What a peer waits for that may not send what it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waiting {
-    /// The application, which does not read.
-    Reader,
-    /// Units of the channel, which others have.
-    Units,
-    /// Room in the receive ring, all of which is promised.
-    ReceiveRing,
-}
-
 /// A peer with connections of one engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerRow {
@@ -192,12 +181,7 @@ impl ConnectionState {
             unit_size: flow.unit_size(),
             credit: flow.credit(),
             promised: flow.promised(),
-            waits: match conn.claim.waiting() {
-                admission::Waiting::Nothing => None,
-                admission::Waiting::Reader => Some(Waiting::Reader),
-                admission::Waiting::Units => Some(Waiting::Units),
-                admission::Waiting::ReceiveRing => Some(Waiting::ReceiveRing),
-            },
+            waits: conn.claim.waiting(),
             timeout: flow.timeout(),
             next_hop: conn.path.next_hop(),
             udp_ports: conn.path.udp_ports().pair(),

@@ -48,14 +48,14 @@ impl Core {
         let mut work = 0;
         let mut turn = 0;
         // One that ends leaves the list, and another takes its turn in the next round.
-        while let Some(at) = self.channels.busy_at(turn) {
+        while let Some(at) = self.channels.polled_at(turn) {
             turn += 1;
             match self.serve(at, burst) {
                 Ok(0) => {}
                 Ok(n) => {
                     work += n;
                     if let Some(channel) = self.channels.get_mut(at) {
-                        channel.ear.worked = self.clock.now;
+                        channel.watch.worked = self.clock.now;
                     }
                 }
                 Err(fault) => self.cut(at, End::Fault(fault)),

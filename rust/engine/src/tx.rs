@@ -51,6 +51,10 @@ impl<Q: Queue> Engine<Q> {
     fn turn(&mut self, handle: ConnHandle, sent: &mut usize) -> Turn {
         let Core { conns, router, channels, admission, clock, .. } = &mut self.core;
         let Some(conn) = conns.resolve_mut(handle) else { return Turn::Done };
+        if !conn.queued {
+            // It was filed twice (`Core::on_closed`) and has had its turn. Another one would file it again, without end.
+            return Turn::Done;
+        }
         let route = match router.route(&mut conn.path, clock.now) {
             Ok(route) => route,
             Err(lookup) => return self.core.park(handle, lookup),
