@@ -85,7 +85,7 @@ impl rx::Ring for DeliverEnd {
     #[inline]
     fn settle(&mut self, conn: machnet_conn) {
         if self.fault.is_none() {
-            self.rx.settle(index(conn) as u32);
+            self.rx.on_read_to_the_end(index(conn) as u32);
         }
     }
 
