@@ -1,5 +1,5 @@
-//! What is refused because there are as many of something as there may be: counted by what that is, and told to whoever runs the
-//! sidecar. The one refused is told by the [`Reason`].
+//! Refusals because there are already as many of something as there may be. Each is counted by its limit, and the log warns
+//! whoever runs the sidecar. The one that is refused learns why from the [`Reason`].
 
 use core::fmt;
 use core::net::Ipv4Addr;
@@ -31,10 +31,10 @@ pub(crate) enum Asked {
 }
 
 impl Core {
-    /// Counts and tells a refusal, and gives the reason for the application that asked.
+    /// Counts a refusal and warns of it; returns the reason for the application that asked.
     #[cold]
     pub fn full(&mut self, limit: Limit, bound: u32, asked: Asked) -> Reason {
-        let counters = &self.shared.inboxes[self.index.place()].counts.engine;
+        let counters = self.own.counters();
         let warnings = &mut self.warnings;
         let (counter, seldom, sentence) = match limit {
             Limit::Connections => (
@@ -57,17 +57,17 @@ impl Core {
                 &mut warnings.ports,
                 "ports, all that are given where none is named, are in use; close some, or name a port below 32768",
             ),
-            // A peer's limits are the peer's to warn of.
+            // The peer's own sidecar warns of its limits.
             Limit::PeerConnections | Limit::PeerEngineConnections => return Reason::Full(limit, bound),
         };
         counter.add(1);
-        if let Some(left_out) = seldom.say(self.now) {
+        if let Some(left_out) = seldom.say(self.clock.now) {
             let whose = match limit {
                 Limit::EngineConnections => "this engine has ",
                 Limit::Ports => "",
                 _ => "its application has ",
             };
-            log::warn!("engine {}: {asked} refused: {whose}{bound} {sentence}{left_out}", self.index);
+            log::warn!("engine {}: {asked} refused: {whose}{bound} {sentence}{left_out}", self.own.index());
         }
         Reason::Full(limit, bound)
     }

@@ -63,6 +63,11 @@ impl ConnIndex {
         Self(NonZeroU32::MIN.saturating_add(place as u32))
     }
 
+    /// The same for a place that anybody may have named.
+    pub fn try_new(place: u32) -> Option<Self> {
+        NonZeroU32::MIN.checked_add(place).map(Self)
+    }
+
     /// Its place among the connections.
     #[inline]
     pub fn place(self) -> usize {

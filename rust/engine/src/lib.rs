@@ -28,10 +28,16 @@
 
 mod admission;
 mod attention;
+mod channel;
 mod channels;
+mod clock;
 mod config;
 mod conn;
+mod conns;
+mod control_frame;
 pub mod counters;
+mod credit_turns;
+mod drain_epoch;
 mod engine;
 mod full;
 pub mod idle;
@@ -39,23 +45,25 @@ mod ids;
 mod leaving;
 pub mod neighbor;
 mod open;
-mod packet;
 mod path;
 mod peers;
-mod phase;
 mod ports;
 mod query;
 mod random;
+mod router;
 mod rows;
 mod rx;
+mod serve;
 mod shared;
 mod state;
 mod table;
 mod timer_wheel;
 mod totals;
 mod tx;
+mod view;
 
 pub use admission::Waiting;
+pub use channel::End;
 pub use config::{EngineConfig, UDP_PORT};
 pub use counters::{Counters, Samples};
 pub use engine::Engine;
@@ -68,4 +76,4 @@ pub use rows::{
     ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, NotAConnectionId, PeerRow,
     Units,
 };
-pub use shared::{End, EngineHandle, Leftover, Report, Shared};
+pub use shared::{EngineHandle, Leftover, Report, Shared};

@@ -14,9 +14,9 @@ use machnet_shm::EngineEnd;
 use machnet_wire::frame::{self, Route};
 use machnet_wire::{Mac, Nanos, Packet, ParseError};
 
-use crate::conn::Token;
 use crate::neighbor::{Lookup, Neighbors};
 use crate::random::Random;
+use crate::view::Token;
 
 /// This host as the network knows it.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +69,15 @@ impl Default for InPath {
     fn default() -> Self {
         Self { peer: Ipv4Addr::UNSPECIFIED, udp: UdpPorts::NONE }
     }
+}
+
+/// A Machnet packet that has come, on its way to another engine of this host or to another application on this one.
+#[derive(Debug, Default)]
+pub(crate) struct Handed {
+    /// Who sent it, and how it came.
+    pub from: InPath,
+    /// Machnet header and payload, as they came.
+    pub bytes: Vec<u8>,
 }
 
 /// The path of what we send to a peer.
@@ -140,18 +149,18 @@ impl OutPath {
         self.hop == NextHop::Loop
     }
 
-    /// Our UDP ports, as packets carry them.
-    pub fn udp_ports(&self) -> UdpPorts {
-        self.udp
-    }
-
-    /// The next hop's address, if it is another host, and its MAC, if it is known.
+    /// The next hop's address, and its MAC where that is known; `None` for a peer on this host.
     pub fn next_hop(&self) -> Option<(Ipv4Addr, Option<Mac>)> {
         match self.hop {
             NextHop::Loop => None,
             NextHop::Unknown { ip } => Some((ip, None)),
             NextHop::Known { ip, mac, .. } => Some((ip, Some(mac))),
         }
+    }
+
+    /// The UDP ports of our direction.
+    pub fn udp_ports(&self) -> UdpPorts {
+        self.udp
     }
 
     /// Whether the next hop has never been known.
@@ -248,6 +257,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Packet<'_>, ParseError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::ops::Bound;
+
     use crate::neighbor::Config;
     use machnet_wire::{Header, Hello, Kind, Reason, Reset};
 
@@ -314,7 +325,7 @@ mod tests {
         assert_eq!(table.lookup(PEER, stale), Lookup::Known(PEER_MAC));
         path.end(&table);
         let (mut now, mut rounds) = (stale, 0);
-        while !table.page(core::ops::Bound::Unbounded, 1).is_empty() {
+        while !table.page(Bound::Unbounded, 1).is_empty() {
             (now, rounds) = (now + Nanos::secs(1), rounds + 1);
             table.poll(now, |_| {});
             assert!(rounds < 100, "the entry stays");
@@ -343,13 +354,15 @@ mod tests {
             hit: UdpPorts { src: 3, dst: 4 }.pair(),
         };
         let reset = Reset { epoch: 5, echo: 6, reason: Reason::Refused };
-        let each: [(Kind, &[u64], Body<'_, Token>, Vec<u8>); 3] = [
-            (Kind::Ack, &[1, u64::MAX], Body::None, Vec::new()),
+        let words = [1, u64::MAX];
+        let each = [
+            (Kind::Ack, &words[..], Body::None, Vec::new()),
             (Kind::Syn, &[], Body::Hello(hello), hello.emit().to_vec()),
             (Kind::Rst, &[], Body::Reset(reset), reset.emit().to_vec()),
         ];
         for (kind, sack, body, payload) in each {
-            let packet = Transmit { header: Header { src: 80, dst: 81, ..Header::new(kind) }, sack, body };
+            let packet: Transmit<'_, Token> =
+                Transmit { header: Header { src: 80, dst: 81, ..Header::new(kind) }, sack, body };
             let mut bytes = vec![0; packet.len()];
             emit(&packet, None, &mut bytes);
             let read = parse(&bytes).expect("a packet");

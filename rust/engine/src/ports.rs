@@ -1,5 +1,5 @@
-//! Machnet ports of one sidecar: who listens where, and which explicitly chosen local ports are in use. Shared by the
-//! engines; asked once per SYN and per request of an application, never per packet.
+//! The Machnet ports of one sidecar: who listens on which, and which local ports are in use that applications chose themselves.
+//! All engines share the table. They ask it at each SYN and at each request of an application, never at a packet of a connection.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,7 +31,7 @@ struct Table {
 }
 
 impl Ports {
-    /// Opens `port`, or a free one of the ephemeral range for 0. `None`: taken, or none is free.
+    /// Opens `port`, or for 0 a free port of the ephemeral range. Returns which; `None` if it is taken, or no port is free.
     pub fn listen(&self, port: u16, owner: Owner) -> Option<u16> {
         let mut table = self.lock();
         let port = if port != 0 { port } else { table.free_port()? };

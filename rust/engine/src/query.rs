@@ -8,12 +8,11 @@ use std::collections::VecDeque;
 
 use machnet_wire::Nanos;
 
-use crate::channels::Channel;
+use crate::channels::Channels;
 use crate::conn::Conn;
-use crate::ids::EngineIndex;
-use crate::peers::Peers;
+use crate::conns::Conns;
+use crate::ids::{ChannelIndex, ConnHandle, EngineIndex};
 use crate::rows::{ChannelRow, ConnectionId, ConnectionRow, ConnectionState, PeerRow};
-use crate::table::Table;
 
 /// What may be asked of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +72,8 @@ struct Pending {
 pub(crate) struct Subjects<'a> {
     pub now: Nanos,
     pub engine: EngineIndex,
-    pub channels: &'a [Option<Box<Channel>>],
-    pub flows: &'a Table<Conn>,
-    pub peers: &'a Peers,
+    pub channels: &'a Channels,
+    pub conns: &'a Conns,
 }
 
 impl Queries {
@@ -121,33 +119,38 @@ impl Subjects<'_> {
     fn rows(&self, query: Query, places: core::ops::Range<usize>) -> (Rows, usize) {
         match query {
             Query::Channels => {
-                let some = self.channels.iter().skip(places.start).take(places.len()).flatten();
-                (Rows::Channels(some.map(|channel| ChannelRow::of(channel)).collect()), self.channels.len())
+                let end = self.channels.places();
+                let some = (places.start..places.end.min(end))
+                    .filter_map(|place| self.channels.get(ChannelIndex(place as u32)));
+                (Rows::Channels(some.map(ChannelRow::of).collect()), end)
             }
             Query::Connections { channel } => {
-                let end = self.flows.places();
-                let some = (places.start..places.end.min(end)).filter_map(|at| self.connection(at));
-                let rows = some.map(|(_, row)| row).filter(|row| channel.is_none() || row.channel == channel);
+                let end = self.conns.places();
+                let some = (places.start..places.end.min(end)).filter_map(|place| self.conns.at(place));
+                let rows = some
+                    .map(|(handle, conn)| self.connection(handle, conn))
+                    .filter(|row| channel.is_none() || row.channel == channel);
                 (Rows::Connections(rows.collect()), end)
             }
-            Query::Connection(id) => {
-                let found = self.connection(id.0.index.place()).filter(|(_, row)| row.connection == id);
-                let state = found.map(|(conn, row)| Box::new(ConnectionState::of(conn, row, self.now)));
+            Query::Connection(ConnectionId(handle)) => {
+                let state = self
+                    .conns
+                    .resolve(handle)
+                    .map(|conn| Box::new(ConnectionState::of(conn, self.connection(handle, conn), self.now)));
                 (Rows::Connection(state), 0)
             }
             Query::Peers => {
-                let end = self.peers.places();
-                let some = (places.start..places.end.min(end)).filter_map(|at| self.peers.row(at, self.now));
+                let peers = &self.conns.peers;
+                let end = peers.places();
+                let some = (places.start..places.end.min(end)).filter_map(|at| peers.row(at, self.now));
                 (Rows::Peers(some.collect()), end)
             }
         }
     }
 
-    fn connection(&self, at: usize) -> Option<(&Conn, ConnectionRow)> {
-        let (handle, conn) = self.flows.at(at)?;
-        let channel = conn.bound.place().and_then(|(at, _)| self.channels.get(at as usize)?.as_ref());
-        let channel = channel.map(|channel| channel.number.0);
-        Some((conn, ConnectionRow::of(conn, ConnectionId(handle), channel)))
+    fn connection(&self, handle: ConnHandle, conn: &Conn) -> ConnectionRow {
+        let channel = conn.bound.place().and_then(|(at, _)| self.channels.get(at));
+        ConnectionRow::of(conn, ConnectionId(handle), channel.map(|channel| channel.number))
     }
 }
 

@@ -9,9 +9,9 @@ use machnet_shm::Origin;
 use machnet_wire::{Mac, Nanos};
 
 use crate::admission::Waiting;
-use crate::channels::Channel;
+use crate::channel::Channel;
 use crate::conn::Conn;
-use crate::ids::{ConnHandle, ConnIndex};
+use crate::ids::{ChannelNumber, ConnHandle, ConnIndex};
 
 /// A channel that an engine serves, or that drains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl FromStr for ConnectionId {
     fn from_str(text: &str) -> Result<Self, NotAConnectionId> {
         let (index, generation) = text.split_once('-').ok_or(NotAConnectionId)?;
         let number = |digits: &str| digits.parse::<u32>().map_err(|_| NotAConnectionId);
-        let index = ConnIndex::new(number(index)? as usize);
+        let index = ConnIndex::try_new(number(index)?).ok_or(NotAConnectionId)?;
         Ok(Self(ConnHandle { index, generation: number(generation)? }))
     }
 }
@@ -115,7 +115,7 @@ pub struct ConnectionState {
     /// Units that the peer was promised room for.
     pub promised: u32,
     /// What the peer, who has something to send, waits for.
-    pub waits: Waiting,
+    pub waits: Option<Waiting>,
     /// How long the peer may be silent about what is in flight before it is sent again, back-off included.
     pub timeout: Nanos,
     /// The next hop's address and, where it is known, its MAC; `None` for a peer on this host.
@@ -143,7 +143,7 @@ impl ChannelRow {
         Self {
             channel: channel.number.0,
             draining: channel.gone,
-            connections: channel.live,
+            connections: channel.live(),
             listeners: channel.listeners.len() as u32,
             units: Units { total: channel.end.geometry().units, submitted, delivered, reserved },
         }
@@ -151,12 +151,12 @@ impl ChannelRow {
 }
 
 impl ConnectionRow {
-    pub(crate) fn of(conn: &Conn, connection: ConnectionId, channel: Option<u64>) -> Self {
+    pub(crate) fn of(conn: &Conn, connection: ConnectionId, channel: Option<ChannelNumber>) -> Self {
         let flow = &conn.flow;
-        let closing = conn.closed || flow.is_finished() || flow.is_lingering() || flow.is_done();
+        let closing = conn.released || flow.is_finished() || flow.is_lingering() || flow.is_done();
         Self {
             connection,
-            channel,
+            channel: channel.map(|number| number.0),
             local: conn.about.local,
             peer: conn.about.peer,
             stage: match flow.is_established() {
@@ -196,12 +196,12 @@ mod tests {
 
     #[test]
     fn the_name_of_a_connection_is_read_as_it_is_written() {
-        for (place, generation) in [(0, 0), (7, 1), (u32::MAX as usize - 1, u32::MAX)] {
-            let id = ConnectionId(ConnHandle { index: ConnIndex::new(place), generation });
-            assert_eq!(id.to_string(), format!("{place}-{generation}"));
+        let id = |place, generation| ConnectionId(ConnHandle { index: ConnIndex::new(place), generation });
+        for id in [id(0, 0), id(7, 0), id(5, 1), id(u32::MAX as usize - 1, u32::MAX)] {
             assert_eq!(id.to_string().parse(), Ok(id));
         }
-        for wrong in ["", "7", "-", "7-", "-1", "7-1-2", "x-1", "4294967296-0", "0-4294967296"] {
+        assert_eq!(id(7, 1).to_string(), "7-1");
+        for wrong in ["", "7", "-", "7-", "-1", "7-1-2", "x-1", "4294967295-0", "0-4294967296"] {
             assert_eq!(wrong.parse::<ConnectionId>(), Err(NotAConnectionId), "{wrong}");
         }
     }

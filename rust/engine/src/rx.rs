@@ -1,14 +1,12 @@
 //! What arrives: frames from the NIC, packets from other engines, packets of our own host. Nothing here trusts a byte.
 
-use machnet_flow::{Body, FlowError, Transmit};
+use machnet_flow::FlowError;
 use machnet_nic::RxChecksum;
 use machnet_wire::frame::{self, Frame};
-use machnet_wire::{Flags, Header, Hello, Kind, Packet, ParseError, Reason, Reset, arp, ether, icmp, ipv4};
+use machnet_wire::{Header, Hello, Kind, Packet, ParseError, Reason};
 
-use crate::conn::Token;
-use crate::ids::{ConnIndex, ConnKey, EngineIndex};
-use crate::packet::{self, Handed};
-use crate::path::{self, InPath, UdpPorts};
+use crate::ids::{ConnIndex, ConnKey};
+use crate::path::{self, Handed, InPath, UdpPorts};
 use crate::random::tag_owner;
 use crate::state::Core;
 
@@ -27,7 +25,7 @@ impl Core {
     pub(crate) fn on_frame(&mut self, frame: &[u8], checked: RxChecksum) {
         match frame::parse(frame) {
             Ok(Frame::Udp { ip, udp, datagram, payload, .. }) => {
-                if ip.dst != self.station.ip {
+                if ip.dst != self.router.station.ip {
                     return self.counters().rx_other_address.add(1);
                 }
                 let good = match checked {
@@ -38,7 +36,7 @@ impl Core {
                 if !good {
                     return self.counters().rx_bad_checksum.add(1);
                 }
-                if ip.src == self.station.ip
+                if ip.src == self.router.station.ip
                     || ip.src.is_unspecified()
                     || ip.src.is_multicast()
                     || ip.src.is_broadcast()
@@ -49,8 +47,8 @@ impl Core {
                 let ports = UdpPorts { src: udp.src, dst: udp.dst };
                 self.on_machnet(InPath { peer: ip.src, udp: ports }, payload, Came::Here);
             }
-            Ok(Frame::Arp(arp)) => self.on_arp(&arp),
-            Ok(Frame::Icmp { ether, ip, echo }) => self.on_icmp(&ether, &ip, &echo),
+            Ok(Frame::Arp(arp)) => self.router.on_arp(&arp, self.clock.now),
+            Ok(Frame::Icmp { ether, ip, echo }) => self.router.on_icmp(&ether, &ip, &echo),
             Ok(Frame::Other) => self.counters().rx_other_protocol.add(1),
             Err(error) => self.count_malformed(error),
         }
@@ -64,7 +62,7 @@ impl Core {
             Err(_) => return self.counters().rx_bad_machnet.add(1),
         };
         let key = ConnKey::new(from.peer, packet.header.src, packet.header.dst);
-        match self.flows.find(key) {
+        match self.conns.find(key) {
             Some(index) => self.flow_packet(index, key, from, bytes, &packet, came),
             None => self.on_stranger(key, from, bytes, &packet, came),
         }
@@ -80,17 +78,17 @@ impl Core {
         packet: &Packet<'_>,
         came: Came,
     ) {
-        match self.drive(index, |flow, now, view| flow.on_packet(now, packet, view)) {
-            Some(Ok(())) => {
-                // A SYN for a connection that is there is answered, but anybody may have sent it.
-                if let Some(conn) = self.flows.get(index)
-                    && packet.header.tag == conn.flow.tag()
-                {
-                    self.peers.heard(conn.peer, self.now);
-                }
+        let taken = self.with(index, |flow, io| {
+            flow.on_packet(io.now(), packet, io)?;
+            // A SYN for a connection that is there is answered, but anybody may have sent it.
+            if packet.header.tag == flow.tag() {
+                io.heard_peer();
             }
+            Ok(())
+        });
+        match taken {
+            Some(Ok(())) | None => {}
             Some(Err(error)) => self.not_taken(error, index, key, from, bytes, packet, came),
-            None => {}
         }
     }
 
@@ -110,7 +108,7 @@ impl Core {
             FlowError::Tag => {
                 self.counters().rx_bad_tag.add(1);
                 if packet.header.kind != Kind::Rst {
-                    self.refuse(from, &packet.header, packet.header.tag, 0, Reason::Closed);
+                    self.refuse(from, &packet.header, packet.header.tag, Reason::Closed);
                 }
             }
             FlowError::Superseded => {
@@ -131,8 +129,8 @@ impl Core {
             let Ok(hello) = Hello::parse(packet.payload) else {
                 return self.counters().rx_bad_machnet.add(1);
             };
-            let refused = match self.shared.ports.owner(header.dst) {
-                _ if self.shutdown => {
+            let refused = match self.shared().ports.owner(header.dst) {
+                _ if self.ending.shutdown => {
                     self.counters().refused_ending.add(1);
                     Reason::Ending
                 }
@@ -140,9 +138,9 @@ impl Core {
                     self.counters().syn_refused.add(1);
                     Reason::Refused
                 }
-                Some(owner) if owner.engine != self.index => {
+                Some(owner) if owner.engine != self.own.index() => {
                     if came == Came::Here {
-                        return self.hand_over(owner.engine, from, bytes);
+                        return self.router.hand_over(owner.engine, from, bytes);
                     }
                     // The listener moved while the packet did; the peer asks again.
                     return self.counters().rx_no_flow.add(1);
@@ -155,87 +153,55 @@ impl Core {
                     }
                 },
             };
-            return self.refuse(from, header, hello.tag, 0, refused);
+            return self.refuse(from, header, hello.tag, refused);
         }
-        let owner = tag_owner(header.tag, self.engines);
-        if header.tag != 0 && owner != self.index && came == Came::Here {
-            return self.hand_over(owner, from, bytes);
+        let owner = tag_owner(header.tag, self.shared().engines());
+        if header.tag != 0 && owner != self.own.index() && came == Came::Here {
+            return self.router.hand_over(owner, from, bytes);
         }
         if header.kind == Kind::Rst {
             // One with no tag is from a peer that knows no connection; its echo, the tag that our packet carried, is the peer's
             // own, so nothing in it names the engine.
             if header.tag == 0 && came == Came::Here {
-                let here = self.index;
-                for engine in (0..self.engines).map(EngineIndex).filter(|&engine| engine != here) {
-                    self.hand_over(engine, from, bytes);
-                }
+                self.router.hand_to_others(from, bytes);
             }
             return self.counters().rx_no_flow.add(1);
         }
         self.counters().rx_no_flow.add(1);
-        self.refuse(from, header, header.tag, 0, Reason::Closed);
+        self.refuse(from, header, header.tag, Reason::Closed);
     }
 
-    /// Tells the sender of `header` that there is no such connection; `echo` proves that we saw its packet.
-    pub(crate) fn refuse(&mut self, to: InPath, header: &Header, echo: u32, tag: u32, reason: Reason) {
-        if !self.rst_limit.allow(self.now) {
-            return self.counters().rst_limited.add(1);
-        }
-        let reset = Reset { epoch: self.shared.config.epoch, echo, reason };
-        let answer =
-            Header { src: header.dst, dst: header.src, tag, flags: Flags::NONE, ..Header::new(Kind::Rst) };
-        self.counters().rst_sent.add(1);
-        let packet: Transmit<'_, Token> = Transmit { header: answer, sack: &[], body: Body::Reset(reset) };
-        self.send_alone(to, &packet);
+    fn refuse(&mut self, from: InPath, header: &Header, echo: u32, reason: Reason) {
+        self.router.refuse(from, header, echo, reason, self.clock.now);
     }
 
-    /// Gives a packet to the engine that owns its flow.
-    pub(crate) fn hand_over(&mut self, to: EngineIndex, from: InPath, bytes: &[u8]) {
-        let Some(inbox) = self.shared.inboxes.get(to.place()) else {
-            return self.counters().rx_no_flow.add(1);
-        };
-        let mut copy = inbox.spare.pop().unwrap_or_default();
-        copy.clear();
-        copy.extend_from_slice(bytes);
-        if inbox.packets.push(Handed { from, bytes: copy }).is_err() {
-            return self.counters().handover_full.add(1);
+    /// Takes packets that go from one application of this host to another.
+    #[inline]
+    pub fn take_looped(&mut self, most: usize) -> usize {
+        let mut taken = 0;
+        while taken < most
+            && let Some(Handed { from, bytes }) = self.router.next_looped()
+        {
+            taken += 1;
+            self.on_machnet(from, &bytes, Came::Here);
+            self.router.looped_done(bytes);
         }
-        inbox.bell.ring();
-        self.counters().handover_out.add(1);
+        taken
     }
 
-    fn on_arp(&mut self, arp: &arp::Packet) {
-        self.counters().arp_received.add(1);
-        if arp.sender_ip == self.station.ip && arp.sender_mac != self.station.mac {
-            self.counters().arp_conflicts.add(1);
-            if let Some(left_out) = self.shared.neighbors.may_warn(self.now) {
-                log::warn!(
-                    "{} claims this host's address {}: whoever asks for it may reach that one instead; give one of the two another address{left_out}",
-                    arp.sender_mac,
-                    self.station.ip
-                );
-            }
+    /// Takes packets that other engines believe to be ours.
+    #[inline]
+    pub fn take_handed(&mut self, most: usize) -> usize {
+        let mut taken = 0;
+        while taken < most
+            && let Some(Handed { from, bytes }) = self.router.next_handed()
+        {
+            taken += 1;
+            self.counters().handover_in.add(1);
+            self.on_machnet(from, &bytes, Came::Handed);
+            self.router.handed_done(bytes);
         }
-        let for_us = arp.target_ip == self.station.ip;
-        if self.shared.neighbors.learn(arp.sender_ip, arp.sender_mac, for_us, self.now) {
-            self.shared.wake_others(self.index);
-        }
-        if for_us && arp.operation == arp::Operation::Request && !arp.sender_mac.is_multicast() {
-            self.counters().arp_replies.add(1);
-            let to = Some(arp.sender_mac);
-            self.send_frame(packet::arp(arp::Operation::Reply, self.station, to, arp.sender_ip));
-        }
-    }
-
-    fn on_icmp(&mut self, ether: &ether::Header, ip: &ipv4::Header, echo: &icmp::Echo<'_>) {
-        if ip.dst != self.station.ip {
-            return self.counters().rx_other_address.add(1);
-        }
-        let answerable = !ip.src.is_multicast() && !ip.src.is_broadcast() && !ip.src.is_unspecified();
-        if !echo.reply && answerable && !ether.src.is_multicast() {
-            self.counters().icmp_replies.add(1);
-            self.send_frame(packet::echo_reply(self.station.mac, ether, ip, echo));
-        }
+        taken
     }
 
     #[cold]

@@ -72,12 +72,23 @@ impl<T> Table<T> {
 
     /// The value with this handle, if it is still there.
     #[inline]
-    pub fn resolve(&mut self, handle: ConnHandle) -> Option<&mut T> {
+    pub fn resolve(&self, handle: ConnHandle) -> Option<&T> {
+        let slot = self.slots.get(handle.index.place())?;
+        if slot.generation == handle.generation { slot.value.as_ref() } else { None }
+    }
+
+    /// The same, to change it.
+    #[inline]
+    pub fn resolve_mut(&mut self, handle: ConnHandle) -> Option<&mut T> {
         let slot = self.slots.get_mut(handle.index.place())?;
-        if slot.generation != handle.generation {
-            return None;
-        }
-        slot.value.as_mut()
+        if slot.generation == handle.generation { slot.value.as_mut() } else { None }
+    }
+
+    /// The value at a place, if there is one, and its handle.
+    pub fn at(&self, place: usize) -> Option<(ConnHandle, &T)> {
+        let slot = self.slots.get(place)?;
+        let handle = ConnHandle { index: ConnIndex::new(place), generation: slot.generation };
+        Some((handle, slot.value.as_ref()?))
     }
 
     /// Takes the value under `key` out.
@@ -92,13 +103,6 @@ impl<T> Table<T> {
     /// How many places there are, used and free ones.
     pub fn places(&self) -> usize {
         self.slots.len()
-    }
-
-    /// The value at this place, and its handle.
-    pub fn at(&self, place: usize) -> Option<(ConnHandle, &T)> {
-        let slot = self.slots.get(place)?;
-        let handle = ConnHandle { index: ConnIndex::new(place), generation: slot.generation };
-        Some((handle, slot.value.as_ref()?))
     }
 
     /// Every value.
@@ -164,7 +168,7 @@ mod tests {
         let index = table.insert(one, 'a').expect("free");
         assert_eq!(table.insert(one, 'b'), None);
         let (first, _) = table.entry(index).expect("there");
-        assert_eq!(table.resolve(first), Some(&mut 'a'));
+        assert_eq!(table.resolve(first), Some(&'a'));
         assert_eq!((table.remove(one), table.remove(one)), (Some('a'), None));
         assert_eq!(table.resolve(first), None, "an empty place");
         assert_eq!(table.insert(two, 'c'), Some(index));

@@ -36,7 +36,7 @@ fn an_application_cannot_send_on_anothers_connection() {
     let (one, other, server) = (w.app(a, 0), w.app(a, 0), w.app(b, 0));
     w.listen(server, 8000);
     let ip = w.sidecars[b].ip;
-    // The other's first connection has the number of the one's second, which it has not.
+    // `second` is a handle of the other application's channel; on the channel of `one` it names no connection.
     let (near, far) = w.connect(one, server, ip, 8000);
     w.connect(other, server, ip, 8000);
     let (second, _) = w.connect(other, server, ip, 8000);
@@ -131,7 +131,7 @@ fn datagrams_shorter_than_their_header_do_nothing_to_a_live_connection() {
     w.assert_nothing_is_lost();
 }
 
-/// Every cloud has its own MTU, and the smaller one of a pair counts.
+/// Each cloud has its own MTU; two hosts use the smaller of theirs.
 #[test]
 fn the_smaller_mtu_counts() {
     for (near_mtu, far_mtu) in [(9001, 9001), (9001, 1460), (1460, 9001), (1500, 1460), (8896, 1500)] {

@@ -75,7 +75,7 @@ fn arp_requests_for_us_are_answered_and_others_ignored() {
 #[test]
 fn another_station_with_our_address_is_counted_and_our_own_frames_are_not() {
     let (mut w, _seen) = watched(|_| {});
-    // Announced to all, asked for by one who has it, and answered in our stead.
+    // A gratuitous announcement, a request from a station with our address, and a reply in our place.
     w.net.inject(0, &arp(arp::Operation::Request, ME, ME, Mac::BROADCAST));
     w.net.inject(0, &arp(arp::Operation::Request, ME, STRANGER_IP, Mac::BROADCAST));
     w.net.inject(0, &arp(arp::Operation::Reply, ME, STRANGER_IP, Mac([2, 0, 0, 0, 0, 1])));

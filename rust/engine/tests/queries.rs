@@ -219,7 +219,7 @@ fn one_connection_tells_everything_and_is_not_found_when_it_is_over() {
     let row = busy.connections(None, |_| {})[0];
     let state = busy.connection(&row).expect("it is there");
     assert_eq!(state.row.connection, row.connection);
-    assert_eq!((state.unit_size, state.waits), (1424, Waiting::Nothing));
+    assert_eq!((state.unit_size, state.waits), (1424, None));
     assert!(state.window > 0 && state.timeout > Nanos::ZERO && state.row.rtt > Some(Nanos::ZERO));
     assert_eq!(state.next_hop.map(|(ip, mac)| (ip, mac.is_some())), Some((busy.w.sidecars[1].ip, true)));
     assert_eq!((state.counters.units_sent, state.counters.units_delivered), (1, 1));
@@ -231,7 +231,7 @@ fn one_connection_tells_everything_and_is_not_found_when_it_is_over() {
     }
     busy.w.pass(Nanos::millis(200));
     let state = busy.connection(&row).expect("it is there");
-    assert_eq!(state.waits, Waiting::Reader);
+    assert_eq!(state.waits, Some(Waiting::Reader));
     let channel = busy.channels()[0];
     let Units { total, submitted, delivered, .. } = channel.units;
     assert_eq!((total, submitted, channel.connections, channel.listeners), (1024, 0, 3, 0));

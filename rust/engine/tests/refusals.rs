@@ -183,17 +183,17 @@ fn a_flood_of_refusals_is_a_line_a_second_that_counts_them() {
 }
 
 thread_local! {
-    /// Warnings of this thread, which is this test's alone.
+    /// Warnings logged on this thread. Each test has a thread of its own.
     static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What this test has warned of since it was asked last.
+/// The warnings that this test has logged since the last call.
 fn warnings() -> Vec<String> {
     SAID.take()
 }
 
 fn keep_warnings() {
-    // A second test finds it set.
+    // Another test may have set the logger already.
     let _ = log::set_logger(&Keep);
     log::set_max_level(log::LevelFilter::Warn);
 }

@@ -79,7 +79,7 @@ fn a_port_is_taken_for_all_engines_of_a_sidecar() {
     w.listen(second, 8000);
 }
 
-/// Whichever queue the answer of a peer that has forgotten the connection lands on.
+/// The reset comes from a peer that has forgotten the connection, and may land on any queue.
 #[test]
 fn a_reset_without_a_tag_reaches_its_connection_on_any_engine() {
     let mut w = World::seeded(5);

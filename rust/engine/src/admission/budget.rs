@@ -172,13 +172,13 @@ mod tests {
                         let n = random(u64::from(flow.promised) + 1) as u32;
                         budget.sub(flow, n);
                     }
-                    2 if budget.waiting.len() < 5 && flow.waiting == Waiting::Nothing => {
-                        flow.waiting = Waiting::ReceiveRing;
+                    2 if budget.waiting.len() < 5 && flow.waiting.is_none() => {
+                        flow.waiting = Some(Waiting::ReceiveRing);
                         budget.waiting.join(handle(at));
                     }
                     _ if budget.is_due() => {
                         let flow = &mut flows[budget.waiting.pop().expect("one that waits").index.place()];
-                        (flow.waiting, flow.turn) = (Waiting::Nothing, true);
+                        (flow.waiting, flow.turn) = (None, true);
                         let more = random(50) as u32;
                         let got = ask(&mut budget, flow, more, more);
                         flow.turn = false;

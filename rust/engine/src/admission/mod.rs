@@ -5,14 +5,14 @@
 //!
 //! | owner | question |
 //! |---|---|
-//! | `Credit` (rust/flow) | How many units has this peer been told it may send, and does it need more? |
+//! | `Credit` (rust/flow) | How many units does this peer know that it may send, and does it need more? |
 //! | `Share` (rust/shm) | How many units of its channel may this connection hold? |
 //! | [`Budget`] | How many units may be promised to peers that send to this receive ring? |
 //! | [`Claim`] | What does this connection hold of the budget, and what does its peer wait for? |
 //!
 //! [`Admission`] is where they meet. A flow whose credit runs low asks for more ([`Admission::grant`]): the budget says how much
 //! it may have, and the channel's share how much of that there is. If there is nothing, the connection waits
-//! ([`Admission::wait`]) for one of three things, and is called when that has changed: for its application to read, for
+//! ([`Admission::wait`]) for one of three things, and its flow is called when that has changed: for its application to read, for
 //! units of the channel, or for room in the receive ring.
 //!
 //! Waiting for a ring and waiting for units are queues, in the order of arrival. Waiting for a reader is none: the units that come back
@@ -55,7 +55,7 @@ pub(crate) struct Claim {
     denied: bool,
     /// It is its turn to have what others wait for.
     turn: bool,
-    waiting: Waiting,
+    waiting: Option<Waiting>,
     /// Its ticket in the queue that it waits in.
     ticket: u64,
 }
@@ -72,25 +72,22 @@ impl ReceiveRing {
 /// What a peer waits for that has something to send and may not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
-    /// For nothing here.
-    Nothing,
-    /// The application does not read.
+    /// The application, which does not read.
     Reader,
-    /// Other connections have the channel's units.
+    /// Units of the channel, which other connections have.
     Units,
-    /// As much is promised as the receive ring holds.
+    /// Room in the receive ring, all of which is promised.
     ReceiveRing,
 }
 
 impl Claim {
     /// For a connection that begins, which holds nothing.
     pub fn new(channel: ChannelIndex, ring: Option<ReceiveRing>) -> Self {
-        let waiting = Waiting::Nothing;
-        Self { channel, ring, promised: 0, denied: false, turn: false, waiting, ticket: 0 }
+        Self { channel, ring, promised: 0, denied: false, turn: false, waiting: None, ticket: 0 }
     }
 
     /// What the peer waits for.
-    pub fn waiting(&self) -> Waiting {
+    pub fn waiting(&self) -> Option<Waiting> {
         self.waiting
     }
 
@@ -99,9 +96,9 @@ impl Claim {
     #[inline]
     pub fn has_to_wait(&self, wait: CreditWait) -> bool {
         match self.waiting {
-            Waiting::Nothing => true,
-            Waiting::Reader => false,
-            Waiting::Units | Waiting::ReceiveRing => wait == CreditWait::Reader,
+            None => true,
+            Some(Waiting::Reader) => false,
+            Some(Waiting::Units | Waiting::ReceiveRing) => wait == CreditWait::Reader,
         }
     }
 }
@@ -168,42 +165,48 @@ impl Admission {
         self.channels[at] = ChannelQueue::default();
     }
 
-    /// The peer of a connection waits; `free` units of its channel are free. For what, if not for a reader, is known from what it was
-    /// last told here.
-    pub fn wait(&mut self, claim: &mut Claim, handle: ConnHandle, wait: CreditWait, free: u32) -> Waiting {
+    /// The peer of a connection waits; `free` units of its channel are free. Returns for what: if not for a reader, then for whichever of
+    /// ring and channel had nothing when the connection last asked for more.
+    pub fn wait(
+        &mut self,
+        claim: &mut Claim,
+        handle: ConnHandle,
+        wait: CreditWait,
+        free: u32,
+    ) -> Option<Waiting> {
         self.leave(claim);
-        let Some(channel) = self.channels.get_mut(claim.channel.place()) else { return claim.waiting };
-        match wait {
+        let channel = self.channels.get_mut(claim.channel.place())?;
+        let waiting = match wait {
             CreditWait::Reader => {
-                claim.waiting = Waiting::Reader;
                 channel.readers += 1;
+                Waiting::Reader
             }
             CreditWait::Units if claim.denied => {
-                let Some(budget) = self.budget(claim) else { return claim.waiting };
-                claim.ticket = budget.waiting.join(handle);
-                claim.waiting = Waiting::ReceiveRing;
+                claim.ticket = self.budget(claim)?.waiting.join(handle);
+                Waiting::ReceiveRing
             }
             CreditWait::Units => {
                 claim.ticket = channel.join(handle, free);
-                claim.waiting = Waiting::Units;
+                Waiting::Units
             }
-        }
+        };
+        claim.waiting = Some(waiting);
         claim.waiting
     }
 
     /// A connection waits for nothing any more.
     pub fn leave(&mut self, claim: &mut Claim) {
+        let ticket = claim.ticket;
         let channel = self.channels.get_mut(claim.channel.place());
-        match (core::mem::replace(&mut claim.waiting, Waiting::Nothing), channel) {
-            (Waiting::Reader, Some(channel)) => channel.readers -= 1,
-            (Waiting::Units, Some(channel)) => channel.units.leave(claim.ticket),
-            (Waiting::ReceiveRing, _) => {
-                let ticket = claim.ticket;
+        match (claim.waiting.take(), channel) {
+            (Some(Waiting::Reader), Some(channel)) => channel.readers -= 1,
+            (Some(Waiting::Units), Some(channel)) => channel.units.leave(ticket),
+            (Some(Waiting::ReceiveRing), _) => {
                 if let Some(budget) = self.budget(claim) {
                     budget.waiting.leave(ticket);
                 }
             }
-            (Waiting::Nothing | Waiting::Reader | Waiting::Units, _) => {}
+            (None | Some(Waiting::Reader | Waiting::Units), _) => {}
         }
     }
 
@@ -216,7 +219,7 @@ impl Admission {
     /// The application has read something of a connection.
     #[inline]
     pub fn has_read(&mut self, claim: &mut Claim) {
-        if claim.waiting == Waiting::Reader {
+        if claim.waiting == Some(Waiting::Reader) {
             self.leave(claim);
         }
     }
@@ -243,10 +246,11 @@ impl Admission {
         self.channels.get(channel.place()).is_some_and(ChannelQueue::is_due)
     }
 
-    /// So many units of a channel are free now. Whether anybody is to get any.
-    pub fn look(&mut self, channel: ChannelIndex, free: u32) -> bool {
+    /// `free` units of a channel are free now. If those are more than before, everybody who waits has a turn. False: there is nothing to
+    /// give.
+    pub fn begin_unit_turns(&mut self, channel: ChannelIndex, free: u32) -> bool {
         let Some(channel) = self.channels.get_mut(channel.place()) else { return false };
-        channel.look(free);
+        channel.begin_turns(free);
         free > 0
     }
 
@@ -255,10 +259,10 @@ impl Admission {
         self.channels.get_mut(channel.place())?.next()
     }
 
-    /// The turns on a channel are over for now: so many units are left, which are no news.
-    pub fn looked(&mut self, channel: ChannelIndex, free: u32) {
+    /// The turns on a channel are over for now. The `free` units that are left give nobody another one.
+    pub fn end_unit_turns(&mut self, channel: ChannelIndex, free: u32) {
         if let Some(channel) = self.channels.get_mut(channel.place()) {
-            channel.looked(free);
+            channel.end_turns(free);
         }
     }
 
@@ -279,8 +283,7 @@ impl Admission {
 
     /// A connection that was next has its turn.
     pub fn begin_turn(&mut self, claim: &mut Claim) {
-        claim.turn = claim.waiting == Waiting::ReceiveRing;
-        claim.waiting = Waiting::Nothing;
+        claim.turn = claim.waiting.take() == Some(Waiting::ReceiveRing);
     }
 
     /// It has had it.

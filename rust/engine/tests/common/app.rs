@@ -16,7 +16,7 @@ pub struct App {
     pub number: u64,
     pub engine: EngineHandle,
     pub conns: BTreeMap<u64, Conn>,
-    /// Those that may have something to send.
+    /// Connections that may have something to send.
     pub busy: BTreeSet<u64>,
     pub accepted: Vec<Established>,
     pub dialled: Vec<Established>,
@@ -28,9 +28,9 @@ pub struct App {
     pub accepts: bool,
     /// How many of `accepted` were taken.
     pub taken: usize,
-    /// Answers each message with itself.
+    /// Whether it echoes each message.
     pub echoes: bool,
-    /// Messages are counted and not kept.
+    /// Whether messages are only counted, and not kept.
     pub counts: bool,
     pub alive: bool,
     next_id: u32,
@@ -208,7 +208,7 @@ impl App {
             self.take(delivery);
             work += 1;
         }
-        // Each time another one is the first that tokens go to.
+        // Each time another connection is the first to get tokens.
         let later = self.busy.range(self.turn + 1..).chain(self.busy.range(..=self.turn));
         let order: Vec<u64> = later.copied().collect();
         self.turn = order.first().copied().unwrap_or(0);

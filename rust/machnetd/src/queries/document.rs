@@ -238,12 +238,11 @@ impl Full {
             unit_size: state.unit_size,
             credit: state.credit,
             promised: state.promised,
-            waits: match state.waits {
-                Waiting::Nothing => None,
-                Waiting::Reader => Some("reader"),
-                Waiting::Units => Some("units"),
-                Waiting::ReceiveRing => Some("receive ring"),
-            },
+            waits: state.waits.map(|waits| match waits {
+                Waiting::Reader => "reader",
+                Waiting::Units => "units",
+                Waiting::ReceiveRing => "receive ring",
+            }),
             timeout_ns: state.timeout.0,
             next_hop: state.next_hop.map(|(ip, _)| ip),
             next_hop_mac: state.next_hop.and_then(|(_, mac)| Some(mac?.to_string())),

@@ -1,19 +1,10 @@
-//! Whole frames that the engine makes itself (ARP, ICMP), and packets on their way between engines.
+//! Frames that the engine makes itself: ARP and ICMP echo.
 
 use core::net::Ipv4Addr;
 
 use machnet_wire::{Mac, arp, ether, icmp, ipv4};
 
-use crate::path::{InPath, Station};
-
-/// A Machnet packet with what matters of its frame, on its way to another engine or round the local loop.
-#[derive(Debug, Default)]
-pub(crate) struct Handed {
-    /// Who sent it, and how it came.
-    pub from: InPath,
-    /// Machnet header and payload.
-    pub bytes: Vec<u8>,
-}
+use crate::path::Station;
 
 /// An ARP frame of `from`: a request for `target` (to everybody, or to `to`), or a reply to it at `to`.
 pub(crate) fn arp(operation: arp::Operation, from: Station, to: Option<Mac>, target: Ipv4Addr) -> Vec<u8> {
