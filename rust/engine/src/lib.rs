@@ -29,6 +29,7 @@
 mod admission;
 mod attention;
 mod channel;
+mod channel_table;
 mod channels;
 mod clock;
 mod config;
@@ -61,6 +62,7 @@ mod timer_wheel;
 mod totals;
 mod tx;
 mod view;
+mod watch;
 
 pub use admission::Waiting;
 pub use channel::End;
