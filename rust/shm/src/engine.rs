@@ -30,7 +30,7 @@ pub struct EngineEnd {
     giveback: Consumer<SharedSlots>,
     requests: Consumer<SharedSlots>,
     replies: Producer<SharedSlots>,
-    /// Why a connection is over, for its sender: the deliver ring tells only those who receive.
+    /// Why a connection is over, for its sender: the deliver ring reaches only those who receive.
     ends: SharedWords,
     ledger: Ledger,
     completions: Batch,
@@ -76,7 +76,8 @@ impl EngineEnd {
     /// Makes a connection; `None` when all are taken.
     pub fn open_flow(&mut self) -> Option<FlowId> {
         let flow = self.ledger.open()?;
-        // The application has closed whoever was here before, and learns of the new one by the deliver ring, which orders this.
+        // The application has closed the connection that was here before, and learns of the new one by the deliver ring: its release and
+        // acquire order this store before whatever the application does with the new one.
         self.tell_sender(flow.index, 0);
         Some(flow)
     }

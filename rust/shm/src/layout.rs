@@ -18,7 +18,7 @@ pub(crate) const MAGIC: u64 = 0x4d41_4348_4e45_5431; // "MACHNET1"
 
 /// Words of the head page, each on cache lines of its own.
 pub(crate) mod word {
-    /// Not 0: the engine sleeps, or is about to; whoever produces for it takes this back and rings.
+    /// Not 0: the engine sleeps, or is about to; a producer that meets this clears it and rings.
     pub const ENGINE_ARMED: usize = 256;
     /// The same for the application.
     pub const APP_ARMED: usize = 384;
