@@ -1,5 +1,5 @@
 //! Attach, detach, and what a channel says about itself.
-use super::{call, channel, code, put};
+use super::boundary::{call, channel, code, put};
 use crate::attach::Attach;
 use crate::cancel::Uncancelled;
 use crate::client::machnet_channel;

@@ -1,8 +1,9 @@
 //! The paper's socket-like calls (Table 4), for C. They wait unless MACHNET_DONTWAIT is given; Go calls none of them.
 //!
 //! They wait as applications do (ARCHITECTURE.md): look, sched_yield for up to 50 us, then ppoll on a doorbell and the socket.
+use super::attach::machnet_attach_begin;
+use super::boundary::{bytes, call, code, put};
 use super::rx::received;
-use super::{attach::machnet_attach_begin, bytes, call, code, put};
 use crate::cancel::Uncancelled;
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_DONTWAIT, MACHNET_EEOF, MACHNET_EINVAL};

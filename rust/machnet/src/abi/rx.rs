@@ -1,5 +1,5 @@
 //! Receiving: data, events, and the sleep protocol. None of these blocks.
-use super::{call, channel, code, put, room};
+use super::boundary::{call, channel, code, put, room};
 use crate::client::machnet_channel;
 use crate::code::{
     MACHNET_EINVAL, MACHNET_EMSGSIZE, MACHNET_INFO_BEGIN, MACHNET_INFO_END, MACHNET_INFO_MORE,

@@ -1,5 +1,5 @@
 //! Sending, closing, dialling and listening. None of these blocks.
-use super::{bytes, call, code, put, room};
+use super::boundary::{bytes, call, code, put, room};
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_EINVAL, MACHNET_SEND_CONTINUE, MACHNET_SEND_WHOLE};
 use crate::outbox::Flat;
