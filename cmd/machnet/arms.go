@@ -2,25 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"path/filepath"
 
-	"github.com/machnet/machnet/cmd/internal/procs"
-	"github.com/machnet/machnet/cmd/netns"
-)
-
-// Links join the two hosts of a benchmark.
-const (
-	linkMemif = "memif"
-	linkLocal = "local" // none: both applications use one sidecar
-	linkVeth  = "veth"
-)
-
-// What joins the hosts for the kernel's transports.
-const (
-	kernelLoopback = "loopback"
-	kernelVeth     = "veth"
-	kernelFrames   = "frames" // veth, without segmentation offload
+	"github.com/machnet/machnet/cmd/internal/load"
 )
 
 // Placements. With own, host A's application and sidecar share one core and host B's the other; TCP's client and
@@ -32,53 +17,31 @@ const (
 	placementEngine = "engine alone" // the sidecar has a core to itself, both applications share the other
 )
 
-// host is one of the two hosts of a benchmark.
-type host struct {
-	name     string
-	ip       string           // Machnet's
-	kernelIP string           // of the kernel's transports
-	device   []string         // flags of machnetd
-	network  *netns.Namespace // nil: this machine's
-	core     int
-}
-
-// hosts are the two hosts, on a link of their own that nothing else can see.
-func (r *rig) hosts(c benchConfig) (a, b *host, err error) {
-	cores, err := procs.Cores()
-	if err != nil {
-		return nil, nil, err
-	}
-	a = &host{name: "A", ip: "10.77.0.1", kernelIP: "127.0.0.1", core: cores[0]}
-	b = &host{name: "B", ip: "10.77.0.2", kernelIP: "127.0.0.1", core: cores[len(cores)-1]}
-	if c.kernel != kernelLoopback {
-		if err := r.layLinks(a, b, c); err != nil {
-			asked := "--kernel " + c.kernel
-			if c.link == linkVeth {
-				asked = "--link veth"
-			}
-			return nil, nil, fmt.Errorf("%s: %w", asked, err)
-		}
-	}
-	if c.link != linkVeth {
-		socket := filepath.Join(r.folder, "memif.sock")
-		a.device, b.device = []string{"--memif", "server:" + socket}, []string{"--memif", "client:" + socket}
-	}
-	return a, b, nil
+// arm is one transport in one placement.
+type arm struct {
+	transport string
+	placement string
+	wait      string
+	server    *worker
+	client    *worker
 }
 
 // build starts the sidecars and the arms.
-func (r *rig) build(ctx context.Context, c benchConfig) error {
+func (r *rig) build(ctx context.Context, c benchConfig) ([]*arm, error) {
 	if c.local != "" {
 		return r.buildRemote(ctx, c)
 	}
 	a, b, err := r.hosts(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var arms []*arm
 	if c.has("machnet") {
-		if err := r.buildMachnet(ctx, c, a, b); err != nil {
-			return err
+		machnet, err := r.buildMachnet(ctx, c, a, b)
+		if err != nil {
+			return nil, err
 		}
+		arms = append(arms, machnet)
 	}
 	for _, transport := range []string{"tcp", "udp"} {
 		if !c.has(transport) {
@@ -96,36 +59,38 @@ func (r *rig) build(ctx context.Context, c benchConfig) error {
 			}
 			arm := &arm{transport: transport, placement: placement, wait: "netpoll"}
 			if err := r.startArm(ctx, arm, server, client, b.kernelIP+":0", "", b.core, clientCore); err != nil {
-				return err
+				return nil, err
 			}
+			arms = append(arms, arm)
 		}
 	}
-	return nil
+	return arms, nil
 }
 
 // machnetWait is how the processes of a Machnet arm wait, with the default settings that the bench uses.
 const machnetWait = "sidecar adaptive, application yields 50 us, or up to 300 us where waits are that long, then parks"
 
-func (r *rig) buildMachnet(ctx context.Context, c benchConfig, a, b *host) error {
+func (r *rig) buildMachnet(ctx context.Context, c benchConfig, a, b *host) (*arm, error) {
 	sa, err := r.startSidecar(ctx, a)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sb, placement, clientCore := sa, placementEngine, b.core
 	if c.link != linkLocal {
 		if sb, err = r.startSidecar(ctx, b); err != nil {
-			return err
+			return nil, err
 		}
 		placement, clientCore = placementOwn, a.core
 	}
 	client := endpoint{transport: "machnet", socket: sa.socket, network: a.network}
 	server := endpoint{transport: "machnet", socket: sb.socket, network: b.network}
 	arm := &arm{transport: "machnet", placement: placement, wait: machnetWait}
-	return r.startArm(ctx, arm, server, client, sb.ip+":7000", "", b.core, clientCore)
+	return arm, r.startArm(ctx, arm, server, client, sb.ip+":7000", "", b.core, clientCore)
 }
 
 // buildRemote measures through sidecars that run already.
-func (r *rig) buildRemote(ctx context.Context, c benchConfig) error {
+func (r *rig) buildRemote(ctx context.Context, c benchConfig) ([]*arm, error) {
+	var arms []*arm
 	for _, transport := range c.transports {
 		addr, e := c.remote, endpoint{transport: transport, socket: c.local}
 		if transport != "machnet" {
@@ -136,8 +101,54 @@ func (r *rig) buildRemote(ctx context.Context, c benchConfig) error {
 		}
 		a := &arm{transport: transport, placement: placementAsIs, wait: "as configured"}
 		if err := r.startArm(ctx, a, e, e, "", addr, -1, -1); err != nil {
+			return nil, err
+		}
+		arms = append(arms, a)
+	}
+	return arms, nil
+}
+
+// startArm starts the server and the client of one arm and connects them. Core -1 leaves a process unbound.
+// An empty serverAddr means that the server runs elsewhere, at dialAddr.
+func (r *rig) startArm(ctx context.Context, a *arm, server, client endpoint, serverAddr, dialAddr string, serverCore, clientCore int) error {
+	name := func(side string) string { return fmt.Sprintf("%s %s (%s)", a.transport, side, a.placement) }
+	if serverAddr != "" {
+		w, err := r.startWorker("serve", name("server"), server, serverAddr, serverCore)
+		if err != nil {
 			return err
 		}
+		a.server = w
+		line, err := w.next(ctx)
+		if err != nil {
+			return err
+		}
+		dialAddr = line.Addr
 	}
-	return nil
+	w, err := r.startWorker("drive", name("client"), client, dialAddr, clientCore)
+	if err != nil {
+		return err
+	}
+	a.client = w
+	_, err = w.next(ctx)
+	return err
+}
+
+// runOnce has an arm do one run.
+func (a *arm) runOnce(ctx context.Context, p load.Params) (*workResult, error) {
+	if err := a.client.in.Encode(p); err != nil {
+		return nil, errors.Join(err, context.Cause(ctx))
+	}
+	line, err := a.client.next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if line.Result == nil {
+		return nil, fmt.Errorf("%s: answered without a result", a.client.Name)
+	}
+	return line.Result, nil
+}
+
+// skips says that a case means nothing to an arm: a datagram holds one message.
+func (a *arm) skips(p load.Params) bool {
+	return a.transport == "udp" && (p.Buffered || p.Size > largestDatagram)
 }

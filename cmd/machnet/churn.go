@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,14 +11,11 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"github.com/machnet/machnet/cmd/internal/load"
 	"github.com/machnet/machnet/cmd/internal/procs"
-	"github.com/machnet/machnet/go/machnet"
 )
 
-// churnConfig is a measurement of what neighbours feel of attaching and leaving, as asked for.
+// churnConfig says what to measure: how much an application is slowed down while another one attaches and leaves.
 type churnConfig struct {
 	size     int
 	units    int // of a channel
@@ -113,18 +109,8 @@ type churnRounds struct {
 }
 
 func churn(ctx context.Context, c churnConfig, progress *progress) (*churnRow, error) {
-	progress.step("starting")
-	r, ctx, err := newRig(ctx, map[bool]io.Writer{true: progress.out}[c.verbose])
+	rounds, err := onRig(ctx, c.verbose, progress, func(ctx context.Context, r *rig) (*churnRounds, error) { return r.churn(ctx, c, progress) })
 	if err != nil {
-		return nil, err
-	}
-	defer r.close()
-	defer progress.clear()
-	rounds, err := r.churn(ctx, c, progress)
-	if err != nil {
-		if !interrupted(ctx) {
-			err = r.explain(err)
-		}
 		return nil, err
 	}
 	p50, p99 := func(s sample) float64 { return s.p50 }, func(s sample) float64 { return s.p99 }
@@ -169,12 +155,11 @@ func (r *rig) churn(ctx context.Context, c churnConfig, progress *progress) (*ch
 	if err := r.startArm(ctx, pair, e, e, s.ip+":7000", "", first, first); err != nil {
 		return nil, err
 	}
-	other := &arm{transport: "machnet", placement: placementAsIs}
-	r.arms = append(r.arms, other)
-	if other.client, err = r.startWorker("churn", other, e, fmt.Sprint(c.pause, " ", c.idle), last); err != nil {
+	other, err := r.startWorker("churn", fmt.Sprintf("machnet churn (%s)", placementAsIs), e, fmt.Sprint(c.pause, " ", c.idle), last)
+	if err != nil {
 		return nil, err
 	}
-	if _, err := other.client.next(ctx); err != nil {
+	if _, err := other.next(ctx); err != nil {
 		return nil, err
 	}
 	p := load.Params{Size: c.size, Inflight: 1, Warmup: c.duration / 10, Duration: c.duration}
@@ -186,7 +171,7 @@ func (r *rig) churn(ctx context.Context, c churnConfig, progress *progress) (*ch
 			with := (round+turn)%2 == 1
 			progress.show(2*round+turn, 2*c.rounds, map[bool]string{false: "alone", true: "with churn"}[with])
 			if with {
-				if err := other.client.in.Encode(churnOrder{For: p.Warmup + p.Duration + 100*time.Millisecond}); err != nil {
+				if err := other.in.Encode(churnOrder{For: p.Warmup + p.Duration + 100*time.Millisecond}); err != nil {
 					return nil, err
 				}
 			}
@@ -215,7 +200,7 @@ func (r *rig) churn(ctx context.Context, c churnConfig, progress *progress) (*ch
 				continue
 			}
 			all.beside = append(all.beside, figures)
-			line, err := other.client.next(ctx)
+			line, err := other.next(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -223,7 +208,7 @@ func (r *rig) churn(ctx context.Context, c churnConfig, progress *progress) (*ch
 			if err != nil {
 				return nil, err
 			}
-			attaches.cpuApp = 100 * spent[i][other.client.Process].Seconds() / took[i].Seconds()
+			attaches.cpuApp = 100 * spent[i][other.Process].Seconds() / took[i].Seconds()
 			all.churner = append(all.churner, attaches)
 		}
 		share := func(i int) float64 { return 100 * spent[i][s.Process].Seconds() / took[i].Seconds() }
@@ -245,67 +230,4 @@ func newChurnSample(result *workResult) (sample, error) {
 		p50: float64(h.ValueAtQuantile(50)) / 1e3, p99: float64(h.ValueAtQuantile(99)) / 1e3,
 		rate: float64(result.Messages) / result.Seconds,
 	}, nil
-}
-
-// churnOrder has a worker attach and leave in a loop.
-type churnOrder struct {
-	For time.Duration
-}
-
-// workerChurn obeys orders, and answers each with how often it attached and how long that took. how is the pause and the number of
-// channels that it keeps attached all the time.
-func workerChurn(ctx context.Context, e endpoint, how string, in *json.Decoder, out *json.Encoder) error {
-	words := strings.Fields(how)
-	if len(words) != 2 {
-		return fmt.Errorf("%q: a pause and a number of idle channels", how)
-	}
-	rest, err := time.ParseDuration(words[0])
-	if err != nil {
-		return err
-	}
-	idle, err := strconv.Atoi(words[1])
-	if err != nil {
-		return err
-	}
-	for range idle {
-		stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket})
-		if err != nil {
-			return err
-		}
-		defer stack.Close()
-	}
-	if err := out.Encode(workerLine{Ready: true}); err != nil {
-		return err
-	}
-	for {
-		var order churnOrder
-		if err := in.Decode(&order); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("read a command: %w", err)
-		}
-		latency, result := load.NewHistogram(), workResult{}
-		began := time.Now()
-		for time.Since(began) < order.For {
-			before := time.Now()
-			stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket})
-			if err != nil {
-				return err
-			}
-			_ = latency.RecordValue(max(1, time.Since(before).Nanoseconds()))
-			result.Messages++
-			time.Sleep(rest)
-			if err := stack.Close(); err != nil {
-				return err
-			}
-			time.Sleep(rest)
-		}
-		result.Seconds = time.Since(began).Seconds()
-		if result.Latency, err = latency.Encode(hdrhistogram.V2CompressedEncodingCookieBase); err != nil {
-			return err
-		}
-		if err := out.Encode(workerLine{Result: &result}); err != nil {
-			return err
-		}
-	}
 }

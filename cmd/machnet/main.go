@@ -1,4 +1,4 @@
-// Command machnet measures and demonstrates Machnet: demo, ping, echo and bench.
+// Command machnet measures and demonstrates Machnet (demo, ping, echo and bench), and asks running sidecars (ctl).
 package main
 
 import (
@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 )
 
@@ -26,6 +25,7 @@ func commands() []command {
 		{"ping", "round-trip time to a peer's echo", runPing},
 		{"echo", "serve the echo that ping and bench --remote talk to", runEcho},
 		{"bench", "latency and throughput beside kernel TCP and UDP; bench churn: what neighbours feel of attaching", runBench},
+		{"ctl", "ask a running sidecar: stats, channels, connections, peers; drain a channel, set its log level", runCtl},
 		{"version", "print the version", runVersion},
 	}
 }
@@ -79,44 +79,11 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) (str
 }
 
 func usage(w io.Writer) {
-	fmt.Fprint(w, "machnet: measure and demonstrate Machnet connections\n\nusage: machnet COMMAND [flags]\n\n")
+	fmt.Fprint(w, "machnet: measure and demonstrate Machnet connections, and ask running sidecars\n\nusage: machnet COMMAND [flags]\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-9s%s\n", c.name, c.summary)
 	}
 	fmt.Fprint(w, "\n`machnet COMMAND -h` prints the flags of a command.\n")
-}
-
-// errUsage marks what the user can mend on the command line.
-var errUsage = errors.New("wrong usage")
-
-func usagef(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", errUsage, fmt.Sprintf(format, args...))
-}
-
-// parse reads flags, before and after what stands for itself; what is wrong with them is a usage error, in one line.
-// positional describes the arguments beside flags; "" means that there are none. -h prints the flags to stdout.
-func parse(fs *flag.FlagSet, args []string, stdout io.Writer, positional string) error {
-	fs.SetOutput(io.Discard)
-	fs.Usage = func() {}
-	var rest []string
-	for {
-		if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintf(stdout, "usage: %s\n\n", strings.TrimSpace("machnet "+fs.Name()+" [flags] "+positional))
-			fs.SetOutput(stdout)
-			fs.PrintDefaults()
-			return err
-		} else if err != nil {
-			return usagef("%v; `machnet %s -h` lists the flags", err, fs.Name())
-		}
-		if fs.NArg() == 0 {
-			break
-		}
-		rest, args = append(rest, fs.Arg(0)), fs.Args()[1:]
-	}
-	if positional == "" && len(rest) > 0 {
-		return usagef("%q: this command takes flags only; `machnet %s -h` lists them", rest[0], fs.Name())
-	}
-	return fs.Parse(append([]string{"--"}, rest...)) // so that fs.Args() are these
 }
 
 func runVersion(_ context.Context, _ []string, stdout, _ io.Writer) error {

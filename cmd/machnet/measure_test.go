@@ -66,8 +66,7 @@ func fakeArm(t *testing.T, results ...workResult) (*rig, *arm) {
 	}
 	t.Cleanup(r.close)
 	a := &arm{transport: "udp", placement: placementAsIs}
-	r.arms = append(r.arms, a)
-	if a.client, err = r.startWorker("drive", a, endpoint{transport: "udp"}, "", -1); err != nil {
+	if a.client, err = r.startWorker("drive", "udp client", endpoint{transport: "udp"}, "", -1); err != nil {
 		t.Fatal(err)
 	}
 	return r, a

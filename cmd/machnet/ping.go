@@ -13,7 +13,7 @@ import (
 	"github.com/machnet/machnet/cmd/internal/load"
 )
 
-// defaultEchoPort is where `machnet echo` listens and `machnet ping` knocks.
+// defaultEchoPort is where `machnet echo` listens and `machnet ping` connects to.
 const defaultEchoPort = "7000"
 
 func runPing(ctx context.Context, args []string, stdout, _ io.Writer) error {
@@ -22,7 +22,7 @@ func runPing(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	interval := fs.Duration("i", 200*time.Millisecond, "pause between two")
 	size := fs.Int("s", 64, "message size in bytes, 8 to 8388608")
 	timeout := fs.Duration("W", 2*time.Second, "wait for the connection, and for each echo, at most so long")
-	socket := fs.String("socket", "", "the sidecar's control socket; by default $MACHNET_SOCKET or /var/run/machnet/machnet.sock")
+	socket := fs.String("socket", "", socketHelp)
 	if err := parse(fs, args, stdout, "IP[:port]"); err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 func runEcho(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fs := flag.NewFlagSet("echo", flag.ContinueOnError)
 	transport := fs.String("transport", "machnet", "machnet, tcp or udp")
-	socket := fs.String("socket", "", "the sidecar's control socket; by default $MACHNET_SOCKET or /var/run/machnet/machnet.sock")
+	socket := fs.String("socket", "", socketHelp)
 	addr := fs.String("addr", ":"+defaultEchoPort, "IP:port to listen on; without an IP, the sidecar's")
 	if err := parse(fs, args, stdout, ""); err != nil {
 		return err

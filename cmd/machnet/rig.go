@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/machnet/machnet/cmd/internal/load"
 	"github.com/machnet/machnet/cmd/internal/procs"
 	"github.com/machnet/machnet/cmd/netns"
 )
@@ -20,15 +19,25 @@ import (
 // stopGrace is how long a process may take to end in order.
 const stopGrace = 2 * time.Second
 
-// rig is what a benchmark runs on: a folder of its own, sidecars, and a pair of workers for each arm.
+// rig is what a benchmark runs on: a folder of its own, and the processes that it has started, which end with it.
 type rig struct {
 	folder   string
 	networks []*netns.Namespace
 	sidecars []*sidecar
-	arms     []*arm
+	workers  []*worker
 	log      io.Writer // what sidecars print, or nil
 	failed   context.CancelCauseFunc
 	closing  chan struct{} // closed by close: from then on processes may end
+}
+
+// host is one of the two hosts of a benchmark.
+type host struct {
+	name     string
+	ip       string           // Machnet's
+	kernelIP string           // of the kernel's transports
+	device   []string         // flags of machnetd
+	network  *netns.Namespace // nil: this machine's
+	core     int
 }
 
 // sidecarName, and the host's, is what a sidecar is called in messages.
@@ -40,19 +49,26 @@ type sidecar struct {
 	socket string
 }
 
-// arm is one transport in one placement.
-type arm struct {
-	transport string
-	placement string
-	wait      string
-	server    *worker
-	client    *worker
-}
-
 type worker struct {
 	*procs.Process
 	in    *json.Encoder
 	lines chan workerLine
+}
+
+// onRig runs a measurement on a rig of its own, which is gone when it returns. What the sidecars log is shown where verbose.
+func onRig[T any](ctx context.Context, verbose bool, progress *progress, measure func(context.Context, *rig) (T, error)) (T, error) {
+	progress.step("starting")
+	r, ctx, err := newRig(ctx, map[bool]io.Writer{true: progress.out}[verbose])
+	if err != nil {
+		return *new(T), err
+	}
+	defer r.close()
+	defer progress.clear()
+	result, err := measure(ctx, r)
+	if err != nil && !interrupted(ctx) {
+		err = r.explain(err)
+	}
+	return result, err
 }
 
 // newRig makes the folder. The context it returns ends with ctx, or when a process ends before its time; its cause says which.
@@ -71,7 +87,7 @@ func (r *rig) close() {
 	for _, s := range r.sidecars {
 		s.Resume() // workers that close a connection want its sidecar
 	}
-	stop(r.workers())
+	stop(r.workerProcesses())
 	stop(r.sidecarProcesses())
 	for _, n := range r.networks {
 		_ = n.Close()
@@ -89,14 +105,10 @@ func stop(all []*procs.Process) {
 	gone.Wait()
 }
 
-func (r *rig) workers() []*procs.Process {
+func (r *rig) workerProcesses() []*procs.Process {
 	var all []*procs.Process
-	for _, a := range r.arms {
-		for _, w := range []*worker{a.client, a.server} {
-			if w != nil {
-				all = append(all, w.Process)
-			}
-		}
+	for _, w := range r.workers {
+		all = append(all, w.Process)
 	}
 	return all
 }
@@ -116,7 +128,7 @@ func (r *rig) explain(err error) error {
 	var causes, others []string
 	for deadline := time.Now().Add(moment); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		causes, others = nil, nil
-		for _, p := range append(r.sidecarProcesses(), r.workers()...) {
+		for _, p := range append(r.sidecarProcesses(), r.workerProcesses()...) {
 			switch {
 			case !p.Ended():
 			case p.Killed() || strings.HasPrefix(p.Name, sidecarName):
@@ -209,37 +221,12 @@ func sidecarProgram() (string, error) {
 	return "", fmt.Errorf("machnetd is neither beside %s nor on the PATH; `make build` puts both into bin/", self)
 }
 
-// startArm starts the server and the client of one arm and connects them. Core -1 leaves a process unbound.
-// An empty serverAddr means that the server runs elsewhere, at dialAddr.
-func (r *rig) startArm(ctx context.Context, a *arm, server, client endpoint, serverAddr, dialAddr string, serverCore, clientCore int) error {
-	r.arms = append(r.arms, a)
-	if serverAddr != "" {
-		w, err := r.startWorker("serve", a, server, serverAddr, serverCore)
-		if err != nil {
-			return err
-		}
-		a.server = w
-		line, err := w.next(ctx)
-		if err != nil {
-			return err
-		}
-		dialAddr = line.Addr
-	}
-	w, err := r.startWorker("drive", a, client, dialAddr, clientCore)
-	if err != nil {
-		return err
-	}
-	a.client = w
-	_, err = w.next(ctx)
-	return err
-}
-
-func (r *rig) startWorker(role string, a *arm, e endpoint, addr string, core int) (*worker, error) {
+// startWorker starts a process that serves, drives or churns, as role says. Core -1 leaves it unbound.
+func (r *rig) startWorker(role, name string, e endpoint, addr string, core int) (*worker, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("%s %s (%s)", a.transport, map[string]string{"serve": "server", "drive": "client", "churn": "churn"}[role], a.placement)
 	p, in, out, err := procs.Start(procs.Spec{
 		Name: name, Path: self, Core: core, Namespace: e.network,
 		Args: []string{workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--addr", addr},
@@ -264,6 +251,7 @@ func (r *rig) startWorker(role string, a *arm, e endpoint, addr string, core int
 			}
 		}
 	}()
+	r.workers = append(r.workers, w)
 	r.watch(p)
 	return w, nil
 }
@@ -290,17 +278,7 @@ func (w *worker) next(ctx context.Context) (workerLine, error) {
 	}
 }
 
-// runOnce has an arm do one run.
-func (a *arm) runOnce(ctx context.Context, p load.Params) (*workResult, error) {
-	if err := a.client.in.Encode(p); err != nil {
-		return nil, errors.Join(err, context.Cause(ctx))
-	}
-	line, err := a.client.next(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if line.Result == nil {
-		return nil, fmt.Errorf("%s: answered without a result", a.client.Name)
-	}
-	return line.Result, nil
+// interrupted says whether ctx ended because the user wanted it, not because a process of the rig failed.
+func interrupted(ctx context.Context) bool {
+	return errors.Is(context.Cause(ctx), context.Canceled)
 }

@@ -17,7 +17,7 @@ var transports = []string{"machnet", "tcp", "udp"}
 type endpoint struct {
 	transport string
 	socket    string           // machnet: the sidecar's
-	network   *netns.Namespace // that a process of it is started in; nil for this one's
+	network   *netns.Namespace // in which its process is started; nil for that of this process
 }
 
 // dial connects to an echo. TCP_NODELAY is on in every TCP connection that Go makes.
@@ -85,13 +85,13 @@ func (e endpoint) serve(ctx context.Context, addr string, ready func(net.Addr), 
 	defer context.AfterFunc(ctx, func() { listener.Close() })()
 	ready(listener.Addr())
 	return unlessDone(ctx, load.ServeListener(listener, func(err error) {
-		if ctx.Err() == nil { // the asked-for end ends connections, too
+		if ctx.Err() == nil { // else connections end because the caller wanted it
 			report(err)
 		}
 	}))
 }
 
-// unlessDone drops the error that an asked-for end brings.
+// unlessDone drops an error that came because the context has ended.
 func unlessDone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil

@@ -78,7 +78,7 @@ func (at *attachment) fail(err error) {
 	clear(at.listeners)
 }
 
-// close closes the connections in peace, and then the channel.
+// close closes the connections in good order, and then the channel.
 func (at *attachment) close() {
 	at.fail(net.ErrClosed)
 	at.mu.Lock()
@@ -144,8 +144,8 @@ func (at *attachment) onEvent(ev *core.Event) (unwanted bool) {
 		}
 	case core.EvConnected:
 		d := at.dials[ev.ID]
-		if d == nil { // given up, and the sidecar heard of that too late
-			at.ch.LastWord()
+		if d == nil { // cancelled, but the sidecar had made the connection before it knew
+			at.ch.Answered()
 			return true
 		}
 		delete(at.dials, ev.ID)
@@ -156,7 +156,7 @@ func (at *attachment) onEvent(ev *core.Event) (unwanted bool) {
 			delete(at.dials, ev.ID)
 			d.fail(eventError(ev))
 		} else {
-			at.ch.LastWord()
+			at.ch.Answered()
 		}
 	case core.EvAccepted:
 		l := at.listeners[ev.ID]
@@ -177,7 +177,7 @@ func (at *attachment) onEvent(ev *core.Event) (unwanted bool) {
 			l.refused(at, eventError(ev))
 		}
 	case core.EvUnlistened:
-		at.ch.LastWord()
+		at.ch.Answered()
 	}
 	return false
 }

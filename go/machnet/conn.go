@@ -36,14 +36,13 @@ type Conn struct {
 	quiet bool // the last receive left nothing; under rd.mu
 
 	// Of the writer; under wr.mu.
-	finished bool // the half close was sent
-	owesStop bool // a message was given up and there was no token to say so
+	finished  bool // the half close was sent
+	owesAbort bool // a message was given up, and there is no token yet to tell the peer so
 }
 
 // half is one direction of a Conn.
 type half struct {
-	// mu is held by the one goroutine that receives or sends, also while it waits: messages do not mix, and whoever comes next finds the
-	// same deadline.
+	// mu is held by the one goroutine that receives or sends, also while it waits, so that messages do not mix.
 	mu       sync.Mutex
 	waiter   *core.Waiter
 	deadline deadline
@@ -155,7 +154,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		err := c.mayWrite()
 		if err == nil {
-			if code := c.stopMessage(); code != core.Again { // which sends nothing, but knows whether the connection is over
+			if code := c.abortMessage(); code != core.Again { // there is no message to abort, but it returns whether the connection is over
 				err = c.codeError(code)
 			}
 		}
@@ -175,16 +174,17 @@ func (c *Conn) mayWrite() error {
 	return nil
 }
 
-// sendWhole sends one message of at most c.whole bytes. It begins only when all of it can go, so that a deadline leaves no part
-// behind; but where the stack's other connections hold so much that this may never be, it goes in parts. wr.mu is held.
+// sendWhole sends one message of at most c.whole bytes. It waits until there are tokens for all of it, so that a deadline leaves no part of
+// a message sent. Only where the stack's other connections hold so many tokens that this may never be, the message goes in
+// parts. wr.mu is held.
 func (c *Conn) sendWhole(p []byte) error {
 	for {
 		if err := c.mayWrite(); err != nil {
 			return err
 		}
 		n, code := 0, core.OK
-		if c.owesStop {
-			code = c.stopMessage()
+		if c.owesAbort {
+			code = c.abortMessage()
 		}
 		if code == core.OK {
 			n, code = c.ch.SendSome(c.id, p, core.Whole)
@@ -202,10 +202,10 @@ func (c *Conn) sendWhole(p []byte) error {
 	}
 }
 
-// stopMessage takes back the message under way, now or when there is a token. wr.mu is held.
-func (c *Conn) stopMessage() core.Code {
+// abortMessage tells the peer that the rest of the message under way will not come: now, or when there is a token. wr.mu is held.
+func (c *Conn) abortMessage() core.Code {
 	code := c.ch.Abort(c.id)
-	c.owesStop = code == core.Again
+	c.owesAbort = code == core.Again
 	return code
 }
 
@@ -228,7 +228,7 @@ func (c *Conn) abandon() {
 	}
 }
 
-// gone wakes everybody who is still in a call.
+// gone wakes every goroutine that is still in a call.
 func (c *Conn) gone() {
 	c.at.forget(c)
 	c.rd.deadline.stop()
@@ -246,14 +246,14 @@ func (c *Conn) CloseWrite() error {
 		err := c.alive()
 		if err == nil && !c.finished {
 			code := core.OK
-			if c.owesStop {
-				code = c.stopMessage()
+			if c.owesAbort {
+				code = c.abortMessage()
 			}
 			if code == core.OK {
 				code = c.ch.Finish(c.id)
 			}
 			if code == core.Again {
-				// The deadline is no limit before that: it has passed in most programs that close.
+				// Only now the deadline counts: many programs close after theirs has passed, and most closes need not wait.
 				if err = c.state(&c.wr); err == nil {
 					c.wr.waiter.Wait()
 					continue
@@ -281,7 +281,7 @@ func (c *Conn) CloseRead() error {
 
 // discard reads until the end, so that the sender is not held up by data that nobody wants.
 func (c *Conn) discard() {
-	c.rd.mu.Lock() // Once this was free, no reader waits any more, and none will: the waiter is ours.
+	c.rd.mu.Lock() // Readers hold it while they wait. None will wait from now on, so the waiter is this goroutine's.
 	p := make([]byte, 16<<10)
 	c.rd.mu.Unlock()
 	var info core.RecvInfo
@@ -316,9 +316,10 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // SetReadDeadline sets the time after which Read, ReadMessage and Recv fail with os.ErrDeadlineExceeded.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.rd, t) }
 
-// SetWriteDeadline sets the time after which Write, Send and SendBuffers fail with os.ErrDeadlineExceeded. A message that is
-// under way then is taken back: one larger than 64 KiB, or a smaller one for which the stack's other connections, full themselves,
-// leave so little room that it goes in parts.
+// SetWriteDeadline sets the time after which Write, Send and SendBuffers fail with os.ErrDeadlineExceeded. A message of which a part was
+// sent when the deadline passes is aborted: the peer never sees it as a message. That happens only to messages that go in parts, which are
+// those of more than 64 KiB, and smaller ones while the stack's other connections use so much of its send memory that there is no
+// room for a whole one.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.wr, t) }
 
 func (c *Conn) setDeadline(h *half, t time.Time) error {

@@ -14,13 +14,15 @@
 // and Listen use Default, which attaches at first use to the socket named by $MACHNET_SOCKET, or to
 // /var/run/machnet/machnet.sock.
 //
-// When the sidecar ends, calls on its connections fail at once with ENETDOWN, those that wait and all later ones, and so do Dial and
-// Listen while there is no sidecar. Nothing that belonged to it ever fails with net.ErrClosed but what the program closed itself. The
-// stack attaches again by itself as soon as a sidecar listens at the same socket, looking every 250 ms at the latest, and Dial looks at once.
+// When the sidecar ends, calls on its connections fail with ENETDOWN: those that wait at once, and all later ones, and so do Dial and
+// Listen while there is no sidecar. They fail with net.ErrClosed only where the program itself has closed something. The stack
+// attaches by itself as soon as a sidecar listens at the same socket again: it tries every 250 ms at the latest, and Dial tries at once.
+//
 // Listeners go on: Accept waits, and the listener has its port again at the next sidecar, so that a server needs to do nothing when its
-// sidecar is restarted. Only where that cannot be does it end, with the reason: EADDRINUSE when another program was faster to take the
-// port, EADDRNOTAVAIL when the sidecar has another address, ErrVersion, or EINVAL when it lacks the engine that was asked for. ListenConfig.FailFast has Accept fail with ENETDOWN instead. A stack of
-// AttachFD cannot attach again, and its listeners fail so, too.
+// sidecar is restarted. Only where that cannot be does the listener end, with the reason: EADDRINUSE when another program was faster to
+// take the port, EADDRNOTAVAIL when the sidecar has another address, ErrVersion, or EINVAL when it lacks the engine that was asked
+// for. ListenConfig.FailFast has Accept fail with ENETDOWN instead of waiting. A stack of AttachFD cannot attach again, so its listeners
+// fail in the same way.
 //
 // # Errors
 //
@@ -39,6 +41,7 @@
 //
 // A goroutine that waits looks at the shared memory for 50 us, giving the core to other threads between looks, and then
 // sleeps in Go's poller. It looks for up to 300 us where waits are that long, and for as little as 2 us where they are longer.
-// Where another thread hogs the core, it keeps the core while it looks, 50 us at most. No C code waits, so no thread is held. The 50 us are
-// Config.Yield; the 300 us are six times as much.
+// Where another thread computes without ever giving the core away, a goroutine that gave it away would not have it back for
+// milliseconds; beside such a thread it keeps the core while it looks, and looks for 50 us at most. No C code waits, so waiting occupies
+// no thread of the operating system. The 50 us are Config.Yield; the 300 us are six times as much.
 package machnet

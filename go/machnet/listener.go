@@ -25,8 +25,8 @@ type ListenConfig struct {
 	// is attached to a sidecar again, and the listener keeps its port. It ends if that is impossible, because another program was
 	// faster to take the port, or because the sidecar's address or version is another, or it lacks the engine that was asked for.
 	//
-	// A listener that has ended without Close gives its error at once, and then again not more often than after 5 ms, growing to 1 s,
-	// so that a server which accepts on whatever the error keeps no core busy.
+	// A listener that has ended without Close returns its error at once, and after that with a pause of 5 ms between two, growing to 1 s, so
+	// that a server which calls Accept after every error keeps no core busy.
 	FailFast bool
 }
 
@@ -87,7 +87,7 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 	if code := l.ask(ctx, at, a.Port); code != core.OK {
 		return fail(at.askError(ctx, code))
 	}
-	defer context.AfterFunc(ctx, l.rouse)()
+	defer context.AfterFunc(ctx, l.wake)()
 	for {
 		l.mu.Lock()
 		ready, err, waiter := l.addr != nil, l.err, l.waiter
@@ -119,28 +119,27 @@ type Listener struct {
 	// turn holds one: the goroutine that accepts, also while it waits. A channel, so that the others see their contexts end.
 	turn     chan struct{}
 	deadline deadline
-	note     chan struct{} // holds one; wakes who accepts while there is no waiter
+	note     chan struct{} // holds one; wakes the goroutine that accepts while there is no waiter
 
 	mu     sync.Mutex
-	at     *attachment // whose sidecar listens, or was asked to; nil while there is none
-	id     uint32      // there
+	at     *attachment // where the sidecar listens, or was asked to; nil while there is none
+	id     uint32      // the listener's number in it
 	waiter *core.Waiter
-	addr   *Addr   // nil until a sidecar has said yes; the same ever after
+	addr   *Addr   // nil until a sidecar has agreed to listen; never changes after that
 	queue  []*Conn // not yet accepted
 	err    error   // why there will be no more
 
-	// When err may be told again, and how long after that it may not.
-	again time.Time
-	pause time.Duration
+	errDue   time.Time     // from when on err may be returned again
+	errPause time.Duration // the last pause between two returns of err
 }
 
 // The pauses between two errors of a listener that has ended.
 const (
-	shortestSilence = 5 * time.Millisecond
-	longestSilence  = time.Second
+	shortestErrPause = 5 * time.Millisecond
+	longestErrPause  = time.Second
 )
 
-// ask has the sidecar of an attachment listen.
+// ask asks the sidecar of an attachment to listen.
 func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) core.Code {
 	var id uint32
 	var down, over bool
@@ -150,7 +149,7 @@ func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) core.Co
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		id = given
-		if down = at.err != nil; down { // and does not look for its listeners any more
+		if down = at.err != nil; down { // it has told its listeners already, and would not tell this one
 			return
 		}
 		at.listeners[id] = l
@@ -158,7 +157,7 @@ func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) core.Co
 			return
 		}
 		l.at, l.id, l.waiter = at, id, at.ch.NewWaiter(core.ForEvent)
-		l.wake()
+		l.wakeLocked()
 	})
 	switch {
 	case code != core.OK:
@@ -171,7 +170,7 @@ func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) core.Co
 	return core.OK
 }
 
-// unlisten has the sidecar forget a listener, if it ever knew it and still does.
+// unlisten asks the sidecar to end a listener, if it has it.
 func (at *attachment) unlisten(l *Listener, id uint32) {
 	at.mu.Lock()
 	known := at.listeners[id] == l
@@ -197,7 +196,7 @@ func (l *Listener) follow(at *attachment) {
 		return
 	}
 	switch code := l.ask(l.stack.closing, at, l.addr.Port); code {
-	case core.OK, core.Closed, core.NetDown, core.Canceled: // down again: another will come; or all ends
+	case core.OK, core.Closed, core.NetDown, core.Canceled: // this sidecar has gone, too, and the next is waited for; or the stack closes
 	default:
 		l.refused(at, codeError(code))
 	}
@@ -224,11 +223,11 @@ func (l *Listener) AcceptMachnet(ctx context.Context) (*Conn, error) {
 	}
 	defer func() { <-l.turn }()
 	if ctx.Done() != nil {
-		defer context.AfterFunc(ctx, l.rouse)()
+		defer context.AfterFunc(ctx, l.wake)()
 	}
 	var alarm *time.Timer
 	for {
-		c, waiter, silence, err := l.next(ctx)
+		c, waiter, wait, err := l.next(ctx)
 		if err != nil {
 			return fail(err)
 		}
@@ -236,8 +235,8 @@ func (l *Listener) AcceptMachnet(ctx context.Context) (*Conn, error) {
 			c.ch.Accepted(c.id)
 			return c, nil
 		}
-		if silence > 0 && alarm == nil {
-			alarm = time.AfterFunc(silence, l.rouse)
+		if wait > 0 && alarm == nil {
+			alarm = time.AfterFunc(wait, l.wake)
 			defer alarm.Stop()
 		}
 		if waiter != nil {
@@ -248,8 +247,8 @@ func (l *Listener) AcceptMachnet(ctx context.Context) (*Conn, error) {
 	}
 }
 
-// next is a connection, or why there is none, or where to wait; with a silence, why there is none may be told after that.
-func (l *Listener) next(ctx context.Context) (c *Conn, waiter *core.Waiter, silence time.Duration, err error) {
+// next is a connection, or an error, or where to wait; a wait above 0 is the time after which the error may be returned again.
+func (l *Listener) next(ctx context.Context) (c *Conn, waiter *core.Waiter, wait time.Duration, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -269,11 +268,11 @@ func (l *Listener) next(ctx context.Context) (c *Conn, waiter *core.Waiter, sile
 	if l.err == nil {
 		return nil, l.waiter, 0, nil
 	}
-	if silence := time.Until(l.again); silence > 0 {
-		return nil, nil, silence, nil
+	if wait := time.Until(l.errDue); wait > 0 {
+		return nil, nil, wait, nil
 	}
-	l.pause = min(max(2*l.pause, shortestSilence), longestSilence)
-	l.again = time.Now().Add(l.pause)
+	l.errPause = min(max(2*l.errPause, shortestErrPause), longestErrPause)
+	l.errDue = time.Now().Add(l.errPause)
 	return nil, nil, 0, l.err
 }
 
@@ -288,7 +287,7 @@ func (l *Listener) SetDeadline(t time.Time) error {
 	if err != nil {
 		return opError("set", nil, l.addr, err)
 	}
-	l.deadline.setTo(t, l.rouse)
+	l.deadline.setTo(t, l.wake)
 	return nil
 }
 
@@ -323,14 +322,14 @@ func (l *Listener) over(err error) {
 func (l *Listener) leave() {
 	waiter := l.waiter
 	l.at, l.waiter, l.queue = nil, nil, nil
-	l.wake()
+	l.wakeLocked()
 	if waiter != nil {
 		waiter.Wake()
 	}
 }
 
-// wake has whoever accepts look again. mu is held.
-func (l *Listener) wake() {
+// wakeLocked makes the goroutine that accepts check the state again. mu is held.
+func (l *Listener) wakeLocked() {
 	if l.waiter != nil {
 		l.waiter.Wake()
 	}
@@ -340,11 +339,11 @@ func (l *Listener) wake() {
 	}
 }
 
-// rouse is wake for everybody else.
-func (l *Listener) rouse() {
+// wake is wakeLocked for callers that do not hold mu.
+func (l *Listener) wake() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.wake()
+	l.wakeLocked()
 }
 
 // end makes every Accept return err, of a listener that has not ended yet.
@@ -356,17 +355,17 @@ func (l *Listener) end(err error) {
 	}
 }
 
-// listening takes the sidecar's yes.
+// listening is called when the sidecar listens.
 func (l *Listener) listening(a *Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.addr == nil {
 		l.addr = a
 	}
-	l.wake()
+	l.wakeLocked()
 }
 
-// refused takes the sidecar's no.
+// refused is called when the sidecar refuses to listen.
 func (l *Listener) refused(at *attachment, err error) {
 	if l.addr != nil {
 		if errors.Is(err, syscall.ENETDOWN) { // it is ending, and another will come
@@ -378,7 +377,7 @@ func (l *Listener) refused(at *attachment, err error) {
 	l.end(err)
 }
 
-// offer queues a connection; false when the listener has closed. The sidecar sees to it that there are no more than the backlog.
+// offer queues a connection; false when the listener has closed. The sidecar admits no more than the backlog.
 func (l *Listener) offer(c *Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -386,11 +385,11 @@ func (l *Listener) offer(c *Conn) bool {
 		return false
 	}
 	l.queue = append(l.queue, c)
-	l.wake()
+	l.wakeLocked()
 	return true
 }
 
-// lose hears that an attachment has failed: the listener waits for the next, or ends.
+// lose is called when an attachment has failed: the listener waits for the next, or ends.
 func (l *Listener) lose(at *attachment, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

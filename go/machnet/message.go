@@ -50,12 +50,12 @@ func (c *Conn) SendBuffers(b net.Buffers) error {
 	}))
 }
 
-// sendLong sends a message that may have to wait in its middle; done bytes are sent already. wr.mu is held.
+// sendLong sends a message that may have to wait for tokens in its middle; done bytes are sent already. wr.mu is held.
 func (c *Conn) sendLong(size, done int, send func(done int) (int, core.Code)) error {
 	for {
 		err := c.mayWrite()
-		if err == nil && c.owesStop {
-			if code := c.stopMessage(); code == core.Again {
+		if err == nil && c.owesAbort {
+			if code := c.abortMessage(); code == core.Again {
 				c.wr.waiter.Wait()
 				continue
 			}
@@ -78,15 +78,16 @@ func (c *Conn) sendLong(size, done int, send func(done int) (int, core.Code)) er
 			err = c.codeError(code)
 		}
 		if done > 0 {
-			c.stopMessage()
+			c.abortMessage()
 		}
 		return err
 	}
 }
 
-// TrySend is Send that never waits: it fails with ErrWouldBlock when there is no room for all of the message now, and with ErrTooLarge
-// when there never will be (beyond 256 packets of some 1400 bytes, by default). How much room there is depends also on what the
-// stack's other connections have under way; two packets, by default, can be under way whatever they do.
+// TrySend is Send that never waits. It fails with ErrWouldBlock when the stack's send memory has no room for all of the message now, and
+// with ErrTooLarge when the message is larger than one connection's part of that memory: by default, more than 256 packets of some 1400
+// bytes. The stack's connections share the memory, so the room that one finds depends on what the others have sent and their peers
+// have not acknowledged yet; but two packets, by default, are set aside for each connection and always there for it.
 func (c *Conn) TrySend(p []byte) error {
 	if !c.wr.mu.TryLock() {
 		err := c.alive()
@@ -100,8 +101,8 @@ func (c *Conn) TrySend(p []byte) error {
 		return c.writeError(err)
 	}
 	code := core.OK
-	if c.owesStop {
-		code = c.stopMessage()
+	if c.owesAbort {
+		code = c.abortMessage()
 	}
 	if code == core.OK {
 		code = c.ch.TrySend(c.id, p)

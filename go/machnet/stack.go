@@ -42,10 +42,10 @@ type Config struct {
 // Stack is a program's place at a sidecar: what it dials from and listens on. It may be used by many goroutines at once.
 //
 // When the sidecar ends, everything that belonged to it fails with ENETDOWN, and the stack attaches again as soon as a sidecar listens at
-// the same socket: on its own, so that its listeners go on (see ListenConfig.FailFast), and at once for whoever dials or listens. A stack
-// of AttachFD cannot, and stays without.
+// the same socket: by itself, so that its listeners go on (see ListenConfig.FailFast), and at once when the program dials or listens. A
+// stack of AttachFD cannot attach again.
 type Stack struct {
-	socket  string // in words, for errors
+	socket  string // for errors
 	options core.Options
 	yield   time.Duration
 
@@ -54,7 +54,7 @@ type Stack struct {
 	stop    context.CancelFunc
 
 	mu        sync.Mutex
-	at        *attachment            // the last
+	at        *attachment            // the last one; it may have ended
 	listeners map[*Listener]struct{} // those that follow the stack from sidecar to sidecar
 	err       error                  // net.ErrClosed after Close
 }
@@ -117,11 +117,11 @@ func (s *Stack) keep(at *attachment) {
 		}
 		at.detach()
 		if time.Since(at.since) > longestPause {
-			pause = 0 // else a sidecar that drops whoever attaches would be asked without a pause
+			pause = 0 // not after a shorter time: a sidecar that ends each attachment at once would be asked without a pause
 		}
 		for {
 			select {
-			// The programs of one machine, which all saw the end at once, come back one after the other.
+			// At random, so that the programs of one machine, which all saw the sidecar end, do not all attach in the same moment.
 			case <-time.After(pause/2 + rand.N(pause/2+1)):
 			case <-s.closing.Done():
 				return
@@ -141,7 +141,7 @@ func (s *Stack) keep(at *attachment) {
 
 // current is the stack's attachment, made anew if its sidecar has ended.
 func (s *Stack) current(ctx context.Context) (*attachment, error) {
-	at, err := s.standing()
+	at, err := s.attached()
 	if err == nil || s.options.UseFD || errors.Is(err, net.ErrClosed) {
 		return at, err
 	}
@@ -152,15 +152,15 @@ func (s *Stack) current(ctx context.Context) (*attachment, error) {
 	case s.turn <- struct{}{}:
 		defer func() { <-s.turn }()
 	case <-ctx.Done():
-		return nil, s.given(contextError(ctx))
+		return nil, s.waitError(contextError(ctx))
 	}
-	if at, err := s.standing(); err == nil || errors.Is(err, net.ErrClosed) {
+	if at, err := s.attached(); err == nil || errors.Is(err, net.ErrClosed) {
 		return at, err // somebody else was faster
 	}
 	next, err := attach(ctx, s.socket, s.options, s.yield)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, s.given(err)
+			return nil, s.waitError(err)
 		}
 		return nil, &downError{err}
 	}
@@ -190,20 +190,20 @@ func (s *Stack) current(ctx context.Context) (*attachment, error) {
 	case <-followed:
 		return next, nil
 	case <-ctx.Done():
-		return nil, s.given(contextError(ctx))
+		return nil, s.waitError(contextError(ctx))
 	}
 }
 
-// given is the error of a wait that a context has ended, where the stack's end may be the reason.
-func (s *Stack) given(err error) error {
+// waitError is the error of a wait that a context has ended: net.ErrClosed where it ended because the stack was closed.
+func (s *Stack) waitError(err error) error {
 	if s.closing.Err() != nil {
 		return net.ErrClosed
 	}
 	return err
 }
 
-// standing is the stack's attachment, or why that is of no use.
-func (s *Stack) standing() (*attachment, error) {
+// attached is the stack's attachment, or why it cannot be used.
+func (s *Stack) attached() (*attachment, error) {
 	s.mu.Lock()
 	at, err := s.at, s.err
 	s.mu.Unlock()

@@ -162,7 +162,7 @@ func (h *Host) Kill() error {
 	return nil
 }
 
-// Counter gives one of the host's counters (machnet top lists them), summed over its engines.
+// Counter gives one of the host's counters (docs/metrics.md lists them), summed over its engines.
 func (h *Host) Counter(name string) (int64, error) {
 	h.network.mu.RLock()
 	defer h.network.mu.RUnlock()

@@ -55,7 +55,8 @@ func (e wireEnd) packetSocket(t *testing.T) *packetSocket {
 }
 
 func TestJumboFramesCarryMessages(t *testing.T) {
-	const mtu, unit = 9001, 9001 - 76
+	const overhead = 76 // IPv4, UDP and Machnet header: wire::OVERHEAD
+	const mtu, unit = 9001, 9001 - overhead
 	p := newVethPair(t, mtu, "--mtu", "9001")
 	a, b := connect(t, p.a.attach(t), p.b.attach(t))
 	sizes := []int{unit - 1, unit, unit + 1, 1 << 20}

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Handler hears what happens on a channel. Event runs with the receive direction locked, or the send direction for
-// EvWritable; it may call nothing that receives, and after EvWritable nothing that sends.
+// Handler is called with what happens on a channel. Event runs with the receive direction locked, or for EvWritable with the send
+// direction locked; it must call nothing that receives, and for EvWritable nothing that sends.
 type Handler interface {
 	Event(*Event)
 	// Down is called once, when the sidecar has gone.
@@ -28,14 +28,14 @@ type Channel struct {
 	handler Handler
 	event   func(*Event) // handler.Event, made once
 	info    Info
-	closed  bool // no call of the C library any more; under rx and tx both
-	fell    sync.Once
+	closed  bool            // no call of the C library any more; under rx and tx both
+	down    sync.Once       // of Handler.Down
 	ended   context.Context // ends with the sidecar, or with Close
 	end     context.CancelFunc
 
 	requests []*request // those that found no room, oldest first; under rx
 
-	bell   *pollable // the doorbell, which the watchman waits for
+	bell   *pollable // the doorbell, which the watcher waits for
 	pipe   *drain
 	socket *pollable // hangs up when the sidecar ends
 }
@@ -110,7 +110,7 @@ func (c *Channel) NewWaiter(k Kind) *Waiter { return c.newWaiter(k) }
 func (c *Channel) waitForBell() error {
 	err := c.bell.wait(c.pipe.look)
 	if c.pipe.ended {
-		c.fall(NetDown)
+		c.goDown(NetDown)
 		return net.ErrClosed
 	}
 	return err
@@ -125,29 +125,30 @@ func (c *Channel) waitForEnd() {
 			continue
 		}
 		if err == nil {
-			c.fall(NetDown)
+			c.goDown(NetDown)
 		}
 		return
 	}
 }
 
-// fall makes everybody's calls fail, once.
-func (c *Channel) fall(code Code) {
-	c.fell.Do(func() {
+// goDown makes all calls fail from now on, and tells the handler, once.
+func (c *Channel) goDown(code Code) {
+	c.down.Do(func() {
 		c.dead.Store(true)
 		c.handler.Down(code)
 		c.end()
 	})
 }
 
-// Close gives the channel back. The caller has seen to it that everybody who waits was woken.
+// Close detaches from the sidecar. Before that, the caller must have woken every goroutine that waits.
 func (c *Channel) Close() {
 	c.dead.Store(true)
-	c.fell.Do(func() {})
+	c.down.Do(func() {})
 	c.end()
 	c.bell.close()
 	c.socket.close()
-	// A look loads from the channel's memory without a lock, but only with the role: take that for ever.
+	// A goroutine that looks at the rings reads the channel's memory without a lock, but only while it has the reader role. So take the
+	// role, and never give it back, before the memory is unmapped.
 	for !c.role.CompareAndSwap(false, true) {
 		time.Sleep(YieldFor)
 	}
@@ -183,7 +184,7 @@ func (c *Channel) disarm() {
 	}
 }
 
-// poll empties the rings and tells the handler. rx is held.
+// poll empties the rings and calls the handler with what was in them. rx is held.
 func (c *Channel) poll() {
 	if c.closed {
 		return
@@ -196,7 +197,7 @@ func (c *Channel) poll() {
 		c.tx.Unlock()
 	}
 	if code != OK {
-		c.fall(code)
+		c.goDown(code)
 	}
 }
 
@@ -281,12 +282,12 @@ func (c *Channel) onConn(conn uint64, call func(*capi, uint64) Code) Code {
 	return code
 }
 
-// request is one that waits for room, and the place where its goroutine does.
+// request is a request to the sidecar that may have to wait for room in the control ring.
 type request struct {
 	send   func() (id uint32, code Code)
 	sent   func(id uint32)
-	code   Code // Again until it was sent or refused; under rx
-	waiter *Waiter
+	code   Code    // Again until it was sent or refused; under rx
+	waiter *Waiter // where its goroutine waits; nil if it does not have to
 }
 
 // ask sends a request. While the sidecar has too many to take, it waits for its turn, until the context ends: Canceled then.
@@ -323,7 +324,7 @@ func (c *Channel) ask(ctx context.Context, r *request) Code {
 	return code
 }
 
-// sendRequests sends those for which there is room now, oldest first. rx is held.
+// sendRequests sends the requests for which there is room now, oldest first. rx is held.
 func (c *Channel) sendRequests() {
 	for len(c.requests) > 0 {
 		r := c.requests[0]
@@ -355,7 +356,7 @@ func (c *Channel) Listen(ctx context.Context, ip uint32, port uint16, backlog in
 
 // Unlisten ends a listener. Until EvUnlistened, connections that nobody will accept may come, also when nobody waits.
 func (c *Channel) Unlisten(id uint32) {
-	c.lastWord(func() Code { return c.api.unlisten(id) })
+	c.askUnawaited(func() Code { return c.api.unlisten(id) })
 }
 
 // Accepted says that the program has taken a connection of a listener's: its place in the backlog is another's.
@@ -367,9 +368,11 @@ func (c *Channel) Accepted(conn uint64) {
 	}
 }
 
-// lastWord sends a request whose answer concerns nobody but the handler, and sees to it that the handler hears it. Where there is no room,
-// the C library keeps it and sends it in a poll; it refuses only where the sidecar is gone, and then all has ended anyway.
-func (c *Channel) lastWord(request func() Code) {
+// askUnawaited sends a request for whose answer no goroutine waits: Unlisten and CancelDial. The answer is an event for the handler, and
+// until it comes the hub counts it like a goroutine that sleeps, so that somebody takes it from the ring. Where the control ring has no
+// room, the C library keeps the request and sends it in a later poll. It refuses only when the sidecar has gone, and then there is nothing
+// left to withdraw.
+func (c *Channel) askUnawaited(request func() Code) {
 	c.rx.Lock()
 	defer c.rx.Unlock()
 	if !c.lockTx() {
@@ -378,12 +381,12 @@ func (c *Channel) lastWord(request func() Code) {
 	code := request()
 	c.unlockTx()
 	if code == OK {
-		c.expect()
+		c.expectAnswer()
 	}
 }
 
-// LastWord is for the handler, when the answer to Unlisten or CancelDial has come.
-func (c *Channel) LastWord() { c.expected() }
+// Answered must be called by the handler for the event that answers Unlisten or CancelDial.
+func (c *Channel) Answered() { c.answerCame() }
 
 // Dial asks for a connection; timeout 0 is the sidecar's own. registered and Canceled are as with Listen.
 func (c *Channel) Dial(ctx context.Context, ip uint32, port, localPort uint16, timeout time.Duration, registered func(id uint32)) Code {
@@ -391,9 +394,9 @@ func (c *Channel) Dial(ctx context.Context, ip uint32, port, localPort uint16, t
 	return c.ask(ctx, &request{send: send, sent: registered, code: Again})
 }
 
-// CancelDial gives up a dial. One event still names it.
+// CancelDial gives up a dial. One more event names it: the answer, or that the connection was made before the sidecar knew.
 func (c *Channel) CancelDial(id uint32) {
-	c.lastWord(func() Code { return c.api.cancelDial(id) })
+	c.askUnawaited(func() Code { return c.api.cancelDial(id) })
 }
 
 // milliseconds rounds up, and bounds to what the C API takes.

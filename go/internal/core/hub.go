@@ -11,7 +11,7 @@ import (
 //   - A goroutine that has to wait takes the role if it is free and looks at the rings itself: usually for 50 us, up to
 //     300 us where waits are that long, less where they are longer (patience). What it finds for others it hands to them.
 //   - Everybody else sleeps on a Go channel of its own.
-//   - When no goroutine has the role, the watchman has it: one goroutine per channel, parked in Go's poller on the
+//   - When no goroutine has the role, the watcher has it: one goroutine per channel, parked in Go's poller on the
 //     doorbell. Whoever leaves the role while others sleep arms the doorbell, which is how the role is handed on.
 //
 // Handing the role to a sleeping goroutine instead would wake one for every message that the leaving goroutine reads; a
@@ -22,7 +22,7 @@ type rings interface {
 	ready(tokens bool) bool // something is in the rings; tokens: also look at the ring that returns them
 	arm(tokens bool) bool   // ask for the doorbell; false: something is in the rings, and the doorbell will not ring
 	disarm()
-	poll() // take everything out of the rings and wake whom it concerns
+	poll() // take everything out of the rings and wake the goroutines that wait for it
 }
 
 type hub struct {
@@ -34,12 +34,12 @@ type hub struct {
 	sleepers atomic.Int32  // waiters that sleep, and events that nobody waits for
 	tokens   atomic.Int32  // waiters, asleep or not, that need send tokens
 	armed    atomic.Bool   // the doorbell will ring; written with rx held
-	wishes   atomic.Uint32 // waiters that went to sleep for tokens, ever
+	sleeps   atomic.Uint32 // how often a waiter went to sleep for tokens, ever
 	dead     atomic.Bool   // nothing will come any more; nobody may sleep
 	patience patience      // belongs to the role
 	slept    atomic.Int64  // nanoseconds of the last sleep, 0 if there was none since the last look
 
-	// A doorbell that wakes the watchman for nothing costs a thread switch here and a system call in the sidecar. After one, the next
+	// A doorbell that wakes the watcher for nothing costs a thread switch here and a system call in the sidecar. After one, the next
 	// departures leave the doorbell alone, and the guard, a timer, arms it should the role stay free.
 	lazy    int // departures left; under rx
 	guarded atomic.Bool
@@ -69,7 +69,7 @@ type Waiter struct {
 	tokens bool // wake also when send tokens come back
 	drains bool // its goroutine receives, and so empties the rings itself
 	holds  bool // the role; of its goroutine alone, like looked
-	looked bool // Look was in vain, so that the next Wait is a sleep
+	looked bool // Look found nothing, so that the next Wait sleeps at once
 	state  atomic.Uint32
 	note   chan struct{} // holds one; sent by whoever finds the state asleep
 }
@@ -105,7 +105,7 @@ func (w *Waiter) Wake() {
 }
 
 // Look looks at the rings for a Waiter ForData, without a sleep, for as long as patience allows. It is for the goroutine that has taken
-// everything there was: until something comes, a receive would only tell it so again, while the engine waits for the core. The
+// everything there was: until something comes, another receive would find nothing, and would keep the core from the engine. The
 // goroutine must call Channel.Recv or Leave next.
 func (w *Waiter) Look() {
 	h := w.hub
@@ -189,7 +189,7 @@ func (w *Waiter) sleep() {
 	if h.dead.Load() {
 		w.Wake()
 	} else if w.tokens {
-		h.wishes.Add(1)
+		h.sleeps.Add(1)
 		if !h.role.Load() {
 			h.rx.Lock()
 			h.armed.Store(false) // perhaps it is armed, but for deliveries alone, from before this waiter's send ran out of tokens
@@ -237,34 +237,33 @@ func (h *hub) leave() {
 	h.handOn()
 }
 
-// expect counts one event that must be taken from the rings though no goroutine waits for it; the caller, who holds rx, ends that with
-// expected.
-func (h *hub) expect() {
+// expectAnswer counts one event that must be taken from the rings though no goroutine waits for it, until answerCame. rx is held.
+func (h *hub) expectAnswer() {
 	h.sleepers.Add(1)
 	h.armed.Store(false) // perhaps it is armed, but not for what the event needs before it comes
 	h.handOn()
 }
 
-func (h *hub) expected() { h.sleepers.Add(-1) }
+func (h *hub) answerCame() { h.sleepers.Add(-1) }
 
-// handOn gives a free role to the watchman if anybody sleeps. rx is held, but a goroutine takes the role without it, and so does a
+// handOn gives a free role to the watcher if anybody sleeps. rx is held, but a goroutine takes the role without it, and so does a
 // waiter for tokens fall asleep. Either sees that the doorbell is armed, or is seen here when it is.
 func (h *hub) handOn() {
 	for !h.role.Load() && h.sleepers.Load() > 0 && !h.armed.Load() && !h.dead.Load() {
-		wishes := h.wishes.Load()
+		sleeps := h.sleeps.Load()
 		if !h.rings.arm(h.tokens.Load() > 0) {
 			h.rings.poll()
 			continue
 		}
 		h.armed.Store(true)
-		if h.role.Load() || h.wishes.Load() != wishes { // it was armed for less than is wanted now, or for nobody
+		if h.role.Load() || h.sleeps.Load() != sleeps { // meanwhile a goroutine took the role, or needs tokens, for which it is not armed
 			h.rings.disarm()
 			h.armed.Store(false)
 		}
 	}
 }
 
-// watch is the watchman; park returns after the doorbell has rung, or an error when there is no more doorbell.
+// watch is the watcher; park returns after the doorbell has rung, or an error when there is no more doorbell.
 func (h *hub) watch(park func() error) {
 	for park() == nil {
 		h.rx.Lock()

@@ -13,15 +13,16 @@ const (
 	// YieldFor is the usual look.
 	YieldFor = 50 * time.Microsecond
 	// Where waits are longer than the usual look, but not longer than so many of it, looks become twice as long as the waits are.
-	// Without this one delay beyond a look is for ever: each end sleeps while the other's answer waits, and so answers late itself.
+	// Without this, one wait beyond the usual look would make all later ones as long: each end sleeps when the other's answer comes, and so its
+	// own answer is late.
 	longestLooks = 6
 	// After longer waits a budget halves, so that idle connections cost next to nothing.
 	leastYield = 2 * time.Microsecond
-	// A sched_yield that takes this long met a thread that hogs the core, since the kernel gave it a whole slice, or one that came by:
-	// two of them, no further apart than this, met a hog.
+	// A hog is a thread that computes without giving the core away, so that the kernel lets it run for a whole time slice whenever we yield. A
+	// sched_yield that takes this long met a hog, or some thread that ran only once; two of them, no further apart than this, met a hog.
 	hogYield = 2 * time.Millisecond
-	// So long after meeting a hog, look without giving the core away, and no longer than usual; twice as long each time that it is still
-	// there then. Beside threads that do yield, not to yield is the most expensive way to wait.
+	// For this time after meeting a hog, look without giving the core away, and no longer than usual; for twice that time whenever the hog is
+	// still there at its end. Beside threads that do yield, not to yield is the most expensive way to wait.
 	hogMemory        = 8 * time.Millisecond
 	longestHogMemory = 128 * time.Millisecond
 	// A wait that keeps succeeding keeps its P from Go's poller and from other goroutines; after so much of it, sleep once.
@@ -33,10 +34,10 @@ const (
 type patience struct {
 	usual    time.Duration // from the configuration; 0 never yields
 	budget   time.Duration
-	vain     time.Duration // what the last look took, if it was in vain: a part of the wait that goes on
+	lookTook time.Duration // of the last look, if it found nothing: a part of the wait that goes on
 	streak   time.Duration // spent looking since the last sleep
 	hogUntil time.Duration // on the clock of now, like suspect
-	memory   time.Duration // of the hog
+	memory   time.Duration // how long the hog is remembered
 	suspect  time.Duration // when there was reason to suspect a hog
 }
 
@@ -63,11 +64,11 @@ func (p *patience) allowed(procs int, now time.Duration) time.Duration {
 // looked accounts for one look.
 func (p *patience) looked(took time.Duration, found bool) {
 	p.streak += took
-	p.vain = 0
+	p.lookTook = 0
 	if found {
 		p.waited(took)
 	} else {
-		p.vain = took
+		p.lookTook = took
 	}
 }
 
@@ -77,8 +78,8 @@ func (p *patience) slept(took time.Duration) {
 		return
 	}
 	p.streak = 0
-	p.waited(p.vain + took)
-	p.vain = 0
+	p.waited(p.lookTook + took)
+	p.lookTook = 0
 }
 
 // waited learns from how long a wait was in all.
@@ -87,11 +88,11 @@ func (p *patience) waited(took time.Duration) {
 		p.budget = max(min(p.budget, p.usual)/2, leastYield)
 		return
 	}
-	wish := p.usual
+	want := p.usual
 	if took > p.usual {
-		wish = min(took*2, p.usual*longestLooks)
+		want = min(took*2, p.usual*longestLooks)
 	}
-	p.budget = max(p.budget-p.budget/16, wish)
+	p.budget = max(p.budget-p.budget/16, want)
 }
 
 // yielders counts the goroutines of the process that look at rings now: each keeps a P busy.

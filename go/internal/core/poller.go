@@ -33,7 +33,7 @@ func newPollable(fd int, name string) (*pollable, error) {
 }
 
 // wait calls look at once, and again each time the descriptor may have become readable, until look returns true. The poller
-// tells edges: look must take everything, or find what an earlier edge left.
+// is edge-triggered: look must take everything there is, because for what it leaves nothing calls it again.
 func (p *pollable) wait(look func(fd uintptr) bool) error { return p.raw.Read(look) }
 
 // interrupt makes a wait return an error.

@@ -136,7 +136,7 @@ func TestWhoExpectsAnAnswerIsRungForThoughSomebodySleepsForSomethingElse(t *test
 		return 7, OK
 	}
 	r.c.requests = append(r.c.requests, &request{send: send, sent: func(uint32) {}})
-	r.hub.expect()
+	r.hub.expectAnswer()
 	r.hub.rx.Unlock()
 	r.take(1)
 	eventually(t, "it is sent", func() bool { return r.waiting() == 0 })

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use machnet_engine::{Engine, EngineConfig, Shared, neighbor};
-use machnet_nic::{Full, Info, Mac, Offload, Queue, RxChecksum, Stats};
+use machnet_nic::{Full, Info, Mac, Offload, Queue, QueueCounters, RxChecksum};
 use machnet_shm::{AppEnd, Delivery, FlowId, Fragment, Geometry, Request};
 use machnet_wire::Nanos;
 
@@ -69,8 +69,8 @@ impl Queue for Plain {
         0
     }
 
-    fn stats(&self) -> Stats {
-        Stats::default()
+    fn counters(&self) -> QueueCounters {
+        QueueCounters::default()
     }
 
     fn arm_interrupt(&mut self) -> Option<i32> {
@@ -97,7 +97,6 @@ fn side(n: u8, to: &Arc<Mutex<Frames>>, from: &Arc<Mutex<Frames>>) -> Side {
         queues: 1,
         index: 0,
         descriptors: 256,
-        driver: "plain".into(),
         tx_checksum: true,
         rx_checksum: true,
         interrupts: false,

@@ -8,7 +8,7 @@ use machnet_wire::{self as wire, Nanos};
 
 use crate::attention::Ear;
 use crate::conn::{Bound, Token, View, Waits};
-use crate::shared::Note;
+use crate::shared::{End, Note};
 use crate::state::Core;
 
 /// A channel as its engine serves it.
@@ -35,8 +35,8 @@ pub(crate) struct Channel {
     pub gone: bool,
     /// Until then, once nobody is.
     pub until: Nanos,
-    /// Why the channel ends, if the application is to blame.
-    pub fault: Option<PeerFault>,
+    /// Why the channel ends, once nobody is served.
+    pub why: End,
     /// How it is attended to.
     pub ear: Ear,
 }
@@ -58,7 +58,7 @@ impl Channel {
             unread: 0,
             gone: false,
             until: Nanos::MAX,
-            fault: None,
+            why: End::Left,
             ear: Ear::new(Nanos::ZERO),
         })
     }
@@ -83,11 +83,12 @@ impl Core {
             work += 1;
             match note {
                 Note::Attach(channel) => self.attach(channel),
-                Note::Detach(number) => {
+                Note::Detach(number, why) => {
                     if let Some(at) = self.place_of(number) {
-                        self.app_left(at);
+                        self.detach(at, why);
                     }
                 }
+                Note::Query(number, query) => self.queries.ask(number, query),
                 Note::Shutdown => self.begin_shutdown(),
             }
         }
@@ -96,7 +97,7 @@ impl Core {
 
     fn attach(&mut self, channel: Box<Channel>) {
         if self.shutdown {
-            return self.shared.report(self.index, channel);
+            return self.shared.report_over(self.index, channel, End::Shutdown);
         }
         self.counters().channels_attached.add(1);
         let at = match self.channels.iter().position(Option::is_none) {
@@ -133,7 +134,7 @@ impl Core {
                         channel.ear.worked = self.now;
                     }
                 }
-                Err(fault) => self.cut(at, fault),
+                Err(fault) => self.cut(at, End::Fault(fault)),
             }
         }
         work
@@ -279,7 +280,7 @@ impl Core {
             return false;
         }
         if let Err(fault) = self.take_returns(at) {
-            self.cut(at, fault);
+            self.cut(at, End::Fault(fault));
         }
         full(self) == Some(true)
     }

@@ -187,7 +187,7 @@ impl Io for View<'_> {
     }
 
     #[inline]
-    fn phase(&self) -> bool {
+    fn drain_epoch(&self) -> bool {
         self.phase
     }
 

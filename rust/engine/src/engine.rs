@@ -12,6 +12,7 @@ use crate::budget::Budget;
 use crate::full::Warnings;
 use crate::peers::Peers;
 use crate::phase::Phase;
+use crate::query::{Queries, Subjects};
 use crate::random::{Limit, Random};
 use crate::shared::Shared;
 use crate::state::Core;
@@ -67,6 +68,7 @@ impl<Q: Queue> Engine<Q> {
             spare: Vec::new(),
             control: VecDeque::new(),
             totals: Totals::default(),
+            queries: Queries::default(),
             next_ephemeral: random.draw() as u16 & 0x3fff,
             random,
             rst_limit: Limit::new(config.rst_rate, now),
@@ -77,6 +79,8 @@ impl<Q: Queue> Engine<Q> {
             fired: Vec::new(),
             shared: Arc::clone(shared),
         };
+        // At once, or what this NIC cannot count would be read as 0.
+        shared.inboxes[usize::from(index)].counts.queue.set(nic.counters().values());
         Some(Self { nic, core, burst: config.burst.clamp(1, 64), stash: None, interrupt: None })
     }
 
@@ -117,6 +121,9 @@ impl<Q: Queue> Engine<Q> {
         self.core.attend();
         work += self.core.serve_channels(burst);
         self.core.feed_hungry();
+        if !self.core.queries.is_empty() {
+            work += self.answer();
+        }
         work
     }
 
@@ -133,9 +140,32 @@ impl<Q: Queue> Engine<Q> {
         work += self.core.take_looped(self.burst);
         self.nic.flush();
         self.core.flush_channels();
-        self.core.collect(work > 0);
+        self.publish(work > 0);
         self.core.counters().rounds.add(1);
         work
+    }
+
+    /// Works at what other threads asked, for one step.
+    #[cold]
+    fn answer(&mut self) -> usize {
+        let Core { now, index: engine, channels, flows, peers, queries, shared, .. } = &mut self.core;
+        let subjects = Subjects { now: *now, engine: *engine, channels, flows, peers };
+        if let Some(answer) = queries.step(&subjects) {
+            shared.answer(answer);
+        }
+        1
+    }
+
+    /// Lets other threads read what flows and the NIC's queue counted.
+    #[inline]
+    fn publish(&mut self, worked: bool) {
+        let core = &mut self.core;
+        if core.totals.is_due(worked, core.now) {
+            let sums = core.totals.collect(core.now, |add| core.flows.each(|conn| add(conn.flow.stats())));
+            let counts = &core.shared.inboxes[usize::from(core.index)].counts;
+            counts.flows.set(sums);
+            counts.queue.set(self.nic.counters().values());
+        }
     }
 
     /// What was sent in a shutdown is given time to leave the NIC. Answers to strangers, who may ask without end, hold up nobody's end.
@@ -262,7 +292,7 @@ impl<Q: Queue> Engine<Q> {
     fn has_work(&self) -> bool {
         let core = &self.core;
         let queued = !core.ready.is_empty() || !core.looped.is_empty() || !core.control.is_empty();
-        queued || core.budget.is_due() || self.stash.is_some()
+        queued || core.budget.is_due() || !core.queries.is_empty() || self.stash.is_some()
     }
 }
 

@@ -33,7 +33,7 @@ impl Core {
     /// Counts and tells a refusal, and gives the reason for the application that asked.
     #[cold]
     pub fn full(&mut self, limit: Limit, bound: u32, asked: Asked) -> Reason {
-        let counters = &self.shared.inboxes[usize::from(self.index)].counters;
+        let counters = &self.shared.inboxes[usize::from(self.index)].counts.engine;
         let warnings = &mut self.warnings;
         let (counter, seldom, sentence) = match limit {
             Limit::Connections => (

@@ -1,34 +1,36 @@
 //! How applications leave, and how the sidecar ends: what was submitted is delivered first, within the linger.
 
-use machnet_shm::PeerFault;
 use machnet_wire::{self as wire, Nanos};
 
 use crate::channels::NONE;
 use crate::conn::Token;
+use crate::shared::End;
 use crate::state::Core;
 
 impl Core {
-    /// The application is gone. What it submitted before is still read, and delivered within the linger.
-    pub fn app_left(&mut self, at: usize) {
+    /// The application is gone, or is to be. What it submitted before is still read, and delivered within the linger.
+    pub fn detach(&mut self, at: usize, why: End) {
         let Some(Some(channel)) = self.channels.get(at) else { return };
         if channel.gone {
             return;
         }
-        self.counters().channels_gone.add(1);
-        self.drain(at);
+        if why == End::Left {
+            self.counters().channels_gone.add(1);
+        }
+        self.drain(at, why);
     }
 
     /// Serves a channel no more. Its flows deliver what was submitted, and the channel stays until they are over or the linger
     /// has passed.
-    fn drain(&mut self, at: usize) {
+    fn drain(&mut self, at: usize, why: End) {
         let Some(Some(channel)) = self.channels.get(at) else { return };
         // Whoever still maps the memory can write on: what an honest ring holds is enough.
         let most = channel.end.geometry().ring_slots() as usize;
         if let Err(fault) = self.take_submissions(at, most) {
-            return self.cut(at, fault);
+            return self.cut(at, End::Fault(fault));
         }
         let until = self.now.saturating_add(self.shared.config.linger);
-        let Some(flows) = self.retire(at, until) else { return };
+        let Some(flows) = self.retire(at, until, why) else { return };
         for index in flows {
             self.forsake(index);
         }
@@ -37,15 +39,14 @@ impl Core {
         self.end_lingers();
     }
 
-    /// Ends a channel at once: its application wrote something impossible.
+    /// Ends a channel at once: its connections are reset, whatever is under way.
     #[cold]
-    pub fn cut(&mut self, at: usize, fault: PeerFault) {
-        self.counters().channels_faulty.add(1);
-        log::warn!("channel {}: {fault}; detached", self.channel_number(at));
-        let Some(flows) = self.retire(at, self.now) else { return };
-        if let Some(Some(channel)) = self.channels.get_mut(at) {
-            channel.fault = Some(fault);
+    pub fn cut(&mut self, at: usize, why: End) {
+        if let End::Fault(fault) = why {
+            self.counters().channels_faulty.add(1);
+            log::warn!("channel {}: {fault}; detached", self.channel_number(at));
         }
+        let Some(flows) = self.retire(at, self.now, why) else { return };
         for index in flows {
             self.drive(index, |flow, _, view| flow.reset(wire::Reason::AppGone, view));
         }
@@ -53,9 +54,10 @@ impl Core {
     }
 
     /// Nobody is served on a channel any more, nor waits there for anything. Gives its flows.
-    fn retire(&mut self, at: usize, until: Nanos) -> Option<Vec<u32>> {
+    fn retire(&mut self, at: usize, until: Nanos, why: End) -> Option<Vec<u32>> {
         let channel = self.channels.get_mut(at)?.as_mut()?;
         channel.gone = true;
+        channel.why = why;
         channel.until = until;
         channel.listeners.clear();
         channel.starved.clear();
@@ -114,7 +116,8 @@ impl Core {
         self.numbers.remove(&channel.number);
         self.attention.forget(at as u32, &channel.ear);
         self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
-        self.shared.report(self.index, channel);
+        let why = channel.why;
+        self.shared.report_over(self.index, channel, why);
     }
 
     /// The sidecar ends: what its applications submitted is delivered within the linger, and everything ends.
@@ -122,7 +125,7 @@ impl Core {
         self.shutdown = true;
         for at in 0..self.channels.len() {
             if self.channels[at].as_ref().is_some_and(|channel| !channel.gone) {
-                self.drain(at);
+                self.drain(at, End::Shutdown);
             }
         }
         // Those of channels that were draining already, too, and those that only linger.

@@ -42,7 +42,9 @@ mod packet;
 mod peers;
 mod phase;
 mod ports;
+mod query;
 mod random;
+mod rows;
 mod rx;
 mod shared;
 mod state;
@@ -52,8 +54,13 @@ mod totals;
 mod tx;
 
 pub use config::{EngineConfig, UDP_PORT};
-pub use counters::{Counters, Sample};
+pub use counters::{Counters, Samples};
 pub use engine::Engine;
 pub use idle::Idle;
 pub use ports::{EPHEMERAL, Owner, Ports};
-pub use shared::{EngineHandle, Leftover, Report, Shared};
+pub use query::{Answer, Query, Rows};
+pub use rows::{
+    ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, NotAConnectionId, PeerRow,
+    Units, Waiting,
+};
+pub use shared::{End, EngineHandle, Leftover, Report, Shared};

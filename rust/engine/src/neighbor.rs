@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -67,6 +68,30 @@ pub struct Ask {
     pub ip: Ipv4Addr,
     /// Where it was last seen: ask there, not everybody.
     pub last: Option<Mac>,
+}
+
+/// An entry of the table, for display.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeighborRow {
+    /// The next hop's address.
+    pub ip: Ipv4Addr,
+    /// Its MAC, where it is known.
+    pub mac: Option<Mac>,
+    /// What is known.
+    pub state: NeighborState,
+}
+
+/// What is known about a next hop, for display.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeighborState {
+    /// It was configured.
+    Fixed,
+    /// It answered.
+    Known,
+    /// It is being asked and has not answered yet.
+    Asking,
+    /// It was asked in vain.
+    Unreachable,
 }
 
 /// The table.
@@ -285,9 +310,19 @@ impl Neighbors {
         given_up
     }
 
-    /// Every entry, for display: address, MAC where known, and whether it is fixed.
-    pub fn list(&self) -> Vec<(Ipv4Addr, Option<Mac>, bool)> {
-        self.lock().iter().map(|(ip, e)| (*ip, e.mac, e.state == State::Fixed)).collect()
+    /// At most `most` entries from `from` on, in the order of their addresses. A few at a time: engines wait for the same lock.
+    pub fn page(&self, from: Bound<Ipv4Addr>, most: usize) -> Vec<NeighborRow> {
+        let table = self.lock();
+        let row = |(&ip, entry): (&Ipv4Addr, &Entry)| {
+            let state = match (entry.state, entry.mac) {
+                (State::Fixed, _) => NeighborState::Fixed,
+                (State::Unreachable, _) => NeighborState::Unreachable,
+                (_, Some(_)) => NeighborState::Known,
+                (_, None) => NeighborState::Asking,
+            };
+            NeighborRow { ip, mac: entry.mac, state }
+        };
+        table.range((from, Bound::Unbounded)).take(most).map(row).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, Entry>> {
@@ -372,7 +407,30 @@ mod tests {
         assert!(!n.learn(PEER, MAC, false, Nanos::secs(60)), "the same answer is no news");
         n.release(PEER);
         assert!(asks(&n, Nanos::secs(120)).is_empty());
-        assert!(n.list().is_empty());
+        assert!(n.page(Bound::Unbounded, 9).is_empty());
+    }
+
+    #[test]
+    fn entries_are_listed_a_page_at_a_time_with_what_is_known() {
+        let mut config = Config::new(ME, 24, None);
+        config.fixed.push((GATEWAY, MAC));
+        let n = Neighbors::new(config);
+        assert!(n.learn(PEER, MAC, true, Nanos::ZERO));
+        let silent = Ipv4Addr::new(10, 0, 0, 3);
+        assert_eq!(n.lookup(silent, Nanos::ZERO), Lookup::Asking);
+        let row = |ip, mac, state| NeighborRow { ip, mac, state };
+        let asking = row(silent, None, NeighborState::Asking);
+        let all = [
+            row(PEER, Some(MAC), NeighborState::Known),
+            asking,
+            row(GATEWAY, Some(MAC), NeighborState::Fixed),
+        ];
+        assert_eq!(n.page(Bound::Unbounded, 9), all);
+        assert_eq!(n.page(Bound::Unbounded, 2), all[..2]);
+        assert_eq!(n.page(Bound::Excluded(silent), 2), all[2..]);
+        assert!(n.page(Bound::Excluded(GATEWAY), 2).is_empty());
+        (0..5).for_each(|i| drop(asks(&n, Nanos::secs(i))));
+        assert_eq!(n.page(Bound::Unbounded, 2)[1], row(silent, None, NeighborState::Unreachable));
     }
 
     #[test]

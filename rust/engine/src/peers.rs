@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machnet_wire::Nanos;
 
+use crate::rows::PeerRow;
+
 /// Peers that have flows of one engine.
 #[derive(Debug)]
 pub struct Peers {
@@ -70,6 +72,18 @@ impl Peers {
             self.all.forget(peer.ip, &peer.heard);
             self.free.push(number);
         }
+    }
+
+    /// How many numbers there are, used and free ones.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What is known of the peer with this number, if it has one.
+    pub fn row(&self, number: usize, now: Nanos) -> Option<PeerRow> {
+        let peer = self.slots.get(number).filter(|peer| peer.users > 0)?;
+        let heard_ago = now - Nanos(peer.heard.0.load(Relaxed));
+        Some(PeerRow { ip: peer.ip, connections: peer.users, heard_ago })
     }
 
     /// Something that only the peer could have sent came from it.

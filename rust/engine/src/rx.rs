@@ -3,9 +3,7 @@
 use machnet_flow::FlowError;
 use machnet_nic::RxChecksum;
 use machnet_wire::frame::{self, Frame};
-use machnet_wire::{
-    Flags, Header, Hello, Kind, Packet, ParseError, Reason, Reset, arp, checksum, ether, icmp, ipv4,
-};
+use machnet_wire::{Flags, Header, Hello, Kind, Packet, ParseError, Reason, Reset, arp, ether, icmp, ipv4};
 
 use crate::packet::{self, Handed, Origin};
 use crate::random::tag_owner;
@@ -33,7 +31,7 @@ impl Core {
                 let good = match checked {
                     RxChecksum::Good => true,
                     RxChecksum::Bad => false,
-                    RxChecksum::Unknown => checksum::udp4_valid(&ip, datagram),
+                    RxChecksum::Unknown => frame::udp_checksum_fits(&ip, datagram),
                 };
                 if !good {
                     return self.counters().rx_bad_checksum.add(1);

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use machnet_shm::{Bells, EngineEnd};
+use machnet_shm::{Bells, EngineEnd, PeerFault};
 use machnet_wire::Nanos;
 
 use crate::channels::Channel;
 use crate::config::EngineConfig;
-use crate::counters::Counters;
+use crate::counters::{Counters, Counts, Samples};
 use crate::neighbor::Neighbors;
 use crate::packet::Handed;
 use crate::peers::Heard;
 use crate::ports::Ports;
+use crate::query::{Answer, Query};
 
 /// The state that all engines of a sidecar stand on. Made once, before the engines.
 pub struct Shared {
@@ -32,22 +33,41 @@ pub struct Shared {
     pub ports: Ports,
     pub(crate) heard: Arc<Heard>,
     pub(crate) inboxes: Vec<Inbox>,
-    /// One for each channel, so as many at most as are attached or draining; nobody may lose one.
+    /// One for each channel that is over, so as many at most as are attached or draining; nobody may lose one. And parts of answers, of as
+    /// many questions as are asked.
     reports: SegQueue<Report>,
     reports_bell: Bell,
     channels: AtomicU64,
 }
 
-/// What the control thread learns from engines: that a channel is over. Once for each that was attached.
-pub struct Report {
-    /// Which engine speaks.
-    pub engine: u16,
-    /// The number that [`EngineHandle::attach`] gave.
-    pub channel: u64,
-    /// Why the channel ended before its application did. `None`: it was asked to.
-    pub fault: Option<String>,
-    /// What is left of it.
-    pub leftover: Leftover,
+/// What the control thread learns from engines.
+pub enum Report {
+    /// A channel is over. Once for each that was attached.
+    ChannelOver {
+        /// Which engine served it.
+        engine: u16,
+        /// The number that [`EngineHandle::attach`] gave.
+        channel: u64,
+        /// Why it ended.
+        why: End,
+        /// What is left of it.
+        leftover: Leftover,
+    },
+    /// A part of the answer to a question.
+    Answer(Answer),
+}
+
+/// Why a channel ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its application left.
+    Left,
+    /// An operator had it end, though its application may still be there.
+    Drained,
+    /// The sidecar ends.
+    Shutdown,
+    /// Its application wrote something impossible.
+    Fault(PeerFault),
 }
 
 /// What an engine leaves of a channel: its memory, for another thread to give back.
@@ -63,7 +83,9 @@ impl Leftover {
 /// What other threads say to an engine.
 pub(crate) enum Note {
     Attach(Box<Channel>),
-    Detach(u64),
+    Detach(u64, End),
+    /// With the number that the answer is to carry.
+    Query(u64, Query),
     Shutdown,
 }
 
@@ -76,7 +98,7 @@ pub(crate) struct Inbox {
     pub bell: Bell,
     /// Those of the engine's channels.
     pub doorbells: Bells,
-    pub counters: Counters,
+    pub counts: Counts,
 }
 
 /// Reaches one engine from any thread.
@@ -96,7 +118,7 @@ impl Shared {
                 spare: ArrayQueue::new(config.handover.max(1)),
                 bell: Bell::new()?,
                 doorbells: Bells::new().map_err(|e| std::io::Error::from_raw_os_error(e.errno))?,
-                counters: Counters::default(),
+                counts: Counts::default(),
             })
         };
         let inboxes = (0..engines.max(1)).map(|_| inbox()).collect::<Result<_, _>>()?;
@@ -135,7 +157,12 @@ impl Shared {
 
     /// The counters of engine `engine`; `None` beyond the last.
     pub fn counters(&self, engine: u16) -> Option<&Counters> {
-        self.inboxes.get(usize::from(engine)).map(|inbox| &inbox.counters)
+        self.inboxes.get(usize::from(engine)).map(|inbox| &inbox.counts.engine)
+    }
+
+    /// Everything that is counted at engine `engine`, as it is now; `None` beyond the last.
+    pub fn samples(&self, engine: u16) -> Option<Samples> {
+        self.inboxes.get(usize::from(engine)).map(|inbox| inbox.counts.samples())
     }
 
     /// The oldest report not yet read.
@@ -155,9 +182,20 @@ impl Shared {
     }
 
     /// Engine `engine` has done with a channel. Its memory is not given back here: that would hold up everybody else.
-    pub(crate) fn report(&self, engine: u16, channel: Box<Channel>) {
-        let fault = channel.fault.map(|fault| fault.to_string());
-        self.reports.push(Report { engine, channel: channel.number, fault, leftover: Leftover(channel) });
+    pub(crate) fn report_over(&self, engine: u16, channel: Box<Channel>, why: End) {
+        let number = channel.number;
+        self.report(Report::ChannelOver { engine, channel: number, why, leftover: Leftover(channel) });
+    }
+
+    /// Tells the control thread, and wakes it.
+    pub(crate) fn report(&self, report: Report) {
+        self.reports.push(report);
+        self.reports_bell.ring();
+    }
+
+    /// A part of an answer is ready.
+    pub(crate) fn answer(&self, answer: Answer) {
+        self.reports.push(Report::Answer(answer));
         self.reports_bell.ring();
     }
 
@@ -188,13 +226,24 @@ impl EngineHandle {
     /// Says that the application of channel `id` is gone. What it submitted is delivered within the linger; a report tells when the
     /// channel is over. False: the engine has too many notes to read; try again.
     pub fn detach(&self, id: u64) -> bool {
-        self.tell(Note::Detach(id))
+        self.tell(Note::Detach(id, End::Left))
+    }
+
+    /// Ends channel `id` as if its application had left, though it may still be there: it is served no more, what it submitted is
+    /// delivered within the linger, and a report tells when the channel is over. False: as with [`EngineHandle::detach`].
+    pub fn drain(&self, id: u64) -> bool {
+        self.tell(Note::Detach(id, End::Drained))
     }
 
     /// Asks the engine to deliver what was submitted, within the linger, to reset all flows behind that, and to take no more. Done
     /// when `Engine::is_drained`.
     pub fn shutdown(&self) -> bool {
         self.tell(Note::Shutdown)
+    }
+
+    /// Asks something; the parts of the answer are reports and carry `number`. False: the engine has too many notes to read; try again.
+    pub fn ask(&self, number: u64, query: Query) -> bool {
+        self.tell(Note::Query(number, query))
     }
 
     /// Wakes the engine's thread if it sleeps.
@@ -209,7 +258,7 @@ impl EngineHandle {
 
     /// The engine's counters.
     pub fn counters(&self) -> &Counters {
-        &self.inbox().counters
+        &self.inbox().counts.engine
     }
 
     fn tell(&self, note: Note) -> bool {

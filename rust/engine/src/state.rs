@@ -18,6 +18,7 @@ use crate::neighbor::Lookup;
 use crate::packet::{self, Handed, Origin};
 use crate::peers::Peers;
 use crate::phase::Phase;
+use crate::query::Queries;
 use crate::random::{Limit, Random};
 use crate::shared::Shared;
 use crate::table::Table;
@@ -74,6 +75,7 @@ pub(crate) struct Core {
     pub fired: Vec<(Nanos, u64)>,
     pub next_ephemeral: u16,
     pub totals: Totals,
+    pub queries: Queries,
 }
 
 /// A frame of no flow.
@@ -85,7 +87,7 @@ pub(crate) struct Control {
 impl Core {
     #[inline]
     pub fn counters(&self) -> &Counters {
-        &self.shared.inboxes[usize::from(self.index)].counters
+        &self.shared.inboxes[usize::from(self.index)].counts.engine
     }
 
     /// Calls a flow with its channel at hand, files it for sending, and sees to what came of it.
@@ -107,7 +109,7 @@ impl Core {
         });
         let mut view = View {
             lane,
-            counters: &self.shared.inboxes[usize::from(self.index)].counters,
+            counters: &self.shared.inboxes[usize::from(self.index)].counts.engine,
             about: &conn.about,
             silent: conn.closed,
             peers: &self.peers,

@@ -95,6 +95,11 @@ impl<T> Table<T> {
         slot.value.take()
     }
 
+    /// How many numbers there are, used and free ones.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Shows every value.
     pub fn each(&self, mut show: impl FnMut(&T)) {
         self.slots.iter().filter_map(|slot| slot.value.as_ref()).for_each(&mut show);

@@ -1,62 +1,33 @@
-//! The flows' own counters, summed into the engine's: those of flows that are gone, and once in a while those alive.
+//! The flows' own counters, summed into what other threads read: those of flows that are gone, and once in a while those alive.
 
 use machnet_flow::Stats;
 use machnet_wire::Nanos;
 
-use crate::counters::Counters;
-use crate::state::Core;
-
 /// What has been summed so far.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
-    gone: Stats,
+    gone: Sums,
     collected: Nanos,
     /// Something happened since.
     stale: bool,
 }
 
-macro_rules! fields {
-    ($($field:ident => $counter:ident,)+) => {
-        fn add(sum: &mut Stats, one: &Stats) {
-            $(sum.$field += one.$field;)+
-        }
+/// A sum for each counter of the table, in its order.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums([u64; Stats::TABLE.len()]);
 
-        fn publish(sum: &Stats, counters: &Counters) {
-            $(counters.$counter.set(sum.$field);)+
+impl Sums {
+    fn add(&mut self, stats: &Stats) {
+        for (sum, value) in self.0.iter_mut().zip(stats.values()) {
+            *sum += value.unwrap_or(0); // a flow counts all of its counters
         }
-    };
-}
-
-fields! {
-    packets_sent => flow_packets_sent,
-    packets_received => flow_packets_received,
-    acks_sent => flow_acks_sent,
-    units_sent => flow_units_sent,
-    units_delivered => flow_units_delivered,
-    retransmitted => flow_retransmitted,
-    lost => flow_lost,
-    needless => flow_needless,
-    tail_probes => flow_tail_probes,
-    timeouts => flow_rtos,
-    timeouts_undone => flow_rtos_undone,
-    refused_by_peer => flow_refused_by_peer,
-    refused => flow_refused,
-    credit_probes => flow_credit_probes,
-    credit_lapsed => flow_credit_lapsed,
-    duplicates => flow_duplicates,
-    out_of_order => flow_out_of_order,
-    beyond_window => flow_beyond_window,
-    discarded => flow_discarded,
-    stale_tags => flow_stale_tags,
-    hellos_sent => flow_hellos_sent,
-    pings_sent => flow_pings_sent,
-    rtt_samples => flow_rtt_samples,
+    }
 }
 
 impl Totals {
     /// Keeps what a flow counted that ends now.
     pub fn retire(&mut self, stats: &Stats) {
-        add(&mut self.gone, stats);
+        self.gone.add(stats);
         self.stale = true;
     }
 
@@ -64,25 +35,27 @@ impl Totals {
     pub fn due(&self) -> Option<Nanos> {
         self.stale.then(|| self.collected + EVERY)
     }
-}
 
-impl Core {
-    /// Sums up, at most once a second: a walk over ten thousand flows costs a millisecond.
+    /// At the end of a round: whether the sums are to be made now. At most once a second: a walk over ten thousand flows costs a
+    /// millisecond.
     #[inline]
-    pub fn collect(&mut self, worked: bool) {
-        self.totals.stale |= worked;
-        if self.totals.due().is_some_and(|due| due <= self.now) {
-            self.collect_now();
-        }
+    pub fn is_due(&mut self, worked: bool, now: Nanos) -> bool {
+        self.stale |= worked;
+        self.due().is_some_and(|due| due <= now)
     }
 
+    /// Makes the sums; `each` shows the counters of every flow alive.
     #[cold]
-    fn collect_now(&mut self) {
-        let mut sum = self.totals.gone;
-        self.flows.each(|conn| add(&mut sum, conn.flow.stats()));
-        publish(&sum, self.counters());
-        self.totals.stale = false;
-        self.totals.collected = self.now;
+    pub fn collect(
+        &mut self,
+        now: Nanos,
+        each: impl FnOnce(&mut dyn FnMut(&Stats)),
+    ) -> [Option<u64>; Stats::TABLE.len()] {
+        let mut sums = self.gone;
+        each(&mut |stats| sums.add(stats));
+        self.stale = false;
+        self.collected = now;
+        sums.0.map(Some)
     }
 }
 

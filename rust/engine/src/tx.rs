@@ -107,7 +107,7 @@ impl<Q: Queue> Engine<Q> {
             });
             let mut view = View {
                 lane,
-                counters: &core.shared.inboxes[usize::from(core.index)].counters,
+                counters: &core.shared.inboxes[usize::from(core.index)].counts.engine,
                 about: &conn.about,
                 silent: conn.closed,
                 peers: &core.peers,
@@ -130,7 +130,7 @@ impl<Q: Queue> Engine<Q> {
                 None => None,
             };
             *sent += 1;
-            let counters = &core.shared.inboxes[usize::from(core.index)].counters;
+            let counters = &core.shared.inboxes[usize::from(core.index)].counts.engine;
             let Hop::Known { mac, .. } = hop else {
                 let mut bytes = core.spare.pop().unwrap_or_default();
                 bytes.resize(len, 0);

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{AppNo, Cost, World, pattern};
-use machnet_nic::sim::{Link, Port};
+use machnet_nic::sim::{Link, SwitchPort};
 use machnet_shm::FlowId;
 use machnet_wire::Nanos;
 
@@ -67,7 +67,7 @@ impl Incast {
         let rate = gigabits * 1_000_000_000;
         let link = Link { delay: rtt / 2, rate: Some(rate), ..Link::default() };
         w.net.set_links(link);
-        w.net.set_port(host, Some(Port { rate, buffer: 4 << 20 }));
+        w.net.set_port(host, Some(SwitchPort { rate, buffer: 4 << 20 }));
         Incast { w, receiver, senders: Vec::new(), link }
     }
 
@@ -219,7 +219,7 @@ fn random_loss_of_1_percent_costs_little() {
 fn a_link_that_drops_instead_of_queueing_is_congested_all_the_same() {
     let mut i = Incast::new(6, 4, 10);
     // Ten frames: there is never a delay to speak of.
-    i.w.net.set_port(0, Some(Port { rate: 10_000_000_000, buffer: 15_000 }));
+    i.w.net.set_port(0, Some(SwitchPort { rate: 10_000_000_000, buffer: 15_000 }));
     i.run(4, Nanos::millis(10));
     let before = i.w.net.counts();
     let seen = i.run(4, Nanos::millis(50));

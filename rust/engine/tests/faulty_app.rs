@@ -3,6 +3,7 @@
 mod common;
 
 use common::{World, pattern};
+use machnet_engine::End;
 use machnet_shm::{FlowId, Fragment, Reason};
 use machnet_wire::Nanos;
 
@@ -79,9 +80,9 @@ fn a_hostile_application_only_detaches_itself() {
         faults += w.counter(a, "channels_faulty");
         w.run("the honest message", |w| !w.apps[server].conn(far).received.is_empty());
         assert_eq!(w.apps[server].conn(far).received.pop_front(), Some(pattern(100_000, seed)));
-        if let Some(report) = w.sidecars[a].shared.next_report() {
-            assert_eq!(report.channel, w.apps[hostile].number);
-            assert!(report.fault.is_some(), "seed {seed}");
+        if let Some((channel, why, _)) = w.next_over(a) {
+            assert_eq!(channel, w.apps[hostile].number);
+            assert!(matches!(why, End::Fault(_)), "seed {seed}: {why:?}");
             w.run("peer told", |w| {
                 let conn = w.apps[server].conn(bad_far);
                 conn.over.is_some() || conn.fin

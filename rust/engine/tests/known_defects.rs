@@ -26,7 +26,7 @@ mod common;
 use common::{World, pattern};
 use machnet_shm::{Fragment, Geometry};
 use machnet_wire::frame::{self, Route};
-use machnet_wire::{Mac, Nanos, checksum};
+use machnet_wire::{Mac, Nanos, unit_size};
 use std::net::Ipv4Addr;
 
 #[test]
@@ -119,7 +119,7 @@ fn datagrams_shorter_than_their_header_do_nothing_to_a_live_connection() {
     for len in 0..machnet_wire::header::LEN {
         let mut datagram = vec![0; frame::UDP_HEADERS + len];
         frame::emit_udp(&route, len, &mut datagram);
-        checksum::udp4(&mut datagram);
+        frame::write_udp_checksum(&mut datagram);
         w.net.inject(b, &datagram);
         // And cut off in the middle of UDP's header.
         w.net.inject(b, &datagram[..34 + len % 8]);
@@ -140,7 +140,7 @@ fn the_smaller_mtu_counts() {
         let a = w.add(1, 1);
         w.mtu = far_mtu;
         let b = w.add(2, 1);
-        let geometry = |mtu: u16| Geometry { unit_size: u32::from(mtu) - 76, ..Geometry::DEFAULT };
+        let geometry = |mtu: u16| Geometry { unit_size: unit_size(mtu) as u32, ..Geometry::DEFAULT };
         let client = w.app_with(a, 0, geometry(near_mtu));
         let server = w.app_with(b, 0, geometry(far_mtu));
         w.apps[server].echoes = true;

@@ -3,19 +3,21 @@
 mod common;
 
 use common::{AppNo, World, pattern};
+use machnet_engine::End;
 use machnet_nic::sim::Link;
-use machnet_shm::{FlowId, Fragment, Geometry, Reason};
+use machnet_shm::{FlowId, Fragment, Geometry, PeerFault, Reason};
 use machnet_wire::Nanos;
 
-type End = (AppNo, FlowId);
+/// A connection as one of its applications has it.
+type Side = (AppNo, FlowId);
 
 /// Two hosts, an application on each, and a connection between them.
-fn pair(seed: u64) -> (World, End, End) {
+fn pair(seed: u64) -> (World, Side, Side) {
     joined(seed, Geometry::DEFAULT, Nanos::secs(1))
 }
 
 /// The same, where the second application has a channel of this size, and the first one's sidecar this linger.
-fn joined(seed: u64, geometry: Geometry, linger: Nanos) -> (World, End, End) {
+fn joined(seed: u64, geometry: Geometry, linger: Nanos) -> (World, Side, Side) {
     let mut w = World::seeded(seed);
     let (a, b) = (w.add_with(1, 1, |config| config.linger = linger), w.add(2, 1));
     let (client, server) = (w.app(a, 0), w.app_with(b, 0, geometry));
@@ -29,18 +31,18 @@ fn joined(seed: u64, geometry: Geometry, linger: Nanos) -> (World, End, End) {
 const SMALL: Geometry = Geometry { units: 16, flows: 2, ..Geometry::DEFAULT };
 
 /// Has `end` submit all that it has to say.
-fn submitted(w: &mut World, end: End) {
+fn submitted(w: &mut World, end: Side) {
     w.run("submitting", |w| w.apps[end.0].conn(end.1).outgoing.is_empty());
 }
 
 /// Sends messages until they are submitted, more than the peer has room for.
-fn say(w: &mut World, end: End, count: u64, len: usize) {
+fn say(w: &mut World, end: Side, count: u64, len: usize) {
     (0..count).for_each(|n| w.apps[end.0].send(end.1, pattern(len, n)));
     submitted(w, end);
 }
 
 /// Checks that `end` has got these messages, all of them.
-fn assert_got(w: &mut World, end: End, count: u64, len: usize) {
+fn assert_got(w: &mut World, end: Side, count: u64, len: usize) {
     let seed = w.seed;
     let got = std::mem::take(&mut w.apps[end.0].conn(end.1).received);
     assert_eq!(got.len() as u64, count, "seed {seed}");
@@ -95,16 +97,16 @@ fn a_channel_is_reported_over_once_and_not_before_all_is_delivered() {
     say(&mut w, near, 1, 100_000);
     w.leave(near.0);
     w.pass(Nanos::millis(300));
-    assert!(w.sidecars[0].shared.next_report().is_none(), "its memory is in use");
+    assert!(w.next_over(0).is_none(), "its memory is in use");
     assert_eq!(w.sidecars[0].engines[0].usage().len(), 1);
     w.apps[far.0].reads = true;
     w.run("dropping the channel", |w| empty(w, 0));
-    let report = w.sidecars[0].shared.next_report().expect("a report");
-    assert_eq!((report.channel, report.fault), (w.apps[near.0].number, None));
+    let (channel, why, _) = w.next_over(0).expect("a report");
+    assert_eq!((channel, why), (w.apps[near.0].number, End::Left));
     // Whoever says it again says nothing new.
     w.leave(near.0);
     w.pass(Nanos::millis(1));
-    assert!(w.sidecars[0].shared.next_report().is_none());
+    assert!(w.next_over(0).is_none());
 }
 
 #[test]
@@ -292,6 +294,22 @@ fn what_is_written_after_the_end_is_not_read() {
 }
 
 #[test]
+fn a_channel_that_is_drained_delivers_what_was_submitted_though_its_application_stays() {
+    let (mut w, near, far) = joined(3, SMALL, Nanos::secs(1));
+    say(&mut w, near, 2, 5_000);
+    assert!(w.apps[near.0].engine.drain(w.apps[near.0].number));
+    w.run("dropping the channel", |w| empty(w, 0));
+    w.run("its peer's end", |w| w.apps[far.0].conn(far.1).over == Some(Reason::Gone));
+    assert_got(&mut w, far, 2, 5_000);
+    assert!(matches!(w.next_over(0), Some((number, End::Drained, _)) if number == w.apps[near.0].number));
+    assert_eq!(w.counter(0, "channels_gone"), 0, "its application has not left");
+    // That it leaves then is nothing new.
+    w.leave(near.0);
+    w.pass(Nanos::millis(1));
+    assert!(w.next_over(0).is_none());
+}
+
+#[test]
 fn a_channel_that_is_found_broken_when_its_application_leaves_is_cut_off() {
     let (mut w, near, far) = joined(14, SMALL, Nanos::secs(1));
     w.apps[far.0].reads = false;
@@ -301,7 +319,7 @@ fn a_channel_that_is_found_broken_when_its_application_leaves_is_cut_off() {
     w.pass(Nanos::millis(1));
     assert!(empty(&w, 0));
     assert_eq!(w.counter(0, "channels_faulty"), 1);
-    assert!(w.sidecars[0].shared.next_report().is_some_and(|report| report.fault.is_some()));
+    assert!(matches!(w.next_over(0), Some((_, End::Fault(PeerFault::Flow { index: 99, generation: 7 }), _))));
 }
 
 #[test]

@@ -7,7 +7,7 @@
 mod common;
 
 use common::{AppNo, Cost, World, pattern};
-use machnet_nic::sim::{Link, Port, Steal};
+use machnet_nic::sim::{Link, Steal, SwitchPort};
 use machnet_shm::FlowId;
 use machnet_wire::Nanos;
 
@@ -150,7 +150,7 @@ fn set_up(w: &mut World, row: &Row, seed: u64) -> Load {
         LOSS[row[0]], REORDER[row[1]], DUPLICATION[row[2]], CORRUPTION[row[3]], STEAL[row[4]], FAN_IN[row[5]]
     );
     let host = w.add(1, 2);
-    w.net.set_port(host, Some(Port { rate: 25_000_000_000, buffer: 4 << 20 }));
+    w.net.set_port(host, Some(SwitchPort { rate: 25_000_000_000, buffer: 4 << 20 }));
     let receiver = w.app(host, 0);
     w.listen(receiver, 8000);
     let ip = w.sidecars[host].ip;

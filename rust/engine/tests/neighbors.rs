@@ -187,14 +187,14 @@ fn a_channel_that_ends_is_handed_back_and_not_unmapped_by_the_engine() {
     w.run("the end", |w| w.apps[1].conn(near).over.is_some());
     w.run("forgetting", |w| engine(w).usage().len() == 1);
     assert!(w.apps[0].end.rx.drain_doorbell(), "the engine's end is still there");
-    let report = w.sidecars[0].shared.next_report().expect("it was handed back");
-    assert_eq!(report.channel, number);
+    let (channel, _, leftover) = w.next_over(0).expect("it was handed back");
+    assert_eq!(channel, number);
     let (step, mut steps) = (16 << 10, 0);
-    report.leftover.release(step, &mut || steps += 1);
+    leftover.release(step, &mut || steps += 1);
     assert!(steps > 0);
     assert_eq!(steps + 1, SMALL.len().div_ceil(step), "the last is left to munmap");
     assert!(!w.apps[0].end.rx.drain_doorbell(), "and now it is gone");
-    assert!(w.sidecars[0].shared.next_report().is_none());
+    assert!(w.next_over(0).is_none());
 }
 
 #[test]

@@ -59,7 +59,8 @@ impl Hosts {
     fn counted(&self) -> Vec<(usize, &'static str, u64)> {
         let about =
             |name: &str| name.starts_with("full_") || name.ends_with("_full") || name == "refused_ending";
-        let of = |host| self.w.counters(host).into_iter().map(move |(name, value)| (host, name, value));
+        let of =
+            |host| self.w.counters(host).into_iter().map(move |(name, value)| (host, &*name.leak(), value));
         of(0).chain(of(1)).filter(|(_, name, _)| about(name) && *name != "tx_full").collect()
     }
 }

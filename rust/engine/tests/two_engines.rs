@@ -5,7 +5,7 @@ mod common;
 use common::{World, pattern};
 use machnet_shm::Reason;
 use machnet_wire::frame::{self, Frame, Route};
-use machnet_wire::{Header, Kind, Nanos, Packet, Reset, checksum};
+use machnet_wire::{Header, Kind, Nanos, Packet, Reset};
 use std::sync::{Arc, Mutex};
 
 #[test]
@@ -115,7 +115,7 @@ fn a_reset_without_a_tag_reaches_its_connection_on_any_engine() {
         let at = frame::emit_udp(&route, len, &mut reset);
         let at = at + header.emit(&[], &mut reset[at..]);
         reset[at..].copy_from_slice(&body);
-        checksum::udp4(&mut reset);
+        frame::write_udp_checksum(&mut reset);
         w.net.inject(b, &reset);
         w.pass(Nanos::micros(10));
         assert_eq!(w.apps[server].conn(far).over, Some(Reason::Gone), "by port {src_port}");

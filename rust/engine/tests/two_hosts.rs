@@ -3,6 +3,7 @@
 mod common;
 
 use common::{AppNo, Out, World, pattern};
+use machnet_engine::End;
 use machnet_nic::sim::Link;
 use machnet_shm::{FlowId, Reason, Reply};
 use machnet_wire::Nanos;
@@ -306,8 +307,8 @@ fn an_application_that_leaves_is_told_to_its_peers_and_leaves_nothing_behind() {
     assert_eq!(w.apps[near.0].conn(near.1).over, Some(Reason::Gone));
     w.run("forgetting", |w| w.sidecars[1].engines[0].flows() == 0);
     assert!(w.sidecars[1].engines[0].usage().is_empty(), "the channel is dropped");
-    let report = w.sidecars[1].shared.next_report().expect("a report");
-    assert_eq!((report.channel, report.fault), (number, None));
+    let (channel, why, _) = w.next_over(1).expect("a report");
+    assert_eq!((channel, why), (number, End::Left));
     let ip = w.sidecars[1].ip;
     let id = w.apps[near.0].dial(ip, 8000, 0, 0);
     assert_eq!(connect_failure(&mut w, near.0, id), Reason::Refused, "its listener is gone");

@@ -17,9 +17,9 @@ pub trait Io {
     type Held;
 
     /// Takes the next unit in order, straight from the packet. False: there is no buffer, which within the grant
-    /// cannot happen; the unit then counts as refused and comes again.
+    /// cannot happen; the unit then counts as refused, and the peer sends it later.
     fn deliver(&mut self, unit: Fragment, payload: &[u8]) -> bool;
-    /// Keeps a unit that arrived ahead of its turn. `None`: no buffer; the unit comes again.
+    /// Keeps a unit that arrived ahead of its turn. `None`: no buffer; the peer retransmits the unit.
     fn hold(&mut self, unit: Fragment, payload: &[u8]) -> Option<Self::Held>;
     /// Takes a kept unit, now next in order.
     fn deliver_held(&mut self, unit: Fragment, held: Self::Held);
@@ -43,8 +43,8 @@ pub trait Io {
     fn peer_heard(&self) -> Nanos {
         Nanos::ZERO
     }
-    /// The engine's phase. When it changes, flows that have met congestion hold back for a moment.
-    fn phase(&self) -> bool {
+    /// The engine's drain epoch. When it changes, flows that have met congestion hold back for a moment.
+    fn drain_epoch(&self) -> bool {
         false
     }
     /// How long before now the receive ring had last been looked at: so long a packet may have lain there.

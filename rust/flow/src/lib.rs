@@ -16,24 +16,29 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
-mod alarm;
+mod acks;
 mod allowance;
-mod arrive;
 mod config;
 mod congestion;
 mod credit;
-mod depart;
+mod drain;
+mod ends;
 mod error;
 mod flow;
-mod handshake;
+mod hellos;
 mod io;
+mod life;
+mod loss_timer;
 mod message;
+mod numbering;
+mod queue;
 mod rack;
 mod receiver;
-mod ring;
 mod rtt;
 mod sack;
 mod sender;
+mod silence;
+mod slots;
 mod stats;
 mod timers;
 

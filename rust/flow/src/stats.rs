@@ -1,54 +1,56 @@
 //! What a flow counts. Every drop, retry and fallback has a number.
 
-/// Counters of one flow since it began.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Stats {
-    /// Packets sent, of any kind.
-    pub packets_sent: u64,
-    /// Packets taken, of any kind.
-    pub packets_received: u64,
-    /// Packets sent that carried nothing but an acknowledgement.
-    pub acks_sent: u64,
-    /// Units sent for the first time.
-    pub units_sent: u64,
-    /// Units delivered in order.
-    pub units_delivered: u64,
-    /// Units sent again, for whatever reason.
-    pub retransmitted: u64,
-    /// Units found lost by the order of acknowledgements.
-    pub lost: u64,
-    /// Units sent again though they had arrived, as the echo proved.
-    pub needless: u64,
-    /// Tail-loss probes sent.
-    pub tail_probes: u64,
-    /// Retransmission timeouts.
-    pub timeouts: u64,
-    /// Timeouts that the echo proved needless, undone.
-    pub timeouts_undone: u64,
-    /// Units of ours that the peer refused for want of a buffer.
-    pub refused_by_peer: u64,
-    /// Units of the peer's that we refused for want of a buffer.
-    pub refused: u64,
-    /// Units sent without credit to find out whether there is some again.
-    pub credit_probes: u64,
-    /// Times an idle peer's credit was taken back.
-    pub credit_lapsed: u64,
-    /// Units that arrived twice.
-    pub duplicates: u64,
-    /// Units that arrived ahead of their turn.
-    pub out_of_order: u64,
-    /// Units that arrived beyond what can be kept.
-    pub beyond_window: u64,
-    /// Units acknowledged and dropped, because the application had closed.
-    pub discarded: u64,
-    /// Packets refused for their tag.
-    pub stale_tags: u64,
-    /// SYN and SYN-ACK sent.
-    pub hellos_sent: u64,
-    /// PINGs sent.
-    pub pings_sent: u64,
-    /// Round trips sampled.
-    pub rtt_samples: u64,
+machnet_wire::samples! {
+    /// Counters of one flow since it began.
+    #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+    pub struct Stats: u64 {
+        /// packets sent, of any kind
+        packets_sent: Counter, Count;
+        /// packets taken, of any kind
+        packets_received: Counter, Count;
+        /// packets sent that carried nothing but an acknowledgement
+        acks_sent: Counter, Count;
+        /// units sent for the first time
+        units_sent: Counter, Count;
+        /// units delivered in order
+        units_delivered: Counter, Count;
+        /// units sent again, for whatever reason
+        retransmitted: Counter, Count;
+        /// units found lost by the order of acknowledgements
+        lost: Counter, Count;
+        /// units sent again though they had arrived, as the echo proved
+        needless: Counter, Count;
+        /// tail-loss probes sent
+        tail_probes: Counter, Count;
+        /// retransmission timeouts
+        rtos: Counter, Count;
+        /// timeouts that the echo proved needless, undone
+        rtos_undone: Counter, Count;
+        /// units of ours that the peer refused for want of a buffer
+        refused_by_peer: Counter, Count;
+        /// units of the peer's that we refused for want of a buffer
+        refused: Counter, Count;
+        /// units sent without credit to find out whether there is some again
+        credit_probes: Counter, Count;
+        /// times an idle peer's credit was taken back
+        credit_lapsed: Counter, Count;
+        /// units that arrived twice
+        duplicates: Counter, Count;
+        /// units that arrived ahead of their turn
+        out_of_order: Counter, Count;
+        /// units that arrived beyond what can be kept
+        beyond_window: Counter, Count;
+        /// units acknowledged and dropped, because the application had closed
+        discarded: Counter, Count;
+        /// packets refused for their tag
+        stale_tags: Counter, Count;
+        /// SYN and SYN-ACK sent
+        hellos_sent: Counter, Count;
+        /// PINGs sent
+        pings_sent: Counter, Count;
+        /// round trips sampled
+        rtt_samples: Counter, Count;
+    }
 }
 
 /// Counters decide nothing: two flows that differ only in them go on alike, so they are no part of a flow's hash.

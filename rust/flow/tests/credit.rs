@@ -18,7 +18,7 @@ fn a_connection_that_is_not_read_blocks_its_sender_without_loss_and_goes_on_when
     let stats = *sim.flow(A).stats();
     assert_eq!(sim.ends[B].channel.lent, Config::default().credit_first, "no more before it reads");
     assert!(stats.refused_by_peer > 0 && stats.refused_by_peer < 20, "{stats:?}");
-    assert_eq!((stats.timeouts, stats.lost, stats.tail_probes), (0, 0, 0));
+    assert_eq!((stats.rtos, stats.lost, stats.tail_probes), (0, 0, 0));
     let now = sim.now;
     let window = sim.flow(A).window(now);
     assert!(window >= 8, "a refusal is no congestion");
@@ -94,7 +94,7 @@ fn a_lost_update_is_told_again() {
         let mut sim = lost_updates(lost);
         sim.run_until(Nanos::millis(2 * u64::from(lost)), |sim| sim.ends[B].channel.messages.len() > 10);
         sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 300);
-        assert_eq!(sim.flow(A).stats().timeouts, 0);
+        assert_eq!(sim.flow(A).stats().rtos, 0);
     }
 }
 
@@ -119,7 +119,7 @@ fn credit_lapses_at_both_ends_and_comes_again_with_the_first_unit() {
     sim.send(A, &message(2, 100_000));
     sim.run_until(Nanos::millis(2), |sim| sim.ends[B].channel.messages.len() == 2);
     let stats = *sim.flow(A).stats();
-    assert_eq!((stats.refused_by_peer, stats.lost, stats.timeouts), (0, 0, 0));
+    assert_eq!((stats.refused_by_peer, stats.lost, stats.rtos), (0, 0, 0));
     assert_eq!(stats.credit_probes, tried + 1, "A knows that its credit has lapsed");
 }
 

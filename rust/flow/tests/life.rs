@@ -528,7 +528,7 @@ fn a_round_trip_across_a_stall_is_not_measured() {
     sim.flow(A).stalled(now);
     sim.run_for(Nanos::millis(1));
     assert_eq!((sim.flow(A).in_flight(), sim.flow(A).rtt()), (0, rtt));
-    assert_eq!(sim.flow(A).stats().timeouts, 0);
+    assert_eq!(sim.flow(A).stats().rtos, 0);
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn a_whole_window_behind_a_lost_unit_is_kept_and_not_sent_again() {
     sim.send(A, &message(99, 250 * 1424));
     sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 21);
     let (sent, got) = (*sim.flow(A).stats(), *sim.flow(B).stats());
-    assert_eq!((sent.retransmitted - before.retransmitted, sent.timeouts - before.timeouts), (1, 0));
+    assert_eq!((sent.retransmitted - before.retransmitted, sent.rtos - before.rtos), (1, 0));
     assert!(got.out_of_order - received.out_of_order > 60, "{got:?}");
     assert_eq!(got.beyond_window, 0);
 }
@@ -41,7 +41,7 @@ fn a_repetition_that_is_lost_as_well_is_found_without_a_timeout() {
     sim.send(A, &message(5, 300_000));
     sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 21);
     let after = *sim.flow(A).stats();
-    assert_eq!((after.retransmitted - before.retransmitted, after.timeouts - before.timeouts), (2, 0));
+    assert_eq!((after.retransmitted - before.retransmitted, after.rtos - before.rtos), (2, 0));
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn reordering_is_learned_and_then_costs_nothing() {
     let late: u64 = needless[30..].iter().sum();
     // 30 messages of 211 units, a tenth of them up to 20 us late on a path of 20 us.
     assert!(late <= 30, "{needless:?}");
-    assert_eq!(sim.flow(A).stats().timeouts, 0);
+    assert_eq!(sim.flow(A).stats().rtos, 0);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_day_of_silence_changes_nothing() {
     });
     assert_eq!(sim.ends[A].channel.messages[0], message(2, 1 << 20));
     let after = *sim.flow(A).stats();
-    assert_eq!((after.retransmitted, after.timeouts), (before.retransmitted, before.timeouts));
+    assert_eq!((after.retransmitted, after.rtos), (before.retransmitted, before.rtos));
 }
 
 #[test]
@@ -167,5 +167,5 @@ fn one_percent_of_loss_does_not_stop_requests() {
     // 20 us each; a loss is found by a probe after 200 us. Other stacks come to 50 ms each.
     let each = (sim.now - begun) / 10_000;
     assert!(each < Nanos::micros(30), "{each:?}");
-    assert!(sim.dropped > 100 && sim.flow(A).stats().timeouts < 20);
+    assert!(sim.dropped > 100 && sim.flow(A).stats().rtos < 20);
 }

@@ -34,7 +34,7 @@ fn cell(loss: u64, size: usize) -> String {
     let took = sim.now - start;
     let stats = *sim.flow(A).stats();
     let mbps = (count * size) as u64 * 8_000 / took.0.max(1);
-    format!("{:>6} {:>5} {:>4}", mbps, stats.retransmitted, stats.timeouts)
+    format!("{:>6} {:>5} {:>4}", mbps, stats.retransmitted, stats.rtos)
 }
 
 #[test]

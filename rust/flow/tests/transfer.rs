@@ -62,7 +62,7 @@ fn a_perfect_link_needs_no_repetition() {
     let (sim, stats) = exchange(Sim::new(2), 2_000, Nanos::secs(10));
     assert_eq!(sim.dropped, 0);
     for s in stats {
-        assert_eq!((s.retransmitted, s.lost, s.timeouts, s.duplicates, s.out_of_order), (0, 0, 0, 0, 0));
+        assert_eq!((s.retransmitted, s.lost, s.rtos, s.duplicates, s.out_of_order), (0, 0, 0, 0, 0));
     }
 }
 
@@ -116,7 +116,7 @@ fn one_lost_unit_is_repaired_without_a_timeout() {
     sim.send(A, &bytes);
     sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 1);
     let stats = *sim.flow(A).stats();
-    assert_eq!((stats.lost, stats.retransmitted, stats.timeouts, stats.needless), (1, 1, 0, 0));
+    assert_eq!((stats.lost, stats.retransmitted, stats.rtos, stats.needless), (1, 1, 0, 0));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn the_last_unit_is_repaired_by_a_probe() {
     sim.send(A, &message(1, 64));
     sim.run_until(Nanos::millis(1), |sim| sim.ends[B].channel.messages.len() == 1);
     let stats = *sim.flow(A).stats();
-    assert_eq!((stats.tail_probes, stats.timeouts), (1, 0));
+    assert_eq!((stats.tail_probes, stats.rtos), (1, 0));
 }
 
 #[test]
@@ -165,10 +165,10 @@ fn a_needless_timeout_is_recognised_and_undone() {
     sim.links[B].delay = Nanos::millis(5);
     sim.send(A, &message(2, 20_000));
     sim.run_until(Nanos::millis(20), |sim| {
-        sim.ends[A].flow.as_ref().is_some_and(|f| f.stats().timeouts_undone == 1)
+        sim.ends[A].flow.as_ref().is_some_and(|f| f.stats().rtos_undone == 1)
     });
     let stats = *sim.flow(A).stats();
-    assert!(stats.timeouts > 0 && stats.needless > 0, "{stats:?}");
+    assert!(stats.rtos > 0 && stats.needless > 0, "{stats:?}");
     // Such a delay costs half of it, a timeout would have cost all.
     let now = sim.now;
     assert!(sim.flow(A).window(now) * 2 >= window);
@@ -180,7 +180,7 @@ fn a_needless_timeout_is_recognised_and_undone() {
 fn units_too_large_for_the_peers_packets_go_in_pieces() {
     let mut sim = Sim::with(9, Config::default(), 9001, Seq(0));
     sim.ends[B].mtu = 1460;
-    sim.ends[B].unit = 1460 - 76;
+    sim.ends[B].unit = machnet_wire::unit_size(1460);
     sim.links = [bad(30), bad(30)];
     exchange(sim, 400, Nanos::secs(20));
 }

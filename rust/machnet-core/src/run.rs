@@ -1,14 +1,15 @@
 //! A world shared by those who call and the thread that runs it in real time.
 
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use machnet_engine::idle::{self, Action, Idle};
+use machnet_engine::idle::{self, Idle};
+use machnet_host::{Machine, Rounds, drive};
 use machnet_wire::Nanos;
 
 use crate::system;
@@ -88,46 +89,71 @@ impl Inside {
         let _ = (&self.bell.1).write(&[1]);
     }
 
-    /// Runs the world until it is stopped: as machnetd's threads do, one thread for all engines.
+    /// Runs the world in real time until it is stopped: by the loop of machnetd's threads, one thread for all engines.
     fn run(&self) {
-        let begun = Instant::now();
-        let start = self.lock().now;
-        let clock = || start + Nanos(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        let mut idle = Idle::new(idle::Config::default(), true, start);
-        let mut fds = Vec::new();
-        while !self.stop.load(Ordering::Relaxed) {
-            while self.wanted.load(Ordering::SeqCst) != 0 {
-                std::thread::yield_now();
-            }
-            let mut world = self.lock();
-            let now = clock();
-            let work = world.round(now);
-            // Frames on their way arrive by themselves, soon, and nothing can ring for them.
-            let due = world.due().map_or(NAP, |due| (due - now).min(NAP));
-            match idle.after(work, now) {
-                Action::Sleep { .. } => {
-                    fds.clear();
-                    fds.push(self.bell.0.as_raw_fd());
-                    if !world.prepare_sleep(&mut fds) {
-                        continue;
-                    }
-                    drop(world);
-                    if self.wanted.load(Ordering::SeqCst) == 0 {
-                        system::sleep(&fds, due.0);
-                    }
-                    self.lock().wake();
-                    let mut sink = [0; 64];
-                    while matches!((&self.bell.0).read(&mut sink), Ok(n) if n == sink.len()) {}
-                }
-                _ => {
-                    drop(world);
-                    let before = clock();
-                    std::thread::yield_now();
-                    let after = clock();
-                    idle.yielded(after, after - before);
-                }
-            }
+        let mut clock = Clock { start: self.lock().now, begun: Instant::now() };
+        let mut idle = Idle::new(idle::Config::default(), true, clock.start);
+        drive(&mut Turn(self), &mut idle, &mut clock);
+    }
+}
+
+/// The thread's way to the world: it takes it for each step and lets callers have it between.
+struct Turn<'a>(&'a Inside);
+
+impl Rounds for Turn<'_> {
+    /// A whole round: to send in a second half would take the world a second time.
+    fn receive(&mut self, now: Nanos) -> usize {
+        while self.0.wanted.load(Ordering::SeqCst) != 0 {
+            std::thread::yield_now();
         }
+        self.0.lock().round(now)
+    }
+    fn send(&mut self, _: Nanos) -> usize {
+        0
+    }
+    fn next_deadline(&self) -> Option<Nanos> {
+        let world = self.0.lock();
+        // Frames on their way arrive by themselves, soon, and nothing can ring for them.
+        let nap = world.now.saturating_add(NAP);
+        Some(world.due().map_or(nap, |due| due.min(nap)))
+    }
+    fn prepare_sleep(&mut self) -> bool {
+        self.0.lock().prepare_sleep()
+    }
+    fn fds(&mut self, out: &mut Vec<RawFd>) {
+        // A caller rings before it takes the world, so what it changes behind this wakes the thread.
+        out.push(self.0.bell.0.as_raw_fd());
+        self.0.lock().fds(out);
+    }
+    fn wake(&mut self) {
+        let mut sink = [0; 64];
+        while matches!((&self.0.bell.0).read(&mut sink), Ok(n) if n == sink.len()) {}
+        self.0.lock().wake();
+    }
+    fn is_drained(&self) -> bool {
+        self.0.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The world's time goes on in real time.
+struct Clock {
+    start: Nanos,
+    begun: Instant,
+}
+
+impl Machine for Clock {
+    fn now(&mut self) -> Nanos {
+        self.start + Nanos(u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+    /// The cores are the test's, which may have fewer than it has threads.
+    fn pause(&mut self) {
+        std::thread::yield_now();
+    }
+    fn give_way(&mut self) {
+        std::thread::yield_now();
+    }
+    fn sleep(&mut self, fds: &[RawFd], longest: Nanos) {
+        system::sleep(fds, longest.0);
     }
 }
 

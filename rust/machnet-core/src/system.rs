@@ -3,6 +3,7 @@
 use std::io::Error;
 use std::os::fd::RawFd;
 
+use machnet_host::Owner;
 use machnet_shm::Fd;
 
 /// A connected pair of sockets for attaching.
@@ -14,6 +15,12 @@ pub fn socketpair() -> Result<(Fd, Fd), Error> {
         return Err(Error::last_os_error());
     }
     Ok((Fd::own(ends[0]), Fd::own(ends[1])))
+}
+
+/// This process, which all applications here are.
+pub fn owner() -> Owner {
+    // SAFETY: no arguments, and neither call can fail.
+    unsafe { Owner { pid: libc::getpid(), uid: libc::getuid() } }
 }
 
 /// Sleeps until one of the descriptors is readable, at most `nanos` nanoseconds.

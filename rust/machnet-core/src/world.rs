@@ -1,17 +1,21 @@
 //! Hosts on a simulated network: engines, and the applications that attach to them.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::os::fd::RawFd;
 
-use machnet_engine::{Engine, EngineConfig, EngineHandle, Shared, neighbor};
-use machnet_nic::sim::{Host, Link, Net, SimQueue};
-use machnet_shm::{Fd, Geometry, ServerAttach, ServerStep, Status, Text, Welcome};
+use machnet_engine::{Engine, EngineConfig, Samples, neighbor};
+use machnet_host::{ChannelConfig, Event, Host, Place};
+use machnet_nic::sim::{self, Link, Net, SimQueue};
+use machnet_shm::{Fd, Geometry, ServerAttach, ServerStep};
 use machnet_wire::Nanos;
+
+use crate::system;
 
 /// The network and its hosts.
 pub struct World {
     net: Net,
-    hosts: Vec<Sidecar>,
+    /// Without engines once they were killed.
+    hosts: Vec<Host<SimQueue>>,
     attaching: Vec<Attaching>,
     attached: Vec<Attached>,
     /// The time of the last round.
@@ -31,25 +35,15 @@ pub struct Plan {
     pub flows: u32,
 }
 
-struct Sidecar {
-    shared: Arc<Shared>,
-    /// Empty once the host was killed.
-    engines: Vec<Engine<SimQueue>>,
-    plan: Plan,
-    /// Engine of the next application that names none.
-    turn: u16,
-}
-
 struct Attaching {
     host: usize,
     server: ServerAttach,
-    engine: Option<EngineHandle>,
+    place: Option<Place>,
 }
 
 struct Attached {
     host: usize,
-    engine: EngineHandle,
-    id: u64,
+    channel: u64,
     socket: Fd,
 }
 
@@ -69,9 +63,10 @@ impl World {
 
     /// Adds a host and gives its number; `None` where the plan is out of bounds.
     pub fn add(&mut self, plan: Plan) -> Option<usize> {
-        let geometry = geometry(&plan)?;
+        let channels = channels(&plan);
+        channels.geometry(plan.mtu).ok()?;
         let number = u8::try_from(self.hosts.len() + 1).ok()?;
-        if plan.engines == 0 || plan.engines > 128 || self.hosts.iter().any(|host| host.plan.ip == plan.ip) {
+        if plan.engines == 0 || plan.engines > 128 || self.hosts.iter().any(|host| host.ip() == plan.ip) {
             return None;
         }
         let mut config = EngineConfig::new(
@@ -80,20 +75,17 @@ impl World {
             [self.seed, number.into()],
         );
         config.burst = 16;
-        let shared = Shared::new(config, plan.engines).ok()?;
-        let queues = self.net.add_host(Host { mtu: plan.mtu, ..Host::new(number).queues(plan.engines) });
-        let engines =
-            queues.into_iter().zip(0..).filter_map(|(q, i)| Engine::new(&shared, i, q, self.now)).collect();
-        let plan = Plan { units: geometry.units, ..plan };
-        self.hosts.push(Sidecar { shared, engines, plan, turn: 0 });
+        let nic = sim::Host { mtu: plan.mtu, ..sim::Host::new(number).queues(plan.engines) };
+        let host = Host::new(config, channels, self.net.add_host(nic), self.now).ok()?;
+        self.hosts.push(host);
         Some(self.hosts.len() - 1)
     }
 
     /// An application comes: serves the attachment over this socket, which it owns from here on.
     pub fn serve(&mut self, host: usize, socket: Fd) -> bool {
-        let alive = self.hosts.get(host).is_some_and(|host| !host.engines.is_empty());
+        let alive = self.hosts.get(host).is_some_and(|host| !host.engines().is_empty());
         if alive {
-            self.attaching.push(Attaching { host, server: ServerAttach::new(socket), engine: None });
+            self.attaching.push(Attaching { host, server: ServerAttach::new(socket), place: None });
         }
         alive
     }
@@ -101,7 +93,7 @@ impl World {
     /// The host dies as a process does: nothing is flushed, nobody is told but by the kernel.
     pub fn kill(&mut self, host: usize) -> bool {
         let Some(killed) = self.hosts.get_mut(host) else { return false };
-        killed.engines.clear();
+        drop(killed.take_engines());
         self.attaching.retain(|one| one.host != host);
         self.attached.retain(|one| one.host != host);
         true
@@ -109,9 +101,11 @@ impl World {
 
     /// A counter of a host, summed over its engines; `None` for a name that no counter has.
     pub fn counter(&self, host: usize, name: &str) -> Option<u64> {
-        let shared = &self.hosts.get(host)?.shared;
-        let samples = (0..shared.engines()).filter_map(|i| shared.counters(i)).flat_map(|c| c.snapshot());
-        samples.filter(|sample| sample.name == name).map(|sample| sample.value).reduce(|a, b| a + b)
+        let shared = self.hosts.get(host)?.shared();
+        let engines = (0..shared.engines()).filter_map(|i| shared.samples(i));
+        let of =
+            |samples: Samples| samples.named().find(|(known, _)| known == name).and_then(|(_, s)| s.value);
+        engines.filter_map(of).reduce(|a, b| a + b)
     }
 
     /// The last packets and their fates.
@@ -156,22 +150,26 @@ impl World {
 
     /// When something is due though nothing new comes in.
     pub fn due(&self) -> Option<Nanos> {
-        let engines = self.hosts.iter().flat_map(|host| &host.engines).filter_map(Engine::next_deadline);
-        engines.chain(self.net.next_event()).min()
+        let engines = self.hosts.iter().flat_map(Host::engines);
+        engines.filter_map(Engine::next_deadline).chain(self.net.next_event()).min()
     }
 
-    /// Arms every engine and collects what wakes one; false: there is work.
-    pub fn prepare_sleep(&mut self, fds: &mut Vec<i32>) -> bool {
-        fds.extend(self.attaching.iter().map(|one| one.server.socket()));
-        fds.extend(self.attached.iter().map(|one| one.socket.raw()));
+    /// Arms every engine; false: there is work, and nothing stays armed.
+    pub fn prepare_sleep(&mut self) -> bool {
         let armed = self.engines().map_while(|engine| engine.prepare_sleep().then_some(())).count();
         if armed < self.engines().count() {
             // The one that has work disarmed itself.
             self.engines().take(armed).for_each(Engine::wake);
             return false;
         }
-        self.engines().for_each(|engine| engine.fds(fds));
         true
+    }
+
+    /// Collects what wakes an engine, and the sockets of applications.
+    pub fn fds(&mut self, fds: &mut Vec<RawFd>) {
+        fds.extend(self.attaching.iter().map(|one| one.server.socket()));
+        fds.extend(self.attached.iter().map(|one| one.socket.raw()));
+        self.engines().for_each(|engine| engine.fds(fds));
     }
 
     /// After sleeping.
@@ -181,7 +179,7 @@ impl World {
     }
 
     fn engines(&mut self) -> impl Iterator<Item = &mut Engine<SimQueue>> {
-        self.hosts.iter_mut().flat_map(|host| &mut host.engines)
+        self.hosts.iter_mut().flat_map(Host::engines_mut)
     }
 
     /// Goes on with those who are attaching.
@@ -189,87 +187,60 @@ impl World {
         let mut work = 0;
         for mut one in std::mem::take(&mut self.attaching) {
             match one.server.step() {
-                Ok(ServerStep::Wait) => {
-                    self.attaching.push(one);
-                    continue;
-                }
+                Ok(ServerStep::Wait) => self.attaching.push(one),
                 Ok(ServerStep::Hello(hello)) => {
-                    let host = &mut self.hosts[one.host];
-                    one.engine = host.choose(hello.engine);
-                    let answered = match (&one.engine, geometry(&host.plan)) {
-                        (Some(engine), Some(geometry)) => {
-                            let Plan { ip, mtu, .. } = host.plan;
-                            one.server.welcome(&Welcome {
-                                geometry,
-                                engine: engine.engine().into(),
-                                ip,
-                                mtu: mtu.into(),
-                            })
+                    work += 1;
+                    let answered = match self.hosts[one.host].offer(hello) {
+                        Ok(offer) => {
+                            one.place = Some(offer.place);
+                            one.server.welcome(&offer.welcome)
                         }
-                        _ => {
-                            let engines = host.shared.engines();
-                            let text = Text::new(format_args!(
-                                "this host has engines 0..={}; name one of them",
-                                engines - 1
-                            ));
-                            one.server.refuse(Status::NoEngine, text)
-                        }
+                        Err((status, text)) => one.server.refuse(status, text),
                     };
                     if answered.is_ok() {
                         self.attaching.push(one);
                     }
                 }
                 Ok(ServerStep::Attached(end)) => {
-                    if let Some(engine) = one.engine
-                        && let Ok(id) = engine.attach(*end)
-                    {
+                    work += 1;
+                    let Some(place) = one.place else { continue };
+                    if let Ok(channel) = self.hosts[one.host].attach(place, system::owner(), *end) {
                         let socket = one.server.into_socket();
-                        self.attached.push(Attached { host: one.host, engine, id, socket });
+                        self.attached.push(Attached { host: one.host, channel, socket });
                     }
                 }
                 // The application went away, or does not speak our protocol: its own calls tell it.
-                Err(_) => {}
+                Err(_) => work += 1,
             }
-            work += 1;
         }
         work
     }
 
-    /// Detaches the channels of applications that have closed their socket, and closes those that an engine dropped.
+    /// Ends the channels of applications that have closed their socket, and closes those of channels that are over.
     fn forget_the_gone(&mut self) {
-        self.attached.retain(|one| !machnet_shm::hung_up(one.socket.raw()) || !one.engine.detach(one.id));
-        for (number, host) in self.hosts.iter().enumerate() {
-            // One thread runs everything here, so it gives the memory back as well, by dropping the report.
-            while let Some(report) = host.shared.next_report() {
-                self.attached.retain(|one| one.host != number || one.id != report.channel);
+        for gone in self.attached.extract_if(.., |one| machnet_shm::hung_up(one.socket.raw())) {
+            self.hosts[gone.host].leave(gone.channel);
+        }
+        for (number, host) in self.hosts.iter_mut().enumerate() {
+            host.retry();
+            for event in host.take_events() {
+                match event {
+                    // One thread runs everything here, so it gives the memory back as well, by dropping what is left.
+                    Event::Over(over) => {
+                        self.attached.retain(|one| one.host != number || one.channel != over.channel);
+                    }
+                    Event::Answered(_) => {} // nobody asks here
+                }
             }
         }
     }
 }
 
-impl Sidecar {
-    fn choose(&mut self, wanted: Option<u32>) -> Option<EngineHandle> {
-        let engines = self.shared.engines();
-        let engine = match wanted {
-            Some(engine) => u16::try_from(engine).ok()?,
-            None => {
-                self.turn = (self.turn + 1) % engines;
-                self.turn
-            }
-        };
-        self.shared.handle(engine)
-    }
-}
-
-/// The channels of a host, if its plan is within bounds.
-fn geometry(plan: &Plan) -> Option<Geometry> {
-    // Ethernet carries IP, UDP and our header (20 + 8 + 48 bytes) in each packet beside the unit.
-    let unit_size = u32::from(plan.mtu).checked_sub(76)?;
+/// What the channels of a host are like.
+fn channels(plan: &Plan) -> ChannelConfig {
     let usual = Geometry::DEFAULT;
     let or = |value, usual| if value == 0 { usual } else { value };
-    Geometry { units: or(plan.units, usual.units), flows: or(plan.flows, usual.flows), unit_size }
-        .checked()
-        .ok()
+    ChannelConfig { most: usize::MAX, units: or(plan.units, usual.units), flows: or(plan.flows, usual.flows) }
 }
 
 /// Time of a round that had work, in virtual time.

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
-use machnet_shm::{AttachError, ClientHello, EngineEnd, Fd, ServerAttach, ServerStep, Status, Text, Welcome};
+use machnet_host::{Offer, Place};
+use machnet_shm::{AttachError, ClientHello, EngineEnd, Fd, ServerAttach, ServerStep, Status, Text};
 
 use crate::socket::{Credentials, credentials};
 
@@ -26,17 +27,12 @@ pub struct Client {
 pub enum Stage {
     /// It has said nothing yet.
     New,
-    /// Its channel is being made, for this engine: nobody looks at its socket meanwhile.
-    Making(u16),
-    /// It has been given a channel of this engine, and is to say that it has mapped it.
-    Granted(Box<ServerAttach>, u16),
-    /// An engine serves it.
-    Attached {
-        /// The number by which the engine knows it.
-        channel: u64,
-        /// Which engine.
-        engine: u16,
-    },
+    /// Its channel is being made, for this place: nobody looks at its socket meanwhile.
+    Making(Place),
+    /// It has been given a channel, and is to say that it has mapped it.
+    Granted(Box<ServerAttach>, Place),
+    /// Its channel has this number, and an engine serves it.
+    Attached(u64),
 }
 
 /// What came of looking at an application's socket.
@@ -46,9 +42,9 @@ pub enum Outcome {
     /// It wants the counters, and then it is done.
     Stats,
     /// It wants a channel, and is to have this one.
-    Make(Box<ServerAttach>, Welcome),
-    /// Its channel is ready for this engine.
-    Channel(Box<EngineEnd>, u16),
+    Make(Box<ServerAttach>, Offer),
+    /// Its channel is ready for its place.
+    Channel(Box<EngineEnd>),
     /// It has left, or its time is over.
     Gone,
     /// It is not served, for this reason.
@@ -67,16 +63,6 @@ impl Client {
         matches!(self.stage, Stage::New | Stage::Granted(..))
     }
 
-    /// The engine of its channel, if it has one or is to have one.
-    pub fn engine(&self) -> Option<u16> {
-        match self.stage {
-            Stage::New => None,
-            Stage::Making(engine) | Stage::Granted(_, engine) | Stage::Attached { engine, .. } => {
-                Some(engine)
-            }
-        }
-    }
-
     /// To be polled.
     pub fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
@@ -88,9 +74,9 @@ impl Client {
     }
 
     /// Looks at the socket or the process, one of which is readable. `offer` answers a hello.
-    pub fn step(&mut self, offer: impl FnOnce(ClientHello) -> Offer) -> Outcome {
+    pub fn step(&mut self, offer: impl FnOnce(ClientHello) -> Answer) -> Outcome {
         match &mut self.stage {
-            Stage::Attached { .. } => self.end(),
+            Stage::Attached(_) => self.end(),
             Stage::Making(_) => Outcome::Wait,
             Stage::New => match self.peek() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Wait,
@@ -103,7 +89,7 @@ impl Client {
                 }
                 Ok(First::Other) => self.hello(offer),
             },
-            Stage::Granted(attach, engine) => {
+            Stage::Granted(attach, _) => {
                 let stepped = attach.step();
                 if let Some(process) = attach.take_process() {
                     // SAFETY: the descriptor is ours alone; `into_raw` gives it up to its new owner.
@@ -111,7 +97,7 @@ impl Client {
                     self.process = Some(process).filter(is_process);
                 }
                 match stepped {
-                    Ok(ServerStep::Attached(channel)) => Outcome::Channel(channel, *engine),
+                    Ok(ServerStep::Attached(channel)) => Outcome::Channel(channel),
                     Ok(ServerStep::Wait | ServerStep::Hello(_)) => Outcome::Wait,
                     Err(AttachError::Closed) => Outcome::Gone,
                     Err(refused) => Outcome::Refused(refused.to_string()),
@@ -121,14 +107,14 @@ impl Client {
     }
 
     /// Answers its first packet.
-    fn hello(&self, offer: impl FnOnce(ClientHello) -> Offer) -> Outcome {
+    fn hello(&self, offer: impl FnOnce(ClientHello) -> Answer) -> Outcome {
         let mut attach = match self.fd.try_clone() {
             Ok(copy) => Box::new(ServerAttach::new(Fd::own(copy.into_raw_fd()))),
             Err(error) => return Outcome::Refused(format!("copy its socket: {error}")),
         };
         match attach.step() {
             Ok(ServerStep::Hello(hello)) => match offer(hello) {
-                Ok(welcome) => Outcome::Make(attach, welcome),
+                Ok(offer) => Outcome::Make(attach, offer),
                 Err((status, text)) => {
                     // One that is gone already needs no answer.
                     let _ = attach.refuse(status, text);
@@ -210,7 +196,7 @@ fn readable(fd: RawFd) -> bool {
 }
 
 /// The answer to a hello.
-pub type Offer = Result<Welcome, (Status, Text)>;
+pub type Answer = Result<Offer, (Status, Text)>;
 
 /// An application's first packet.
 enum First {

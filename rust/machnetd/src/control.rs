@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use machnet_engine::{EngineHandle, Report, Shared};
-use machnet_shm::{AttachError, ClientHello, EngineEnd, Geometry, Status, Text, Welcome};
+use machnet_engine::End;
+use machnet_host::{Event, Host, Over, Owner, State};
+use machnet_shm::{AttachError, EngineEnd, Status, Text};
 
-use crate::clients::{Client, Offer, Outcome, Stage};
+use crate::clients::{Client, Outcome, Stage};
 use crate::config::args::{self, Wish};
 use crate::config::{Config, reload};
 use crate::limits::{self, Limits, Strangers};
@@ -18,17 +18,16 @@ use crate::memory::{Made, Memory};
 use crate::pins::Pins;
 use crate::signals::{Signals, Wanted};
 use crate::socket::{Access, ControlSocket};
+use crate::start;
 use crate::stats::{Attached, Stats};
 use crate::threads;
 
 /// The control thread's state.
-pub struct Control<'a> {
+pub struct Control<'a, Q> {
     config: Config,
     /// Where it came from, to be read again.
     args: Vec<String>,
-    mtu: u16,
-    shared: &'a Shared,
-    engines: Vec<EngineHandle>,
+    host: &'a mut Host<Q>,
     listener: ControlSocket,
     signals: &'a Signals,
     stats: Stats,
@@ -37,11 +36,6 @@ pub struct Control<'a> {
     limits: Limits,
     /// By their descriptors, which are unique while they are open.
     clients: HashMap<RawFd, Client>,
-    /// Channels of applications that have left, by number, and whose they were, until their engines report that all is delivered or
-    /// given up: they count as attached, for their memory is still in use.
-    draining: HashMap<u64, libc::pid_t>,
-    /// Channels whose engine had no room for the note that their application left.
-    undelivered: Vec<(u16, u64)>,
     /// No descriptors were left: nobody is accepted until then.
     accept_again: Option<Instant>,
     next_dump: Option<Instant>,
@@ -59,25 +53,22 @@ pub struct Means {
     pub limits: Limits,
 }
 
-impl<'a> Control<'a> {
+impl<'a, Q> Control<'a, Q> {
     /// Ready to run.
     pub fn new(
         config: Config,
         args: Vec<String>,
-        mtu: u16,
-        shared: &'a Arc<Shared>,
+        host: &'a mut Host<Q>,
         listener: ControlSocket,
         signals: &'a Signals,
         means: Means,
-    ) -> Control<'a> {
+    ) -> Control<'a, Q> {
         let Means { stats, memory, pins, limits } = means;
         Control {
             next_dump: config.stats_interval.map(|every| Instant::now() + every),
             config,
             args,
-            mtu,
-            engines: (0..shared.engines()).filter_map(|engine| shared.handle(engine)).collect(),
-            shared,
+            host,
             listener,
             signals,
             stats,
@@ -85,8 +76,6 @@ impl<'a> Control<'a> {
             pins,
             limits,
             clients: HashMap::new(),
-            draining: HashMap::new(),
-            undelivered: Vec::new(),
             accept_again: None,
         }
     }
@@ -102,7 +91,7 @@ impl<'a> Control<'a> {
                     Wanted::Reload => self.reload(),
                 }
             }
-            self.take_reports();
+            self.take_events();
             self.take_made();
             for fd in ready.drain(..) {
                 self.look_at(fd);
@@ -136,13 +125,16 @@ impl<'a> Control<'a> {
             self.next_dump = self.config.stats_interval.map(|every| Instant::now() + every);
         }
         if before.neighbors != self.config.neighbors {
-            self.shared.neighbors.set_fixed(self.config.neighbors.clone(), threads::now());
+            self.host.shared().neighbors.set_fixed(self.config.neighbors.clone(), threads::now());
         }
         if before.max_channels != self.config.max_channels {
             let channels = self.config.max_channels;
             self.limits = Limits::new(limits::raise_descriptors(channels), channels);
         }
-        self.shared.set_connect_timeout(self.config.connect);
+        if let Err(error) = self.host.set_channels(start::channel_config(&self.config)) {
+            log::error!("reload: {error}; channels stay as they were");
+        }
+        self.host.shared().set_connect_timeout(self.config.connect);
         // Told at the more talkative level of the two.
         log::set_max_level(before.log.max(self.config.log));
         match (&changes.taken[..], &changes.kept[..]) {
@@ -177,8 +169,8 @@ impl<'a> Control<'a> {
         // Those that would be too many wait in the socket's backlog.
         let closed = self.accept_again.is_some() || self.strangers().is_full(&self.limits);
         let listener = if closed { -1 } else { self.listener.fd() };
-        let (reports, made) = (self.shared.reports_fd(), self.memory.fd());
-        let fixed = [self.signals.end_fd(), self.signals.wishes_fd(), reports, made, listener];
+        let (events, made) = (self.host.events_fd(), self.memory.fd());
+        let fixed = [self.signals.end_fd(), self.signals.wishes_fd(), events, made, listener];
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         // Two entries for each application; a negative descriptor is skipped.
         let clients = self.clients.iter().filter(|(_, client)| !matches!(client.stage, Stage::Making(_)));
@@ -199,7 +191,7 @@ impl<'a> Control<'a> {
     /// When to wake up though nothing happens.
     fn due(&self) -> Option<Instant> {
         let attaching = self.clients.values().filter(|c| c.is_waited_for()).map(|c| c.since + ATTACH);
-        let retry = (!self.undelivered.is_empty()).then(|| Instant::now() + RETRY);
+        let retry = self.host.retry_in().map(|wait| Instant::now() + Duration::from_nanos(wait.0));
         let others = [self.next_dump, self.accept_again, retry, self.pins.due(), logger::due()];
         attaching.chain(others.into_iter().flatten()).min()
     }
@@ -253,7 +245,7 @@ impl<'a> Control<'a> {
             match client.stage {
                 Stage::New | Stage::Granted(..) => strangers.count(client.who),
                 Stage::Making(_) => strangers.count_asked(client.who),
-                Stage::Attached { .. } => {}
+                Stage::Attached(_) => {}
             }
         }
         strangers
@@ -261,17 +253,17 @@ impl<'a> Control<'a> {
 
     fn look_at(&mut self, fd: RawFd) {
         let Some(mut client) = self.clients.remove(&fd) else { return };
-        let outcome = client.step(|hello| self.offer(hello));
+        let outcome = client.step(|hello| self.host.offer(hello));
         match outcome {
             Outcome::Wait => {
                 self.clients.insert(fd, client);
             }
-            Outcome::Make(attach, welcome) => {
-                client.stage = Stage::Making(welcome.engine as u16);
+            Outcome::Make(attach, offer) => {
+                client.stage = Stage::Making(offer.place);
                 self.clients.insert(fd, client);
-                self.memory.make(fd, attach, welcome);
+                self.memory.make(fd, attach, offer.welcome);
             }
-            Outcome::Channel(channel, engine) => self.attach(client, *channel, engine),
+            Outcome::Channel(channel) => self.attach(client, *channel),
             Outcome::Stats => {
                 let json = self.stats.json(self.attached().take(SHOWN));
                 if let Err(error) = client.send(json.as_bytes()) {
@@ -288,8 +280,8 @@ impl<'a> Control<'a> {
         self.memory.drain();
         while let Some(Made { client: fd, attach, result }) = self.memory.next() {
             let Some(mut client) = self.clients.remove(&fd) else { continue };
-            let Stage::Making(engine) = client.stage else { continue };
-            client.stage = Stage::Granted(attach, engine);
+            let Stage::Making(place) = client.stage else { continue };
+            client.stage = Stage::Granted(attach, place);
             client.since = Instant::now();
             match result {
                 Ok(()) => {
@@ -306,46 +298,11 @@ impl<'a> Control<'a> {
         self.left(client, "cut off");
     }
 
-    /// What an application that says hello is told.
-    fn offer(&self, hello: ClientHello) -> Offer {
-        let engines = self.engines.len() as u32;
-        // Those that are being given one count: memory is what the limit is about.
-        let channels = self.clients.values().filter(|client| client.engine().is_some()).count();
-        if channels + self.draining.len() >= self.config.max_channels {
-            return Err((Status::NoResources, full(self.config.max_channels, self.draining.len())));
-        }
-        let engine = match hello.engine {
-            Some(engine) if engine >= engines => {
-                let text = format!("there is no engine {engine}; this sidecar has 0 to {}", engines - 1);
-                return Err((Status::NoEngine, Text::new(text)));
-            }
-            Some(engine) => engine,
-            None => self.quietest(),
-        };
-        Ok(Welcome {
-            geometry: Geometry {
-                units: self.config.units,
-                flows: self.config.flows,
-                unit_size: u32::from(self.mtu) - HEADERS,
-            },
-            engine,
-            ip: self.config.ip,
-            mtu: u32::from(self.mtu),
-        })
-    }
-
-    /// The engine with the fewest channels.
-    fn quietest(&self) -> u32 {
-        let mut load = vec![0u32; self.engines.len()];
-        let engines = self.clients.values().filter_map(Client::engine);
-        engines.for_each(|engine| load[usize::from(engine)] += 1);
-        (0..).zip(load).min_by_key(|&(_, channels)| channels).map_or(0, |(engine, _)| engine)
-    }
-
-    fn attach(&mut self, mut client: Client, channel: EngineEnd, engine: u16) {
+    fn attach(&mut self, mut client: Client, channel: EngineEnd) {
         let who = client.who;
-        let Some(handle) = self.engines.get(usize::from(engine)) else { return };
-        match handle.attach(channel) {
+        let Stage::Granted(_, place) = client.stage else { return };
+        let engine = place.engine();
+        match self.host.attach(place, Owner { pid: who.pid, uid: who.uid }, channel) {
             Ok(channel) => {
                 log::info!(
                     "channel {channel}: process {} (user {}, group {}) on engine {engine}",
@@ -353,7 +310,7 @@ impl<'a> Control<'a> {
                     who.uid,
                     who.gid
                 );
-                client.stage = Stage::Attached { channel, engine };
+                client.stage = Stage::Attached(channel);
                 self.clients.insert(client.fd(), client);
             }
             Err(channel) => {
@@ -366,42 +323,39 @@ impl<'a> Control<'a> {
     /// Forgets an application; closing its socket is how it learns, if it is still there.
     fn left(&mut self, client: Client, how: &str) {
         match client.stage {
-            Stage::Attached { channel, engine } => {
+            Stage::Attached(channel) => {
                 log::info!("channel {channel}: process {} {how}", client.who.pid);
-                self.draining.insert(channel, client.who.pid);
-                self.detach(engine, channel);
+                self.host.leave(channel);
             }
             Stage::Granted(attach, _) => self.memory.abandon(attach),
             Stage::New | Stage::Making(_) => {}
         }
     }
 
-    fn detach(&mut self, engine: u16, channel: u64) {
-        if !self.engines.get(usize::from(engine)).is_none_or(|handle| handle.detach(channel)) {
-            self.undelivered.push((engine, channel));
+    /// What engines have done: channels that they no longer serve.
+    fn take_events(&mut self) {
+        for event in self.host.take_events() {
+            match event {
+                Event::Over(over) => self.over(over),
+                Event::Answered(_) => {} // control thread: asks nothing yet
+            }
         }
     }
 
-    /// Channels that engines no longer serve.
-    fn take_reports(&mut self) {
-        self.shared.drain_reports_bell();
-        while let Some(Report { engine, channel, fault, leftover }) = self.shared.next_report() {
-            self.memory.release(leftover);
-            let left = self.draining.remove(&channel);
-            let Some(fault) = fault else { continue };
-            let number = channel;
-            let known = self.clients.iter().find_map(|(fd, client)| match client.stage {
-                Stage::Attached { channel, .. } if channel == number => Some((*fd, client.who.pid)),
-                _ => None,
-            });
-            let pid = known.map(|(_, pid)| pid).or(left).unwrap_or(0);
-            log::warn!(
+    fn over(&mut self, over: Over) {
+        let Over { channel, engine, owner: Owner { pid, .. }, why, leftover } = over;
+        self.memory.release(leftover);
+        match why {
+            // Its application is gone, or learns of the end when this process closes all sockets.
+            End::Left | End::Shutdown => return,
+            End::Drained => log::info!("channel {channel}: process {pid}: drained"),
+            End::Fault(fault) => log::warn!(
                 "channel {channel}: process {pid} broke its channel on engine {engine}: {fault}; cut off"
-            );
-            if let Some((fd, _)) = known {
-                self.clients.remove(&fd);
-            }
+            ),
         }
+        // Closing its socket is how an application that is still there learns of it.
+        self.clients
+            .retain(|_, client| !matches!(client.stage, Stage::Attached(number) if number == channel));
     }
 
     fn keep_time(&mut self) {
@@ -411,13 +365,11 @@ impl<'a> Control<'a> {
         for (_, client) in late {
             self.refuse(client, &format!("did not attach within {ATTACH:?}; cut off"));
         }
-        for (engine, channel) in std::mem::take(&mut self.undelivered) {
-            self.detach(engine, channel);
-        }
+        self.host.retry();
         if self.accept_again.is_some_and(|at| at <= now) {
             self.accept_again = None;
         }
-        self.pins.look(now, self.shared);
+        self.pins.look(now, self.host.shared());
         logger::catch_up();
         if let (Some(at), Some(every)) = (self.next_dump, self.config.stats_interval)
             && at <= now
@@ -428,49 +380,20 @@ impl<'a> Control<'a> {
     }
 
     fn attached(&self) -> impl Iterator<Item = Attached> {
-        self.clients.values().filter_map(|client| match client.stage {
-            Stage::Attached { channel, engine } => {
-                Some(Attached { channel, engine, pid: client.who.pid, uid: client.who.uid })
-            }
-            _ => None,
+        self.host.channels().filter(|row| row.state == State::Attached).map(|row| Attached {
+            channel: row.channel,
+            engine: row.engine,
+            pid: row.owner.pid,
+            uid: row.owner.uid,
         })
     }
-}
-
-/// What one channel too many is told.
-fn full(most: usize, draining: usize) -> Text {
-    let whose = match draining {
-        0 => String::new(),
-        n => format!(", {n} by applications that have left"),
-    };
-    Text::new(format_args!(
-        "all {most} channels (control.max_channels) are taken{whose}; try later or raise it"
-    ))
 }
 
 /// For an application to attach, from its connecting.
 const ATTACH: Duration = Duration::from_secs(5);
 /// Channels that the counters list, so that they fit one packet.
 const SHOWN: usize = 1000;
-/// IPv4, UDP and Machnet headers, bytes: what a packet's payload is shorter than the MTU by.
-const HEADERS: u32 = 76;
-/// Between two attempts to tell an engine that has too many notes to read.
-const RETRY: Duration = Duration::from_millis(1);
 /// Applications accepted at a time.
 const ACCEPTS: usize = 64;
 /// Pause after the process ran out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_limit_on_channels_is_named_whatever_the_numbers() {
-        for (most, draining) in [(1, 0), (1024, 12), (65_535, 65_535)] {
-            let text = full(most, draining);
-            assert!(text.as_str().contains("(control.max_channels)"), "{text}");
-            assert!(text.as_str().ends_with("raise it"), "cut: {text}");
-        }
-    }
-}

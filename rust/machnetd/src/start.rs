@@ -2,11 +2,11 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use machnet_engine::{Engine, EngineConfig, Shared, idle, neighbor};
-use machnet_nic::Queue;
-use machnet_nic::dpdk::{DpdkError, DpdkQueue, Eal, EalConfig, PortConfig};
+use machnet_engine::{EngineConfig, idle, neighbor};
+use machnet_host::{ChannelConfig, Host};
+use machnet_nic::{EalConfig, PortConfig, Queue, dpdk};
 
 use crate::config::Config;
 use crate::control::{Control, Means};
@@ -39,18 +39,19 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     socket::look(&config.socket).map_err(control_error)?;
     let signals = Signals::take_over().map_err(engine_error)?;
     let descriptors = limits::raise_descriptors(config.max_channels);
-    let queues = open_nic(&config).map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
-    let Some(first) = queues.first() else {
+    let nic = dpdk::open(&port_config(&config), &eal_config(&config))
+        .map_err(|error| Refusal { code: NIC, text: error.to_string() })?;
+    let Some(first) = nic.queues.first() else {
         return Err(Refusal { code: NIC, text: "the NIC opened without queues".to_owned() });
     };
     let info = first.info().clone();
-    let port = Arc::clone(first.port());
+    let port = nic.port;
     log::info!(
         "{} {}/{} on {}, MTU {}, {} of {} descriptors, checksums by {}, {}",
         info.mac,
         config.ip,
         config.prefix,
-        info.driver,
+        port.driver(),
         info.mtu,
         plural(info.queues, "queue"),
         info.descriptors,
@@ -58,16 +59,13 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
         if info.interrupts { "interrupts" } else { "no interrupts: idle engines nap" },
     );
 
-    let shared = Shared::new(engine_config(&config).map_err(engine_error)?, config.engines)
-        .map_err(|error| engine_error(format!("engines: make their bells: {error}")))?;
+    let engine_config = engine_config(&config).map_err(engine_error)?;
+    let mut host = Host::new(engine_config, channel_config(&config), nic.queues, threads::now())
+        .map_err(|error| engine_error(error.to_string()))?;
     let mut threads = Threads::new();
-    for (index, queue) in (0..config.engines).zip(queues) {
-        let made = Engine::new(&shared, index, queue, threads::now()).zip(shared.handle(index));
-        let Some((engine, handle)) = made else {
-            return Err(engine_error(format!("engine {index}: the NIC gave a queue too many")));
-        };
+    for (index, engine) in (0..).zip(host.take_engines()) {
         let core = config.cores.get(usize::from(index)).copied();
-        threads.start(Job { engine, handle, core, idle: idle_config(&config) }).map_err(engine_error)?;
+        threads.start(Job { index, engine, core, idle: idle_config(&config) }).map_err(engine_error)?;
     }
 
     // What attaching costs is for these two threads, and not for the engines' cores.
@@ -76,31 +74,25 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     let memory = Memory::start(move || pins::keep_off(&cores)).map_err(engine_error)?;
     let pins = threads.take_pins();
     let limits = Limits::new(descriptors, config.max_channels);
-    let linger = config.linger;
     let result =
         ControlSocket::bind(&config.socket, access(&config)).map_err(control_error).map(|listener| {
             log::info!("serving applications at {}", config.socket.display());
-            let stats = Stats::new(Arc::clone(&shared), Arc::clone(&port));
+            let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port));
             let means = Means { stats, memory, pins, limits };
-            Control::new(config, args, info.mtu, &shared, listener, &signals, means).run();
+            Control::new(config, args, &mut host, listener, &signals, means).run();
         });
     // The control thread has closed the applications' sockets, by which they learn of the end; what they sent goes out now, and their
     // peers learn of it behind that.
     let begun = Instant::now();
     drop(port);
-    let patience = Duration::from_nanos(linger.0) + PATIENCE;
-    match threads.stop(patience, || signals.hurried()) {
+    match threads.stop(&mut host, || signals.hurried()) {
         Stopped::Done => log::info!("ended in {:?}", begun.elapsed()),
         Stopped::Hurried => log::warn!("told to end a second time; what was still under way is lost"),
-        Stopped::Late => {
+        Stopped::Late(patience) => {
             log::warn!("an engine did not end within {patience:?}; its peers learn of it by silence");
         }
     }
     result
-}
-
-fn open_nic(config: &Config) -> Result<Vec<DpdkQueue>, DpdkError> {
-    Eal::start(&eal_config(config))?.open(&port_config(config))
 }
 
 /// Who may attach.
@@ -113,7 +105,6 @@ pub fn eal_config(config: &Config) -> EalConfig {
     EalConfig {
         memory: config.memory.clone(),
         file_prefix: config.file_prefix.clone(),
-        devices: vec![config.device.clone()],
         extra_args: config.extra_args.clone(),
     }
 }
@@ -152,6 +143,11 @@ fn engine_config(config: &Config) -> Result<EngineConfig, String> {
     Ok(engine)
 }
 
+/// What channels are to be like.
+pub fn channel_config(config: &Config) -> ChannelConfig {
+    ChannelConfig { most: config.max_channels, units: config.units, flows: config.flows }
+}
+
 fn idle_config(config: &Config) -> idle::Config {
     idle::Config { policy: config.idle, shared_core: !config.exclusive, ..idle::Config::default() }
 }
@@ -159,6 +155,3 @@ fn idle_config(config: &Config) -> idle::Config {
 fn plural(n: u16, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
-
-/// For engines to tell their peers of the end, beyond the linger.
-const PATIENCE: Duration = Duration::from_millis(700);

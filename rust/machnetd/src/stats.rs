@@ -1,18 +1,19 @@
 //! The counters, for the log and, as JSON, for `machnet` over the control socket.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machnet_engine::Shared;
-use machnet_nic::dpdk::Port;
+use machnet_nic::Port;
 use serde::{Serialize, Serializer};
 
 /// Where the counters are read from; the engines count without knowing of it.
 pub struct Stats {
     shared: Arc<Shared>,
-    port: Arc<Port>,
+    port: Arc<dyn Port>,
     begun: Instant,
 }
 
@@ -48,17 +49,17 @@ struct EngineCounts {
 }
 
 /// Counters by name, in the order in which they are declared.
-struct Counts(Vec<(&'static str, u64)>);
+struct Counts(Vec<(Cow<'static, str>, u64)>);
 
 impl Serialize for Counts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().copied())
+        serializer.collect_map(self.0.iter().map(|(name, n)| (name, n)))
     }
 }
 
 impl Stats {
     /// From now on.
-    pub fn new(shared: Arc<Shared>, port: Arc<Port>) -> Stats {
+    pub fn new(shared: Arc<Shared>, port: Arc<dyn Port>) -> Stats {
         Stats { shared, port, begun: Instant::now() }
     }
 
@@ -91,25 +92,13 @@ impl Stats {
     }
 
     fn counts(&self, engine: u16) -> Option<Counts> {
-        let samples = self.shared.counters(engine)?.snapshot();
-        Some(Counts(samples.into_iter().map(|s| (s.name, s.value)).collect()))
+        let samples = self.shared.samples(engine)?;
+        Some(Counts(samples.named().filter_map(|(name, s)| Some((name, s.value?))).collect()))
     }
 
     fn nic(&self) -> Counts {
-        let nic = self.port.stats();
-        Counts(vec![
-            ("rx_frames", nic.rx_frames),
-            ("tx_frames", nic.tx_frames),
-            ("rx_bytes", nic.rx_bytes),
-            ("tx_bytes", nic.tx_bytes),
-            ("rx_missed", nic.rx_missed),
-            ("rx_errors", nic.rx_errors),
-            ("tx_errors", nic.tx_errors),
-            ("rx_no_buffer", nic.rx_no_buffer),
-            ("link_ups", nic.link_ups),
-            ("link_downs", nic.link_downs),
-            ("link_refused", nic.link_refused),
-        ])
+        let samples = self.port.counters().samples();
+        Counts(samples.iter().filter_map(|s| Some((s.name.into(), s.value?))).collect())
     }
 }
 
@@ -125,9 +114,9 @@ mod tests {
 
     #[test]
     fn the_log_leaves_out_zeros_and_json_does_not() {
-        let counts = Counts(vec![("a", 1), ("b", 0), ("c", 3)]);
+        let counts = Counts(vec![("a".into(), 1), ("b".into(), 0), ("c".into(), 3)]);
         assert_eq!(spaced(&counts), " a=1 c=3");
-        assert_eq!(spaced(&Counts(vec![("b", 0)])), " nothing yet");
+        assert_eq!(spaced(&Counts(vec![("b".into(), 0)])), " nothing yet");
         assert_eq!(serde_json::to_string(&counts).unwrap(), r#"{"a":1,"b":0,"c":3}"#);
     }
 }

@@ -312,7 +312,7 @@ impl End {
     }
 
     /// Takes note of what a call did, and lets the application read.
-    pub fn settle_call(&mut self) {
+    pub fn note_call(&mut self) {
         if let Some(flow) = &self.flow
             && let Some(peer) = flow.peer()
             && self.channel.record.peer() != peer.tag

@@ -3,8 +3,8 @@
 //!
 //! `cargo run --release -p machnet-nic --features dpdk --example memif_ping -- [rounds] [bytes] [frames under way]`
 
-use machnet_nic::dpdk::{Device, DpdkQueue, Eal, EalConfig, Memif, MemifRole, PortConfig};
-use machnet_nic::{Offload, Queue};
+use machnet_nic::dpdk::{self, DpdkQueue};
+use machnet_nic::{Device, EalConfig, Memif, MemifRole, Offload, PortConfig, Queue};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -136,10 +136,10 @@ fn echo(socket: &str) -> Result<(), Error> {
 }
 
 fn open(socket: &std::path::Path, role: MemifRole) -> Result<DpdkQueue, Error> {
-    let eal = Eal::start(&EalConfig::unprivileged(&format!("memif-ping-{}", std::process::id())))?;
-    let mut queues = eal.open(&PortConfig::new(Device::Memif(Memif::new(socket, role))))?;
+    let eal = EalConfig::unprivileged(&format!("memif-ping-{}", std::process::id()));
+    let mut nic = dpdk::open(&PortConfig::new(Device::Memif(Memif::new(socket, role))), &eal)?;
     pin(if role == MemifRole::Server { 0 } else { 1 });
-    Ok(queues.remove(0))
+    Ok(nic.queues.remove(0))
 }
 
 fn send(queue: &mut DpdkQueue, bytes: usize) {

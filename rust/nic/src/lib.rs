@@ -1,14 +1,41 @@
 //! The least-common-denominator NIC (the paper's table 2): Ethernet frames, receive queues that an opaque hash
-//! chooses, no more queues than cores, 256 descriptors each. An engine owns one [`Queue`]; behind it is DPDK
-//! (feature `dpdk`) or the simulator.
+//! chooses, no more queues than cores, 256 descriptors each.
+//!
+//! A back end is three things: a [`Queue`], which an engine owns; a [`Port`], which is what the queues share; and a function
+//! that opens a NIC and returns both as [`Opened`]. There are two: DPDK (feature `dpdk`, `dpdk::open`) and the simulator
+//! ([`sim::Net::open`]).
 
+mod config;
+mod counters;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod sim;
 mod toeplitz;
 
+pub use config::{Device, EalConfig, Memif, MemifRole, Memory, PortConfig};
+pub use counters::{PortCounters, QueueCounters};
 pub use machnet_wire::Mac;
 pub use toeplitz::Toeplitz;
+
+use std::sync::Arc;
+
+/// A NIC that was opened.
+pub struct Opened<Q> {
+    /// One per engine, in the order of their numbers, at least one.
+    pub queues: Vec<Q>,
+    /// What they share.
+    pub port: Arc<dyn Port>,
+}
+
+/// A NIC as a whole, beside its queues. Any thread may ask; it may take a system call or two. The NIC closes when its queues and
+/// this are gone.
+pub trait Port: Send + Sync {
+    /// What drives it, such as `net_memif`.
+    fn driver(&self) -> &str;
+
+    /// Counters so far.
+    fn counters(&self) -> PortCounters;
+}
 
 /// What a queue's NIC is and can do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,8 +50,6 @@ pub struct Info {
     pub index: u16,
     /// Descriptors of the receive ring.
     pub descriptors: u16,
-    /// What drives it, for people.
-    pub driver: String,
     /// Whether the NIC computes IP and UDP checksums of what is sent.
     pub tx_checksum: bool,
     /// Whether the NIC verifies those of what is received.
@@ -57,27 +82,6 @@ pub enum Offload {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
-/// Counters of one queue since it was opened.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Stats {
-    /// Frames received.
-    pub rx_frames: u64,
-    /// Their bytes.
-    pub rx_bytes: u64,
-    /// Frames sent.
-    pub tx_frames: u64,
-    /// Their bytes.
-    pub tx_bytes: u64,
-    /// Frames lost because the receive ring was full, where the driver can tell.
-    pub rx_missed: u64,
-    /// Frames refused: damaged, or larger than a buffer.
-    pub rx_errors: u64,
-    /// Times `transmit` found no descriptor or buffer.
-    pub tx_full: u64,
-    /// Frames given to the device and not taken by it (no peer, ring full).
-    pub tx_dropped: u64,
-}
-
 /// One receive and one transmit queue, owned by one engine.
 pub trait Queue: Send {
     /// What the NIC is.
@@ -96,7 +100,7 @@ pub trait Queue: Send {
     fn backlog(&mut self) -> u16;
 
     /// Counters so far.
-    fn stats(&self) -> Stats;
+    fn counters(&self) -> QueueCounters;
 
     /// Arms the receive interrupt and gives the descriptor to poll; `None` where the driver has none.
     fn arm_interrupt(&mut self) -> Option<i32>;

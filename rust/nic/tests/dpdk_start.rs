@@ -2,8 +2,8 @@
 //!
 //! EAL starts once per process, so the program starts itself again and the test reads what that process says.
 
-use machnet_nic::dpdk::{Device, DpdkError, Eal, EalConfig, Memif, MemifRole, Memory, PortConfig};
-use machnet_nic::{Mac, Offload, Queue};
+use machnet_nic::dpdk::{DpdkError, Eal};
+use machnet_nic::{Device, EalConfig, Mac, Memif, MemifRole, Memory, Offload, PortConfig, Queue};
 use std::process::{Command, Output};
 
 #[test]
@@ -45,9 +45,9 @@ fn again(role: &str) -> Output {
 fn refusals() {
     let before = cpus();
     let prefix = format!("refusals-{}", std::process::id());
-    let eal = Eal::start(&EalConfig::unprivileged(&prefix)).unwrap();
+    let eal = Eal::start(&EalConfig::unprivileged(&prefix), &[]).unwrap();
     assert_eq!(cpus(), before, "the calling thread stays where it was");
-    assert_eq!(Eal::start(&EalConfig::unprivileged(&prefix)).err(), Some(DpdkError::AlreadyStarted));
+    assert_eq!(Eal::start(&EalConfig::unprivileged(&prefix), &[]).err(), Some(DpdkError::AlreadyStarted));
 
     let refuse = |device: Device| eal.open(&PortConfig::new(device)).err().expect("refused");
     let vdev = |text: &str| refuse(Device::Vdev(text.to_owned()));
@@ -97,15 +97,17 @@ fn refusals() {
 
 fn huge() {
     let config = EalConfig { memory: Memory::Huge { mib: 1 << 20 }, ..EalConfig::unprivileged("huge") };
-    let error = Eal::start(&config).err().expect("a terabyte of huge pages");
+    let error = Eal::start(&config, &[]).err().expect("a terabyte of huge pages");
     assert!(matches!(error, DpdkError::NoHugePages { .. } | DpdkError::NoPermission(_)), "{error}");
     assert!(!error.to_string().contains('\n'), "{error}");
 }
 
 fn ring() {
-    let eal = Eal::start(&EalConfig::unprivileged("ring")).unwrap();
+    let eal = Eal::start(&EalConfig::unprivileged("ring"), &[]).unwrap();
     let config = PortConfig { mac: None, ..PortConfig::new(Device::Vdev("net_ring0".to_owned())) };
-    let mut queue = eal.open(&config).unwrap().remove(0);
+    let mut nic = eal.open(&config).unwrap();
+    let mut queue = nic.queues.remove(0);
+    assert_eq!(nic.port.driver(), "net_ring");
     assert_eq!((queue.info().index, queue.info().mtu, queue.info().interrupts), (0, 1500, false));
     for round in 0..1000u32 {
         let len = 60 + round as usize % 1400;
@@ -118,8 +120,13 @@ fn ring() {
         });
         assert_eq!((got, seen), (1, 1), "round {round}");
     }
-    let stats = queue.stats();
-    assert_eq!((stats.rx_frames, stats.tx_frames, stats.rx_bytes), (1000, 1000, stats.tx_bytes));
+    let counted = queue.counters();
+    assert_eq!((counted.rx_frames, counted.tx_frames, counted.rx_bytes), (1000, 1000, counted.tx_bytes));
+    // A ring has no peer and no link, and its driver counts frames and nothing else.
+    assert_eq!((counted.rx_missed, counted.link_down, counted.peer_full), (None, None, None));
+    let counted = nic.port.counters();
+    assert_eq!((counted.rx_frames, counted.tx_frames), (Some(1000), Some(1000)));
+    assert_eq!((counted.rx_bytes, counted.rx_missed, counted.link_downs), (None, None, None));
     // A ring that nobody empties says so.
     let mut sent = 0;
     while queue.transmit(60, Offload::None, |frame| frame.fill(0)).is_ok() {
@@ -127,7 +134,7 @@ fn ring() {
         sent += 1;
         assert!(sent < 100_000, "the ring takes everything");
     }
-    assert!(queue.stats().tx_full > 0);
+    assert!(queue.counters().tx_full > 0);
     assert!(queue.port().xstats().iter().any(|(name, _)| name.contains("rx")), "{:?}", queue.port().xstats());
 }
 

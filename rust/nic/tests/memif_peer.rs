@@ -3,8 +3,8 @@
 //! The test program starts itself again in two roles, each a process of its own: a survivor, and one peer after
 //! another. Both send without pause, so that a peer always dies in the middle of a burst.
 
-use machnet_nic::dpdk::{Device, DpdkQueue, Eal, EalConfig, Memif, MemifRole, PortConfig};
-use machnet_nic::{Offload, Queue};
+use machnet_nic::dpdk::{self, DpdkQueue};
+use machnet_nic::{Device, EalConfig, Memif, MemifRole, Offload, PortConfig, Queue};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -109,12 +109,14 @@ fn kill_peers(survivor: &'static str, queues: u16, kills: u64) {
 
 /// One process of the pair: sends without pause, and says `heard N` when it first hears from process N.
 fn run(role: MemifRole, socket: &Path, queues: u16, number: u64) {
-    let eal = Eal::start(&EalConfig::unprivileged(&format!("memif-peer-{}", std::process::id()))).unwrap();
+    let eal = EalConfig::unprivileged(&format!("memif-peer-{}", std::process::id()));
     let link = Memif { peer_queues: queues, ..Memif::new(socket, role) };
-    let ports = eal.open(&PortConfig { queues, ..PortConfig::new(Device::Memif(link)) }).unwrap();
+    let config = PortConfig { queues, ..PortConfig::new(Device::Memif(link)) };
+    let nic = dpdk::open(&config, &eal).unwrap();
     let heard: Arc<Vec<AtomicU64>> = Arc::new((0..queues).map(|_| AtomicU64::new(u64::MAX)).collect());
     let stop = Arc::new(AtomicU64::new(0));
-    let engines: Vec<_> = ports
+    let engines: Vec<_> = nic
+        .queues
         .into_iter()
         .enumerate()
         .map(|(index, queue)| {

@@ -1,9 +1,9 @@
 //! The simulated network keeps its promises: what arrives, where, when, and the same again for the same seed.
 
-use machnet_nic::sim::{Host, Link, Net, Port, SimQueue, Steal};
+use machnet_nic::sim::{Host, Link, Net, SimQueue, Steal, SwitchPort};
 use machnet_nic::{Full, Mac, Offload, Queue, RxChecksum};
+use machnet_wire::Nanos;
 use machnet_wire::frame::{self, Frame, Route};
-use machnet_wire::{Nanos, checksum};
 use std::net::Ipv4Addr;
 
 /// Hosts 0 and 1, one queue each.
@@ -139,10 +139,10 @@ fn a_full_ring_drops_what_comes_and_counts_it_as_missed() {
     }
     a.flush();
     net.set_now(Nanos::millis(1));
-    assert_eq!((b.backlog(), b.stats().rx_missed), (256, 44));
+    assert_eq!((b.backlog(), b.counters().rx_missed), (256, Some(44)));
     assert_eq!(numbers(&mut b), (0..256).collect::<Vec<_>>(), "the oldest stay");
-    assert_eq!((b.backlog(), b.stats().rx_frames, b.stats().rx_bytes), (0, 256, 256 * 60));
-    assert_eq!((a.stats().tx_full, a.stats().tx_frames), (1, 300));
+    assert_eq!((b.backlog(), b.counters().rx_frames, b.counters().rx_bytes), (0, 256, 256 * 60));
+    assert_eq!((a.counters().tx_full, a.counters().tx_frames), (1, 300));
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_port_is_shared_by_all_who_send_through_it() {
     let mut queues: Vec<SimQueue> = (1..=3).flat_map(|n| net.add_host(Host::new(n))).collect();
     net.set_links(Link { delay: Nanos::micros(5), ..Link::default() });
     // A frame of 976 bytes and 24 of gaps takes 1 us; room for four.
-    net.set_port(2, Some(Port { rate: 8_000_000_000, buffer: 4 * 1000 }));
+    net.set_port(2, Some(SwitchPort { rate: 8_000_000_000, buffer: 4 * 1000 }));
     for number in 0..4 {
         for (from, queue) in queues.iter_mut().take(2).enumerate() {
             send(queue, mac(3), 10 * from as u32 + number, 976).unwrap();
@@ -314,7 +314,7 @@ fn checksums_are_the_same_with_and_without_offload() {
     assert_eq!(with, without);
     assert_eq!((with[0].1, with[1].1), (RxChecksum::Good, RxChecksum::Unknown));
     let Ok(Frame::Udp { ip, datagram, .. }) = frame::parse(&with[0].0) else { panic!("not udp") };
-    assert!(checksum::udp4_valid(&ip, datagram));
+    assert!(frame::udp_checksum_fits(&ip, datagram));
 }
 
 #[test]
@@ -397,15 +397,36 @@ fn a_chosen_frame_can_be_lost() {
 #[test]
 fn frames_beyond_the_mtu_are_dropped_at_either_end() {
     let net = Net::new(1);
-    let mut a = net.add_host(Host { mtu: 9000, ..Host::new(1) }).remove(0);
-    let mut b = net.add_host(Host::new(2)).remove(0);
+    let (mut a, mut b) = (net.open(Host { mtu: 9000, ..Host::new(1) }), net.open(Host::new(2)));
     for (number, len) in [(1, 1514), (2, 1515), (3, 9014), (4, 9015)] {
-        send(&mut a, mac(2), number, len).unwrap();
+        send(&mut a.queues[0], mac(2), number, len).unwrap();
     }
-    a.flush();
+    a.queues[0].flush();
     net.set_now(Nanos::millis(1));
-    assert_eq!(numbers(&mut b), [1]);
-    assert_eq!((a.stats().tx_frames, a.stats().tx_dropped, b.stats().rx_errors), (3, 1, 2));
+    assert_eq!(numbers(&mut b.queues[0]), [1]);
+    let (sender, receiver) = (a.port.counters(), b.port.counters());
+    assert_eq!((sender.tx_frames, sender.tx_errors, receiver.rx_errors), (Some(3), Some(1), Some(2)));
+    assert_eq!((sender.tx_bytes, receiver.rx_frames), (Some(1514 + 1515 + 9014), Some(1)));
+}
+
+#[test]
+fn a_port_counts_what_all_its_queues_lost_and_says_what_it_cannot_count() {
+    let net = Net::new(1);
+    let mut a = net.open(Host::new(1));
+    let b = net.open(Host { descriptors: 8, ..Host::new(2).queues(4) });
+    assert_eq!((a.port.driver(), b.queues.len()), ("sim", 4));
+    for port in 0..100 {
+        send_udp(&mut a.queues[0], 1, 2, (port, 80), Offload::None);
+    }
+    a.queues[0].flush();
+    net.set_now(Nanos::millis(1));
+    let missed: Vec<u64> = b.queues.iter().filter_map(|queue| queue.counters().rx_missed).collect();
+    assert!(missed.iter().all(|&n| n > 0), "each of the four queues loses some: {missed:?}");
+    let counted = b.port.counters();
+    assert_eq!((counted.rx_missed, counted.rx_frames), (Some(100 - 4 * 8), Some(4 * 8)));
+    assert_eq!(missed.iter().sum::<u64>(), 100 - 4 * 8);
+    // There is no link to be lost here, so it is not "lost 0 times".
+    assert_eq!((counted.link_downs, b.queues[0].counters().link_down), (None, None));
 }
 
 #[test]
@@ -484,8 +505,10 @@ proptest::proptest! {
     fn no_frame_vanishes_unaccounted(seed: u64, ops in proptest::collection::vec(op(), 1..400)) {
         let net = Net::new(seed);
         net.set_links(Link { corruption: 0.2, rate: Some(1_000_000_000), buffer: 20_000, ..Link::faulty(0.2) });
-        let mut hosts: Vec<SimQueue> =
-            (1..=3).map(|n| net.add_host(Host { descriptors: 8, ..Host::new(n) }).remove(0)).collect();
+        let (mut hosts, ports): (Vec<SimQueue>, Vec<_>) = (1..=3)
+            .map(|n| net.open(Host { descriptors: 8, ..Host::new(n) }))
+            .map(|mut nic| (nic.queues.remove(0), nic.port))
+            .unzip();
         for op in ops {
             match op {
                 Op::Send { from, to, len } => {
@@ -505,12 +528,17 @@ proptest::proptest! {
         }
         let mut waiting = 0;
         let mut totals = (0, 0, 0, 0);
-        for queue in &mut hosts {
+        let mut at_ports = (0, 0);
+        for (queue, port) in hosts.iter_mut().zip(&ports) {
             waiting += u64::from(queue.backlog());
-            let s = queue.stats();
-            totals = (totals.0 + s.tx_frames, totals.1 + s.rx_frames, totals.2 + s.rx_missed, totals.3 + s.rx_errors);
+            let (s, p) = (queue.counters(), port.counters());
+            let (missed, errors) = (s.rx_missed.unwrap(), p.rx_errors.unwrap());
+            proptest::prop_assert_eq!(p.rx_missed, Some(missed));
+            totals = (totals.0 + s.tx_frames, totals.1 + s.rx_frames, totals.2 + missed, totals.3 + errors);
+            at_ports = (at_ports.0 + p.tx_frames.unwrap(), at_ports.1 + p.rx_frames.unwrap());
         }
         let c = net.counts();
         proptest::prop_assert_eq!(totals, (c.sent, c.delivered - waiting, c.missed, c.refused));
+        proptest::prop_assert_eq!(at_ports, (c.sent, c.delivered));
     }
 }

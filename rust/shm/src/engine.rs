@@ -122,7 +122,8 @@ impl EngineEnd {
     }
 
     /// Gives a unit back: it was acknowledged, or will not be sent.
-    #[inline]
+    // Never inlined: its caller then grows beyond what is inlined itself, and the unit is copied on the way.
+    #[inline(never)]
     pub fn complete(&mut self, unit: TxUnit) {
         let entry = self.ledger.completed(&unit);
         self.dirty |= sleep::TOKENS | sleep::SENDER_TOKENS;

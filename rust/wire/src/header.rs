@@ -90,9 +90,9 @@ impl Flags {
     pub const REFUSED: Flags = Flags(32);
     /// Answer at once.
     pub const PROBE: Flags = Flags(64);
-    /// The sender's phase: when it changes, whoever sends to it and has met congestion holds back for a moment, so that all
-    /// of them see the path without a queue.
-    pub const PHASE: Flags = Flags(128);
+    /// The drain epoch of the sender's engine, one bit: when it changes, whoever sends to it and has met congestion holds back
+    /// for a moment, so that all of them see the path without a queue.
+    pub const DRAIN_EPOCH: Flags = Flags(128);
 
     /// Whether all of `other` are set.
     #[inline]

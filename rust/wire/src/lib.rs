@@ -18,6 +18,7 @@ pub mod hello;
 pub mod icmp;
 pub mod ipv4;
 mod nanos;
+pub mod sample;
 mod seldom;
 mod seq;
 pub mod udp;
@@ -28,6 +29,7 @@ pub use fragment::Fragment;
 pub use header::{Flags, Header, Kind, Packet, Sack};
 pub use hello::{Hello, PathEntry, Paths, Reason, Reset};
 pub use nanos::Nanos;
+pub use sample::Sample;
 pub use seldom::{LeftOut, Seldom};
 pub use seq::Seq;
 

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 pub use app::{App, Conn, Out};
-use machnet_engine::{Engine, EngineConfig, Shared, neighbor};
+use machnet_engine::{End, Engine, EngineConfig, Leftover, Report, Shared, neighbor};
 use machnet_nic::sim::{Host, Net, SimQueue};
 use machnet_shm::{FlowId, Geometry, Reply};
 use machnet_wire::Nanos;
@@ -235,12 +235,13 @@ impl World {
     }
 
     /// Counters of a sidecar, summed over its engines, without the zeros.
-    pub fn counters(&self, sidecar: usize) -> BTreeMap<&'static str, u64> {
+    pub fn counters(&self, sidecar: usize) -> BTreeMap<String, u64> {
         let mut sum = BTreeMap::new();
         let shared = &self.sidecars[sidecar].shared;
-        for sample in (0..shared.engines()).filter_map(|i| shared.counters(i)).flat_map(|c| c.snapshot()) {
-            if sample.value > 0 {
-                *sum.entry(sample.name).or_insert(0) += sample.value;
+        let samples = (0..shared.engines()).filter_map(|i| shared.samples(i));
+        for (name, sample) in samples.flat_map(|s| s.named().collect::<Vec<_>>()) {
+            if let Some(value @ 1..) = sample.value {
+                *sum.entry(name.into_owned()).or_insert(0) += value;
             }
         }
         sum
@@ -248,6 +249,14 @@ impl World {
 
     pub fn counter(&self, sidecar: usize, name: &str) -> u64 {
         self.counters(sidecar).get(name).copied().unwrap_or(0)
+    }
+
+    /// The next channel of a sidecar that is reported over: its number, why it ended, and what is left of it.
+    pub fn next_over(&self, sidecar: usize) -> Option<(u64, End, Leftover)> {
+        match self.sidecars[sidecar].shared.next_report()? {
+            Report::ChannelOver { channel, why, leftover, .. } => Some((channel, why, leftover)),
+            Report::Answer(answer) => panic!("nobody had asked for {answer:?}"),
+        }
     }
 
     /// The application is gone, as when its process ends: it does nothing more, and its engine is told.

@@ -7,7 +7,7 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::Mistake;
-use super::settings::{Given, KEYS, Key, Kind, Origin, Settings};
+use super::settings::{Given, KEYS, Key, Kind, SetBy, Settings};
 
 /// The file's text and the name to call it by. Empty when there is none.
 #[derive(Debug, Clone, Default)]
@@ -88,12 +88,12 @@ impl Source {
 
     /// `machnetd.toml:7: engines.idle = "fast": reason`, or `--idle fast: reason`.
     pub fn refusal(&self, key: &str, given: &Option<Given>, reason: &str) -> Mistake {
-        match given.as_ref().map(|given| &given.origin) {
-            Some(Origin::File(span)) => Mistake::new(
+        match given.as_ref().map(|given| &given.set_by) {
+            Some(SetBy::File(span)) => Mistake::new(
                 span.start,
                 format!("{}: {key} = {}: {reason}", self.place(span), self.quote(span)),
             ),
-            Some(Origin::Flag(flag, text)) => Mistake::somewhere(format!("{flag} {text}: {reason}")),
+            Some(SetBy::Flag(flag, text)) => Mistake::somewhere(format!("{flag} {text}: {reason}")),
             None => Mistake::somewhere(format!("{key}: {reason}")),
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use machnet_engine::idle::Policy;
-use machnet_nic::dpdk::{self, Device, Memory};
+use machnet_nic::{Device, Memory, dpdk};
 
 use super::args::Loaded;
 use super::settings::Given;
@@ -47,7 +47,7 @@ pub fn look(loaded: &Loaded) -> Findings {
         Device::Mac(_) => ("nic.mac", &settings.nic.mac),
         Device::Vdev(_) => ("nic.vdev", &settings.nic.vdev),
     };
-    let nic = match dpdk::examine(&start::eal_config(config), &start::port_config(config), config.ip) {
+    let nic = match dpdk::examine(&start::port_config(config), &start::eal_config(config), config.ip) {
         Ok(doubts) => doubts,
         Err(error) => {
             refuse(NIC, refusal(key, given, &error.to_string()));

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use machnet_engine::idle::Policy;
-use machnet_nic::dpdk::{Device, Memif, Memory};
+use machnet_nic::{Device, Memif, Memory};
 use machnet_wire::{Mac, Nanos};
 use toml::Value;
 

@@ -8,15 +8,15 @@ use toml::Value;
 /// A value as somebody wrote it, and where; what it means is decided in `resolve`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Given {
-    /// Where it was written.
-    pub origin: Origin,
+    /// Where.
+    pub set_by: SetBy,
     /// What was written.
     pub value: Value,
 }
 
-/// Where a value comes from.
+/// Where a value was written.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Origin {
+pub enum SetBy {
     /// These bytes of the file.
     File(Range<usize>),
     /// This flag, with this text.
@@ -177,7 +177,7 @@ impl Settings {
     /// Takes what the file says.
     pub fn write(&mut self, key: &Key, at: Range<usize>, value: Value) {
         if let Some(slot) = self.slot(key) {
-            *slot = Some(Given { origin: Origin::File(at), value });
+            *slot = Some(Given { set_by: SetBy::File(at), value });
         }
     }
 
@@ -185,10 +185,10 @@ impl Settings {
     pub fn set(&mut self, key: &'static Key, text: &str) {
         let Some(slot) = self.slot(key) else { return };
         let before = match slot.take() {
-            Some(Given { origin: Origin::Flag(..), value }) => Some(value),
+            Some(Given { set_by: SetBy::Flag(..), value }) => Some(value),
             _ => None,
         };
-        let origin = Origin::Flag(key.flag, text.to_owned());
-        *slot = Some(Given { origin, value: key.value(text, before) });
+        let set_by = SetBy::Flag(key.flag, text.to_owned());
+        *slot = Some(Given { set_by, value: key.value(text, before) });
     }
 }

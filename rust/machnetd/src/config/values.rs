@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 use machnet_engine::idle::Policy;
-use machnet_nic::dpdk::MemifRole;
+use machnet_nic::MemifRole;
 use machnet_wire::Mac;
 use toml::Value;
 

@@ -1,10 +1,10 @@
 //! EAL: its arguments, its start, and what its refusals mean.
 
-use super::config::{Device, EalConfig, Memory};
 use super::error::DpdkError;
 use super::find;
 use super::gate::Gate;
 use super::log::{self, Mark};
+use crate::{Device, EalConfig, Memory};
 use std::ffi::{CStr, CString, OsStr, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex};
 
 /// DPDK's environment, running. Ports keep it alive.
 pub struct Eal {
-    pub(super) shared: Arc<Shared>,
+    pub(super) environment: Arc<Environment>,
 }
 
 /// What ports need of it.
-pub(super) struct Shared {
+pub(super) struct Environment {
     gate: Mutex<Option<Arc<Gate>>>,
     cpus: libc::cpu_set_t,
     /// Drivers share tables that they make with their first port: one port opens at a time.
@@ -28,13 +28,14 @@ pub(super) struct Shared {
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 impl Eal {
-    /// Starts EAL and takes over its log (target `dpdk` of the `log` crate). The calling thread's CPU affinity stays
-    /// as it was, and SIGPIPE is ignored from now on: a memif peer that dies would send one.
+    /// Starts EAL and takes over its log (target `dpdk` of the `log` crate). `devices` are those that will be opened; without
+    /// a physical one among them the PCI bus is not looked at. The calling thread's CPU affinity stays as it was, and SIGPIPE
+    /// is ignored from now on: a memif peer that dies would send one.
     ///
     /// # Errors
     /// Every refusal of DPDK as one [`DpdkError`]. A second start in one process is always refused.
-    pub fn start(config: &EalConfig) -> Result<Eal, DpdkError> {
-        let args = arguments(config)?;
+    pub fn start(config: &EalConfig, devices: &[Device]) -> Result<Eal, DpdkError> {
+        let args = arguments(config, devices)?;
         if STARTED.swap(true, Ordering::AcqRel) {
             return Err(DpdkError::AlreadyStarted);
         }
@@ -53,7 +54,7 @@ impl Eal {
         let version = unsafe { CStr::from_ptr(dpdk_sys::mdpdk_version()) };
         ::log::info!("{} started", version.to_string_lossy());
         Ok(Eal {
-            shared: Arc::new(Shared {
+            environment: Arc::new(Environment {
                 gate: Mutex::new(None),
                 cpus,
                 opening: Mutex::default(),
@@ -63,7 +64,7 @@ impl Eal {
     }
 }
 
-impl Shared {
+impl Environment {
     /// The gate over EAL's interrupt thread, made when first needed.
     pub(super) fn gate(&self) -> Result<Arc<Gate>, DpdkError> {
         let mut gate = self.gate.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -79,7 +80,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for Environment {
     fn drop(&mut self) {
         // EAL itself is not cleaned up: it cannot start again anyway, leaves no files with these arguments (see `forget_folder`), and its
         // clean-up closes drivers while their helpers still run.
@@ -101,7 +102,7 @@ fn forget_folder() {
 }
 
 /// EAL's command line without the program's name and the core.
-pub(super) fn arguments(config: &EalConfig) -> Result<Vec<String>, DpdkError> {
+pub(super) fn arguments(config: &EalConfig, devices: &[Device]) -> Result<Vec<String>, DpdkError> {
     let prefix = &config.file_prefix;
     if prefix.is_empty()
         || prefix.len() > 64
@@ -130,7 +131,7 @@ pub(super) fn arguments(config: &EalConfig) -> Result<Vec<String>, DpdkError> {
 
     let mut allowed = Vec::new();
     let mut unknown_mac = false;
-    for device in &config.devices {
+    for device in devices {
         match device {
             Device::Pci(address) => allowed.push(find::pci_address(address)?),
             Device::Mac(mac) => match find::pci_by_mac(*mac) {
@@ -267,8 +268,8 @@ fn set_affinity(cpus: &libc::cpu_set_t) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::{Memif, MemifRole};
     use super::*;
+    use crate::{Memif, MemifRole};
     use machnet_wire::Mac;
 
     fn config(memory: Memory) -> EalConfig {
@@ -277,25 +278,25 @@ mod tests {
 
     #[test]
     fn virtual_devices_need_no_pci_bus_and_leave_no_files() {
-        let mut config = config(Memory::NoHuge { mib: 64 });
-        config.devices =
-            vec![Device::Memif(Memif::new("/x", MemifRole::Client)), Device::Vdev("net_null0".into())];
-        let args = arguments(&config).unwrap().join(" ");
+        let devices = [Device::Memif(Memif::new("/x", MemifRole::Client)), Device::Vdev("net_null0".into())];
+        let args = arguments(&config(Memory::NoHuge { mib: 64 }), &devices).unwrap().join(" ");
         assert_eq!(args, "--no-telemetry --file-prefix p --no-huge --no-shconf -m 64 --no-pci");
     }
 
     #[test]
     fn a_mac_nobody_knows_leaves_the_pci_bus_to_be_searched() {
-        let mut config = config(Memory::Huge { mib: 256 });
-        config.devices = vec![Device::Mac(Mac([0xfe, 0xff, 0xff, 1, 2, 3]))];
-        let args = arguments(&config).unwrap().join(" ");
+        let devices = [Device::Mac(Mac([0xfe, 0xff, 0xff, 1, 2, 3]))];
+        let args = arguments(&config(Memory::Huge { mib: 256 }), &devices).unwrap().join(" ");
         assert_eq!(args, "--no-telemetry --file-prefix p --in-memory -m 256");
     }
 
     #[test]
     fn a_prefix_cannot_smuggle_arguments() {
         for bad in ["", "a b", "../x", "a,b"] {
-            assert!(matches!(arguments(&EalConfig::unprivileged(bad)), Err(DpdkError::Config(_))), "{bad:?}");
+            assert!(
+                matches!(arguments(&EalConfig::unprivileged(bad), &[]), Err(DpdkError::Config(_))),
+                "{bad:?}"
+            );
         }
     }
 

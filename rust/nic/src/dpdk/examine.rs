@@ -1,22 +1,22 @@
 //! What can be known of a NIC before DPDK is started: most of what it would refuse, in plain words, and what would
 //! start and hardly do what was meant.
 
-use super::config::{Device, EalConfig, Memory, PortConfig};
+use super::buffers;
 use super::eal;
 use super::error::DpdkError;
 use super::memif::{self, Matrix};
 use super::packet::{self, Packet};
-use super::port;
 use super::words;
+use crate::{Device, EalConfig, Memory, PortConfig};
 use std::net::Ipv4Addr;
 
 /// Looks at the machine and starts nothing. Returns what is doubtful for a host with this address, a sentence each.
 ///
 /// # Errors
 /// What EAL or the port would be refused for.
-pub fn examine(eal: &EalConfig, port: &PortConfig, ip: Ipv4Addr) -> Result<Vec<String>, DpdkError> {
-    eal::arguments(eal)?;
-    port::check(port)?;
+pub fn examine(port: &PortConfig, eal: &EalConfig, ip: Ipv4Addr) -> Result<Vec<String>, DpdkError> {
+    eal::arguments(eal, std::slice::from_ref(&port.device))?;
+    port.check().map_err(DpdkError::Config)?;
     let mut doubts = Vec::new();
     let mut room = memif::buffer_size(port.mtu);
     match &port.device {
@@ -37,9 +37,9 @@ pub fn examine(eal: &EalConfig, port: &PortConfig, ip: Ipv4Addr) -> Result<Vec<S
         Device::Pci(_) | Device::Mac(_) => {}
     }
     let (Memory::NoHuge { mib } | Memory::Huge { mib }) = eal.memory;
-    let need = port::pool_kib(port.descriptors, port.descriptors, room) * u64::from(port.queues) / 1024;
+    let need = buffers::pool_kib(port.descriptors, port.descriptors, room) * u64::from(port.queues) / 1024;
     if need > mib.into() {
-        return Err(port::too_little(port.queues, port.descriptors, port.descriptors, room));
+        return Err(buffers::too_little(port.queues, port.descriptors, port.descriptors, room));
     }
     Ok(doubts)
 }

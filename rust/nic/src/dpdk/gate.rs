@@ -6,67 +6,28 @@
 //!
 //! ```text
 //! interrupt thread                                        engine thread
-//! parked: poll(EAL's epoll descriptor)                    burst, burst, ...
+//! parked: poll(EAL's epoll descriptor)                        burst, burst, ...
 //! it becomes readable: some driver's callback is due
-//! PASS := 1, fence, wait until no member is online  --->  next burst sees PASS: offline, yields
-//! ring our own descriptor, return into EAL
+//! CHANGING := 1, fence, wait until no member is online  --->  next burst sees CHANGING: offline, yields
+//! signal our own descriptor, return into EAL
 //! EAL: epoll_wait, the driver's callbacks, then ours
-//! look at the links, PASS := 0                      --->  online, fence, looks at PASS again, burst
+//! look at the links, CHANGING := 0                      --->  online, fence, looks at CHANGING again, burst
 //! parked again
 //! ```
 //!
-//! The cost per burst is two relaxed loads, of [`Line`]'s word and of the queue's own [`Member`]. A thread that sleeps is
-//! offline: nobody waits for it. The parked thread also reconnects memif clients, which the driver never does.
+//! What engines do of this is in [`line`](super::line). A thread that sleeps is offline: nobody waits for it. The parked thread also
+//! connects memif clients ([`link`](super::link)) and serves the doors of memif servers ([`relay`](super::relay)).
 
+use super::line::{self, Line, Member};
+use super::link::WatchedLink;
 use super::log::Mark;
 use super::relay::Relay;
-use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering, fence};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-
-/// What the queues of one port look at before each burst: zero means go.
-#[derive(Default)]
-pub(super) struct Line {
-    word: AtomicU32,
-    /// Times the link came up.
-    pub ups: AtomicU64,
-    /// Times the link was lost.
-    pub downs: AtomicU64,
-    /// Peers that were turned away.
-    pub refused: AtomicU64,
-}
-
-/// One queue, as the gate sees it.
-#[derive(Default)]
-pub(super) struct Member {
-    /// The token of the thread that may be in a burst on this queue, 0 when nobody is.
-    online: AtomicU64,
-}
-
-/// A port whose driver works in the interrupt thread.
-struct Port {
-    id: u16,
-    line: Arc<Line>,
-    state: State,
-    /// The driver leaves reconnecting to us.
-    reconnect: bool,
-    /// The last attempt came to nothing, and the log says so.
-    stuck: bool,
-    name: String,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum State {
-    Up,
-    /// Server: waiting for a peer. Client: next attempt at this time.
-    Down(Instant),
-    /// The client's attempt is under way since then.
-    Trying(Instant),
-}
 
 type Command = Box<dyn FnOnce() + Send>;
 
@@ -78,7 +39,7 @@ pub(super) struct Gate {
     bell: OwnedFd,
     watch: AtomicPtr<c_void>,
     members: Mutex<Vec<Arc<Member>>>,
-    ports: Mutex<Vec<Port>>,
+    links: Mutex<Vec<WatchedLink>>,
     relays: Mutex<Vec<Relay>>,
     commands: Mutex<Vec<Command>>,
     stop: AtomicBool,
@@ -86,110 +47,6 @@ pub(super) struct Gate {
     epoll: AtomicI32,
     /// The CPUs of the process before EAL pinned anything.
     cpus: libc::cpu_set_t,
-}
-
-impl Line {
-    /// A line whose link is up as long as nobody says otherwise.
-    pub(super) fn open() -> Arc<Line> {
-        Arc::default()
-    }
-
-    /// A line that waits for its link.
-    pub(super) fn down() -> Arc<Line> {
-        Arc::new(Line { word: AtomicU32::new(DOWN), ..Line::default() })
-    }
-
-    /// Whether a burst must first ask [`Member::enter`]. One relaxed load.
-    #[inline(always)]
-    pub(super) fn raised(&self) -> bool {
-        self.word.load(Ordering::Relaxed) != 0
-    }
-
-    pub(super) fn is_up(&self) -> bool {
-        self.word.load(Ordering::Relaxed) & DOWN == 0
-    }
-
-    fn set(&self, bit: u32, on: bool) {
-        if on {
-            self.word.fetch_or(bit, Ordering::Release);
-        } else {
-            self.word.fetch_and(!bit, Ordering::Release);
-        }
-    }
-}
-
-impl Member {
-    /// Whether the calling thread is online with this queue. One relaxed load.
-    #[inline(always)]
-    pub(super) fn is_mine(&self) -> bool {
-        let token = TOKEN.get();
-        token != 0 && self.online.load(Ordering::Relaxed) == token
-    }
-
-    /// Goes quiet: between this and the next [`Member::enter`] links may change.
-    pub(super) fn leave(&self) {
-        self.online.store(0, Ordering::Release);
-    }
-
-    /// Waits until no link change is under way and comes online. Returns whether the link is up.
-    ///
-    /// While it waits the thread is in none of its bursts, so its other queues go quiet too; they come back with
-    /// their own next burst.
-    #[cold]
-    pub(super) fn enter(self: &Arc<Self>, line: &Line) -> bool {
-        let token = token();
-        MINE.with_borrow_mut(|mine| {
-            if !mine.iter().any(|other| other.as_ptr() == Arc::as_ptr(self)) {
-                mine.retain(|other| other.strong_count() > 0);
-                mine.push(Arc::downgrade(self));
-            }
-        });
-        let mut looks = 0u32;
-        loop {
-            while line.word.load(Ordering::Acquire) & PASS != 0 {
-                retire_mine();
-                // The interrupt thread may share this core.
-                looks += 1;
-                if looks < 1000 { std::thread::yield_now() } else { std::thread::sleep(NAP) }
-            }
-            self.online.store(token, Ordering::Relaxed);
-            // Pairs with the fence in `quiesce`: either we see PASS, or it sees us online.
-            fence(Ordering::SeqCst);
-            let word = line.word.load(Ordering::Acquire);
-            if word & PASS == 0 {
-                return word & DOWN == 0;
-            }
-        }
-    }
-
-    /// Goes quiet if it is still the thread `token` that is online: a queue may have moved to another one.
-    fn retire(&self, token: u64) {
-        let _ = self.online.compare_exchange(token, 0, Ordering::Release, Ordering::Relaxed);
-    }
-}
-
-thread_local! {
-    /// Names this thread; 0 until it is first needed. Never used twice, unlike addresses.
-    static TOKEN: Cell<u64> = const { Cell::new(0) };
-    /// The queues this thread was online with.
-    static MINE: RefCell<Vec<Weak<Member>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// All queues of this thread go quiet: it is about to wait.
-fn retire_mine() {
-    let token = TOKEN.get();
-    // A thread that ends may have lost its list already; then it was online with nothing.
-    let _ = MINE.try_with(|mine| {
-        mine.borrow().iter().filter_map(Weak::upgrade).for_each(|member| member.retire(token));
-    });
-}
-
-fn token() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    if TOKEN.get() == 0 {
-        TOKEN.set(NEXT.fetch_add(1, Ordering::Relaxed));
-    }
-    TOKEN.get()
 }
 
 impl Gate {
@@ -200,14 +57,14 @@ impl Gate {
             bell: eventfd().map_err(|e| format!("make an eventfd: {e}"))?,
             watch: AtomicPtr::new(std::ptr::null_mut()),
             members: Mutex::default(),
-            ports: Mutex::default(),
+            links: Mutex::default(),
             relays: Mutex::default(),
             commands: Mutex::default(),
             stop: AtomicBool::new(false),
             epoll: AtomicI32::new(-1),
             cpus,
         });
-        ring(&gate.own);
+        signal(&gate.own);
         let arg = Arc::into_raw(gate.clone()).cast_mut().cast::<c_void>();
         let mark = Mark::now();
         // SAFETY: EAL runs; `arg` is a reference of its own to the gate and is never given back, so it outlives any
@@ -233,37 +90,30 @@ impl Gate {
 
     /// Watches over a port's link from now on; its line must be down. With `reconnect` the port is restarted
     /// whenever its link breaks, and is started now.
-    pub(super) fn watch_port(&self, id: u16, line: Arc<Line>, reconnect: bool, name: String) {
-        lock(&self.ports).push(Port {
-            id,
-            line,
-            state: State::Down(Instant::now()),
-            reconnect,
-            stuck: false,
-            name,
-        });
-        ring(&self.bell);
+    pub(super) fn watch_link(&self, port: u16, line: Arc<Line>, reconnect: bool, name: String) {
+        lock(&self.links).push(WatchedLink::new(port, line, reconnect, name));
+        signal(&self.bell);
     }
 
     /// Serves a memif server's door from now on.
     pub(super) fn serve(&self, relay: Relay) {
         lock(&self.relays).push(relay);
-        ring(&self.bell);
+        signal(&self.bell);
     }
 
     /// Runs `command` in the parked interrupt thread, so that no driver callback runs meanwhile, and waits for it.
-    /// The caller's queues go quiet.
+    /// The caller's queues go offline.
     pub(super) fn run(&self, command: impl FnOnce() + Send + 'static) {
         if self.stop.load(Ordering::Acquire) {
             return;
         }
-        retire_mine();
+        line::leave_all();
         let (done, wait) = mpsc::channel();
         lock(&self.commands).push(Box::new(move || {
             command();
             let _ = done.send(());
         }));
-        ring(&self.bell);
+        signal(&self.bell);
         // The gate stops only when the last port is gone, so somebody answers; the bound is for a driver that hangs.
         if wait.recv_timeout(PATIENCE).is_err() {
             log::warn!("the interrupt thread of DPDK did not answer in {PATIENCE:?}; a driver hangs");
@@ -272,14 +122,14 @@ impl Gate {
 
     /// Forgets a port: nobody touches its link any more.
     pub(super) fn forget_port(&self, id: u16) {
-        lock(&self.ports).retain(|port| port.id != id);
+        lock(&self.links).retain(|link| link.port != id);
         lock(&self.relays).retain(|relay| relay.port != id);
     }
 
     /// Lets EAL's thread go.
     pub(super) fn uninstall(&self) {
         self.stop.store(true, Ordering::Release);
-        ring(&self.bell);
+        signal(&self.bell);
         let watch = self.watch.swap(std::ptr::null_mut(), Ordering::AcqRel);
         if watch.is_null() {
             return;
@@ -330,7 +180,7 @@ impl Gate {
             self.attempt();
         }
         self.quiesce();
-        ring(&self.own); // so that the driver's callbacks are followed by ours
+        signal(&self.own); // so that the driver's callbacks are followed by ours
     }
 
     /// EAL's epoll descriptor, which it tells nobody: the one that watches ours.
@@ -359,7 +209,7 @@ impl Gate {
     fn follows(&self, epoll: c_int) -> bool {
         (0..3).any(|_| {
             let before = readable(epoll);
-            ring(&self.own);
+            signal(&self.own);
             let during = readable(epoll);
             drain(&self.own);
             !before && during
@@ -382,9 +232,7 @@ impl Gate {
 
     /// Returns when no queue is in a burst, nor will be before [`Gate::resume`].
     fn quiesce(&self) {
-        for port in lock(&self.ports).iter() {
-            port.line.set(PASS, true);
-        }
+        lock(&self.links).iter().for_each(|link| link.line.set_changing(true));
         fence(Ordering::SeqCst);
         let begun = Instant::now();
         let mut warned = false;
@@ -392,7 +240,7 @@ impl Gate {
         // A copy: a queue that is dropped meanwhile needs the list.
         let members: Vec<Arc<Member>> = lock(&self.members).clone();
         for member in members {
-            while member.online.load(Ordering::Acquire) != 0 {
+            while member.is_online() {
                 looks += 1;
                 if looks < 100 {
                     std::thread::yield_now()
@@ -410,75 +258,23 @@ impl Gate {
     }
 
     fn resume(&self) {
-        for port in lock(&self.ports).iter() {
-            port.line.set(PASS, false);
-        }
+        lock(&self.links).iter().for_each(|link| link.line.set_changing(false));
     }
 
-    /// After a pass, while all is quiet: takes over what the driver did to its links.
+    /// After a pass, while no queue is in a burst: takes over what the driver did to its links.
     fn look_at_links(&self) {
-        for port in lock(&self.ports).iter_mut() {
-            // SAFETY: the port is open; no burst and no driver callback runs now.
-            let up = unsafe { dpdk_sys::mdpdk_port_link_up(port.id) } == 1;
-            match (port.state, up) {
-                (State::Up, false) => {
-                    port.line.set(DOWN, true);
-                    port.line.downs.fetch_add(1, Ordering::Relaxed);
-                    log::warn!("{}: the peer left; link down", port.name);
-                    port.stop();
-                    port.state = State::Down(Instant::now());
-                }
-                (State::Down(_) | State::Trying(_), true) => {
-                    port.line.ups.fetch_add(1, Ordering::Relaxed);
-                    port.line.set(DOWN, false);
-                    port.state = State::Up;
-                    port.stuck = false;
-                    log::info!("{}: link up", port.name);
-                }
-                _ => {}
-            }
-        }
+        lock(&self.links).iter_mut().for_each(WatchedLink::look);
     }
 
     /// When [`Gate::attempt`] has something to do; `None`: not before a link changes.
     fn next_attempt(&self) -> Option<Instant> {
-        lock(&self.ports).iter().filter_map(Port::due).min()
+        lock(&self.links).iter().filter_map(WatchedLink::due).min()
     }
 
-    /// Connects the clients whose time has come. Parked, and their lines are down: no burst touches the port.
+    /// Connects the clients whose time has come.
     fn attempt(&self) {
         let now = Instant::now();
-        for port in lock(&self.ports).iter_mut().filter(|port| port.due().is_some_and(|at| at <= now)) {
-            if matches!(port.state, State::Trying(_)) && !std::mem::replace(&mut port.stuck, true) {
-                log::warn!(
-                    "{}: the other side is there and does not take us; check that both have the same memif_id and mtu, and each other's number of engines as memif_peer_queues, and that no other client has the link; the server's log says which",
-                    port.name
-                );
-            }
-            port.stop(); // an attempt that got stuck; nothing otherwise
-            // SAFETY: the port is configured and stopped; no burst and no driver callback runs now.
-            let started = unsafe { dpdk_sys::mdpdk_port_start(port.id) } == 0;
-            port.state = if started { State::Trying(now) } else { State::Down(now + RETRY) };
-        }
-    }
-}
-
-impl Port {
-    fn due(&self) -> Option<Instant> {
-        match self.state {
-            State::Down(at) if self.reconnect => Some(at),
-            State::Trying(since) => Some(since + STUCK),
-            _ => None,
-        }
-    }
-
-    /// A memif client connects in `start` only, so it must be stopped first; a server listens all the time.
-    fn stop(&self) {
-        if self.reconnect {
-            // SAFETY: the port is open; the line is down, so no burst runs, and the driver's callbacks run in this
-            // thread only.
-            unsafe { dpdk_sys::mdpdk_port_stop(self.id) };
-        }
+        lock(&self.links).iter_mut().for_each(|link| link.attempt(now));
     }
 }
 
@@ -529,7 +325,7 @@ fn eventfd() -> std::io::Result<OwnedFd> {
     }
 }
 
-fn ring(fd: &OwnedFd) {
+fn signal(fd: &OwnedFd) {
     let one = 1u64.to_ne_bytes();
     // SAFETY: eight readable bytes. A full counter is as good as one more.
     unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
@@ -545,14 +341,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// A link change is under way or wants to be.
-const PASS: u32 = 1;
-/// The link is down: no burst may touch the port.
-const DOWN: u32 = 2;
-/// Between two attempts to connect.
-const RETRY: Duration = Duration::from_millis(50);
-/// An attempt without an end is given up after this.
-const STUCK: Duration = Duration::from_millis(500);
 /// Between two looks at a thread that does not hurry.
 const NAP: Duration = Duration::from_micros(50);
 /// After this a wait is worth a line in the log.

@@ -9,15 +9,14 @@
 //! receive:  engine i, peer's engine j <-  ring j*N + i
 //! ```
 
-use super::config::{Memif, MemifRole};
 use super::error::DpdkError;
-use super::relay;
+use crate::{Memif, MemifRole};
 use std::ffi::CString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How N local queues and M queues of the peer share rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +64,13 @@ impl Matrix {
     }
 }
 
+/// Where the driver listens for a server known as `public`.
+pub(super) fn behind(public: &Path) -> PathBuf {
+    let mut path = public.as_os_str().to_owned();
+    path.push(".pmd");
+    path.into()
+}
+
 /// EAL's words for the link. `buffer` is the size of a ring slot's buffer, bytes.
 pub(super) fn devargs(
     name: &str,
@@ -75,7 +81,7 @@ pub(super) fn devargs(
     mac: &str,
 ) -> Result<String, DpdkError> {
     // A server's driver listens behind our own door.
-    let behind = relay::behind(&link.socket);
+    let behind = behind(&link.socket);
     let socket = if link.role == MemifRole::Server { &behind } else { &link.socket };
     let path = socket.to_str().unwrap_or_default();
     let (path, is_abstract) = match path.strip_prefix('@') {
@@ -173,7 +179,7 @@ pub(super) fn prepare_socket(link: &Memif) -> Result<(), DpdkError> {
     check_folder(link)?;
     if link.role == MemifRole::Server && !link.socket.to_string_lossy().starts_with('@') {
         remove_stale(&link.socket)?;
-        remove_stale(&relay::behind(&link.socket))?;
+        remove_stale(&behind(&link.socket))?;
     }
     Ok(())
 }

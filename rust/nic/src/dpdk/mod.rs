@@ -1,33 +1,40 @@
 //! Every NIC that DPDK drives.
 //!
 //! ```no_run
-//! use machnet_nic::dpdk::{Device, Eal, EalConfig, Memif, MemifRole, PortConfig};
-//! let eal = Eal::start(&EalConfig::unprivileged("demo"))?;
+//! use machnet_nic::{Device, EalConfig, Memif, MemifRole, PortConfig, dpdk};
 //! let link = Memif::new("/run/machnet/link.sock", MemifRole::Server);
-//! let queues = eal.open(&PortConfig::new(Device::Memif(link)))?; // one per engine: give each to its thread
-//! # Ok::<(), machnet_nic::dpdk::DpdkError>(())
+//! let nic = dpdk::open(&PortConfig::new(Device::Memif(link)), &EalConfig::unprivileged("demo"))?;
+//! let queues = nic.queues; // one per engine: give each to its thread
+//! # Ok::<(), dpdk::DpdkError>(())
 //! ```
 //!
 //! Frames wait in the driver's rings only: a burst is given back to its pool before `receive` returns. A thread that
 //! uses a queue registers itself with EAL at its first burst.
 
-mod config;
+mod buffers;
+mod counted;
+mod device;
 mod eal;
 mod error;
+mod ethdev;
 mod examine;
 mod find;
 mod gate;
+mod line;
+mod link;
 mod log;
 mod memif;
+mod open;
 mod packet;
 mod port;
 mod queue;
+mod random;
 mod relay;
 mod words;
 
-pub use config::{Device, EalConfig, Memif, MemifRole, Memory, PortConfig};
 pub use eal::Eal;
 pub use error::DpdkError;
 pub use examine::examine;
-pub use port::{Port, PortStats};
-pub use queue::{DpdkQueue, Drops};
+pub use open::open;
+pub use port::DpdkPort;
+pub use queue::DpdkQueue;

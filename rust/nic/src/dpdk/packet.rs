@@ -1,8 +1,8 @@
 //! What DPDK's af_packet driver leaves to its caller: rings of the size that the MTU and the descriptors ask for, a look
 //! at the kernel's device, the frames that found no free slot, and waking a sleeper when one arrives.
 
-use super::config::PortConfig;
 use super::error::DpdkError;
+use crate::PortConfig;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
 use std::net::Ipv4Addr;
@@ -162,10 +162,13 @@ impl Sockets {
         self.all.get(usize::from(index)).map(AsRawFd::as_raw_fd)
     }
 
-    /// Frames that found no free slot, all queues together.
-    pub(super) fn missed(&self) -> u64 {
+    /// Frames that found no free slot, all queues together; `None` without sockets to ask.
+    pub(super) fn missed(&self) -> Option<u64> {
+        if self.all.is_empty() {
+            return None;
+        }
         let fresh = self.all.iter().map(|fd| u64::from(drops(fd))).sum::<u64>();
-        self.missed.fetch_add(fresh, Ordering::Relaxed) + fresh
+        Some(self.missed.fetch_add(fresh, Ordering::Relaxed) + fresh)
     }
 }
 
@@ -314,8 +317,8 @@ const MOST_SLOT: u32 = 16 << 10;
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::Device;
     use super::*;
+    use crate::Device;
 
     /// The loopback device carries 65536 bytes.
     fn packet(args: &str, mtu: u16, descriptors: u16) -> Result<Packet, DpdkError> {

@@ -1,9 +1,9 @@
 //! One queue pair: bursts in, bursts out.
 
-use super::gate::Member;
+use super::line::Member;
 use super::memif::Matrix;
-use super::port::Port;
-use crate::{Full, Info, Offload, Queue, RxChecksum, Stats, Toeplitz};
+use super::port::DpdkPort;
+use crate::{Full, Info, Offload, Queue, QueueCounters, RxChecksum, Toeplitz};
 use dpdk_sys::mdpdk_frame;
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// One queue pair of one port. Belongs to one thread at a time.
 pub struct DpdkQueue {
     info: Info,
-    port: Arc<Port>,
+    port: Arc<DpdkPort>,
     id: u16,
     member: Arc<Member>,
     burst: usize,
@@ -20,32 +20,38 @@ pub struct DpdkQueue {
     receive: Vec<u16>,
     /// Where the next look begins, so that no ring starves.
     next: usize,
-    /// Transmit rings; the frame's hash chooses where there are several.
-    transmit: Vec<Ring>,
+    /// Where frames to be sent wait; the frame's hash chooses where there are several.
+    transmit: Vec<TxQueue>,
     hash: Option<Toeplitz>,
     pool: Pool,
     /// Buffers ready to be filled.
     spare: Frames,
     /// The last burst filled its bound: there is likely more.
     more: bool,
-    stats: Stats,
-    dropped: Drops,
+    counters: QueueCounters,
 }
 
-/// Frames this queue could not pass on, by reason; all of them are losses to the transport.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Drops {
-    /// Built while the link was down.
-    pub link_down: u64,
-    /// The peer's queue was full (memif with several queues only; elsewhere `transmit` refuses instead).
-    pub peer_full: u64,
-    /// Received in several pieces that do not fit one buffer.
-    pub in_pieces: u64,
+/// The driver's rings of one queue.
+pub(super) struct Rings {
+    /// Their union is what is received.
+    pub receive: Vec<u16>,
+    /// One per queue of the peer where the rings are shared with it, else one.
+    pub transmit: Vec<u16>,
 }
 
-/// A transmit ring and what waits for it.
-struct Ring {
-    number: u16,
+impl Rings {
+    /// Those of queue `index`; `matrix` is a memif's.
+    pub(super) fn of(index: u16, matrix: Option<Matrix>) -> Rings {
+        match matrix {
+            Some(m) => Rings { receive: m.receive(index).collect(), transmit: m.transmit(index).collect() },
+            None => Rings { receive: vec![index], transmit: vec![index] },
+        }
+    }
+}
+
+/// A transmit queue of the driver's and what waits for it.
+struct TxQueue {
+    ring: u16,
     waiting: Frames,
 }
 
@@ -63,45 +69,38 @@ unsafe impl Send for DpdkQueue {}
 
 impl DpdkQueue {
     pub(super) fn new(
-        port: Arc<Port>,
+        port: Arc<DpdkPort>,
         info: Info,
         pool: *mut c_void,
         burst: u16,
-        matrix: Option<Matrix>,
+        rings: Rings,
         key: &[u8; 40],
     ) -> DpdkQueue {
-        let index = info.index;
-        let (receive, transmit): (Vec<u16>, Vec<u16>) = match matrix {
-            Some(m) => (m.receive(index).collect(), m.transmit(index).collect()),
-            None => (vec![index], vec![index]),
-        };
+        let Rings { receive, transmit } = rings;
         let hash = (transmit.len() > 1).then(|| Toeplitz::new(key));
+        // Only of a memif the state of the link and the room at the peer are known; a NIC takes frames for a link that is down, and
+        // counts them as sent.
+        let seen = port.gate.as_ref().map(|_| 0);
         DpdkQueue {
             id: port.id,
             member: port.gate.as_ref().map(|gate| gate.join()).unwrap_or_default(),
             burst: usize::from(burst).clamp(1, MAX),
             receive,
             next: 0,
-            transmit: transmit.into_iter().map(|number| Ring { number, waiting: Frames::empty() }).collect(),
+            transmit: transmit.into_iter().map(|ring| TxQueue { ring, waiting: Frames::empty() }).collect(),
             hash,
             pool: Pool(pool),
             spare: Frames::empty(),
             more: false,
-            stats: Stats::default(),
-            dropped: Drops::default(),
+            counters: QueueCounters { link_down: seen, peer_full: seen, ..QueueCounters::default() },
             info,
             port,
         }
     }
 
-    /// The port, for its counters.
-    pub fn port(&self) -> &Arc<Port> {
+    /// The port, for more than a [`Port`](crate::Port) tells.
+    pub fn port(&self) -> &Arc<DpdkPort> {
         &self.port
-    }
-
-    /// What was lost here, and why.
-    pub fn drops(&self) -> Drops {
-        self.dropped
     }
 
     /// Tells that this thread will not touch the queue for a while: link changes need not wait for it. The next call
@@ -143,7 +142,7 @@ impl DpdkQueue {
         self.spare.len > 0
     }
 
-    /// The transmit ring for a frame.
+    /// Which of `transmit` a frame goes to.
     #[inline]
     fn choose(&self, frame: &[u8]) -> usize {
         match &self.hash {
@@ -152,23 +151,23 @@ impl DpdkQueue {
         }
     }
 
-    /// Hands one ring's frames to the driver. Whether at least one went.
-    fn push(&mut self, ring: usize) -> bool {
+    /// Hands what waits in one of `transmit` to the driver. Whether at least one frame went.
+    fn push(&mut self, at: usize) -> bool {
         let up = self.go();
-        let Ring { number, waiting } = &mut self.transmit[ring];
+        let TxQueue { ring, waiting } = &mut self.transmit[at];
         if !up {
-            self.dropped.link_down += waiting.len as u64;
+            add(&mut self.counters.link_down, waiting.len as u64);
             waiting.free();
             return true;
         }
         // SAFETY: the first `len` entries hold buffers that are ours; those the driver takes are forgotten just below.
         let sent =
-            unsafe { dpdk_sys::mdpdk_tx(self.id, *number, waiting.all.as_mut_ptr(), waiting.len as u16) };
+            unsafe { dpdk_sys::mdpdk_tx(self.id, *ring, waiting.all.as_mut_ptr(), waiting.len as u16) };
         let sent = usize::from(sent);
         for frame in &waiting.all[..sent] {
-            self.stats.tx_bytes += u64::from(frame.len);
+            self.counters.tx_bytes += u64::from(frame.len);
         }
-        self.stats.tx_frames += sent as u64;
+        self.counters.tx_frames += sent as u64;
         waiting.all.copy_within(sent..waiting.len, 0);
         waiting.len -= sent;
         sent > 0
@@ -197,13 +196,13 @@ impl Queue for DpdkQueue {
                 let mut refused = 0u32;
                 // SAFETY: room for `MAX >= want` frames; the ring is ours alone and the port may be touched.
                 let got = unsafe { dpdk_sys::mdpdk_rx(self.id, ring, frames, want as u16, &mut refused) };
-                self.dropped.in_pieces += u64::from(refused);
+                self.counters.in_pieces += u64::from(refused);
                 // SAFETY: the callee wrote the first `got` entries, at most `want`.
                 let received = unsafe { std::slice::from_raw_parts(frames, usize::from(got)) };
                 for frame in received {
                     // SAFETY: the driver filled `len` bytes at `data`, in a buffer that is ours until freed below.
                     let bytes = unsafe { std::slice::from_raw_parts(frame.data, frame.len as usize) };
-                    self.stats.rx_bytes += u64::from(frame.len);
+                    self.counters.rx_bytes += u64::from(frame.len);
                     each(bytes, verdict(frame.flags));
                 }
                 if got > 0 {
@@ -224,18 +223,18 @@ impl Queue for DpdkQueue {
             }
         }
         self.more = more;
-        self.stats.rx_frames += (budget - left) as u64;
+        self.counters.rx_frames += (budget - left) as u64;
         budget - left
     }
 
     fn transmit(&mut self, len: usize, offload: Offload, fill: impl FnOnce(&mut [u8])) -> Result<(), Full> {
         // With one ring a full one is seen before the frame is built; with several only the frame tells which.
         if self.transmit.len() == 1 && self.transmit[0].waiting.len == self.burst && !self.push(0) {
-            self.stats.tx_full += 1;
+            self.counters.tx_full += 1;
             return Err(Full);
         }
         if self.spare.len == 0 && !self.refill() {
-            self.stats.tx_full += 1;
+            self.counters.tx_full += 1;
             return Err(Full);
         }
         let mut frame = self.spare.all[self.spare.len - 1];
@@ -250,27 +249,27 @@ impl Queue for DpdkQueue {
             if self.info.tx_checksum {
                 frame.flags = dpdk_sys::MDPDK_TX_UDP4;
             } else {
-                machnet_wire::checksum::udp4(bytes);
+                machnet_wire::frame::write_udp_checksum(bytes);
             }
         }
-        let ring = self.choose(bytes);
-        if self.transmit[ring].waiting.len == self.burst && !self.push(ring) {
+        let at = self.choose(bytes);
+        if self.transmit[at].waiting.len == self.burst && !self.push(at) {
             // What a NIC does to a queue that is not read.
-            self.dropped.peer_full += 1;
+            add(&mut self.counters.peer_full, 1);
             // SAFETY: a buffer of ours, freed once.
             unsafe { dpdk_sys::mdpdk_free(&frame, 1) };
             return Ok(());
         }
-        let waiting = &mut self.transmit[ring].waiting;
+        let waiting = &mut self.transmit[at].waiting;
         waiting.all[waiting.len] = frame;
         waiting.len += 1;
         Ok(())
     }
 
     fn flush(&mut self) {
-        for ring in 0..self.transmit.len() {
-            if self.transmit[ring].waiting.len > 0 {
-                self.push(ring);
+        for at in 0..self.transmit.len() {
+            if self.transmit[at].waiting.len > 0 {
+                self.push(at);
             }
         }
     }
@@ -291,17 +290,8 @@ impl Queue for DpdkQueue {
         waiting
     }
 
-    fn stats(&self) -> Stats {
-        let mut stats = self.stats;
-        stats.tx_dropped = self.dropped.link_down + self.dropped.peer_full;
-        stats.rx_errors = self.dropped.in_pieces;
-        if self.info.index == 0 {
-            // The NIC counts these per port; one queue tells them, so that a sum over queues is right.
-            let port = self.port.stats();
-            stats.rx_missed = port.rx_missed + port.rx_no_buffer;
-            stats.rx_errors += port.rx_errors;
-        }
-        stats
+    fn counters(&self) -> QueueCounters {
+        self.counters
     }
 
     fn arm_interrupt(&mut self) -> Option<i32> {
@@ -342,7 +332,7 @@ impl Queue for DpdkQueue {
 impl Drop for DpdkQueue {
     fn drop(&mut self) {
         self.spare.free();
-        self.transmit.iter_mut().for_each(|ring| ring.waiting.free());
+        self.transmit.iter_mut().for_each(|tx| tx.waiting.free());
         if let Some(gate) = &self.port.gate {
             gate.part(&self.member);
         }
@@ -361,6 +351,11 @@ impl Frames {
             self.len = 0;
         }
     }
+}
+
+/// Adds to a counter of something that this driver can see.
+fn add(counter: &mut Option<u64>, n: u64) {
+    *counter = Some(counter.unwrap_or(0) + n);
 }
 
 fn verdict(flags: u32) -> RxChecksum {

@@ -11,8 +11,8 @@
 //!
 //! Runs in the parked interrupt thread only, so nothing here may block.
 
-use super::gate::Line;
-use super::memif::InterfaceId;
+use super::line::Line;
+use super::memif::{InterfaceId, behind};
 use machnet_wire::{Nanos, Seldom};
 use std::ffi::c_int;
 use std::io;
@@ -50,13 +50,6 @@ struct Pair {
     asked: Option<InterfaceId>,
     /// The driver has said that the link stands.
     linked: bool,
-}
-
-/// Where the driver listens for a server known as `public`.
-pub(super) fn behind(public: &Path) -> PathBuf {
-    let mut path = public.as_os_str().to_owned();
-    path.push(".pmd");
-    path.into()
 }
 
 impl Relay {
@@ -205,21 +198,21 @@ fn pass(from: &OwnedFd, to: Option<&OwnedFd>, mut see: impl FnMut(&[u8])) -> Pas
 }
 
 fn receive(from: &OwnedFd, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut control = Control::default();
+    let mut ancillary = Ancillary::default();
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: all bits zero is an empty message; the buffers named next live through the call.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &mut part;
     message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = size_of_val(&control.0);
+    message.msg_control = ancillary.0.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&ancillary.0);
     // SAFETY: as above.
     let len = unsafe { libc::recvmsg(from.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC) };
     if len < 0 {
         return Err(io::Error::last_os_error());
     }
     let mut found = None;
-    // SAFETY: the kernel wrote well-formed headers within `control`, and the macros stay inside it.
+    // SAFETY: the kernel wrote well-formed headers within `ancillary`, and the macros stay inside it.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(&message);
         while let Some(h) = header.as_ref() {
@@ -235,15 +228,15 @@ fn receive(from: &OwnedFd, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedF
 }
 
 fn send(to: &OwnedFd, bytes: &[u8], descriptor: Option<&OwnedFd>) -> io::Result<()> {
-    let mut control = Control::default();
+    let mut ancillary = Ancillary::default();
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: all bits zero is an empty message; the buffers named next live through the call.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &mut part;
     message.msg_iovlen = 1;
     if let Some(descriptor) = descriptor {
-        message.msg_control = control.0.as_mut_ptr().cast();
-        // SAFETY: `control` is aligned and has room for one header with one descriptor.
+        message.msg_control = ancillary.0.as_mut_ptr().cast();
+        // SAFETY: `ancillary` is aligned and has room for one header with one descriptor.
         unsafe {
             message.msg_controllen = libc::CMSG_SPACE(size_of::<c_int>() as u32) as _;
             let header = libc::CMSG_FIRSTHDR(&message);
@@ -323,7 +316,7 @@ fn check(ret: c_int) -> io::Result<()> {
 
 /// Room for credentials and one descriptor, aligned for their headers.
 #[derive(Default)]
-struct Control([u64; 12]);
+struct Ancillary([u64; 12]);
 
 /// memif's messages have 128 bytes; more is cut, and the other side refuses it.
 const MESSAGE: usize = 256;

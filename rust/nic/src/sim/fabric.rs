@@ -1,10 +1,10 @@
 //! The network's state: hosts, links, and frames on their way.
 
 use super::dice::Dice;
-use super::link::{Egress, Fate, Link, Lose, Port, Steal, Wire};
+use super::link::{Egress, Fate, Link, Lose, Steal, SwitchPort, Wire};
 use super::trace::{Happening, Trace};
 use super::{Counts, Host};
-use crate::{Mac, Toeplitz};
+use crate::{Mac, PortCounters, Toeplitz};
 use machnet_wire::{Nanos, ether};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -46,7 +46,8 @@ struct Flying {
 struct Nic {
     host: Host,
     hash: Toeplitz,
-    rings: Vec<Ring>,
+    queues: Vec<RxQueue>,
+    counters: NicCounters,
     dice: Dice,
     egress: Option<Egress>,
     woken: bool,
@@ -56,11 +57,23 @@ struct Nic {
     steal_at: Nanos,
 }
 
-/// A receive ring.
-struct Ring {
+/// What a NIC counts, all queues together.
+#[derive(Clone, Copy, Default)]
+struct NicCounters {
+    rx_frames: u64,
+    rx_bytes: u64,
+    tx_frames: u64,
+    tx_bytes: u64,
+    /// Frames longer than it takes, not sent.
+    too_long: u64,
+    /// Frames for another address or too long, not received.
+    refused: u64,
+}
+
+/// A receive queue: the ring of frames that wait, and its interrupt.
+struct RxQueue {
     frames: VecDeque<Vec<u8>>,
     missed: u64,
-    refused: u64,
     bell: Option<Bell>,
 }
 
@@ -99,11 +112,12 @@ impl Fabric {
         // Streams of hosts and links never meet: links are numbered above 2^32.
         let mut dice = Dice::new(self.seed, id as u64);
         let hash = Toeplitz::secret(dice.draw());
-        let rings = (0..host.queues).map(|_| Ring::new(&host)).collect();
+        let queues = (0..host.queues).map(|_| RxQueue::new(&host)).collect();
         self.hosts.push(Nic {
             host,
             hash,
-            rings,
+            queues,
+            counters: NicCounters::default(),
             dice,
             egress: None,
             woken: false,
@@ -133,7 +147,7 @@ impl Fabric {
         let back = self
             .hosts
             .iter()
-            .filter(|nic| nic.stolen_until > self.now && nic.rings.iter().any(|r| !r.frames.is_empty()))
+            .filter(|nic| nic.stolen_until > self.now && nic.queues.iter().any(|q| !q.frames.is_empty()))
             .map(|nic| nic.stolen_until);
         arrival.into_iter().chain(back).min()
     }
@@ -151,7 +165,7 @@ impl Fabric {
         self.wire(from, to).lose = Some(lose);
     }
 
-    pub fn set_port(&mut self, host: usize, port: Option<Port>) {
+    pub fn set_port(&mut self, host: usize, port: Option<SwitchPort>) {
         self.hosts[host].egress = port.map(Egress::new);
     }
 
@@ -208,8 +222,11 @@ impl Fabric {
     pub fn send(&mut self, from: usize, frame: &[u8]) -> bool {
         if frame.len() > self.hosts[from].longest() || frame.len() < ether::LEN {
             self.trace.push(self.now, Some(from), None, Happening::TooLong, frame);
+            self.hosts[from].counters.too_long += 1;
             return false;
         }
+        self.hosts[from].counters.tx_frames += 1;
+        self.hosts[from].counters.tx_bytes += frame.len() as u64;
         self.counts.sent += 1;
         let mut dst = [0; 6];
         dst.copy_from_slice(&frame[..6]);
@@ -329,19 +346,21 @@ impl Fabric {
             return self.refuse(from, to, frame);
         }
         let nic = &mut self.hosts[to];
-        let queue = nic.queue(&frame);
-        let ring = &mut nic.rings[usize::from(queue)];
-        if ring.frames.len() >= usize::from(nic.host.descriptors) {
-            ring.missed += 1;
+        let index = nic.queue(&frame);
+        let queue = &mut nic.queues[usize::from(index)];
+        if queue.frames.len() >= usize::from(nic.host.descriptors) {
+            queue.missed += 1;
             self.counts.missed += 1;
-            self.trace.push(self.now, from, Some(to), Happening::Missed { queue }, &frame);
+            self.trace.push(self.now, from, Some(to), Happening::Missed { queue: index }, &frame);
             self.spare.push(frame);
             return;
         }
         self.counts.delivered += 1;
-        self.trace.push(self.now, from, Some(to), Happening::Delivered { queue }, &frame);
-        ring.frames.push_back(frame);
-        ring.wake();
+        self.trace.push(self.now, from, Some(to), Happening::Delivered { queue: index }, &frame);
+        nic.counters.rx_frames += 1;
+        nic.counters.rx_bytes += frame.len() as u64;
+        queue.frames.push_back(frame);
+        queue.wake();
         if !nic.woken {
             nic.woken = true;
             self.woken.push(to);
@@ -350,7 +369,7 @@ impl Fabric {
 
     fn refuse(&mut self, from: Option<usize>, to: usize, frame: Vec<u8>) {
         self.counts.refused += 1;
-        self.hosts[to].rings[0].refused += 1;
+        self.hosts[to].counters.refused += 1;
         self.trace.push(self.now, from, Some(to), Happening::Refused, &frame);
         self.spare.push(frame);
     }
@@ -374,7 +393,7 @@ impl Fabric {
         if self.stolen_until(host).is_some() {
             return;
         }
-        let frames = &mut self.hosts[host].rings[usize::from(queue)].frames;
+        let frames = &mut self.hosts[host].queues[usize::from(queue)].frames;
         let n = frames.len().min(budget);
         out.extend(frames.drain(..n));
     }
@@ -385,28 +404,43 @@ impl Fabric {
     }
 
     pub fn backlog(&self, host: usize, queue: u16) -> usize {
-        self.hosts[host].rings[usize::from(queue)].frames.len()
+        self.hosts[host].queues[usize::from(queue)].frames.len()
     }
 
-    /// Frames missed and refused by a ring.
-    pub fn losses(&self, host: usize, queue: u16) -> (u64, u64) {
-        let ring = &self.hosts[host].rings[usize::from(queue)];
-        (ring.missed, ring.refused)
+    /// Frames that found a queue's ring full.
+    pub fn missed(&self, host: usize, queue: u16) -> u64 {
+        self.hosts[host].queues[usize::from(queue)].missed
+    }
+
+    /// What a host's NIC has counted. It has no link that could be lost, and never lacks a buffer.
+    pub fn counters(&self, host: usize) -> PortCounters {
+        let nic = &self.hosts[host];
+        let NicCounters { rx_frames, rx_bytes, tx_frames, tx_bytes, too_long, refused } = nic.counters;
+        PortCounters {
+            rx_frames: Some(rx_frames),
+            tx_frames: Some(tx_frames),
+            rx_bytes: Some(rx_bytes),
+            tx_bytes: Some(tx_bytes),
+            rx_missed: Some(nic.queues.iter().map(|queue| queue.missed).sum()),
+            rx_errors: Some(refused),
+            tx_errors: Some(too_long),
+            ..PortCounters::default()
+        }
     }
 
     pub fn arm(&mut self, host: usize, queue: u16) -> Option<i32> {
-        let ring = &mut self.hosts[host].rings[usize::from(queue)];
-        let bell = ring.bell.as_mut()?;
+        let queue = &mut self.hosts[host].queues[usize::from(queue)];
+        let bell = queue.bell.as_mut()?;
         bell.armed = true;
         let descriptor = bell.reader.as_raw_fd();
-        if !ring.frames.is_empty() {
-            ring.wake();
+        if !queue.frames.is_empty() {
+            queue.wake();
         }
         Some(descriptor)
     }
 
     pub fn disarm(&mut self, host: usize, queue: u16) {
-        if let Some(bell) = &mut self.hosts[host].rings[usize::from(queue)].bell {
+        if let Some(bell) = &mut self.hosts[host].queues[usize::from(queue)].bell {
             bell.armed = false;
             if std::mem::take(&mut bell.raised) {
                 // One byte is in the pipe: this cannot block.
@@ -449,13 +483,13 @@ impl Nic {
     }
 }
 
-impl Ring {
-    fn new(host: &Host) -> Ring {
+impl RxQueue {
+    fn new(host: &Host) -> RxQueue {
         let bell = host.interrupts.then(|| {
             let (reader, writer) = std::io::pipe().expect("a pipe for a simulated interrupt");
             Bell { reader, writer, armed: false, raised: false }
         });
-        Ring { frames: VecDeque::new(), missed: 0, refused: 0, bell }
+        RxQueue { frames: VecDeque::new(), missed: 0, bell }
     }
 
     fn wake(&mut self) {

@@ -58,7 +58,7 @@ impl Link {
 
 /// The switch's port to a host: what all senders to it share. Frames arrive there after their link's delay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Port {
+pub struct SwitchPort {
     /// Bits per second.
     pub rate: u64,
     /// Bytes that may wait, what is left of the frame being sent included; a frame beyond is dropped.
@@ -67,12 +67,12 @@ pub struct Port {
 
 /// A port at work.
 pub(crate) struct Egress {
-    pub port: Port,
+    pub port: SwitchPort,
     busy_until: Nanos,
 }
 
 impl Egress {
-    pub fn new(port: Port) -> Egress {
+    pub fn new(port: SwitchPort) -> Egress {
         Egress { port, busy_until: Nanos::ZERO }
     }
 

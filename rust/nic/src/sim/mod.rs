@@ -10,17 +10,19 @@
 mod dice;
 mod fabric;
 mod link;
+mod port;
 mod queue;
 mod trace;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use link::{Link, Port, Steal};
+pub use link::{Link, Steal, SwitchPort};
 pub use queue::SimQueue;
 
-use crate::{Info, Mac};
+use crate::{Info, Mac, Opened};
 use fabric::Fabric;
 use machnet_wire::Nanos;
+use port::SimPort;
 
 /// A host to be: one NIC. Hosts are numbered from 0 in the order in which they are added.
 #[derive(Clone, Debug)]
@@ -76,7 +78,6 @@ impl Host {
             queues: self.queues,
             index,
             descriptors: self.descriptors,
-            driver: "sim".into(),
             tx_checksum: self.tx_checksum,
             rx_checksum: self.rx_checksum,
             interrupts: self.interrupts,
@@ -126,17 +127,23 @@ impl Net {
         Net { fabric: Arc::new(Mutex::new(Fabric::new(seed))) }
     }
 
-    /// Adds a host and gives its queues, in order.
+    /// Adds a host and opens its NIC.
     ///
     /// # Panics
     /// If its address is taken or a group's, or if queues or descriptors are out of range: a fault of the test.
-    pub fn add_host(&self, host: Host) -> Vec<SimQueue> {
+    pub fn open(&self, host: Host) -> Opened<SimQueue> {
         assert!(!host.mac.is_multicast(), "host address {} is a group's", host.mac);
         assert!((1..=128).contains(&host.queues), "{} queues, allowed are 1..=128", host.queues);
         assert!(host.descriptors > 0, "a ring of 0 descriptors");
         let infos: Vec<Info> = (0..host.queues).map(|i| host.info(i)).collect();
         let id = self.lock().add_host(host);
-        infos.into_iter().map(|info| SimQueue::new(self.clone(), id, info)).collect()
+        let queues = infos.into_iter().map(|info| SimQueue::new(self.clone(), id, info)).collect();
+        Opened { queues, port: Arc::new(SimPort { net: self.clone(), host: id }) }
+    }
+
+    /// Adds a host and gives its queues, in order: [`Net::open`] for who does not ask for the port.
+    pub fn add_host(&self, host: Host) -> Vec<SimQueue> {
+        self.open(host).queues
     }
 
     /// The time now.
@@ -166,7 +173,7 @@ impl Net {
     }
 
     /// Puts a port with a rate of its own before a host, or takes it away; what is under way there goes on.
-    pub fn set_port(&self, host: usize, port: Option<Port>) {
+    pub fn set_port(&self, host: usize, port: Option<SwitchPort>) {
         self.lock().set_port(host, port);
     }
 

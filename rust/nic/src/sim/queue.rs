@@ -1,9 +1,9 @@
 //! One queue of a simulated NIC.
 
 use super::Net;
-use crate::{Full, Info, Offload, Queue, RxChecksum, Stats};
+use crate::{Full, Info, Offload, Queue, QueueCounters, RxChecksum};
+use machnet_wire::ParseError;
 use machnet_wire::frame::{self, Frame};
-use machnet_wire::{ParseError, checksum};
 
 /// A receive and a transmit queue of a simulated host.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct SimQueue {
     spare: Vec<Vec<u8>>,
     /// Room for the frames of one `receive`.
     taken: Vec<Vec<u8>>,
-    stats: Stats,
+    counters: QueueCounters,
 }
 
 impl SimQueue {
@@ -28,7 +28,7 @@ impl SimQueue {
             staged: Vec::new(),
             spare: Vec::new(),
             taken: Vec::new(),
-            stats: Stats::default(),
+            counters: QueueCounters::default(),
         }
     }
 
@@ -53,8 +53,8 @@ impl Queue for SimQueue {
         let n = self.taken.len();
         // Without the lock: `each` may use the network.
         for frame in &self.taken {
-            self.stats.rx_frames += 1;
-            self.stats.rx_bytes += frame.len() as u64;
+            self.counters.rx_frames += 1;
+            self.counters.rx_bytes += frame.len() as u64;
             each(frame, if self.info.rx_checksum { verify(frame) } else { RxChecksum::Unknown });
         }
         if n > 0 {
@@ -65,7 +65,7 @@ impl Queue for SimQueue {
 
     fn transmit(&mut self, len: usize, offload: Offload, fill: impl FnOnce(&mut [u8])) -> Result<(), Full> {
         if self.staged.len() >= usize::from(self.info.descriptors) {
-            self.stats.tx_full += 1;
+            self.counters.tx_full += 1;
             return Err(Full);
         }
         let mut frame = self.spare.pop().unwrap_or_default();
@@ -74,7 +74,7 @@ impl Queue for SimQueue {
         fill(&mut frame);
         if offload == Offload::Udp4 {
             // Where the NIC has this offload it would happen on its way out: the wire shows the same.
-            checksum::udp4(&mut frame);
+            frame::write_udp_checksum(&mut frame);
         }
         self.staged.push(frame);
         Ok(())
@@ -87,10 +87,8 @@ impl Queue for SimQueue {
         let mut fabric = self.net.lock();
         for frame in self.staged.drain(..) {
             if fabric.send(self.host, &frame) {
-                self.stats.tx_frames += 1;
-                self.stats.tx_bytes += frame.len() as u64;
-            } else {
-                self.stats.tx_dropped += 1;
+                self.counters.tx_frames += 1;
+                self.counters.tx_bytes += frame.len() as u64;
             }
             self.spare.push(frame);
         }
@@ -101,9 +99,10 @@ impl Queue for SimQueue {
         self.net.lock().backlog(self.host, self.info.index) as u16
     }
 
-    fn stats(&self) -> Stats {
-        let (rx_missed, rx_errors) = self.net.lock().losses(self.host, self.info.index);
-        Stats { rx_missed, rx_errors, ..self.stats }
+    fn counters(&self) -> QueueCounters {
+        let missed = self.net.lock().missed(self.host, self.info.index);
+        // Nothing here loses its link, and a full queue of a peer is that host's own loss.
+        QueueCounters { rx_missed: Some(missed), ..self.counters }
     }
 
     fn arm_interrupt(&mut self) -> Option<i32> {
@@ -119,7 +118,7 @@ impl Queue for SimQueue {
 fn verify(frame: &[u8]) -> RxChecksum {
     match frame::parse(frame) {
         Ok(Frame::Udp { udp, .. }) if udp.checksum == 0 => RxChecksum::Unknown,
-        Ok(Frame::Udp { ip, datagram, .. }) if checksum::udp4_valid(&ip, datagram) => RxChecksum::Good,
+        Ok(Frame::Udp { ip, datagram, .. }) if frame::udp_checksum_fits(&ip, datagram) => RxChecksum::Good,
         Ok(Frame::Udp { .. }) | Err(ParseError::Checksum { what: "ipv4 header" }) => RxChecksum::Bad,
         _ => RxChecksum::Unknown,
     }

@@ -1,36 +1,8 @@
-//! What a caller may choose: how EAL gets its memory, which device, how its queues look.
+//! What whoever opens a NIC chooses: which one, how its queues look, and what DPDK is started with. Plain values, there
+//! whether or not DPDK is compiled in.
 
 use machnet_wire::Mac;
 use std::path::PathBuf;
-
-/// How DPDK's environment starts. One per process: EAL can neither be started twice nor restarted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EalConfig {
-    /// Where packet buffers live.
-    pub memory: Memory,
-    /// Names this process's runtime folder; two sidecars on one machine need two. Unused with huge pages, which
-    /// are then private to the process.
-    pub file_prefix: String,
-    /// The devices that will be opened. Empty or virtual only: the PCI bus is not looked at.
-    pub devices: Vec<Device>,
-    /// Passed to EAL as they are, behind our own; for what this struct does not name.
-    pub extra_args: Vec<String>,
-}
-
-/// Where packet buffers live.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Memory {
-    /// Ordinary pages, MiB: virtual devices only, since no PCI device can reach them without an IOMMU.
-    NoHuge {
-        /// MiB for everything; 64 is enough for one memif link of two queues.
-        mib: u32,
-    },
-    /// Huge pages, MiB; needed by PCI devices.
-    Huge {
-        /// MiB reserved at start.
-        mib: u32,
-    },
-}
 
 /// Which NIC.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,13 +62,39 @@ pub struct PortConfig {
     pub interrupts: bool,
 }
 
+/// How DPDK's environment starts. One per process: EAL can neither be started twice nor restarted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EalConfig {
+    /// Where packet buffers live.
+    pub memory: Memory,
+    /// Names this process's runtime folder; two sidecars on one machine need two. Unused with huge pages, which
+    /// are then private to the process.
+    pub file_prefix: String,
+    /// Passed to EAL as they are, behind our own; for what this struct does not name.
+    pub extra_args: Vec<String>,
+}
+
+/// Where packet buffers live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Memory {
+    /// Ordinary pages, MiB: virtual devices only, since no PCI device can reach them without an IOMMU.
+    NoHuge {
+        /// MiB for everything; 64 is enough for one memif link of two queues.
+        mib: u32,
+    },
+    /// Huge pages, MiB; needed by PCI devices.
+    Huge {
+        /// MiB reserved at start.
+        mib: u32,
+    },
+}
+
 impl EalConfig {
     /// Ordinary pages and virtual devices: needs no privileges and no preparation.
     pub fn unprivileged(file_prefix: &str) -> Self {
         EalConfig {
             memory: Memory::NoHuge { mib: 64 },
             file_prefix: file_prefix.to_owned(),
-            devices: Vec::new(),
             extra_args: Vec::new(),
         }
     }
@@ -114,6 +112,26 @@ impl PortConfig {
             burst: 16,
             checksum_offload: true,
             interrupts: true,
+        }
+    }
+
+    /// Refuses what no NIC of ours takes: a sentence that names the value and its bounds.
+    ///
+    /// # Errors
+    /// The first value that is out of its bounds.
+    pub fn check(&self) -> Result<(), String> {
+        let PortConfig { queues, descriptors, mtu, burst, .. } = *self;
+        match self {
+            _ if !(1..=64).contains(&queues) => Err(format!("queues {queues}: must be 1 to 64")),
+            _ if !(64..=4096).contains(&descriptors) || !descriptors.is_power_of_two() => {
+                Err(format!("descriptors {descriptors}: must be a power of two, 64 to 4096"))
+            }
+            _ if !(576..=9001).contains(&mtu) => Err(format!("mtu {mtu}: must be 576 to 9001")),
+            _ if !(1..=32).contains(&burst) => Err(format!("burst {burst}: must be 1 to 32")),
+            _ if self.mac.is_some_and(|mac| mac.is_multicast()) => {
+                Err("mac: must not be a group address".to_owned())
+            }
+            _ => Ok(()),
         }
     }
 }

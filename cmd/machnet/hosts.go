@@ -1,0 +1,32 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/machnet/machnet/cmd/internal/procs"
+)
+
+// hosts are the two hosts, on a link of their own that nothing else can see.
+func (r *rig) hosts(c benchConfig) (a, b *host, err error) {
+	cores, err := procs.Cores()
+	if err != nil {
+		return nil, nil, err
+	}
+	a = &host{name: "A", ip: "10.77.0.1", kernelIP: "127.0.0.1", core: cores[0]}
+	b = &host{name: "B", ip: "10.77.0.2", kernelIP: "127.0.0.1", core: cores[len(cores)-1]}
+	if c.kernel != kernelLoopback {
+		if err := r.layLinks(a, b, c); err != nil {
+			asked := "--kernel " + c.kernel
+			if c.link == linkVeth {
+				asked = "--link veth"
+			}
+			return nil, nil, fmt.Errorf("%s: %w", asked, err)
+		}
+	}
+	if c.link != linkVeth {
+		socket := filepath.Join(r.folder, "memif.sock")
+		a.device, b.device = []string{"--memif", "server:" + socket}, []string{"--memif", "client:" + socket}
+	}
+	return a, b, nil
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/machnet/machnet/cmd/internal/load"
+)
+
+// measure has one arm do one run, and reads what every process spent meanwhile. The sidecars, which wake up
+// now and then even when idle, are paused while the kernel's transports run, so that they do not disturb those.
+func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error) {
+	for _, s := range r.sidecars {
+		if a.transport == "machnet" {
+			s.Resume()
+		} else {
+			s.Pause()
+		}
+	}
+	var lost int64
+	for longest := p.Duration * 32; ; p.Duration *= 2 {
+		before, err := r.cpu()
+		if err != nil {
+			return sample{}, err
+		}
+		began := time.Now()
+		result, err := a.runOnce(ctx, p)
+		if err != nil {
+			return sample{}, err
+		}
+		took := time.Since(began)
+		after, err := r.cpu()
+		if err != nil {
+			return sample{}, err
+		}
+		lost += result.Lost
+		// A short round, or one on a busy machine, may end before what is in flight has come back once, which says little; so a
+		// longer one follows.
+		if result.Messages < int64(p.Inflight) && p.Duration < longest {
+			continue
+		}
+		if result.Messages == 0 {
+			return sample{}, fmt.Errorf("%s: no echo of %d bytes came back in %v; use a longer --duration", a.client.Name, p.Size, p.Duration)
+		}
+		result.Lost = lost
+		return newSample(a, result, after.since(before), took)
+	}
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive|churn`. It obeys
+// lines of JSON on standard input, answers with lines of JSON on standard output, and ends when its input ends.
+const workerCommand = "worker"
+
+// workerLine is one answer of a worker.
+type workerLine struct {
+	Addr   string      `json:"addr,omitempty"`   // serve: listening here
+	Ready  bool        `json:"ready,omitempty"`  // drive, churn: connected
+	Result *workResult `json:"result,omitempty"` // drive, churn: a run is over
+	Error  string      `json:"error,omitempty"`  // the worker ends
+}
+
+// workResult is load.Result as it crosses the pipe; the histogram in its V2 compressed encoding.
+type workResult struct {
+	Messages, All, Lost int64
+	Seconds             float64
+	Latency             []byte
+}
+
+func (r *workResult) histogram() (*hdrhistogram.Histogram, error) {
+	return hdrhistogram.Decode(r.Latency)
+}
+
+// churnOrder has a worker attach and leave in a loop.
+type churnOrder struct {
+	For time.Duration
+}

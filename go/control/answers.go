@@ -1,0 +1,93 @@
+package control
+
+// Counters are counters and gauges by name: those of docs/metrics.md, without the prefix and the suffix that Prometheus wants. nil is a
+// count that the driver of this NIC does not keep.
+type Counters map[string]*uint64
+
+// Get returns a counter's value, and whether it is counted here.
+func (c Counters) Get(name string) (value uint64, counted bool) {
+	if n := c[name]; n != nil {
+		return *n, true
+	}
+	return 0, false
+}
+
+// Statistics are what the sidecar counts.
+type Statistics struct {
+	Machnetd string   `json:"machnetd"` // its version
+	PID      int      `json:"pid"`
+	Uptime   uint64   `json:"uptime_s"` // seconds
+	IP       string   `json:"ip"`
+	Engines  []Engine `json:"engines"`
+	Port     Port     `json:"port"`
+}
+
+// Engine is what one engine counts. Names that begin with flow_ are sums over its connections.
+type Engine struct {
+	Engine   int      `json:"engine"`
+	Counters Counters `json:"counters"`
+	Queue    Counters `json:"queue"` // of its queue pair of the NIC
+}
+
+// Port is what the NIC counts.
+type Port struct {
+	Driver   string   `json:"driver"`
+	Counters Counters `json:"counters"`
+}
+
+// Channel is one attachment of an application.
+type Channel struct {
+	Channel     uint64 `json:"channel"`
+	Engine      int    `json:"engine"`
+	PID         int    `json:"pid"`
+	UID         uint32 `json:"uid"`
+	State       string `json:"state"` // "attached", or "draining": its application has left, and what it sent is being delivered
+	Connections int    `json:"connections"`
+	Listeners   int    `json:"listeners"`
+	Units       Units  `json:"units"`
+}
+
+// Units are packets of a channel's memory.
+type Units struct {
+	Total     int `json:"total"`     // in each direction
+	Submitted int `json:"submitted"` // sent by the application and not yet acknowledged
+	Delivered int `json:"delivered"` // received and not yet given back by the application
+	Reserved  int `json:"reserved"`  // promised to peers that may send
+}
+
+// Connection is one row of the connections.
+type Connection struct {
+	Engine     int     `json:"engine"`
+	Connection string  `json:"connection"` // names it in a question to this engine
+	Channel    *uint64 `json:"channel"`    // nil: its application has left
+	Local      string  `json:"local"`      // IP:port
+	Peer       string  `json:"peer"`       // IP:port
+	State      string  `json:"state"`      // "opening", "open" or "closing"
+	Origin     string  `json:"origin"`     // "dialled" or "accepted"
+	Queued     uint64  `json:"queued"`     // units not yet sent
+	InFlight   uint64  `json:"in_flight"`  // units sent and not yet acknowledged
+	RTT        *uint64 `json:"rtt_ns"`     // smoothed; nil: nothing was measured yet
+}
+
+// State is all that an engine knows of one connection.
+type State struct {
+	Connection
+	Window    uint64   `json:"window"`    // units that congestion control lets be in flight
+	UnitSize  int      `json:"unit_size"` // bytes of payload in a packet
+	Credit    uint64   `json:"credit"`    // units that the peer has promised to take
+	Waits     *string  `json:"waits"`     // what it waits for before the peer may send: "reader", "units" or "receive ring"; nil: nothing
+	Timeout   *uint64  `json:"timeout_ns"`
+	NextHop   string   `json:"next_hop"`
+	LocalPort int      `json:"local_udp_port"`
+	PeerPort  int      `json:"peer_udp_port"`
+	Counters  Counters `json:"counters"`
+}
+
+// Peer is another host.
+type Peer struct {
+	IP          string  `json:"ip"`
+	MAC         *string `json:"mac"`
+	State       string  `json:"state"` // "fixed", "known", "asking" or "unreachable"
+	Connections int     `json:"connections"`
+	Heard       *uint64 `json:"heard_ns_ago"` // nil: nothing was heard from it yet
+}

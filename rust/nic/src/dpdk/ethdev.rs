@@ -1,0 +1,119 @@
+//! DPDK's functions about devices and ports, with Rust's types and with the words of its log as reasons.
+
+use super::error::DpdkError;
+use super::log::Mark;
+use crate::{Device, PortConfig};
+use std::ffi::{CStr, CString, c_char};
+
+/// Creates a virtual device; `args` begins with its name. Returns its port number.
+pub(super) fn create_vdev(args: &str) -> Result<u16, DpdkError> {
+    let mark = Mark::now();
+    let device = args.split(',').next().unwrap_or_default();
+    let unknown = || DpdkError::UnknownVdev { vdev: args.to_owned(), detail: none_if_silent(&mark) };
+    match probe(args) {
+        Ok(()) => port_by_name(device).map_err(|_| unknown()),
+        Err(libc::EEXIST) => Err(DpdkError::Config(format!("virtual device {device}: the name is taken"))),
+        Err(_) => Err(match not_permitted(&mark) {
+            Some(said) => DpdkError::NoPermission(format!("create {device}: {said}")),
+            None => unknown(),
+        }),
+    }
+}
+
+/// Has EAL look for a device. The error is an errno.
+pub(super) fn probe(devargs: &str) -> Result<(), i32> {
+    let devargs = CString::new(devargs).map_err(|_| libc::EINVAL)?;
+    // SAFETY: a C string, copied by the callee; EAL runs.
+    match unsafe { dpdk_sys::mdpdk_probe(devargs.as_ptr()) } {
+        0 => Ok(()),
+        errno => Err(-errno),
+    }
+}
+
+/// The port number of a device that EAL has found. The error is an errno.
+pub(super) fn port_by_name(device: &str) -> Result<u16, i32> {
+    let device = CString::new(device).map_err(|_| libc::EINVAL)?;
+    // SAFETY: a C string that lives through the call.
+    let port = unsafe { dpdk_sys::mdpdk_port_by_name(device.as_ptr()) };
+    u16::try_from(port).map_err(|_| -port)
+}
+
+/// All port numbers.
+pub(super) fn ports() -> impl Iterator<Item = u16> {
+    let mut last = -1;
+    std::iter::from_fn(move || {
+        // SAFETY: no pointers.
+        last = unsafe { dpdk_sys::mdpdk_port_next(last) };
+        u16::try_from(last).ok()
+    })
+}
+
+/// What a port is and offers.
+pub(super) fn port_info(id: u16) -> Result<dpdk_sys::mdpdk_port_info, DpdkError> {
+    let mut info = dpdk_sys::mdpdk_port_info::default();
+    // SAFETY: `info` is writable.
+    done(unsafe { dpdk_sys::mdpdk_port_info_get(id, &mut info) }, "ask the port what it is")?;
+    Ok(info)
+}
+
+/// Configures the port; returns whether it has receive interrupts. Drivers that have none refuse to be asked.
+pub(super) fn configure(
+    id: u16,
+    config: &PortConfig,
+    rings: u16,
+    checksums: (bool, bool),
+) -> Result<bool, DpdkError> {
+    let mut asked = dpdk_sys::mdpdk_port_config {
+        rx_queues: rings,
+        tx_queues: rings,
+        mtu: config.mtu,
+        tx_checksum: checksums.0.into(),
+        rx_checksum: checksums.1.into(),
+        interrupts: 0,
+    };
+    if config.interrupts && !matches!(config.device, Device::Memif(_)) {
+        asked.interrupts = 1;
+        // SAFETY: `asked` lives through the call; the port exists and is stopped.
+        if unsafe { dpdk_sys::mdpdk_port_configure(id, &asked) } == 0 {
+            // Some accept the wish and have none all the same.
+            // SAFETY: the port is configured.
+            let has = unsafe { dpdk_sys::mdpdk_rx_intr_fd(id, 0) } >= 0;
+            if has {
+                return Ok(true);
+            }
+        }
+        asked.interrupts = 0;
+    }
+    // SAFETY: as above.
+    done(unsafe { dpdk_sys::mdpdk_port_configure(id, &asked) }, "configure the port")?;
+    Ok(false)
+}
+
+/// Turns a result of the shim into an error that names the step.
+pub(super) fn done(ret: i32, step: &str) -> Result<(), DpdkError> {
+    if ret >= 0 {
+        return Ok(());
+    }
+    Err(DpdkError::Refused { step: step.to_owned(), errno: -ret, detail: String::new() })
+}
+
+/// The complaint that something is not permitted. Not by the number: drivers return -1 for anything, which is EPERM's.
+pub(super) fn not_permitted(mark: &Mark) -> Option<String> {
+    let said = mark.complaints();
+    let denied = |line: &&str| {
+        ["Operation not permitted", "Permission denied"].iter().any(|words| line.contains(words))
+    };
+    said.split("; ").find(denied).map(str::to_owned)
+}
+
+/// What DPDK complained of since the mark.
+pub(super) fn none_if_silent(mark: &Mark) -> String {
+    let said = mark.complaints();
+    if said.is_empty() { "DPDK gave no reason".to_owned() } else { said }
+}
+
+/// A C string out of a fixed array.
+pub(super) fn name(raw: &[c_char]) -> String {
+    // SAFETY: the shim always writes a closing zero within the array.
+    unsafe { CStr::from_ptr(raw.as_ptr()) }.to_string_lossy().into_owned()
+}

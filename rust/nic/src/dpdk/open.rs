@@ -1,0 +1,192 @@
+//! Opening a port: get the device, give it queues and buffers, start it.
+
+use super::buffers;
+use super::device::{self, Found};
+use super::eal::Eal;
+use super::error::DpdkError;
+use super::ethdev::{self, done};
+use super::line::Line;
+use super::log::Mark;
+use super::memif;
+use super::port::DpdkPort;
+use super::queue::{DpdkQueue, Rings};
+use super::random;
+use super::relay::Relay;
+use crate::{EalConfig, Info, MemifRole, Opened, Port, PortConfig};
+use machnet_wire::Mac;
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Starts DPDK and opens one NIC: all that a sidecar needs. Once per process.
+///
+/// # Errors
+/// Every refusal as one [`DpdkError`].
+pub fn open(config: &PortConfig, eal: &EalConfig) -> Result<Opened<DpdkQueue>, DpdkError> {
+    Eal::start(eal, std::slice::from_ref(&config.device))?.open(config)
+}
+
+impl Eal {
+    /// Opens one port and its queues. It closes when the last of them, and the port, are dropped.
+    ///
+    /// A memif port opens whether or not its peer is there; frames sent meanwhile are dropped and counted.
+    ///
+    /// # Errors
+    /// Every refusal as one [`DpdkError`].
+    pub fn open(&self, config: &PortConfig) -> Result<Opened<DpdkQueue>, DpdkError> {
+        let _one_at_a_time = self.environment.opening.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mark = Mark::now();
+        self.open_port(config).map_err(|error| match (error, ethdev::not_permitted(&mark)) {
+            (DpdkError::Refused { step, .. }, Some(said)) => {
+                DpdkError::NoPermission(format!("{step}: {said}"))
+            }
+            (DpdkError::Refused { step, errno: libc::ENOMEM, .. }, None) => {
+                let (rings, room) = (config.descriptors, memif::buffer_size(config.mtu));
+                DpdkError::TooLittleMemory { step, mib: buffers::enough(config.queues, rings, rings, room) }
+            }
+            (DpdkError::Refused { step, errno, detail }, None) if detail.is_empty() => {
+                DpdkError::Refused { step, errno, detail: ethdev::none_if_silent(&mark) }
+            }
+            (error, _) => error,
+        })
+    }
+
+    fn open_port(&self, config: &PortConfig) -> Result<Opened<DpdkQueue>, DpdkError> {
+        config.check().map_err(DpdkError::Config)?;
+        let found = device::open(config, self.serial())?;
+        let info = ethdev::port_info(found.id)?;
+        let matrix = found.matrix;
+        let offered = info.max_rx_queues.min(info.max_tx_queues);
+        let rings = matrix.map_or(config.queues, |m| m.rings());
+        if rings > offered {
+            return Err(DpdkError::TooManyQueues {
+                asked: config.queues,
+                offered: offered / matrix.map_or(1, |m| m.theirs),
+            });
+        }
+        let checksums = (
+            config.checksum_offload && info.tx_udp_checksum != 0,
+            config.checksum_offload && info.rx_udp_checksum != 0,
+        );
+        // memif and af_packet announce 1500 and carry whatever fits their buffers: they are asked for no more than they
+        // announce.
+        let most = info.max_mtu.min((info.max_frame as u16).saturating_sub(18));
+        let modest = found.gated || found.packet.is_some();
+        let mtu = if modest { config.mtu.min(most) } else { config.mtu };
+        let asked = PortConfig { mtu, ..config.clone() };
+        let interrupts = ethdev::configure(found.id, &asked, rings, checksums)?;
+
+        let descriptors = descriptors(&found, config, &info);
+        let pools = self.set_up_queues(&found, config, descriptors, info.numa_node)?;
+        if let (Some(mac), None) = (config.mac, &found.memif) {
+            // SAFETY: six readable bytes; the port is configured.
+            done(unsafe { dpdk_sys::mdpdk_port_set_mac(found.id, mac.0.as_ptr()) }, "set the MAC address")?;
+        }
+        // One key for all our queues: to the peer they are the wire in front of one NIC.
+        let key = found.memif.as_ref().and_then(|m| m.rss_key).unwrap_or_else(random::key);
+        let port = self.start_port(found, ethdev::name(&info.driver))?;
+        // The address is known for certain once the port has started.
+        let info = Info {
+            mac: Mac(ethdev::port_info(port.id)?.mac),
+            mtu: config.mtu,
+            queues: config.queues,
+            index: 0,
+            descriptors: matrix
+                .map_or(descriptors.0.min(descriptors.1), |m| m.theirs << m.log2_ring(config.descriptors)),
+            tx_checksum: checksums.0,
+            rx_checksum: checksums.1,
+            // af_packet's driver has no interrupts, but its sockets can be waited for.
+            interrupts: interrupts || config.interrupts && port.sockets.of_queue(0).is_some(),
+        };
+        let queues = (0..config.queues).zip(pools).map(|(index, pool)| {
+            let rings = Rings::of(index, matrix);
+            DpdkQueue::new(port.clone(), Info { index, ..info.clone() }, pool, config.burst, rings, &key)
+        });
+        Ok(Opened { queues: queues.collect(), port: port.clone() as Arc<dyn Port> })
+    }
+
+    /// Gives the port its receive and transmit queues, and each of ours its pool. Returns the pools.
+    fn set_up_queues(
+        &self,
+        found: &Found,
+        config: &PortConfig,
+        (rx, tx): (u16, u16),
+        numa_node: i32,
+    ) -> Result<Vec<*mut c_void>, DpdkError> {
+        let usual = memif::buffer_size(config.mtu);
+        let room = found.packet.as_ref().map_or(usual, |packet| packet.room.max(usual));
+        let mut pools = Vec::new();
+        for queue in 0..config.queues {
+            let pool = buffers::pool(self.serial(), room, numa_node, (rx, tx), config.queues)?;
+            pools.push(pool);
+            let Rings { receive, transmit } = Rings::of(queue, found.matrix);
+            for ring in receive {
+                // SAFETY: the port is configured and stopped, the ring in range, the pool lives as long as the port.
+                let ret = unsafe { dpdk_sys::mdpdk_rx_queue(found.id, ring, rx, pool) };
+                done(ret, "set up a receive queue")?;
+            }
+            for ring in transmit {
+                // SAFETY: as above.
+                done(unsafe { dpdk_sys::mdpdk_tx_queue(found.id, ring, tx) }, "set up a transmit queue")?;
+            }
+        }
+        Ok(pools)
+    }
+
+    fn start_port(&self, found: Found, driver: String) -> Result<Arc<DpdkPort>, DpdkError> {
+        let Found { id, memif, interface, sockets, gated, reconnect, .. } = found;
+        let environment = self.environment.clone();
+        if !gated {
+            // SAFETY: the port is configured.
+            done(unsafe { dpdk_sys::mdpdk_port_start(id) }, "start the port")?;
+            return Ok(DpdkPort::new(id, driver, Line::open(), None, sockets, environment));
+        }
+        let gate = self.environment.gate()?;
+        if !reconnect {
+            // A server listens only. A client's start connects: the gate's business.
+            // SAFETY: the port is configured.
+            done(unsafe { dpdk_sys::mdpdk_port_start(id) }, "start the memif server")?;
+        }
+        let label = match &memif {
+            Some(link) => format!("memif {}", link.socket.display()),
+            None => format!("memif port {id}"),
+        };
+        let line = Line::down();
+        gate.watch_link(id, line.clone(), reconnect, label);
+        if let Some(link) = memif.as_ref().filter(|link| link.role == MemifRole::Server) {
+            let relay = Relay::open(id, &link.socket, interface, line.clone()).map_err(|error| {
+                DpdkError::Refused {
+                    step: format!("listen on the memif socket {}", link.socket.display()),
+                    errno: error.raw_os_error().unwrap_or(libc::EINVAL),
+                    detail: String::new(),
+                }
+            })?;
+            gate.serve(relay);
+        }
+        Ok(DpdkPort::new(id, driver, line, Some(gate), sockets, environment))
+    }
+
+    /// A number that no virtual device or pool of this process has had.
+    fn serial(&self) -> u32 {
+        self.environment.serial.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Descriptors of each receive and each transmit ring, as near to what was asked for as the driver has them.
+fn descriptors(found: &Found, config: &PortConfig, info: &dpdk_sys::mdpdk_port_info) -> (u16, u16) {
+    let (mut rx, mut tx) = (config.descriptors, config.descriptors);
+    if let Some(packet) = &found.packet {
+        (rx, tx) = (packet.slots, packet.slots); // the driver takes any number for its own
+    } else if found.matrix.is_none() {
+        // SAFETY: both pointers are to live variables; the port is configured.
+        unsafe { dpdk_sys::mdpdk_port_descriptors(found.id, &mut rx, &mut tx) };
+    }
+    if rx.min(tx) < config.descriptors {
+        log::warn!(
+            "{} descriptors asked of {}: it has {rx} to receive and {tx} to send",
+            config.descriptors,
+            ethdev::name(&info.driver)
+        );
+    }
+    (rx, tx)
+}

@@ -1,0 +1,21 @@
+//! The NIC of a simulated host as a whole.
+
+use super::Net;
+use crate::{Port, PortCounters};
+
+/// A simulated host's NIC, beside its queues.
+#[derive(Debug)]
+pub(super) struct SimPort {
+    pub net: Net,
+    pub host: usize,
+}
+
+impl Port for SimPort {
+    fn driver(&self) -> &str {
+        "sim"
+    }
+
+    fn counters(&self) -> PortCounters {
+        self.net.lock().counters(self.host)
+    }
+}
