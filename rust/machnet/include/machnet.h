@@ -184,7 +184,7 @@
 // Event: `conn` has come to the listener `id`; machnet_accepted frees its place in the backlog.
 #define MACHNET_EVENT_ACCEPTED 6
 
-// Event: `conn` has something to receive: data, the end, or an error. Told again only after a receive has taken
+// Event: `conn` has something to receive: data, the end, or an error. Reported again only after a receive has taken
 // everything (no MACHNET_INFO_MORE, or MACHNET_EAGAIN).
 #define MACHNET_EVENT_READABLE 7
 
@@ -208,7 +208,7 @@ typedef struct machnet_options {
   uint32_t reserved;
 } machnet_options;
 
-// What the sidecar told at attach, and this library's limits.
+// What the sidecar said at attach, and this library's limits.
 typedef struct machnet_info_t {
   // Address of the sidecar's host.
   uint32_t ip;
@@ -291,7 +291,7 @@ typedef struct machnet_event {
   uint32_t reserved;
 } machnet_event;
 
-// The two ends of a connection, as the blocking calls tell them.
+// The two ends of a connection, as the blocking calls give them.
 typedef struct machnet_peer {
   // Own address.
   uint32_t local_ip;
@@ -379,7 +379,7 @@ size_t machnet_error_text(const struct machnet_channel *ch,
                           char *buf,
                           size_t cap);
 
-// [any] Copies a sentence about the failure that a MACHNET_EVENT_CONNECT_FAILED or _LISTEN_FAILED tells, with a final zero, and returns its
+// [any] Copies a sentence about the failure that a MACHNET_EVENT_CONNECT_FAILED or _LISTEN_FAILED reports, with a final zero, and returns its
 // length without it: what is full, whose, how many there may be, and what to do. MACHNET_ERROR_TEXT_MAX bytes hold it.
 size_t machnet_event_text(const struct machnet_event *event,
                           char *buf,
@@ -468,7 +468,7 @@ int64_t machnet_recv_timeout(struct machnet_channel *ch,
                              struct machnet_recv_info *info,
                              int timeout_ms);
 
-// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that was told MACHNET_EAGAIN finds room, at most
+// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that got MACHNET_EAGAIN finds room, at most
 // `timeout_ms` milliseconds (negative: for ever). 1: something may be there, 0: the time is over, MACHNET_EINTR, MACHNET_ENETDOWN.
 int machnet_wait(struct machnet_channel *ch,
                  int timeout_ms);
@@ -489,14 +489,14 @@ int64_t machnet_recv_some(struct machnet_channel *ch,
                           uint32_t flags,
                           struct machnet_recv_info *info);
 
-// [rx] Says that the program has taken `conn`, of which MACHNET_EVENT_ACCEPTED told it: until then, or until it closes `conn`, the
+// [rx] Says that the program has accepted `conn`, which MACHNET_EVENT_ACCEPTED named: until then, or until it closes `conn`, the
 // connection counts against its listener's backlog. machnet_accept does so itself. Of no effect a second time, and on a
 // connection that was dialled.
 int machnet_accepted(struct machnet_channel *ch,
                      machnet_conn conn);
 
 // [rx] Before sleeping on machnet_doorbell: 1 = armed and nothing is pending, the next thing to come rings; 0 = there is work
-// (or the sidecar is gone), and nothing is armed. Work is also room for a request that was told MACHNET_EAGAIN; that is said once.
+// (or the sidecar is gone), and nothing is armed. Work is also room for a request that got MACHNET_EAGAIN; that counts once.
 int machnet_arm(struct machnet_channel *ch);
 
 // [rx] After sleeping, or instead of it: takes the armed state back.
@@ -508,8 +508,8 @@ int machnet_drain(const struct machnet_channel *ch);
 // [tx] Sends `len` bytes as one message. Returns how many bytes were accepted (all of them, or as many whole units as there
 // are tokens), or MACHNET_EAGAIN when there is no token at all. After a short count the message is under way: the
 // rest goes by calls with MACHNET_SEND_CONTINUE and exactly the bytes that are left, or machnet_abort ends it.
-// A call without that flag while a message is under way, or with it while none is, is MACHNET_EINVAL. A connection that is over is told
-// as by machnet_send.
+// A call without that flag while a message is under way, or with it while none is, is MACHNET_EINVAL. A connection that is over is
+// reported as by machnet_send.
 //
 // With MACHNET_SEND_WHOLE a message is not begun while the connection's own units, as they come back, make room for all of it:
 // MACHNET_EAGAIN then. Only where other connections hold so many that its share may never be that large is a part accepted.
@@ -549,10 +549,10 @@ int machnet_close(struct machnet_channel *ch,
 int machnet_reset(struct machnet_channel *ch, machnet_conn conn);
 
 // [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
-// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; who gets its connections by
-// events says with machnet_accepted that it has taken one.
-// MACHNET_EAGAIN, and nothing was asked: too many requests of this channel wait for the sidecar. machnet_arm and machnet_wait see
-// the room come, and say so once; then call again.
+// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; a program that gets its connections by
+// events says with machnet_accepted that it has accepted one.
+// MACHNET_EAGAIN, and nothing was asked: too many requests of this channel wait for the sidecar. machnet_arm and machnet_wait
+// report once that there is room; then call again.
 int machnet_listen_begin(struct machnet_channel *ch,
                          uint32_t ip,
                          uint16_t port,

@@ -224,5 +224,5 @@ fn errno() -> i32 {
 
 /// Bytes of a socket's path without its final zero.
 const PATH: usize = 107;
-/// Where machnetd listens unless told otherwise.
+/// Where machnetd listens by default.
 const USUAL: &[u8] = b"/var/run/machnet/machnet.sock";

@@ -1,4 +1,4 @@
-//! The calls that wait, for C: each tries, and waits by the rule of `patience` until it may try again.
+//! The calls that wait, for C: each tries, waits as `patience` says until it may go on, and tries once more.
 use crate::client::machnet_channel;
 use crate::code::{
     MACHNET_EADDR, MACHNET_EAGAIN, MACHNET_EBUSY, MACHNET_EINTR, MACHNET_EINVAL, MACHNET_ENETDOWN,
@@ -157,7 +157,7 @@ impl machnet_channel {
             let more = self.with_entered_tx(&mut tx, |side, conns| {
                 let sender = side.open()?;
                 let more = sender.send(conns, conn, &mut Flat(rest), sent > 0);
-                // It waits at a bell of its own, below: whoever waits for events is not to wake for it, then or later.
+                // It waits below, at the sending direction's own bell: no event for it, which would wake a thread that waits for events.
                 sender.waits_itself(conn);
                 more
             });
@@ -251,7 +251,7 @@ impl machnet_channel {
 
     /// Sends a request, and then forgets what `bind` said; waits, until `until` nanoseconds, while there is no room for it.
     fn ask_wait(&self, rx: &mut Inside<'_, RxSide>, request: Request, until: Option<u64>) -> Result<(), i32> {
-        // Whoever gives up waits for no room any more.
+        // A caller that gives up no longer waits for room.
         self.ask_until(rx, request, until).inspect_err(|_| {
             self.signals.room.fetch_and(!REFUSED, Relaxed);
         })
@@ -266,7 +266,7 @@ impl machnet_channel {
         let mut patience = Patience::new();
         loop {
             // What came in is set aside: it would keep the bell from being armed, and answers that nobody takes keep the engine
-            // from taking requests. First, since without a place for the answer nothing is to be asked.
+            // from taking requests. This comes first: where there is no place for an answer, nothing is to be asked.
             self.with_entered_rx(rx, |side, conns| {
                 side.reply(|_| false).inspect_err(|_| {
                     self.last_error.explain(format_args!(
@@ -350,7 +350,7 @@ impl machnet_channel {
         self.woken(self.doorbell(), woken)
     }
 
-    /// Sets the answers aside that have come, for machnet_poll or whoever waits for one: they would keep the bell from being armed.
+    /// Sets aside the answers that have come, for machnet_poll or the call that waits for one: they would keep the bell from being armed.
     /// Whether there were any.
     fn set_aside(&self, rx: &mut Inside<'_, RxSide>) -> Result<bool, i32> {
         self.with_entered_rx(rx, |side, _| {
@@ -361,8 +361,8 @@ impl machnet_channel {
         })
     }
 
-    /// The same for a sender without tokens for `conn`, at the sending direction's own doorbell: the other one belongs to whoever receives,
-    /// who may be another thread, and sleep, or not be there at all. The end of the connection rings here, too.
+    /// The same for a sender without tokens for `conn`, at the sending direction's own doorbell: the other one belongs to the receiving
+    /// direction, in which another thread may sleep, or none may be. The end of the connection rings here, too.
     fn pause_tx(
         &self,
         tx: &mut Inside<'_, TxSide>,
@@ -388,7 +388,8 @@ impl machnet_channel {
         self.woken(channel.doorbell(), woken)
     }
 
-    /// If nobody is in the sending direction, takes completions for sends that were told to try again. Whether there are such sends.
+    /// If nobody is in the sending direction, takes completions there, for which sends that got MACHNET_EAGAIN wait. Whether such sends still
+    /// wait.
     fn reap(&self) -> bool {
         if self.signals.blocked.load(Acquire) == 0 {
             return false;

@@ -309,7 +309,7 @@ impl machnet_channel {
     }
 
     /// Ends a listener or a dial. What finds no room is kept, and goes out with a later call: by [`Self::send_kept`] at the latest,
-    /// once whoever sleeps next was rung for the room.
+    /// once the next thread that sleeps was rung for the room.
     pub(crate) fn request_or_keep(&self, last: Request) -> Result<(), i32> {
         self.with_tx(|side, _| {
             if side.request(last)? {
@@ -332,7 +332,7 @@ impl machnet_channel {
         }
     }
 
-    /// Whether a request waits for room and there is some. Who asked for something and was refused is told so once.
+    /// Whether a request waits for room and there is some. A caller that was refused learns of it once: this forgets that it waits.
     pub(crate) fn room_came(&self, channel: &DeliverEnd) -> bool {
         self.signals.room.load(Relaxed) != 0 && channel.has_room() && {
             self.signals.room.fetch_and(!REFUSED, Relaxed);

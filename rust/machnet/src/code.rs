@@ -113,7 +113,7 @@ pub const MACHNET_EVENT_CONNECTED: u32 = 4;
 pub const MACHNET_EVENT_CONNECT_FAILED: u32 = 5;
 /// Event: `conn` has come to the listener `id`; machnet_accepted frees its place in the backlog.
 pub const MACHNET_EVENT_ACCEPTED: u32 = 6;
-/// Event: `conn` has something to receive: data, the end, or an error. Told again only after a receive has taken
+/// Event: `conn` has something to receive: data, the end, or an error. Reported again only after a receive has taken
 /// everything (no MACHNET_INFO_MORE, or MACHNET_EAGAIN).
 pub const MACHNET_EVENT_READABLE: u32 = 7;
 /// Event of machnet_poll_tx: a send on `conn` that returned MACHNET_EAGAIN (or a short count) may be tried again.

@@ -1,4 +1,4 @@
-//! One caller at a time for each direction: whoever comes second is told so, and nothing breaks.
+//! One caller at a time for each direction: a second one is refused, and nothing breaks.
 use crate::patience::{nap, yielded};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
@@ -14,7 +14,7 @@ pub struct Gate<T> {
 // `busy` order what one thread did before what the next does.
 unsafe impl<T: Send> Sync for Gate<T> {}
 
-/// The right to use the value; ends when dropped. Made only by whoever got in, for dropping it opens the gate.
+/// The right to use the value; ends when dropped. Made only for a caller that got in, since dropping it opens the gate.
 pub struct Inside<'a, T>(&'a Gate<T>);
 
 impl<T> Gate<T> {
@@ -23,7 +23,7 @@ impl<T> Gate<T> {
         Self { busy: AtomicU32::new(0), value: UnsafeCell::new(value) }
     }
 
-    /// Enters; `None` while a caller is inside, who may stay for ever. A visitor is waited for.
+    /// Enters; `None` while a caller is inside, which may stay for ever. A visitor leaves soon, and is waited for.
     #[inline]
     pub fn enter(&self) -> Option<Inside<'_, T>> {
         match self.busy.compare_exchange(FREE, CALLER, Acquire, Relaxed) {

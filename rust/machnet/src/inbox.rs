@@ -74,7 +74,7 @@ pub struct Queue {
     message: Option<u32>,
     /// Bytes of it read so far.
     offset: u32,
-    /// The rest of the message being read was aborted by its sender, or lost its end: tell the reader once.
+    /// The rest of the message being read was aborted by its sender, or lost its end: the next read returns `Aborted`, once.
     cut: bool,
     /// The end of the peer's data was reached.
     ended: bool,
@@ -130,7 +130,7 @@ impl Queue {
         Self { head: NONE, tail: NONE, message: None, offset: 0, cut: false, ended: false }
     }
 
-    /// Whether something is queued, or a message is being read: what comes next has to wait its turn.
+    /// Whether something is queued, or a message is being read: what comes in must queue behind it.
     pub fn busy(&self) -> bool {
         self.readable() || self.message.is_some()
     }
@@ -209,13 +209,13 @@ impl<T: Copy> Nodes<T> {
         *queue = Queue::new();
     }
 
-    /// Takes what stands at the front without being bytes to read: aborts, the end, empty messages in stream mode.
-    /// Afterwards the front is a unit with bytes (or an empty message), or the queue is empty.
-    fn settle(&mut self, queue: &mut Queue, units: &mut impl Units<Token = T>, mode: Mode) {
+    /// Drops from the front of the queue what is no bytes to read: aborts, the end, and in stream mode empty messages; `cut` and `ended`
+    /// keep what a read has to return for them. Afterwards the front is a unit with bytes (or an empty message), or the queue is empty.
+    fn skip_to_data(&mut self, queue: &mut Queue, units: &mut impl Units<Token = T>, mode: Mode) {
         while let Some(node) = self.nodes.get(queue.head as usize) {
             match node.kind {
                 Kind::Aborted | Kind::Fin => {
-                    // A message that nobody began to read may vanish; one half read must be told about.
+                    // A message that nobody began to read may vanish; the reader of one half read must learn of it.
                     queue.cut |= queue.message.take().is_some();
                     queue.ended |= node.kind == Kind::Fin;
                     self.pop(queue, units);
@@ -257,7 +257,7 @@ impl<T: Copy> Nodes<T> {
         let mut took = false;
         loop {
             if !queue.cut {
-                self.settle(queue, units, mode);
+                self.skip_to_data(queue, units, mode);
             }
             if queue.cut {
                 if took {

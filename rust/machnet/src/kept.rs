@@ -1,5 +1,5 @@
-//! Requests that end a listener or a dial and found no room: kept in their order until there is some, for nobody would
-//! ask again.
+//! Requests that end a listener or a dial and found no room: kept in their order until there is some, since the
+//! application takes them for done and will not repeat them.
 use machnet_shm::{MAX_LISTENERS, Request};
 
 /// A queue of fixed size over memory made at attach.

@@ -165,7 +165,7 @@ impl<R: ReceiveHalf> Receiver<R> {
         self.take(shared, budget, None)
     }
 
-    /// The same; whole messages for a reader who waits for just them go straight into its buffer.
+    /// The same; whole messages for `direct` go straight into its buffer.
     fn take(&mut self, shared: &Conns, budget: usize, mut direct: Option<&mut Direct<'_>>) -> bool {
         self.forget_closed(shared);
         let mut inline = Inline::EMPTY;

@@ -1,4 +1,4 @@
-//! What the two directions of a channel and those who wait tell each other, a word each.
+//! The words by which the two directions of a channel and its waiters know of each other.
 use core::sync::atomic::AtomicU32;
 
 /// Each word is written by one direction and loaded by anybody. The first three are those of `machnet_wait_view_t`.

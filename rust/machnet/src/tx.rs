@@ -21,7 +21,7 @@ pub trait SendHalf: Submit {
 pub struct TxConn {
     handle: machnet_conn,
     outbox: Outbox,
-    /// A send ran out of tokens, and nobody was told yet that there are so many; 0: no such send.
+    /// Tokens that a send lacked, until an event has said that there are so many; 0: no send waits.
     wants: u32,
 }
 
@@ -36,7 +36,7 @@ pub struct Sender<R> {
     turn: u32,
     /// Units that one connection may have under way, when others leave it so many.
     most: u32,
-    /// Completions came since the blocked were looked at.
+    /// Completions came since `poll` looked at the blocked connections last.
     news: bool,
 }
 
@@ -140,7 +140,7 @@ impl<R: SendHalf> Sender<R> {
         shared.check(conn)?;
         let at = self.adopt(conn);
         if !reset {
-            // Without a token for it the engine sees a close inside a message, which the reader is told as the same.
+            // Where there is no token for the abort, the engine sees a close inside a message, and the reader's end of it is the same.
             let _ = self.with_token(at, |c, channel| c.outbox.abort(channel, conn));
         }
         self.unblock(at);
@@ -157,7 +157,7 @@ impl<R: SendHalf> Sender<R> {
         Ok(())
     }
 
-    /// Whoever sends on this connection sees for himself when it may go on: no event for it.
+    /// The caller that sends on this connection waits for its tokens by itself: no event for it.
     pub fn waits_itself(&mut self, conn: machnet_conn) {
         let at = index(conn);
         if self.conns.get(at).is_some_and(|c| c.handle == conn) {
@@ -165,7 +165,7 @@ impl<R: SendHalf> Sender<R> {
         }
     }
 
-    /// Tells which of the blocked connections may try again.
+    /// Writes an event for each blocked connection whose send may be tried again; how many.
     pub fn poll(&mut self, out: &mut [machnet_event]) -> usize {
         self.reap();
         let mut have = 0;
@@ -214,7 +214,7 @@ impl<R: SendHalf> Sender<R> {
         }
     }
 
-    /// Makes the entry that of `conn`, forgetting whoever had its index before.
+    /// Makes the entry that of `conn`, forgetting the connection that had its index before.
     fn adopt(&mut self, conn: machnet_conn) -> usize {
         let at = index(conn);
         if self.conns.get(at).is_some_and(|c| c.handle != conn) {
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(tx.finish(&shared, c), Err(MACHNET_EAGAIN));
         assert_eq!(writable(&mut tx), []);
         tx.channel.acknowledge(1);
-        // Whoever takes the completion, and however often it is looked for more: the news is not lost.
+        // Whichever call takes the completion, and however often it is looked for more: that there was one is not lost.
         assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 10]), false), Ok(10));
         tx.reap();
         assert_eq!((tx.pending(), writable(&mut tx)), (2, std::vec![]));

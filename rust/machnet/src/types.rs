@@ -14,7 +14,7 @@ pub struct machnet_options {
     pub reserved: u32,
 }
 
-/// What the sidecar told at attach, and this library's limits.
+/// What the sidecar said at attach, and this library's limits.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct machnet_info_t {
@@ -138,7 +138,7 @@ pub struct machnet_iovec {
     pub len: usize,
 }
 
-/// The two ends of a connection, as the blocking calls tell them.
+/// The two ends of a connection, as the blocking calls give them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct machnet_peer {

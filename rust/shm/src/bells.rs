@@ -1,4 +1,5 @@
-//! The doorbells of many channels behind one descriptor: whoever sleeps on it pays for those that ring, not for those that are there.
+//! The doorbells of many channels in one epoll set: an engine that sleeps on it spends time on the channels that ring, not on all that
+//! are attached.
 
 use crate::engine::EngineEnd;
 use crate::memory::{Fd, SystemError};
@@ -41,7 +42,7 @@ impl Bells {
     /// The keys of doorbells that can be read, or whose application has hung up, without waiting; those beyond the room come next time.
     pub fn rung<'a>(&self, room: &'a mut [u64; 64]) -> &'a [u64] {
         let mut events = [const { libc::epoll_event { events: 0, u64: 0 } }; 64];
-        // SAFETY: `events` has room for as many as told.
+        // SAFETY: `events` has room for as many entries as the call is given.
         let n = unsafe { libc::epoll_wait(self.fd(), events.as_mut_ptr(), events.len() as i32, 0) };
         let n = usize::try_from(n).unwrap_or(0).min(room.len());
         for (key, event) in room.iter_mut().zip(&events[..n]) {

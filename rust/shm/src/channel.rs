@@ -140,7 +140,7 @@ impl ChannelRef {
         }
     }
 
-    /// Rings whoever of the peer sleeps.
+    /// Rings the sleepers of the peer that `asleep` names, bits of [`sleep`].
     #[cold]
     pub fn ring(&self, asleep: u32) {
         let inner = self.inner();

@@ -1,5 +1,5 @@
-//! Requests of an application and the sidecar's replies. They have no order relative to data; what has one travels
-//! in the submit and deliver rings.
+//! Requests of an application and the sidecar's replies. They are not ordered against data: what has to be travels in the submit and
+//! deliver rings.
 
 use crate::Reason;
 use crate::fault::PeerFault;
@@ -43,7 +43,7 @@ pub enum Request {
         /// Milliseconds; 0: the sidecar's default.
         timeout_ms: u32,
     },
-    /// Give a dial up. Its end is told all the same: as failed, or as established just before.
+    /// Give a dial up. One answer to the dial still comes: that it failed, or that it was established just before.
     Cancel {
         /// The dial.
         id: u32,
@@ -142,14 +142,14 @@ impl Reply {
     }
 }
 
-/// Whether a control ring has room, by what its consumer says it took. A lie about it harms the liar alone: a ring
-/// called emptier than it is overwrites slots meant for it.
+/// Whether a control ring has room, by what its consumer says it took. If it lies, it harms only itself: in a ring
+/// that it calls emptier than it is, slots meant for it are overwritten.
 pub(crate) fn has_room(written: u32, region: &Region, taken_at: usize) -> bool {
     let taken = region.word(taken_at).load(Ordering::Acquire);
     written.wrapping_sub(taken) < CONTROL_SLOTS
 }
 
-/// Takes a slot of a control ring and tells the producer, who is to be rung if it waits for [`crate::sleep::ROOM`].
+/// Takes a slot of a control ring and publishes that there is room. The caller rings the producer if it waits for [`crate::sleep::ROOM`].
 pub(crate) fn take<S: Slots>(ring: &mut Consumer<S>, region: &Region, taken_at: usize) -> Option<Head> {
     let record = ring.pop()?;
     region.word(taken_at).store(ring.taken(), Ordering::Release);

@@ -27,10 +27,10 @@ pub struct EngineEnd {
     submit: Consumer<SharedSlots>,
     complete: Producer<SharedSlots>,
     deliver: Producer<SharedSlots>,
-    giveback: Consumer<SharedSlots>,
+    returns: Consumer<SharedSlots>,
     requests: Consumer<SharedSlots>,
     replies: Producer<SharedSlots>,
-    /// Why a connection is over, for its sender: the deliver ring tells only those who receive.
+    /// Why a connection is over, for its sender: the deliver ring reaches only those who receive.
     ends: SharedWords,
     ledger: Ledger,
     completions: Batch,
@@ -47,7 +47,7 @@ impl EngineEnd {
             submit: Consumer::new(SharedSlots::new(&channel, |map| map.submit)),
             complete: Producer::new(SharedSlots::new(&channel, |map| map.complete)),
             deliver: Producer::new(SharedSlots::new(&channel, |map| map.deliver)),
-            giveback: Consumer::new(SharedSlots::new(&channel, |map| map.giveback)),
+            returns: Consumer::new(SharedSlots::new(&channel, |map| map.returns)),
             requests: Consumer::new(SharedSlots::new(&channel, |map| map.requests)),
             replies: Producer::new(SharedSlots::new(&channel, |map| map.replies)),
             ends: SharedWords::ends(&channel),
@@ -76,7 +76,8 @@ impl EngineEnd {
     /// Makes a connection; `None` when all are taken.
     pub fn open_flow(&mut self) -> Option<FlowId> {
         let flow = self.ledger.open()?;
-        // The application has closed whoever was here before, and learns of the new one by the deliver ring, which orders this.
+        // The application has closed the connection that was here before, and learns of the new one by the deliver ring: its release and
+        // acquire order this store before whatever the application does with the new one.
         self.tell_sender(flow.index, 0);
         Some(flow)
     }
@@ -139,7 +140,7 @@ impl EngineEnd {
     /// Takes what the application has returned, and tells of each.
     pub fn returns(&mut self, mut back: impl FnMut(Returned)) -> Result<usize, PeerFault> {
         let mut work = 0;
-        while let Some(record) = self.giveback.pop() {
+        while let Some(record) = self.returns.pop() {
             if record.head.kind == kind::ACCEPTED {
                 if let Some(flow) = self.ledger.accepted(record.head.flow_id())? {
                     back(Returned::Place(flow));
@@ -352,7 +353,7 @@ impl EngineEnd {
         self.channel.arm(wants, || {
             self.submit.ready()
                 || if stuck { self.room_for_reply() } else { self.requests.ready() }
-                || (returns && self.giveback.ready())
+                || (returns && self.returns.ready())
         })
     }
 
@@ -365,7 +366,7 @@ impl EngineEnd {
     #[inline]
     pub fn pending(&self) -> bool {
         let room = !self.pending_replies.is_empty() && self.room_for_reply();
-        self.submit.ready() || self.giveback.ready() || self.requests.ready() || room
+        self.submit.ready() || self.returns.ready() || self.requests.ready() || room
     }
 
     /// The descriptor to poll for input; it hangs up when the application is gone.

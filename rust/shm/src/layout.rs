@@ -18,7 +18,7 @@ pub(crate) const MAGIC: u64 = 0x4d41_4348_4e45_5431; // "MACHNET1"
 
 /// Words of the head page, each on cache lines of its own.
 pub(crate) mod word {
-    /// Not 0: the engine sleeps, or is about to; whoever produces for it takes this back and rings.
+    /// Not 0: the engine sleeps, or is about to; a producer that meets this clears it and rings.
     pub const ENGINE_ARMED: usize = 256;
     /// The same for the application.
     pub const APP_ARMED: usize = 384;
@@ -128,7 +128,7 @@ pub(crate) struct Map {
     pub submit: Place,
     pub complete: Place,
     pub deliver: Place,
-    pub giveback: Place,
+    pub returns: Place,
     pub requests: Place,
     pub replies: Place,
     /// A word for each connection.
@@ -144,15 +144,15 @@ impl Map {
         let submit = Place { at: HEAD, count: slots };
         let complete = Map::behind(submit, slots);
         let deliver = Map::behind(complete, slots);
-        let giveback = Map::behind(deliver, slots);
-        let requests = Map::behind(giveback, CONTROL_SLOTS);
+        let returns = Map::behind(deliver, slots);
+        let requests = Map::behind(returns, CONTROL_SLOTS);
         let replies = Map::behind(requests, CONTROL_SLOTS);
         let ends = Map::behind(replies, g.flows);
         let pool = (g.units as usize * g.stride()).next_multiple_of(PAGE);
         let tx_pool = (ends.at + g.flows as usize * 4).next_multiple_of(PAGE);
         let rx_pool = tx_pool + pool;
         let len = rx_pool + pool;
-        Map { submit, complete, deliver, giveback, requests, replies, ends, tx_pool, rx_pool, len }
+        Map { submit, complete, deliver, returns, requests, replies, ends, tx_pool, rx_pool, len }
     }
 
     /// What lies right behind a ring.
@@ -177,7 +177,7 @@ pub const fn layout_hash() -> u64 {
         map.submit.at as u64,
         map.complete.at as u64,
         map.deliver.at as u64,
-        map.giveback.at as u64,
+        map.returns.at as u64,
         map.requests.at as u64,
         map.replies.at as u64,
         map.ends.at as u64,
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn the_map_is_that_of_the_document() {
         let m = Map::new(Geometry::DEFAULT);
-        let rings = [m.submit, m.complete, m.deliver, m.giveback, m.requests, m.replies].map(Place::at);
+        let rings = [m.submit, m.complete, m.deliver, m.returns, m.requests, m.replies].map(Place::at);
         assert_eq!(rings, [4096, 266_240, 528_384, 790_528, 1_052_672, 1_069_056]);
         assert_eq!([m.ends.at, m.tx_pool, m.rx_pool], [1_085_440, 1_089_536, 2_596_864]);
         assert_eq!((m.len, ABI_VERSION, layout_hash()), (4_104_192, 2, 0x5b57_dfa5_eed0_b327));
@@ -223,7 +223,7 @@ mod tests {
                     let g = Geometry { units, flows, unit_size }.checked().unwrap();
                     let m = Map::new(g);
                     let mut behind = HEAD;
-                    for ring in [m.submit, m.complete, m.deliver, m.giveback, m.requests, m.replies] {
+                    for ring in [m.submit, m.complete, m.deliver, m.returns, m.requests, m.replies] {
                         assert!(
                             ring.at >= behind && ring.at.is_multiple_of(64) && ring.count.is_power_of_two(),
                             "{g:?}"

@@ -210,7 +210,7 @@ impl Region {
         at <= self.len && len <= self.len - at
     }
 
-    /// The address of byte `at`. To compute it needs no proof; whoever accesses it has one.
+    /// The address of byte `at`. To compute it needs no proof; each access has its own.
     #[inline]
     pub fn at(&self, at: usize) -> *mut u8 {
         self.base.as_ptr().wrapping_add(at)

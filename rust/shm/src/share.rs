@@ -3,8 +3,8 @@
 
 use crate::layout::Geometry;
 
-/// The book of one direction's units. Who keeps it also keeps how many each connection holds, and says so at every call;
-/// all calls take the same few steps, whatever the number of connections.
+/// The account of one direction's units. How many each connection holds is kept by the caller, which passes it with every call; a call
+/// takes the same few steps, whatever the number of connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     units: u32,

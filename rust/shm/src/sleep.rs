@@ -10,12 +10,12 @@ pub const EVENTS: u32 = 1;
 pub const TOKENS: u32 = 2;
 /// The sleeper waits for room in the control ring that it writes: of requests (the application), of replies (the engine).
 pub const ROOM: u32 = 4;
-/// [`TOKENS`] of the application's sending half, or the end of a connection, at a doorbell of its own: it may be another thread than
-/// whoever receives, and of two that listen to one bell only the one that answers it is sure to wake.
+/// [`TOKENS`] of the application's sending half, or the end of a connection, at a doorbell of its own: its thread may be another than the
+/// one that receives, and of two threads that sleep on one bell only the one that empties it is sure to wake.
 pub const SENDER_TOKENS: u32 = 8;
 /// [`ROOM`] of the application's sending half.
 pub const SENDER_ROOM: u32 = 16;
-/// All that is rung for at the bell of the engine, or of whoever receives.
+/// All that is rung for at the bell of the engine, or of the application's receiving half.
 pub const RECEIVER: u32 = EVENTS | TOKENS | ROOM;
 /// All that is rung for at the bell of the application's sending half.
 pub const SENDER: u32 = SENDER_TOKENS | SENDER_ROOM;

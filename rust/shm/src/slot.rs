@@ -119,7 +119,7 @@ pub mod kind {
     pub const CANCEL: u8 = 11;
     /// Cannot listen (control reply). `a` listener, `b`, `c` reason.
     pub const LISTEN_FAILED: u8 = 12;
-    /// The application has taken a connection that its listener was told of (return): a place in the backlog is free.
+    /// The application has accepted a connection that was announced to its listener (return): a place in the backlog is free.
     pub const ACCEPTED: u8 = 13;
 }
 

@@ -131,7 +131,7 @@ impl Slots for SharedSlots {
 
     #[inline]
     fn inline(&self, i: u32, len: usize, out: &mut [u8; INLINE]) {
-        // Sixteen at a time, so that whoever moves the bytes on meets stores that forward.
+        // Sixteen at a time: a later copy loads in the same pieces, which the processor forwards from these stores.
         let len = len.next_multiple_of(16).min(INLINE);
         // SAFETY: the slot has INLINE bytes from `inline_at` on.
         unsafe { copy::from_shared(self.inline_at(i), &mut out[..len]) };

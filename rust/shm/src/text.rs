@@ -1,5 +1,5 @@
-//! A sentence for people in memory of fixed size, so that an error can be told where there is no allocator, and telling it cannot itself
-//! run out of memory.
+//! A sentence for people in memory of fixed size: for errors where there is no allocator, and where reporting one must not itself run out of
+//! memory.
 
 use core::fmt;
 

@@ -1,5 +1,5 @@
 //! Attach, detach, and what a channel says about itself.
-use super::{call, channel, code, put};
+use super::boundary::{call, channel, code, put};
 use crate::attach::Attach;
 use crate::cancel::Uncancelled;
 use crate::client::machnet_channel;
@@ -128,7 +128,7 @@ unsafe fn put_text(text: &Text, buf: *mut c_char, cap: usize) -> usize {
     len
 }
 
-/// [any] Copies a sentence about the failure that a MACHNET_EVENT_CONNECT_FAILED or _LISTEN_FAILED tells, with a final zero, and returns its
+/// [any] Copies a sentence about the failure that a MACHNET_EVENT_CONNECT_FAILED or _LISTEN_FAILED reports, with a final zero, and returns its
 /// length without it: what is full, whose, how many there may be, and what to do. MACHNET_ERROR_TEXT_MAX bytes hold it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_event_text(

@@ -1,8 +1,9 @@
-//! The paper's socket-like calls (Table 4), for C. They block unless told otherwise; Go calls none of them.
+//! The paper's socket-like calls (Table 4), for C. They wait unless MACHNET_DONTWAIT is given; Go calls none of them.
 //!
 //! They wait as applications do (ARCHITECTURE.md): look, sched_yield for up to 50 us, then ppoll on a doorbell and the socket.
+use super::attach::machnet_attach_begin;
+use super::boundary::{bytes, call, code, put};
 use super::rx::received;
-use super::{attach::machnet_attach_begin, bytes, call, code, put};
 use crate::cancel::Uncancelled;
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_DONTWAIT, MACHNET_EEOF, MACHNET_EINVAL};
@@ -191,7 +192,7 @@ unsafe fn recv(
     }
 }
 
-/// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that was told MACHNET_EAGAIN finds room, at most
+/// [rx] [blocks] Waits until machnet_poll or a receive has something new, or a request that got MACHNET_EAGAIN finds room, at most
 /// `timeout_ms` milliseconds (negative: for ever). 1: something may be there, 0: the time is over, MACHNET_EINTR, MACHNET_ENETDOWN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_wait(ch: *mut machnet_channel, timeout_ms: c_int) -> c_int {

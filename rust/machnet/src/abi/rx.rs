@@ -1,5 +1,5 @@
 //! Receiving: data, events, and the sleep protocol. None of these blocks.
-use super::{call, channel, code, put, room};
+use super::boundary::{call, channel, code, put, room};
 use crate::client::machnet_channel;
 use crate::code::{
     MACHNET_EINVAL, MACHNET_EMSGSIZE, MACHNET_INFO_BEGIN, MACHNET_INFO_END, MACHNET_INFO_MORE,
@@ -67,7 +67,7 @@ pub(super) unsafe fn received(
     count(got)
 }
 
-/// [rx] Says that the program has taken `conn`, of which MACHNET_EVENT_ACCEPTED told it: until then, or until it closes `conn`, the
+/// [rx] Says that the program has accepted `conn`, which MACHNET_EVENT_ACCEPTED named: until then, or until it closes `conn`, the
 /// connection counts against its listener's backlog. machnet_accept does so itself. Of no effect a second time, and on a
 /// connection that was dialled.
 #[unsafe(no_mangle)]
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn machnet_accepted(ch: *mut machnet_channel, conn: machne
 }
 
 /// [rx] Before sleeping on machnet_doorbell: 1 = armed and nothing is pending, the next thing to come rings; 0 = there is work
-/// (or the sidecar is gone), and nothing is armed. Work is also room for a request that was told MACHNET_EAGAIN; that is said once.
+/// (or the sidecar is gone), and nothing is armed. Work is also room for a request that got MACHNET_EAGAIN; that counts once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_arm(ch: *mut machnet_channel) -> c_int {
     // SAFETY: the contract of this module.

@@ -1,5 +1,5 @@
 //! Sending, closing, dialling and listening. None of these blocks.
-use super::{bytes, call, code, put, room};
+use super::boundary::{bytes, call, code, put, room};
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_EINVAL, MACHNET_SEND_CONTINUE, MACHNET_SEND_WHOLE};
 use crate::outbox::Flat;
@@ -11,8 +11,8 @@ use machnet_shm::Request;
 /// [tx] Sends `len` bytes as one message. Returns how many bytes were accepted (all of them, or as many whole units as there
 /// are tokens), or MACHNET_EAGAIN when there is no token at all. After a short count the message is under way: the
 /// rest goes by calls with MACHNET_SEND_CONTINUE and exactly the bytes that are left, or machnet_abort ends it.
-/// A call without that flag while a message is under way, or with it while none is, is MACHNET_EINVAL. A connection that is over is told
-/// as by machnet_send.
+/// A call without that flag while a message is under way, or with it while none is, is MACHNET_EINVAL. A connection that is over is
+/// reported as by machnet_send.
 ///
 /// With MACHNET_SEND_WHOLE a message is not begun while the connection's own units, as they come back, make room for all of it:
 /// MACHNET_EAGAIN then. Only where other connections hold so many that its share may never be that large is a part accepted.
@@ -110,10 +110,10 @@ pub unsafe extern "C" fn machnet_reset(ch: *mut machnet_channel, conn: machnet_c
 }
 
 /// [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
-/// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; who gets its connections by
-/// events says with machnet_accepted that it has taken one.
-/// MACHNET_EAGAIN, and nothing was asked: too many requests of this channel wait for the sidecar. machnet_arm and machnet_wait see
-/// the room come, and say so once; then call again.
+/// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; a program that gets its connections by
+/// events says with machnet_accepted that it has accepted one.
+/// MACHNET_EAGAIN, and nothing was asked: too many requests of this channel wait for the sidecar. machnet_arm and machnet_wait
+/// report once that there is room; then call again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_listen_begin(
     ch: *mut machnet_channel,

@@ -19,11 +19,12 @@ pub struct Rx {
     channel: ChannelRef,
     geometry: Geometry,
     deliver: Consumer<SharedSlots>,
-    giveback: Producer<SharedSlots>,
+    returns: Producer<SharedSlots>,
     replies: Consumer<SharedSlots>,
     /// Looked at before sleeping; [`Tx`] consumes it.
     complete: SharedSlots,
-    returns: Batch,
+    return_batch: Batch,
+    /// Tokens in it.
     returned: u32,
     /// Units that each connection has for its own.
     own: u32,
@@ -96,10 +97,10 @@ impl Rx {
         let g = channel.geometry();
         Rx {
             deliver: Consumer::new(SharedSlots::new(&channel, |map| map.deliver)),
-            giveback: Producer::new(SharedSlots::new(&channel, |map| map.giveback)),
+            returns: Producer::new(SharedSlots::new(&channel, |map| map.returns)),
             replies: Consumer::new(SharedSlots::new(&channel, |map| map.replies)),
             complete: SharedSlots::new(&channel, |map| map.complete),
-            returns: Batch::new(),
+            return_batch: Batch::new(),
             returned: 0,
             own: g.own(),
             geometry: g,
@@ -196,7 +197,7 @@ impl Rx {
             Entry::Buffer(token.buffer)
         };
         self.returned += 1;
-        if self.returns.add(entry) || self.returned >= RETURN_BATCH.min(self.geometry.quota()) {
+        if self.return_batch.add(entry) || self.returned >= RETURN_BATCH.min(self.geometry.quota()) {
             self.flush_returns();
         }
     }
@@ -218,16 +219,16 @@ impl Rx {
         if self.returned == 0 {
             return;
         }
-        let (head, inline) = self.returns.take();
+        let (head, inline) = self.return_batch.take();
         self.returned = 0;
-        self.giveback.push(&head, &inline[..usize::from(head.len) * 8]);
+        self.returns.push(&head, &inline[..usize::from(head.len) * 8]);
         self.channel.ring_if_armed(sleep::TOKENS);
     }
 
     /// Says that the application has taken a connection of a listener's: its place in the backlog is another's. Once for
     /// each. Nobody is rung: the engine looks when it wants a place.
     pub fn accepted(&mut self, flow: FlowId) {
-        self.giveback.push(&Head { kind: kind::ACCEPTED, ..Head::of(flow) }, &[]);
+        self.returns.push(&Head { kind: kind::ACCEPTED, ..Head::of(flow) }, &[]);
     }
 
     /// Takes the next reply.

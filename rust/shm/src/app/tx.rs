@@ -89,7 +89,7 @@ impl Tx {
     pub fn ended(&self, flow: FlowId) -> Result<Option<Reason>, PeerFault> {
         match self.end_of(flow) {
             0 => Ok(None),
-            // Nobody is told of a clean end here.
+            // The engine never stores a clean end here.
             word if word == Reason::Clean.to_words().0 => {
                 Err(PeerFault::Bound { what: "reason of an end", value: word, bound: 0 })
             }
@@ -170,7 +170,7 @@ impl Tx {
         self.submit.push(&Head { kind: kind::RESET, a: Reason::Local.to_words().0, ..Head::of(flow) }, &[]);
     }
 
-    /// Asks for something; false when too many requests wait already. [`Rx::arm`] can wait for room.
+    /// Asks for something; false when too many requests wait already. [`super::Rx::arm`] can wait for room.
     pub fn request(&mut self, request: Request) -> bool {
         let room = self.has_room();
         if room {
@@ -214,7 +214,7 @@ impl Tx {
         self.channel.disarm(sleep::SENDER);
     }
 
-    /// The descriptor of this half's own sleep, apart from whoever receives; it hangs up when the sidecar is gone.
+    /// The descriptor that this half sleeps on, apart from the receiving half's; it hangs up when the sidecar is gone.
     pub fn doorbell(&self) -> i32 {
         self.channel.sender_doorbell()
     }

@@ -1,4 +1,4 @@
-//! Where those who wait look whether a ring has something.
+//! Where a waiter looks whether a ring has something, without a call.
 
 use crate::channel::ChannelRef;
 use crate::ring::{Consumer, Slots};
@@ -35,7 +35,7 @@ pub(super) fn waits(channel: &ChannelRef, ring: &SharedSlots, head: usize) -> bo
     ring.sequence(next) == next.wrapping_add(1)
 }
 
-/// The view of a ring for those who wait without a call.
+/// The view of a ring whose `head` is the one of this number.
 pub(super) fn view(channel: &ChannelRef, ring: &Consumer<SharedSlots>, head: usize) -> RingView {
     let slots = ring.slots();
     RingView {

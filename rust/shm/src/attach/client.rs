@@ -30,7 +30,7 @@ impl ClientAttach {
     /// Begins over a connected SOCK_SEQPACKET socket, which it owns from here on. `engine`: `None` lets the sidecar choose.
     ///
     /// The socket says that this process is there only as long as no child holds it, too; so a descriptor of the process goes with the
-    /// first message. By us and not by whoever made the socket: that may have been another process.
+    /// first message. It is made here, because the socket may have been made by another process.
     pub fn new(socket: Fd, engine: Option<u32>) -> Result<ClientAttach, AttachError> {
         let mut hello = Message::<HELLO_LEN>::new(HELLO);
         hello.put32(12, ABI_VERSION).put64(16, layout_hash()).put32(24, engine.unwrap_or(u32::MAX));

@@ -42,8 +42,8 @@ pub(super) fn check(b: &[u8], kind: u32, len: usize) -> Result<(), AttachError> 
     check_len(b, len)
 }
 
-/// Checks magic and kind, and that the first 32 bytes are there, which every version has: so that a difference of versions is told as such
-/// whatever else became of the message.
+/// Checks magic and kind, and that the first 32 bytes are there, which every version has: so that a difference of versions is reported as
+/// such, whatever else another version has changed.
 pub(super) fn check_kind(b: &[u8], kind: u32) -> Result<(), AttachError> {
     if b.len() < SHORT_LEN || (kind <= WELCOME && b.len() < HELLO_LEN) {
         return Err(AttachError::Message { what: "length of a message", value: b.len() as u64 });

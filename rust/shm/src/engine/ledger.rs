@@ -38,10 +38,10 @@ struct FlowState {
     /// The engine has forgotten it.
     done: bool,
     finished: bool,
-    /// A listener was told of it, and the application has neither taken nor forgotten it.
+    /// It was announced to a listener, and the application has neither accepted nor forgotten it.
     offered: bool,
-    /// The generation that was last forgotten while it was `offered`; 0: none. The word that it was taken may still come,
-    /// for what is submitted overtakes what is returned.
+    /// The generation that was last forgotten while it was `offered`; 0: none. The slot that says it was accepted may still come: the
+    /// submit ring, which says that it is forgotten, is not ordered against the return ring.
     late: u32,
     /// Bytes of the message under way that were not submitted yet; `None` between messages.
     left: Option<u32>,
@@ -87,7 +87,7 @@ impl Ledger {
         Some(FlowId { index, generation })
     }
 
-    /// A connection is announced to the application; `offered`: by a listener, where it waits to be taken.
+    /// A connection is announced to the application; `offered`: to a listener, where it waits to be accepted.
     pub fn announced(&mut self, flow: FlowId, offered: bool) {
         self.flows[flow.index as usize].offered = offered;
     }
@@ -351,8 +351,8 @@ impl Ledger {
         Ok((index, count))
     }
 
-    /// The application says that it has taken a connection of a listener's. None: it has forgotten it since. Each can be taken once, so
-    /// that the slots which say so have an end, too.
+    /// The application says that it has accepted a connection. None: it has forgotten it since. Each can be accepted once, which bounds
+    /// the number of such slots, too.
     #[cold]
     pub fn accepted(&mut self, id: FlowId) -> Result<Option<FlowId>, PeerFault> {
         let unknown = PeerFault::Flow { index: id.index, generation: id.generation };

@@ -81,6 +81,6 @@ pub enum Submission {
 pub enum Returned {
     /// So many units of the connection with this index.
     Units(u32, u32),
-    /// The place in its listener's backlog: the application has taken this connection.
+    /// The place in its listener's backlog: the application has accepted this connection.
     Place(FlowId),
 }
