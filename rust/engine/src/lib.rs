@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod answers;
 mod attention;
 mod channel;
 mod channel_table;
@@ -39,6 +40,7 @@ mod control_frame;
 pub mod counters;
 mod credit_turns;
 mod drain_epoch;
+mod ending;
 mod engine;
 mod full;
 pub mod idle;
