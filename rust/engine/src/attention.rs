@@ -14,12 +14,14 @@ use machnet_wire::Nanos;
 
 use crate::admission::Admission;
 use crate::channel::Channel;
-use crate::channels::Channels;
+use crate::channel_table::ChannelTable;
 use crate::ids::ChannelIndex;
-use crate::random::Limit;
+use crate::shared::EngineHandle;
+use crate::watch::MUTED_LONGEST;
 
 /// Which of an engine's channels are polled, and when to ask for the others' doorbells.
 pub(crate) struct Attention {
+    own: EngineHandle,
     /// The channels that are polled in every round.
     pub polled: Vec<ChannelIndex>,
     /// How many others there are, which rest.
@@ -36,23 +38,10 @@ pub(crate) struct Attention {
     rested: Nanos,
 }
 
-/// Whether a channel is polled, and what is known of its doorbell.
-pub(crate) struct Watch {
-    /// It is polled in every round.
-    pub polled: bool,
-    /// When there was last something to do for it.
-    pub worked: Nanos,
-    /// How many rings for nothing are taken for races.
-    races: Limit,
-    /// How long its doorbell is muted; zero if it is not.
-    muted_for: Nanos,
-    muted_until: Nanos,
-}
-
 impl Attention {
-    pub fn new(now: Nanos) -> Self {
+    pub fn new(own: EngineHandle, now: Nanos) -> Self {
         let (polled, muted) = (Vec::new(), Vec::new());
-        Self { polled, resting: 0, muted, asked: now, slept: false, passed: false, rested: now }
+        Self { own, polled, resting: 0, muted, asked: now, slept: false, passed: false, rested: now }
     }
 
     /// There may be something to publish to a channel's application when the round ends, so it must not rest.
@@ -72,9 +61,16 @@ impl Attention {
         self.polled.push(at);
     }
 
+    /// A channel has come.
+    pub fn begin(&mut self, table: &mut ChannelTable, at: ChannelIndex, now: Nanos) {
+        self.polled.push(at);
+        self.listen_to(table, at, now);
+    }
+
     /// A channel is over.
-    pub fn forget(&mut self, at: ChannelIndex, watch: &Watch) {
-        if watch.polled {
+    pub fn end(&mut self, at: ChannelIndex, channel: &Channel) {
+        self.doorbells().remove(&channel.end);
+        if channel.watch.polled {
             self.polled.retain(|&polled| polled != at);
         } else {
             self.resting -= 1;
@@ -87,78 +83,55 @@ impl Attention {
         self.slept = true;
         self.passed = false;
     }
-}
 
-impl Watch {
-    pub fn new(now: Nanos) -> Self {
-        let races = Limit::new(RACES, now);
-        Self { polled: true, worked: now, races, muted_for: Nanos::ZERO, muted_until: Nanos::ZERO }
-    }
-}
-
-impl Channels {
-    /// The doorbells of the channels.
-    pub fn bells(&self) -> &Bells {
+    /// The doorbells of the channels that are listened to.
+    pub fn doorbells(&self) -> &Bells {
         &self.own.inbox().doorbells
-    }
-
-    /// The channels that are polled in every round, and where they are.
-    pub fn polled(&self) -> impl Iterator<Item = (ChannelIndex, &Channel)> {
-        self.attention.polled.iter().filter_map(|&at| Some((at, self.get(at)?)))
-    }
-
-    /// A channel has come.
-    pub(crate) fn attend_to(&mut self, at: ChannelIndex, now: Nanos) {
-        self.attention.polled.push(at);
-        self.listen_to(at, now);
     }
 
     /// Once a round, before the channels are served.
     #[inline]
-    pub fn attend(&mut self, admission: &Admission, now: Nanos) {
-        let attention = &self.attention;
-        if attention.slept || attention.resting > 0 && now - attention.asked >= ASK_EVERY {
-            self.ask_bells(now);
+    pub fn attend(&mut self, table: &mut ChannelTable, admission: &Admission, now: Nanos) {
+        if self.slept || self.resting > 0 && now - self.asked >= ASK_EVERY {
+            self.ask_bells(table, now);
         } else {
-            self.attention.passed = true;
+            self.passed = true;
         }
-        if !self.attention.muted.is_empty() {
-            self.unmute_due(now);
+        if !self.muted.is_empty() {
+            self.unmute_due(table, now);
         }
-        if self.attention.polled.len() > POLLED && now - self.attention.rested >= QUIET {
-            self.let_quiet_ones_rest(admission, now);
+        if self.polled.len() > POLLED && now - self.rested >= QUIET {
+            self.let_quiet_ones_rest(table, admission, now);
         }
     }
 
-    /// When [`Channels::attend`] has something to do though nothing arrives.
-    pub fn attention_due(&self) -> Option<Nanos> {
-        let attention = &self.attention;
-        let asks = (attention.resting > 0 && attention.passed).then_some(attention.asked + ASK_EVERY);
-        let muted = attention.muted.iter().filter_map(|&at| self.get(at));
-        muted.map(|channel| channel.watch.muted_until).chain(asks).min()
+    /// When [`Attention::attend`] has something to do though nothing arrives.
+    pub fn due(&self, table: &ChannelTable) -> Option<Nanos> {
+        let asks = (self.resting > 0 && self.passed).then_some(self.asked + ASK_EVERY);
+        let muted = self.muted.iter().filter_map(|&at| table.get(at));
+        muted.map(|channel| channel.watch.muted_until()).chain(asks).min()
     }
 
     /// Asks which applications have rung, and polls their channels from now on.
-    fn ask_bells(&mut self, now: Nanos) {
-        self.attention.asked = now;
-        self.attention.slept = false;
-        self.attention.passed = false;
+    fn ask_bells(&mut self, table: &mut ChannelTable, now: Nanos) {
+        self.asked = now;
+        self.slept = false;
+        self.passed = false;
         let mut room = [0; 64];
         let rung: &[u64] = self.own.inbox().doorbells.rung(&mut room);
-        for &at in rung {
-            let at = ChannelIndex(at as u32);
-            let Some(Some(channel)) = self.slots.get_mut(at.place()) else { continue };
+        for at in rung.iter().map(|&key| ChannelIndex(key as u32)) {
+            let Some(channel) = table.get_mut(at) else { continue };
             let found = channel.end.drain_doorbell();
             if channel.gone {
                 // Nobody rings any more. Its connections keep it going until they are over.
-                self.own.inbox().doorbells.remove(&channel.end);
+                self.doorbells().remove(&channel.end);
                 continue;
             }
-            self.attention.touch(at, channel);
+            self.touch(at, channel);
             match found {
                 // The control thread will say that the application is gone. Until then its closed pipe would keep us awake.
-                Rung::HungUp => self.mute(at, MUTED_LONGEST, now),
-                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at, now),
+                Rung::HungUp => self.mute(at, channel, MUTED_LONGEST, now),
+                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at, channel, now),
                 _ => {}
             }
         }
@@ -166,55 +139,48 @@ impl Channels {
 
     /// An application has rung, and there is nothing to do for it.
     #[cold]
-    fn rang_for_nothing(&mut self, at: ChannelIndex, now: Nanos) {
+    fn rang_for_nothing(&mut self, at: ChannelIndex, channel: &mut Channel, now: Nanos) {
         self.own.counters().bells_empty.add(1);
-        let Some(channel) = self.get_mut(at) else { return };
-        if channel.watch.muted_for == Nanos::ZERO && channel.watch.races.allow(now) {
-            return;
-        }
-        if channel.watch.muted_for == Nanos::ZERO {
+        let Some(time) = channel.watch.rang_for_nothing(now) else { return };
+        if !channel.watch.is_muted() {
             log::warn!(
                 "channel {}: its application rings for nothing; looked at by time instead",
                 channel.number
             );
         }
-        let longer = (channel.watch.muted_for * 2).clamp(MUTED, MUTED_LONGEST);
-        self.mute(at, longer, now);
+        self.mute(at, channel, time, now);
     }
 
     /// Takes a doorbell out of the set for this time.
     #[cold]
-    fn mute(&mut self, at: ChannelIndex, time: Nanos, now: Nanos) {
-        let until = now.saturating_add(time);
-        let Some(Some(channel)) = self.slots.get_mut(at.place()) else { return };
-        self.own.inbox().doorbells.remove(&channel.end);
-        channel.watch.muted_for = time;
-        channel.watch.muted_until = until;
-        if !self.attention.muted.contains(&at) {
-            self.attention.muted.push(at);
+    fn mute(&mut self, at: ChannelIndex, channel: &mut Channel, time: Nanos, now: Nanos) {
+        self.doorbells().remove(&channel.end);
+        channel.watch.mute(time, now);
+        if !self.muted.contains(&at) {
+            self.muted.push(at);
         }
         self.own.counters().bells_unheard.add(1);
     }
 
     /// Polls the channels whose doorbells have been muted for their time, and listens to those that no longer ring for nothing.
     #[cold]
-    fn unmute_due(&mut self, now: Nanos) {
-        for i in (0..self.attention.muted.len()).rev() {
-            let at = self.attention.muted[i];
-            let Some(channel) = self.get_mut(at) else { continue };
-            if channel.watch.muted_until > now {
+    fn unmute_due(&mut self, table: &mut ChannelTable, now: Nanos) {
+        for i in (0..self.muted.len()).rev() {
+            let at = self.muted[i];
+            let Some(channel) = table.get_mut(at) else { continue };
+            if channel.watch.muted_until() > now {
                 continue;
             }
             let found = if channel.gone { Rung::Silent } else { channel.end.drain_doorbell() };
             match found {
-                Rung::HungUp => self.mute(at, MUTED_LONGEST, now),
-                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at, now),
+                Rung::HungUp => self.mute(at, channel, MUTED_LONGEST, now),
+                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at, channel, now),
                 Rung::Rang | Rung::Silent => {
-                    channel.watch.muted_for = Nanos::ZERO;
+                    channel.watch.unmute();
                     let listens = !channel.gone;
-                    self.attention.muted.swap_remove(i);
+                    self.muted.swap_remove(i);
                     if listens {
-                        self.listen_to(at, now);
+                        self.listen_to(table, at, now);
                     }
                 }
             }
@@ -222,32 +188,31 @@ impl Channels {
     }
 
     /// Puts a channel's doorbell into the set.
-    fn listen_to(&mut self, at: ChannelIndex, now: Nanos) {
-        let Some(channel) = self.get(at) else { return };
-        if let Err(error) = self.bells().add(&channel.end, at.0.into()) {
+    fn listen_to(&mut self, table: &mut ChannelTable, at: ChannelIndex, now: Nanos) {
+        let Some(channel) = table.get_mut(at) else { return };
+        if let Err(error) = self.doorbells().add(&channel.end, at.0.into()) {
             log::warn!("channel {}: {error}; looked at by time instead", channel.number);
-            self.mute(at, MUTED_LONGEST, now);
+            self.mute(at, channel, MUTED_LONGEST, now);
         }
     }
 
     /// Lets channels rest that have been quiet, as long as more are polled than there are to be.
     #[cold]
-    fn let_quiet_ones_rest(&mut self, admission: &Admission, now: Nanos) {
-        self.attention.rested = now;
-        for i in (0..self.attention.polled.len()).rev() {
-            if self.attention.polled.len() <= POLLED {
+    fn let_quiet_ones_rest(&mut self, table: &mut ChannelTable, admission: &Admission, now: Nanos) {
+        self.rested = now;
+        for i in (0..self.polled.len()).rev() {
+            if self.polled.len() <= POLLED {
                 return;
             }
-            let at = self.attention.polled[i];
-            let Some(channel) = self.get_mut(at) else { continue };
+            let at = self.polled[i];
+            let Some(channel) = table.get_mut(at) else { continue };
             let quiet =
                 now - channel.watch.worked >= QUIET && !admission.units_due(at) && !channel.end.has_news();
             // One whose doorbell is muted has to be polled.
-            let heard = channel.watch.muted_for == Nanos::ZERO;
-            if quiet && heard && (channel.gone || channel.end.arm()) {
+            if quiet && !channel.watch.is_muted() && (channel.gone || channel.end.arm()) {
                 channel.watch.polled = false;
-                self.attention.resting += 1;
-                self.attention.polled.swap_remove(i);
+                self.resting += 1;
+                self.polled.swap_remove(i);
             }
         }
     }
@@ -259,8 +224,3 @@ const POLLED: usize = 16;
 const QUIET: Nanos = Nanos::millis(1);
 /// How often an engine that does not sleep asks for the doorbells of channels that rest, which takes a system call.
 const ASK_EVERY: Nanos = Nanos::micros(50);
-/// So many rings for nothing a second are taken for races; a tenth of them may come at once.
-const RACES: u32 = 1000;
-/// How long a doorbell is muted that rings for nothing more often: at first, and at most.
-const MUTED: Nanos = Nanos::millis(1);
-const MUTED_LONGEST: Nanos = Nanos::millis(10);

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use machnet_shm::{EngineEnd, FlowId, PeerFault};
 use machnet_wire::Nanos;
 
-use crate::attention::Watch;
 use crate::ids::{ChannelNumber, ConnIndex};
+use crate::watch::Watch;
 
 /// A channel as its engine serves it.
 pub(crate) struct Channel {

@@ -1,98 +1,93 @@
-//! The channels of one engine: where each is, and which of them are polled in every round.
+//! The channels of one engine: where each is ([`ChannelTable`]), and which of them are polled in every round ([`Attention`]).
 
-use std::collections::HashMap;
+use std::os::fd::RawFd;
 
 use machnet_wire::Nanos;
 
+use crate::admission::Admission;
 use crate::attention::Attention;
 use crate::channel::Channel;
+use crate::channel_table::ChannelTable;
 use crate::ids::{ChannelIndex, ChannelNumber};
 use crate::shared::EngineHandle;
 
 /// The channels of one engine.
 pub(crate) struct Channels {
-    pub(crate) own: EngineHandle,
-    pub(crate) slots: Vec<Option<Box<Channel>>>,
-    numbers: HashMap<ChannelNumber, ChannelIndex>,
-    pub(crate) attention: Attention,
+    table: ChannelTable,
+    attention: Attention,
 }
 
 impl Channels {
     /// None yet.
     pub fn new(own: EngineHandle, now: Nanos) -> Self {
-        Self { own, slots: Vec::new(), numbers: HashMap::new(), attention: Attention::new(now) }
+        Self { table: ChannelTable::default(), attention: Attention::new(own, now) }
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.numbers.is_empty()
+        self.table.is_empty()
     }
 
     /// The channel at an index.
     #[inline]
     pub fn get(&self, at: ChannelIndex) -> Option<&Channel> {
-        self.slots.get(at.place())?.as_deref()
+        self.table.get(at)
     }
 
     /// The same, to change it.
     #[inline]
     pub fn get_mut(&mut self, at: ChannelIndex) -> Option<&mut Channel> {
-        self.slots.get_mut(at.place())?.as_deref_mut()
+        self.table.get_mut(at)
     }
 
     /// The same for news to its application, which are published when the round ends.
     #[inline]
     pub fn touch(&mut self, at: ChannelIndex) -> Option<&mut Channel> {
-        let channel = self.slots.get_mut(at.place())?.as_deref_mut()?;
+        let channel = self.table.get_mut(at)?;
         self.attention.touch(at, channel);
         Some(channel)
     }
 
     /// Where the channel of this number is.
     pub fn find(&self, number: ChannelNumber) -> Option<ChannelIndex> {
-        self.numbers.get(&number).copied()
+        self.table.find(number)
     }
 
     /// How many places there are for channels, used and free ones.
     pub fn places(&self) -> usize {
-        self.slots.len()
+        self.table.places()
     }
 
-    /// All channels, with where they are.
-    pub fn iter(&self) -> impl Iterator<Item = (ChannelIndex, &Channel)> {
-        let all = self.slots.iter().enumerate();
-        all.filter_map(|(place, slot)| Some((ChannelIndex(place as u32), slot.as_deref()?)))
+    /// All channels.
+    pub fn iter(&self) -> impl Iterator<Item = &Channel> {
+        self.table.iter().map(|(_, channel)| channel)
     }
 
     /// Where all channels are.
     pub fn indices(&self) -> Vec<ChannelIndex> {
-        self.iter().map(|(at, _)| at).collect()
+        self.table.iter().map(|(at, _)| at).collect()
     }
 
     /// A channel has come; where it is from now on.
     pub fn insert(&mut self, channel: Box<Channel>, now: Nanos) -> ChannelIndex {
-        let place = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.slots.push(None);
-            self.slots.len() - 1
-        });
-        let at = ChannelIndex(place as u32);
-        self.numbers.insert(channel.number, at);
-        self.slots[place] = Some(channel);
-        self.attend_to(at, now);
+        let at = self.table.insert(channel);
+        self.attention.begin(&mut self.table, at, now);
         at
     }
 
     /// Takes a channel out on which nobody is served and whose last connection is over.
     pub fn take_if_over(&mut self, at: ChannelIndex) -> Option<Box<Channel>> {
-        let slot = self.slots.get_mut(at.place())?;
-        let channel = slot.take_if(|channel| channel.gone && channel.live() == 0)?;
-        self.numbers.remove(&channel.number);
-        self.attention.forget(at, &channel.watch);
-        self.own.inbox().doorbells.remove(&channel.end);
+        let channel = self.table.take_if(at, |channel| channel.gone && channel.live() == 0)?;
+        self.attention.end(at, &channel);
         Some(channel)
     }
 
-    /// The channel whose turn is the `turn`th of those that are polled in every round.
+    /// The channels that are polled in every round, and where they are.
+    pub fn polled(&self) -> impl Iterator<Item = (ChannelIndex, &Channel)> {
+        self.attention.polled.iter().filter_map(|&at| Some((at, self.table.get(at)?)))
+    }
+
+    /// The channel whose turn is the `turn`th of those.
     #[inline]
     pub fn polled_at(&self, turn: usize) -> Option<ChannelIndex> {
         self.attention.polled.get(turn).copied()
@@ -102,9 +97,30 @@ impl Channels {
     #[inline]
     pub fn flush(&mut self) {
         for &at in &self.attention.polled {
-            if let Some(Some(channel)) = self.slots.get_mut(at.place()) {
+            if let Some(channel) = self.table.get_mut(at) {
                 channel.end.flush();
             }
         }
+    }
+
+    /// Once a round, before the channels are served: sees who has rung and who may rest.
+    #[inline]
+    pub fn attend(&mut self, admission: &Admission, now: Nanos) {
+        self.attention.attend(&mut self.table, admission, now);
+    }
+
+    /// When [`Channels::attend`] has something to do though nothing arrives.
+    pub fn attention_due(&self) -> Option<Nanos> {
+        self.attention.due(&self.table)
+    }
+
+    /// Readable while a doorbell of a channel is that is listened to.
+    pub fn doorbells(&self) -> RawFd {
+        self.attention.doorbells().fd()
+    }
+
+    /// The engine goes to sleep on those.
+    pub fn sleep(&mut self) {
+        self.attention.sleep();
     }
 }

@@ -125,7 +125,7 @@ impl<Q: Queue> Engine<Q> {
             idle = self.interrupt.is_none() || self.nic.backlog() == 0;
         }
         if idle {
-            self.core.channels.attention.sleep();
+            self.core.channels.sleep();
             self.core.counters().sleeps.add(1);
         } else {
             self.wake();
@@ -137,7 +137,7 @@ impl<Q: Queue> Engine<Q> {
     pub fn fds(&self, out: &mut Vec<RawFd>) {
         out.push(self.core.own.inbox().bell.fd());
         out.extend(self.interrupt);
-        out.push(self.core.channels.bells().fd());
+        out.push(self.core.channels.doorbells());
     }
 
     /// Disarms what `prepare_sleep` armed, and empties it; the doorbells in the next round, when the time is known.
@@ -189,7 +189,7 @@ impl<Q: Queue> Engine<Q> {
 
     /// Per channel: its number, and its units by who has them (submitted, delivered, reserved).
     pub fn usage(&self) -> Vec<(u64, (u32, u32, u32))> {
-        self.core.channels.iter().map(|(_, channel)| (channel.number.0, channel.end.usage())).collect()
+        self.core.channels.iter().map(|channel| (channel.number.0, channel.end.usage())).collect()
     }
 
     /// Numbers of the channels that are polled in every round; the others ring.

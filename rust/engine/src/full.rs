@@ -5,10 +5,10 @@ use core::fmt;
 use core::net::Ipv4Addr;
 
 use machnet_shm::{Limit, Reason};
-use machnet_wire::Seldom;
+use machnet_wire::{Nanos, Seldom};
 
 use crate::ids::ChannelNumber;
-use crate::state::Core;
+use crate::shared::EngineHandle;
 
 /// Warnings about each limit of this host.
 #[derive(Debug, Default)]
@@ -30,44 +30,50 @@ pub(crate) enum Asked {
     Listener { channel: ChannelNumber, port: u16 },
 }
 
-impl Core {
-    /// Counts a refusal and warns of it; returns the reason for the application that asked.
+impl Warnings {
+    /// Counts a refusal of the engine and warns of it; returns the reason for the application that asked.
     #[cold]
-    pub fn full(&mut self, limit: Limit, bound: u32, asked: Asked) -> Reason {
-        let counters = self.own.counters();
-        let warnings = &mut self.warnings;
+    pub fn refuse(
+        &mut self,
+        engine: &EngineHandle,
+        limit: Limit,
+        bound: u32,
+        asked: Asked,
+        now: Nanos,
+    ) -> Reason {
+        let counters = engine.counters();
         let (counter, seldom, sentence) = match limit {
             Limit::Connections => (
                 &counters.full_connections,
-                &mut warnings.connections,
+                &mut self.connections,
                 "connections, as many as one may have; it should close some, or raise flows (--flows)",
             ),
             Limit::EngineConnections => (
                 &counters.full_engine,
-                &mut warnings.engine,
+                &mut self.engine,
                 "connections, as many as it can have; run more engines (--engines)",
             ),
             Limit::Listeners => (
                 &counters.full_listeners,
-                &mut warnings.listeners,
+                &mut self.listeners,
                 "listeners, as many as one may have; it should close some, or attach once more for others",
             ),
             Limit::Ports => (
                 &counters.full_ports,
-                &mut warnings.ports,
+                &mut self.ports,
                 "ports, all that are given where none is named, are in use; close some, or name a port below 32768",
             ),
             // The peer's own sidecar warns of its limits.
             Limit::PeerConnections | Limit::PeerEngineConnections => return Reason::Full(limit, bound),
         };
         counter.add(1);
-        if let Some(left_out) = seldom.say(self.clock.now) {
+        if let Some(left_out) = seldom.say(now) {
             let whose = match limit {
                 Limit::EngineConnections => "this engine has ",
                 Limit::Ports => "",
                 _ => "its application has ",
             };
-            log::warn!("engine {}: {asked} refused: {whose}{bound} {sentence}{left_out}", self.own.index());
+            log::warn!("engine {}: {asked} refused: {whose}{bound} {sentence}{left_out}", engine.index());
         }
         Reason::Full(limit, bound)
     }

@@ -27,8 +27,10 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod answers;
 mod attention;
 mod channel;
+mod channel_table;
 mod channels;
 mod clock;
 mod config;
@@ -38,6 +40,7 @@ mod control_frame;
 pub mod counters;
 mod credit_turns;
 mod drain_epoch;
+mod ending;
 mod engine;
 mod full;
 pub mod idle;
@@ -61,6 +64,7 @@ mod timer_wheel;
 mod totals;
 mod tx;
 mod view;
+mod watch;
 
 pub use admission::Waiting;
 pub use channel::End;

@@ -246,6 +246,11 @@ impl Core {
         self.with(index, |_, _| ());
     }
 
+    /// Refuses what would be one too many.
+    fn full(&mut self, limit: Limit, bound: u32, asked: Asked) -> Reason {
+        self.warnings.refuse(&self.own, limit, bound, asked, self.clock.now)
+    }
+
     /// The most flows, where there are as many.
     fn most_flows(&self) -> Option<u32> {
         let most = self.shared().config.max_flows;

@@ -1,17 +1,14 @@
-//! What an engine tells of its channels, connections and peers to other threads that ask.
+//! What an engine tells of its channels, connections and peers to other threads that ask. `answers.rs` fills it in.
 
 use core::fmt;
 use core::net::Ipv4Addr;
 use core::str::FromStr;
 
 use machnet_flow::Stats;
-use machnet_shm::Origin;
 use machnet_wire::{Mac, Nanos};
 
 use crate::admission::Waiting;
-use crate::channel::Channel;
-use crate::conn::Conn;
-use crate::ids::{ChannelNumber, ConnHandle, ConnIndex};
+use crate::ids::{ConnHandle, ConnIndex};
 
 /// A channel that an engine serves, or that drains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,59 +132,6 @@ pub struct PeerRow {
     pub connections: u32,
     /// How long ago this engine heard it last, or its first connection began.
     pub heard_ago: Nanos,
-}
-
-impl ChannelRow {
-    pub(crate) fn of(channel: &Channel) -> Self {
-        let (submitted, delivered, reserved) = channel.end.usage();
-        Self {
-            channel: channel.number.0,
-            draining: channel.gone,
-            connections: channel.live(),
-            listeners: channel.listeners.len() as u32,
-            units: Units { total: channel.end.geometry().units, submitted, delivered, reserved },
-        }
-    }
-}
-
-impl ConnectionRow {
-    pub(crate) fn of(conn: &Conn, connection: ConnectionId, channel: Option<ChannelNumber>) -> Self {
-        let flow = &conn.flow;
-        let closing = conn.released || flow.is_finished() || flow.is_lingering() || flow.is_done();
-        Self {
-            connection,
-            channel: channel.map(|number| number.0),
-            local: conn.about.local,
-            peer: conn.about.peer,
-            stage: match flow.is_established() {
-                _ if closing => ConnectionStage::Closing,
-                true => ConnectionStage::Open,
-                false => ConnectionStage::Opening,
-            },
-            dialled: matches!(conn.about.origin, Origin::Dialled(_)),
-            queued: flow.queued(),
-            in_flight: flow.in_flight(),
-            rtt: flow.rtt(),
-        }
-    }
-}
-
-impl ConnectionState {
-    pub(crate) fn of(conn: &Conn, row: ConnectionRow, now: Nanos) -> Self {
-        let flow = &conn.flow;
-        Self {
-            row,
-            window: flow.window(now),
-            unit_size: flow.unit_size(),
-            credit: flow.credit(),
-            promised: flow.promised(),
-            waits: conn.claim.waiting(),
-            timeout: flow.timeout(),
-            next_hop: conn.path.next_hop(),
-            udp_ports: conn.path.udp_ports().pair(),
-            counters: *flow.stats(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,15 +6,15 @@ use machnet_shm::{HeldUnit, Origin, Reason, Reply, Returned};
 use machnet_wire::Nanos;
 
 use crate::admission::Admission;
+use crate::answers::{Queries, Subjects};
 use crate::channels::Channels;
 use crate::clock::Clock;
 use crate::conn::{self, Bound};
 use crate::conns::{Conns, World};
 use crate::counters::Counters;
+use crate::ending::Ending;
 use crate::full::Warnings;
 use crate::ids::ConnIndex;
-use crate::leaving::Ending;
-use crate::query::{Queries, Subjects};
 use crate::random::Random;
 use crate::router::Router;
 use crate::shared::{EngineHandle, Report, Shared};
