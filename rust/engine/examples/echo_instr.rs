@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use machnet_engine::{Engine, EngineConfig, Shared, neighbor};
 use machnet_nic::{Full, Info, Mac, Offload, Queue, QueueCounters, RxChecksum};
-use machnet_shm::{AppEnd, Delivery, FlowId, Geometry, Part, Request};
+use machnet_shm::{AppEnd, Delivery, FlowId, Fragment, Geometry, Request};
 use machnet_wire::Nanos;
 
 /// A queue whose wire is a ring of frames that the other queue reads.
@@ -128,7 +128,7 @@ fn poll(side: &mut Side, echo: bool) -> usize {
                     } else {
                         bytes.copy_from_slice(&data.inline[..data.len.into()]);
                     }
-                    tx.data(data.flow, data.part, bytes).expect("tokens");
+                    tx.data(data.flow, data.fragment, bytes).expect("tokens");
                 }
                 rx.give_back(data.token);
             }
@@ -164,11 +164,12 @@ fn main() {
     }
     let flow = both.0.flow.expect("established");
     let message = vec![7; bytes];
-    let part = Part { begin: true, end: true, message_len: bytes as u32 };
+    let fragment = Fragment { begin: true, end: true, message_len: bytes as u32 };
     let (mut sent, mut done, mut rounds) = (0, 0, 0u64);
     let begun = Instant::now();
     while done < echoes {
-        while sent < echoes && sent - done < inflight && both.0.app.tx.data(flow, part, &message).is_ok() {
+        while sent < echoes && sent - done < inflight && both.0.app.tx.data(flow, fragment, &message).is_ok()
+        {
             sent += 1;
         }
         round(both);

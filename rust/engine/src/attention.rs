@@ -1,260 +1,226 @@
-//! Which channels an engine looks at in every round, and whose doorbells it believes.
+//! Which channels an engine polls in every round, and whose doorbells it listens to.
 //!
-//! A look at a channel costs three cache lines that an application may have written. A few are looked at in every round; where
-//! there are more, those that have been quiet *rest*: they are armed as if the engine slept, so that their applications ring, and
-//! the set of doorbells is asked now and then, and slept on. So a thousand quiet applications cost what one does.
+//! To poll a channel costs three cache lines that an application may have written. A few channels are polled in every round. Where
+//! there are more, those that have been quiet *rest*: they are armed as if the engine slept, so that their applications ring the
+//! doorbell. The engine waits on the set of all doorbells when it sleeps, and asks it now and then while it does not. So a
+//! thousand quiet applications cost what one does.
 //!
-//! An honest application rings once for each time that the engine has armed its channel, and there is something then, but for rare
-//! races. One that rings for nothing is left *unheard* for a while, and looked at when that is over: longer each time that it still rings.
+//! An honest application rings once each time that the engine has armed its channel, and then there is something to do, but for rare
+//! races. A doorbell that rings for nothing is *muted* for a while: taken out of the set, and its channel polled when the time is
+//! over. If it still rings for nothing then, it is muted for longer.
 
 use machnet_shm::{Bells, Rung};
 use machnet_wire::Nanos;
 
-use crate::channels::Channel;
-use crate::random::Limit;
-use crate::state::Core;
+use crate::admission::Admission;
+use crate::channel::Channel;
+use crate::channel_table::ChannelTable;
+use crate::ids::ChannelIndex;
+use crate::shared::EngineHandle;
+use crate::watch::MUTED_LONGEST;
 
-/// Of one engine: who is looked at, and when to ask for the others.
+/// Which of an engine's channels are polled, and when to ask for the others' doorbells.
 pub(crate) struct Attention {
-    /// Places of the channels that are looked at in every round.
-    pub busy: Vec<u32>,
-    /// How many others there are.
+    own: EngineHandle,
+    /// The channels that are polled in every round.
+    pub polled: Vec<ChannelIndex>,
+    /// How many others there are, which rest.
     resting: usize,
-    /// Places of channels whose doorbells are not listened to.
-    unheard: Vec<u32>,
-    /// When the set of doorbells was asked last.
+    /// Channels whose doorbells are muted.
+    muted: Vec<ChannelIndex>,
+    /// When the set of doorbells was last asked.
     asked: Nanos,
-    /// The engine has slept since.
+    /// The engine has slept since then.
     slept: bool,
-    /// A round has passed since.
+    /// A round has passed since then.
     passed: bool,
-    tidied: Nanos,
-}
-
-/// Of one channel: how it is attended to.
-pub(crate) struct Ear {
-    /// It is looked at in every round.
-    pub busy: bool,
-    /// When there was something to do for it.
-    pub worked: Nanos,
-    /// Rings for nothing that are forgiven: they come of races.
-    mistakes: Limit,
-    /// How long it was not listened to for the last time; zero: it is.
-    deaf_for: Nanos,
-    deaf_until: Nanos,
+    /// When channels were last looked through for some that may rest.
+    rested: Nanos,
 }
 
 impl Attention {
-    pub fn new(now: Nanos) -> Self {
-        let (busy, unheard) = (Vec::new(), Vec::new());
-        Self { busy, resting: 0, unheard, asked: now, slept: false, passed: false, tidied: now }
+    pub fn new(own: EngineHandle, now: Nanos) -> Self {
+        let (polled, muted) = (Vec::new(), Vec::new());
+        Self { own, polled, resting: 0, muted, asked: now, slept: false, passed: false, rested: now }
     }
 
-    /// Something may have to be told to a channel's application when the round ends.
+    /// There may be something to publish to a channel's application when the round ends, so it must not rest.
     #[inline]
-    pub fn touch(&mut self, at: u32, channel: &mut Channel) {
-        if !channel.ear.busy {
-            self.rouse(at, channel);
+    pub fn touch(&mut self, at: ChannelIndex, channel: &mut Channel) {
+        if !channel.watch.polled {
+            self.poll(at, channel);
         }
     }
 
-    /// Has a channel looked at in every round from now on.
+    /// Has a channel polled in every round from now on.
     #[cold]
-    fn rouse(&mut self, at: u32, channel: &mut Channel) {
-        channel.ear.busy = true;
+    fn poll(&mut self, at: ChannelIndex, channel: &mut Channel) {
+        channel.watch.polled = true;
         channel.end.disarm();
         self.resting -= 1;
-        self.busy.push(at);
+        self.polled.push(at);
     }
 
-    /// A channel leaves.
-    pub fn forget(&mut self, at: u32, ear: &Ear) {
-        if ear.busy {
-            self.busy.retain(|&busy| busy != at);
+    /// A channel has come.
+    pub fn begin(&mut self, table: &mut ChannelTable, at: ChannelIndex, now: Nanos) {
+        self.polled.push(at);
+        self.listen_to(table, at, now);
+    }
+
+    /// A channel is over.
+    pub fn end(&mut self, at: ChannelIndex, channel: &Channel) {
+        self.doorbells().remove(&channel.end);
+        if channel.watch.polled {
+            self.polled.retain(|&polled| polled != at);
         } else {
             self.resting -= 1;
         }
-        self.unheard.retain(|&unheard| unheard != at);
+        self.muted.retain(|&muted| muted != at);
     }
 
-    /// The engine goes to sleep on the set, and asks it when it wakes.
+    /// The engine goes to sleep on the set of doorbells, and asks it when it wakes.
     pub fn sleep(&mut self) {
         self.slept = true;
         self.passed = false;
     }
-}
 
-impl Ear {
-    pub fn new(now: Nanos) -> Self {
-        let mistakes = Limit::new(MISTAKES, now);
-        Self { busy: true, worked: now, mistakes, deaf_for: Nanos::ZERO, deaf_until: Nanos::ZERO }
-    }
-}
-
-impl Core {
-    pub fn bells(&self) -> &Bells {
-        &self.shared.inboxes[usize::from(self.index)].doorbells
-    }
-
-    /// The channels that are looked at in every round.
-    pub fn busy_channels(&self) -> impl Iterator<Item = &Channel> {
-        self.attention.busy.iter().filter_map(|&at| self.channels.get(at as usize)?.as_deref())
-    }
-
-    /// A channel has come.
-    pub fn attend_to(&mut self, at: u32) {
-        self.attention.busy.push(at);
-        self.listen_to(at);
+    /// The doorbells of the channels that are listened to.
+    pub fn doorbells(&self) -> &Bells {
+        &self.own.inbox().doorbells
     }
 
     /// Once a round, before the channels are served.
     #[inline]
-    pub fn attend(&mut self) {
-        let attention = &self.attention;
-        if attention.slept || attention.resting > 0 && self.now - attention.asked >= ASK_EVERY {
-            self.ask_bells();
+    pub fn attend(&mut self, table: &mut ChannelTable, admission: &Admission, now: Nanos) {
+        if self.slept || self.resting > 0 && now - self.asked >= ASK_EVERY {
+            self.ask_bells(table, now);
         } else {
-            self.attention.passed = true;
+            self.passed = true;
         }
-        if !self.attention.unheard.is_empty() {
-            self.hear_again();
+        if !self.muted.is_empty() {
+            self.unmute_due(table, now);
         }
-        if self.attention.busy.len() > BUSY && self.now - self.attention.tidied >= QUIET {
-            self.tidy();
+        if self.polled.len() > POLLED && now - self.rested >= QUIET {
+            self.let_quiet_ones_rest(table, admission, now);
         }
     }
 
-    /// When that is due though nothing arrives.
-    pub fn attention_due(&self) -> Option<Nanos> {
-        let attention = &self.attention;
-        let asks = (attention.resting > 0 && attention.passed).then_some(attention.asked + ASK_EVERY);
-        let ears = attention.unheard.iter().filter_map(|&at| self.channels.get(at as usize)?.as_ref());
-        ears.map(|channel| channel.ear.deaf_until).chain(asks).min()
+    /// When [`Attention::attend`] has something to do though nothing arrives.
+    pub fn due(&self, table: &ChannelTable) -> Option<Nanos> {
+        let asks = (self.resting > 0 && self.passed).then_some(self.asked + ASK_EVERY);
+        let muted = self.muted.iter().filter_map(|&at| table.get(at));
+        muted.map(|channel| channel.watch.muted_until()).chain(asks).min()
     }
 
-    /// Rouses the channels whose applications have rung.
-    fn ask_bells(&mut self) {
-        self.attention.asked = self.now;
-        self.attention.slept = false;
-        self.attention.passed = false;
+    /// Asks which applications have rung, and polls their channels from now on.
+    fn ask_bells(&mut self, table: &mut ChannelTable, now: Nanos) {
+        self.asked = now;
+        self.slept = false;
+        self.passed = false;
         let mut room = [0; 64];
-        let rung: &[u64] = self.shared.inboxes[usize::from(self.index)].doorbells.rung(&mut room);
-        for &at in rung {
-            let Some(Some(channel)) = self.channels.get_mut(at as usize) else { continue };
+        let rung: &[u64] = self.own.inbox().doorbells.rung(&mut room);
+        for at in rung.iter().map(|&key| ChannelIndex(key as u32)) {
+            let Some(channel) = table.get_mut(at) else { continue };
             let found = channel.end.drain_doorbell();
             if channel.gone {
-                // Hung up for good; its flows drive it from here on.
-                self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
+                // Nobody rings any more. Its connections keep it going until they are over.
+                self.doorbells().remove(&channel.end);
                 continue;
             }
-            let at = at as u32;
-            if !channel.ear.busy {
-                self.attention.rouse(at, channel);
-            }
+            self.touch(at, channel);
             match found {
-                // Its end is told by the control thread. Until then the closed pipe would keep us awake.
-                Rung::HungUp => self.stop_listening(at, UNHEARD_LONGEST),
-                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at),
+                // The control thread will say that the application is gone. Until then its closed pipe would keep us awake.
+                Rung::HungUp => self.mute(at, channel, MUTED_LONGEST, now),
+                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at, channel, now),
                 _ => {}
             }
         }
     }
 
+    /// An application has rung, and there is nothing to do for it.
     #[cold]
-    fn rang_for_nothing(&mut self, at: u32) {
-        let now = self.now;
-        self.counters().bells_empty.add(1);
-        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        if channel.ear.deaf_for == Nanos::ZERO && channel.ear.mistakes.allow(now) {
-            return;
-        }
-        if channel.ear.deaf_for == Nanos::ZERO {
+    fn rang_for_nothing(&mut self, at: ChannelIndex, channel: &mut Channel, now: Nanos) {
+        self.own.counters().bells_empty.add(1);
+        let Some(time) = channel.watch.rang_for_nothing(now) else { return };
+        if !channel.watch.is_muted() {
             log::warn!(
                 "channel {}: its application rings for nothing; looked at by time instead",
                 channel.number
             );
         }
-        let longer = (channel.ear.deaf_for * 2).clamp(UNHEARD, UNHEARD_LONGEST);
-        self.stop_listening(at, longer);
+        self.mute(at, channel, time, now);
     }
 
+    /// Takes a doorbell out of the set for this time.
     #[cold]
-    fn stop_listening(&mut self, at: u32, time: Nanos) {
-        let until = self.now.saturating_add(time);
-        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        self.shared.inboxes[usize::from(self.index)].doorbells.remove(&channel.end);
-        channel.ear.deaf_for = time;
-        channel.ear.deaf_until = until;
-        if !self.attention.unheard.contains(&at) {
-            self.attention.unheard.push(at);
+    fn mute(&mut self, at: ChannelIndex, channel: &mut Channel, time: Nanos, now: Nanos) {
+        self.doorbells().remove(&channel.end);
+        channel.watch.mute(time, now);
+        if !self.muted.contains(&at) {
+            self.muted.push(at);
         }
-        self.counters().bells_unheard.add(1);
+        self.own.counters().bells_unheard.add(1);
     }
 
-    /// Looks again at the channels that were not listened to.
+    /// Polls the channels whose doorbells have been muted for their time, and listens to those that no longer ring for nothing.
     #[cold]
-    fn hear_again(&mut self) {
-        for i in (0..self.attention.unheard.len()).rev() {
-            let at = self.attention.unheard[i];
-            let Some(Some(channel)) = self.channels.get_mut(at as usize) else { continue };
-            if channel.ear.deaf_until > self.now {
+    fn unmute_due(&mut self, table: &mut ChannelTable, now: Nanos) {
+        for i in (0..self.muted.len()).rev() {
+            let at = self.muted[i];
+            let Some(channel) = table.get_mut(at) else { continue };
+            if channel.watch.muted_until() > now {
                 continue;
             }
             let found = if channel.gone { Rung::Silent } else { channel.end.drain_doorbell() };
             match found {
-                Rung::HungUp => self.stop_listening(at, UNHEARD_LONGEST),
-                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at),
+                Rung::HungUp => self.mute(at, channel, MUTED_LONGEST, now),
+                Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at, channel, now),
                 Rung::Rang | Rung::Silent => {
-                    channel.ear.deaf_for = Nanos::ZERO;
+                    channel.watch.unmute();
                     let listens = !channel.gone;
-                    self.attention.unheard.swap_remove(i);
+                    self.muted.swap_remove(i);
                     if listens {
-                        self.listen_to(at);
+                        self.listen_to(table, at, now);
                     }
                 }
             }
         }
     }
 
-    fn listen_to(&mut self, at: u32) {
-        let Some(Some(channel)) = self.channels.get(at as usize) else { return };
-        if let Err(error) = self.bells().add(&channel.end, at.into()) {
+    /// Puts a channel's doorbell into the set.
+    fn listen_to(&mut self, table: &mut ChannelTable, at: ChannelIndex, now: Nanos) {
+        let Some(channel) = table.get_mut(at) else { return };
+        if let Err(error) = self.doorbells().add(&channel.end, at.0.into()) {
             log::warn!("channel {}: {error}; looked at by time instead", channel.number);
-            self.stop_listening(at, UNHEARD_LONGEST);
+            self.mute(at, channel, MUTED_LONGEST, now);
         }
     }
 
-    /// Lets channels rest that have been quiet, where there are many.
+    /// Lets channels rest that have been quiet, as long as more are polled than there are to be.
     #[cold]
-    fn tidy(&mut self) {
-        self.attention.tidied = self.now;
-        for i in (0..self.attention.busy.len()).rev() {
-            if self.attention.busy.len() <= BUSY {
+    fn let_quiet_ones_rest(&mut self, table: &mut ChannelTable, admission: &Admission, now: Nanos) {
+        self.rested = now;
+        for i in (0..self.polled.len()).rev() {
+            if self.polled.len() <= POLLED {
                 return;
             }
-            let at = self.attention.busy[i] as usize;
-            let Some(Some(channel)) = self.channels.get_mut(at) else { continue };
+            let at = self.polled[i];
+            let Some(channel) = table.get_mut(at) else { continue };
             let quiet =
-                self.now - channel.ear.worked >= QUIET && channel.hungry == 0 && !channel.end.has_news();
-            // One that is not listened to must be looked at.
-            let heard = channel.ear.deaf_for == Nanos::ZERO;
-            if quiet && heard && (channel.gone || channel.end.arm()) {
-                channel.ear.busy = false;
-                self.attention.resting += 1;
-                self.attention.busy.swap_remove(i);
+                now - channel.watch.worked >= QUIET && !admission.units_due(at) && !channel.end.has_news();
+            // One whose doorbell is muted has to be polled.
+            if quiet && !channel.watch.is_muted() && (channel.gone || channel.end.arm()) {
+                channel.watch.polled = false;
+                self.resting += 1;
+                self.polled.swap_remove(i);
             }
         }
     }
 }
 
-/// Channels that are looked at in every round whatever they do.
-const BUSY: usize = 16;
-/// How long a channel beyond them must have been quiet to rest.
+/// So many channels are polled in every round, however quiet they are.
+const POLLED: usize = 16;
+/// How long a channel beyond those must have been quiet to rest.
 const QUIET: Nanos = Nanos::millis(1);
-/// How often an engine that does not sleep asks for the doorbells of those that rest: a system call.
+/// How often an engine that does not sleep asks for the doorbells of channels that rest, which takes a system call.
 const ASK_EVERY: Nanos = Nanos::micros(50);
-/// Rings for nothing that a channel has free, a second; a tenth of them at once.
-const MISTAKES: u32 = 1000;
-/// How long a channel that has had its share of those is not listened to at first, and at most.
-const UNHEARD: Nanos = Nanos::millis(1);
-const UNHEARD_LONGEST: Nanos = Nanos::millis(10);

@@ -1,13 +1,14 @@
-//! What is refused because there are as many of something as there may be: counted by what that is, and told to whoever runs the
-//! sidecar. The one refused is told by the [`Reason`].
+//! Refusals because there are already as many of something as there may be. Each is counted by its limit, and the log warns
+//! whoever runs the sidecar. The one that is refused learns why from the [`Reason`].
 
 use core::fmt;
 use core::net::Ipv4Addr;
 
 use machnet_shm::{Limit, Reason};
-use machnet_wire::Seldom;
+use machnet_wire::{Nanos, Seldom};
 
-use crate::state::Core;
+use crate::ids::ChannelNumber;
+use crate::shared::EngineHandle;
 
 /// Warnings about each limit of this host.
 #[derive(Debug, Default)]
@@ -22,51 +23,57 @@ pub(crate) struct Warnings {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Asked {
     /// An application, by its channel's number, dials.
-    Dial { channel: u64, ip: Ipv4Addr, port: u16 },
+    Dial { channel: ChannelNumber, ip: Ipv4Addr, port: u16 },
     /// A peer connects to an application's listener.
-    Connection { channel: u64, ip: Ipv4Addr, port: u16 },
+    Connection { channel: ChannelNumber, ip: Ipv4Addr, port: u16 },
     /// An application listens; port 0: any.
-    Listener { channel: u64, port: u16 },
+    Listener { channel: ChannelNumber, port: u16 },
 }
 
-impl Core {
-    /// Counts and tells a refusal, and gives the reason for the application that asked.
+impl Warnings {
+    /// Counts a refusal of the engine and warns of it; returns the reason for the application that asked.
     #[cold]
-    pub fn full(&mut self, limit: Limit, bound: u32, asked: Asked) -> Reason {
-        let counters = &self.shared.inboxes[usize::from(self.index)].counts.engine;
-        let warnings = &mut self.warnings;
+    pub fn refuse(
+        &mut self,
+        engine: &EngineHandle,
+        limit: Limit,
+        bound: u32,
+        asked: Asked,
+        now: Nanos,
+    ) -> Reason {
+        let counters = engine.counters();
         let (counter, seldom, sentence) = match limit {
             Limit::Connections => (
                 &counters.full_connections,
-                &mut warnings.connections,
+                &mut self.connections,
                 "connections, as many as one may have; it should close some, or raise flows (--flows)",
             ),
             Limit::EngineConnections => (
                 &counters.full_engine,
-                &mut warnings.engine,
+                &mut self.engine,
                 "connections, as many as it can have; run more engines (--engines)",
             ),
             Limit::Listeners => (
                 &counters.full_listeners,
-                &mut warnings.listeners,
+                &mut self.listeners,
                 "listeners, as many as one may have; it should close some, or attach once more for others",
             ),
             Limit::Ports => (
                 &counters.full_ports,
-                &mut warnings.ports,
+                &mut self.ports,
                 "ports, all that are given where none is named, are in use; close some, or name a port below 32768",
             ),
-            // A peer's limits are the peer's to warn of.
+            // The peer's own sidecar warns of its limits.
             Limit::PeerConnections | Limit::PeerEngineConnections => return Reason::Full(limit, bound),
         };
         counter.add(1);
-        if let Some(left_out) = seldom.say(self.now) {
+        if let Some(left_out) = seldom.say(now) {
             let whose = match limit {
                 Limit::EngineConnections => "this engine has ",
                 Limit::Ports => "",
                 _ => "its application has ",
             };
-            log::warn!("engine {}: {asked} refused: {whose}{bound} {sentence}{left_out}", self.index);
+            log::warn!("engine {}: {asked} refused: {whose}{bound} {sentence}{left_out}", engine.index());
         }
         Reason::Full(limit, bound)
     }

@@ -24,23 +24,24 @@ pub struct Config {
     pub shared_core: bool,
     /// How long after the last work the thread stays ready.
     pub linger: Nanos,
-    /// How long it stays ready where the NIC has no interrupt and work came in gaps that a nap would span. Without this
-    /// one delay beyond `linger` is for ever: each side naps while the other's answer waits, and so answers late itself.
+    /// The longest time that it stays ready where the NIC has no interrupt and work comes in gaps longer than `linger`. Without
+    /// this, one late answer would make all later ones late: each side naps while the other's answer waits, and so answers late
+    /// itself.
     pub linger_longest: Nanos,
-    /// The first nap where the NIC has no interrupt; each fruitless one doubles it.
+    /// The first nap where the NIC has no interrupt. Each nap after which there is no work doubles the next.
     pub nap_first: Nanos,
     /// The longest nap while work was seen not long ago.
     pub nap_longest: Nanos,
-    /// The longest nap of all. Beyond `nap_longest` a nap lasts 1/32 of the idle time: a thousand wakes a second cost
-    /// 2.5 % of a core of a busy virtual machine, and who was silent for a third of a second does not mind 10 ms.
+    /// The longest nap after long silence, where naps last 1/32 of the time without work. A thousand wake-ups a second cost
+    /// 2.5 % of a core of a busy virtual machine, and after a third of a second of silence a delay of 10 ms hurts nobody.
     pub nap_idle: Nanos,
-    /// A yield longer than this met a thread that hogs the core, or one that came by: two of them, no further apart than this,
-    /// met a hog. It takes its slice at every yield; the kernel's own threads and the hypervisor come and go.
+    /// Two yields longer than this, no further apart than this, mean that a processor hog shares the core: a thread that uses up its
+    /// time slice at every yield. One long yield alone may be a thread of the kernel, or the hypervisor.
     pub hog: Nanos,
-    /// How long not to yield after meeting one: twice as long each time that it is still there then, up to `hog_memory_longest`.
-    /// Beside threads that do yield, not to yield is the most expensive way to wait.
+    /// How long the thread does not yield after it has found a hog: twice as long each time that the hog is still there
+    /// afterwards, up to `hog_memory_longest`. Not for ever: beside threads that yield, not to yield is the most expensive way to wait.
     pub hog_memory: Nanos,
-    /// See `hog_memory`.
+    /// The longest time without yields because of a hog.
     pub hog_memory_longest: Nanos,
 }
 
@@ -70,26 +71,31 @@ pub enum Action {
     Pause,
     /// `sched_yield`, and tell [`Idle::yielded`] how long it took.
     Yield,
-    /// Arm, sleep on the descriptors until the engine's next deadline, and at most this long where a limit is given.
+    /// Arm everything, then sleep on the descriptors until the engine's next deadline.
     Sleep {
-        /// The longest sleep: the NIC cannot wake us, so we must look.
+        /// The longest sleep, where the NIC has no interrupt and its queue must be looked at.
         longest: Option<Nanos>,
     },
 }
 
-/// The state between rounds.
+/// What is known between rounds: when there was work, and whether a hog shares the core.
 #[derive(Debug)]
 pub struct Idle {
     config: Config,
     interrupts: bool,
+    /// When there was work last.
     worked: Nanos,
+    /// How long the thread now stays ready after work.
     linger: Nanos,
     /// Rounds with work since the core was last given away.
     in_a_row: u32,
+    /// A hog was found, and until then the thread does not yield.
     hogged_until: Nanos,
+    /// How long that was for the last hog.
     hog_memory: Nanos,
-    /// When there was reason to suspect a hog.
+    /// When the last long yield ended, or the time without yields after it.
     suspected: Option<Nanos>,
+    /// The next nap.
     nap: Nanos,
 }
 
@@ -134,29 +140,29 @@ impl Idle {
         Action::Sleep { longest: Some(nap) }
     }
 
-    /// A yield took this long; long ones met a hog, and for a while the thread pauses instead.
+    /// A yield ended at `now` and took this long. After two long ones the thread pauses for a while instead of yielding.
     #[inline]
     pub fn yielded(&mut self, now: Nanos, took: Nanos) {
         if took > self.config.hog {
-            let again = |at: Nanos| now - took <= at + self.config.hog;
-            if self.suspected.is_some_and(again) {
-                let known = self.hogged_until > Nanos::ZERO && again(self.hogged_until);
+            let began_soon_after = |at: Nanos| now - took <= at + self.config.hog;
+            if self.suspected.is_some_and(began_soon_after) {
+                let known = self.hogged_until > Nanos::ZERO && began_soon_after(self.hogged_until);
                 let longer = (self.hog_memory * 2).min(self.config.hog_memory_longest);
                 self.hog_memory = if known { longer } else { self.config.hog_memory };
                 self.hogged_until = now.saturating_add(self.hog_memory);
             }
             self.suspected = Some(self.hogged_until.max(now));
-            // The hog ate the time in which work was expected: look for it once more before sleeping.
+            // Work may have come while the hog ran: stay ready for as long as after work.
             self.worked = now;
         }
     }
 
-    /// Whether a core hog was met not long ago.
+    /// Whether a hog was found not long ago, so that the thread does not yield.
     pub fn hogged(&self, now: Nanos) -> bool {
         now < self.hogged_until
     }
 
-    /// Work came after a gap: how long is it worth to stay ready?
+    /// Work came after a gap of this length: adapts how long the thread stays ready after work.
     #[inline]
     fn learn(&mut self, gap: Nanos) {
         let Config { linger, linger_longest, .. } = self.config;
@@ -164,12 +170,12 @@ impl Idle {
             self.linger = linger;
             return;
         }
-        let wish = if gap > linger { (gap * 2).min(linger_longest) } else { linger };
-        self.linger = (self.linger - self.linger / 16).max(wish);
+        let wanted = if gap > linger { (gap * 2).min(linger_longest) } else { linger };
+        self.linger = (self.linger - self.linger / 16).max(wanted);
     }
 
-    /// Where one round found work there is likely more for the next, and giving the core away costs as much as a burst of packets.
-    /// But applications that share it must get it before their peers wait for them.
+    /// The thread stays ready. A round that found work is likely followed by another, and a yield costs as much as a burst of
+    /// packets; but applications that share the core must run before their peers wait for them. So it yields after some rounds.
     #[inline]
     fn ready(&mut self, work: usize, now: Nanos) -> Action {
         if work > 0 && self.in_a_row < ROUNDS {

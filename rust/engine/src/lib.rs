@@ -26,42 +26,58 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod admission;
+mod answers;
 mod attention;
-mod budget;
+mod channel;
+mod channel_table;
 mod channels;
+mod clock;
 mod config;
 mod conn;
+mod conns;
+mod control_frame;
 pub mod counters;
+mod credit_turns;
+mod drain_epoch;
+mod ending;
 mod engine;
 mod full;
 pub mod idle;
+mod ids;
 mod leaving;
 pub mod neighbor;
 mod open;
-mod packet;
+mod path;
 mod peers;
-mod phase;
 mod ports;
 mod query;
 mod random;
+mod router;
 mod rows;
 mod rx;
+mod serve;
 mod shared;
 mod state;
 mod table;
 mod timer_wheel;
 mod totals;
 mod tx;
+mod view;
+mod watch;
 
+pub use admission::Waiting;
+pub use channel::End;
 pub use config::{EngineConfig, UDP_PORT};
 pub use counters::{Counters, Samples};
 pub use engine::Engine;
 pub use idle::Idle;
+pub use ids::{ChannelNumber, EngineIndex};
 pub use machnet_flow::Stats as FlowCounters;
 pub use ports::{EPHEMERAL, Owner, Ports};
 pub use query::{Answer, Query, Rows};
 pub use rows::{
     ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, NotAConnectionId, PeerRow,
-    Units, Waiting,
+    Units,
 };
-pub use shared::{End, EngineHandle, Leftover, Report, Shared};
+pub use shared::{EngineHandle, Leftover, Report, Shared};

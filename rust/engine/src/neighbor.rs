@@ -1,5 +1,6 @@
-//! Who is at which MAC: one table for all engines, since a reply to ARP may arrive on any queue. Engines keep the
-//! answer with the flow and look again when [`Neighbors::version`] moves, so the lock is never on the hot path.
+//! Which next hop has which MAC: one table for all engines, since a reply to ARP may arrive on any queue. An engine keeps the
+//! answer with each connection and asks the table again only when [`Neighbors::version`] has changed, so the lock is never on the
+//! hot path.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -16,17 +17,17 @@ pub struct Config {
     pub ip: Ipv4Addr,
     /// Bits of the subnet, 0..=32. With 32 nobody is on the link and everything goes to the gateway (GCP).
     pub prefix: u8,
-    /// Where packets for other subnets go; it may lie outside of ours.
+    /// Where packets for other subnets go; its address may lie outside of our subnet.
     pub gateway: Option<Ipv4Addr>,
-    /// Addresses known for good, at first: no ARP for them. See [`Neighbors::set_fixed`].
+    /// Fixed entries at the start: no ARP is sent for them. See [`Neighbors::set_fixed`].
     pub fixed: Vec<(Ipv4Addr, Mac)>,
     /// Time between two requests for one address.
     pub interval: Nanos,
     /// Requests without an answer before an address is unreachable.
     pub tries: u8,
-    /// Age at which an entry in use is asked again, by unicast.
+    /// Age at which an entry in use is verified by a unicast request.
     pub fresh: Nanos,
-    /// How long an unreachable address is refused without asking again.
+    /// How long an unreachable address is refused without another request.
     pub refuse: Nanos,
 }
 
@@ -55,9 +56,9 @@ impl Config {
 pub enum Lookup {
     /// Send here.
     Known(Mac),
-    /// Asked; the version moves when the answer comes, or when there will be none.
+    /// A request is out. The version changes when the answer comes, or when the address is given up.
     Asking,
-    /// Asked in vain.
+    /// No request was answered.
     Unreachable,
 }
 
@@ -66,7 +67,7 @@ pub enum Lookup {
 pub struct Ask {
     /// Whose MAC is wanted.
     pub ip: Ipv4Addr,
-    /// Where it was last seen: ask there, not everybody.
+    /// The MAC that had it last: the request goes there alone, not to everybody.
     pub last: Option<Mac>,
 }
 
@@ -103,7 +104,7 @@ pub struct Neighbors {
     due: AtomicU64,
     /// In order, so that the same seed asks in the same order.
     table: Mutex<BTreeMap<Ipv4Addr, Entry>>,
-    /// Addresses known for good.
+    /// Addresses with fixed entries.
     fixed: RwLock<Vec<(Ipv4Addr, Mac)>>,
     /// Warnings that another station claims our address.
     claims: Mutex<Seldom>,
@@ -143,8 +144,8 @@ impl Neighbors {
         }
     }
 
-    /// Whether another claim to our address is worth a line in the log, and how many were not since the last one. The
-    /// claims of all engines together: whoever claims it may do so a thousand times a second.
+    /// Whether one more claim of another station to our address is to be logged, and how many were left out since the last line.
+    /// It counts for all engines together: there may be thousands of claims a second.
     pub fn may_warn(&self, now: Nanos) -> Option<LeftOut> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner).say(now)
     }
@@ -160,12 +161,12 @@ impl Neighbors {
         if self.config.is_on_link(ip) || is_fixed() { Some(ip) } else { self.config.gateway }
     }
 
-    /// Other addresses are known for good from now on; those that no longer are, are asked for when they are wanted.
+    /// Replaces the fixed entries. Addresses that are no longer among them are asked for by ARP, like all others.
     pub fn set_fixed(&self, fixed: Vec<(Ipv4Addr, Mac)>, now: Nanos) {
         let mut table = self.lock();
         table.retain(|ip, entry| {
             if entry.state == State::Fixed && !fixed.iter().any(|(known, _)| known == ip) {
-                // Flows go on where it was until somebody answers.
+                // Connections go on with the old MAC until somebody answers.
                 (entry.state, entry.due) = (State::Fresh, now);
                 return entry.users > 0;
             }
@@ -192,7 +193,7 @@ impl Neighbors {
             && (self.next_hop(ip) == Some(ip) || self.config.gateway == Some(ip))
     }
 
-    /// Moves with every answer, and with every address given up.
+    /// Changes with every answer, and when an address is given up.
     #[inline]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
@@ -204,7 +205,7 @@ impl Neighbors {
         Nanos(self.due.load(Ordering::Relaxed))
     }
 
-    /// Where the next hop `ip` is; begins to ask when that is not known.
+    /// The MAC of the next hop `ip`. If it is not known, a request is due at once.
     pub fn lookup(&self, ip: Ipv4Addr, now: Nanos) -> Lookup {
         let mut table = self.lock();
         if table.len() >= LARGEST && !table.contains_key(&ip) {
@@ -227,22 +228,22 @@ impl Neighbors {
         found
     }
 
-    /// A flow begins to use the next hop `ip`: its entry is kept fresh.
+    /// A connection begins to use the next hop `ip`: its entry is kept fresh.
     pub fn acquire(&self, ip: Ipv4Addr) {
         if let Some(entry) = self.lock().get_mut(&ip) {
             entry.users += 1;
         }
     }
 
-    /// A flow that had called [`Neighbors::acquire`] is gone.
+    /// A connection that had called [`Neighbors::acquire`] is gone.
     pub fn release(&self, ip: Ipv4Addr) {
         if let Some(entry) = self.lock().get_mut(&ip) {
             entry.users = entry.users.saturating_sub(1);
         }
     }
 
-    /// An ARP packet said that `ip` is at `mac`. Entries are made only for those who asked for us (`for_us`); others are
-    /// believed about addresses that we wanted anyway. True when it was news.
+    /// An ARP packet said that `ip` is at `mac`. A new entry is made only for a sender who asked for our address (`for_us`); otherwise
+    /// the packet is believed only about addresses that are in the table already. True if that changed anything.
     pub fn learn(&self, ip: Ipv4Addr, mac: Mac, for_us: bool, now: Nanos) -> bool {
         if !self.may_learn(ip) || mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
             return false;
@@ -265,8 +266,8 @@ impl Neighbors {
         news
     }
 
-    /// Shows the requests that are due. Any engine may call it; each request is shown to one. Returns how many addresses
-    /// were given up.
+    /// Shows the requests that are due. Any engine may call it; each request is shown to one engine only. Returns how many
+    /// addresses were given up.
     pub fn poll(&self, now: Nanos, mut ask: impl FnMut(Ask)) -> usize {
         if self.due() > now {
             return 0;
@@ -281,7 +282,7 @@ impl Neighbors {
             match entry.state {
                 State::Fixed => {}
                 State::Unreachable | State::Fresh if entry.users == 0 => return false,
-                // Flows still want it: the peer may come back before they give up.
+                // Connections still use it: the host may come back before they time out.
                 State::Unreachable => *entry = Entry { state: State::Asking(0), due: now, ..*entry },
                 State::Asking(tries) if tries >= config.tries => {
                     given_up += 1;
@@ -289,7 +290,7 @@ impl Neighbors {
                         Entry { mac: None, state: State::Unreachable, due: now + config.refuse, ..*entry };
                 }
                 State::Asking(tries) => {
-                    // An entry that had gone stale is asked for where it was, then everywhere.
+                    // The first requests for an entry that became stale go to its last MAC, later ones to everybody.
                     ask(Ask { ip, last: entry.mac.filter(|_| tries < config.tries / 2) });
                     entry.state = State::Asking(tries + 1);
                     entry.due = now + config.interval;
@@ -335,7 +336,7 @@ fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
 }
 
-/// Entries at most: a scan of a /16 from outside must not become memory.
+/// The most entries: a scan of a /16 from outside must not fill the memory.
 const LARGEST: usize = 4096;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! When each peer was last heard, on any of its flows: one that talks on one connection is not dead on another, be that of
-//! another engine.
+//! When each peer was last heard, on any of its connections: a peer that talks on one is not dead on another, even if the two
+//! belong to different engines.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use machnet_wire::Nanos;
 
 use crate::rows::PeerRow;
 
-/// Peers that have flows of one engine.
+/// The peers of one engine's connections. Each has a number while it has connections.
 #[derive(Debug)]
 pub struct Peers {
     all: Arc<Heard>,
@@ -19,35 +19,36 @@ pub struct Peers {
     free: Vec<u32>,
 }
 
-/// What the engines of a sidecar have heard of their peers, for each other to read when one seems to be silent.
+/// When each engine of a sidecar last heard each of its peers. An engine reads what the others noted when a peer seems to be silent.
 #[derive(Debug, Default)]
-pub struct Heard(Mutex<HashMap<Ipv4Addr, Vec<Arc<Word>>>>);
+pub struct Heard(Mutex<HashMap<Ipv4Addr, Vec<Arc<HeardAt>>>>);
 
-/// When one engine heard one peer last, on a cache line of its own: it alone writes it, once a packet.
+/// When one engine last heard one peer, in nanoseconds. Only that engine writes it, at each packet, so it has a cache line of
+/// its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Word(AtomicU64);
+struct HeardAt(AtomicU64);
 
 #[derive(Debug)]
 struct Peer {
     ip: Ipv4Addr,
-    heard: Arc<Word>,
+    heard: Arc<HeardAt>,
     users: u32,
 }
 
 impl Peers {
-    /// None yet.
+    /// No peers yet.
     pub fn new(all: Arc<Heard>) -> Self {
         Self { all, numbers: HashMap::new(), slots: Vec::new(), free: Vec::new() }
     }
 
-    /// A flow with `ip` begins; returns the peer's number.
+    /// A connection with `ip` begins; returns the peer's number.
     pub fn acquire(&mut self, ip: Ipv4Addr, now: Nanos) -> u32 {
         if let Some(&number) = self.numbers.get(&ip) {
             self.slots[number as usize].users += 1;
             return number;
         }
-        let heard = Arc::new(Word(AtomicU64::new(now.0)));
+        let heard = Arc::new(HeardAt(AtomicU64::new(now.0)));
         self.all.lock().entry(ip).or_default().push(Arc::clone(&heard));
         let peer = Peer { ip, heard, users: 1 };
         let number = match self.free.pop() {
@@ -64,7 +65,7 @@ impl Peers {
         number
     }
 
-    /// A flow of the peer is gone.
+    /// A connection of the peer is gone.
     pub fn release(&mut self, number: u32) {
         let Some(peer) = self.slots.get_mut(number as usize) else { return };
         peer.users = peer.users.saturating_sub(1);
@@ -86,7 +87,7 @@ impl Peers {
         Some(PeerRow { ip: peer.ip, connections: peer.users, heard_ago })
     }
 
-    /// Something that only the peer could have sent came from it.
+    /// A packet came that only the peer can have sent, since it bears the connection's tag.
     #[inline]
     pub fn heard(&self, number: u32, now: Nanos) {
         if let Some(peer) = self.slots.get(number as usize) {
@@ -99,23 +100,24 @@ impl Peers {
     pub fn last_heard(&self, number: u32) -> Nanos {
         let Some(peer) = self.slots.get(number as usize) else { return Nanos::ZERO };
         let all = self.all.lock();
-        let words = all.get(&peer.ip).map_or(&[][..], Vec::as_slice);
-        Nanos(words.iter().map(|word| word.0.load(Relaxed)).max().unwrap_or(0))
+        let engines = all.get(&peer.ip).map_or(&[][..], Vec::as_slice);
+        Nanos(engines.iter().map(|heard| heard.0.load(Relaxed)).max().unwrap_or(0))
     }
 }
 
 impl Heard {
-    fn forget(&self, ip: Ipv4Addr, word: &Arc<Word>) {
+    /// An engine has no connection with the peer any more.
+    fn forget(&self, ip: Ipv4Addr, heard: &Arc<HeardAt>) {
         let mut all = self.lock();
-        if let Some(words) = all.get_mut(&ip) {
-            words.retain(|other| !Arc::ptr_eq(other, word));
-            if words.is_empty() {
+        if let Some(engines) = all.get_mut(&ip) {
+            engines.retain(|other| !Arc::ptr_eq(other, heard));
+            if engines.is_empty() {
                 all.remove(&ip);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Vec<Arc<Word>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, Vec<Arc<HeardAt>>>> {
         // No code under the lock can leave the table half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,16 +1,18 @@
-//! Machnet ports of one sidecar: who listens where, and which explicitly chosen local ports are in use. Shared by the
-//! engines; asked once per SYN and per request of an application, never per packet.
+//! The Machnet ports of one sidecar: who listens on which, and which local ports are in use that applications chose themselves.
+//! All engines share the table. They ask it at each SYN and at each request of an application, never at a packet of a connection.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::ids::{ChannelNumber, ConnKey, EngineIndex};
 
 /// Who listens on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     /// The engine that serves the channel.
-    pub engine: u16,
+    pub engine: EngineIndex,
     /// The channel, by its number within the sidecar.
-    pub channel: u64,
+    pub channel: ChannelNumber,
     /// The application's number for the listener.
     pub listener: u32,
 }
@@ -24,12 +26,12 @@ pub struct Ports {
 #[derive(Debug, Default)]
 struct Table {
     listeners: HashMap<u16, Owner>,
-    claims: HashSet<u64>,
+    claims: HashSet<ConnKey>,
     cursor: u16,
 }
 
 impl Ports {
-    /// Opens `port`, or a free one of the ephemeral range for 0. `None`: taken, or none is free.
+    /// Opens `port`, or for 0 a free port of the ephemeral range. Returns which; `None` if it is taken, or no port is free.
     pub fn listen(&self, port: u16, owner: Owner) -> Option<u16> {
         let mut table = self.lock();
         let port = if port != 0 { port } else { table.free_port()? };
@@ -43,7 +45,7 @@ impl Ports {
     }
 
     /// Closes one listener of a channel and says which port that was.
-    pub fn unlisten(&self, channel: u64, listener: u32) -> Option<u16> {
+    pub fn unlisten(&self, channel: ChannelNumber, listener: u32) -> Option<u16> {
         let mut table = self.lock();
         let port = *table.listeners.iter().find(|(_, o)| o.channel == channel && o.listener == listener)?.0;
         table.listeners.remove(&port);
@@ -51,7 +53,7 @@ impl Ports {
     }
 
     /// Closes every listener of a channel.
-    pub fn forget(&self, channel: u64) {
+    pub fn forget(&self, channel: ChannelNumber) {
         self.lock().listeners.retain(|_, owner| owner.channel != channel);
     }
 
@@ -61,17 +63,17 @@ impl Ports {
     }
 
     /// Claims a flow's key for an explicitly chosen local port. False: another flow of this sidecar has it.
-    pub fn claim(&self, key: u64) -> bool {
+    pub(crate) fn claim(&self, key: ConnKey) -> bool {
         self.lock().claims.insert(key)
     }
 
     /// Whether a key is claimed.
-    pub fn is_claimed(&self, key: u64) -> bool {
+    pub(crate) fn is_claimed(&self, key: ConnKey) -> bool {
         self.lock().claims.contains(&key)
     }
 
     /// Gives a claim back.
-    pub fn release(&self, key: u64) {
+    pub(crate) fn release(&self, key: ConnKey) {
         self.lock().claims.remove(&key);
     }
 
@@ -110,21 +112,22 @@ mod tests {
     #[test]
     fn a_port_has_one_listener_and_is_free_after_it() {
         let ports = Ports::default();
-        let owner = |channel| Owner { engine: 0, channel, listener: 3 };
-        assert_eq!(ports.listen(80, owner(1)), Some(80));
-        assert_eq!(ports.listen(80, owner(2)), None);
-        assert_eq!(ports.owner(80), Some(owner(1)));
-        assert_eq!(ports.unlisten(2, 3), None, "another channel's");
-        assert_eq!(ports.unlisten(1, 3), Some(80));
-        assert_eq!(ports.listen(80, owner(2)), Some(80));
-        ports.forget(2);
+        let (one, two) = (ChannelNumber(1), ChannelNumber(2));
+        let owner = |channel| Owner { engine: EngineIndex(0), channel, listener: 3 };
+        assert_eq!(ports.listen(80, owner(one)), Some(80));
+        assert_eq!(ports.listen(80, owner(two)), None);
+        assert_eq!(ports.owner(80), Some(owner(one)));
+        assert_eq!(ports.unlisten(two, 3), None, "another channel's");
+        assert_eq!(ports.unlisten(one, 3), Some(80));
+        assert_eq!(ports.listen(80, owner(two)), Some(80));
+        ports.forget(two);
         assert_eq!((ports.owner(80), ports.listeners()), (None, 0));
     }
 
     #[test]
     fn port_0_takes_a_free_one_until_none_is_left() {
         let ports = Ports::default();
-        let owner = Owner { engine: 0, channel: 1, listener: 0 };
+        let owner = Owner { engine: EngineIndex(0), channel: ChannelNumber(1), listener: 0 };
         let mut seen = HashSet::from([EPHEMERAL + 100]);
         assert!(ports.listen(EPHEMERAL + 100, owner).is_some());
         while let Some(port) = ports.listen(0, owner) {
@@ -136,8 +139,9 @@ mod tests {
     #[test]
     fn a_claim_is_exclusive_until_released() {
         let ports = Ports::default();
-        assert!(ports.claim(7) && !ports.claim(7));
-        ports.release(7);
-        assert!(ports.claim(7));
+        let key = ConnKey::new(std::net::Ipv4Addr::LOCALHOST, 1, 2);
+        assert!(ports.claim(key) && !ports.claim(key));
+        ports.release(key);
+        assert!(ports.claim(key));
     }
 }

@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 
 use machnet_wire::Nanos;
 
+use crate::ids::EngineIndex;
+
 /// A keyed generator (SipHash of a counter), so that a run with the same secret draws the same numbers.
 #[derive(Debug, Clone)]
 pub struct Random {
@@ -31,11 +33,11 @@ impl Random {
 
     /// A tag that names engine `engine` of `engines`: a packet that lands elsewhere is handed to its owner without a
     /// shared table. Never 0, which means "no tag yet" on the wire.
-    pub fn tag(&mut self, engine: u16, engines: u16) -> u32 {
+    pub fn tag(&mut self, engine: EngineIndex, engines: u16) -> u32 {
         let engines = u32::from(engines.max(1));
         loop {
             let tag =
-                ((self.draw() >> 32) as u32 / engines).wrapping_mul(engines).checked_add(u32::from(engine));
+                ((self.draw() >> 32) as u32 / engines).wrapping_mul(engines).checked_add(u32::from(engine.0));
             if let Some(tag) = tag.filter(|t| *t != 0) {
                 return tag;
             }
@@ -51,8 +53,8 @@ impl Random {
 
 /// The engine that drew this tag.
 #[inline]
-pub fn tag_owner(tag: u32, engines: u16) -> u16 {
-    (tag % u32::from(engines.max(1))) as u16
+pub fn tag_owner(tag: u32, engines: u16) -> EngineIndex {
+    EngineIndex((tag % u32::from(engines.max(1))) as u16)
 }
 
 /// At most `rate` a second, a tenth of a second's worth at once.
@@ -99,6 +101,7 @@ mod tests {
         for engines in 1..=7 {
             for engine in 0..engines {
                 let mut random = Random::new([1, 2], u64::from(engine));
+                let engine = EngineIndex(engine);
                 for _ in 0..200 {
                     let tag = random.tag(engine, engines);
                     assert!(tag != 0 && tag_owner(tag, engines) == engine, "{tag} {engine}/{engines}");

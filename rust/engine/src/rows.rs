@@ -1,15 +1,14 @@
-//! What an engine tells of its channels, connections and peers to other threads that ask.
+//! What an engine tells of its channels, connections and peers to other threads that ask. `answers.rs` fills it in.
 
 use core::fmt;
 use core::net::Ipv4Addr;
 use core::str::FromStr;
 
 use machnet_flow::Stats;
-use machnet_shm::Origin;
 use machnet_wire::{Mac, Nanos};
 
-use crate::channels::Channel;
-use crate::conn::{Conn, Hop, Waits};
+use crate::admission::Waiting;
+use crate::ids::{ConnHandle, ConnIndex};
 
 /// A channel that an engine serves, or that drains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +40,12 @@ pub struct Units {
 
 /// Names a connection of one engine. It is not used again for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionId(pub(crate) u64);
+pub struct ConnectionId(pub(crate) ConnHandle);
 
 /// Index and generation, as `7-1`.
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.0 as u32, self.0 >> 32)
+        write!(f, "{}-{}", self.0.index.place(), self.0.generation)
     }
 }
 
@@ -56,7 +55,8 @@ impl FromStr for ConnectionId {
     fn from_str(text: &str) -> Result<Self, NotAConnectionId> {
         let (index, generation) = text.split_once('-').ok_or(NotAConnectionId)?;
         let number = |digits: &str| digits.parse::<u32>().map_err(|_| NotAConnectionId);
-        Ok(Self(u64::from(number(generation)?) << 32 | u64::from(number(index)?)))
+        let index = ConnIndex::try_new(number(index)?).ok_or(NotAConnectionId)?;
+        Ok(Self(ConnHandle { index, generation: number(generation)? }))
     }
 }
 
@@ -123,17 +123,6 @@ pub struct ConnectionState {
     pub counters: Stats,
 }
 
-/// What a peer waits for that may not send what it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waiting {
-    /// The application, which does not read.
-    Reader,
-    /// Units of the channel, which others have.
-    Units,
-    /// Room in the receive ring, all of which is promised.
-    ReceiveRing,
-}
-
 /// A peer with connections of one engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerRow {
@@ -145,79 +134,18 @@ pub struct PeerRow {
     pub heard_ago: Nanos,
 }
 
-impl ChannelRow {
-    pub(crate) fn of(channel: &Channel) -> Self {
-        let (submitted, delivered, reserved) = channel.end.usage();
-        Self {
-            channel: channel.number,
-            draining: channel.gone,
-            connections: channel.live,
-            listeners: channel.listeners.len() as u32,
-            units: Units { total: channel.end.geometry().units, submitted, delivered, reserved },
-        }
-    }
-}
-
-impl ConnectionRow {
-    pub(crate) fn of(conn: &Conn, connection: ConnectionId, channel: Option<u64>) -> Self {
-        let flow = &conn.flow;
-        let closing = conn.closed || flow.is_finished() || flow.is_lingering() || flow.is_done();
-        Self {
-            connection,
-            channel,
-            local: conn.about.local,
-            peer: conn.about.peer,
-            stage: match flow.is_established() {
-                _ if closing => ConnectionStage::Closing,
-                true => ConnectionStage::Open,
-                false => ConnectionStage::Opening,
-            },
-            dialled: matches!(conn.about.origin, Origin::Dialled(_)),
-            queued: flow.queued(),
-            in_flight: flow.in_flight(),
-            rtt: flow.rtt(),
-        }
-    }
-}
-
-impl ConnectionState {
-    pub(crate) fn of(conn: &Conn, row: ConnectionRow, now: Nanos) -> Self {
-        let flow = &conn.flow;
-        Self {
-            row,
-            window: flow.window(now),
-            unit_size: flow.unit_size(),
-            credit: flow.credit(),
-            promised: flow.promised(),
-            waits: match conn.waits {
-                Waits::No => None,
-                Waits::Reader => Some(Waiting::Reader),
-                Waits::Units => Some(Waiting::Units),
-                Waits::Ring => Some(Waiting::ReceiveRing),
-            },
-            timeout: flow.timeout(),
-            next_hop: match conn.hop {
-                Hop::Loop => None,
-                Hop::Unknown { ip } => Some((ip, None)),
-                Hop::Known { ip, mac, .. } => Some((ip, Some(mac))),
-            },
-            udp_ports: conn.ports,
-            counters: *flow.stats(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_name_of_a_connection_is_read_as_it_is_written() {
-        for raw in [0, 7, 1 << 32 | 5, u64::MAX] {
-            assert_eq!(ConnectionId(raw).to_string().parse(), Ok(ConnectionId(raw)));
+        let id = |place, generation| ConnectionId(ConnHandle { index: ConnIndex::new(place), generation });
+        for id in [id(0, 0), id(7, 0), id(5, 1), id(u32::MAX as usize - 1, u32::MAX)] {
+            assert_eq!(id.to_string().parse(), Ok(id));
         }
-        assert_eq!(ConnectionId(1 << 32 | 7).to_string(), "7-1");
-        for wrong in ["", "7", "-", "7-", "-1", "7-1-2", "x-1", "4294967296-0", "0-4294967296"] {
+        assert_eq!(id(7, 1).to_string(), "7-1");
+        for wrong in ["", "7", "-", "7-", "-1", "7-1-2", "x-1", "4294967295-0", "0-4294967296"] {
             assert_eq!(wrong.parse::<ConnectionId>(), Err(NotAConnectionId), "{wrong}");
         }
     }

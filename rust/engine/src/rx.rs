@@ -3,14 +3,12 @@
 use machnet_flow::FlowError;
 use machnet_nic::RxChecksum;
 use machnet_wire::frame::{self, Frame};
-use machnet_wire::{
-    Flags, Header, Hello, Kind, Packet, ParseError, Reason, Reset, arp, checksum, ether, icmp, ipv4,
-};
+use machnet_wire::{Header, Hello, Kind, Packet, ParseError, Reason};
 
-use crate::packet::{self, Handed, Origin};
+use crate::ids::{ConnIndex, ConnKey};
+use crate::path::{self, Handed, InPath, UdpPorts};
 use crate::random::tag_owner;
 use crate::state::Core;
-use crate::table;
 
 /// How a packet came to this engine: decides whether it may be handed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,18 +25,18 @@ impl Core {
     pub(crate) fn on_frame(&mut self, frame: &[u8], checked: RxChecksum) {
         match frame::parse(frame) {
             Ok(Frame::Udp { ip, udp, datagram, payload, .. }) => {
-                if ip.dst != self.ip {
+                if ip.dst != self.router.station.ip {
                     return self.counters().rx_other_address.add(1);
                 }
                 let good = match checked {
                     RxChecksum::Good => true,
                     RxChecksum::Bad => false,
-                    RxChecksum::Unknown => checksum::udp4_valid(&ip, datagram),
+                    RxChecksum::Unknown => frame::udp_checksum_fits(&ip, datagram),
                 };
                 if !good {
                     return self.counters().rx_bad_checksum.add(1);
                 }
-                if ip.src == self.ip
+                if ip.src == self.router.station.ip
                     || ip.src.is_unspecified()
                     || ip.src.is_multicast()
                     || ip.src.is_broadcast()
@@ -46,10 +44,11 @@ impl Core {
                     // Our own packets never see the wire; whoever sends from our address is not us.
                     return self.counters().rx_bad_ip.add(1);
                 }
-                self.on_machnet(Origin { ip: ip.src, ports: (udp.src, udp.dst) }, payload, Came::Here);
+                let ports = UdpPorts { src: udp.src, dst: udp.dst };
+                self.on_machnet(InPath { peer: ip.src, udp: ports }, payload, Came::Here);
             }
-            Ok(Frame::Arp(arp)) => self.on_arp(&arp),
-            Ok(Frame::Icmp { ether, ip, echo }) => self.on_icmp(&ether, &ip, &echo),
+            Ok(Frame::Arp(arp)) => self.router.on_arp(&arp, self.clock.now),
+            Ok(Frame::Icmp { ether, ip, echo }) => self.router.on_icmp(&ether, &ip, &echo),
             Ok(Frame::Other) => self.counters().rx_other_protocol.add(1),
             Err(error) => self.count_malformed(error),
         }
@@ -57,13 +56,13 @@ impl Core {
 
     /// One Machnet packet, wherever it came from.
     #[inline]
-    pub(crate) fn on_machnet(&mut self, from: Origin, bytes: &[u8], came: Came) {
-        let packet = match Packet::parse(bytes) {
+    pub(crate) fn on_machnet(&mut self, from: InPath, bytes: &[u8], came: Came) {
+        let packet = match path::parse(bytes) {
             Ok(packet) => packet,
             Err(_) => return self.counters().rx_bad_machnet.add(1),
         };
-        let key = table::key(from.ip, packet.header.src, packet.header.dst);
-        match self.flows.find(key) {
+        let key = ConnKey::new(from.peer, packet.header.src, packet.header.dst);
+        match self.conns.find(key) {
             Some(index) => self.flow_packet(index, key, from, bytes, &packet, came),
             None => self.on_stranger(key, from, bytes, &packet, came),
         }
@@ -72,24 +71,24 @@ impl Core {
     #[inline]
     fn flow_packet(
         &mut self,
-        index: u32,
-        key: u64,
-        from: Origin,
+        index: ConnIndex,
+        key: ConnKey,
+        from: InPath,
         bytes: &[u8],
         packet: &Packet<'_>,
         came: Came,
     ) {
-        match self.drive(index, |flow, now, view| flow.on_packet(now, packet, view)) {
-            Some(Ok(())) => {
-                // A SYN for a connection that is there is answered, but anybody may have sent it.
-                if let Some(conn) = self.flows.get(index)
-                    && packet.header.tag == conn.flow.tag()
-                {
-                    self.peers.heard(conn.peer, self.now);
-                }
+        let taken = self.with(index, |flow, io| {
+            flow.on_packet(io.now(), packet, io)?;
+            // A SYN for a connection that is there is answered, but anybody may have sent it.
+            if packet.header.tag == flow.tag() {
+                io.heard_peer();
             }
+            Ok(())
+        });
+        match taken {
+            Some(Ok(())) | None => {}
             Some(Err(error)) => self.not_taken(error, index, key, from, bytes, packet, came),
-            None => {}
         }
     }
 
@@ -98,9 +97,9 @@ impl Core {
     fn not_taken(
         &mut self,
         error: FlowError,
-        index: u32,
-        key: u64,
-        from: Origin,
+        index: ConnIndex,
+        key: ConnKey,
+        from: InPath,
         bytes: &[u8],
         packet: &Packet<'_>,
         came: Came,
@@ -109,7 +108,7 @@ impl Core {
             FlowError::Tag => {
                 self.counters().rx_bad_tag.add(1);
                 if packet.header.kind != Kind::Rst {
-                    self.refuse(from, &packet.header, packet.header.tag, 0, Reason::Closed);
+                    self.refuse(from, &packet.header, packet.header.tag, Reason::Closed);
                 }
             }
             FlowError::Superseded => {
@@ -124,14 +123,14 @@ impl Core {
 
     /// A packet of no flow of this engine: another engine's, a new connection, or refused.
     #[cold]
-    fn on_stranger(&mut self, key: u64, from: Origin, bytes: &[u8], packet: &Packet<'_>, came: Came) {
+    fn on_stranger(&mut self, key: ConnKey, from: InPath, bytes: &[u8], packet: &Packet<'_>, came: Came) {
         let header = &packet.header;
         if header.kind == Kind::Syn {
             let Ok(hello) = Hello::parse(packet.payload) else {
                 return self.counters().rx_bad_machnet.add(1);
             };
-            let refused = match self.shared.ports.owner(header.dst) {
-                _ if self.shutdown => {
+            let refused = match self.shared().ports.owner(header.dst) {
+                _ if self.ending.shutdown => {
                     self.counters().refused_ending.add(1);
                     Reason::Ending
                 }
@@ -139,9 +138,9 @@ impl Core {
                     self.counters().syn_refused.add(1);
                     Reason::Refused
                 }
-                Some(owner) if owner.engine != self.index => {
+                Some(owner) if owner.engine != self.own.index() => {
                     if came == Came::Here {
-                        return self.hand_over(owner.engine, from, bytes);
+                        return self.router.hand_over(owner.engine, from, bytes);
                     }
                     // The listener moved while the packet did; the peer asks again.
                     return self.counters().rx_no_flow.add(1);
@@ -154,90 +153,55 @@ impl Core {
                     }
                 },
             };
-            return self.refuse(from, header, hello.tag, 0, refused);
+            return self.refuse(from, header, hello.tag, refused);
         }
-        let owner = tag_owner(header.tag, self.engines);
-        if header.tag != 0 && owner != self.index && came == Came::Here {
-            return self.hand_over(owner, from, bytes);
+        let owner = tag_owner(header.tag, self.shared().engines());
+        if header.tag != 0 && owner != self.own.index() && came == Came::Here {
+            return self.router.hand_over(owner, from, bytes);
         }
         if header.kind == Kind::Rst {
             // One with no tag is from a peer that knows no connection; its echo, the tag that our packet carried, is the peer's
             // own, so nothing in it names the engine.
             if header.tag == 0 && came == Came::Here {
-                let here = self.index;
-                for engine in (0..self.engines).filter(|&engine| engine != here) {
-                    self.hand_over(engine, from, bytes);
-                }
+                self.router.hand_to_others(from, bytes);
             }
             return self.counters().rx_no_flow.add(1);
         }
         self.counters().rx_no_flow.add(1);
-        self.refuse(from, header, header.tag, 0, Reason::Closed);
+        self.refuse(from, header, header.tag, Reason::Closed);
     }
 
-    /// Tells the sender of `header` that there is no such connection; `echo` proves that we saw its packet.
-    pub(crate) fn refuse(&mut self, to: Origin, header: &Header, echo: u32, tag: u32, reason: Reason) {
-        if !self.rst_limit.allow(self.now) {
-            return self.counters().rst_limited.add(1);
-        }
-        let reset = Reset { epoch: self.shared.config.epoch, echo, reason };
-        let answer =
-            Header { src: header.dst, dst: header.src, tag, flags: Flags::NONE, ..Header::new(Kind::Rst) };
-        let body = reset.emit();
-        let mut bytes = vec![0; machnet_wire::header::LEN + body.len()];
-        let at = answer.emit(&[], &mut bytes);
-        bytes[at..].copy_from_slice(&body);
-        self.counters().rst_sent.add(1);
-        self.send_alone(to, bytes);
+    fn refuse(&mut self, from: InPath, header: &Header, echo: u32, reason: Reason) {
+        self.router.refuse(from, header, echo, reason, self.clock.now);
     }
 
-    /// Gives a packet to the engine that owns its flow.
-    pub(crate) fn hand_over(&mut self, to: u16, from: Origin, bytes: &[u8]) {
-        let Some(inbox) = self.shared.inboxes.get(usize::from(to)) else {
-            return self.counters().rx_no_flow.add(1);
-        };
-        let mut copy = inbox.spare.pop().unwrap_or_default();
-        copy.clear();
-        copy.extend_from_slice(bytes);
-        if inbox.packets.push(Handed { from, bytes: copy }).is_err() {
-            return self.counters().handover_full.add(1);
+    /// Takes packets that go from one application of this host to another.
+    #[inline]
+    pub fn take_looped(&mut self, most: usize) -> usize {
+        let mut taken = 0;
+        while taken < most
+            && let Some(Handed { from, bytes }) = self.router.next_looped()
+        {
+            taken += 1;
+            self.on_machnet(from, &bytes, Came::Here);
+            self.router.looped_done(bytes);
         }
-        inbox.bell.ring();
-        self.counters().handover_out.add(1);
+        taken
     }
 
-    fn on_arp(&mut self, arp: &arp::Packet) {
-        self.counters().arp_received.add(1);
-        if arp.sender_ip == self.ip && arp.sender_mac != self.mac {
-            self.counters().arp_conflicts.add(1);
-            if let Some(left_out) = self.shared.neighbors.may_warn(self.now) {
-                log::warn!(
-                    "{} claims this host's address {}: whoever asks for it may reach that one instead; give one of the two another address{left_out}",
-                    arp.sender_mac,
-                    self.ip
-                );
-            }
+    /// Takes packets that other engines believe to be ours.
+    #[inline]
+    pub fn take_handed(&mut self, most: usize) -> usize {
+        let mut taken = 0;
+        while taken < most
+            && let Some(Handed { from, bytes }) = self.router.next_handed()
+        {
+            taken += 1;
+            self.counters().handover_in.add(1);
+            self.on_machnet(from, &bytes, Came::Handed);
+            self.router.handed_done(bytes);
         }
-        let for_us = arp.target_ip == self.ip;
-        if self.shared.neighbors.learn(arp.sender_ip, arp.sender_mac, for_us, self.now) {
-            self.shared.wake_others(self.index);
-        }
-        if for_us && arp.operation == arp::Operation::Request && !arp.sender_mac.is_multicast() {
-            self.counters().arp_replies.add(1);
-            let to = Some(arp.sender_mac);
-            self.send_frame(packet::arp(arp::Operation::Reply, self.mac, self.ip, to, arp.sender_ip));
-        }
-    }
-
-    fn on_icmp(&mut self, ether: &ether::Header, ip: &ipv4::Header, echo: &icmp::Echo<'_>) {
-        if ip.dst != self.ip {
-            return self.counters().rx_other_address.add(1);
-        }
-        let answerable = !ip.src.is_multicast() && !ip.src.is_broadcast() && !ip.src.is_unspecified();
-        if !echo.reply && answerable && !ether.src.is_multicast() {
-            self.counters().icmp_replies.add(1);
-            self.send_frame(packet::echo_reply(self.mac, ether, ip, echo));
-        }
+        taken
     }
 
     #[cold]

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use machnet_shm::{Bells, EngineEnd, PeerFault};
+use machnet_shm::{Bells, EngineEnd};
 use machnet_wire::Nanos;
 
-use crate::channels::Channel;
+use crate::channel::{Channel, End};
 use crate::config::EngineConfig;
 use crate::counters::{Counters, Counts, Samples};
+use crate::ids::{ChannelNumber, EngineIndex};
 use crate::neighbor::Neighbors;
-use crate::packet::Handed;
+use crate::path::Handed;
 use crate::peers::Heard;
 use crate::ports::Ports;
 use crate::query::{Answer, Query};
@@ -57,19 +58,6 @@ pub enum Report {
     Answer(Answer),
 }
 
-/// Why a channel ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// Its application left.
-    Left,
-    /// An operator had it end, though its application may still be there.
-    Drained,
-    /// The sidecar ends.
-    Shutdown,
-    /// Its application wrote something impossible.
-    Fault(PeerFault),
-}
-
 /// What an engine leaves of a channel: its memory, for another thread to give back.
 pub struct Leftover(Box<Channel>);
 
@@ -83,7 +71,7 @@ impl Leftover {
 /// What other threads say to an engine.
 pub(crate) enum Note {
     Attach(Box<Channel>),
-    Detach(u64, End),
+    Detach(ChannelNumber, End),
     /// With the number that the answer is to carry.
     Query(u64, Query),
     Shutdown,
@@ -105,7 +93,7 @@ pub(crate) struct Inbox {
 #[derive(Clone)]
 pub struct EngineHandle {
     shared: Arc<Shared>,
-    engine: u16,
+    engine: EngineIndex,
 }
 
 impl Shared {
@@ -152,7 +140,8 @@ impl Shared {
 
     /// The way to engine `engine`; `None` beyond the last.
     pub fn handle(self: &Arc<Self>, engine: u16) -> Option<EngineHandle> {
-        (engine < self.engines()).then(|| EngineHandle { shared: Arc::clone(self), engine })
+        (engine < self.engines())
+            .then(|| EngineHandle { shared: Arc::clone(self), engine: EngineIndex(engine) })
     }
 
     /// The counters of engine `engine`; `None` beyond the last.
@@ -181,30 +170,10 @@ impl Shared {
         self.reports_bell.drain();
     }
 
-    /// Engine `engine` has done with a channel. Its memory is not given back here: that would hold up everybody else.
-    pub(crate) fn report_over(&self, engine: u16, channel: Box<Channel>, why: End) {
-        let number = channel.number;
-        self.report(Report::ChannelOver { engine, channel: number, why, leftover: Leftover(channel) });
-    }
-
     /// Tells the control thread, and wakes it.
     pub(crate) fn report(&self, report: Report) {
         self.reports.push(report);
         self.reports_bell.ring();
-    }
-
-    /// A part of an answer is ready.
-    pub(crate) fn answer(&self, answer: Answer) {
-        self.reports.push(Report::Answer(answer));
-        self.reports_bell.ring();
-    }
-
-    pub(crate) fn wake_others(&self, but: u16) {
-        for (i, inbox) in self.inboxes.iter().enumerate() {
-            if i != usize::from(but) {
-                inbox.bell.ring();
-            }
-        }
     }
 }
 
@@ -213,7 +182,7 @@ impl EngineHandle {
     /// when the engine has too many notes to read.
     pub fn attach(&self, channel: EngineEnd) -> Result<u64, Box<EngineEnd>> {
         let id = self.shared.channels.fetch_add(1, Ordering::Relaxed);
-        match self.inbox().notes.push(Note::Attach(Channel::new(id, channel))) {
+        match self.inbox().notes.push(Note::Attach(Channel::new(ChannelNumber(id), channel))) {
             Ok(()) => {
                 self.inbox().bell.ring();
                 Ok(id)
@@ -226,13 +195,13 @@ impl EngineHandle {
     /// Says that the application of channel `id` is gone. What it submitted is delivered within the linger; a report tells when the
     /// channel is over. False: the engine has too many notes to read; try again.
     pub fn detach(&self, id: u64) -> bool {
-        self.tell(Note::Detach(id, End::Left))
+        self.tell(Note::Detach(ChannelNumber(id), End::Left))
     }
 
     /// Ends channel `id` as if its application had left, though it may still be there: it is served no more, what it submitted is
     /// delivered within the linger, and a report tells when the channel is over. False: as with [`EngineHandle::detach`].
     pub fn drain(&self, id: u64) -> bool {
-        self.tell(Note::Detach(id, End::Drained))
+        self.tell(Note::Detach(ChannelNumber(id), End::Drained))
     }
 
     /// Asks the engine to deliver what was submitted, within the linger, to reset all flows behind that, and to take no more. Done
@@ -253,10 +222,11 @@ impl EngineHandle {
 
     /// Which engine this is.
     pub fn engine(&self) -> u16 {
-        self.engine
+        self.engine.0
     }
 
     /// The engine's counters.
+    #[inline]
     pub fn counters(&self) -> &Counters {
         &self.inbox().counts.engine
     }
@@ -267,8 +237,35 @@ impl EngineHandle {
         told
     }
 
-    fn inbox(&self) -> &Inbox {
-        &self.shared.inboxes[usize::from(self.engine)]
+    /// What all engines of the sidecar share.
+    #[inline]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    #[inline]
+    pub(crate) fn index(&self) -> EngineIndex {
+        self.engine
+    }
+
+    #[inline]
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.shared.inboxes[self.engine.place()]
+    }
+
+    /// The engine has done with a channel. Its memory is not given back here: that would hold up everybody else.
+    pub(crate) fn report_over(&self, channel: Box<Channel>, why: End) {
+        let (engine, number) = (self.engine.0, channel.number.0);
+        self.shared.report(Report::ChannelOver { engine, channel: number, why, leftover: Leftover(channel) });
+    }
+
+    /// Wakes all engines but this one.
+    pub(crate) fn wake_others(&self) {
+        for (i, inbox) in self.shared.inboxes.iter().enumerate() {
+            if i != self.engine.place() {
+                inbox.bell.ring();
+            }
+        }
     }
 }
 

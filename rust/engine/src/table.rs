@@ -1,22 +1,17 @@
-//! Flows by key and by number. The key is hashed once per packet; everything else goes by number.
+//! Connections by key, by index and by handle. The key is hashed once per packet; everything else goes by index.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
-use std::net::Ipv4Addr;
 
-/// A flow's key: the peer's address, the peer's Machnet port, and ours.
-#[inline]
-pub fn key(peer: Ipv4Addr, peer_port: u16, local_port: u16) -> u64 {
-    u64::from(peer.to_bits()) << 32 | u64::from(peer_port) << 16 | u64::from(local_port)
-}
+use crate::ids::{ConnHandle, ConnIndex, ConnKey};
 
-/// Values of `T`, each with a small number that is used again after it is gone. A handle (number and generation) of a
+/// Values of `T`, each with a small index that is used again after it is gone. A handle (index and generation) of a
 /// value that is gone finds nothing.
 #[derive(Debug)]
 pub struct Table<T> {
-    keys: HashMap<u64, u32, Seeded>,
+    keys: HashMap<ConnKey, ConnIndex, Seeded>,
     slots: Vec<Slot<T>>,
-    free: Vec<u32>,
+    free: Vec<ConnIndex>,
 }
 
 #[derive(Debug)]
@@ -32,90 +27,95 @@ impl<T> Table<T> {
     }
 
     /// How many values there are.
+    #[inline]
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    /// The number of the value under `key`.
+    /// The index of the value under `key`.
     #[inline]
-    pub fn find(&self, key: u64) -> Option<u32> {
+    pub fn find(&self, key: ConnKey) -> Option<ConnIndex> {
         self.keys.get(&key).copied()
     }
 
-    /// Files a value that `make` builds from its handle. `None` when the key is taken.
-    pub fn insert(&mut self, key: u64, make: impl FnOnce(u64) -> T) -> Option<u32> {
+    /// Files a value. `None` when the key is taken.
+    pub fn insert(&mut self, key: ConnKey, value: T) -> Option<ConnIndex> {
         let std::collections::hash_map::Entry::Vacant(vacant) = self.keys.entry(key) else { return None };
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, value: None });
-            (self.slots.len() - 1) as u32
+            ConnIndex::new(self.slots.len() - 1)
         });
-        let slot = &mut self.slots[index as usize];
-        slot.value = Some(make(handle(slot.generation, index)));
+        self.slots[index.place()].value = Some(value);
         vacant.insert(index);
         Some(index)
     }
 
-    /// The value with this number.
+    /// The value with this index.
     #[inline]
-    pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.slots.get_mut(index as usize)?.value.as_mut()
+    pub fn get_mut(&mut self, index: ConnIndex) -> Option<&mut T> {
+        self.slots.get_mut(index.place())?.value.as_mut()
     }
 
-    /// The value with this number.
+    /// The value with this index.
     #[inline]
-    pub fn get(&self, index: u32) -> Option<&T> {
-        self.slots.get(index as usize)?.value.as_ref()
+    pub fn get(&self, index: ConnIndex) -> Option<&T> {
+        self.slots.get(index.place())?.value.as_ref()
     }
 
-    /// The number of the value with this handle, if it is still there.
+    /// The value with this index, and its handle.
     #[inline]
-    pub fn resolve(&self, handle: u64) -> Option<u32> {
-        let index = handle as u32;
-        let slot = self.slots.get(index as usize)?;
-        (slot.generation == (handle >> 32) as u32 && slot.value.is_some()).then_some(index)
+    pub fn entry(&mut self, index: ConnIndex) -> Option<(ConnHandle, &mut T)> {
+        let slot = self.slots.get_mut(index.place())?;
+        let handle = ConnHandle { index, generation: slot.generation };
+        Some((handle, slot.value.as_mut()?))
     }
 
-    /// The handle of the value with this number.
+    /// The value with this handle, if it is still there.
     #[inline]
-    pub fn handle_of(&self, index: u32) -> u64 {
-        handle(self.slots[index as usize].generation, index)
+    pub fn resolve(&self, handle: ConnHandle) -> Option<&T> {
+        let slot = self.slots.get(handle.index.place())?;
+        if slot.generation == handle.generation { slot.value.as_ref() } else { None }
+    }
+
+    /// The same, to change it.
+    #[inline]
+    pub fn resolve_mut(&mut self, handle: ConnHandle) -> Option<&mut T> {
+        let slot = self.slots.get_mut(handle.index.place())?;
+        if slot.generation == handle.generation { slot.value.as_mut() } else { None }
+    }
+
+    /// The value at a place, if there is one, and its handle.
+    pub fn at(&self, place: usize) -> Option<(ConnHandle, &T)> {
+        let slot = self.slots.get(place)?;
+        let handle = ConnHandle { index: ConnIndex::new(place), generation: slot.generation };
+        Some((handle, slot.value.as_ref()?))
     }
 
     /// Takes the value under `key` out.
-    pub fn remove(&mut self, key: u64) -> Option<T> {
+    pub fn remove(&mut self, key: ConnKey) -> Option<T> {
         let index = self.keys.remove(&key)?;
-        let slot = &mut self.slots[index as usize];
+        let slot = &mut self.slots[index.place()];
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(index);
         slot.value.take()
     }
 
-    /// How many numbers there are, used and free ones.
+    /// How many places there are, used and free ones.
     pub fn places(&self) -> usize {
         self.slots.len()
     }
 
-    /// Shows every value.
-    pub fn each(&self, mut show: impl FnMut(&T)) {
-        self.slots.iter().filter_map(|slot| slot.value.as_ref()).for_each(&mut show);
+    /// Every value.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| slot.value.as_ref())
     }
 
-    /// The numbers of all values.
-    pub fn indices(&self) -> Vec<u32> {
-        let mut all: Vec<u32> = self.keys.values().copied().collect();
+    /// The indices of all values, in order.
+    pub fn indices(&self) -> Vec<ConnIndex> {
+        let mut all: Vec<ConnIndex> = self.keys.values().copied().collect();
         all.sort_unstable();
         all
     }
-}
-
-#[inline]
-fn handle(generation: u32, index: u32) -> u64 {
-    u64::from(generation) << 32 | u64::from(index)
 }
 
 /// One multiplication to 128 bits, folded, under a secret.
@@ -159,21 +159,21 @@ impl Hasher for Folded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn a_handle_of_something_gone_finds_nothing_though_its_number_is_used_again() {
+        let [one, two] = [1, 2].map(|port| ConnKey::new(Ipv4Addr::LOCALHOST, port, 80));
         let mut table = Table::new(5);
-        let mut first = 0;
-        let index = table.insert(1, |handle| {
-            first = handle;
-            'a'
-        });
-        assert_eq!((index, table.insert(1, |_| 'b')), (Some(0), None));
-        assert_eq!(table.resolve(first), Some(0));
-        assert_eq!((table.remove(1), table.remove(1)), (Some('a'), None));
-        assert_eq!(table.insert(2, |_| 'c'), Some(0));
-        assert_eq!(table.resolve(first), None);
-        assert_eq!((table.find(2), table.find(1), table.len()), (Some(0), None, 1));
+        let index = table.insert(one, 'a').expect("free");
+        assert_eq!(table.insert(one, 'b'), None);
+        let (first, _) = table.entry(index).expect("there");
+        assert_eq!(table.resolve(first), Some(&'a'));
+        assert_eq!((table.remove(one), table.remove(one)), (Some('a'), None));
+        assert_eq!(table.resolve(first), None, "an empty place");
+        assert_eq!(table.insert(two, 'c'), Some(index));
+        assert_eq!(table.resolve(first), None, "another connection's place");
+        assert_eq!((table.find(two), table.find(one), table.len()), (Some(index), None, 1));
     }
 
     #[test]

@@ -1,34 +1,33 @@
-//! Deadlines of flows: a hierarchical wheel (Varghese and Lauck, 1987) of 4.1 us slots.
+//! Deadlines of connections: a hierarchical timer wheel (Varghese and Lauck, 1987) with slots of 4.1 us.
 //!
-//! Lazy on purpose: a flow whose deadline moves later (each packet moves it) leaves its entry alone; when the entry
-//! fires the engine asks the flow again and files it anew. So an exchange costs one entry per fired slot, not one
-//! per packet.
+//! An entry is never moved. A deadline moves to a later time with nearly every packet, and its entry stays where it is; when that fires,
+//! the engine asks the flow for its deadline and makes a new entry. So entries are made once for each that fires, not once for each packet.
 
 use machnet_wire::Nanos;
 
-/// Fires keys (a flow's index) not before the time given, and at once when asked after it.
+/// Fires each key (a connection's handle) when it is asked at the key's time or later, never earlier.
 #[derive(Debug)]
-pub struct TimerWheel {
-    levels: [Level; LEVELS],
+pub struct TimerWheel<K> {
+    levels: [Level<K>; LEVELS],
     /// Everything before this tick has fired. In units of 2^SHIFT ns.
     tick: u64,
     len: usize,
-    spare: Vec<Entry>,
+    spare: Vec<Entry<K>>,
 }
 
 #[derive(Debug)]
-struct Level {
-    slots: Vec<Vec<Entry>>,
+struct Level<K> {
+    slots: Vec<Vec<Entry<K>>>,
     occupied: [u64; SLOTS / 64],
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct Entry<K> {
     at: Nanos,
-    key: u64,
+    key: K,
 }
 
-impl TimerWheel {
+impl<K: Copy> TimerWheel<K> {
     /// An empty wheel that begins at `now`.
     pub fn new(now: Nanos) -> Self {
         let level = || Level { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: [0; SLOTS / 64] };
@@ -37,14 +36,14 @@ impl TimerWheel {
 
     /// Files `key` for `at`; a time in the past fires in the next [`TimerWheel::expire`].
     #[inline]
-    pub fn insert(&mut self, at: Nanos, key: u64) {
+    pub fn insert(&mut self, at: Nanos, key: K) {
         self.len += 1;
         self.file(Entry { at, key });
     }
 
     /// Shows each entry due by `now` to `fire`, with the time it was filed for.
     #[inline]
-    pub fn expire(&mut self, now: Nanos, mut fire: impl FnMut(Nanos, u64)) {
+    pub fn expire(&mut self, now: Nanos, mut fire: impl FnMut(Nanos, K)) {
         let target = now.0 >> SHIFT;
         if self.len == 0 {
             self.tick = self.tick.max(target);
@@ -59,7 +58,7 @@ impl TimerWheel {
         }
     }
 
-    /// A time by which [`TimerWheel::expire`] should be called: exact for what is near, early for what is far.
+    /// When [`TimerWheel::expire`] should be called next: exact for a near deadline, earlier than a far one.
     pub fn next_deadline(&self) -> Option<Nanos> {
         if self.len == 0 {
             return None;
@@ -73,10 +72,10 @@ impl TimerWheel {
     }
 
     #[inline]
-    fn file(&mut self, entry: Entry) {
+    fn file(&mut self, entry: Entry<K>) {
         let when = (entry.at.0 >> SHIFT).max(self.tick);
         let distance = when - self.tick;
-        // The level at which `when` and `tick` differ by less than a turn, so that a slot never mixes turns.
+        // The lowest level whose wheel does not go round once before `when`, so that all entries of a slot belong to one round of it.
         let mut level = 0;
         while level + 1 < LEVELS && distance >= 1 << (BITS * (level as u32 + 1)) {
             level += 1;
@@ -87,7 +86,7 @@ impl TimerWheel {
         self.levels[level].push(slot, entry);
     }
 
-    fn expire_slot(&mut self, now: Nanos, fire: &mut impl FnMut(Nanos, u64)) {
+    fn expire_slot(&mut self, now: Nanos, fire: &mut impl FnMut(Nanos, K)) {
         let slot = self.tick as usize % SLOTS;
         if !self.levels[0].has(slot) {
             return;
@@ -108,7 +107,8 @@ impl TimerWheel {
         }
     }
 
-    /// To the next tick that holds anything, at most to `target`; brings down the slots of higher levels there.
+    /// Moves on to the next tick at which there is an entry, at most to `target`. The slots of higher levels that begin there are filed
+    /// anew at lower levels.
     fn advance(&mut self, target: u64) {
         let next =
             self.levels[0].next_occupied((self.tick + 1) as usize % SLOTS).map(|d| self.tick + 1 + d as u64);
@@ -129,8 +129,8 @@ impl TimerWheel {
         }
     }
 
-    /// The next tick at which an occupied slot of a higher level begins. The slot of the present moment has been
-    /// brought down, so what it holds is a whole turn away.
+    /// The next tick at which an occupied slot of a higher level begins. The slots of the present tick have been filed anew already, so
+    /// entries in them are a whole round of that wheel away.
     fn next_cascade(&self) -> Option<u64> {
         let begins = |n: usize| {
             let shift = BITS * n as u32;
@@ -142,9 +142,9 @@ impl TimerWheel {
     }
 }
 
-impl Level {
+impl<K> Level<K> {
     #[inline]
-    fn push(&mut self, slot: usize, entry: Entry) {
+    fn push(&mut self, slot: usize, entry: Entry<K>) {
         self.slots[slot].push(entry);
         self.occupied[slot / 64] |= 1 << (slot % 64);
     }
@@ -158,7 +158,7 @@ impl Level {
         self.occupied[slot / 64] &= !(1 << (slot % 64));
     }
 
-    /// Distance from `from` to the next occupied slot, going round.
+    /// The distance from `from` to the next occupied slot; after the last slot comes the first.
     fn next_occupied(&self, from: usize) -> Option<usize> {
         let words = self.occupied.len();
         let first = self.occupied[from / 64] & (u64::MAX << (from % 64));
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn fired(wheel: &mut TimerWheel, now: Nanos) -> Vec<u64> {
+    fn fired(wheel: &mut TimerWheel<u64>, now: Nanos) -> Vec<u64> {
         let mut out = Vec::new();
         wheel.expire(now, |_, key| out.push(key));
         out.sort_unstable();
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(wheel.next_deadline(), None);
     }
 
-    /// Against a sorted map, with times from nanoseconds to hours and jumps of both kinds.
+    /// Compared with a sorted map, with times from nanoseconds to hours, and steps both to the next deadline and past it.
     #[test]
     fn behaves_like_a_sorted_map() {
         for seed in 1..40u64 {
@@ -251,7 +251,7 @@ mod tests {
         }
     }
 
-    /// Its slot is then the one of the present moment, a turn later.
+    /// Its slot is the one of the present tick, a round of the wheel later.
     #[test]
     fn an_entry_almost_a_turn_away_is_not_due_now() {
         let now = Nanos(255 << SHIFT);

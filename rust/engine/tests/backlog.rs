@@ -68,7 +68,7 @@ impl Rig {
         self.w.apps[client].dialled(dial).expect("connected").flow
     }
 
-    /// Each of these dials has led to a connection that carries a message to the one end of it that the server has taken.
+    /// Checks that each of these dials led to a connection with one accepted end at the server, and that a message arrives there.
     fn assert_served(&mut self, dials: &[u32]) {
         for &dial in dials {
             let near = self.w.apps[self.client].dialled(dial).expect("connected");
@@ -118,7 +118,7 @@ fn dials_wait_for_a_slow_server_and_are_all_served() {
     rig.w.assert_nothing_is_lost();
 }
 
-/// Any packet may be lost, also those that tell somebody that he is connected.
+/// Any packet may be lost, also the one that makes a side believe that it is connected.
 #[test]
 fn whoever_is_told_that_he_is_connected_is_served_whatever_is_lost() {
     let mut sum = 0;
@@ -203,7 +203,7 @@ fn a_connection_that_is_closed_and_not_taken_frees_its_place_once() {
     rig.w.run("two wait", |w| w.apps[1].accepted.len() == 2);
     let server = rig.server;
     let first = rig.w.apps[server].accepted[0].flow;
-    // The word that it is taken is on its way when the connection is closed, and is read after that.
+    // The application takes the connection and resets it at once: the engine reads of the reset first.
     rig.w.apps[server].accept();
     rig.w.apps[server].end.tx.reset(first);
     rig.w.apps[server].end.tx.flush();
@@ -233,7 +233,7 @@ fn kind(bytes: &[u8]) -> Option<Kind> {
 fn a_caller_that_gives_up_leaves_its_place_at_once_and_a_silent_one_in_five_seconds() {
     let mut rig = Rig::new(6, 1, 1);
     let (a, b) = (0, 1);
-    // Its SYN has a place, and it never hears so.
+    // The SYN takes a place in the backlog, and no SYN-ACK reaches the client.
     rig.w.net.lose_if(b, a, |frame| kind(frame) == Some(Kind::SynAck));
     let silent = rig.dial(1000);
     rig.w.pass(Nanos::millis(1100));
@@ -273,7 +273,7 @@ fn a_listener_that_closes_resets_who_has_a_place_and_another_begins_afresh() {
     rig.w.pass(Nanos::millis(100));
     // Those that still asked are refused: nobody listens.
     assert_eq!(rig.w.counter(1, "syn_refused"), 2);
-    // Under the same number, as no library of ours does.
+    // A new listener under the same number. Our libraries never reuse one, but an application may.
     rig.w.apps[server].listen_as(listener, PORT, 2);
     rig.w.run("listening", |w| w.apps[server].take_reply(listener).is_some());
     // The old ones, which the application has to close one by one, do not count.
@@ -288,7 +288,7 @@ fn a_listener_that_closes_resets_who_has_a_place_and_another_begins_afresh() {
     assert_eq!(rig.told(&more), (2, 1), "and free no places of the new one's");
 }
 
-/// To its caller it is connected, to the listener it is half-open still.
+/// The client is connected while the server's end is still half-open.
 #[test]
 fn a_listener_that_closes_before_the_last_packet_of_the_handshake_resets_and_does_not_refuse() {
     let mut rig = Rig::new(11, 1, 1);

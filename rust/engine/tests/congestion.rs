@@ -24,7 +24,7 @@ struct Sender {
     before: u64,
 }
 
-/// What a stretch of time was like.
+/// What was measured over some time.
 struct Seen {
     /// Bytes that each sender's messages brought to the receiver.
     bytes: Vec<u64>,
@@ -167,7 +167,7 @@ fn what_was_promised_fits_the_ring_of_a_receiver_that_is_away() {
     }
 }
 
-/// Those that come later see a round trip with a queue in it, and must not take that for the path's own.
+/// Senders that come later measure a round trip that includes a queue, and must not take it for the path's base round trip.
 #[test]
 fn eight_hosts_that_come_one_after_the_other_share_a_link_evenly() {
     for (gigabits, rtt) in [(10, 26), (10, 30), (10, 41), (25, 30), (25, 38)] {
@@ -218,7 +218,7 @@ fn random_loss_of_1_percent_costs_little() {
 #[test]
 fn a_link_that_drops_instead_of_queueing_is_congested_all_the_same() {
     let mut i = Incast::new(6, 4, 10);
-    // Ten frames: there is never a delay to speak of.
+    // Ten frames: the queue is never long enough to be seen as delay.
     i.w.net.set_port(0, Some(SwitchPort { rate: 10_000_000_000, buffer: 15_000 }));
     i.run(4, Nanos::millis(10));
     let before = i.w.net.counts();
@@ -226,7 +226,7 @@ fn a_link_that_drops_instead_of_queueing_is_congested_all_the_same() {
     let after = i.w.net.counts();
     let lost = (after.queue_full - before.queue_full) as f64 / (after.copies - before.copies) as f64;
     println!("{lost:.3} of the frames dropped");
-    // Without the sum of losses each flow would send all that its credit allows, and lose most of it.
+    // If losses were not counted as congestion, each flow would send all that its credit allows, and lose most of it.
     assert!(lost < 0.1 && seen.share >= 0.85 && jain(&seen.bytes) >= 0.9);
 }
 
@@ -254,7 +254,7 @@ fn a_small_message_does_not_wait_behind_anothers_large_one() {
     let ip = i.w.sidecars[0].ip;
     let (probe, _) = i.w.connect(prober, echo, ip, 9000);
     let bulk = i.senders[0].near;
-    // On the prober's channel as well: connections of one application do not wait for each other either.
+    // A second bulk flow shares the channel of the small messages: connections of one application do not wait for each other either.
     let (beside, _) = i.w.connect(prober, receiver, ip, PORT);
     for (app, flow) in [(sender, bulk), (prober, beside)] {
         (0..8).for_each(|_| i.w.apps[app].send(flow, pattern(8 << 20, 1)));
@@ -275,7 +275,7 @@ fn a_small_message_does_not_wait_behind_anothers_large_one() {
     assert!(worst < Nanos::micros(150), "{worst:?}");
 }
 
-/// A transmit ring of eight descriptors is full each round: then it counts whose turn it is.
+/// A transmit ring of eight descriptors is full in each round, so that the turns alone decide who sends how much.
 #[test]
 fn flows_of_one_engine_share_by_bytes() {
     let mut w = World::seeded(9);

@@ -4,7 +4,7 @@ mod common;
 
 use common::{World, pattern};
 use machnet_engine::End;
-use machnet_shm::{FlowId, Part, Reason};
+use machnet_shm::{FlowId, Fragment, Reason};
 use machnet_wire::Nanos;
 
 struct Random(u64);
@@ -40,17 +40,17 @@ fn a_hostile_application_only_detaches_itself() {
             match random.below(10) {
                 9 if random.below(4) == 0 => end.rx.accepted(flow), // none that was offered
                 0 => {
-                    let part = Part {
+                    let fragment = Fragment {
                         begin: random.below(2) > 0,
                         end: random.below(2) > 0,
                         message_len: random.below(300) as u32,
                     };
-                    let _ = end.tx.data(flow, part, &pattern(random.below(200) as usize, seed));
+                    let _ = end.tx.data(flow, fragment, &pattern(random.below(200) as usize, seed));
                 }
                 1..=3 => {
                     let len = random.below(1400) as u32;
-                    let part = Part { begin: true, end: true, message_len: len };
-                    let _ = end.tx.data(flow, part, &pattern(len as usize, seed));
+                    let fragment = Fragment { begin: true, end: true, message_len: len };
+                    let _ = end.tx.data(flow, fragment, &pattern(len as usize, seed));
                 }
                 4 => drop(end.tx.fin(flow)),
                 5 => drop(end.tx.abort(flow)),

@@ -24,9 +24,9 @@
 mod common;
 
 use common::{World, pattern};
-use machnet_shm::{Geometry, Part};
+use machnet_shm::{Fragment, Geometry};
 use machnet_wire::frame::{self, Route};
-use machnet_wire::{Mac, Nanos, checksum, unit_size};
+use machnet_wire::{Mac, Nanos, unit_size};
 use std::net::Ipv4Addr;
 
 #[test]
@@ -36,12 +36,12 @@ fn an_application_cannot_send_on_anothers_connection() {
     let (one, other, server) = (w.app(a, 0), w.app(a, 0), w.app(b, 0));
     w.listen(server, 8000);
     let ip = w.sidecars[b].ip;
-    // The other's first connection has the number of the one's second, which it has not.
+    // `second` is a handle of the other application's channel; on the channel of `one` it names no connection.
     let (near, far) = w.connect(one, server, ip, 8000);
     w.connect(other, server, ip, 8000);
     let (second, _) = w.connect(other, server, ip, 8000);
     assert_ne!(second, near);
-    let whole = Part { begin: true, end: true, message_len: 3 };
+    let whole = Fragment { begin: true, end: true, message_len: 3 };
     let _ = w.apps[one].end.tx.data(second, whole, b"bad");
     w.apps[one].end.tx.flush();
     w.pass(Nanos::millis(1));
@@ -119,7 +119,7 @@ fn datagrams_shorter_than_their_header_do_nothing_to_a_live_connection() {
     for len in 0..machnet_wire::header::LEN {
         let mut datagram = vec![0; frame::UDP_HEADERS + len];
         frame::emit_udp(&route, len, &mut datagram);
-        checksum::udp4(&mut datagram);
+        frame::write_udp_checksum(&mut datagram);
         w.net.inject(b, &datagram);
         // And cut off in the middle of UDP's header.
         w.net.inject(b, &datagram[..34 + len % 8]);
@@ -131,7 +131,7 @@ fn datagrams_shorter_than_their_header_do_nothing_to_a_live_connection() {
     w.assert_nothing_is_lost();
 }
 
-/// Every cloud has its own MTU, and the smaller one of a pair counts.
+/// Each cloud has its own MTU; two hosts use the smaller of theirs.
 #[test]
 fn the_smaller_mtu_counts() {
     for (near_mtu, far_mtu) in [(9001, 9001), (9001, 1460), (1460, 9001), (1500, 1460), (8896, 1500)] {

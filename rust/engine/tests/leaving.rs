@@ -5,7 +5,7 @@ mod common;
 use common::{AppNo, World, pattern};
 use machnet_engine::End;
 use machnet_nic::sim::Link;
-use machnet_shm::{FlowId, Geometry, Part, PeerFault, Reason};
+use machnet_shm::{FlowId, Fragment, Geometry, PeerFault, Reason};
 use machnet_wire::Nanos;
 
 /// A connection as one of its applications has it.
@@ -30,7 +30,7 @@ fn joined(seed: u64, geometry: Geometry, linger: Nanos) -> (World, Side, Side) {
 /// A channel that holds less than these tests send.
 const SMALL: Geometry = Geometry { units: 16, flows: 2, ..Geometry::DEFAULT };
 
-/// Has `end` submit all that it has to say.
+/// Runs until `end` has submitted everything that it was given to send.
 fn submitted(w: &mut World, end: Side) {
     w.run("submitting", |w| w.apps[end.0].conn(end.1).outgoing.is_empty());
 }
@@ -103,7 +103,7 @@ fn a_channel_is_reported_over_once_and_not_before_all_is_delivered() {
     w.run("dropping the channel", |w| empty(w, 0));
     let (channel, why, _) = w.next_over(0).expect("a report");
     assert_eq!((channel, why), (w.apps[near.0].number, End::Left));
-    // Whoever says it again says nothing new.
+    // To leave a second time does nothing.
     w.leave(near.0);
     w.pass(Nanos::millis(1));
     assert!(w.next_over(0).is_none());
@@ -281,9 +281,9 @@ fn what_is_written_after_the_end_is_not_read() {
     w.leave(near.0);
     w.pass(Nanos::millis(1));
     let taken = w.counter(0, "tx_units");
-    // Somebody holds the memory still, and writes what would be right, and then what is wrong.
-    let part = Part { begin: true, end: true, message_len: 5 };
-    w.apps[near.0].end.tx.data(near.1, part, b"ghost").expect("a token");
+    // A process still has the memory mapped. It writes a submission that would be valid, and then an invalid one.
+    let fragment = Fragment { begin: true, end: true, message_len: 5 };
+    w.apps[near.0].end.tx.data(near.1, fragment, b"ghost").expect("a token");
     w.apps[near.0].end.tx.close(FlowId { index: 99, generation: 7 });
     w.apps[near.0].end.tx.flush();
     w.pass(Nanos::millis(1));
@@ -339,7 +339,7 @@ fn two_applications_of_one_host_keep_the_same_rules() {
     w.run("the end", |w| w.apps[server].conn(far).over.is_some());
     assert_got(&mut w, (server, far), 3, 50_000);
     w.run("dropping the channel", |w| w.sidecars[a].engines[0].usage().len() == 1);
-    // The other one leaves in the middle of something, too: nobody is there to hear of it.
+    // The other application leaves with a connection open, too, and its peer is already gone.
     w.leave(server);
     w.pass(Nanos::millis(1));
     assert!(empty(&w, a));
@@ -403,7 +403,7 @@ fn a_sidecar_with_nothing_to_deliver_ends_at_once() {
 fn a_sidecar_that_has_told_its_peers_stays_until_they_may_have_heard() {
     let (mut w, near, far) = pair(20);
     w.apps[near.0].alive = false;
-    // The other end does not look for a while, as one that naps.
+    // The other end does not look at its ring for a while, as an engine that naps.
     w.sidecars[1].running = false;
     assert!(w.sidecars[0].shared.handle(0).expect("engine").shutdown());
     w.pass(Nanos::millis(40));

@@ -16,7 +16,7 @@ const LOSS: [f64; 5] = [0.0, 0.001, 0.01, 0.05, 0.3];
 const REORDER: [f64; 2] = [0.0, 0.05];
 const DUPLICATION: [f64; 2] = [0.0, 0.05];
 const CORRUPTION: [f64; 2] = [0.0, 0.02];
-/// Milliseconds for which a vCPU is away, again and again.
+/// Milliseconds for which a vCPU is away each time.
 const STEAL: [u64; 4] = [0, 1, 5, 20];
 const FAN_IN: [u8; 4] = [1, 4, 16, 64];
 const SIZE: [usize; 7] = [0, 64, 1424, 1425, 32 << 10, 1 << 20, 8 << 20];
@@ -27,7 +27,7 @@ const LEVELS: [usize; 7] =
 /// A level of each factor.
 type Row = [usize; 7];
 
-/// What a row costs, roughly: bytes to be moved, and how long each of them waits.
+/// What a row costs in test time, roughly: bytes to be moved, times how long faults delay each of them.
 fn cost(row: &Row) -> f64 {
     let bytes = f64::from(FAN_IN[row[5]]) * (SIZE[row[6]].max(1000) * count(row)) as f64;
     bytes * (1.0 + 20.0 * LOSS[row[0]]) * (1.0 + STEAL[row[4]] as f64 / 20.0)
@@ -57,7 +57,8 @@ fn product() -> Vec<Row> {
     rows
 }
 
-/// Few and cheap rows in which each two levels of different factors meet: greedily, most new pairs for the cost first.
+/// Few and cheap rows in which any two levels of different factors occur together. Chosen greedily: the row with the most new
+/// pairs for its cost comes first.
 fn pairs() -> Vec<Row> {
     let mut open = std::collections::BTreeSet::new();
     let all = product();
@@ -93,15 +94,15 @@ struct Sender {
     app: AppNo,
     near: FlowId,
     far: FlowId,
-    /// Messages that have come to the end of their way.
+    /// Messages that have arrived: at the receiver, or as an echo at the sender.
     arrived: usize,
-    /// Bytes and messages there, and when they last became more.
+    /// Bytes and messages that have arrived, and when that sum last grew.
     progress: u64,
     moved: Nanos,
 }
 
 impl Load {
-    /// Small messages come back, and are looked at where they began.
+    /// Whether the messages are small: these are echoed, and checked at the sender.
     fn echoes(&self) -> bool {
         self.size <= 32 << 10
     }
@@ -114,7 +115,7 @@ impl Load {
         self.count * self.senders.len()
     }
 
-    /// Looks at what has arrived; how many messages that are, and how long no sender that waits got any further.
+    /// Checks what has arrived. Returns how many messages have, and the longest time for which an unfinished sender made no progress.
     fn look(&mut self, w: &mut World) -> (usize, Nanos) {
         let (mut arrived, mut longest) = (0, Nanos::ZERO);
         for n in 0..self.senders.len() {
@@ -129,7 +130,7 @@ impl Load {
             }
             let s = &mut self.senders[n];
             arrived += s.arrived;
-            // Messages of no bytes are progress, too.
+            // Messages without bytes count as progress, too.
             let progress = bytes + s.arrived as u64;
             if s.progress != progress {
                 (s.progress, s.moved) = (progress, w.now);

@@ -1,5 +1,5 @@
 //! Applications of one engine that must not be felt by the others: many that are quiet, one that rings without end, one that leaves.
-//! Sleeps are played by hand: the engine arms, wakes and runs a round, and time goes on by as much as the test says.
+//! The tests put the engine to sleep themselves: it arms, wakes and runs a round, and the test says how much time has passed.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn crowd(seed: u64, apps: usize) -> World {
     w
 }
 
-/// A sleep that something ends after `time`, and the round behind it.
+/// Sleeps for `time`, wakes, and runs one round.
 fn sleep(w: &mut World, time: Nanos) {
     assert!(engine(w).prepare_sleep(), "seed {}: there is work", w.seed);
     engine(w).wake();
@@ -35,7 +35,7 @@ fn sleep(w: &mut World, time: Nanos) {
     engine(w).run_once(now);
 }
 
-/// Time for channels to become quiet, and rounds in which that is seen.
+/// Lets enough time and rounds pass for the engine to see that channels are quiet.
 fn quiet(w: &mut World) {
     w.pass(Nanos::millis(1));
     (0..3).for_each(|_| sleep(w, Nanos::millis(1)));
@@ -60,7 +60,7 @@ fn of_many_quiet_channels_few_are_looked_at_and_the_others_are_heard() {
     quiet(&mut w);
     let looked_at = engine(&mut w).looked_at();
     assert_eq!(looked_at.len(), 16, "they rest again");
-    // One that rests is told what comes for it: its peer's data without its having asked.
+    // Data that arrives for a resting channel is delivered, though its application has submitted nothing.
     w.carry((server, far), (client, near), pattern(20_000, 2));
     w.assert_nothing_is_lost();
     assert_eq!(w.counter(0, "bells_unheard"), 0, "nobody rang without reason");
@@ -92,7 +92,7 @@ fn a_doorbell_that_rings_for_nothing_is_left_alone_and_its_channel_still_served(
     let (empty, unheard) = (w.counter(0, "bells_empty"), w.counter(0, "bells_unheard"));
     assert!((100..200).contains(&empty), "woken for nothing {empty} times of 5000");
     assert!((3..20).contains(&unheard), "left alone {unheard} times, for longer each time");
-    // What it says meanwhile is found by time.
+    // What it submits meanwhile is found at the next look, which is due by time.
     w.apps[0].end.tx.ring();
     let id = w.apps[0].listen(9000);
     let due = engine(&mut w).next_deadline().expect("a look at it");
@@ -100,7 +100,7 @@ fn a_doorbell_that_rings_for_nothing_is_left_alone_and_its_channel_still_served(
     let rest = due - w.now;
     sleep_until_found(&mut w, rest);
     assert!(listens(&mut w, 0, id));
-    // Nobody else has waited for it, and an application that is honest again is believed again.
+    // Once the application has stopped that for a while, its doorbell is listened to as before.
     w.pass(Nanos::millis(20));
     let before = w.counter(0, "bells_empty");
     assert_eq!(engine(&mut w).next_deadline(), None, "nothing is looked at by time");
@@ -109,7 +109,7 @@ fn a_doorbell_that_rings_for_nothing_is_left_alone_and_its_channel_still_served(
     assert_eq!(w.counter(0, "bells_empty"), before + 1, "it is listened to");
 }
 
-/// The request may be in the ring already, so that the engine does not sleep.
+/// The same, where the request may be in the ring already, so that the engine refuses to sleep.
 fn sleep_until_found(w: &mut World, time: Nanos) {
     if engine(w).prepare_sleep() {
         engine(w).wake();
@@ -167,7 +167,7 @@ fn a_channel_that_rests_while_its_application_leaves_delivers_what_was_sent() {
 #[test]
 fn a_closed_doorbell_does_not_keep_the_engine_awake() {
     let mut w = crowd(53, 2);
-    // The application is gone, and nobody has told the engine yet.
+    // The application is gone, and the control thread has not told the engine yet.
     let gone = w.apps.remove(0);
     drop(gone);
     for _ in 0..1000 {

@@ -55,7 +55,7 @@ fn machnet(header: Header, body: &[u8], route: impl FnOnce(&mut Route)) -> Vec<u
     let at = frame::emit_udp(&where_to, len, &mut frame);
     let at = at + header.emit(&[], &mut frame[at..]);
     frame[at..].copy_from_slice(body);
-    checksum::udp4(&mut frame);
+    frame::write_udp_checksum(&mut frame);
     frame
 }
 
@@ -75,7 +75,7 @@ fn arp_requests_for_us_are_answered_and_others_ignored() {
 #[test]
 fn another_station_with_our_address_is_counted_and_our_own_frames_are_not() {
     let (mut w, _seen) = watched(|_| {});
-    // Announced to all, asked for by one who has it, and answered in our stead.
+    // A gratuitous announcement, a request from a station with our address, and a reply in our place.
     w.net.inject(0, &arp(arp::Operation::Request, ME, ME, Mac::BROADCAST));
     w.net.inject(0, &arp(arp::Operation::Request, ME, STRANGER_IP, Mac::BROADCAST));
     w.net.inject(0, &arp(arp::Operation::Reply, ME, STRANGER_IP, Mac([2, 0, 0, 0, 0, 1])));
@@ -220,7 +220,7 @@ fn malformed_frames_are_counted_by_reason() {
         ("rx_bad_machnet", {
             let mut frame = changed(42, 9);
             frame[40..42].fill(0);
-            checksum::udp4(&mut frame);
+            frame::write_udp_checksum(&mut frame);
             frame
         }),
     ];
@@ -270,7 +270,7 @@ fn no_frame_brings_the_engine_down() {
         }
         if random() % 2 == 0 {
             frame[40..42].fill(0);
-            checksum::udp4(&mut frame);
+            frame::write_udp_checksum(&mut frame);
         }
         frame.truncate(frame.len() - (random() % 3) as usize);
         w.net.inject(b, &frame);

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::net::Ipv4Addr;
 
 use common::{AppNo, World};
-use machnet_engine::Owner;
+use machnet_engine::{ChannelNumber, EngineIndex, Owner};
 use machnet_shm::{Geometry, Limit, Reason, Reply};
 use machnet_wire::Nanos;
 
@@ -149,7 +149,7 @@ fn listeners_and_ports_have_their_limits_and_names() {
     assert_eq!(hosts.counted(), [(0, "full_listeners", 1)]);
 
     let mut hosts = Hosts::new(917, Geometry::DEFAULT, Geometry::DEFAULT, MANY, MANY);
-    let others = Owner { engine: 0, channel: 999, listener: 1 };
+    let others = Owner { engine: EngineIndex(0), channel: ChannelNumber(999), listener: 1 };
     while hosts.w.sidecars[0].shared.ports.listen(0, others).is_some() {}
     assert_eq!(refused(listen(&mut hosts, 0)), Some(Reason::Full(Limit::Ports, 32_767)));
     assert_eq!(hosts.dial(), Some(Reason::Full(Limit::Ports, 32_767)));
@@ -183,17 +183,17 @@ fn a_flood_of_refusals_is_a_line_a_second_that_counts_them() {
 }
 
 thread_local! {
-    /// Warnings of this thread, which is this test's alone.
+    /// Warnings logged on this thread. Each test has a thread of its own.
     static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What this test has warned of since it was asked last.
+/// The warnings that this test has logged since the last call.
 fn warnings() -> Vec<String> {
     SAID.take()
 }
 
 fn keep_warnings() {
-    // A second test finds it set.
+    // Another test may have set the logger already.
     let _ = log::set_logger(&Keep);
     log::set_max_level(log::LevelFilter::Warn);
 }

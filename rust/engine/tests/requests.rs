@@ -17,7 +17,7 @@ use machnet_wire::Nanos;
 struct Sleeper {
     end: AppEnd,
     bell: File,
-    /// Not yet sent, last first.
+    /// Requests not yet sent, in reverse order.
     requests: Vec<Request>,
     answers: Vec<Reply>,
     wakes: u32,
@@ -87,7 +87,7 @@ fn more_dials_than_both_rings_hold_all_end_though_nobody_asks_again() {
     let mut w = World::seeded(901);
     w.add(1, 1);
     let mut app = Sleeper::attach(&mut w, Geometry { flows: 512, ..Geometry::DEFAULT });
-    // Nobody answers ARP there: all of them end in one round.
+    // Nobody answers ARP for this address, so all dials end in one round.
     let ip = Ipv4Addr::new(10, 0, 0, 77);
     app.requests = (0..DIALS)
         .map(|id| Request::Connect { id, ip, port: 7000, local_port: 0, timeout_ms: 3000 })

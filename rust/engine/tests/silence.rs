@@ -10,13 +10,13 @@ use machnet_wire::{Nanos, Packet};
 
 type End = (AppNo, FlowId);
 
-/// Silence is looked at so often.
+/// How often a flow looks whether its peer is silent.
 const STEP: Nanos = Nanos(2_000_000_000 / 32);
 
 /// Two hosts, the first with `engines`, and on each of those an application with a connection to one server.
 fn rig(seed: u64, engines: u16) -> (World, Vec<End>) {
     let mut w = World::seeded(seed);
-    // The peer itself takes nobody for dead, however long we stop.
+    // The second host never takes its peer for dead, however long the first one stops.
     let (a, b) = (w.add(1, engines), w.add_with(2, 1, |c| c.flow.dead_after = Nanos::secs(600)));
     let server = w.app(b, 0);
     w.apps[server].echoes = true;
@@ -34,7 +34,7 @@ fn echo(w: &mut World, (app, flow): End) {
     w.carry((app, flow), (app, flow), pattern(64, w.now.0));
 }
 
-/// Echoes every 20 ms for so long.
+/// Echoes every 20 ms for this time.
 fn talk(w: &mut World, end: End, time: Nanos) {
     let until = w.now + time;
     while w.now < until {
@@ -54,7 +54,7 @@ fn death(w: &mut World, end: End) -> Nanos {
     w.now
 }
 
-/// Whichever moment of the idle ones' keep-alive it is when the peer stops, while a busy one speaks until then.
+/// The peer stops at every phase of the idle connections' keep-alive, while a busy connection talks until then.
 #[test]
 fn no_connection_of_a_peer_dies_before_two_seconds_have_passed() {
     for phase in 0..25 {
@@ -81,7 +81,7 @@ fn no_connection_of_a_peer_dies_before_two_seconds_have_passed() {
         let took = death(&mut w, (app, busy)) - asked;
         assert!(took < Nanos::secs(2) + STEP + Nanos::millis(10), "phase {phase}: busy: {took:?}");
         for end in ends {
-            // The keep-alive asks within 1 s.
+            // The keep-alive sends its question within 1 s.
             let took = death(&mut w, end) - stopped;
             assert!(took < Nanos::secs(3) + STEP + Nanos::millis(10), "phase {phase}: idle: {took:?}");
         }
@@ -108,7 +108,7 @@ fn a_sign_of_life_on_another_engine_counts() {
     death(&mut w, busy);
 }
 
-/// The peer is heard no more by an engine that has no connection with it; it must not stay alive for that.
+/// What an engine heard of a peer is forgotten with its last connection to it: it must not keep the peer alive for the other engine.
 #[test]
 fn what_an_engine_without_connections_heard_is_forgotten() {
     let (mut w, ends) = rig(31, 2);
@@ -133,7 +133,7 @@ fn a_stop_of_our_own_is_no_silence_of_the_peers() {
         let ip = w.sidecars[1].ip;
         let idle = w.connect(app, 0, ip, 8000).0;
         talk(&mut w, (app, busy), Nanos::millis(990));
-        // A question is out, and nobody here runs to hear the answer, or to see that it is lost.
+        // We stop while a packet waits for its acknowledgement, which arrives while we are stopped, or is lost.
         for lost in [false, true] {
             w.apps[app].send(busy, pattern(64, 1));
             w.pass(Nanos::millis(80));

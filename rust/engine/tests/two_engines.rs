@@ -5,7 +5,7 @@ mod common;
 use common::{World, pattern};
 use machnet_shm::Reason;
 use machnet_wire::frame::{self, Frame, Route};
-use machnet_wire::{Header, Kind, Nanos, Packet, Reset, checksum};
+use machnet_wire::{Header, Kind, Nanos, Packet, Reset};
 use std::sync::{Arc, Mutex};
 
 #[test]
@@ -79,7 +79,7 @@ fn a_port_is_taken_for_all_engines_of_a_sidecar() {
     w.listen(second, 8000);
 }
 
-/// Whichever queue the answer of a peer that has forgotten the connection lands on.
+/// The reset comes from a peer that has forgotten the connection, and may land on any queue.
 #[test]
 fn a_reset_without_a_tag_reaches_its_connection_on_any_engine() {
     let mut w = World::seeded(5);
@@ -115,7 +115,7 @@ fn a_reset_without_a_tag_reaches_its_connection_on_any_engine() {
         let at = frame::emit_udp(&route, len, &mut reset);
         let at = at + header.emit(&[], &mut reset[at..]);
         reset[at..].copy_from_slice(&body);
-        checksum::udp4(&mut reset);
+        frame::write_udp_checksum(&mut reset);
         w.net.inject(b, &reset);
         w.pass(Nanos::micros(10));
         assert_eq!(w.apps[server].conn(far).over, Some(Reason::Gone), "by port {src_port}");

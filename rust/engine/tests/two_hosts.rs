@@ -283,7 +283,7 @@ fn an_application_that_does_not_read_stops_only_its_own_sender() {
     let got = w.apps[far.0].conn(far.1).received.len();
     assert!((1..=16).contains(&got), "a few units of the channel, not {got}");
     w.carry((c2, near2), (s2, far2), pattern(300_000, 1));
-    // The same two channels, another connection; its reader reads.
+    // Another connection on the same two channels, whose reader reads.
     w.carry((near.0, near3), (far.0, far3), pattern(50, 2));
     w.pass(Nanos::secs(5));
     assert_eq!(w.apps[near.0].conn(near.1).over, None, "not reading is not being dead");

@@ -16,18 +16,18 @@ pub(crate) struct Allowance {
     edge: Seq,
     /// When the peer last promised, or we last used a promise.
     used_at: Nanos,
-    /// The peer knows from our last packet that we wait.
-    said: bool,
+    /// Our last packet said that units wait here, so the peer will tell us when they may go.
+    announced: bool,
     /// Before this a unit without credit is not tried.
     try_at: Nanos,
     pause: Nanos,
 }
 
-/// What a packet says beside the credit.
+/// What a packet says of our units, beside the credit.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum Progress {
     /// Nothing new.
-    Nothing,
+    None,
     /// Units arrived.
     Acked,
     /// A unit was refused; [`Allowance::refused`] follows if it is one of ours.
@@ -36,35 +36,49 @@ pub(crate) enum Word {
 
 impl Allowance {
     pub fn new(first: Seq) -> Self {
-        Allowance { edge: first, used_at: Nanos::ZERO, said: false, try_at: Nanos::ZERO, pause: Nanos::ZERO }
+        Allowance {
+            edge: first,
+            used_at: Nanos::ZERO,
+            announced: false,
+            try_at: Nanos::ZERO,
+            pause: Nanos::ZERO,
+        }
     }
 
-    /// A packet goes out that says whether units wait.
+    /// A packet goes out, and says whether units wait.
     #[inline]
-    pub fn say(&mut self, waiting: bool) {
-        self.said = waiting;
+    pub fn announce(&mut self, waiting: bool) {
+        self.announced = waiting;
     }
 
-    /// The peer's newest word: `credit` units from `ack` on.
+    /// The peer's newest packet: `credit` units from `ack` on.
     #[inline]
-    pub fn update(&mut self, now: Nanos, ack: Seq, credit: u16, word: Word, rtt: Nanos, config: &Config) {
+    pub fn update(
+        &mut self,
+        now: Nanos,
+        ack: Seq,
+        credit: u16,
+        progress: Progress,
+        rtt: Nanos,
+        config: &Config,
+    ) {
         self.edge = ack + u32::from(credit);
         self.used_at = now;
-        match word {
+        match progress {
             // Even if the peer has credit: a unit may lie beyond it.
-            Word::Refused => {}
-            _ if credit > 0 || !self.said => {
+            Progress::Refused => {}
+            _ if credit > 0 || !self.announced => {
                 self.try_at = Nanos::ZERO;
                 self.pause = Nanos::ZERO;
             }
-            Word::Acked => self.wait(now, rtt, config),
-            Word::Nothing => {}
+            Progress::Acked => self.wait(now, rtt, config),
+            Progress::None => {}
         }
     }
 
     /// A unit was refused.
     pub fn refused(&mut self, now: Nanos, rtt: Nanos, config: &Config) {
-        self.said = true;
+        self.announced = true;
         self.wait(now, rtt, config);
     }
 

@@ -16,19 +16,21 @@ pub(crate) struct Credit {
     reserved: u32,
     /// Units that may be reserved or unread: grows while the application reads, shrinks when the peer is idle.
     target: u32,
-    /// Units that there was no room for when more was last asked for, or fewer: nothing has changed for those.
-    lacked: u32,
-    /// That many are; only the application can change it.
+    /// Units that the last request for more did not get, or fewer where less is missing by now: to ask for these alone once more
+    /// would be in vain.
+    shortfall: u32,
+    /// As many as the target are reserved or unread: there can be more when the application has read.
     full: bool,
-    /// First unit that the peer was last told it may not send, and how many units that left it then.
-    told: Seq,
-    told_units: u32,
-    /// Behind the last unit that the peer has, as far as it said: sent or waiting.
+    /// First unit beyond the credit that the last packet gave the peer.
+    advertised_edge: Seq,
+    /// How many units that credit was.
+    advertised: u32,
+    /// Behind the last unit that the peer has, sent or waiting, as of its newest packet.
     demand: Seq,
     /// The peer has sent something lately: only then units are reserved for it.
     active: bool,
-    /// The peer has something to send and was told that it may not, or was refused: it hears at once when it may.
-    starved: bool,
+    /// The peer has something to send and no credit for it, or was refused: it hears at once when there is credit.
+    peer_blocked: bool,
     used_at: Nanos,
     /// Times that the peer was reminded of a promise since it last used one.
     reminders: u8,
@@ -42,13 +44,13 @@ impl Credit {
         Credit {
             reserved: 0,
             target: config.credit_first.clamp(1, config.credit_max.max(1)),
-            told: next,
-            told_units: 0,
+            advertised_edge: next,
+            advertised: 0,
             demand: next,
-            lacked: 0,
+            shortfall: 0,
             full: false,
             active: false,
-            starved: false,
+            peer_blocked: false,
             used_at: Nanos::ZERO,
             reminders: 0,
             round: 0,
@@ -62,13 +64,13 @@ impl Credit {
         self.reserved
     }
 
-    /// The peer's newest word: the unit it will number next, and how many wait behind that.
+    /// What the peer's newest packet says: the unit it will number next, and how many wait behind that.
     #[inline]
     pub fn demanded(&mut self, next: Seq, want: u8) {
         self.demand = next + u32::from(want);
     }
 
-    /// Units from `next` on that the peer has to send, as far as it said.
+    /// Units from `next` on that the peer has to send, as of its newest packet.
     #[inline]
     fn wanted(&self, next: Seq) -> u32 {
         self.demand.since(next).max(0) as u32
@@ -76,8 +78,8 @@ impl Credit {
 
     /// Whether the peer waits for units that could not be reserved.
     #[inline]
-    pub fn is_starved(&self) -> bool {
-        self.starved
+    pub fn is_peer_blocked(&self) -> bool {
+        self.peer_blocked
     }
 
     /// Whether the application has to read before there can be more.
@@ -121,7 +123,7 @@ impl Credit {
     pub fn stretch<I: Io>(&mut self, ahead: u32, config: &Config, io: &mut I) -> bool {
         self.full = ahead + io.unread() >= self.target;
         if self.full {
-            self.starved = true;
+            self.peer_blocked = true;
             return false;
         }
         if ahead >= config.credit_max.max(1) {
@@ -136,7 +138,7 @@ impl Credit {
         if ahead < self.reserved {
             return true;
         }
-        self.starved = true;
+        self.peer_blocked = true;
         false
     }
 
@@ -149,21 +151,21 @@ impl Credit {
         }
         let missing = self.target.saturating_sub(self.reserved + io.unread());
         self.full = missing == 0;
-        self.lacked = self.lacked.min(missing);
-        let much = missing * 4 >= self.target && missing - self.lacked >= self.reserved / 32;
-        if missing > 0 && (much || self.starved) {
+        self.shortfall = self.shortfall.min(missing);
+        let much = missing * 4 >= self.target && missing - self.shortfall >= self.reserved / 32;
+        if missing > 0 && (much || self.peer_blocked) {
             let known = self.wanted(next).saturating_sub(self.reserved).min(missing);
             let more = io.grant(missing, known).min(missing);
             self.reserved += more;
-            self.lacked = missing - more;
+            self.shortfall = missing - more;
         }
     }
 
     /// Whether the peer ought to hear of its credit now, because it waits for some and there is some, or because it has more
-    /// to send than was left to it and much is there again.
+    /// to send than credit left, and there is much more for it.
     #[inline]
     pub fn is_news(&self, next: Seq) -> bool {
-        if self.starved {
+        if self.peer_blocked {
             return self.reserved > 0;
         }
         let left = self.left(next);
@@ -177,24 +179,24 @@ impl Credit {
     #[inline]
     pub fn runs_out(&self, next: Seq) -> bool {
         let left = self.left(next);
-        left * 2 <= self.told_units && self.wanted(next) > left
+        left * 2 <= self.advertised && self.wanted(next) > left
     }
 
-    /// What is left of the promise that the peer was told.
+    /// What is left of the advertised promise.
     #[inline]
     fn left(&self, next: Seq) -> u32 {
-        self.told.since(next).max(0) as u32
+        self.advertised_edge.since(next).max(0) as u32
     }
 
-    /// The peer is told now: the number to write.
+    /// A packet tells the peer its credit: the number to write.
     #[inline]
-    pub fn tell(&mut self, now: Nanos, next: Seq) -> u16 {
-        if self.starved {
+    pub fn advertise(&mut self, now: Nanos, next: Seq) -> u16 {
+        if self.peer_blocked {
             self.used_at = now;
         }
-        self.told = next + self.reserved;
-        self.told_units = self.reserved;
-        self.starved = self.reserved == 0 && self.active && self.wanted(next) > 0;
+        self.advertised_edge = next + self.reserved;
+        self.advertised = self.reserved;
+        self.peer_blocked = self.reserved == 0 && self.active && self.wanted(next) > 0;
         self.reserved.min(u32::from(u16::MAX)) as u16
     }
 
@@ -202,11 +204,12 @@ impl Credit {
     /// waits for credit is not idle.
     #[inline]
     pub fn lapses_at(&self, rtt: Nanos, config: &Config) -> Option<Nanos> {
-        (self.active && !self.starved)
+        (self.active && !self.peer_blocked)
             .then_some(self.used_at + config.credit_lapse + rtt.min(config.lapse_rtt()) * 2)
     }
 
-    /// The peer has something to send and does not use what it was promised: perhaps it has not heard. True: tell it again.
+    /// The peer has something to send and does not use what it was promised: perhaps the packet that said so was lost. True: it
+    /// is to hear of it once more.
     pub fn reminds(&mut self, now: Nanos, next: Seq) -> bool {
         let reminds = self.reserved > 0 && self.wanted(next) > 0 && self.reminders < REMINDERS;
         if reminds {
@@ -216,10 +219,10 @@ impl Credit {
         reminds
     }
 
-    /// The peer has been idle for long enough: what was promised is others' again.
+    /// The peer has been idle for long enough: what was promised goes back, for others to have.
     pub fn lapse<I: Io>(&mut self, next: Seq, config: &Config, stats: &mut Stats, io: &mut I) {
-        self.told = next;
-        self.told_units = 0;
+        self.advertised_edge = next;
+        self.advertised = 0;
         self.target = (self.target / 2).max(config.credit_first).clamp(1, config.credit_max.max(1));
         if self.reserved > 0 {
             stats.credit_lapsed += 1;
@@ -227,11 +230,11 @@ impl Credit {
         self.give_up(io);
     }
 
-    /// The peer has been idle for long enough, with a gap left: what lies behind the last unit that came is others' again.
+    /// The peer has been idle for long enough, with a gap left: what lies behind the last unit that came goes back.
     pub fn lapse_behind<I: Io>(&mut self, next: Seq, last: Seq, stats: &mut Stats, io: &mut I) {
         let kept = (last.since(next) + 1).max(0) as u32;
-        self.told = next + kept;
-        self.told_units = kept;
+        self.advertised_edge = next + kept;
+        self.advertised = kept;
         stats.credit_lapsed += u64::from(self.reserved > kept);
         self.keep(kept, io);
     }
@@ -244,7 +247,7 @@ impl Credit {
     /// The same, but for the first `kept` units.
     fn keep<I: Io>(&mut self, kept: u32, io: &mut I) {
         self.active = false;
-        self.starved = false;
+        self.peer_blocked = false;
         if self.reserved > kept {
             io.ungrant(self.reserved - kept);
             self.reserved = kept;
@@ -254,5 +257,5 @@ impl Credit {
 
 /// Shortest time that counts as two round trips when the target is set: at least a few poll rounds of both ends.
 const ROUND_MIN: Nanos = Nanos::micros(100);
-/// Times that a promise is told again before it lapses.
+/// Times that a promise is repeated before it lapses.
 const REMINDERS: u8 = 4;

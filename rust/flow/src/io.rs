@@ -1,6 +1,6 @@
 //! What a flow asks of whoever drives it, and what it tells.
 
-use machnet_wire::{Header, Hello, Nanos, Reason, Reset};
+use machnet_wire::{Fragment, Header, Hello, Nanos, Reason, Reset};
 
 /// What the engine gives a flow for the length of one call: buffers of the channel, promises of buffers, news.
 ///
@@ -17,9 +17,9 @@ pub trait Io {
     type Held;
 
     /// Takes the next unit in order, straight from the packet. False: there is no buffer, which within the grant
-    /// cannot happen; the unit then counts as refused and comes again.
+    /// cannot happen; the unit then counts as refused, and the peer sends it later.
     fn deliver(&mut self, unit: Fragment, payload: &[u8]) -> bool;
-    /// Keeps a unit that arrived ahead of its turn. `None`: no buffer; the unit comes again.
+    /// Keeps a unit that arrived ahead of its turn. `None`: no buffer; the peer retransmits the unit.
     fn hold(&mut self, unit: Fragment, payload: &[u8]) -> Option<Self::Held>;
     /// Takes a kept unit, now next in order.
     fn deliver_held(&mut self, unit: Fragment, held: Self::Held);
@@ -43,25 +43,14 @@ pub trait Io {
     fn peer_heard(&self) -> Nanos {
         Nanos::ZERO
     }
-    /// The engine's phase. When it changes, flows that have met congestion hold back for a moment.
-    fn phase(&self) -> bool {
+    /// The engine's drain epoch. When it changes, flows that have met congestion hold back for a moment.
+    fn drain_epoch(&self) -> bool {
         false
     }
     /// How long before now the receive ring had last been looked at: so long a packet may have lain there.
     fn gap(&self) -> Nanos {
         Nanos::ZERO
     }
-}
-
-/// What a unit is within its message.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Fragment {
-    /// It begins a message.
-    pub begin: bool,
-    /// It ends a message.
-    pub end: bool,
-    /// Total bytes of the message where `begin`, 0..=8 MiB; else 0.
-    pub message_len: u32,
 }
 
 /// A unit that the application wants sent.

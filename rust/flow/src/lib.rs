@@ -16,31 +16,36 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
-mod alarm;
+mod acks;
 mod allowance;
-mod arrive;
 mod config;
 mod congestion;
 mod credit;
-mod depart;
+mod drain;
+mod ends;
 mod error;
 mod flow;
-mod handshake;
+mod hellos;
 mod io;
+mod life;
+mod loss_timer;
 mod message;
+mod numbering;
+mod queue;
 mod rack;
 mod receiver;
-mod ring;
 mod rtt;
 mod sack;
 mod sender;
+mod silence;
+mod slots;
 mod stats;
 mod timers;
 
 pub use config::{Config, Setup};
 pub use error::{FlowError, NotSent, SendError};
 pub use flow::{CreditWait, Flow};
-pub use io::{Body, Closed, Event, Fragment, Io, Transmit, Unit};
+pub use io::{Body, Closed, Event, Io, Transmit, Unit};
 pub use stats::Stats;
 
 /// The longest message, bytes.

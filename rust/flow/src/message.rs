@@ -1,7 +1,9 @@
 //! Whether units make whole messages. Both ends ask the same questions: of an application's units before they are
 //! sent, of a peer's before they are delivered. Neither is trusted.
 
-use crate::{Fragment, MESSAGE_MAX};
+use machnet_wire::Fragment;
+
+use crate::MESSAGE_MAX;
 
 /// How much of a message is still to come.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]

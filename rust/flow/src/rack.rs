@@ -17,7 +17,7 @@ pub(crate) struct Rack {
     reordering: bool,
     /// Needless repetitions widen the window for reordering; RFC 8985 section 6.2.
     steps: u32,
-    widen_again_at: Nanos,
+    widen_next_at: Nanos,
     narrow_at: Nanos,
 }
 
@@ -30,7 +30,7 @@ impl Rack {
             rtt: Nanos::ZERO,
             reordering: false,
             steps: 1,
-            widen_again_at: Nanos::ZERO,
+            widen_next_at: Nanos::ZERO,
             narrow_at: Nanos::ZERO,
         }
     }
@@ -50,19 +50,19 @@ impl Rack {
         unit: Seq,
         tx: Seq,
         sent: Nanos,
-        again: bool,
+        retransmitted: bool,
         needless: bool,
         trustworthy: bool,
     ) {
         if self.highest.before(unit) {
             self.highest = unit;
-        } else if !again {
+        } else if !retransmitted {
             self.reordering = true;
         }
-        if needless && now >= self.widen_again_at {
+        if needless && now >= self.widen_next_at {
             self.reordering = true;
             self.steps = (self.steps + 1).min(STEPS_MAX);
-            self.widen_again_at = now + self.rtt;
+            self.widen_next_at = now + self.rtt;
             self.narrow_at = now + self.rtt * NARROW_AFTER;
         } else if self.steps > 1 && now >= self.narrow_at {
             self.steps = 1;
@@ -74,7 +74,7 @@ impl Rack {
     }
 
     /// How long after its transmission a unit is lost, once a later one has arrived.
-    pub fn patience(&self, rtt: &Rtt, holes: u32) -> Nanos {
+    pub fn loss_delay(&self, rtt: &Rtt, holes: u32) -> Nanos {
         // Where nothing was ever reordered, three later arrivals are proof enough (RFC 8985 section 6.2 step 4).
         if !self.reordering && holes >= 3 {
             return self.rtt;
@@ -86,5 +86,5 @@ impl Rack {
 
 const STEP_MIN: Nanos = Nanos::micros(10);
 const STEPS_MAX: u32 = 8;
-/// Round trips without a needless repetition after which the window for reordering narrows again.
+/// Round trips without a needless repetition after which the window for reordering narrows.
 const NARROW_AFTER: u64 = 256;

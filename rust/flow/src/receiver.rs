@@ -1,27 +1,25 @@
 //! Units received: checked, delivered in order, kept while something before them is missing.
 
-use machnet_wire::{Flags, Nanos, Packet, Seq};
+use machnet_wire::{Flags, Fragment, Nanos, Packet, Seq};
 
 use crate::credit::Credit;
 use crate::message::Assembly;
-use crate::ring::Ring;
 use crate::sack::Arrived;
-use crate::{Config, Event, Fragment, Io, REACH, Stats};
+use crate::slots::Slots;
+use crate::{Config, Event, Io, REACH, Stats};
 
 /// Units of one direction, from the peer.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Receiver<H> {
     /// The next unit expected.
     next: Seq,
-    waiting: Ring<Option<Waiting<H>>>,
+    waiting: Slots<Option<Waiting<H>>>,
     arrived: Arrived,
     open: Assembly,
     finished: bool,
     /// The application reads no more.
     discarding: bool,
     pub credit: Credit,
-    /// A unit was refused and the peer does not know yet.
-    pub refused: bool,
 }
 
 /// A unit that came ahead of its turn.
@@ -40,13 +38,21 @@ enum Waiting<H> {
     },
 }
 
-/// What came of a unit.
+/// What came of a unit that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// In order; `ends_long`: it ended a message longer than one unit, or the direction.
-    InOrder { ends_long: bool },
-    /// Anything else: the peer should know at once.
-    Odd,
+pub(crate) enum Arrival {
+    /// The next one, and nothing behind it had come before; `ends`: it ended a message of several units, or the direction.
+    InOrder { ends: bool },
+    /// The next one, while others had come ahead of their turn: those directly behind it were taken with it.
+    FilledGap,
+    /// Ahead of its turn: kept.
+    Ahead,
+    /// Come before.
+    Duplicate,
+    /// Ahead of its turn, and not kept: too far, or there is no buffer for one that is not next.
+    Dropped,
+    /// Beyond its credit, and there is no buffer: the peer is to keep it until there is credit.
+    Refused,
 }
 
 /// What a unit needs of the flow to be judged.
@@ -60,13 +66,12 @@ impl<H> Receiver<H> {
     pub fn new(next: Seq, config: &Config) -> Self {
         Receiver {
             next,
-            waiting: Ring::new(),
+            waiting: Slots::new(),
             arrived: Arrived::new(),
             open: Assembly::default(),
             finished: false,
             discarding: false,
             credit: Credit::new(next, config),
-            refused: false,
         }
     }
 
@@ -99,7 +104,7 @@ impl<H> Receiver<H> {
         packet: &Packet<'_>,
         stats: &mut Stats,
         io: &mut I,
-    ) -> Result<Taken, &'static str> {
+    ) -> Result<Arrival, &'static str> {
         let header = &packet.header;
         if packet.payload.len() > context.unit_size as usize {
             return Err("a unit is longer than the path's packets");
@@ -107,7 +112,7 @@ impl<H> Receiver<H> {
         let ahead = header.unit.since(self.next);
         if ahead < 0 {
             stats.duplicates += 1;
-            return Ok(Taken::Odd);
+            return Ok(Arrival::Duplicate);
         }
         if self.finished {
             return Err("a unit follows the FIN");
@@ -115,18 +120,17 @@ impl<H> Receiver<H> {
         let ahead = ahead as u32;
         if ahead > REACH {
             stats.beyond_window += 1;
-            return Ok(Taken::Odd);
+            return Ok(Arrival::Dropped);
         }
         if self.arrived.has(header.unit) && ahead > 0 {
             stats.duplicates += 1;
-            return Ok(Taken::Odd);
+            return Ok(Arrival::Duplicate);
         }
         if !self.discarding {
             self.credit.activate(context.now);
             if ahead >= self.credit.reserved() && !self.credit.stretch(ahead, context.config, io) {
                 stats.refused += 1;
-                self.refused = true;
-                return Ok(Taken::Odd);
+                return Ok(Arrival::Refused);
             }
         }
         if ahead > 0 {
@@ -134,14 +138,14 @@ impl<H> Receiver<H> {
         }
         let was_open = self.open.is_open();
         if !self.take(context, packet, stats, io)? {
-            return Ok(Taken::Odd);
+            return Ok(Arrival::Refused);
         }
-        let ends_long = !self.open.is_open() && was_open || self.finished;
+        let ends = !self.open.is_open() && was_open || self.finished;
         if self.arrived.count() > 0 {
             self.take_waiting(context, stats, io)?;
-            return Ok(Taken::Odd);
+            return Ok(Arrival::FilledGap);
         }
-        Ok(Taken::InOrder { ends_long })
+        Ok(Arrival::InOrder { ends })
     }
 
     /// Takes the unit expected next. False: there was no buffer.
@@ -163,11 +167,10 @@ impl<H> Receiver<H> {
             self.next = self.next + 1;
             return Ok(true);
         }
-        let fragment = fragment(packet);
+        let fragment = packet.header.fragment();
         let open = self.open.after(fragment, packet.payload.len() as u32)?;
         if !io.deliver(fragment, packet.payload) {
             stats.refused += 1;
-            self.refused = true;
             return Ok(false);
         }
         self.credit.used(context.now);
@@ -207,7 +210,7 @@ impl<H> Receiver<H> {
         ahead: u32,
         stats: &mut Stats,
         io: &mut I,
-    ) -> Result<Taken, &'static str> {
+    ) -> Result<Arrival, &'static str> {
         let header = &packet.header;
         let fin = header.flags.has(Flags::FIN);
         let waiting = if self.discarding {
@@ -217,13 +220,13 @@ impl<H> Receiver<H> {
         } else if header.flags.has(Flags::ABORT) {
             Waiting::Abort
         } else {
-            let fragment = fragment(packet);
+            let fragment = packet.header.fragment();
             match io.hold(fragment, packet.payload) {
                 Some(held) => Waiting::Data { fragment, len: packet.payload.len() as u32, held },
-                // It comes again, and there is a buffer by then.
+                // The peer retransmits it, and there is a buffer by then.
                 None => {
                     stats.beyond_window += 1;
-                    return Ok(Taken::Odd);
+                    return Ok(Arrival::Dropped);
                 }
             }
         };
@@ -232,7 +235,7 @@ impl<H> Receiver<H> {
         self.waiting.reserve(self.next + 1, live, ahead);
         *self.waiting.at_mut(header.unit) = Some(waiting);
         self.arrived.set(header.unit);
-        Ok(Taken::Odd)
+        Ok(Arrival::Ahead)
     }
 
     /// Delivers what waited for the unit that just came.
@@ -284,7 +287,6 @@ impl<H> Receiver<H> {
     /// Gives everything back. The receiver is of no use after.
     pub fn clear<I: Io<Held = H>>(&mut self, io: &mut I) {
         self.stop_reading(io);
-        self.refused = false;
     }
 
     /// Frees the buffers of waiting units; that they arrived was promised and stays so.
@@ -305,15 +307,5 @@ impl<H> Receiver<H> {
             }
             unit = unit + 1;
         }
-    }
-}
-
-#[inline]
-fn fragment(packet: &Packet<'_>) -> Fragment {
-    let header = &packet.header;
-    Fragment {
-        begin: header.flags.has(Flags::BEGIN),
-        end: header.flags.has(Flags::END),
-        message_len: header.message_len,
     }
 }

@@ -1,4 +1,4 @@
-//! The flow's alarms, few enough that the earliest is found by looking at all.
+//! The flow's alarms, few enough that the earliest is found by looking at all. The acknowledgement's own is in `acks`.
 
 use machnet_wire::Nanos;
 
@@ -6,43 +6,34 @@ use machnet_wire::Nanos;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Timer {
-    /// An acknowledgement has waited long enough for data to ride on.
-    Ack = 0,
     /// Reordering window, tail-loss probe or retransmission timeout, whichever is next.
-    Loss = 1,
+    Loss = 0,
     /// Time to try a unit without credit.
-    Probe = 2,
+    Probe = 1,
     /// An idle peer's credit lapses.
-    Lapse = 3,
+    Lapse = 2,
     /// The peer is asked whether it lives, or given up.
-    Silence = 4,
-    /// The handshake's packet goes again.
-    Hello = 5,
-    /// The present phase ends: connecting, half-open, lingering, orphaned.
-    Limit = 6,
+    Silence = 3,
+    /// The handshake's packet is repeated.
+    Hello = 4,
+    /// The present state ends: connecting, half-open, lingering, orphaned.
+    Limit = 5,
     /// The next unit's turn, where units are paced.
-    Pace = 7,
+    Pace = 6,
 }
 
 /// One deadline per kind; `Nanos::MAX` is none.
 #[derive(Debug, Clone, Hash)]
-pub(crate) struct Timers([Nanos; 8]);
+pub(crate) struct Timers([Nanos; 7]);
 
 impl Timers {
     pub fn new() -> Self {
-        Timers([Nanos::MAX; 8])
+        Timers([Nanos::MAX; 7])
     }
 
     #[inline]
     pub fn set(&mut self, timer: Timer, at: Nanos) {
         self.0[timer as usize] = at;
-    }
-
-    /// Sets it unless it is due earlier anyway.
-    #[inline]
-    pub fn set_by(&mut self, timer: Timer, at: Nanos) {
-        let slot = &mut self.0[timer as usize];
-        *slot = (*slot).min(at);
     }
 
     #[inline]
@@ -74,13 +65,13 @@ impl Timers {
         due
     }
 
-    /// The earliest.
+    /// The earliest; `Nanos::MAX` if there is none.
     #[inline]
-    pub fn next(&self) -> Option<Nanos> {
+    pub fn next(&self) -> Nanos {
         let mut least = Nanos::MAX;
         for at in self.0 {
             least = least.min(at);
         }
-        (least != Nanos::MAX).then_some(least)
+        least
     }
 }

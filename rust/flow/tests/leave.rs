@@ -3,8 +3,8 @@
 mod common;
 
 use common::{A, B, Link, Sim, message};
-use machnet_flow::{Closed, Event, Fragment, SendError, Unit};
-use machnet_wire::{Kind, Nanos, Reason};
+use machnet_flow::{Closed, Event, SendError, Unit};
+use machnet_wire::{Fragment, Kind, Nanos, Reason};
 
 const RST: fn(&machnet_wire::Packet<'_>) -> bool = |p| p.header.kind == Kind::Rst;
 const GONE: Reason = Reason::AppGone;

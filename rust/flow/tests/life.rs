@@ -194,7 +194,7 @@ fn a_half_closed_connection_carries_the_other_direction() {
     sim.run_for(Nanos::millis(3));
     assert_eq!((sim.ends[B].channel.messages.len(), sim.ends[B].channel.told(Event::PeerFin)), (1, 1));
     let tx = sim.ends[A].channel.token(b"x");
-    let fragment = machnet_flow::Fragment { begin: true, end: true, message_len: 1 };
+    let fragment = machnet_wire::Fragment { begin: true, end: true, message_len: 1 };
     let refused = sim.flow(A).send(Unit { fragment, len: 1, tx }).unwrap_err();
     assert_eq!(refused.why, SendError::NotOpen);
     sim.ends[A].channel.tokens.remove(&tx);

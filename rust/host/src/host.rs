@@ -22,14 +22,14 @@ pub struct Host<Q> {
     nic: Info,
     geometry: Geometry,
     channels: Channels,
-    /// Channels whose engine had no room for the note that they are to end, and why they are.
-    untold: Vec<(u64, End)>,
+    /// Channels that are to end, and why, whose engine had no room for the note that says so.
+    undelivered: Vec<(u64, End)>,
     questions: Questions,
-    /// By engine: it knows that the sidecar ends.
+    /// By engine: whether it was told that the sidecar ends.
     ending: Vec<bool>,
 }
 
-/// Something that engines have done.
+/// What engines have done, or have to say.
 pub enum Event {
     /// A channel is over.
     Over(Over),
@@ -37,7 +37,7 @@ pub enum Event {
     Answered(Part),
 }
 
-/// A channel that is over, which each that was attached is once.
+/// A channel that is over. There is one for each channel that was attached.
 pub struct Over {
     /// Its number.
     pub channel: u64,
@@ -76,7 +76,7 @@ impl<Q: Queue> Host<Q> {
             nic,
             geometry,
             channels: Channels::new(channels, count),
-            untold: Vec::new(),
+            undelivered: Vec::new(),
             questions: Questions::default(),
             ending: vec![false; usize::from(count)],
             shared,
@@ -165,19 +165,19 @@ impl<Q> Host<Q> {
             _ => handle.detach(channel),
         });
         if !told {
-            self.untold.push((channel, why));
+            self.undelivered.push((channel, why));
         }
         true
     }
 
-    /// How long until [`Host::retry`] is to be called; `None`: it need not be.
+    /// How long until [`Host::retry`] is to be called; `None`: there is nothing to send again.
     pub fn retry_in(&self) -> Option<Nanos> {
-        (!self.untold.is_empty()).then_some(RETRY)
+        (!self.undelivered.is_empty()).then_some(RETRY)
     }
 
-    /// Tells engines what they had no room for.
+    /// Sends again the notes that engines had no room for.
     pub fn retry(&mut self) {
-        for (channel, why) in std::mem::take(&mut self.untold) {
+        for (channel, why) in std::mem::take(&mut self.undelivered) {
             self.end(channel, why);
         }
     }
@@ -219,8 +219,8 @@ impl<Q> Host<Q> {
         events
     }
 
-    /// Has every engine deliver what was submitted, within the linger, and tell its peers of the end. False: one has too many notes to
-    /// read; call it again. Each `drive` returns when its engine is done, within [`Host::patience`].
+    /// Has every engine deliver what was submitted, within the linger, and tell its peers of the end. False: an engine has too many notes
+    /// to read and was not told; call this again. [`drive`](crate::drive) returns when its engine is done, within [`Host::patience`].
     pub fn shutdown(&mut self) -> bool {
         for (handle, told) in self.handles.iter().zip(&mut self.ending) {
             *told = *told || handle.shutdown();
@@ -260,7 +260,7 @@ impl fmt::Display for HostError {
 
 impl std::error::Error for HostError {}
 
-/// Between two attempts to tell an engine that has too many notes to read.
+/// Between two attempts to send a note to an engine that has too many to read.
 const RETRY: Nanos = Nanos::millis(1);
-/// For engines to tell their peers of the end, beyond the linger.
+/// What engines have beyond the linger to tell their peers of the end.
 const FAREWELL: Nanos = Nanos::millis(700);

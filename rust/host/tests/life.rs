@@ -1,55 +1,30 @@
 //! What becomes of channels, from the offer to the report that they are over, with engines on a simulated network in virtual time.
 #![allow(clippy::result_large_err, reason = "a refusal carries its sentence")]
 
-use std::net::Ipv4Addr;
+mod common;
+
 use std::os::fd::IntoRawFd;
 
+use common::{IP, Rig, open};
 use machnet_engine::{End, Engine, EngineConfig, neighbor};
 use machnet_host::{Attaching, ChannelConfig, Event, Host, HostError, Over, Owner, Row, State, Step};
-use machnet_nic::sim::{self, Net, SimQueue};
-use machnet_shm::{AppEnd, AttachError, ClientAttach, ClientHello, Fd, FlowId, PeerFault, Status};
+use machnet_nic::sim::SimQueue;
+use machnet_shm::{AttachError, ClientAttach, ClientHello, Fd, FlowId, PeerFault, Status};
 use machnet_wire::Nanos;
-
-/// A host on a network of its own.
-struct Rig {
-    host: Host<SimQueue>,
-    now: Nanos,
-}
 
 const CHANNELS: ChannelConfig = ChannelConfig { most: 10, units: 16, flows: 2 };
 const OWNER: Owner = Owner { pid: 4711, uid: 1000 };
 
 impl Rig {
     fn new(engines: u16) -> Rig {
-        Rig { host: try_host(engines, CHANNELS).unwrap_or_else(|error| panic!("{error}")), now: Nanos::ZERO }
-    }
-
-    /// An application attaches.
-    fn attach(&mut self) -> (AppEnd, u64) {
-        let offer = self.host.offer(ClientHello { engine: None }).expect("room");
-        let (app, end) = machnet_shm::pair(offer.welcome.geometry).expect("memory");
-        let number =
-            self.host.attach(offer.place, OWNER, end).unwrap_or_else(|_| panic!("the engine has no room"));
-        (app, number)
-    }
-
-    /// Rounds of all engines for a millisecond.
-    fn run(&mut self) {
-        for _ in 0..1000 {
-            self.now += Nanos::micros(1);
-            for engine in self.host.engines_mut() {
-                engine.run_once(self.now);
-            }
-        }
+        Rig::of(open(engines, CHANNELS, vec![]))
     }
 
     /// Channels that are over since the last call: number, owner and why.
     fn over(&mut self) -> Vec<(u64, Owner, End)> {
-        let over = |event| {
-            let Event::Over(Over { channel, owner, why, .. }) = event else {
-                panic!("nothing is asked here")
-            };
-            (channel, owner, why)
+        let over = |event| match event {
+            Event::Over(Over { channel, owner, why, .. }) => (channel, owner, why),
+            Event::Answered(part) => panic!("nothing was asked: {part:?}"),
         };
         self.host.take_events().into_iter().map(over).collect()
     }
@@ -65,17 +40,11 @@ impl Rig {
     }
 }
 
-fn try_host(engines: u16, channels: ChannelConfig) -> Result<Host<SimQueue>, HostError> {
-    let queues = Net::new(1).add_host(sim::Host::new(1).queues(engines));
-    let neighbor = neighbor::Config::new(Ipv4Addr::new(10, 0, 0, 1), 24, None);
-    Host::new(EngineConfig::new(neighbor, 1, [1, 2]), channels, queues, Nanos::ZERO)
-}
-
 #[test]
 fn a_channel_is_listed_until_it_is_over_and_that_is_told_once() {
     let mut rig = Rig::new(2);
-    let (_first, a) = rig.attach();
-    let (_second, b) = rig.attach();
+    let (_first, a) = rig.attach(None, OWNER);
+    let (_second, b) = rig.attach(None, OWNER);
     let row = |channel, engine, state| Row { channel, engine, owner: OWNER, state };
     assert!(rig.host.channels().eq([row(a, 0, State::Attached), row(b, 1, State::Attached)]));
     rig.run();
@@ -94,7 +63,7 @@ fn a_channel_is_listed_until_it_is_over_and_that_is_told_once() {
 #[test]
 fn a_channel_is_drained_though_its_application_stays() {
     let mut rig = Rig::new(1);
-    let (_app, number) = rig.attach();
+    let (_app, number) = rig.attach(None, OWNER);
     assert!(!rig.host.drain(number + 1), "there is no such channel");
     assert!(rig.host.drain(number));
     // The application leaves meanwhile.
@@ -107,7 +76,7 @@ fn a_channel_is_drained_though_its_application_stays() {
 #[test]
 fn an_application_that_breaks_its_channel_is_named_with_what_it_did() {
     let mut rig = Rig::new(1);
-    let ((mut app, broken), (_other, whole)) = (rig.attach(), rig.attach());
+    let ((mut app, broken), (_other, whole)) = (rig.attach(None, OWNER), rig.attach(None, OWNER));
     rig.run();
     app.tx.close(FlowId { index: 99, generation: 1 });
     app.tx.flush();
@@ -123,7 +92,7 @@ fn an_application_that_breaks_its_channel_is_named_with_what_it_did() {
 #[test]
 fn what_an_engine_has_no_room_to_be_told_is_told_later() {
     let mut rig = Rig::new(1);
-    let (_app, number) = rig.attach();
+    let (_app, number) = rig.attach(None, OWNER);
     rig.fill_notes();
     // One that attaches now gets its channel back, and its place is free.
     let offer = rig.host.offer(ClientHello { engine: None }).expect("room");
@@ -146,7 +115,7 @@ fn what_an_engine_has_no_room_to_be_told_is_told_later() {
 #[test]
 fn all_engines_end_when_they_are_told_and_say_what_they_had() {
     let mut rig = Rig::new(2);
-    let ((_first, a), (_second, b)) = (rig.attach(), rig.attach());
+    let ((_first, a), (_second, b)) = (rig.attach(None, OWNER), rig.attach(None, OWNER));
     rig.fill_notes();
     assert!(!rig.host.shutdown(), "the first one has no room");
     let drained = |rig: &Rig| rig.host.engines().iter().map(Engine::is_drained).collect::<Vec<_>>();
@@ -159,7 +128,7 @@ fn all_engines_end_when_they_are_told_and_say_what_they_had() {
     over.sort_by_key(|(channel, ..)| *channel);
     assert_eq!(over, [(a, OWNER, End::Shutdown), (b, OWNER, End::Shutdown)]);
     // One that attaches to an engine that has ended is told in the same way.
-    let (_late, number) = rig.attach();
+    let (_late, number) = rig.attach(None, OWNER);
     rig.run();
     assert_eq!(rig.over(), [(number, OWNER, End::Shutdown)]);
 }
@@ -184,8 +153,8 @@ fn channels_offered_from_now_on_are_as_was_said_last() {
 
 #[test]
 fn a_host_needs_queues_and_channels_within_bounds() {
-    assert!(matches!(try_host(1, ChannelConfig { flows: 0, ..CHANNELS }), Err(HostError::Channels(_))));
-    let neighbor = neighbor::Config::new(Ipv4Addr::new(10, 0, 0, 1), 24, None);
+    assert!(matches!(open(1, ChannelConfig { flows: 0, ..CHANNELS }, vec![]), Err(HostError::Channels(_))));
+    let neighbor = neighbor::Config::new(IP, 24, None);
     let none = Host::<SimQueue>::new(EngineConfig::new(neighbor, 1, [1, 2]), CHANNELS, vec![], Nanos::ZERO);
     assert!(matches!(none, Err(HostError::Queues(0))));
 }
@@ -200,7 +169,7 @@ fn an_application_attaches_step_by_step_or_is_told_why_not() {
     };
     let (mut client, mut attaching) = connect();
     let Ok(Step::Welcome(welcome)) = attaching.step(&rig.host) else { panic!("not welcome") };
-    assert_eq!((welcome.engine, welcome.ip, welcome.mtu), (0, Ipv4Addr::new(10, 0, 0, 1), 1500));
+    assert_eq!((welcome.engine, welcome.ip, welcome.mtu), (0, IP, 1500));
     assert!(matches!(attaching.step(&rig.host), Ok(Step::Wait)), "it has no memory yet");
     // Its place counts already.
     let (mut second, mut refused) = connect();

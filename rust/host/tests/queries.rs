@@ -1,49 +1,23 @@
 //! Questions to a host of several engines: each row is joined with what the host knows, each peer with what all engines know.
 
+mod common;
+
 use std::net::Ipv4Addr;
 
+use common::{Rig, open};
 use machnet_engine::neighbor::NeighborState;
-use machnet_engine::{EngineConfig, neighbor};
-use machnet_host::{ChannelConfig, Event, Host, Listed, NotAsked, Owner, Part, PeerState, Question, State};
-use machnet_nic::sim::{self, Net, SimQueue};
-use machnet_shm::{AppEnd, ClientHello, Request};
-use machnet_wire::{Mac, Nanos};
+use machnet_host::{ChannelConfig, Event, Listed, NotAsked, Owner, Part, PeerState, Question, State};
+use machnet_shm::{AppEnd, Request};
+use machnet_wire::Mac;
 
-const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const FIXED: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
-
-struct Rig {
-    host: Host<SimQueue>,
-    now: Nanos,
-}
 
 impl Rig {
     /// Two engines; nobody answers on their network.
     fn new() -> Rig {
-        let queues = Net::new(1).add_host(sim::Host::new(1).queues(2));
-        let mut neighbor = neighbor::Config::new(OWN, 24, None);
-        neighbor.fixed.push((FIXED, MAC));
         let channels = ChannelConfig { most: 300, units: 64, flows: 16 };
-        let host = Host::new(EngineConfig::new(neighbor, 1, [1, 2]), channels, queues, Nanos::ZERO);
-        Rig { host: host.unwrap_or_else(|error| panic!("{error}")), now: Nanos::ZERO }
-    }
-
-    fn attach(&mut self, engine: u32, owner: Owner) -> (AppEnd, u64) {
-        let offer = self.host.offer(ClientHello { engine: Some(engine) }).expect("room");
-        let (app, end) = machnet_shm::pair(offer.welcome.geometry).expect("memory");
-        let number =
-            self.host.attach(offer.place, owner, end).unwrap_or_else(|_| panic!("the engine has no room"));
-        (app, number)
-    }
-
-    fn run(&mut self) {
-        for _ in 0..1000 {
-            self.now += Nanos::micros(1);
-            for engine in self.host.engines_mut() {
-                engine.run_once(self.now);
-            }
-        }
+        Rig::of(open(2, channels, vec![(FIXED, MAC)]))
     }
 
     /// The parts of all answers since the last call.
@@ -76,7 +50,7 @@ fn dial(app: &mut AppEnd, id: u32, ip: Ipv4Addr) {
 fn channels_are_listed_with_their_owners() {
     let mut rig = Rig::new();
     let owners = [0, 1, 2].map(|i| Owner { pid: 100 + i, uid: 1000 + i as u32 });
-    let attached: Vec<_> = (0..3).map(|i| rig.attach(i % 2, owners[i as usize])).collect();
+    let attached: Vec<_> = (0..3).map(|i| rig.attach(Some(i % 2), owners[i as usize])).collect();
     rig.run();
     let mut rows: Vec<_> = rig
         .ask(Question::Channels)
@@ -95,7 +69,7 @@ fn channels_are_listed_with_their_owners() {
 #[test]
 fn hundreds_of_channels_come_in_parts() {
     let mut rig = Rig::new();
-    let _attached: Vec<_> = (0..150).map(|_| rig.attach(0, Owner::default())).collect();
+    let _attached: Vec<_> = (0..150).map(|_| rig.attach(Some(0), Owner::default())).collect();
     rig.run();
     let lengths = rig.ask(Question::Channels).into_iter().map(|rows| match rows {
         Listed::Channels(rows) => rows.len(),
@@ -109,8 +83,8 @@ fn hundreds_of_channels_come_in_parts() {
 #[test]
 fn a_peer_of_several_engines_is_one_row_and_next_hops_without_connections_are_listed_too() {
     let mut rig = Rig::new();
-    let (mut one, first) = rig.attach(0, Owner::default());
-    let (mut two, _) = rig.attach(1, Owner::default());
+    let (mut one, first) = rig.attach(Some(0), Owner::default());
+    let (mut two, _) = rig.attach(Some(1), Owner::default());
     let silent = Ipv4Addr::new(10, 0, 0, 7);
     rig.run();
     // One request is taken a round; nobody answers, so the connections are being opened for a while.

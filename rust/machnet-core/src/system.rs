@@ -23,15 +23,6 @@ pub fn owner() -> Owner {
     unsafe { Owner { pid: libc::getpid(), uid: libc::getuid() } }
 }
 
-/// Whether the other end of a socket is gone.
-pub fn hung_up(socket: RawFd) -> bool {
-    let mut byte = 0_u8;
-    // SAFETY: `byte` is writable for one byte.
-    let n = unsafe { libc::recv(socket, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-    let again = [Some(libc::EAGAIN), Some(libc::EINTR)];
-    n == 0 || (n < 0 && !again.contains(&Error::last_os_error().raw_os_error()))
-}
-
 /// Sleeps until one of the descriptors is readable, at most `nanos` nanoseconds.
 pub fn sleep(fds: &[RawFd], nanos: u64) {
     let mut polls: Vec<_> =

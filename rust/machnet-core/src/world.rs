@@ -207,7 +207,7 @@ impl World {
 
     /// Ends the channels of applications that have closed their socket, and closes those of channels that are over.
     fn forget_the_gone(&mut self) {
-        for gone in self.attached.extract_if(.., |one| system::hung_up(one.socket.raw())) {
+        for gone in self.attached.extract_if(.., |one| machnet_shm::hung_up(one.socket.raw())) {
             self.hosts[gone.host].leave(gone.channel);
         }
         for (number, host) in self.hosts.iter_mut().enumerate() {

@@ -1,23 +1,12 @@
-//! Attaching, step by step and never blocking, and what is built when it is done.
+//! Attaching, step by step and never blocking.
 #![allow(clippy::result_large_err, clippy::large_enum_variant, reason = "no allocator, and once per channel")]
-use crate::client::{Fixed, Words};
+use crate::attached::Attached;
 use crate::code::*;
-use crate::conns::{Conns, Entry};
-use crate::ends::{DeliverEnd, SubmitEnd, view};
-use crate::inbox::{Node, Nodes};
-use crate::kept::Kept;
-use crate::memory::Memory;
-use crate::rx::{Receiver, RxConn};
-use crate::text::Text;
-use crate::tx::{Sender, TxConn};
-use crate::types::{machnet_info_t, machnet_wait_view_t};
+use crate::last_error::Text;
+use crate::signals::Signals;
 use core::ffi::CStr;
 use core::fmt::{self, Display};
-use core::sync::atomic::AtomicU64;
-use machnet_shm::{
-    ABI_VERSION, AppEnd, AttachError, ClientAttach, Fd, Geometry, Request, RxToken, Status, SystemError,
-    Welcome, layout_hash,
-};
+use machnet_shm::{AttachError, ClientAttach, Fd, Status, SystemError};
 
 /// An attachment under way.
 pub struct Attach {
@@ -40,17 +29,6 @@ enum At {
     Path([u8; PATH], usize),
     TooLong(usize),
     Socket(i32),
-}
-
-/// What is there once attached.
-pub struct Attached {
-    pub memory: Memory,
-    pub socket: Fd,
-    pub receiver: Receiver<DeliverEnd>,
-    pub sender: Sender<SubmitEnd>,
-    pub kept: &'static mut [Request],
-    pub scratch: &'static mut [u8],
-    pub fixed: Fixed,
 }
 
 impl Attach {
@@ -86,15 +64,15 @@ impl Attach {
     }
 
     /// Goes on. `None`: wait.
-    pub fn step(&mut self, words: &Words) -> Result<Option<Attached>, (i32, Text)> {
-        let done = self.go_on(words);
+    pub fn step(&mut self, signals: &Signals) -> Result<Option<Attached>, (i32, Text)> {
+        let done = self.go_on(signals);
         done.map_err(|(code, why)| {
             self.stage = Stage::Ended;
-            (code, Text::of(format_args!("attach {}: {why}", self.at)))
+            (code, Text::new(format_args!("attach {}: {why}", self.at)))
         })
     }
 
-    fn go_on(&mut self, words: &Words) -> Result<Option<Attached>, (i32, Text)> {
+    fn go_on(&mut self, signals: &Signals) -> Result<Option<Attached>, (i32, Text)> {
         loop {
             match core::mem::replace(&mut self.stage, Stage::Ended) {
                 Stage::Connect => match connect(&self.at)? {
@@ -109,9 +87,9 @@ impl Attach {
                 }
                 Stage::Attach(mut attach) => match attach.step().map_err(refused)? {
                     Some((end, welcome)) => {
-                        return build(end, &welcome, attach.into_socket(), words).map(Some).ok_or((
+                        return Attached::build(end, &welcome, attach.into_socket(), signals).map(Some).ok_or((
                             MACHNET_ENOBUFS,
-                            Text::of(format_args!(
+                            Text::new(format_args!(
                                 "no memory for {} connections and {} units; raise the memory limit, or lower channels.units",
                                 welcome.geometry.flows, welcome.geometry.units
                             )),
@@ -123,7 +101,7 @@ impl Attach {
                     }
                 },
                 Stage::Ended => {
-                    return Err((MACHNET_EINVAL, Text::of(format_args!("attaching has ended already"))));
+                    return Err((MACHNET_EINVAL, Text::new("attaching has ended already")));
                 }
             }
         }
@@ -146,86 +124,17 @@ fn refused(error: AttachError) -> (i32, Text) {
             Status::Granted => MACHNET_EPROTO,
         },
     };
-    (code, Text::of(format_args!("{error}")))
-}
-
-/// Memory and books for a channel; `None` when there is no memory.
-fn build(end: AppEnd, welcome: &Welcome, socket: Fd, words: &Words) -> Option<Attached> {
-    let AppEnd { tx, rx } = end;
-    let geometry = welcome.geometry;
-    let (flows, units, unit) =
-        (geometry.flows as usize, geometry.units as usize, geometry.unit_size as usize);
-    let mut memory = Memory::new(need(&geometry))?;
-    // SAFETY: the slices go into fields of the channel that are dropped before its memory.
-    let (entries, closed, rx_conns, tx_conns, nodes, kept, scratch) = unsafe {
-        (
-            memory.carve(flows, |_| Entry::default())?,
-            memory.carve(Conns::words(flows), |_| AtomicU64::new(0))?,
-            memory.carve(flows, |_| RxConn::UNUSED)?,
-            memory.carve(flows, |_| TxConn::default())?,
-            memory.carve(units, |i| Node::<RxToken>::free(i as u32 + 1))?,
-            memory.carve(Kept::most(geometry.flows), |_| Request::Cancel { id: 0 })?,
-            memory.carve(unit, |_| 0_u8)?,
-        )
-    };
-    let doorbell = rx.doorbell();
-    let (seen, complete) = (rx.view(), tx.view());
-    let fixed = Fixed {
-        conns: Conns::new(entries, closed),
-        info: machnet_info_t {
-            ip: welcome.ip.to_bits(),
-            engine: welcome.engine,
-            mtu: welcome.mtu,
-            unit_size: geometry.unit_size,
-            units: geometry.units,
-            units_per_conn: geometry.quota(),
-            conns: geometry.flows,
-            max_message: MACHNET_MAX_MESSAGE,
-            channel_version: ABI_VERSION,
-            abi: MACHNET_ABI,
-            layout_hash: layout_hash(),
-        },
-        view: machnet_wait_view_t {
-            deliver: view(seen.deliver),
-            complete: view(complete),
-            replies: view(seen.replies),
-            events: words.events.as_ptr(),
-            events_tx: words.events_tx.as_ptr(),
-            down: words.down.as_ptr(),
-        },
-        doorbell,
-    };
-    Some(Attached {
-        memory,
-        socket,
-        receiver: Receiver::new(DeliverEnd::new(rx), rx_conns, Nodes::new(nodes)),
-        sender: Sender::new(SubmitEnd::new(tx), tx_conns, geometry.quota()),
-        kept,
-        scratch,
-        fixed,
-    })
-}
-
-fn need(geometry: &Geometry) -> usize {
-    let (flows, units, unit) =
-        (geometry.flows as usize, geometry.units as usize, geometry.unit_size as usize);
-    Memory::need::<Request>(Kept::most(geometry.flows))
-        .saturating_add(Memory::need::<Entry>(flows))
-        .saturating_add(Memory::need::<AtomicU64>(Conns::words(flows)))
-        .saturating_add(Memory::need::<RxConn>(flows))
-        .saturating_add(Memory::need::<TxConn>(flows))
-        .saturating_add(Memory::need::<Node<RxToken>>(units))
-        .saturating_add(Memory::need::<u8>(unit))
+    (code, Text::new(error))
 }
 
 /// Connects; `None` when the sidecar's queue of connections is full.
 fn connect(at: &At) -> Result<Option<Fd>, (i32, Text)> {
-    let system = |what, errno| (MACHNET_ESYSTEM, Text::of(format_args!("{}", SystemError { what, errno })));
+    let system = |what, errno| (MACHNET_ESYSTEM, Text::new(SystemError { what, errno }));
     let (path, len) = match at {
         At::Path(path, len) => (path, *len),
         At::TooLong(len) => {
             let most = PATH;
-            let text = Text::of(format_args!(
+            let text = Text::new(format_args!(
                 "the path has {len} bytes, at most {most} are possible; use a shorter one"
             ));
             return Err((MACHNET_EINVAL, text));
@@ -271,39 +180,7 @@ fn connect(at: &At) -> Result<Option<Fd>, (i32, Text)> {
         ),
         other => return Err(system("connect", other)),
     };
-    Err((code, Text::of(format_args!("{why}"))))
-}
-
-/// Whether the other end of a socket is gone. A plain system call, as in `patience`.
-pub fn hung_up(socket: i32) -> bool {
-    let mut byte = 0_u8;
-    // SAFETY: `byte` is writable for one byte.
-    let n = unsafe {
-        let (flags, nobody) = (libc::MSG_PEEK | libc::MSG_DONTWAIT, core::ptr::null_mut::<u8>());
-        libc::syscall(libc::SYS_recvfrom, socket, &raw mut byte, 1, flags, nobody, nobody)
-    };
-    n == 0 || (n < 0 && !matches!(errno(), libc::EAGAIN | libc::EINTR))
-}
-
-/// Empties a doorbell; false when its other end is closed. A plain system call, as in `patience`. What a sidecar that rings without end
-/// leaves there wakes again.
-pub fn drained(doorbell: i32) -> bool {
-    let mut bytes = [0_u8; 64];
-    for _ in 0..8 {
-        // SAFETY: `bytes` is writable for its length.
-        let n = unsafe { libc::syscall(libc::SYS_read, doorbell, bytes.as_mut_ptr(), bytes.len()) };
-        if n < bytes.len() as libc::c_long {
-            // An error is EAGAIN (empty now) or EINTR (still readable).
-            return n != 0;
-        }
-    }
-    true
-}
-
-impl Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(core::str::from_utf8(self.as_bytes()).unwrap_or("?"))
-    }
+    Err((code, Text::new(why)))
 }
 
 impl Display for At {

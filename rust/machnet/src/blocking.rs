@@ -1,5 +1,5 @@
 //! The calls that wait, for C: each tries, and waits by the rule of `patience` until it may try again.
-use crate::client::{KEPT, REFUSED, RxSide, TxSide, machnet_channel};
+use crate::client::machnet_channel;
 use crate::code::{
     MACHNET_EADDR, MACHNET_EAGAIN, MACHNET_EBUSY, MACHNET_EINTR, MACHNET_EINVAL, MACHNET_ENETDOWN,
     MACHNET_ENOTATTACHED, MACHNET_ETIMEDOUT, MACHNET_ETOOBIG, MACHNET_EVENT_CONNECT_FAILED,
@@ -10,6 +10,8 @@ use crate::inbox::{Got, Mode};
 use crate::outbox::Flat;
 use crate::patience::{Patience, Woken, YIELD, now, yielded};
 use crate::rx::{Origin, Refused};
+use crate::sides::{RxSide, TxSide};
+use crate::signals::{KEPT, REFUSED};
 use crate::types::{machnet_conn, machnet_peer};
 use crate::words::Failure;
 use core::net::Ipv4Addr;
@@ -42,7 +44,7 @@ impl machnet_channel {
         let own = self.fixed.get().ok_or(MACHNET_ENOTATTACHED)?.info.ip;
         if ip != 0 && ip != own {
             let (asked, own) = (Ipv4Addr::from_bits(ip), Ipv4Addr::from_bits(own));
-            self.say(format_args!(
+            self.last_error.explain(format_args!(
                 "bind {asked}:{port}: the sidecar's address is {own}; bind that, or 0.0.0.0"
             ));
             return Err(MACHNET_EADDR);
@@ -60,12 +62,13 @@ impl machnet_channel {
         self.ask_wait(&mut rx, Request::Listen { id, ip: at, port, backlog: backlog.max(1) }, None)?;
         let mut patience = Patience::new();
         loop {
-            let reply =
-                self.again_rx(&mut rx, |side, _| side.reply(|event| listens(event.kind) && event.id == id))?;
+            let reply = self.with_entered_rx(&mut rx, |side, _| {
+                side.reply(|event| listens(event.kind) && event.id == id)
+            })?;
             match reply {
                 Some(event) if event.kind == MACHNET_EVENT_LISTENING => return Ok((id, event.local_port)),
                 Some(event) => {
-                    self.say(format_args!("listen {at}:{port}: {}", Failure::of(&event)));
+                    self.last_error.explain(format_args!("listen {at}:{port}: {}", Failure::of(&event)));
                     return Err(event.code);
                 }
                 // The sidecar itself answers, and at once.
@@ -79,7 +82,7 @@ impl machnet_channel {
         let mut rx = enter(&self.rx)?;
         let mut patience = Patience::new();
         loop {
-            let taken = self.again_rx(&mut rx, |side, conns| {
+            let taken = self.with_entered_rx(&mut rx, |side, conns| {
                 Ok(side.open()?.take_new(conns, Origin::Listener(listener)))
             })?;
             match taken {
@@ -104,25 +107,26 @@ impl machnet_channel {
         let mut patience = Patience::new();
         let (mut interrupted, mut cancelled) = (false, false);
         loop {
-            let (made, failed) =
-                self.again_rx(&mut rx, |side, conns| match side.open()?.take_new(conns, Origin::Dial(id)) {
+            let (made, failed) = self.with_entered_rx(&mut rx, |side, conns| {
+                match side.open()?.take_new(conns, Origin::Dial(id)) {
                     None => Ok((
                         None,
                         side.reply(|event| event.kind == MACHNET_EVENT_CONNECT_FAILED && event.id == id)?,
                     )),
                     made => Ok((made, None)),
-                })?;
+                }
+            })?;
             match (made, failed) {
                 (Some((conn, _)), _) => return Ok(conn),
                 (None, Some(_)) if cancelled => return Err(MACHNET_EINTR),
                 (None, Some(event)) => {
-                    self.say(format_args!("connect {to}:{port}: {}", Failure::of(&event)));
+                    self.last_error.explain(format_args!("connect {to}:{port}: {}", Failure::of(&event)));
                     return Err(event.code);
                 }
                 // A dial that nobody waits for any more would leave a connection that nobody closes: it is called off, and its end, which
                 // the sidecar tells at once, awaited.
                 (None, None) if interrupted && !cancelled => {
-                    cancelled = self.last_word(Request::Cancel { id }).is_ok();
+                    cancelled = self.request_or_keep(Request::Cancel { id }).is_ok();
                     let soon = (!cancelled).then(|| now().saturating_add(MILLISECOND));
                     go_on(self.pause(&mut rx, &mut patience, soon))?;
                 }
@@ -138,7 +142,7 @@ impl machnet_channel {
     pub(crate) fn send_all(&self, conn: machnet_conn, message: &[u8], wait: bool) -> Result<(), i32> {
         let mut tx = enter(&self.tx)?;
         if !wait {
-            return self.again_tx(&mut tx, |side, conns| {
+            return self.with_entered_tx(&mut tx, |side, conns| {
                 let sender = side.open()?;
                 if !sender.fits(message.len()) {
                     return Err(MACHNET_ETOOBIG);
@@ -150,7 +154,7 @@ impl machnet_channel {
         let mut patience = Patience::new();
         loop {
             let rest = message.get(sent..).unwrap_or_default();
-            let more = self.again_tx(&mut tx, |side, conns| {
+            let more = self.with_entered_tx(&mut tx, |side, conns| {
                 let sender = side.open()?;
                 let more = sender.send(conns, conn, &mut Flat(rest), sent > 0);
                 // It waits at a bell of its own, below: whoever waits for events is not to wake for it, then or later.
@@ -190,7 +194,7 @@ impl machnet_channel {
         loop {
             let room = out.get_mut(whole.bytes..).unwrap_or_default();
             let mut message_len = 0;
-            let got = self.again_rx(&mut rx, |side, conns| {
+            let got = self.with_entered_rx(&mut rx, |side, conns| {
                 side.open()?.recv(conns, conn, mode, room).map_err(|refused| {
                     message_len = refused.message_len;
                     refused.code
@@ -229,11 +233,11 @@ impl machnet_channel {
         let mut patience = Patience::new();
         loop {
             self.send_kept();
-            let some = self.again_rx(&mut rx, |side, _| {
+            let some = self.with_entered_rx(&mut rx, |side, _| {
                 Ok(side.pending() != 0 || side.open()?.ring.ready() || self.room_came(&side.open()?.ring))
             })?;
             let tokens = self.reap();
-            if some || self.words.events_tx.load(Acquire) != 0 {
+            if some || self.signals.events_tx.load(Acquire) != 0 {
                 return Ok(true);
             }
             if until.is_some_and(|until| now() >= until) {
@@ -247,7 +251,7 @@ impl machnet_channel {
     fn ask_wait(&self, rx: &mut Inside<'_, RxSide>, request: Request, until: Option<u64>) -> Result<(), i32> {
         // Whoever gives up waits for no room any more.
         self.ask_until(rx, request, until).inspect_err(|_| {
-            self.words.room.fetch_and(!REFUSED, Relaxed);
+            self.signals.room.fetch_and(!REFUSED, Relaxed);
         })
     }
 
@@ -261,22 +265,24 @@ impl machnet_channel {
         loop {
             // What came in is set aside: it would keep the bell from being armed, and answers that nobody takes keep the engine
             // from taking requests. First, since without a place for the answer nothing is to be asked.
-            self.again_rx(rx, |side, conns| {
+            self.with_entered_rx(rx, |side, conns| {
                 side.reply(|_| false).inspect_err(|_| {
-                    self.say(format_args!("request: too many answers wait for machnet_poll; call it first"));
+                    self.last_error.explain(format_args!(
+                        "request: too many answers wait for machnet_poll; call it first"
+                    ));
                 })?;
                 let receiver = side.open()?;
                 while receiver.drain(conns, usize::MAX) {}
                 Ok(())
             })?;
-            let asked = self.again_tx(&mut enter(&self.tx)?, |side, _| {
+            let asked = self.with_entered_tx(&mut enter(&self.tx)?, |side, _| {
                 self.ask(side, request)?;
                 side.bound = (0, 0);
                 Ok(())
             });
             match asked {
                 Err(MACHNET_EAGAIN) if until.is_some_and(|until| now() >= until) => {
-                    self.say(format_args!(
+                    self.last_error.explain(format_args!(
                         "connect: the sidecar took no request within timeout_ms; it is stopped, or very busy"
                     ));
                     return Err(MACHNET_ETIMEDOUT);
@@ -312,7 +318,7 @@ impl machnet_channel {
             return Ok(());
         }
         while patience.yielded() {
-            if self.words.down.load(Relaxed) != 0 {
+            if self.signals.down.load(Relaxed) != 0 {
                 return Err(MACHNET_ENETDOWN);
             }
             if rx.open()?.ring.ready() {
@@ -322,7 +328,7 @@ impl machnet_channel {
         self.send_kept();
         let tokens = if tokens { TOKENS } else { 0 };
         // For room always: another thread may keep a request while this one sleeps.
-        if !rx.open()?.ring.arm(tokens | ROOM, || self.words.room.load(Relaxed) & requests != 0) {
+        if !rx.open()?.ring.arm(tokens | ROOM, || self.signals.room.load(Relaxed) & requests != 0) {
             if !rx.open()?.ring.ready() {
                 // Only completions wait, or room for a request, for another thread: its turn.
                 yielded();
@@ -345,7 +351,7 @@ impl machnet_channel {
     /// Sets the answers aside that have come, for machnet_poll or whoever waits for one: they would keep the bell from being armed.
     /// Whether there were any.
     fn set_aside(&self, rx: &mut Inside<'_, RxSide>) -> Result<bool, i32> {
-        self.again_rx(rx, |side, _| {
+        self.with_entered_rx(rx, |side, _| {
             let before = side.pending();
             // Refused only for want of a place.
             let _ = side.reply(|_| false);
@@ -362,14 +368,14 @@ impl machnet_channel {
         patience: &mut Patience,
     ) -> Result<(), i32> {
         while patience.yielded() {
-            if self.words.down.load(Relaxed) != 0 {
+            if self.signals.down.load(Relaxed) != 0 {
                 return Err(MACHNET_ENETDOWN);
             }
             if tx.open()?.ring.ready() {
                 return Ok(());
             }
         }
-        let kept = self.words.room.load(Relaxed) & KEPT != 0;
+        let kept = self.signals.room.load(Relaxed) & KEPT != 0;
         let ring = &mut tx.open()?.ring;
         if !ring.arm(conn, kept) {
             return Ok(());
@@ -382,13 +388,13 @@ impl machnet_channel {
 
     /// If nobody is in the sending direction, takes completions for sends that were told to try again. Whether there are such sends.
     fn reap(&self) -> bool {
-        if self.words.blocked.load(Acquire) == 0 {
+        if self.signals.blocked.load(Acquire) == 0 {
             return false;
         }
         let Some(mut tx) = self.tx.visit() else { return false };
         let Some(sender) = tx.sender.as_mut() else { return false };
         sender.reap();
-        self.words.events_tx.store(sender.pending(), Release);
+        self.signals.events_tx.store(sender.pending(), Release);
         sender.waits()
     }
 

@@ -6,7 +6,7 @@ use crate::outbox::Submit;
 use crate::types::{machnet_conn, machnet_peer, machnet_ring_view};
 use crate::{rx, tx};
 use machnet_shm::{
-    Delivery, FlowId, Limit, Origin, Part, PeerFault, Reason, Reply, Request, RingView, Rx, RxToken, Tx,
+    Delivery, FlowId, Fragment, Limit, Origin, PeerFault, Reason, Reply, Request, RingView, Rx, RxToken, Tx,
 };
 
 /// The receiving end.
@@ -85,7 +85,7 @@ impl rx::Ring for DeliverEnd {
     #[inline]
     fn settle(&mut self, conn: machnet_conn) {
         if self.fault.is_none() {
-            self.rx.settle(index(conn) as u32);
+            self.rx.on_read_to_the_end(index(conn) as u32);
         }
     }
 
@@ -113,10 +113,9 @@ impl rx::Ring for DeliverEnd {
         Some(match delivery {
             Delivery::Data(data) => {
                 inline.0 = data.inline;
-                let Part { begin, end, message_len } = data.part;
                 rx::Delivery::Unit(rx::Unit {
                     conn: conn(data.flow),
-                    kind: Kind::Data { begin, end, message_len },
+                    kind: Kind::Data(data.fragment),
                     len: data.len.into(),
                     inline: !data.token.has_buffer(),
                     token: data.token,
@@ -219,9 +218,9 @@ impl Submit for SubmitEnd {
     }
 
     #[inline]
-    fn data(&mut self, conn: machnet_conn, begin: bool, end: bool, message_len: u32, bytes: &[u8]) -> bool {
+    fn data(&mut self, conn: machnet_conn, fragment: Fragment, bytes: &[u8]) -> bool {
         self.dirty = true;
-        self.tx.data(flow(conn), Part { begin, end, message_len }, bytes).is_ok()
+        self.tx.data(flow(conn), fragment, bytes).is_ok()
     }
 
     fn abort(&mut self, conn: machnet_conn) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! The ring carries all connections of a channel in one order; readers want them apart. A node holds a small unit's bytes
 //! itself or names the shared buffer of a larger one, which goes back to the engine when it was read to its end.
+use machnet_shm::Fragment;
 
 /// Bytes that a unit carries without a buffer.
 pub const INLINE: usize = machnet_shm::INLINE;
@@ -31,7 +32,7 @@ pub trait Units {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Bytes of a message.
-    Data { begin: bool, end: bool, message_len: u32 },
+    Data(Fragment),
     /// The sender gave up the message that is under way.
     Aborted,
     /// The peer will send nothing more.
@@ -222,7 +223,7 @@ impl<T: Copy> Nodes<T> {
                         return;
                     }
                 }
-                Kind::Data { begin, end, message_len } => {
+                Kind::Data(Fragment { begin, end, message_len }) => {
                     if begin && node.at == 0 && queue.message.is_some() {
                         // A new message in the middle of one: its end never comes.
                         queue.message = None;
@@ -272,7 +273,7 @@ impl<T: Copy> Nodes<T> {
                 }
                 return Err(if queue.ended { Nothing::End } else { Nothing::Empty });
             };
-            let Kind::Data { begin, end, message_len } = node.kind else { break };
+            let Kind::Data(Fragment { begin, end, message_len }) = node.kind else { break };
             if begin && node.at == 0 {
                 if mode == Mode::Message && message_len as usize > out.len() {
                     return Err(Nothing::TooShort { message_len });
@@ -386,11 +387,11 @@ mod tests {
             let mut at = 0;
             loop {
                 let next = (at + unit).min(len);
-                let kind = Kind::Data {
+                let kind = Kind::Data(Fragment {
                     begin: at == 0,
                     end: next == len,
                     message_len: if at == 0 { len as u32 } else { 0 },
-                };
+                });
                 assert!(self.push(kind, &bytes[at..next]), "the pool is too small for this test");
                 at = next;
                 if at == len {
@@ -455,7 +456,8 @@ mod tests {
     fn a_long_message_comes_in_pieces_with_its_offsets() {
         let mut rig = Rig::new(64);
         let sent = pattern(3000);
-        let kind = |begin, end| Kind::Data { begin, end, message_len: if begin { 3000 } else { 0 } };
+        let kind =
+            |begin, end| Kind::Data(Fragment { begin, end, message_len: if begin { 3000 } else { 0 } });
         rig.push(kind(true, false), &sent[..1424]);
         let (bytes, got) = rig.read(Mode::Message, 4000).expect("the first piece");
         assert_eq!(
@@ -483,7 +485,7 @@ mod tests {
     #[test]
     fn an_aborted_message_is_told_only_to_a_reader_who_began_it() {
         let mut rig = Rig::new(64);
-        let begun = Kind::Data { begin: true, end: false, message_len: 500 };
+        let begun = Kind::Data(Fragment { begin: true, end: false, message_len: 500 });
         rig.push(begun, b"half");
         assert_eq!(rig.read(Mode::Stream, 10).expect("bytes").0, b"half");
         rig.push(Kind::Aborted, b"");
@@ -500,7 +502,7 @@ mod tests {
     #[test]
     fn an_end_in_the_middle_of_a_message_is_a_cut_and_then_the_end() {
         let mut rig = Rig::new(64);
-        rig.push(Kind::Data { begin: true, end: false, message_len: 500 }, b"half");
+        rig.push(Kind::Data(Fragment { begin: true, end: false, message_len: 500 }), b"half");
         rig.push(Kind::Fin, b"");
         assert_eq!(rig.read(Mode::One, 10).expect("bytes").0, b"half");
         assert_eq!(rig.read(Mode::One, 10), Err(Nothing::Aborted));
@@ -511,7 +513,9 @@ mod tests {
     fn clearing_gives_every_token_and_node_back() {
         let mut rig = Rig::new(3);
         for _ in 0..3 {
-            assert!(rig.push(Kind::Data { begin: true, end: true, message_len: 200 }, &pattern(200)));
+            assert!(
+                rig.push(Kind::Data(Fragment { begin: true, end: true, message_len: 200 }), &pattern(200))
+            );
         }
         assert!(!rig.push(Kind::Fin, b""), "a pool of three gave a fourth node");
         rig.nodes.clear(&mut rig.queue, &mut rig.units);

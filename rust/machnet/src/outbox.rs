@@ -1,6 +1,7 @@
 //! The sending half of a connection: messages are cut into units, as many as there are tokens; the rest waits for
 //! completions, and the state of a message half sent is kept here.
 use crate::code::{MACHNET_EAGAIN, MACHNET_EINVAL, MACHNET_EPIPE, MACHNET_ETOOBIG, MACHNET_MAX_MESSAGE};
+use machnet_shm::Fragment;
 
 /// Where units go: the submit ring of the channel, or a test.
 pub trait Submit {
@@ -17,7 +18,7 @@ pub trait Submit {
     /// Units that could be submitted for this connection if those under way had come back, and those of no other.
     fn reach(&self, flow: u64) -> u32;
     /// Submits one unit. `false`: no token or no buffer, nothing happened.
-    fn data(&mut self, flow: u64, begin: bool, end: bool, message_len: u32, bytes: &[u8]) -> bool;
+    fn data(&mut self, flow: u64, fragment: Fragment, bytes: &[u8]) -> bool;
     /// Gives up the message under way.
     fn abort(&mut self, flow: u64) -> bool;
     /// Half close.
@@ -124,7 +125,8 @@ impl Outbox {
             let begin = !self.begun;
             let left = len - sent;
             let end = left <= unit;
-            if !to.data(flow, begin, end, if begin { message_len } else { 0 }, bytes.take(left.min(unit))) {
+            let fragment = Fragment { begin, end, message_len: if begin { message_len } else { 0 } };
+            if !to.data(flow, fragment, bytes.take(left.min(unit))) {
                 // The bytes taken are not lost: `sent` does not count them, and the caller has them still.
                 return if sent == 0 { Err(MACHNET_EAGAIN) } else { Ok(sent) };
             }
@@ -192,7 +194,8 @@ mod tests {
         fn reach(&self, _: u64) -> u32 {
             self.free
         }
-        fn data(&mut self, _: u64, begin: bool, end: bool, message_len: u32, bytes: &[u8]) -> bool {
+        fn data(&mut self, _: u64, fragment: Fragment, bytes: &[u8]) -> bool {
+            let Fragment { begin, end, message_len } = fragment;
             self.token(|fake| fake.units.push((begin, end, message_len, bytes.to_vec())))
         }
         fn abort(&mut self, _: u64) -> bool {

@@ -7,6 +7,7 @@ use crate::code::{
 use crate::conns::{Conns, index};
 use crate::inbox::{Got, Inline, Kind, Mode, Nodes, Nothing, Queue, Units};
 use crate::types::{machnet_conn, machnet_event, machnet_peer};
+use machnet_shm::Fragment;
 
 /// What the deliver ring carries.
 pub enum Delivery<T> {
@@ -278,7 +279,7 @@ impl<R: Ring> Receiver<R> {
     /// Copies a whole message into the waiting reader's buffer, if nothing is queued before it and it fits.
     #[inline]
     fn straight(&mut self, unit: &Unit<R::Token>, inline: &Inline, direct: &mut Direct<'_>) -> bool {
-        let Kind::Data { begin: true, end: true, .. } = unit.kind else { return false };
+        let Kind::Data(Fragment { begin: true, end: true, .. }) = unit.kind else { return false };
         let Some(c) = self.conns.get_mut(index(unit.conn)) else { return false };
         let Some(room) = direct.out.get_mut(direct.got.bytes..direct.got.bytes + unit.len as usize) else {
             return false;
@@ -520,7 +521,7 @@ mod tests {
 
     /// A message of one byte, which is also its token.
     fn byte(conn: machnet_conn, byte: u32) -> Delivery<u32> {
-        let kind = Kind::Data { begin: true, end: true, message_len: 1 };
+        let kind = Kind::Data(Fragment { begin: true, end: true, message_len: 1 });
         Delivery::Unit(Unit { conn, kind, len: 1, inline: true, token: byte })
     }
 
@@ -595,13 +596,16 @@ mod tests {
         assert_eq!(events(&mut rx, &shared, 8).len(), 1);
         let half = || Unit {
             conn: a,
-            kind: Kind::Data { begin: true, end: false, message_len: 2 },
+            kind: Kind::Data(Fragment { begin: true, end: false, message_len: 2 }),
             len: 1,
             inline: true,
             token: 10,
         };
-        let rest =
-            || Unit { kind: Kind::Data { begin: false, end: true, message_len: 0 }, token: 11, ..half() };
+        let rest = || Unit {
+            kind: Kind::Data(Fragment { begin: false, end: true, message_len: 0 }),
+            token: 11,
+            ..half()
+        };
         rx.ring.ring.extend((1..=9).map(|n| byte(a, n)));
         rx.ring.ring.extend([Delivery::Unit(half()), Delivery::Unit(rest()), byte(a, 12)]);
         let mut out = [0; 8];

@@ -267,6 +267,7 @@ mod tests {
     use crate::conns::{Entry, handle};
     use crate::outbox::Flat;
     use core::sync::atomic::AtomicU64;
+    use machnet_shm::Fragment;
     use std::boxed::Box;
     use std::vec::Vec;
 
@@ -311,7 +312,7 @@ mod tests {
         fn reach(&self, flow: u64) -> u32 {
             self.most.min(self.free + self.under_way(flow))
         }
-        fn data(&mut self, flow: u64, _: bool, _: bool, _: u32, _: &[u8]) -> bool {
+        fn data(&mut self, flow: u64, _: Fragment, _: &[u8]) -> bool {
             self.unit("data", flow)
         }
         fn abort(&mut self, flow: u64) -> bool {

@@ -2,7 +2,7 @@
 use machnet::abi::*;
 use machnet::*;
 use machnet_shm::{
-    EngineEnd, Established, Fd, FlowId, Geometry, Limit, Origin, Part, Reason, Reply, Request, Returned,
+    EngineEnd, Established, Fd, FlowId, Fragment, Geometry, Limit, Origin, Reason, Reply, Request, Returned,
     ServerAttach, ServerStep, Submission, Welcome,
 };
 use std::ffi::CStr;
@@ -85,8 +85,8 @@ impl Rig {
             let next = (at + 1424).min(message.len());
             let (begin, end) = (at == 0, next == message.len());
             assert_eq!(engine.grant(flow, 1), 1, "no room to deliver");
-            let part = Part { begin, end, message_len: if begin { message.len() as u32 } else { 0 } };
-            assert!(engine.deliver(flow, part, &message[at..next]));
+            let fragment = Fragment { begin, end, message_len: if begin { message.len() as u32 } else { 0 } };
+            assert!(engine.deliver(flow, fragment, &message[at..next]));
             at = next;
             if end {
                 break;
@@ -125,11 +125,11 @@ impl Rig {
         let engine = self.engine();
         while let Some(submission) = engine.submission().expect("an honest application") {
             let unit = match submission {
-                Submission::Data { unit, part, .. } => {
+                Submission::Data { unit, fragment, .. } => {
                     let mut payload = vec![0; unit.len()];
                     engine.read_tx(&unit, 0, &mut payload);
                     bytes.extend(payload);
-                    if part.end {
+                    if fragment.end {
                         order.push("message");
                     }
                     Some(unit)
@@ -224,7 +224,7 @@ fn a_connection_read_to_the_end_has_units_free_though_nobody_else_is_read_and_no
     let mut rig = Rig::new();
     let conns: Vec<_> = (0..8).map(|_| rig.connection()).collect();
     let (flow, conn) = conns[0];
-    let one = Part { begin: true, end: true, message_len: 1 };
+    let one = Fragment { begin: true, end: true, message_len: 1 };
     let mut late = 0;
     for (other, _) in &conns[1..] {
         late = 0;
@@ -240,8 +240,8 @@ fn a_connection_read_to_the_end_has_units_free_though_nobody_else_is_read_and_no
         assert!(reserved > 0, "round {round}: no unit is free, and nothing is left to read");
         let message = |i| vec![round as u8, i as u8];
         for i in 0..reserved {
-            let part = Part { begin: true, end: true, message_len: 2 };
-            assert!(rig.engine().deliver(flow, part, &message(i)));
+            let fragment = Fragment { begin: true, end: true, message_len: 2 };
+            assert!(rig.engine().deliver(flow, fragment, &message(i)));
         }
         // What comes after them and is not read must not pass for more to read.
         if late > 0 {
@@ -936,8 +936,8 @@ fn the_blocking_calls_make_an_echo() {
         }
         let next = (delivered + 1424).min(message.len());
         let (begin, end) = (delivered == 0, next == message.len());
-        let part = Part { begin, end, message_len: if begin { 90_000 } else { 0 } };
-        assert!(rig.engine().deliver(flow, part, &message[delivered..next]));
+        let fragment = Fragment { begin, end, message_len: if begin { 90_000 } else { 0 } };
+        assert!(rig.engine().deliver(flow, fragment, &message[delivered..next]));
         rig.engine().flush();
         delivered = next;
     }

@@ -1,211 +1,254 @@
-//! One application at the control socket, from its first byte to its end.
+//! All applications at the control socket: who is let in, how far each is, and what becomes of its channel.
 
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::time::Instant;
+use std::collections::HashMap;
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
-use machnet_host::{Attaching, Host, Place, Step};
-use machnet_shm::{AttachError, EngineEnd, Fd, Status, Text, Welcome};
+use machnet_engine::End;
+use machnet_host::{Host, Over, Owner, Place};
+use machnet_shm::{AttachError, EngineEnd, Status, Text};
 
-use crate::queries::LONGEST;
-use crate::socket::{Credentials, credentials};
+use crate::client::{Client, Outcome, Stage};
+use crate::limits::{Limits, Unattached};
+use crate::memory::{Made, Memory};
+use crate::socket::{Access, ControlSocket, Credentials};
 
-/// An application.
-pub struct Client {
-    /// The socket; attaching works on a copy.
-    fd: OwnedFd,
-    /// The process, where it handed over a descriptor of itself: its children may hold the socket when it is gone.
-    process: Option<OwnedFd>,
-    /// Who it is.
+/// Everybody who is connected to the control socket and has not asked a query.
+pub struct Clients {
+    listener: ControlSocket,
+    memory: Memory,
+    limits: Limits,
+    /// By their descriptors, which are unique while they are open.
+    all: HashMap<RawFd, Client>,
+    /// No descriptors were left: nobody is accepted until then.
+    accept_again: Option<Instant>,
+}
+
+/// A query that somebody asks instead of attaching.
+pub struct Asked {
+    /// Where the answer goes.
+    pub socket: OwnedFd,
+    /// Who asks.
     pub who: Credentials,
-    /// Since when it is waited for.
-    pub since: Instant,
-    /// How far it is.
-    pub stage: Stage,
+    /// The first packet, or as much of it as is looked at.
+    pub packet: Vec<u8>,
 }
 
-/// How far an application is.
-pub enum Stage {
-    /// It has said nothing yet.
-    New,
-    /// Its channel is being made: nobody looks at its socket meanwhile.
-    Making,
-    /// It has been given a channel, and is to say that it has mapped it.
-    Granted(Box<Attaching>),
-    /// Its channel has this number, and an engine serves it.
-    Attached(u64),
-}
-
-/// What came of looking at an application's socket.
-pub enum Outcome {
-    /// Nothing yet.
-    Wait,
-    /// It asks something instead of attaching: its first packet, or as much of it as is looked at.
-    Query(Vec<u8>),
-    /// It wants a channel, and is to have this one.
-    Make(Box<Attaching>, Welcome),
-    /// Its channel is ready for its place.
-    Ready(Place, Box<EngineEnd>),
-    /// It has left, or its time is over.
-    Gone,
-    /// It is not served, for this reason.
-    Refused(String),
-}
-
-impl Client {
-    /// Somebody has connected.
-    pub fn new(fd: OwnedFd) -> Client {
-        let who = credentials(fd.as_raw_fd());
-        Client { fd, process: None, who, since: Instant::now(), stage: Stage::New }
+impl Clients {
+    /// Nobody yet.
+    pub fn new(listener: ControlSocket, memory: Memory, limits: Limits) -> Clients {
+        Clients { listener, memory, limits, all: HashMap::new(), accept_again: None }
     }
 
-    /// It is for the application to go on.
-    pub fn is_waited_for(&self) -> bool {
-        matches!(self.stage, Stage::New | Stage::Granted(_))
+    /// Changes who may attach.
+    ///
+    /// # Errors
+    /// The system refuses a step.
+    pub fn admit(&self, access: Access) -> Result<(), String> {
+        self.listener.admit(access)
     }
 
-    /// To be polled.
-    pub fn fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+    /// Changes how many may be attaching.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
-    /// Its process, to be polled: readable once that has ended.
-    pub fn process(&self) -> Option<RawFd> {
-        self.process.as_ref().map(AsRawFd::as_raw_fd)
+    /// Adds what is to be polled.
+    pub fn poll_on(&self, fds: &mut Vec<libc::pollfd>) {
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // Those that would be too many wait in the socket's backlog. A negative descriptor is skipped.
+        let closed = self.accept_again.is_some() || self.unattached().is_full(&self.limits);
+        let listener = if closed { -1 } else { self.listener.fd() };
+        fds.extend([entry(self.memory.fd()), entry(listener)]);
+        // Two entries for each application.
+        let clients = self.all.iter().filter(|(_, client)| !matches!(client.stage, Stage::Making));
+        fds.extend(clients.flat_map(|(fd, client)| [entry(*fd), entry(client.process().unwrap_or(-1))]));
     }
 
-    /// Looks at the socket or the process, one of which is readable.
-    pub fn step<Q>(&mut self, host: &Host<Q>) -> Outcome {
-        match &mut self.stage {
-            Stage::Attached(_) => self.end(),
-            Stage::Making => Outcome::Wait,
-            Stage::New => match self.peek() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Wait,
-                Err(_) => Outcome::Gone,
-                Ok(First::End) => Outcome::Gone,
-                Ok(First::Query) => self.query(),
-                Ok(First::Hello) => self.hello(host),
-            },
-            Stage::Granted(attaching) => {
-                let outcome = next(attaching.step(host));
-                if let Some(process) = attaching.take_process() {
-                    // SAFETY: the descriptor is ours alone; `into_raw` gives it up to its new owner.
-                    let process = unsafe { OwnedFd::from_raw_fd(process.into_raw()) };
-                    self.process = Some(process).filter(is_process);
+    /// Goes on with everybody for whom something has happened, by what [`Clients::poll_on`] added, and lets new ones in. Returns the
+    /// queries among what they say.
+    pub fn serve<Q>(&mut self, host: &mut Host<Q>, polled: &[libc::pollfd]) -> Vec<Asked> {
+        let mut asked = Vec::new();
+        self.take_made(host);
+        let (applications, _) = polled.get(2..).unwrap_or_default().as_chunks::<2>();
+        for [socket, process] in applications {
+            if socket.revents != 0 || process.revents != 0 {
+                asked.extend(self.look_at(host, socket.fd));
+            }
+        }
+        self.accept(host, &mut asked);
+        asked
+    }
+
+    /// When to call [`Clients::keep_time`] though nothing happens.
+    pub fn due(&self) -> Option<Instant> {
+        let attaching = self.all.values().filter(|c| c.is_waited_for()).map(|c| c.since + ATTACH);
+        attaching.chain(self.accept_again).min()
+    }
+
+    /// Lets go of those who have not attached in time.
+    pub fn keep_time<Q>(&mut self, now: Instant, host: &mut Host<Q>) {
+        let late: Vec<_> = self.all.extract_if(|_, c| c.is_waited_for() && c.since + ATTACH <= now).collect();
+        for (_, client) in late {
+            self.refuse(host, client, &format!("did not attach within {ATTACH:?}; cut off"));
+        }
+        if self.accept_again.is_some_and(|at| at <= now) {
+            self.accept_again = None;
+        }
+    }
+
+    /// A channel is over: gives its memory back, and tells its application if that is still there.
+    pub fn over(&mut self, over: Over) {
+        let Over { channel, engine, owner: Owner { pid, .. }, why, leftover } = over;
+        self.memory.release(leftover);
+        match why {
+            // Its application is gone, or learns of the end when this process closes all sockets.
+            End::Left | End::Shutdown => return,
+            End::Drained => log::info!("channel {channel}: process {pid}: drained"),
+            End::Fault(fault) => log::warn!(
+                "channel {channel}: process {pid} broke its channel on engine {engine}: {fault}; cut off"
+            ),
+        }
+        // Closing its socket is how an application that is still there learns of it.
+        self.all.retain(|_, client| !matches!(client.stage, Stage::Attached(number) if number == channel));
+    }
+
+    fn accept<Q>(&mut self, host: &mut Host<Q>, asked: &mut Vec<Asked>) {
+        if self.accept_again.is_some() {
+            return;
+        }
+        let mut unattached = self.unattached();
+        // Whoever connects faster than this goes on must not keep everything else from its turn: those beyond come next time.
+        for _ in 0..ACCEPTS {
+            if unattached.is_full(&self.limits) {
+                return;
+            }
+            match self.listener.accept() {
+                Ok(None) => return,
+                Ok(Some(fd)) => {
+                    let client = Client::new(fd);
+                    let who = client.who;
+                    match unattached.admit(who, &self.limits) {
+                        Ok(()) => {
+                            let fd = client.fd();
+                            self.all.insert(fd, client);
+                            // Most have said hello already: a crowd that has is not waited for.
+                            asked.extend(self.look_at(host, fd));
+                            match self.all.get(&fd) {
+                                Some(client) if client.is_waited_for() => {}
+                                Some(_) => unattached.asked(who),
+                                None => unattached.leave(who),
+                            }
+                        }
+                        Err(many) => {
+                            client.turn_away(Status::NoResources, Text::new(&many));
+                            log::warn!("process {} (user {}): turned away: {many}", who.pid, who.uid);
+                        }
+                    }
                 }
-                outcome
+                Err(error) => {
+                    log::error!("accept an application: {error}; trying again in {ACCEPT_AGAIN:?}");
+                    self.accept_again = Some(Instant::now() + ACCEPT_AGAIN);
+                    return;
+                }
             }
         }
     }
 
-    /// Takes out its first packet.
-    fn query(&self) -> Outcome {
-        let mut packet = vec![0u8; LONGEST + 1];
-        // SAFETY: `packet` is writable for its length. What is beyond that is thrown away, as are descriptors that came with it.
-        match unsafe { libc::recv(self.fd(), packet.as_mut_ptr().cast(), packet.len(), libc::MSG_DONTWAIT) } {
-            n @ 1.. => {
-                packet.truncate(n as usize);
-                Outcome::Query(packet)
+    /// Those who are connected and not attached.
+    fn unattached(&self) -> Unattached {
+        let mut unattached = Unattached::default();
+        for client in self.all.values() {
+            match client.stage {
+                Stage::New | Stage::Granted(_) => unattached.count(client.who),
+                Stage::Making => unattached.count_asked(client.who),
+                Stage::Attached(_) => {}
             }
-            _ => Outcome::Gone,
+        }
+        unattached
+    }
+
+    fn look_at<Q>(&mut self, host: &mut Host<Q>, fd: RawFd) -> Option<Asked> {
+        let mut client = self.all.remove(&fd)?;
+        match client.step(host) {
+            Outcome::Wait => {
+                self.all.insert(fd, client);
+            }
+            Outcome::Make(attaching, welcome) => {
+                client.stage = Stage::Making;
+                self.all.insert(fd, client);
+                self.memory.make(fd, attaching, welcome);
+            }
+            Outcome::Ready(place, channel) => self.attach(host, client, place, *channel),
+            Outcome::Query(packet) => {
+                return Some(Asked { who: client.who, socket: client.into_socket(), packet });
+            }
+            Outcome::Gone => self.left(host, client, "left"),
+            Outcome::Refused(reason) => self.refuse(host, client, &reason),
+        }
+        None
+    }
+
+    /// Goes on with the clients whose channels are made.
+    fn take_made<Q>(&mut self, host: &mut Host<Q>) {
+        self.memory.drain();
+        while let Some(Made { client: fd, attaching, result }) = self.memory.next() {
+            let asked = self.all.remove(&fd).filter(|client| matches!(client.stage, Stage::Making));
+            let Some(mut client) = asked else { continue };
+            client.stage = Stage::Granted(attaching);
+            client.since = Instant::now();
+            match result {
+                Ok(()) => {
+                    self.all.insert(fd, client);
+                }
+                Err(AttachError::Closed) => self.left(host, client, "left"),
+                Err(refused) => self.refuse(host, client, &refused.to_string()),
+            }
         }
     }
 
-    /// Its socket, when it is no application.
-    pub fn into_socket(self) -> OwnedFd {
-        self.fd
+    fn refuse<Q>(&mut self, host: &mut Host<Q>, client: Client, reason: &str) {
+        log::warn!("process {} (user {}): {reason}", client.who.pid, client.who.uid);
+        self.left(host, client, "cut off");
     }
 
-    /// Answers its first packet.
-    fn hello<Q>(&self, host: &Host<Q>) -> Outcome {
-        let mut attaching = match self.attaching() {
-            Ok(attaching) => Box::new(attaching),
-            Err(error) => return Outcome::Refused(format!("copy its socket: {error}")),
-        };
-        match attaching.step(host) {
-            Ok(Step::Welcome(welcome)) => Outcome::Make(attaching, welcome),
-            other => next(other),
+    fn attach<Q>(&mut self, host: &mut Host<Q>, mut client: Client, place: Place, channel: EngineEnd) {
+        let who = client.who;
+        let engine = place.engine();
+        match host.attach(place, Owner { pid: who.pid, uid: who.uid }, channel) {
+            Ok(channel) => {
+                log::info!(
+                    "channel {channel}: process {} (user {}, group {}) on engine {engine}",
+                    who.pid,
+                    who.uid,
+                    who.gid
+                );
+                client.stage = Stage::Attached(channel);
+                self.all.insert(client.fd(), client);
+            }
+            Err(channel) => {
+                log::error!("process {}: engine {engine} takes no more notes; cut off", who.pid);
+                self.memory.discard(channel);
+            }
         }
     }
 
-    fn attaching(&self) -> io::Result<Attaching> {
-        Ok(Attaching::new(Fd::own(self.fd.try_clone()?.into_raw_fd())))
-    }
-
-    /// Turns it away with a sentence, which it gets if it has said hello already.
-    pub fn turn_away(&self, status: Status, text: Text) {
-        if let Ok(attaching) = self.attaching() {
-            // Taken out: a socket that closes over unread packets loses what it has just sent.
-            let _ = self.take();
-            attaching.refuse(status, text);
-        }
-    }
-
-    /// What the first packet is; it stays in the socket.
-    fn peek(&self) -> io::Result<First> {
-        let mut first = [0u8; 1];
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        // SAFETY: `first` is writable for its length.
-        match unsafe { libc::recv(self.fd(), first.as_mut_ptr().cast(), first.len(), flags) } {
-            -1 => Err(io::Error::last_os_error()),
-            0 => Ok(First::End),
-            _ if first == *b"{" => Ok(First::Query),
-            _ => Ok(First::Hello),
-        }
-    }
-
-    /// Takes a packet; how many of its bytes were looked at. 0: the other end is gone.
-    fn take(&self) -> io::Result<usize> {
-        let mut byte = [0u8; 1];
-        // SAFETY: `byte` is writable for its length.
-        match unsafe { libc::recv(self.fd(), byte.as_mut_ptr().cast(), 1, libc::MSG_DONTWAIT) } {
-            -1 => Err(io::Error::last_os_error()),
-            n => Ok(n as usize),
-        }
-    }
-
-    /// After attaching the socket is a life line: it says nothing but that the other end is there.
-    fn end(&self) -> Outcome {
-        if self.process().is_some_and(readable) {
-            return Outcome::Gone;
-        }
-        match self.take() {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Wait,
-            Ok(1) => Outcome::Refused("it spoke on its control socket after attaching".to_owned()),
-            _ => Outcome::Gone,
+    /// Forgets an application; closing its socket is how it learns, if it is still there.
+    fn left<Q>(&mut self, host: &mut Host<Q>, client: Client, how: &str) {
+        match client.stage {
+            Stage::Attached(channel) => {
+                log::info!("channel {channel}: process {} {how}", client.who.pid);
+                host.leave(channel);
+            }
+            Stage::Granted(attaching) => self.memory.abandon(*attaching),
+            Stage::New | Stage::Making => {}
         }
     }
 }
 
-/// What a step of attaching means for the client; a welcome comes once, with the hello.
-fn next(step: Result<Step, AttachError>) -> Outcome {
-    match step {
-        Ok(Step::Ready(place, channel)) => Outcome::Ready(place, channel),
-        Ok(Step::Wait | Step::Welcome(_)) => Outcome::Wait,
-        Err(AttachError::Closed) => Outcome::Gone,
-        Err(refused) => Outcome::Refused(refused.to_string()),
-    }
-}
-
-/// Whether a descriptor stands for a process. What an application sends may be anything, and polling some files asks a program of its
-/// choice, and waits for the answer. Another process than its own ends its channel when that ends, and harms nobody else.
-fn is_process(fd: &OwnedFd) -> bool {
-    let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
-    told.is_ok_and(|told| told.lines().any(|line| line.starts_with("Pid:")))
-}
-
-fn readable(fd: RawFd) -> bool {
-    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one entry, as said.
-    unsafe { libc::poll(&mut entry, 1, 0) == 1 }
-}
-
-/// An application's first packet.
-enum First {
-    /// There is none: it has left.
-    End,
-    /// JSON: it asks something.
-    Query,
-    /// Anything else is for `Attaching`.
-    Hello,
-}
+/// For an application to attach, from its connecting.
+const ATTACH: Duration = Duration::from_secs(5);
+/// Applications accepted at a time.
+const ACCEPTS: usize = 64;
+/// Pause after the process ran out of descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);

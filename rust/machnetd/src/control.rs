@@ -1,24 +1,19 @@
-//! The control thread: lets applications attach, sees them leave, and keeps the count. It sleeps in poll until one of
-//! its descriptors has something to say.
+//! The control thread: it sleeps in poll until a signal, an engine, an application or somebody who asks has something to say, hands
+//! that to whom it concerns, and puts changed settings in force.
 
-use std::collections::HashMap;
-use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use machnet_engine::End;
-use machnet_host::{Event, Host, Over, Owner, Place, State};
-use machnet_shm::{AttachError, EngineEnd, Status, Text};
+use machnet_host::{Event, Host, State};
 
-use crate::clients::{Client, Outcome, Stage};
-use crate::config::args::{self, Wish};
+use crate::clients::{Asked, Clients};
+use crate::config::args::{self, Command};
 use crate::config::{Config, reload};
-use crate::limits::{self, Limits, Strangers};
+use crate::limits::{self, Limits};
 use crate::logger;
-use crate::memory::{Made, Memory};
 use crate::pins::Pins;
-use crate::queries::{self, Queries};
-use crate::signals::{Signals, Wanted};
-use crate::socket::{Access, ControlSocket};
+use crate::queries::{Queries, Reach};
+use crate::signals::{Request, Signals};
+use crate::socket::Access;
 use crate::start;
 use crate::stats::Stats;
 use crate::threads;
@@ -29,31 +24,15 @@ pub struct Control<'a, Q> {
     /// Where it came from, to be read again.
     args: Vec<String>,
     host: &'a mut Host<Q>,
-    listener: ControlSocket,
     signals: &'a Signals,
     stats: Stats,
-    memory: Memory,
-    pins: Pins,
-    limits: Limits,
-    /// Those who ask instead of attaching.
-    queries: Queries,
-    /// By their descriptors, which are unique while they are open.
-    clients: HashMap<RawFd, Client>,
-    /// No descriptors were left: nobody is accepted until then.
-    accept_again: Option<Instant>,
-    next_dump: Option<Instant>,
-}
-
-/// What the control thread works with.
-pub struct Means {
-    /// Counts.
-    pub stats: Stats,
-    /// Makes and releases channels.
-    pub memory: Memory,
     /// Engines to be kept on their cores.
-    pub pins: Pins,
-    /// Applications that may be attaching.
-    pub limits: Limits,
+    pins: Pins,
+    /// Applications that attach or are attached.
+    clients: Clients,
+    /// Those that sent a query instead, and have not read the whole answer.
+    queries: Queries,
+    next_dump: Option<Instant>,
 }
 
 impl<'a, Q> Control<'a, Q> {
@@ -62,45 +41,36 @@ impl<'a, Q> Control<'a, Q> {
         config: Config,
         args: Vec<String>,
         host: &'a mut Host<Q>,
-        listener: ControlSocket,
         signals: &'a Signals,
-        means: Means,
+        stats: Stats,
+        pins: Pins,
+        clients: Clients,
     ) -> Control<'a, Q> {
-        let Means { stats, memory, pins, limits } = means;
-        Control {
-            next_dump: config.stats_interval.map(|every| Instant::now() + every),
-            config,
-            args,
-            host,
-            listener,
-            signals,
-            stats,
-            memory,
-            pins,
-            limits,
-            queries: Queries::default(),
-            clients: HashMap::new(),
-            accept_again: None,
-        }
+        let next_dump = config.stats_interval.map(|every| Instant::now() + every);
+        let queries = Queries::default();
+        Control { config, args, host, signals, stats, pins, clients, queries, next_dump }
     }
 
     /// Serves until a signal ends it; the socket's file is gone when this returns.
     pub fn run(mut self) {
-        let mut ready = Vec::new();
         while !self.signals.ending() {
-            self.wait(&mut ready);
-            while let Some(wanted) = self.signals.wanted() {
-                match wanted {
-                    Wanted::Dump => self.stats.dump(self.attached()),
-                    Wanted::Reload => self.reload(),
+            let polled = self.wait();
+            while let Some(request) = self.signals.next_request() {
+                match request {
+                    Request::Dump => self.stats.dump(self.attached()),
+                    Request::Reload => self.reload(),
                 }
             }
-            self.take_events();
-            self.take_made();
-            for fd in ready.drain(..) {
-                self.look_at(fd);
+            for event in self.host.take_events() {
+                match event {
+                    Event::Over(over) => self.clients.over(over),
+                    Event::Answered(part) => self.queries.take(&part),
+                }
             }
-            self.accept();
+            for Asked { socket, who, packet } in self.clients.serve(self.host, &polled) {
+                let reach = Reach { host: self.host, stats: &self.stats, level: &mut self.config.log };
+                self.queries.ask(socket, who, &packet, reach);
+            }
             self.keep_time();
         }
         self.stats.dump(self.attached());
@@ -109,7 +79,7 @@ impl<'a, Q> Control<'a, Q> {
     /// Reads the settings again and puts in force what can be while engines run. With a mistake all stays as it was.
     fn reload(&mut self) {
         let new = match args::read(self.args.clone()) {
-            Ok(Wish::Run(loaded)) => loaded.config,
+            Ok(Command::Run(loaded)) => loaded.config,
             Ok(_) => return, // the same arguments ask for the same
             Err(mistakes) => {
                 mistakes.iter().for_each(|mistake| log::error!("reload: {}", mistake.text));
@@ -133,7 +103,7 @@ impl<'a, Q> Control<'a, Q> {
         }
         if before.max_channels != self.config.max_channels {
             let channels = self.config.max_channels;
-            self.limits = Limits::new(limits::raise_descriptors(channels), channels);
+            self.clients.set_limits(Limits::new(limits::raise_descriptors(channels), channels));
         }
         if let Err(error) = self.host.set_channels(start::channel_config(&self.config)) {
             log::error!("reload: {error}; channels stay as they were");
@@ -160,225 +130,45 @@ impl<'a, Q> Control<'a, Q> {
         }
         // SAFETY: neither call has arguments, and neither can fail.
         let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
-        self.listener.admit(Access {
+        self.clients.admit(Access {
             mode: now.mode,
             owner: (now.owner != before.owner).then(|| now.owner.unwrap_or(user)),
             group: (now.group != before.group).then(|| now.group.unwrap_or(group)),
         })
     }
 
-    /// Sleeps until something happens, and says which applications have.
-    fn wait(&mut self, ready: &mut Vec<RawFd>) {
-        let now = Instant::now();
-        // Those that would be too many wait in the socket's backlog.
-        let closed = self.accept_again.is_some() || self.strangers().is_full(&self.limits);
-        let listener = if closed { -1 } else { self.listener.fd() };
-        let (events, made) = (self.host.events_fd(), self.memory.fd());
-        // Those who do not read what they have asked for.
-        let askers: Vec<_> = self.queries.sending().collect();
-        let fixed = [self.signals.end_fd(), self.signals.wishes_fd(), events, made, listener];
-        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        // Two entries for each application; a negative descriptor is skipped.
-        let clients = self.clients.iter().filter(|(_, client)| !matches!(client.stage, Stage::Making));
-        let applications = clients.flat_map(|(fd, client)| [*fd, client.process().unwrap_or(-1)]);
-        let mut fds: Vec<_> = fixed.into_iter().chain(applications).map(entry).collect();
-        let first_asker = fds.len();
-        fds.extend(askers.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }));
-        let due = self.due().map(|at| at.saturating_duration_since(now));
+    /// Sleeps until something happens. Returns what was polled for the clients.
+    fn wait(&mut self) -> Vec<libc::pollfd> {
+        let fixed = [self.signals.end_fd(), self.signals.requests_fd(), self.host.events_fd()];
+        let mut fds = fixed.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).to_vec();
+        // Whoever does not read its answer as fast as it is made is waited for.
+        let answers = self.queries.sending();
+        fds.extend(answers.map(|fd| libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }));
+        let first_client = fds.len();
+        self.clients.poll_on(&mut fds);
+        let due = self.due().map(|at| at.saturating_duration_since(Instant::now()));
         // Rounded up, or the last fraction of a millisecond is spent polling.
         let millis = due.map_or(-1, |wait| wait.as_micros().div_ceil(1000).min(60_000) as i32);
-        // SAFETY: `fds` holds as many entries as told. After an error, a signal's, it asks again.
-        let answer = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };
-        if answer > 0 {
-            let (applications, _) = fds[fixed.len()..first_asker].as_chunks::<2>();
-            let spoke = applications.iter().filter(|both| both.iter().any(|entry| entry.revents != 0));
-            ready.extend(spoke.map(|[socket, _]| socket.fd));
-            fds[first_asker..].iter().filter(|e| e.revents != 0).for_each(|e| self.queries.look_at(e.fd));
-        }
+        // SAFETY: `fds` holds as many entries as told. After an error, a signal's, no entry says that something happened.
+        unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, millis) };
+        let clients = fds.split_off(first_client);
+        let ready = fds[fixed.len()..].iter().filter(|entry| entry.revents != 0);
+        ready.for_each(|entry| self.queries.look_at(entry.fd));
+        clients
     }
 
     /// When to wake up though nothing happens.
     fn due(&self) -> Option<Instant> {
-        let attaching = self.clients.values().filter(|c| c.is_waited_for()).map(|c| c.since + ATTACH);
         let retry = self.host.retry_in().map(|wait| Instant::now() + Duration::from_nanos(wait.0));
-        let others =
-            [self.next_dump, self.accept_again, retry, self.queries.due(), self.pins.due(), logger::due()];
-        attaching.chain(others.into_iter().flatten()).min()
-    }
-
-    fn accept(&mut self) {
-        if self.accept_again.is_some() {
-            return;
-        }
-        let mut strangers = self.strangers();
-        // Whoever connects faster than this goes on must not keep everything else from its turn: those beyond come next time.
-        for _ in 0..ACCEPTS {
-            if strangers.is_full(&self.limits) {
-                return;
-            }
-            match self.listener.accept() {
-                Ok(None) => return,
-                Ok(Some(fd)) => {
-                    let client = Client::new(fd);
-                    let who = client.who;
-                    match strangers.admit(who, &self.limits) {
-                        Ok(()) => {
-                            let fd = client.fd();
-                            self.clients.insert(fd, client);
-                            // Most have said hello already, so that a crowd is not one of strangers.
-                            self.look_at(fd);
-                            match self.clients.get(&fd) {
-                                Some(client) if client.is_waited_for() => {}
-                                Some(_) => strangers.asked(who),
-                                None => strangers.leave(who),
-                            }
-                        }
-                        Err(many) => {
-                            client.turn_away(Status::NoResources, Text::new(&many));
-                            log::warn!("process {} (user {}): turned away: {many}", who.pid, who.uid);
-                        }
-                    }
-                }
-                Err(error) => {
-                    log::error!("accept an application: {error}; trying again in {ACCEPT_AGAIN:?}");
-                    self.accept_again = Some(Instant::now() + ACCEPT_AGAIN);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Those who are connected and not attached.
-    fn strangers(&self) -> Strangers {
-        let mut strangers = Strangers::default();
-        for client in self.clients.values() {
-            match client.stage {
-                Stage::New | Stage::Granted(_) => strangers.count(client.who),
-                Stage::Making => strangers.count_asked(client.who),
-                Stage::Attached(_) => {}
-            }
-        }
-        strangers
-    }
-
-    fn look_at(&mut self, fd: RawFd) {
-        let Some(mut client) = self.clients.remove(&fd) else { return };
-        let outcome = client.step(self.host);
-        match outcome {
-            Outcome::Wait => {
-                self.clients.insert(fd, client);
-            }
-            Outcome::Make(attaching, welcome) => {
-                client.stage = Stage::Making;
-                self.clients.insert(fd, client);
-                self.memory.make(fd, attaching, welcome);
-            }
-            Outcome::Ready(place, channel) => self.attach(client, place, *channel),
-            Outcome::Query(packet) => {
-                let reach =
-                    queries::Reach { host: self.host, stats: &self.stats, level: &mut self.config.log };
-                let who = client.who;
-                self.queries.ask(client.into_socket(), who, &packet, reach);
-            }
-            Outcome::Gone => self.left(client, "left"),
-            Outcome::Refused(reason) => self.refuse(client, &reason),
-        }
-    }
-
-    /// Goes on with the clients whose channels are made.
-    fn take_made(&mut self) {
-        self.memory.drain();
-        while let Some(Made { client: fd, attaching, result }) = self.memory.next() {
-            let asked = self.clients.remove(&fd).filter(|client| matches!(client.stage, Stage::Making));
-            let Some(mut client) = asked else { continue };
-            client.stage = Stage::Granted(attaching);
-            client.since = Instant::now();
-            match result {
-                Ok(()) => {
-                    self.clients.insert(fd, client);
-                }
-                Err(AttachError::Closed) => self.left(client, "left"),
-                Err(refused) => self.refuse(client, &refused.to_string()),
-            }
-        }
-    }
-
-    fn refuse(&mut self, client: Client, reason: &str) {
-        log::warn!("process {} (user {}): {reason}", client.who.pid, client.who.uid);
-        self.left(client, "cut off");
-    }
-
-    fn attach(&mut self, mut client: Client, place: Place, channel: EngineEnd) {
-        let who = client.who;
-        let engine = place.engine();
-        match self.host.attach(place, Owner { pid: who.pid, uid: who.uid }, channel) {
-            Ok(channel) => {
-                log::info!(
-                    "channel {channel}: process {} (user {}, group {}) on engine {engine}",
-                    who.pid,
-                    who.uid,
-                    who.gid
-                );
-                client.stage = Stage::Attached(channel);
-                self.clients.insert(client.fd(), client);
-            }
-            Err(channel) => {
-                log::error!("process {}: engine {engine} takes no more notes; cut off", who.pid);
-                self.memory.discard(channel);
-            }
-        }
-    }
-
-    /// Forgets an application; closing its socket is how it learns, if it is still there.
-    fn left(&mut self, client: Client, how: &str) {
-        match client.stage {
-            Stage::Attached(channel) => {
-                log::info!("channel {channel}: process {} {how}", client.who.pid);
-                self.host.leave(channel);
-            }
-            Stage::Granted(attaching) => self.memory.abandon(*attaching),
-            Stage::New | Stage::Making => {}
-        }
-    }
-
-    /// What engines have done: channels that they no longer serve.
-    fn take_events(&mut self) {
-        for event in self.host.take_events() {
-            match event {
-                Event::Over(over) => self.over(over),
-                Event::Answered(part) => self.queries.take(&part),
-            }
-        }
-    }
-
-    fn over(&mut self, over: Over) {
-        let Over { channel, engine, owner: Owner { pid, .. }, why, leftover } = over;
-        self.memory.release(leftover);
-        match why {
-            // Its application is gone, or learns of the end when this process closes all sockets.
-            End::Left | End::Shutdown => return,
-            End::Drained => log::info!("channel {channel}: process {pid}: drained"),
-            End::Fault(fault) => log::warn!(
-                "channel {channel}: process {pid} broke its channel on engine {engine}: {fault}; cut off"
-            ),
-        }
-        // Closing its socket is how an application that is still there learns of it.
-        self.clients
-            .retain(|_, client| !matches!(client.stage, Stage::Attached(number) if number == channel));
+        let others = [self.clients.due(), self.queries.due(), self.pins.due(), logger::due()];
+        others.into_iter().chain([self.next_dump, retry]).flatten().min()
     }
 
     fn keep_time(&mut self) {
         let now = Instant::now();
-        let late: Vec<_> =
-            self.clients.extract_if(|_, c| c.is_waited_for() && c.since + ATTACH <= now).collect();
-        for (_, client) in late {
-            self.refuse(client, &format!("did not attach within {ATTACH:?}; cut off"));
-        }
+        self.clients.keep_time(now, self.host);
         self.queries.keep_time(now);
         self.host.retry();
-        if self.accept_again.is_some_and(|at| at <= now) {
-            self.accept_again = None;
-        }
         self.pins.look(now, self.host.shared());
         logger::catch_up();
         if let (Some(at), Some(every)) = (self.next_dump, self.config.stats_interval)
@@ -394,10 +184,3 @@ impl<'a, Q> Control<'a, Q> {
         self.host.channels().filter(|row| row.state == State::Attached).count()
     }
 }
-
-/// For an application to attach, from its connecting.
-const ATTACH: Duration = Duration::from_secs(5);
-/// Applications accepted at a time.
-const ACCEPTS: usize = 64;
-/// Pause after the process ran out of descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_secs(1);

@@ -29,13 +29,13 @@ impl Limits {
 
 /// Applications that are not attached yet, counted.
 #[derive(Debug, Default)]
-pub struct Strangers {
+pub struct Unattached {
     all: usize,
     users: HashMap<u32, usize>,
     processes: HashMap<(u32, i32), usize>,
 }
 
-impl Strangers {
+impl Unattached {
     /// Whether nobody else is to be let in.
     pub fn is_full(&self, limits: &Limits) -> bool {
         self.all >= limits.all
@@ -146,48 +146,48 @@ mod tests {
     #[test]
     fn a_process_and_a_user_leave_room_for_others() {
         let limits = Limits { all: 16, user: 8, process: 4 };
-        let mut strangers = Strangers::default();
+        let mut unattached = Unattached::default();
         for _ in 0..4 {
-            strangers.admit(who(1, 10), &limits).unwrap();
+            unattached.admit(who(1, 10), &limits).unwrap();
         }
-        let refused = strangers.admit(who(1, 10), &limits).unwrap_err();
+        let refused = unattached.admit(who(1, 10), &limits).unwrap_err();
         assert_eq!(
             refused.to_string(),
             "4 sockets of this process are connected and not attached, the most; attach or close some"
         );
         for pid in 11..15 {
-            strangers.admit(who(1, pid), &limits).expect("another process of this user");
+            unattached.admit(who(1, pid), &limits).expect("another process of this user");
         }
-        let refused = strangers.admit(who(1, 15), &limits).unwrap_err();
+        let refused = unattached.admit(who(1, 15), &limits).unwrap_err();
         assert_eq!(refused, TooMany { whose: "user", most: 8 });
-        assert!(!strangers.is_full(&limits));
+        assert!(!unattached.is_full(&limits));
         for _ in 0..8 {
-            strangers.admit(who(2, 0), &limits).expect("another user, whose processes are not visible");
+            unattached.admit(who(2, 0), &limits).expect("another user, whose processes are not visible");
         }
-        assert_eq!(strangers.admit(who(2, 0), &limits), Err(TooMany { whose: "user", most: 8 }));
-        assert!(strangers.is_full(&limits));
-        strangers.leave(who(1, 10));
-        assert!(!strangers.is_full(&limits));
-        strangers.admit(who(1, 10), &limits).expect("in place of the one that left");
+        assert_eq!(unattached.admit(who(2, 0), &limits), Err(TooMany { whose: "user", most: 8 }));
+        assert!(unattached.is_full(&limits));
+        unattached.leave(who(1, 10));
+        assert!(!unattached.is_full(&limits));
+        unattached.admit(who(1, 10), &limits).expect("in place of the one that left");
     }
 
     #[test]
     fn those_who_wait_for_a_channel_count_for_their_process_alone() {
         let limits = Limits { all: 4, user: 4, process: 2 };
-        let mut strangers = Strangers::default();
+        let mut unattached = Unattached::default();
         for pid in 0..40 {
-            strangers.admit(who(1, pid), &limits).expect("a crowd of processes");
-            strangers.asked(who(1, pid));
+            unattached.admit(who(1, pid), &limits).expect("a crowd of processes");
+            unattached.asked(who(1, pid));
         }
-        strangers.admit(who(1, 7), &limits).expect("a second one");
-        strangers.asked(who(1, 7));
-        let many = strangers.admit(who(1, 7), &limits);
+        unattached.admit(who(1, 7), &limits).expect("a second one");
+        unattached.asked(who(1, 7));
+        let many = unattached.admit(who(1, 7), &limits);
         assert_eq!(many, Err(TooMany { whose: "process", most: 2 }));
         // Counted anew it is the same.
-        let mut strangers = Strangers::default();
-        (0..2).for_each(|_| strangers.count_asked(who(1, 7)));
-        assert_eq!(strangers.admit(who(1, 7), &limits), many);
-        assert!(!strangers.is_full(&limits));
+        let mut unattached = Unattached::default();
+        (0..2).for_each(|_| unattached.count_asked(who(1, 7)));
+        assert_eq!(unattached.admit(who(1, 7), &limits), many);
+        assert!(!unattached.is_full(&limits));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! same backwards at the end.
 #![allow(clippy::result_large_err, reason = "attach errors carry their sentence; once per application")]
 
+mod client;
 mod clients;
 mod config;
 mod control;
@@ -21,7 +22,7 @@ mod threads;
 
 use std::process::ExitCode;
 
-use config::args::{self, Wish};
+use config::args::{self, Command};
 use config::{Mistake, machine};
 use output::complain;
 
@@ -35,9 +36,9 @@ fn main() -> ExitCode {
     }
     let (loaded, check) = match args::read(args.clone()) {
         Err(mistakes) => return refuse(&mistakes),
-        Ok(Wish::Print(text)) => return output::print(&text),
-        Ok(Wish::Check(loaded, file)) => (loaded, Some(file)),
-        Ok(Wish::Run(loaded)) => (loaded, None),
+        Ok(Command::Print(text)) => return output::print(&text),
+        Ok(Command::Check(loaded, file)) => (loaded, Some(file)),
+        Ok(Command::Run(loaded)) => (loaded, None),
     };
     let found = machine::look(&loaded);
     if !found.mistakes.is_empty() {

@@ -1,6 +1,7 @@
 //! The thread that makes the memory of channels and gives it back. Both take as long as thousands of messages, so neither an engine nor
-//! the control thread waits for them. It works through what it is given in order. Where it may run on an engine's core it gives the core
-//! away after each step, which is then all that the engine waits for; and it is nice, so that the engine has nine tenths of that core.
+//! the control thread waits for them. It works through what it is given in order. Where it may run on an engine's core it yields the
+//! core after each step, so that the engine waits for one step at most; and it runs at a lower priority (nice 10), so that the engine
+//! has nine tenths of that core.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -37,21 +38,21 @@ pub struct Made {
 }
 
 impl Memory {
-    /// Starts the thread. `settle` runs in it first, and says whether it is off the engines' cores.
+    /// Starts the thread. `keep_off` runs in it first, and says whether the thread keeps off the engines' cores now.
     ///
     /// # Errors
     /// There is no thread or socket to be had.
-    pub fn start(settle: impl FnOnce() -> bool + Send + 'static) -> Result<Memory, String> {
+    pub fn start(keep_off: impl FnOnce() -> bool + Send + 'static) -> Result<Memory, String> {
         let (jobs, given) = channel();
         let (done, made) = channel();
         let (bell, far) = UnixStream::pair().map_err(|e| format!("memory: make a pair of sockets: {e}"))?;
         bell.set_nonblocking(true).map_err(|e| format!("memory: its bell: {e}"))?;
         let body = move || {
-            let mut courtesy = Courtesy { due: !settle(), hogged_until: None };
-            if courtesy.due {
-                be_nice();
+            let mut yields = Yields { due: !keep_off(), hogged_until: None };
+            if yields.due {
+                lower_priority();
             }
-            work(&given, &done, &far, &mut courtesy);
+            work(&given, &done, &far, &mut yields);
         };
         std::thread::Builder::new()
             .name("memory".to_owned())
@@ -102,14 +103,14 @@ impl Memory {
     }
 }
 
-/// Gives the core away between two steps, where that is due.
-struct Courtesy {
+/// Yields the core between two steps, where an engine may wait for it.
+struct Yields {
     due: bool,
-    /// Somebody took the core for long, as no engine does: what is left of a step would wait for that at every turn.
+    /// Until then it does not yield: another thread kept the core for longer than an engine ever does, and would at every yield.
     hogged_until: Option<Instant>,
 }
 
-impl Courtesy {
+impl Yields {
     fn step(&mut self) {
         let now = Instant::now();
         if !self.due || self.hogged_until.is_some_and(|until| now < until) {
@@ -122,9 +123,9 @@ impl Courtesy {
     }
 }
 
-fn work(given: &Receiver<Job>, done: &Sender<Made>, mut bell: &UnixStream, courtesy: &mut Courtesy) {
-    let bytes = if courtesy.due { GENTLE } else { BRISK };
-    let mut step = || courtesy.step();
+fn work(given: &Receiver<Job>, done: &Sender<Made>, mut bell: &UnixStream, yields: &mut Yields) {
+    let bytes = if yields.due { STEP_SHARED } else { STEP_ALONE };
+    let mut step = || yields.step();
     for job in given {
         match job {
             Job::Make { client, mut attaching, welcome } => {
@@ -142,15 +143,16 @@ fn work(given: &Receiver<Job>, done: &Sender<Made>, mut bell: &UnixStream, court
     }
 }
 
-/// A tenth of the core where somebody else wants it, all of it where nobody does.
-fn be_nice() {
+/// Leaves this thread a tenth of the core where another wants it, and all of it where none does.
+fn lower_priority() {
     // SAFETY: no pointers; 0 names the calling thread. It asks for less, which is never refused.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
 }
 
-/// An engine that has the core gives it back much sooner; and what an engine waits for where somebody else is there, too.
+/// A yield that takes longer than this met a thread that is no engine, since engines give the core back much sooner. For as long again it
+/// is not worth yielding.
 const HOG: Duration = Duration::from_millis(1);
-/// Bytes whose pages are forgotten at once where an engine may wait for this core: some 30 us of work.
-const GENTLE: usize = 256 << 10;
-/// And where none does: each step interrupts the engines' cores for a moment, so there are few.
-const BRISK: usize = 4 << 20;
+/// Bytes whose pages are given back in one step where an engine may wait for this core: some 30 us of work.
+const STEP_SHARED: usize = 256 << 10;
+/// The same where none does: each step interrupts the engines' cores for a moment, so there are few.
+const STEP_ALONE: usize = 4 << 20;

@@ -1,5 +1,5 @@
-//! Signals: the end (SIGINT, SIGTERM, by `ctrlc`), and wishes that a descriptor tells: the settings anew (SIGHUP), the
-//! counters (SIGUSR1).
+//! Signals: SIGINT and SIGTERM end the process (`ctrlc`); SIGHUP, which asks for the settings to be read again, and SIGUSR1, which asks
+//! for the counters in the log, are read from a descriptor.
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What the control thread polls.
 pub struct Signals {
     end: UnixStream,
-    wishes: OwnedFd,
+    requests: OwnedFd,
 }
 
-/// What somebody wants of a running sidecar.
+/// What a signal asks of a running sidecar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Request {
     /// The counters in the log.
     Dump,
     /// The settings read again.
@@ -34,7 +34,7 @@ impl Signals {
         // SAFETY: SIG_IGN is a valid disposition and no handler code is involved.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         // Blocked, SIGHUP does not reach `ctrlc`, which takes it for the end.
-        let wishes =
+        let requests =
             signalfd(&[libc::SIGUSR1, libc::SIGHUP]).map_err(failed("receive SIGUSR1 and SIGHUP"))?;
         let (end, far) = UnixStream::pair().map_err(failed("make a pair of sockets"))?;
         ctrlc::set_handler(move || {
@@ -45,7 +45,7 @@ impl Signals {
             let _ = (&far).write(&[1]);
         })
         .map_err(|error| format!("signals: take over SIGINT and SIGTERM: {error}"))?;
-        Ok(Signals { end, wishes })
+        Ok(Signals { end, requests })
     }
 
     /// Becomes readable when the process shall end.
@@ -53,9 +53,9 @@ impl Signals {
         self.end.as_raw_fd()
     }
 
-    /// Becomes readable when something is wanted.
-    pub fn wishes_fd(&self) -> RawFd {
-        self.wishes.as_raw_fd()
+    /// Becomes readable when there is a request.
+    pub fn requests_fd(&self) -> RawFd {
+        self.requests.as_raw_fd()
     }
 
     /// Whether the process shall end.
@@ -68,18 +68,18 @@ impl Signals {
         HURRIED.load(Ordering::Acquire)
     }
 
-    /// What was wanted and not yet told.
-    pub fn wanted(&self) -> Option<Wanted> {
+    /// The oldest request that was not yet returned.
+    pub fn next_request(&self) -> Option<Request> {
         let mut info = std::mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
         let size = size_of::<libc::signalfd_siginfo>();
         // SAFETY: `info` is writable for `size` bytes; the descriptor does not block.
-        let read = unsafe { libc::read(self.wishes.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        let read = unsafe { libc::read(self.requests.as_raw_fd(), info.as_mut_ptr().cast(), size) };
         if read != size as isize {
             return None;
         }
         // SAFETY: the kernel has filled it in.
         let signal = unsafe { info.assume_init() }.ssi_signo;
-        Some(if signal == libc::SIGHUP as u32 { Wanted::Reload } else { Wanted::Dump })
+        Some(if signal == libc::SIGHUP as u32 { Request::Reload } else { Request::Dump })
     }
 }
 

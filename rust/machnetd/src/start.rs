@@ -8,8 +8,9 @@ use machnet_engine::{EngineConfig, idle, neighbor};
 use machnet_host::{ChannelConfig, Host, HostError};
 use machnet_nic::{EalConfig, Opened, PortConfig, Queue, dpdk};
 
+use crate::clients::Clients;
 use crate::config::{ChosenNic, Config};
-use crate::control::{Control, Means};
+use crate::control::Control;
 use crate::limits::{self, Limits};
 use crate::memory::Memory;
 use crate::metrics::{self, Metrics};
@@ -107,8 +108,8 @@ fn serve<Q: Queue + 'static>(
         let listener = ControlSocket::bind(&config.socket, access(&config)).map_err(control_error)?;
         log::info!("serving applications at {}", config.socket.display());
         let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port));
-        let means = Means { stats, memory, pins, limits };
-        Control::new(config, args, &mut host, listener, signals, means).run();
+        let clients = Clients::new(listener, memory, limits);
+        Control::new(config, args, &mut host, signals, stats, pins, clients).run();
         // Its thread holds the port, and the NIC is to close with the last engine.
         drop(metrics);
         Ok(())

@@ -1,6 +1,7 @@
 //! One end's channel: it keeps book of every token and every reservation, and of what was told and delivered.
 
-use machnet_flow::{Closed, Event, Fragment, Io};
+use machnet_flow::{Closed, Event, Io};
+use machnet_wire::Fragment;
 
 use crate::rule::{Fault, Rule};
 

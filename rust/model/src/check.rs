@@ -7,10 +7,10 @@ use std::time::Instant;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::blind;
+use crate::continuation;
 use crate::rule::{Fault, Rule};
 use crate::scenario::{Bounds, Scenario};
 use crate::seen::Seen;
-use crate::settle;
 use crate::trace;
 use crate::world::{Action, World};
 
@@ -83,8 +83,8 @@ impl Model for Walk {
                 walk.note_goals(world);
                 world.fault.is_none()
             }),
-            Property::always(Rule::Settles.name(), |walk: &Walk, world: &World| {
-                world.fault.is_some() || settle::check(&walk.scenario, world, &walk.good).is_none()
+            Property::always(Rule::Terminates.name(), |walk: &Walk, world: &World| {
+                world.fault.is_some() || continuation::check(&walk.scenario, world, &walk.good).is_none()
             }),
         ]
     }
@@ -95,7 +95,7 @@ pub fn run(scenario: &Scenario) -> bool {
     print!("{:<26} {:<70} ", scenario.name, bounds(scenario));
     let _ = std::io::stdout().flush();
     let began = Instant::now();
-    let start = match settle::start(scenario) {
+    let start = match continuation::start(scenario) {
         Ok(start) => start,
         Err(fault) => {
             println!("BROKEN before it began: {}: {}", fault.rule.name(), fault.what);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use machnet_flow::{Body, Flow, FlowError, Fragment, Setup, Unit};
-use machnet_wire::{Header, Hello, Kind, Nanos, Packet, Reason, Reset, Seq, header};
+use machnet_flow::{Body, Flow, FlowError, Setup, Unit};
+use machnet_wire::{Fragment, Header, Hello, Kind, Nanos, Packet, Reason, Reset, Seq, header};
 
 use crate::channel::{Channel, Record};
 use crate::rule::Rule;
@@ -312,7 +312,7 @@ impl End {
     }
 
     /// Takes note of what a call did, and lets the application read.
-    pub fn settle_call(&mut self) {
+    pub fn note_call(&mut self) {
         if let Some(flow) = &self.flow
             && let Some(peer) = flow.peer()
             && self.channel.record.peer() != peer.tag

@@ -7,13 +7,13 @@
 mod blind;
 mod channel;
 mod check;
+mod continuation;
 mod end;
 mod goal;
 mod rule;
 mod rules;
 mod scenario;
 mod seen;
-mod settle;
 mod trace;
 mod world;
 

@@ -32,7 +32,7 @@ pub enum Rule {
     /// Nothing panics, debug assertions and overflow checks included.
     NoPanic,
     /// Without further faults both ends come to the same verdict: established, and then closed clean, or both closed.
-    Settles,
+    Terminates,
 }
 
 impl Rule {
@@ -53,7 +53,7 @@ impl Rule {
             Rule::Behind => "the reset comes behind",
             Rule::Honest => "honest ends agree",
             Rule::NoPanic => "no panic",
-            Rule::Settles => "settles",
+            Rule::Terminates => "comes to an end",
         }
     }
 }

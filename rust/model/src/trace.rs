@@ -2,9 +2,9 @@
 
 use machnet_wire::{Flags, Hello, Kind, Packet, Reset};
 
+use crate::continuation::{self, Continuation};
 use crate::scenario::Scenario;
 use crate::seen::Seen;
-use crate::settle::{self, Continuation};
 use crate::world::{Action, World};
 
 /// The steps one by one, with the packets that each sent, and the continuation where that is what went wrong.
@@ -29,8 +29,8 @@ pub fn print(scenario: &Scenario, steps: &[(World, Option<Action>)]) {
         return println!("    BROKEN: {}: {}", fault.rule.name(), fault.what);
     }
     let good = Seen::default();
-    let ends_badly = |left: &Vec<_>| settle::follow(scenario, &world, left.clone(), &good).is_some();
-    let Some(left) = settle::losses(&world).find(ends_badly) else { return };
+    let ends_badly = |left: &Vec<_>| continuation::follow(scenario, &world, left.clone(), &good).is_some();
+    let Some(left) = continuation::losses(&world).find(ends_badly) else { return };
     for lost in world.packets.iter().filter(|packet| !left.contains(packet)) {
         println!("    lost on the way to {}: {}", NAMES[lost.to], packet(&lost.bytes));
     }

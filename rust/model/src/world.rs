@@ -236,7 +236,7 @@ fn run(end: &mut End, scenario: &Scenario, action: &Action, out: &mut Vec<Vec<u8
         Action::Restart(_) => end.restart(),
         Action::Accept(_) => end.accept(),
     }
-    end.settle_call();
+    end.note_call();
     if scenario.bursts && !matches!(action, Action::Transmit(_)) {
         end.due = end.flow.is_some();
     } else {

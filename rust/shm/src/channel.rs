@@ -1,5 +1,9 @@
 //! What both ends of a channel have in common: the mapping, the doorbells, and the sleep protocol.
+//!
+//! The halves of an end, and the views into its rings, each hold a counted reference to this, so that the memory stays mapped as long as
+//! any of them is there.
 
+use crate::doorbell::{self, Rung};
 #[cfg(feature = "engine")]
 use crate::layout::MAGIC;
 use crate::layout::{Geometry, Map, word};
@@ -8,8 +12,8 @@ use crate::sleep;
 use crate::sync::{AtomicU32, Ordering};
 use core::ptr::NonNull;
 
-/// One end's mapping and doorbells, counted, without an allocator: the count lives in a private page.
-pub(crate) struct Shared(NonNull<Inner>);
+/// A counted reference to one end's mapping and doorbells. Without an allocator: count and all live in a private page.
+pub(crate) struct ChannelRef(NonNull<Inner>);
 
 struct Inner {
     references: AtomicU32,
@@ -31,20 +35,9 @@ struct Inner {
 }
 
 // SAFETY: all fields are reached by shared reference and are atomics, immutable, or `Sync` themselves.
-unsafe impl Send for Shared {}
+unsafe impl Send for ChannelRef {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-/// What a doorbell had to say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rung {
-    /// Nothing.
-    Silent,
-    /// The peer has rung.
-    Rang,
-    /// The peer's end is closed.
-    HungUp,
-}
+unsafe impl Sync for ChannelRef {}
 
 /// Which end of the channel this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,7 +47,7 @@ pub(crate) enum Side {
     Engine,
 }
 
-impl Shared {
+impl ChannelRef {
     /// One end over the memory, which `region` maps: `geometry.len()` bytes.
     pub fn new(
         side: Side,
@@ -63,14 +56,14 @@ impl Shared {
         doorbell: Fd,
         peer_doorbell: Fd,
         sender_doorbell: Fd,
-    ) -> Result<Shared, SystemError> {
+    ) -> Result<ChannelRef, SystemError> {
         let page = Region::private(size_of::<Inner>())?;
         let (armed, peer_armed) = match side {
             Side::App => (word::APP_ARMED, word::ENGINE_ARMED),
             #[cfg(feature = "engine")]
             Side::Engine => (word::ENGINE_ARMED, word::APP_ARMED),
         };
-        let place = page.at(0, size_of::<Inner>()).cast::<Inner>();
+        let place = page.part(0, size_of::<Inner>(), align_of::<Inner>())?.cast::<Inner>();
         let heads = [const { AtomicU32::new(0) }; 4];
         let inner = Inner {
             references: AtomicU32::new(1),
@@ -84,10 +77,12 @@ impl Shared {
             heads,
             page,
         };
-        // SAFETY: the page is private, large enough and page-aligned; it holds nothing yet.
+        // SAFETY: `part` has checked that it fits and is aligned; the page is private, and holds nothing yet.
         unsafe { place.write(inner) };
         // A mapping is never at address 0.
-        NonNull::new(place).map(Shared).ok_or(SystemError { what: "map private memory", errno: libc::ENOMEM })
+        NonNull::new(place)
+            .map(ChannelRef)
+            .ok_or(SystemError { what: "map private memory", errno: libc::ENOMEM })
     }
 
     #[inline]
@@ -126,25 +121,7 @@ impl Shared {
 
     /// Empties the doorbell, and says what there was.
     pub fn drain(&self) -> Rung {
-        let mut bytes = [0u8; 256];
-        let mut rung = Rung::Silent;
-        // An honest peer rings once per `arm`. One that writes without end must not keep us here; what it leaves in the pipe
-        // wakes us again.
-        for _ in 0..8 {
-            // SAFETY: `bytes` is writable for its length.
-            let n = unsafe { libc::read(self.doorbell(), bytes.as_mut_ptr().cast(), bytes.len()) };
-            if n == 0 {
-                return Rung::HungUp;
-            }
-            if n > 0 {
-                rung = Rung::Rang;
-            }
-            // Less than asked for: empty now. An error is EAGAIN (empty) or EINTR (it will be readable again).
-            if n < bytes.len() as isize {
-                break;
-            }
-        }
-        rung
+        doorbell::drain(self.doorbell())
     }
 
     /// After producing something of `what`, bits of [`sleep`]: wakes the peer if it sleeps for that.
@@ -156,19 +133,19 @@ impl Shared {
         }
     }
 
-    /// Rings whoever of the peer sleeps. A full pipe is loud enough, and a closed one is noticed through the socket.
+    /// Rings whoever of the peer sleeps.
     #[cold]
     pub fn ring(&self, asleep: u32) {
         let inner = self.inner();
         // machnetd ignores SIGPIPE; an application that knows nothing of our pipe would die of it when its sidecar goes.
         if inner.armed == word::APP_ARMED {
-            return without_sigpipe(|| write_bell(&inner.peer_doorbell));
+            return doorbell::without_sigpipe(|| doorbell::ring(&inner.peer_doorbell));
         }
         if asleep & sleep::RECEIVER != 0 {
-            write_bell(&inner.peer_doorbell);
+            doorbell::ring(&inner.peer_doorbell);
         }
         if asleep & sleep::SENDER != 0 {
-            write_bell(&inner.sender_doorbell);
+            doorbell::ring(&inner.sender_doorbell);
         }
     }
 
@@ -202,14 +179,14 @@ impl Shared {
     }
 }
 
-impl Clone for Shared {
-    fn clone(&self) -> Shared {
+impl Clone for ChannelRef {
+    fn clone(&self) -> ChannelRef {
         self.inner().references.fetch_add(1, Ordering::Relaxed);
-        Shared(self.0)
+        ChannelRef(self.0)
     }
 }
 
-impl Drop for Shared {
+impl Drop for ChannelRef {
     fn drop(&mut self) {
         if self.inner().references.fetch_sub(1, Ordering::Release) == 1 {
             core::sync::atomic::fence(Ordering::Acquire);
@@ -221,58 +198,6 @@ impl Drop for Shared {
             drop(page);
         }
     }
-}
-
-/// One byte, by a plain system call: the C library's `write` is a point where a cancelled thread of the application would end, in the
-/// middle of this library.
-fn write_bell(bell: &Fd) {
-    let byte = [1u8];
-    // SAFETY: `byte` is readable for its length.
-    unsafe { libc::syscall(libc::SYS_write, bell.raw(), byte.as_ptr(), 1) };
-}
-
-/// Runs `write`; a SIGPIPE that it raises in this thread is taken away again, also where the thread holds signals off already, as a call
-/// that waits does: it would meet the thread once it lets them in. Three cheap system calls beside one that wakes a process; the
-/// kernel has a flag for it (RWF_NOSIGNAL) only since 6.18.
-fn without_sigpipe(write: impl FnOnce()) {
-    // SAFETY: all zero is a valid `sigset_t`, and `sigemptyset` sets it anyhow; all pointers are to live values of the
-    // right types. Only this thread's mask is changed, and changed back.
-    unsafe {
-        let mut pipe: libc::sigset_t = core::mem::zeroed();
-        let mut before: libc::sigset_t = core::mem::zeroed();
-        let mut pending: libc::sigset_t = core::mem::zeroed();
-        libc::sigemptyset(&raw mut pipe);
-        libc::sigaddset(&raw mut pipe, libc::SIGPIPE);
-        if libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, &raw mut before) != 0 {
-            return; // not rung: better than killed
-        }
-        let mut waits = || {
-            libc::sigpending(&raw mut pending);
-            libc::sigismember(&raw const pending, libc::SIGPIPE) == 1
-        };
-        let others = waits();
-        write();
-        // One that waits now and did not before is ours.
-        if !others && waits() {
-            let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-            // Not by the C library, as in `write_bell`; 64 signals are eight bytes.
-            let none = core::ptr::null_mut::<libc::siginfo_t>();
-            libc::syscall(libc::SYS_rt_sigtimedwait, &raw const pipe, none, &raw const now, 8);
-        }
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, core::ptr::null_mut());
-    }
-}
-
-/// A pipe for a doorbell, non-blocking at both ends: (read end, write end). A pipe's ends are descriptions of their own, so
-/// that whoever gets one end cannot make the other block.
-#[cfg(feature = "engine")]
-pub(crate) fn pipe() -> Result<(Fd, Fd), SystemError> {
-    let mut ends = [0i32; 2];
-    // SAFETY: `ends` has room for two descriptors.
-    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } < 0 {
-        return Err(SystemError::last("make a doorbell"));
-    }
-    Ok((Fd::own(ends[0]), Fd::own(ends[1])))
 }
 
 /// The parts of a new channel: memory and three doorbells.
@@ -290,12 +215,12 @@ pub(crate) struct Parts {
 #[cfg(feature = "engine")]
 impl Parts {
     pub fn new(geometry: Geometry) -> Result<Parts, SystemError> {
-        let memfd = Region::create(geometry.len())?;
+        let (memfd, pipe) = (Region::create(geometry.len())?, doorbell::pipe);
         Ok(Parts { memfd, app_bell: pipe()?, sender_bell: pipe()?, engine_bell: pipe()? })
     }
 }
 
-/// Index of a ring's head in [`Shared::head`].
+/// Index of a ring's head in [`ChannelRef::head`].
 pub(crate) mod head {
     pub const DELIVER: usize = 0;
     pub const COMPLETE: usize = 1;

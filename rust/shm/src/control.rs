@@ -131,10 +131,7 @@ impl Reply {
     }
 
     pub(crate) fn decode(h: &Head) -> Result<Reply, PeerFault> {
-        let reason = || {
-            let unknown = PeerFault::Bound { what: "reason", value: h.b, bound: Reason::END };
-            Reason::from_words(h.b, h.c).ok_or(unknown)
-        };
+        let reason = || Reason::checked(h.b, h.c);
         Ok(match h.kind {
             kind::LISTEN => Reply::Listening { id: h.a, port: h.c as u16 },
             kind::LISTEN_FAILED => Reply::ListenFailed { id: h.a, reason: reason()? },

@@ -10,7 +10,7 @@
 #[inline]
 pub unsafe fn from_shared(from: *const u8, out: &mut [u8]) {
     // SAFETY: the source by our caller's promise, the target as a slice; a private slice overlaps no shared mapping.
-    unsafe { copy(from, out.as_mut_ptr(), out.len(), Shared::From) }
+    unsafe { copy(from, out.as_mut_ptr(), out.len(), PeerWrites::Source) }
 }
 
 /// Copies `bytes` to shared memory.
@@ -20,19 +20,19 @@ pub unsafe fn from_shared(from: *const u8, out: &mut [u8]) {
 #[inline]
 pub unsafe fn to_shared(to: *mut u8, bytes: &[u8]) {
     // SAFETY: the target by our caller's promise, the source as a slice; a private slice overlaps no shared mapping.
-    unsafe { copy(bytes.as_ptr(), to, bytes.len(), Shared::To) }
+    unsafe { copy(bytes.as_ptr(), to, bytes.len(), PeerWrites::Target) }
 }
 
-/// Which of the two is shared.
+/// Which of the two can be written by the peer.
 #[derive(Clone, Copy)]
-enum Shared {
-    From,
-    To,
+enum PeerWrites {
+    Source,
+    Target,
 }
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
-unsafe fn copy(from: *const u8, to: *mut u8, len: usize, _: Shared) {
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize, _: PeerWrites) {
     if (8..16).contains(&len) {
         // Its first eight bytes and its last eight, which may overlap.
         // SAFETY: both are valid for `len` bytes (our caller), of which there are at least eight.
@@ -124,7 +124,7 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize, _: Shared) {
 
 #[cfg(any(not(target_arch = "x86_64"), miri, test))]
 #[cfg_attr(test, allow(dead_code, reason = "compared with the assembly in a test"))]
-unsafe fn by_words(from: *const u8, to: *mut u8, len: usize, shared: Shared) {
+unsafe fn by_words(from: *const u8, to: *mut u8, len: usize, shared: PeerWrites) {
     use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
     let mut at = 0;
     while at < len {
@@ -132,21 +132,21 @@ unsafe fn by_words(from: *const u8, to: *mut u8, len: usize, shared: Shared) {
         unsafe {
             let (from, to) = (from.add(at), to.add(at));
             let outside = match shared {
-                Shared::From => from.cast_mut(),
-                Shared::To => to,
+                PeerWrites::Source => from.cast_mut(),
+                PeerWrites::Target => to,
             };
             if len - at >= 8 && (outside as usize).is_multiple_of(8) {
                 let outside = AtomicU64::from_ptr(outside.cast());
                 match shared {
-                    Shared::From => to.cast::<u64>().write_unaligned(outside.load(Relaxed)),
-                    Shared::To => outside.store(from.cast::<u64>().read_unaligned(), Relaxed),
+                    PeerWrites::Source => to.cast::<u64>().write_unaligned(outside.load(Relaxed)),
+                    PeerWrites::Target => outside.store(from.cast::<u64>().read_unaligned(), Relaxed),
                 }
                 at += 8;
             } else {
                 let outside = AtomicU8::from_ptr(outside);
                 match shared {
-                    Shared::From => to.write(outside.load(Relaxed)),
-                    Shared::To => outside.store(from.read(), Relaxed),
+                    PeerWrites::Source => to.write(outside.load(Relaxed)),
+                    PeerWrites::Target => outside.store(from.read(), Relaxed),
                 }
                 at += 1;
             }
@@ -156,7 +156,7 @@ unsafe fn by_words(from: *const u8, to: *mut u8, len: usize, shared: Shared) {
 
 #[cfg(any(not(target_arch = "x86_64"), miri))]
 #[inline]
-unsafe fn copy(from: *const u8, to: *mut u8, len: usize, shared: Shared) {
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize, shared: PeerWrites) {
     // SAFETY: our caller's promises are those asked for.
     unsafe { by_words(from, to, len, shared) }
 }
@@ -170,7 +170,7 @@ mod tests {
     fn every_length_and_alignment_moves_just_its_bytes() {
         let pattern: std::vec::Vec<u8> = (0..400_u32).map(|i| (i * 7 + 1) as u8 | 1).collect();
         for copy in [copy, by_words] {
-            for shared in [Shared::From, Shared::To] {
+            for shared in [PeerWrites::Source, PeerWrites::Target] {
                 for len in (0..200).chain([255, 256, 257]) {
                     for at in 0..9 {
                         let mut out = [0_u8; 300];

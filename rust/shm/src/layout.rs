@@ -1,12 +1,10 @@
 //! Where everything is in a channel's memory. docs/channel.md has the same as tables.
 
+use crate::slot::{ENTRIES, INLINE, KINDS, SLOT};
+
 /// Version of the channel: of this layout, of the slots, and of what the rings may carry.
 pub const ABI_VERSION: u32 = 2;
 
-/// Bytes of a slot.
-pub const SLOT: usize = 128;
-/// Bytes of a message that a slot carries itself.
-pub const INLINE: usize = 96;
 /// Slots of each control ring.
 pub const CONTROL_SLOTS: u32 = 128;
 /// Listeners of one channel at most.
@@ -162,8 +160,8 @@ pub const fn layout_hash() -> u64 {
         map.tx_pool as u64,
         map.rx_pool as u64,
         map.len as u64,
-        crate::slot::KINDS as u64,
-        crate::slot::ENTRIES as u64,
+        KINDS as u64,
+        ENTRIES as u64,
     ];
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     let mut i = 0;

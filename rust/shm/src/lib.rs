@@ -14,6 +14,7 @@ mod bells;
 mod channel;
 mod control;
 mod copy;
+mod doorbell;
 #[cfg(feature = "engine")]
 mod engine;
 mod fault;
@@ -24,23 +25,27 @@ pub mod ring;
 mod share;
 pub mod sleep;
 pub mod slot;
+mod slots;
 mod sync;
+mod text;
 
 pub use app::{AppEnd, Data, Delivery, NoToken, RingView, Rx, RxToken, Tx, WaitView};
-pub use attach::{AttachError, ClientAttach, Status, Text, Welcome};
+pub use attach::{AttachError, ClientAttach, Status, Welcome, hung_up};
 #[cfg(feature = "engine")]
 pub use attach::{ClientHello, ServerAttach, ServerStep};
 #[cfg(feature = "engine")]
 pub use bells::Bells;
-#[cfg(feature = "engine")]
-pub use channel::Rung;
 pub use control::{Reply, Request};
+pub use doorbell::{Rung, drain as drain_doorbell};
 #[cfg(feature = "engine")]
 pub use engine::{EngineEnd, HeldUnit, Returned, Submission, TxUnit};
 pub use fault::PeerFault;
-pub use layout::{ABI_VERSION, BadGeometry, Geometry, INLINE, MAX_LISTENERS, MAX_MESSAGE, layout_hash};
+pub use layout::{ABI_VERSION, BadGeometry, Geometry, MAX_LISTENERS, MAX_MESSAGE, layout_hash};
+pub use machnet_wire::Fragment;
 pub use memory::{Fd, SystemError};
 pub use reason::{Limit, Reason};
+pub use slot::INLINE;
+pub use text::Text;
 
 use core::net::Ipv4Addr;
 
@@ -75,24 +80,13 @@ pub struct Established {
     pub peer: (Ipv4Addr, u16),
 }
 
-/// Where a unit stands in its message.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Part {
-    /// It begins the message.
-    pub begin: bool,
-    /// It ends the message.
-    pub end: bool,
-    /// Bytes of the whole message where it begins, else 0.
-    pub message_len: u32,
-}
-
 /// Both ends of a channel in one process, joined without a socket: for tests and for hosts inside a process.
 #[cfg(feature = "engine")]
 pub fn pair(geometry: Geometry) -> Result<(AppEnd, EngineEnd), SystemError> {
     let parts = channel::Parts::new(geometry)?;
     let map = || memory::Region::map(&parts.memfd, geometry.len());
     let (near, far) = (map()?, map()?);
-    let app = channel::Shared::new(
+    let app = channel::ChannelRef::new(
         channel::Side::App,
         near,
         geometry,
@@ -100,7 +94,7 @@ pub fn pair(geometry: Geometry) -> Result<(AppEnd, EngineEnd), SystemError> {
         parts.engine_bell.1,
         parts.sender_bell.0,
     )?;
-    let engine = channel::Shared::new(
+    let engine = channel::ChannelRef::new(
         channel::Side::Engine,
         far,
         geometry,
@@ -109,5 +103,5 @@ pub fn pair(geometry: Geometry) -> Result<(AppEnd, EngineEnd), SystemError> {
         parts.sender_bell.1,
     )?;
     engine.sign();
-    Ok((AppEnd::new(app)?, EngineEnd::new(engine)))
+    Ok((AppEnd::new(app)?, EngineEnd::new(engine)?))
 }

@@ -1,10 +1,9 @@
 //! Memory and descriptors: the shared mapping, its seals, private arrays, and everything unsafe about them.
 
 use crate::copy;
-use crate::layout::{INLINE, SLOT};
-use crate::ring::Slots;
-use crate::slot::Head;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::AtomicU32;
+#[cfg(feature = "engine")]
+use crate::sync::Ordering;
 use core::ptr::NonNull;
 
 /// A system call that was refused.
@@ -151,8 +150,8 @@ impl Region {
     #[cfg(feature = "engine")]
     fn populate(&self, at: usize, len: usize) -> Result<(), SystemError> {
         loop {
-            // SAFETY: within the mapping, and changes no byte of it.
-            if unsafe { libc::madvise(self.at(at, len).cast(), len, libc::MADV_POPULATE_WRITE) } == 0 {
+            // SAFETY: within the mapping, to whose end `map_in_steps` counts; no byte changes.
+            if unsafe { libc::madvise(self.at(at).cast(), len, libc::MADV_POPULATE_WRITE) } == 0 {
                 return Ok(());
             }
             match SystemError::last("make the channel's pages") {
@@ -163,9 +162,9 @@ impl Region {
             }
         }
         for page in (at..at + len).step_by(PAGE) {
-            // SAFETY: within the mapping and aligned to a page; only ever accessed atomically.
-            let word: &AtomicU32 = unsafe { AtomicU32::from_ptr(self.at(page, 4).cast()) };
-            word.fetch_or(0, Ordering::Relaxed);
+            let word = self.part(page, size_of::<u32>(), PAGE)?;
+            // SAFETY: within the mapping and aligned to a page, as just checked; only ever accessed atomically.
+            unsafe { AtomicU32::from_ptr(word.cast()) }.fetch_or(0, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -176,8 +175,8 @@ impl Region {
     /// as it was. Each step interrupts every core on which this process runs.
     pub fn forget_in_steps(&self, step: usize, between: &mut dyn FnMut()) {
         for at in (0..self.len.saturating_sub(step)).step_by(step) {
-            // SAFETY: within the mapping, which is shared: no byte is lost. A refusal leaves the work to `munmap`.
-            unsafe { libc::madvise(self.at(at, step).cast(), step, libc::MADV_DONTNEED) };
+            // SAFETY: `at + step` is at most `len`, and the mapping is shared: no byte is lost. A refusal leaves the work to `munmap`.
+            unsafe { libc::madvise(self.at(at).cast(), step, libc::MADV_DONTNEED) };
             between();
         }
     }
@@ -201,11 +200,23 @@ impl Region {
         }
     }
 
-    /// The address of byte `at`, which has `len` bytes after it within the mapping.
+    /// The address of `len` bytes from byte `at` on, a multiple of `align`; an error where they do not all lie within the mapping.
+    pub fn part(&self, at: usize, len: usize, align: usize) -> Result<*mut u8, SystemError> {
+        if !self.holds(at, len) || !at.is_multiple_of(align) {
+            return Err(SystemError { what: "a place beyond the channel's memory", errno: libc::EFAULT });
+        }
+        Ok(self.at(at))
+    }
+
+    /// Whether `len` bytes from byte `at` on lie within the mapping.
     #[inline]
-    pub fn at(&self, at: usize, len: usize) -> *mut u8 {
-        debug_assert!(at <= self.len && len <= self.len - at, "beyond the channel's memory");
-        // No address is made up here: whoever uses it has its own proof (or `read` and `write`, which check).
+    fn holds(&self, at: usize, len: usize) -> bool {
+        at <= self.len && len <= self.len - at
+    }
+
+    /// The address of byte `at`. To compute it needs no proof; whoever accesses it has one.
+    #[inline]
+    fn at(&self, at: usize) -> *mut u8 {
         self.base.as_ptr().wrapping_add(at)
     }
 
@@ -213,27 +224,27 @@ impl Region {
     #[inline]
     pub fn word(&self, at: usize) -> &AtomicU32 {
         debug_assert!(at.is_multiple_of(4) && at < 4096);
-        // SAFETY: masked into the first page, which every mapping has; aligned (the mapping is by pages), and only ever
-        // accessed atomically; the mapping outlives `self`'s borrow.
-        unsafe { AtomicU32::from_ptr(self.at(at & 0xffc, 4).cast()) }
+        // SAFETY: the mask keeps it in the first page and aligned, whatever `at` is; the kernel maps whole pages from a page's start,
+        // and no mapping is empty; only ever accessed atomically; the mapping outlives `self`'s borrow.
+        unsafe { AtomicU32::from_ptr(self.at(at & 0xffc).cast()) }
     }
 
     /// Copies out; nothing where that would reach beyond the mapping, which its callers' checks rule out. The peer may be writing:
     /// the bytes may be torn, and are nobody's but ours afterwards.
     #[inline]
     pub fn read(&self, at: usize, out: &mut [u8]) {
-        if at <= self.len && out.len() <= self.len - at {
+        if self.holds(at, out.len()) {
             // SAFETY: in bounds, as just checked.
-            unsafe { copy::from_shared(self.at(at, out.len()), out) };
+            unsafe { copy::from_shared(self.at(at), out) };
         }
     }
 
     /// Copies in; nothing where that would reach beyond the mapping.
     #[inline]
     pub fn write(&self, at: usize, bytes: &[u8]) {
-        if at <= self.len && bytes.len() <= self.len - at {
+        if self.holds(at, bytes.len()) {
             // SAFETY: in bounds, as just checked.
-            unsafe { copy::to_shared(self.at(at, bytes.len()), bytes) };
+            unsafe { copy::to_shared(self.at(at), bytes) };
         }
     }
 }
@@ -248,135 +259,6 @@ impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: `map` or `private` made exactly this mapping, and nothing borrows from it any more.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
-    }
-}
-
-/// A 32-bit word for each connection, in shared memory.
-pub struct SharedWords {
-    base: *mut u8,
-    count: u32,
-    /// Keeps the mapping alive.
-    _owner: crate::channel::Shared,
-}
-
-// SAFETY: the memory is reached by atomics only, and `_owner` keeps it mapped.
-unsafe impl Send for SharedWords {}
-
-impl SharedWords {
-    /// `count` words from byte `at` on, which is a multiple of 4.
-    pub(crate) fn new(owner: &crate::channel::Shared, at: usize, count: u32) -> SharedWords {
-        SharedWords { base: owner.region().at(at, count as usize * 4), count, _owner: owner.clone() }
-    }
-
-    /// The word of connection `i`, if there is such a connection.
-    #[inline]
-    pub fn get(&self, i: u32) -> Option<&AtomicU32> {
-        // SAFETY: `i < count`, and `new` was given a place where `count` words fit; aligned, since the mapping is by pages and
-        // the offset a multiple of 4; only ever accessed atomically; `_owner` outlives the borrow.
-        (i < self.count)
-            .then(|| unsafe { AtomicU32::from_ptr(self.base.wrapping_add(i as usize * 4).cast()) })
-    }
-}
-
-/// The slots of one ring in shared memory.
-pub struct SharedSlots {
-    base: *mut u8,
-    mask: u32,
-    /// Keeps the mapping alive.
-    _owner: crate::channel::Shared,
-}
-
-// SAFETY: the memory is reached by atomics only, and `_owner` keeps it mapped.
-unsafe impl Send for SharedSlots {}
-
-impl SharedSlots {
-    /// `slots` (a power of two) slots from byte `at` on.
-    pub(crate) fn new(owner: &crate::channel::Shared, at: usize, slots: u32) -> SharedSlots {
-        let base = owner.region().at(at, slots as usize * SLOT);
-        SharedSlots { base, mask: slots - 1, _owner: owner.clone() }
-    }
-
-    pub(crate) fn base(&self) -> *const u8 {
-        self.base
-    }
-
-    #[inline]
-    fn word32(&self, i: u32, word: usize) -> &AtomicU32 {
-        // SAFETY: `i & mask` is a slot that `new` checked to be mapped, and `word` one of its 32 words; aligned, since
-        // slots are 128 bytes from a page's start; accessed atomically only.
-        unsafe { AtomicU32::from_ptr(self.base.add((i & self.mask) as usize * SLOT + word * 4).cast()) }
-    }
-
-    #[inline]
-    fn inline_at(&self, i: u32) -> *mut u8 {
-        // SAFETY: `i & mask` is a slot that `new` checked to be mapped.
-        unsafe { self.base.add((i & self.mask) as usize * SLOT + BYTES) }
-    }
-
-    #[inline]
-    fn word64(&self, i: u32, word: usize) -> &AtomicU64 {
-        // SAFETY: as `word32`; `word` is one of the slot's 16 double words.
-        unsafe { AtomicU64::from_ptr(self.base.add((i & self.mask) as usize * SLOT + word * 8).cast()) }
-    }
-}
-
-/// Where a slot's inline bytes begin.
-const BYTES: usize = SLOT - INLINE;
-
-impl Slots for SharedSlots {
-    #[inline]
-    fn mask(&self) -> u32 {
-        self.mask
-    }
-
-    #[inline]
-    fn sequence(&self, i: u32) -> u32 {
-        self.word32(i, 0).load(Ordering::Acquire)
-    }
-
-    #[inline]
-    fn announce(&self, i: u32, sequence: u32) {
-        self.word32(i, 0).store(sequence, Ordering::Release);
-    }
-
-    #[inline]
-    fn store(&self, i: u32, head: &Head, inline: &[u8]) {
-        let first = u32::from(head.kind) | u32::from(head.flags) << 8 | u32::from(head.len) << 16;
-        self.word32(i, 1).store(first, Ordering::Relaxed);
-        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        self.word64(i, 1).store(pair(head.flow, head.generation), Ordering::Relaxed);
-        self.word64(i, 2).store(pair(head.a, head.b), Ordering::Relaxed);
-        self.word64(i, 3).store(pair(head.c, head.d), Ordering::Relaxed);
-        let len = inline.len().min(INLINE);
-        // SAFETY: the slot has INLINE bytes from `inline_at` on.
-        unsafe { copy::to_shared(self.inline_at(i), &inline[..len]) };
-    }
-
-    #[inline]
-    fn head(&self, i: u32) -> Head {
-        let first = self.word32(i, 1).load(Ordering::Relaxed);
-        let flow = self.word64(i, 1).load(Ordering::Relaxed);
-        let ab = self.word64(i, 2).load(Ordering::Relaxed);
-        let cd = self.word64(i, 3).load(Ordering::Relaxed);
-        Head {
-            kind: first as u8,
-            flags: (first >> 8) as u8,
-            len: (first >> 16) as u16,
-            flow: flow as u32,
-            generation: (flow >> 32) as u32,
-            a: ab as u32,
-            b: (ab >> 32) as u32,
-            c: cd as u32,
-            d: (cd >> 32) as u32,
-        }
-    }
-
-    #[inline]
-    fn inline(&self, i: u32, len: usize, out: &mut [u8; INLINE]) {
-        // Sixteen at a time, so that whoever moves the bytes on meets stores that forward.
-        let len = len.next_multiple_of(16).min(INLINE);
-        // SAFETY: the slot has INLINE bytes from `inline_at` on.
-        unsafe { copy::from_shared(self.inline_at(i), &mut out[..len]) };
     }
 }
 
@@ -397,8 +279,9 @@ impl Array {
 
     #[inline]
     pub fn all(&mut self) -> &mut [u32] {
-        // SAFETY: the mapping is private, zeroed, aligned, at least `len` words long, and borrowed as long as the slice.
-        unsafe { core::slice::from_raw_parts_mut(self.memory.at(0, self.len * 4).cast(), self.len) }
+        // SAFETY: `new` made the mapping at least `len` words long; it is private, zeroed, aligned to a page, and borrowed as long as
+        // the slice.
+        unsafe { core::slice::from_raw_parts_mut(self.memory.at(0).cast(), self.len) }
     }
 
     #[inline]
@@ -407,6 +290,6 @@ impl Array {
             return None;
         }
         // SAFETY: within the array, as just checked; the mapping is private and `&self` excludes writers.
-        Some(unsafe { self.memory.at(i * 4, 4).cast::<u32>().read() })
+        Some(unsafe { self.memory.at(i * 4).cast::<u32>().read() })
     }
 }

@@ -1,5 +1,7 @@
 //! Why a connection ended, or a request was refused: one list for both ends of a channel.
 
+use crate::fault::PeerFault;
+
 /// A reason, as both ends of a channel know it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Reason {
@@ -114,6 +116,13 @@ impl Reason {
             22 => PeerEnding,
             _ => return None,
         })
+    }
+
+    /// From a slot's words, where a number that is no reason is a fault of the peer's.
+    #[cold]
+    pub(crate) fn checked(number: u32, bound: u32) -> Result<Reason, PeerFault> {
+        let unknown = PeerFault::Bound { what: "reason", value: number, bound: Reason::END };
+        Reason::from_words(number, bound).ok_or(unknown)
     }
 
     /// The first number that is no reason.

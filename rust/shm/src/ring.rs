@@ -2,8 +2,7 @@
 //! that a message costs the move of one pair of cache lines. No index is shared. That there is room is known to the
 //! producer from its tokens (docs/channel.md, "Tokens").
 
-use crate::layout::INLINE;
-use crate::slot::{Head, Record};
+use crate::slot::{Head, INLINE, Record};
 
 /// The memory of a ring's slots: shared memory, or a model of it for loom.
 pub trait Slots {

@@ -1,7 +1,12 @@
 //! What a slot of a ring holds: eight 32-bit words, the first of them the sequence number, and 96 bytes.
 
 use crate::fault::PeerFault;
-use crate::layout::INLINE;
+use crate::{FlowId, Fragment};
+
+/// Bytes of a slot.
+pub const SLOT: usize = 128;
+/// Bytes of a message that a slot carries itself.
+pub const INLINE: usize = 96;
 
 /// Words 1 to 7 of a slot. What `a` to `d` mean depends on the kind; docs/channel.md has the table.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -24,6 +29,40 @@ pub struct Head {
     pub c: u32,
     /// Fourth argument.
     pub d: u32,
+}
+
+impl Head {
+    /// Of a slot about this connection; the rest is 0.
+    #[inline]
+    pub(crate) fn of(flow: FlowId) -> Head {
+        Head { flow: flow.index, generation: flow.generation, ..Head::default() }
+    }
+
+    /// The connection that a slot names.
+    #[inline]
+    pub(crate) fn flow_id(&self) -> FlowId {
+        FlowId { index: self.flow, generation: self.generation }
+    }
+
+    /// Of a DATA slot with `len` bytes, which are in the buffer, or in the slot itself ([`NO_BUFFER`]).
+    #[inline]
+    pub(crate) fn data(flow: FlowId, fragment: Fragment, buffer: u32, len: usize) -> Head {
+        let flags = if fragment.begin { BEGIN } else { 0 } | if fragment.end { END } else { 0 };
+        Head {
+            kind: kind::DATA,
+            flags,
+            len: len as u16,
+            a: buffer,
+            b: fragment.message_len,
+            ..Head::of(flow)
+        }
+    }
+
+    /// The place in its message of a DATA slot's unit.
+    #[inline]
+    pub(crate) fn fragment(&self) -> Fragment {
+        Fragment { begin: self.flags & BEGIN != 0, end: self.flags & END != 0, message_len: self.b }
+    }
 }
 
 /// A slot as copied out.
@@ -85,8 +124,8 @@ pub mod kind {
 }
 
 /// Flags of a DATA slot.
-pub(crate) const BEGIN: u8 = 1;
-pub(crate) const END: u8 = 2;
+const BEGIN: u8 = 1;
+const END: u8 = 2;
 /// Flag of an ESTABLISHED slot.
 pub(crate) const ACCEPTED: u8 = 1;
 

@@ -2,7 +2,7 @@
 //! the memory's seals forbid.
 
 use machnet_shm::{
-    ABI_VERSION, AppEnd, AttachError, ClientAttach, Delivery, EngineEnd, Fd, Geometry, Part, Rung,
+    ABI_VERSION, AppEnd, AttachError, ClientAttach, Delivery, EngineEnd, Fd, Fragment, Geometry, Rung,
     ServerAttach, ServerStep, Status, Text, Welcome, layout_hash, pair,
 };
 use std::io::{Read, Write};
@@ -307,7 +307,7 @@ fn an_end_dropped_in_the_middle_closes_what_it_holds() {
 fn exchange(app: &mut AppEnd, engine: &mut EngineEnd) {
     let flow = engine.open_flow().unwrap();
     assert_eq!(engine.grant(flow, 1), 1);
-    assert!(engine.deliver(flow, Part { begin: true, end: true, message_len: 3 }, b"abc"));
+    assert!(engine.deliver(flow, Fragment { begin: true, end: true, message_len: 3 }, b"abc"));
     engine.flush();
     let Some(Delivery::Data(data)) = app.rx.delivery().unwrap() else { panic!("nothing came") };
     assert_eq!(&data.inline[..3], b"abc");

@@ -2,12 +2,12 @@
 
 use machnet_shm::sleep::{ROOM, TOKENS};
 use machnet_shm::{
-    AppEnd, Data, Delivery, EngineEnd, Geometry, Part, PeerFault, Reason, Reply, Request, Rx, Submission,
+    AppEnd, Data, Delivery, EngineEnd, Fragment, Geometry, PeerFault, Reason, Reply, Request, Rx, Submission,
     TxUnit, pair,
 };
 
 const SMALL: Geometry = Geometry { units: 16, flows: 4, unit_size: 1424 };
-const WHOLE: fn(usize) -> Part = |len| Part { begin: true, end: true, message_len: len as u32 };
+const WHOLE: fn(usize) -> Fragment = |len| Fragment { begin: true, end: true, message_len: len as u32 };
 
 fn pattern(len: usize, salt: u8) -> Vec<u8> {
     (0..len).map(|i| (i as u8).wrapping_mul(31).wrapping_add(salt)).collect()
@@ -37,19 +37,19 @@ fn units_of_every_size_cross_both_ways_and_every_token_comes_back() {
         for len in [0, 1, 7, 8, 64, 95, 96, 97, 1423, 1424] {
             let sent = pattern(len, round as u8);
             app.tx.data(flow, WHOLE(len), &sent).unwrap();
-            let Some(Submission::Data { flow: got, part, unit }) = engine.submission().unwrap() else {
+            let Some(Submission::Data { flow: got, fragment, unit }) = engine.submission().unwrap() else {
                 panic!("nothing was submitted")
             };
-            assert_eq!((got, part), (flow, WHOLE(len)));
+            assert_eq!((got, fragment), (flow, WHOLE(len)));
             assert_eq!(unit_bytes(&engine, &unit), sent);
             assert_eq!(engine.grant(flow, 1), 1);
-            assert!(engine.deliver(flow, part, &sent));
+            assert!(engine.deliver(flow, fragment, &sent));
             engine.complete(unit);
             engine.flush();
             let Some(Delivery::Data(data)) = app.rx.delivery().unwrap() else {
                 panic!("nothing was delivered")
             };
-            assert_eq!((data.flow, data.part), (flow, part));
+            assert_eq!((data.flow, data.fragment), (flow, fragment));
             assert_eq!(data_bytes(&app.rx, &data), sent);
             app.rx.give_back(data.token);
             app.rx.flush_returns();

@@ -5,7 +5,7 @@
 use machnet_shm::sleep::{ROOM, TOKENS};
 use machnet_shm::slot::kind;
 use machnet_shm::{
-    AppEnd, Delivery, EngineEnd, Established, FlowId, Geometry, Origin, Part, PeerFault, Reason, Reply,
+    AppEnd, Delivery, EngineEnd, Established, FlowId, Fragment, Geometry, Origin, PeerFault, Reason, Reply,
     Request, Returned, Rung, Submission, pair,
 };
 use std::collections::BTreeSet;
@@ -168,8 +168,8 @@ fn engine_round(
     for _ in 0..4 {
         match engine.submission()? {
             None => break,
-            Some(Submission::Data { unit, part, .. }) => {
-                assert!(unit.len() <= 300 && part.message_len <= 8 << 20);
+            Some(Submission::Data { unit, fragment, .. }) => {
+                assert!(unit.len() <= 300 && fragment.message_len <= 8 << 20);
                 let mut bytes = [0; 300];
                 engine.read_tx(&unit, 0, &mut bytes[..unit.len()]);
                 if random.below(3) > 0 {
@@ -197,9 +197,9 @@ fn engine_round(
     }
     for flow in flows {
         let granted = engine.grant(*flow, random.below(4));
-        let part = Part { begin: true, end: true, message_len: 100 };
+        let fragment = Fragment { begin: true, end: true, message_len: 100 };
         for _ in 0..granted {
-            assert!(engine.deliver(*flow, part, &[7; 100][..random.below(101) as usize]));
+            assert!(engine.deliver(*flow, fragment, &[7; 100][..random.below(101) as usize]));
         }
     }
     let (tx, rx, granted) = engine.usage();
@@ -275,10 +275,13 @@ fn app_round(app: &mut AppEnd, flows: &[FlowId], taken: &mut [u32; 3]) -> Result
     assert!(came <= GEOMETRY.units);
     taken[2] += app.rx.reply()?.is_some() as u32;
     for flow in flows {
-        let part = Part { begin: true, end: true, message_len: 200 };
+        let fragment = Fragment { begin: true, end: true, message_len: 200 };
         app.tx.ended(*flow)?;
         let free = app.tx.tokens(*flow);
-        assert_eq!(app.tx.data(*flow, part, &[1; 200][..(free as usize * 50).min(200)]).is_ok(), free > 0);
+        assert_eq!(
+            app.tx.data(*flow, fragment, &[1; 200][..(free as usize * 50).min(200)]).is_ok(),
+            free > 0
+        );
     }
     app.tx.request(Request::Unlisten { id: 1 });
     app.tx.flush();
@@ -404,8 +407,8 @@ fn ringing_a_sidecar_that_is_gone_raises_no_sigpipe() {
 fn after_a_fault_the_books_still_balance() {
     let (mut app, mut engine) = pair(GEOMETRY).unwrap();
     let flow = engine.open_flow().unwrap();
-    let part = Part { begin: true, end: true, message_len: 200 };
-    app.tx.data(flow, part, &[1; 200]).unwrap();
+    let fragment = Fragment { begin: true, end: true, message_len: 200 };
+    app.tx.data(flow, fragment, &[1; 200]).unwrap();
     let Some(Submission::Data { unit, .. }) = engine.submission().unwrap() else {
         panic!("nothing was submitted")
     };
@@ -423,7 +426,7 @@ fn a_return_that_returns_nothing_is_a_fault() {
     let flow = |engine: &mut EngineEnd| {
         let flow = engine.open_flow().unwrap();
         assert_eq!(engine.grant(flow, 1), 1);
-        assert!(engine.deliver(flow, Part { begin: true, end: true, message_len: 0 }, &[]));
+        assert!(engine.deliver(flow, Fragment { begin: true, end: true, message_len: 0 }, &[]));
     };
     let head = |entries: u32| u32::from(kind::ENTRIES) | entries << 16;
     let none_of_a_flow = [head(1), 0, 0, 0, 0, 0, 0, 0, 0];

@@ -2,7 +2,7 @@
 //! are never more than there are, and all come home. A failure prints its seed.
 
 use machnet_shm::{
-    AppEnd, Delivery, EngineEnd, FlowId, Geometry, HeldUnit, Part, Reason, Returned, RxToken, Submission,
+    AppEnd, Delivery, EngineEnd, FlowId, Fragment, Geometry, HeldUnit, Reason, Returned, RxToken, Submission,
     TxUnit, pair,
 };
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ fn everything_arrives_once_in_order_and_every_token_comes_home() {
 /// What crosses a ring, by the oracle's book.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Item {
-    Data(FlowId, Part, Vec<u8>),
+    Data(FlowId, Fragment, Vec<u8>),
     Abort(FlowId),
     Fin(FlowId),
     Close(FlowId),
@@ -43,7 +43,7 @@ struct Conn {
     out: Side,
     inward: Side,
     granted: u32,
-    held: Vec<(Part, Vec<u8>, HeldUnit)>,
+    held: Vec<(Fragment, Vec<u8>, HeldUnit)>,
     /// The engine has told that it is over.
     reset: bool,
 }
@@ -83,7 +83,7 @@ impl Model {
     }
 
     /// The next unit of a direction: begins a message, or goes on with the one under way.
-    fn unit(&mut self, side: Side) -> (Part, Vec<u8>, Side) {
+    fn unit(&mut self, side: Side) -> (Fragment, Vec<u8>, Side) {
         let begin = side.left.is_none();
         let message =
             side.left.unwrap_or_else(|| [0, 1, 8, 95, 96, 97, 300, 301, 700][self.below(9)]) as usize;
@@ -91,9 +91,9 @@ impl Model {
         let most = message.min(GEOMETRY.unit_size as usize);
         let len = if most > 1 && self.below(3) == 0 { 1 + self.below(most) } else { most };
         let end = len == message;
-        let part = Part { begin, end, message_len: if begin { message as u32 } else { 0 } };
+        let fragment = Fragment { begin, end, message_len: if begin { message as u32 } else { 0 } };
         let left = if end { None } else { Some((message - len) as u32) };
-        (part, self.bytes(len), Side { left, finished: false })
+        (fragment, self.bytes(len), Side { left, finished: false })
     }
 
     fn run(mut self, steps: usize) {
@@ -183,12 +183,12 @@ impl Model {
         if side.finished {
             return;
         }
-        let (part, bytes, side) = self.unit(side);
+        let (fragment, bytes, side) = self.unit(side);
         let tokens = self.app.tx.tokens(flow);
-        assert_eq!(self.app.tx.data(flow, part, &bytes).is_ok(), tokens > 0);
+        assert_eq!(self.app.tx.data(flow, fragment, &bytes).is_ok(), tokens > 0);
         if tokens > 0 {
             self.conns[at].out = side;
-            self.submitted.push_back(Item::Data(flow, part, bytes));
+            self.submitted.push_back(Item::Data(flow, fragment, bytes));
         }
     }
 
@@ -212,11 +212,11 @@ impl Model {
             return assert!(self.submitted.is_empty(), "a submission is missing");
         };
         let got = match submission {
-            Submission::Data { flow, part, unit } => {
+            Submission::Data { flow, fragment, unit } => {
                 let mut bytes = vec![0; unit.len()];
                 self.engine.read_tx(&unit, 0, &mut bytes);
                 self.taken.push((flow, unit, bytes.clone()));
-                Item::Data(flow, part, bytes)
+                Item::Data(flow, fragment, bytes)
             }
             Submission::Abort { flow, unit } => {
                 self.taken.push((flow, unit, Vec::new()));
@@ -261,13 +261,16 @@ impl Model {
         assert!(got <= want);
         self.conns[at].granted += got;
         if self.conns[at].granted == 0 {
-            return assert!(!self.engine.deliver(flow, Part::default(), &[]), "delivered beyond the grant");
+            return assert!(
+                !self.engine.deliver(flow, Fragment::default(), &[]),
+                "delivered beyond the grant"
+            );
         }
         // Units that were held go first: they were numbered before.
         if !self.conns[at].held.is_empty() && self.below(2) == 0 {
-            let (part, bytes, held) = self.conns[at].held.remove(0);
-            self.engine.deliver_held(flow, part, held);
-            self.delivered.push_back(Item::Data(flow, part, bytes));
+            let (fragment, bytes, held) = self.conns[at].held.remove(0);
+            self.engine.deliver_held(flow, fragment, held);
+            self.delivered.push_back(Item::Data(flow, fragment, bytes));
             self.conns[at].granted -= 1;
             return;
         }
@@ -292,17 +295,17 @@ impl Model {
             }
             _ if side.finished => {}
             3 | 4 if (self.conns[at].held.len() as u32) < self.conns[at].granted => {
-                let (part, bytes, side) = self.unit(side);
+                let (fragment, bytes, side) = self.unit(side);
                 let held = self.engine.hold(&bytes).expect("a buffer within the grant");
-                self.conns[at].held.push((part, bytes, held));
+                self.conns[at].held.push((fragment, bytes, held));
                 self.conns[at].inward = side;
             }
             _ if self.conns[at].held.is_empty() => {
-                let (part, bytes, side) = self.unit(side);
-                assert!(self.engine.deliver(flow, part, &bytes), "a unit within the grant");
+                let (fragment, bytes, side) = self.unit(side);
+                assert!(self.engine.deliver(flow, fragment, &bytes), "a unit within the grant");
                 self.conns[at].inward = side;
                 self.conns[at].granted -= 1;
-                self.delivered.push_back(Item::Data(flow, part, bytes));
+                self.delivered.push_back(Item::Data(flow, fragment, bytes));
             }
             _ => {}
         }
@@ -322,7 +325,7 @@ impl Model {
                     bytes.copy_from_slice(&data.inline[..data.len.into()]);
                 }
                 self.received.push((data.token, bytes.clone()));
-                Item::Data(data.flow, data.part, bytes)
+                Item::Data(data.flow, data.fragment, bytes)
             }
             Delivery::Aborted { flow, token } => {
                 self.received.push((token, Vec::new()));

@@ -2,7 +2,9 @@
 //! have for their own is free for them whatever others hold, and the rest goes by the threshold of docs/channel.md. A failure
 //! prints its seed.
 
-use machnet_shm::{AppEnd, Delivery, EngineEnd, FlowId, Geometry, Part, RxToken, Submission, TxUnit, pair};
+use machnet_shm::{
+    AppEnd, Delivery, EngineEnd, FlowId, Fragment, Geometry, RxToken, Submission, TxUnit, pair,
+};
 
 /// Units and connections: the default, own parts of many units and of one, too few for all, and the smallest of everything.
 const SIZES: [(u32, u32); 10] =
@@ -202,7 +204,7 @@ trait Side {
     fn check(&mut self, book: &mut Book, who: usize);
 }
 
-const WHOLE: Part = Part { begin: true, end: true, message_len: 1 };
+const WHOLE: Fragment = Fragment { begin: true, end: true, message_len: 1 };
 
 fn both((units, flows): (u32, u32), conns: usize) -> (AppEnd, EngineEnd, Vec<FlowId>) {
     let (app, mut engine) = pair(Geometry { units, flows, unit_size: 100 }).unwrap();

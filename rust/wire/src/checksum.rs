@@ -1,6 +1,4 @@
-//! The Internet checksum (RFC 1071).
-
-use crate::{ether, ipv4, udp};
+//! The Internet checksum (RFC 1071): sums of bytes. What it covers in UDP is in `frame`.
 
 /// Sum of 16-bit words that is not yet folded. Sums of several ranges may be added as long as each range but the last
 /// has an even length.
@@ -54,40 +52,6 @@ impl Sum {
 #[inline]
 pub fn ones_complement(b: &[u8]) -> u16 {
     Sum::default().plus(b).complement()
-}
-
-/// The sum over UDP's pseudo-header (RFC 768) of an IPv4 header's addresses and a UDP length.
-#[inline]
-fn pseudo(addresses: &[u8], udp_len: u16) -> Sum {
-    Sum::default().plus(addresses).plus_word(u16::from(ipv4::protocol::UDP)).plus_word(udp_len)
-}
-
-/// Fills in the UDP checksum of a frame that [`crate::frame::emit_udp`] began and that ends with its payload.
-///
-/// # Panics
-/// If the frame is shorter than its headers: a fault of the caller, never of input.
-#[inline]
-pub fn udp4(frame: &mut [u8]) {
-    let (head, datagram) = frame.split_at_mut(ether::LEN + ipv4::LEN);
-    datagram[6..8].fill(0);
-    let sum =
-        pseudo(&head[ether::LEN + 12..ether::LEN + 20], datagram.len() as u16).plus(datagram).complement();
-    // Zero means "no checksum" (RFC 768): its other form stands for it.
-    let sum = if sum == 0 { 0xffff } else { sum };
-    datagram[6..8].copy_from_slice(&sum.to_be_bytes());
-}
-
-/// Whether a UDP datagram (header and payload) fits its checksum. A zero checksum was not computed: refused, since
-/// Machnet always computes it.
-#[inline]
-pub fn udp4_valid(ip: &ipv4::Header, datagram: &[u8]) -> bool {
-    if datagram.len() < udp::LEN || datagram[6..8] == [0, 0] {
-        return false;
-    }
-    let mut addresses = [0; 8];
-    addresses[..4].copy_from_slice(&ip.src.octets());
-    addresses[4..].copy_from_slice(&ip.dst.octets());
-    pseudo(&addresses, datagram.len() as u16).plus(datagram).complement() == 0
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Whole frames: what a NIC queue receives and sends.
 
-use crate::{Mac, ParseError, arp, ether, icmp, ipv4, udp};
+use crate::{Mac, ParseError, arp, checksum, ether, icmp, ipv4, udp};
 use core::net::Ipv4Addr;
 
 /// A received frame, taken apart.
@@ -17,7 +17,7 @@ pub enum Frame<'a> {
         /// The echo.
         echo: icmp::Echo<'a>,
     },
-    /// A UDP datagram. Its checksum is not yet checked: see [`crate::checksum::udp4_valid`].
+    /// A UDP datagram. Its checksum is not yet checked: see [`udp_checksum_fits`].
     Udp {
         /// Ethernet header.
         ether: ether::Header,
@@ -85,4 +85,38 @@ pub fn emit_udp(route: &Route, payload: usize, out: &mut [u8]) -> usize {
     udp::Header { src: route.src_port, dst: route.dst_port, checksum: 0 }
         .emit(payload, &mut out[ether::LEN + ipv4::LEN..]);
     UDP_HEADERS
+}
+
+/// Fills in the UDP checksum of a frame that [`emit_udp`] began and that ends with its payload.
+///
+/// # Panics
+/// If the frame is shorter than its headers: a fault of the caller, never of input.
+#[inline]
+pub fn write_udp_checksum(frame: &mut [u8]) {
+    let (head, datagram) = frame.split_at_mut(ether::LEN + ipv4::LEN);
+    datagram[6..8].fill(0);
+    let sum =
+        pseudo(&head[ether::LEN + 12..ether::LEN + 20], datagram.len() as u16).plus(datagram).complement();
+    // Zero means "no checksum" (RFC 768): its other form stands for it.
+    let sum = if sum == 0 { 0xffff } else { sum };
+    datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Whether a UDP datagram (header and payload) fits its checksum. A zero checksum was not computed: refused, since
+/// Machnet always computes it.
+#[inline]
+pub fn udp_checksum_fits(ip: &ipv4::Header, datagram: &[u8]) -> bool {
+    if datagram.len() < udp::LEN || datagram[6..8] == [0, 0] {
+        return false;
+    }
+    let mut addresses = [0; 8];
+    addresses[..4].copy_from_slice(&ip.src.octets());
+    addresses[4..].copy_from_slice(&ip.dst.octets());
+    pseudo(&addresses, datagram.len() as u16).plus(datagram).complement() == 0
+}
+
+/// The sum over UDP's pseudo-header (RFC 768) of an IPv4 header's addresses and a UDP length.
+#[inline]
+fn pseudo(addresses: &[u8], udp_len: u16) -> checksum::Sum {
+    checksum::Sum::default().plus(addresses).plus_word(u16::from(ipv4::protocol::UDP)).plus_word(udp_len)
 }

@@ -1,6 +1,6 @@
 //! The Machnet header: 48 bytes after UDP's, then SACK words, then the payload. docs/wire.md has the table.
 
-use crate::{Nanos, ParseError, Seq, field};
+use crate::{Fragment, Nanos, ParseError, Seq, field};
 
 /// The version in every packet.
 pub const VERSION: u8 = 2;
@@ -90,9 +90,9 @@ impl Flags {
     pub const REFUSED: Flags = Flags(32);
     /// Answer at once.
     pub const PROBE: Flags = Flags(64);
-    /// The sender's phase: when it changes, whoever sends to it and has met congestion holds back for a moment, so that all
-    /// of them see the path without a queue.
-    pub const PHASE: Flags = Flags(128);
+    /// The drain epoch of the sender's engine, one bit: when it changes, whoever sends to it and has met congestion holds back
+    /// for a moment, so that all of them see the path without a queue.
+    pub const DRAIN_EPOCH: Flags = Flags(128);
 
     /// Whether all of `other` are set.
     #[inline]
@@ -182,6 +182,16 @@ impl Header {
             ack_delay: 0,
             gap: 0,
             message_len: 0,
+        }
+    }
+
+    /// Where the unit of a Data packet stands in its message; of an ABORT or a FIN, all zero.
+    #[inline]
+    pub const fn fragment(&self) -> Fragment {
+        Fragment {
+            begin: self.flags.has(Flags::BEGIN),
+            end: self.flags.has(Flags::END),
+            message_len: self.message_len,
         }
     }
 

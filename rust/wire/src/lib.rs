@@ -1,5 +1,5 @@
-//! Bytes to typed headers and back: every format that Machnet puts on a wire, and the two kinds of number that the
-//! whole stack speaks, [`Nanos`] and [`Seq`].
+//! Bytes to typed headers and back: every format that Machnet puts on a wire, and the values that the whole stack
+//! speaks, [`Nanos`], [`Seq`] and [`Fragment`].
 //!
 //! What arrives is parsed once into plain values; what is not understood is refused with a [`ParseError`] that names
 //! the field. Nothing here allocates, panics on input, or knows a connection. Offsets and golden vectors: docs/wire.md.
@@ -11,6 +11,7 @@ pub mod checksum;
 mod error;
 pub mod ether;
 pub mod field;
+mod fragment;
 pub mod frame;
 pub mod header;
 pub mod hello;
@@ -24,6 +25,7 @@ pub mod udp;
 
 pub use error::ParseError;
 pub use ether::Mac;
+pub use fragment::Fragment;
 pub use header::{Flags, Header, Kind, Packet, Sack};
 pub use hello::{Hello, PathEntry, Paths, Reason, Reset};
 pub use nanos::Nanos;

@@ -5,8 +5,8 @@ mod common;
 use common::take_apart::take_apart;
 use machnet_wire::frame::{self, Frame, Route};
 use machnet_wire::{
-    Flags, Header, Hello, Kind, Mac, Packet, ParseError, PathEntry, Paths, Reason, Reset, Seq, arp, checksum,
-    ether, header, icmp,
+    Flags, Header, Hello, Kind, Mac, Packet, ParseError, PathEntry, Paths, Reason, Reset, Seq, arp, ether,
+    header, icmp,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -33,7 +33,7 @@ fn every_flipped_bit_of_every_vector_is_found_by_a_checksum_or_harmless() {
             if bit / 8 >= ether::LEN
                 && let Ok(Frame::Udp { ip, datagram, .. }) = frame::parse(&flipped)
             {
-                assert!(!checksum::udp4_valid(&ip, datagram), "{name}: bit {bit} goes unnoticed");
+                assert!(!frame::udp_checksum_fits(&ip, datagram), "{name}: bit {bit} goes unnoticed");
             }
         }
     }
@@ -137,9 +137,9 @@ proptest! {
         let mut bytes = vec![0xee; frame::UDP_HEADERS + payload.len()];
         let at = frame::emit_udp(&route, payload.len(), &mut bytes);
         bytes[at..].copy_from_slice(&payload);
-        checksum::udp4(&mut bytes);
+        frame::write_udp_checksum(&mut bytes);
         let Ok(Frame::Udp { ether, ip, udp, datagram, payload: inner }) = frame::parse(&bytes) else { panic!("not udp") };
-        prop_assert!(checksum::udp4_valid(&ip, datagram));
+        prop_assert!(frame::udp_checksum_fits(&ip, datagram));
         let back = Route { src_mac: ether.src, dst_mac: ether.dst, src_ip: ip.src, dst_ip: ip.dst, src_port: udp.src, dst_port: udp.dst };
         prop_assert_eq!((back, inner), (route, &payload[..]));
 

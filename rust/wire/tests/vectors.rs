@@ -5,8 +5,8 @@ mod common;
 use common::read;
 use machnet_wire::frame::{self, Frame, Route, UDP_HEADERS};
 use machnet_wire::{
-    Flags, Header, Hello, Kind, Mac, Packet, ParseError, PathEntry, Paths, Reason, Reset, Seq, arp, checksum,
-    ether, header, icmp, ipv4,
+    Flags, Header, Hello, Kind, Mac, Packet, ParseError, PathEntry, Paths, Reason, Reset, Seq, arp, ether,
+    header, icmp, ipv4,
 };
 use std::net::Ipv4Addr;
 
@@ -58,7 +58,7 @@ fn both_ways(name: &str, route: &Route, header: &Header, sack: &[u64], payload: 
         (ether.src, ether.dst, ip.src, ip.dst, udp.src, udp.dst, ip.ttl),
         (route.src_mac, route.dst_mac, route.src_ip, route.dst_ip, route.src_port, route.dst_port, ipv4::TTL)
     );
-    assert!(checksum::udp4_valid(&ip, datagram), "{name}: udp checksum");
+    assert!(frame::udp_checksum_fits(&ip, datagram), "{name}: udp checksum");
     let packet = Packet::parse(inner).expect(name);
     assert_eq!(packet.header, *header, "{name}");
     assert_eq!(packet.sack.iter().collect::<Vec<_>>(), sack, "{name}");
@@ -69,7 +69,7 @@ fn both_ways(name: &str, route: &Route, header: &Header, sack: &[u64], payload: 
     let mut at = frame::emit_udp(route, inner_len, &mut out);
     at += header.emit(sack, &mut out[at..]);
     out[at..].copy_from_slice(payload);
-    checksum::udp4(&mut out);
+    frame::write_udp_checksum(&mut out);
     assert_eq!(out, golden, "{name}");
 }
 
@@ -350,13 +350,13 @@ fn more_sack_words_than_sixteen_are_refused_even_where_they_fit() {
 fn a_checksum_that_comes_out_as_zero_is_sent_as_ones_and_zero_is_never_taken() {
     let mut frame = vec![0; UDP_HEADERS + 2];
     frame::emit_udp(&A_TO_B, 2, &mut frame);
-    checksum::udp4(&mut frame);
+    frame::write_udp_checksum(&mut frame);
     // A payload of what was missing from the sum leaves nothing missing.
     frame.copy_within(UDP_HEADERS - 2..UDP_HEADERS, UDP_HEADERS);
-    checksum::udp4(&mut frame);
+    frame::write_udp_checksum(&mut frame);
     assert_eq!(frame[UDP_HEADERS - 2..UDP_HEADERS], [0xff, 0xff]);
     let valid = |frame: &[u8]| match frame::parse(frame) {
-        Ok(Frame::Udp { ip, datagram, .. }) => checksum::udp4_valid(&ip, datagram),
+        Ok(Frame::Udp { ip, datagram, .. }) => frame::udp_checksum_fits(&ip, datagram),
         other => panic!("{other:?}"),
     };
     assert!(valid(&frame));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
 use machnet_engine::EngineHandle;
-use machnet_shm::{AppEnd, Delivery, Established, FlowId, Origin, Part, Reason, Reply, Request};
+use machnet_shm::{AppEnd, Delivery, Established, FlowId, Fragment, Origin, Reason, Reply, Request};
 
 /// An application: queues of messages on its end of a channel.
 pub struct App {
@@ -16,7 +16,7 @@ pub struct App {
     pub number: u64,
     pub engine: EngineHandle,
     pub conns: BTreeMap<u64, Conn>,
-    /// Those that may have something to send.
+    /// Connections that may have something to send.
     pub busy: BTreeSet<u64>,
     pub accepted: Vec<Established>,
     pub dialled: Vec<Established>,
@@ -28,9 +28,9 @@ pub struct App {
     pub accepts: bool,
     /// How many of `accepted` were taken.
     pub taken: usize,
-    /// Answers each message with itself.
+    /// Whether it echoes each message.
     pub echoes: bool,
-    /// Messages are counted and not kept.
+    /// Whether messages are only counted, and not kept.
     pub counts: bool,
     pub alive: bool,
     next_id: u32,
@@ -208,7 +208,7 @@ impl App {
             self.take(delivery);
             work += 1;
         }
-        // Each time another one is the first that tokens go to.
+        // Each time another connection is the first to get tokens.
         let later = self.busy.range(self.turn + 1..).chain(self.busy.range(..=self.turn));
         let order: Vec<u64> = later.copied().collect();
         self.turn = order.first().copied().unwrap_or(0);
@@ -261,14 +261,14 @@ impl App {
                 if counts {
                     return;
                 }
-                if data.part.begin {
+                if data.fragment.begin {
                     assert!(conn.partial.is_none(), "a message within a message");
-                    conn.partial = Some((data.part.message_len as usize, Vec::new()));
+                    conn.partial = Some((data.fragment.message_len as usize, Vec::new()));
                 }
                 let (total, message) = conn.partial.as_mut().expect("a message has begun");
                 message.extend_from_slice(&bytes);
                 assert!(message.len() <= *total);
-                if data.part.end {
+                if data.fragment.end {
                     let (total, message) = conn.partial.take().expect("a message has begun");
                     assert_eq!(message.len(), total);
                     if echoes && conn.closed {
@@ -328,8 +328,9 @@ fn submit(end: &mut AppEnd, flow: FlowId, out: &Out, offset: &mut usize) -> bool
             }
             let stop = bytes.len().min(*offset + unit);
             let begin = *offset == 0;
-            let part = Part { begin, end: stop == total, message_len: if begin { total as u32 } else { 0 } };
-            if end.tx.data(flow, part, &bytes[*offset..stop]).is_err() {
+            let fragment =
+                Fragment { begin, end: stop == total, message_len: if begin { total as u32 } else { 0 } };
+            if end.tx.data(flow, fragment, &bytes[*offset..stop]).is_err() {
                 return false;
             }
             *offset = if stop == total { usize::MAX } else { stop };

@@ -43,7 +43,7 @@ impl Cost {
 /// What an engine's core does.
 #[derive(Clone, Copy, Default)]
 pub struct Core {
-    /// Occupied until then.
+    /// The core is occupied until this time.
     busy: Nanos,
     /// When the engine wants to run.
     due: Nanos,
@@ -155,7 +155,7 @@ impl World {
         self.net.set_now(self.now);
         self.net.take_woken(&mut self.woken);
         for host in self.woken.drain(..) {
-            // Others are the test's own.
+            // The test itself may have added hosts that have no sidecar.
             let sidecar = self.sidecars.get_mut(host);
             sidecar.into_iter().flat_map(|s| &mut s.cores).for_each(|core| core.due = Nanos::ZERO);
         }
@@ -186,7 +186,7 @@ impl World {
                 if work == 0 {
                     continue;
                 }
-                // It may have told its siblings something, and its applications.
+                // It may have left something for the other engines, and for its applications.
                 sidecar.cores.iter_mut().for_each(|core| core.due = Nanos::ZERO);
                 for app in self.apps.iter_mut() {
                     app.touched |= app.sidecar == host && usize::from(app.engine.engine()) == at;
@@ -322,7 +322,7 @@ impl World {
     }
 }
 
-/// Bytes that tell where they belong.
+/// Bytes of a message that differ by position and by `salt`, so that misplaced ones are seen.
 pub fn pattern(len: usize, salt: u64) -> Vec<u8> {
     (0..len as u64)
         .map(|i| ((i.wrapping_mul(0x9e37_79b9) ^ salt.wrapping_mul(0x85eb_ca6b)) >> 7) as u8)

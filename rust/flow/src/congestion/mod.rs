@@ -8,7 +8,7 @@
 //!   both ends know how long they did not look, and only what that cannot explain is held to be the path's delay.
 //! - The base delay is not known beforehand. It is the least round trip ever seen, so a flow that begins while
 //!   others hold a queue takes the queue for a part of the path and gets more than its share. Only together can they show
-//!   it: from time to time an engine changes its phase, and all flows to it and from it that have met congestion are silent
+//!   it: from time to time an engine changes its drain epoch, and all flows to it and from it that have met congestion are silent
 //!   for two round trips, and then measure (compare the slowdowns of LEDBAT++, which nothing coordinates).
 //! - A path that has become longer is recognised by a delay that is as long as it is steady though windows are small, or
 //!   after a second in which small windows never brought it down.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use machnet_flow::{Closed, Event, Fragment, Io};
-use machnet_wire::Nanos;
+use machnet_flow::{Closed, Event, Io};
+use machnet_wire::{Fragment, Nanos};
 
 /// One end's channel: pools, books, and what the application has got.
 #[derive(Debug)]

@@ -46,7 +46,7 @@ pub fn emit(route: &Route, header: &Header, sack: &[u64], body: &[u8]) -> Vec<u8
     let at = frame::emit_udp(route, len, &mut bytes);
     let at = at + header.emit(sack, &mut bytes[at..]);
     bytes[at..].copy_from_slice(body);
-    checksum::udp4(&mut bytes);
+    frame::write_udp_checksum(&mut bytes);
     bytes
 }
 
@@ -253,7 +253,7 @@ pub fn repair(bytes: &mut [u8]) {
         ipv4::protocol::UDP if bytes.len() >= INNER + udp::LEN => {
             let len = len - ipv4::LEN as u16;
             bytes[INNER + 4..INNER + 6].copy_from_slice(&len.to_be_bytes());
-            checksum::udp4(bytes);
+            frame::write_udp_checksum(bytes);
         }
         ipv4::protocol::ICMP if bytes.len() >= INNER + icmp::LEN => {
             bytes[INNER + 2..INNER + 4].fill(0);

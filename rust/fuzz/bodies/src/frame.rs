@@ -9,6 +9,7 @@
 //! Whatever they are, C is served: its connection, whose tags are the one thing that the attacker must not use, carries
 //! every message, and a new one opens. When the attack is over the network falls silent, and at the end every buffer is back.
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
 use machnet_nic::sim::Host;
@@ -254,10 +255,11 @@ impl Scene {
         for engine in self.world.sidecars.iter().flat_map(|sidecar| &sidecar.engines) {
             assert_eq!((engine.flows(), engine.promised()), (0, 0));
         }
-        let mut trail = vec![("time", self.world.now.0), ("frames", self.world.net.counts().sent)];
+        let mut trail =
+            vec![("time".into(), self.world.now.0), ("frames".into(), self.world.net.counts().sent)];
         for host in [A, B, C] {
             assert_eq!(self.world.counter(host, "channels_faulty"), 0);
-            trail.extend(self.world.counters(host));
+            trail.extend(self.world.counters(host).into_iter().map(|(name, n)| (Cow::Owned(name), n)));
         }
         trail
     }

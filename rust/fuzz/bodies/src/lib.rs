@@ -16,10 +16,12 @@ mod take_apart;
 #[path = "../../../engine/tests/common/mod.rs"]
 mod world;
 
+use std::borrow::Cow;
+
 use flow_sim::{Choices, Sim, hostile, ops};
 
 /// What a run came to, by name: tells two runs apart, and whether inputs reach what they are meant to.
-pub type Trail = Vec<(&'static str, u64)>;
+pub type Trail = Vec<(Cow<'static, str>, u64)>;
 
 /// A body: takes any bytes.
 pub type Body = fn(&[u8]) -> Trail;
@@ -46,7 +48,7 @@ fn flow_ops(data: &[u8]) -> Trail {
 fn packet(data: &[u8]) -> Trail {
     let outcome = hostile::run(0, Choices::read(data));
     let mut trail = trail(&outcome.sim);
-    trail.extend([("taken", outcome.taken.into()), ("broken", outcome.broken.into())]);
+    trail.extend([("taken".into(), outcome.taken.into()), ("broken".into(), outcome.broken.into())]);
     trail
 }
 
@@ -57,19 +59,19 @@ fn wire(data: &[u8]) -> Trail {
     if first & 1 != 0 {
         forge::repair(&mut bytes);
     }
-    vec![("formats", take_apart::take_apart(&bytes).into())]
+    vec![("formats".into(), take_apart::take_apart(&bytes).into())]
 }
 
 fn trail(sim: &Sim) -> Trail {
     let kinds = ["", "syn", "syn_ack", "data", "ack", "ping", "rst", "paths"];
-    let mut trail: Trail = kinds.into_iter().zip(sim.sent).collect();
-    trail.extend([("time", sim.now.0), ("dropped", sim.dropped)]);
+    let mut trail: Trail = kinds.into_iter().map(Cow::Borrowed).zip(sim.sent).collect();
+    trail.extend([("time".into(), sim.now.0), ("dropped".into(), sim.dropped)]);
     for end in &sim.ends {
         let channel = end.talk();
         trail.extend([
-            ("messages", channel.messages.len() as u64),
-            ("aborted", channel.aborted.into()),
-            ("errors", end.errors.len() as u64),
+            ("messages".into(), channel.messages.len() as u64),
+            ("aborted".into(), channel.aborted.into()),
+            ("errors".into(), end.errors.len() as u64),
         ]);
     }
     trail

@@ -27,7 +27,7 @@ fn replay(target: &str, reached: &[&str]) {
         let data = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let trail = body(&data);
         assert_eq!(trail, body(&data), "one input, two different runs");
-        trail.iter().for_each(|(name, n)| *sums.entry(*name).or_insert(0) += n);
+        trail.iter().for_each(|(name, n)| *sums.entry(name.clone()).or_insert(0) += n);
     };
     if let Some(path) = std::env::var_os("MACHNET_FUZZ_FILE") {
         return run(Path::new(&path));

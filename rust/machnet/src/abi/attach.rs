@@ -4,8 +4,8 @@ use crate::attach::Attach;
 use crate::cancel::Uncancelled;
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_ANY_ENGINE, MACHNET_EINVAL, MACHNET_ENOBUFS, MACHNET_ENOTATTACHED};
+use crate::last_error::Text;
 use crate::mark::Mark;
-use crate::text::Text;
 use crate::types::{machnet_event, machnet_info_t, machnet_options, machnet_wait_view_t};
 use crate::words::{self, Failure};
 use core::ffi::{CStr, c_char, c_int};
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn machnet_error_text(
     // SAFETY: the contract of this module.
     let Ok(ch) = (unsafe { channel(ch) }) else { return 0 };
     // SAFETY: `buf` is writable for `cap` bytes.
-    unsafe { put_text(&ch.said(), buf, cap) }
+    unsafe { put_text(&ch.last_error.text(), buf, cap) }
 }
 
 /// Copies a sentence, as much of it as there is room for, with a final zero; its length there without that.
@@ -139,7 +139,7 @@ pub unsafe extern "C" fn machnet_event_text(
     // SAFETY: `event` is null or readable.
     let Some(event) = (unsafe { event.as_ref() }) else { return 0 };
     // SAFETY: `buf` is writable for `cap` bytes.
-    unsafe { put_text(&Text::of(format_args!("{}", Failure::of(event))), buf, cap) }
+    unsafe { put_text(&Text::new(Failure::of(event)), buf, cap) }
 }
 
 /// [any] A few words for a code; static, never null.

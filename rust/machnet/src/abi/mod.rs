@@ -43,7 +43,7 @@ unsafe fn call<T>(
     // SAFETY: the same contract.
     let ch = unsafe { channel(ch) }?;
     let done = body(ch);
-    ch.settle(what, done.as_ref().err().copied().unwrap_or(0));
+    ch.last_error.call_ended(what, done.as_ref().err().copied().unwrap_or(0));
     done
 }
 

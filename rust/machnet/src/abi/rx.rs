@@ -63,7 +63,7 @@ pub(super) unsafe fn received(
     };
     // SAFETY: `info` is null or writable.
     unsafe { put(info, info_of(&got)) };
-    ch.settle("receive", got.as_ref().err().map_or(0, |refused| refused.code));
+    ch.last_error.call_ended("receive", got.as_ref().err().map_or(0, |refused| refused.code));
     count(got)
 }
 

@@ -139,7 +139,7 @@ pub unsafe extern "C" fn machnet_listen_begin(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_unlisten(ch: *mut machnet_channel, listener: u32) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { call(ch, "unlisten", |ch| ch.last_word(Request::Unlisten { id: listener })) })
+    code(unsafe { call(ch, "unlisten", |ch| ch.request_or_keep(Request::Unlisten { id: listener })) })
 }
 
 /// [tx] Asks for a connection. `*id` gets the id that MACHNET_EVENT_CONNECTED or _CONNECT_FAILED names. MACHNET_EAGAIN as of
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn machnet_dial_begin(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_dial_cancel(ch: *mut machnet_channel, id: u32) -> c_int {
     // SAFETY: the contract of this module.
-    code(unsafe { call(ch, "cancel a dial", |ch| ch.last_word(Request::Cancel { id })) })
+    code(unsafe { call(ch, "cancel a dial", |ch| ch.request_or_keep(Request::Cancel { id })) })
 }
 
 /// The parts of a message.

@@ -7,7 +7,7 @@ use super::{Config, Mistake, Source};
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub enum Wish {
+pub enum Command {
     /// Run with this.
     Run(Box<Loaded>),
     /// Say whether the configuration is good, and end. Which file, if any.
@@ -32,7 +32,7 @@ pub struct Loaded {
 /// # Errors
 /// Every mistake of the file and of the flags' values, or the first of the command line: what was written, and what is
 /// allowed.
-pub fn read(args: impl IntoIterator<Item = String>) -> Result<Wish, Vec<Mistake>> {
+pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mistake>> {
     let one = |text: String| vec![Mistake::somewhere(text)];
     let mut args = args.into_iter();
     let mut file = None;
@@ -44,8 +44,8 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Wish, Vec<Mistake>
             _ => (arg, None),
         };
         let bare = match name.as_str() {
-            "--help" | "-h" => Some(Wish::Print(help())),
-            "--version" | "-V" => Some(Wish::Print(format!("machnetd {}\n", env!("CARGO_PKG_VERSION")))),
+            "--help" | "-h" => Some(Command::Print(help())),
+            "--version" | "-V" => Some(Command::Print(format!("machnetd {}\n", env!("CARGO_PKG_VERSION")))),
             "--check" => None,
             _ => {
                 let key = Settings::flag(&name);
@@ -67,7 +67,7 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Wish, Vec<Mistake>
             return Err(one(format!("{name}={value}: takes no value; use {name} alone")));
         }
         match bare {
-            Some(wish) => return Ok(wish),
+            Some(command) => return Ok(command),
             None => check = true,
         }
     }
@@ -81,7 +81,7 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Wish, Vec<Mistake>
     }
     let config = Config::resolve(&settings, &source, mistakes)?;
     let loaded = Box::new(Loaded { config, settings, source });
-    Ok(if check { Wish::Check(loaded, file) } else { Wish::Run(loaded) })
+    Ok(if check { Command::Check(loaded, file) } else { Command::Run(loaded) })
 }
 
 fn unknown(name: &str) -> String {

@@ -1,5 +1,5 @@
 use super::*;
-use args::{Wish, read};
+use args::{Command, read};
 use machnet_nic::Device;
 use settings::KEYS;
 
@@ -18,7 +18,7 @@ fn lines(mistakes: Vec<Mistake>) -> String {
     mistakes.into_iter().map(|mistake| mistake.text).collect::<Vec<_>>().join("\n")
 }
 
-fn read_words(line: &str) -> Result<Wish, String> {
+fn read_words(line: &str) -> Result<Command, String> {
     read(line.split_whitespace().map(str::to_owned)).map_err(lines)
 }
 
@@ -441,7 +441,7 @@ fn cores_alone_say_how_many_engines() {
 
 #[test]
 fn help_names_every_setting_and_fits_a_page_width() {
-    let Ok(Wish::Print(help)) = read_words("--help") else { panic!("--help prints") };
+    let Ok(Command::Print(help)) = read_words("--help") else { panic!("--help prints") };
     for key in KEYS {
         assert!(help.contains(&format!("  {} {}", key.flag, key.form)), "{}", key.flag);
         assert!(key.flag.len() + key.form.len() < 29, "{} runs into its help", key.flag);
@@ -449,8 +449,8 @@ fn help_names_every_setting_and_fits_a_page_width() {
     for line in help.lines() {
         assert!(line.len() <= 110, "{line}");
     }
-    assert!(matches!(read_words("--version"), Ok(Wish::Print(v)) if v.starts_with("machnetd 0.")));
-    assert!(matches!(read_words(&format!("{MINIMAL} --check")), Ok(Wish::Check(_, None))));
+    assert!(matches!(read_words("--version"), Ok(Command::Print(v)) if v.starts_with("machnetd 0.")));
+    assert!(matches!(read_words(&format!("{MINIMAL} --check")), Ok(Command::Check(_, None))));
 }
 
 #[test]

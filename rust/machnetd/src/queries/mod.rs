@@ -244,3 +244,41 @@ const MOST_OF_OTHERS: usize = 12;
 const MOST_OF_USER: usize = 4;
 /// For engines to answer, and then for the reader to read.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn user(uid: u32) -> Credentials {
+        Credentials { pid: 1, uid, gid: uid }
+    }
+
+    #[test]
+    fn users_share_the_places_and_one_is_left_for_those_who_run_the_machine() {
+        let mut queries = Queries::default();
+        let mut far = Vec::new();
+        let mut ask = |queries: &mut Queries, uid| {
+            let admitted = queries.admit(user(uid));
+            if admitted.is_ok() {
+                let (near, other) = UnixStream::pair().expect("a pair");
+                far.push(other);
+                let step = Step::Asked(0, Document::new("channels"));
+                let asker = Asker { socket: near.into(), who: user(uid), since: Instant::now(), step };
+                queries.askers.insert(asker.socket.as_raw_fd(), asker);
+            }
+            admitted.map_err(|refusal| refusal.error)
+        };
+        let others = [own_user() + 1, own_user() + 2, own_user() + 3, own_user() + 4];
+        for uid in &others[..3] {
+            (0..MOST_OF_USER).for_each(|_| ask(&mut queries, *uid).expect("room"));
+            let refused = ask(&mut queries, *uid).unwrap_err();
+            assert!(refused.contains(", 4 of this user; ask again"), "{refused}");
+        }
+        let refused = ask(&mut queries, others[3]).unwrap_err();
+        assert_eq!(refused, "12 questions are being answered, 0 of this user; ask again");
+        (0..MOST - MOST_OF_OTHERS).for_each(|_| ask(&mut queries, own_user()).expect("room"));
+        assert!(ask(&mut queries, own_user()).is_err());
+    }
+}

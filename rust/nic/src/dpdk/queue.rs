@@ -249,7 +249,7 @@ impl Queue for DpdkQueue {
             if self.info.tx_checksum {
                 frame.flags = dpdk_sys::MDPDK_TX_UDP4;
             } else {
-                machnet_wire::checksum::udp4(bytes);
+                machnet_wire::frame::write_udp_checksum(bytes);
             }
         }
         let at = self.choose(bytes);

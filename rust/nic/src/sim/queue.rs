@@ -2,8 +2,8 @@
 
 use super::Net;
 use crate::{Full, Info, Offload, Queue, QueueCounters, RxChecksum};
+use machnet_wire::ParseError;
 use machnet_wire::frame::{self, Frame};
-use machnet_wire::{ParseError, checksum};
 
 /// A receive and a transmit queue of a simulated host.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Queue for SimQueue {
         fill(&mut frame);
         if offload == Offload::Udp4 {
             // Where the NIC has this offload it would happen on its way out: the wire shows the same.
-            checksum::udp4(&mut frame);
+            frame::write_udp_checksum(&mut frame);
         }
         self.staged.push(frame);
         Ok(())
@@ -118,7 +118,7 @@ impl Queue for SimQueue {
 fn verify(frame: &[u8]) -> RxChecksum {
     match frame::parse(frame) {
         Ok(Frame::Udp { udp, .. }) if udp.checksum == 0 => RxChecksum::Unknown,
-        Ok(Frame::Udp { ip, datagram, .. }) if checksum::udp4_valid(&ip, datagram) => RxChecksum::Good,
+        Ok(Frame::Udp { ip, datagram, .. }) if frame::udp_checksum_fits(&ip, datagram) => RxChecksum::Good,
         Ok(Frame::Udp { .. }) | Err(ParseError::Checksum { what: "ipv4 header" }) => RxChecksum::Bad,
         _ => RxChecksum::Unknown,
     }

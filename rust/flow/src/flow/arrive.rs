@@ -1,11 +1,13 @@
 //! What packets do to a flow.
 
-use machnet_wire::header::{DELAY_STEP, delay_of};
-use machnet_wire::{Flags, Header, Kind, Nanos, Packet, Reason, Seq};
+use machnet_wire::header::DELAY_STEP;
+use machnet_wire::{Flags, Kind, Nanos, Packet, Reason};
 
-use crate::allowance::Word;
-use crate::flow::{Echo, Flow, Phase};
-use crate::receiver::{Context, Taken};
+use super::Flow;
+use crate::acks::Echo;
+use crate::allowance::Progress;
+use crate::life::State;
+use crate::receiver::{Arrival, Context};
 use crate::sender::Outcome;
 use crate::timers::Timer;
 use crate::{FlowError, Io};
@@ -20,8 +22,8 @@ impl<T, H> Flow<T, H> {
         io: &mut I,
     ) -> Result<(), FlowError> {
         let header = &packet.header;
-        if header.tag == self.local.hello.tag
-            && self.phase == Phase::Open
+        if header.tag == self.ends.tag()
+            && self.life.is_open()
             && matches!(header.kind, Kind::Data | Kind::Ack)
         {
             return self.on_open(now, packet, io);
@@ -39,31 +41,30 @@ impl<T, H> Flow<T, H> {
         match header.kind {
             Kind::Syn => return self.on_syn(now, io.gap(), packet),
             Kind::Rst => return self.on_reset(packet, io),
-            _ if header.tag != self.local.hello.tag => {
+            _ if header.tag != self.ends.tag() => {
                 self.stats.stale_tags += 1;
                 return Err(FlowError::Tag);
             }
             Kind::SynAck => return self.on_syn_ack(now, packet, io),
             Kind::Data | Kind::Ack | Kind::Ping | Kind::Paths => {}
         }
-        match self.phase {
-            Phase::Open => {}
+        match self.life.state() {
+            State::Open => {}
             // The third packet of the handshake, or data that overtook it.
-            Phase::SynReceived => self.establish(now, header.flags.has(Flags::PHASE), io),
-            Phase::SynSent if self.peer.is_some() => {
-                self.establish(now, header.flags.has(Flags::PHASE), io);
+            State::SynReceived => self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io),
+            State::SynSent if self.ends.peer().is_some() => {
+                self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io);
             }
-            Phase::SynSent => return Ok(()),
-            Phase::Linger => {
+            State::SynSent => return Ok(()),
+            State::Linger => {
                 // Our last acknowledgement was lost. Acknowledgements themselves are not answered.
                 if matches!(header.kind, Kind::Data | Kind::Ping) || header.flags.has(Flags::PROBE) {
-                    self.answer(now, io.gap(), header);
-                    self.ack_now = true;
+                    self.acks.on_question(Echo::new(now, io.gap(), header));
                     self.timers.set(Timer::Limit, now + self.config.linger);
                 }
                 return Ok(());
             }
-            Phase::Dead => return Err(FlowError::Over),
+            State::Dead => return Err(FlowError::Over),
         }
         if header.kind == Kind::Paths {
             self.heard(now);
@@ -75,18 +76,8 @@ impl<T, H> Flow<T, H> {
     #[inline]
     fn heard(&mut self, now: Nanos) {
         self.stats.packets_received += 1;
-        self.last_heard = now;
-        self.ping_out = false;
-        if self.unconfirmed {
-            self.unconfirmed = false;
-            self.timers.clear(Timer::Hello);
-        }
-    }
-
-    /// The next packet answers this one.
-    #[inline]
-    pub(crate) fn answer(&mut self, now: Nanos, gap: Nanos, header: &Header) {
-        self.echo = Some(Echo { tx: header.tx, ts: header.ts, at: now, gap });
+        self.silence.on_packet(now);
+        self.hellos.on_packet(&mut self.timers);
     }
 
     #[inline]
@@ -107,8 +98,7 @@ impl<T, H> Flow<T, H> {
             return Err(self.fail(what, io));
         }
         if header.kind == Kind::Ping || header.flags.has(Flags::PROBE) {
-            self.answer(now, io.gap(), header);
-            self.ack_now = true;
+            self.acks.on_question(Echo::new(now, io.gap(), header));
         }
         self.check_closed(now, io);
         Ok(())
@@ -124,27 +114,25 @@ impl<T, H> Flow<T, H> {
         let header = &packet.header;
         let echo = header.flags.has(Flags::ECHO).then_some(header.ack_tx);
         if let Some(echo) = echo {
-            if !echo.before(self.next_tx) {
+            if !self.numbering.was_sent(echo) {
                 return Err("echoes a transmission that never was");
             }
             self.sample(now, packet, io.gap());
         }
         let mut outcome = self.sender.on_ack(now, packet, echo, &self.rtt, &mut self.stats, io)?;
         // Credit may shrink, so an old packet that comes late must not speak for the peer.
-        if self.peer_tx.before(header.tx) {
-            self.peer_tx = header.tx;
+        if self.numbering.is_newest(header.tx) {
             let rtt = self.rtt.or_zero();
             // Before the packet counts as a sign of life.
-            if header.flags.has(Flags::PHASE) != self.phases.1 {
-                self.phases.1 = !self.phases.1;
+            if self.drain_epochs.peer_changed(header.flags.has(Flags::DRAIN_EPOCH)) {
                 self.drain(now);
             }
-            let word = match outcome.acked {
-                _ if header.flags.has(Flags::REFUSED) => Word::Refused,
-                0 => Word::Nothing,
-                _ => Word::Acked,
+            let progress = match outcome.acked {
+                _ if header.flags.has(Flags::REFUSED) => Progress::Refused,
+                0 => Progress::None,
+                _ => Progress::Acked,
             };
-            self.sender.allowance.update(now, header.ack, header.credit, word, rtt, &self.config);
+            self.sender.allowance.update(now, header.ack, header.credit, progress, rtt, &self.config);
             let next = header.unit + u32::from(header.kind == Kind::Data);
             self.receiver.credit.demanded(next, header.want);
             if let (true, Some(echo)) = (header.flags.has(Flags::REFUSED), echo) {
@@ -174,15 +162,14 @@ impl<T, H> Flow<T, H> {
                 self.congestion.confirm_timeout();
             }
         }
-        self.backoff = 0;
-        self.loss_base = now;
+        self.loss_timer.progress(now);
         self.congestion.on_ack(outcome.acked, outcome.in_flight);
         self.congestion.on_needless(outcome.needless);
         self.find_losses(now);
     }
 
     /// Looks for losses and sets the timer for what cannot be told yet.
-    pub(crate) fn find_losses(&mut self, now: Nanos) {
+    pub(super) fn find_losses(&mut self, now: Nanos) {
         let (lost, next) = self.sender.detect_losses(now, &self.rtt);
         if lost > 0 {
             self.stats.lost += u64::from(lost);
@@ -199,24 +186,18 @@ impl<T, H> Flow<T, H> {
         io: &mut I,
     ) -> Result<(), &'static str> {
         let header = &packet.header;
-        let context = Context { now, config: &self.config, unit_size: self.unit_size };
-        let taken = self.receiver.on_unit(&context, packet, &mut self.stats, io)?;
-        self.answer(now, io.gap(), header);
-        match taken {
-            Taken::InOrder { ends_long } => {
-                self.ack_pending = self.ack_pending.saturating_add(1);
-                let runs_out = self.receiver.credit.runs_out(self.receiver.next());
-                if ends_long || runs_out || self.ack_pending >= self.config.ack_every {
-                    self.ack_now = true;
-                } else {
-                    self.timers.set_by(Timer::Ack, now + self.config.ack_delay);
-                }
-                if self.receiver.discarding() && self.sender.finish_acked() && !self.receiver.finished() {
-                    self.reset(self.reset_behind.unwrap_or(Reason::Closed), io);
-                    return Ok(());
-                }
-            }
-            Taken::Odd => self.ack_now = true,
+        let context = Context { now, config: &self.config, unit_size: self.ends.unit_size() };
+        let arrival = self.receiver.on_unit(&context, packet, &mut self.stats, io)?;
+        let runs_out = self.receiver.credit.runs_out(self.receiver.next());
+        self.acks.on_unit(now, Echo::new(now, io.gap(), header), arrival, runs_out, &self.config);
+        // Nobody reads what still comes, and all that we had to say has arrived.
+        let unwanted = self.receiver.discarding()
+            && self.sender.queue.finish_acked()
+            && !self.receiver.finished()
+            && matches!(arrival, Arrival::InOrder { .. });
+        if unwanted {
+            self.reset(self.life.ends_behind().unwrap_or(Reason::Closed), io);
+            return Ok(());
         }
         self.watch_lapse();
         Ok(())
@@ -224,33 +205,21 @@ impl<T, H> Flow<T, H> {
 
     /// The credit's timer runs from when it is first needed and looks by itself whether it came too early.
     #[inline]
-    pub(crate) fn watch_lapse(&mut self) {
+    pub(super) fn watch_lapse(&mut self) {
         if !self.timers.is_set(Timer::Lapse)
             && !self.receiver.discarding()
-            && self.phase == Phase::Open
+            && self.life.is_open()
             && let Some(at) = self.receiver.credit.lapses_at(self.rtt.or_zero(), &self.config)
         {
             self.timers.set(Timer::Lapse, at);
         }
     }
 
-    /// Measures a round trip by the echo, once for each transmission, the peer's delay taken out (RFC 7323 with a
-    /// number that makes it unambiguous).
+    /// Takes the round trip that the packet's echo ends, if it is to be measured.
     #[inline]
-    pub(crate) fn sample(&mut self, now: Nanos, packet: &Packet<'_>, gap: Nanos) {
+    pub(super) fn sample(&mut self, now: Nanos, packet: &Packet<'_>, gap: Nanos) {
         let header = &packet.header;
-        let echoed: Seq = header.ack_tx;
-        if !header.flags.has(Flags::ECHO) || !self.sampled_tx.before(echoed) || !echoed.before(self.next_tx) {
-            return;
-        }
-        self.sampled_tx = echoed;
-        let elapsed = (now.0 as u32).wrapping_sub(header.ts_echo);
-        let Some(held) = delay_of(header.ack_delay) else { return };
-        // A peer that claims to have waited longer than all of it, or an echo from another age.
-        if elapsed > i32::MAX as u32 || held.0 > u64::from(elapsed) {
-            return;
-        }
-        let rtt = Nanos(u64::from(elapsed)) - held;
+        let Some(rtt) = self.numbering.round_trip(now, header) else { return };
         self.stats.rtt_samples += 1;
         self.rtt.sample(rtt);
         // What the packets may have lain in rings while nobody looked is no delay of the path.

@@ -81,7 +81,7 @@ impl<'a> Continuation<'a> {
         let first = [0, 1].into_iter().filter_map(|i| Some((wait(i)?, i))).min();
         let Some((pause, i)) = first else {
             let what = "a flow is left that waits for nothing";
-            return Some(Err(Fault::new(Rule::Settles, what)));
+            return Some(Err(Fault::new(Rule::Terminates, what)));
         };
         if pause > Nanos::ZERO {
             self.world.advance(1 - i, pause);
@@ -104,7 +104,7 @@ impl<'a> Continuation<'a> {
                 }
                 _ => return None,
             };
-            return Some(Fault::new(Rule::Settles, what));
+            return Some(Fault::new(Rule::Terminates, what));
         }
         None
     }
@@ -119,7 +119,7 @@ pub fn start(scenario: &Scenario) -> Result<World, Fault> {
     let (called, _) = nothing.apply(scenario, &Action::Connect(0));
     let mut run = Continuation::new(scenario, &called);
     while !(run.world.packets.is_empty() && run.is_quiet()) {
-        run.step().unwrap_or_else(|| Err(Fault::new(Rule::Settles, "a call came to nothing")))?;
+        run.step().unwrap_or_else(|| Err(Fault::new(Rule::Terminates, "a call came to nothing")))?;
         if let Some(fault) = run.world.fault.take() {
             return Err(fault);
         }
@@ -154,7 +154,7 @@ pub fn follow(scenario: &Scenario, world: &World, packets: Vec<Flying>, good: &S
         way.push(digest);
         if way.len() > STEPS {
             let what = format!("no verdict after {STEPS} steps without faults");
-            return Some(Fault::new(Rule::Settles, what));
+            return Some(Fault::new(Rule::Terminates, what));
         }
         match run.step() {
             None => break,

@@ -1,25 +1,25 @@
 //! When the flows of an engine, and those to it, hold back together so that each sees its path without a queue
-//! (`rust/flow/src/congestion`). All packets carry the phase; a change of it is the sign.
+//! (`rust/flow/src/congestion`). All packets carry a bit of the drain epoch; when it changes, a drain begins.
 
 use machnet_wire::Nanos;
 
-/// The phase of one engine.
+/// The drain epoch of one engine.
 #[derive(Debug)]
-pub(crate) struct Phase {
-    phase: bool,
+pub(crate) struct DrainEpoch {
+    bit: bool,
     next: Nanos,
     interval: Nanos,
 }
 
-impl Phase {
+impl DrainEpoch {
     pub fn new(now: Nanos) -> Self {
-        Self { phase: false, next: now, interval: SHORTEST / 2 }
+        Self { bit: false, next: now, interval: SHORTEST / 2 }
     }
 
-    /// The phase now.
+    /// The bit that packets carry now.
     #[inline]
-    pub fn now(&self) -> bool {
-        self.phase
+    pub fn bit(&self) -> bool {
+        self.bit
     }
 
     /// A flow has begun, and perhaps taken a queue for a part of its path.
@@ -28,8 +28,8 @@ impl Phase {
         self.next = self.next.min(now + SHORTEST);
     }
 
-    /// Changes the phase when it is time for that: soon after newcomers, and ever more rarely without. Who is alone
-    /// has nobody to hold back with.
+    /// Begins the next epoch when it is time for that: soon after newcomers, and ever more rarely without. A flow that is
+    /// alone has nobody to hold back with.
     #[inline]
     pub fn turn(&mut self, now: Nanos, flows: usize) {
         if now < self.next {
@@ -37,7 +37,7 @@ impl Phase {
         }
         self.interval = (self.interval * 2).min(LONGEST);
         self.next = now + self.interval;
-        self.phase ^= flows > 1;
+        self.bit ^= flows > 1;
     }
 }
 
@@ -51,15 +51,15 @@ mod tests {
 
     #[test]
     fn it_changes_soon_after_newcomers_and_rarely_without() {
-        let mut phase = Phase::new(Nanos::ZERO);
+        let mut epoch = DrainEpoch::new(Nanos::ZERO);
         let mut changes = Vec::new();
         for ms in 0..3_000 {
             if ms == 2_000 {
-                phase.newcomer(Nanos::millis(ms));
+                epoch.newcomer(Nanos::millis(ms));
             }
-            let before = phase.now();
-            phase.turn(Nanos::millis(ms), 2);
-            if phase.now() != before {
+            let before = epoch.bit();
+            epoch.turn(Nanos::millis(ms), 2);
+            if epoch.bit() != before {
                 changes.push(ms);
             }
         }
@@ -67,9 +67,9 @@ mod tests {
     }
 
     #[test]
-    fn who_is_alone_keeps_its_phase() {
-        let mut phase = Phase::new(Nanos::ZERO);
-        (0..1_000).for_each(|ms| phase.turn(Nanos::millis(ms), 1));
-        assert!(!phase.now());
+    fn a_flow_that_is_alone_has_no_drains() {
+        let mut epoch = DrainEpoch::new(Nanos::ZERO);
+        (0..1_000).for_each(|ms| epoch.turn(Nanos::millis(ms), 1));
+        assert!(!epoch.bit());
     }
 }

@@ -3,9 +3,12 @@
 //! Only a peer that knows our tag is believed: before that nothing is reserved for it, nothing is repeated to it by a
 //! timer, and it gets at most one SYN-ACK for each SYN (compare RFC 4987).
 
-use machnet_wire::{Flags, Hello, Nanos, Packet, Reason, Reset, unit_size};
+use machnet_wire::{Flags, Hello, Nanos, Packet, Reason, Reset};
 
-use crate::flow::{Flow, Phase};
+use super::Flow;
+use crate::acks::Echo;
+use crate::drain::DrainEpochs;
+use crate::life::State;
 use crate::receiver::Receiver;
 use crate::timers::Timer;
 use crate::{Closed, Config, Event, FlowError, Io, Setup};
@@ -13,8 +16,8 @@ use crate::{Closed, Config, Event, FlowError, Io, Setup};
 impl<T, H> Flow<T, H> {
     /// Begins a connection: a SYN is ready to send. `timeout`: how long to try before `Closed(Timeout)`.
     pub fn connect(now: Nanos, config: Config, setup: Setup, timeout: Nanos) -> Self {
-        let mut flow = Flow::new(now, config, setup, Phase::SynSent);
-        flow.syn_due = true;
+        let mut flow = Flow::new(now, config, setup, State::SynSent);
+        flow.hellos.call();
         flow.timers.set(Timer::Limit, now + timeout);
         flow.watch_hello(now);
         flow
@@ -30,42 +33,42 @@ impl<T, H> Flow<T, H> {
         syn: &Packet<'_>,
     ) -> Result<Self, FlowError> {
         let hello = Hello::parse(syn.payload).map_err(FlowError::Malformed)?;
-        let mut flow = Flow::new(now, config, setup, Phase::SynReceived);
+        let mut flow = Flow::new(now, config, setup, State::SynReceived);
         flow.timers.set(Timer::Limit, now + config.half_open);
         flow.on_hello(now, gap, hello, syn);
-        flow.syn_acks_due = 1;
+        flow.hellos.answer();
         Ok(flow)
     }
 
     /// A SYN for a flow that there is already.
-    pub(crate) fn on_syn(&mut self, now: Nanos, gap: Nanos, packet: &Packet<'_>) -> Result<(), FlowError> {
+    pub(super) fn on_syn(&mut self, now: Nanos, gap: Nanos, packet: &Packet<'_>) -> Result<(), FlowError> {
         let hello = Hello::parse(packet.payload).map_err(FlowError::Malformed)?;
-        let known = self.peer.is_some_and(|peer| peer.tag == hello.tag);
-        match self.phase {
-            Phase::SynReceived if known => {
+        let known = self.ends.is_peer(hello.tag);
+        match self.life.state() {
+            State::SynReceived if known => {
                 // Another copy, perhaps by another route: it buys another SYN-ACK.
-                self.syn_acks_due = self.syn_acks_due.saturating_add(1);
-                self.answer(now, gap, &packet.header);
+                self.hellos.answer();
+                self.acks.on_hello(Echo::new(now, gap, &packet.header));
                 Ok(())
             }
             // A late copy of the SYN that began this connection begins no other.
-            Phase::Linger | Phase::Dead if known => Ok(()),
-            Phase::SynReceived | Phase::Linger | Phase::Dead => Err(FlowError::Superseded),
-            Phase::SynSent => {
+            State::Linger | State::Dead if known => Ok(()),
+            State::SynReceived | State::Linger | State::Dead => Err(FlowError::Superseded),
+            State::SynSent => {
                 // Both ends called each other: each answers, and either answer is enough. The one that was answered
                 // knows our tag and may be established by now, so nobody can take its place under this tag. A second
                 // caller makes us ask the first: if it is gone, an RST with the echo will tell.
-                if self.peer.is_none() {
+                if self.ends.peer().is_none() {
                     self.on_hello(now, gap, hello, packet);
                 }
-                self.syn_acks_due = self.syn_acks_due.saturating_add(1);
+                self.hellos.answer();
                 Ok(())
             }
-            Phase::Open => {
+            State::Open => {
                 // The peer has forgotten this connection, or it is somebody else: its answer to a PING will tell, for
                 // an RST must echo the tag that the PING carries (compare RFC 5961 section 4).
-                if !known && !self.ping_out {
-                    self.ping_due = true;
+                if !known {
+                    self.silence.ask();
                 }
                 Ok(())
             }
@@ -73,7 +76,7 @@ impl<T, H> Flow<T, H> {
     }
 
     /// A SYN-ACK with our tag.
-    pub(crate) fn on_syn_ack<I: Io<Tx = T, Held = H>>(
+    pub(super) fn on_syn_ack<I: Io<Tx = T, Held = H>>(
         &mut self,
         now: Nanos,
         packet: &Packet<'_>,
@@ -81,108 +84,88 @@ impl<T, H> Flow<T, H> {
     ) -> Result<(), FlowError> {
         let hello = Hello::parse(packet.payload).map_err(FlowError::Malformed)?;
         // One of several that answered our SYN won, or was answered by us; the others hear nothing and expire.
-        if self.phase != Phase::SynSent || self.peer.is_some_and(|peer| peer.tag != hello.tag) {
+        if self.life.state() != State::SynSent || self.ends.peer().is_some_and(|peer| peer.tag != hello.tag) {
             return Ok(());
         }
         let header = &packet.header;
-        if header.ack != self.local.first {
+        if header.ack != self.ends.local().first {
             return Err(self.fail("SYN-ACK acknowledges units", io));
         }
         self.on_hello(now, io.gap(), hello, packet);
         self.sample(now, packet, io.gap());
-        self.establish(now, header.flags.has(Flags::PHASE), io);
+        self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io);
         // The peer waits for proof that we know its tag, and we for proof that it has got it.
-        self.unconfirmed = true;
-        self.ack_now = true;
-        self.hello_pause = self.rtt.timeout(&self.config);
+        self.acks.on_unconfirmed();
+        self.hellos.confirm(self.rtt.timeout(&self.config));
         self.watch_hello(now);
-        self.watch_silence(now);
+        self.silence.watch(now, &self.config, &mut self.timers);
         Ok(())
     }
 
     /// What the peer says of itself.
     fn on_hello(&mut self, now: Nanos, gap: Nanos, hello: Hello, packet: &Packet<'_>) {
         let header = &packet.header;
-        self.peer = Some(hello);
-        self.unit_size = unit_size(hello.mtu.min(self.local.hello.mtu)).max(1) as u32;
+        self.ends.meet(hello);
         self.receiver = Receiver::new(header.unit, &self.config);
-        self.peer_tx = header.tx;
-        self.answer(now, gap, header);
-        self.last_heard = now;
+        self.numbering.begin(header.tx);
+        self.acks.on_hello(Echo::new(now, gap, header));
+        self.silence.on_packet(now);
     }
 
     /// Both ends know of each other, as far as this end can tell.
-    pub(crate) fn establish<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, peer_phase: bool, io: &mut I) {
-        self.phase = Phase::Open;
-        self.phases = (io.phase(), peer_phase);
-        self.syn_due = false;
-        self.syn_acks_due = 0;
+    pub(super) fn establish<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, peer_epoch: bool, io: &mut I) {
+        self.life.enter(State::Open);
+        self.drain_epochs = DrainEpochs::new(io.drain_epoch(), peer_epoch);
+        self.hellos.end();
         self.timers.clear_all();
-        self.last_heard = now;
-        self.looked_at = now;
-        self.timers.set(Timer::Silence, now + self.config.keep_alive);
+        self.silence.begin(now, &self.config, &mut self.timers);
         io.event(Event::Established);
         self.receiver.credit.activate(now);
         self.receiver.credit.top_up(self.receiver.next(), io);
         self.watch_lapse();
     }
 
-    /// The handshake's packet was not answered.
-    pub(crate) fn on_hello_timeout(&mut self, now: Nanos) {
-        match self.phase {
-            Phase::SynSent => self.syn_due = true,
-            Phase::Open if self.unconfirmed => self.ack_now = true,
-            _ => return,
-        }
-        // Whoever waits for a place in a listener's backlog takes it soon after it is free.
-        self.hello_pause = (self.hello_pause * 2).min(self.config.rto_max);
-        self.watch_hello(now);
-    }
-
-    /// The handshake's packet goes again after the pause, or up to a quarter sooner: those that were turned away together must
-    /// not come back together.
-    pub(crate) fn watch_hello(&mut self, now: Nanos) {
-        let spread = (self.local.hello.tag ^ self.next_tx.0).wrapping_mul(0x9e37_79b1) >> 24;
-        let sooner = Nanos(self.hello_pause.0 / 1024 * u64::from(spread));
-        self.timers.set(Timer::Hello, now + self.hello_pause - sooner);
+    /// Sets the timer of the handshake's packet.
+    pub(super) fn watch_hello(&mut self, now: Nanos) {
+        self.hellos.watch(now, self.ends.tag(), self.numbering.next(), &mut self.timers);
     }
 
     /// An RST: believed if it echoes the tag that we send to, or that of our SYN while it is out. Our own tag in it is
     /// no proof alone: several may have learned it from copies of our SYN, and one of them is the peer.
-    pub(crate) fn on_reset<I: Io<Tx = T, Held = H>>(
+    pub(super) fn on_reset<I: Io<Tx = T, Held = H>>(
         &mut self,
         packet: &Packet<'_>,
         io: &mut I,
     ) -> Result<(), FlowError> {
         let reset = Reset::parse(packet.payload).map_err(FlowError::Malformed)?;
-        let (ours, tag) = (self.local.hello.tag, packet.header.tag);
-        let echoed = self.phase == Phase::SynSent && reset.echo == ours
-            || self.peer.map_or(tag == ours, |peer| reset.echo == peer.tag);
+        let (ours, tag) = (self.ends.tag(), packet.header.tag);
+        let echoed = self.life.state() == State::SynSent && reset.echo == ours
+            || self.ends.peer().map_or(tag == ours, |peer| reset.echo == peer.tag);
         if !echoed || tag != ours && tag != 0 {
             self.stats.stale_tags += 1;
             return Err(FlowError::Tag);
         }
-        match self.phase {
-            Phase::Dead => return Err(FlowError::Over),
-            Phase::Linger => self.phase = Phase::Dead,
+        match self.life.state() {
+            State::Dead => return Err(FlowError::Over),
+            State::Linger => self.life.enter(State::Dead),
             // The peer has told us that it finished, and is gone; all that it had not acknowledged is our FIN: it was
             // gone because it had that, too, or it would have said more than "no such connection". One that has started
             // anew says that of everything.
-            Phase::Open
+            State::Open
                 if reset.reason == Reason::Closed
-                    && self.peer.is_some_and(|peer| peer.epoch == reset.epoch)
+                    && self.ends.peer().is_some_and(|peer| peer.epoch == reset.epoch)
                     && self.receiver.finished()
-                    && self.sender.only_finish_left() =>
+                    && self.sender.queue.only_finish_left() =>
             {
-                self.end(Closed::Clean, Phase::Dead, io);
+                self.end(Closed::Clean, State::Dead, io);
             }
-            _ => self.end(Closed::ByPeer(reset.reason), Phase::Dead, io),
+            _ => self.end(Closed::ByPeer(reset.reason), State::Dead, io),
         }
         Ok(())
     }
 
     /// The peer, who knows our tag, broke the protocol.
-    pub(crate) fn fail<I: Io<Tx = T, Held = H>>(&mut self, what: &'static str, io: &mut I) -> FlowError {
+    pub(super) fn fail<I: Io<Tx = T, Held = H>>(&mut self, what: &'static str, io: &mut I) -> FlowError {
         self.reset(Reason::Protocol, io);
         FlowError::Protocol(what)
     }

@@ -1,47 +1,22 @@
-//! Whole frames that the engine makes itself (ARP, ICMP), and packets on their way between engines.
+//! Frames that the engine makes itself: ARP and ICMP echo.
 
 use core::net::Ipv4Addr;
 
 use machnet_wire::{Mac, arp, ether, icmp, ipv4};
 
-/// A Machnet packet with what matters of its frame, on its way to another engine or round the local loop.
-#[derive(Debug, Default)]
-pub(crate) struct Handed {
-    /// Who sent it.
-    pub from: Origin,
-    /// Machnet header and payload.
-    pub bytes: Vec<u8>,
-}
+use crate::path::Station;
 
-/// The sender of a packet, and the route by which it came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Origin {
-    pub ip: Ipv4Addr,
-    /// UDP ports (source, destination); 0, 0 when it saw no wire.
-    pub ports: (u16, u16),
-}
-
-impl Default for Origin {
-    fn default() -> Self {
-        Self { ip: Ipv4Addr::UNSPECIFIED, ports: (0, 0) }
-    }
-}
-
-/// An ARP frame from `mac` and `ip`: a request for `target` (to everybody, or to `to`), or a reply to it at `to`.
-pub(crate) fn arp(
-    operation: arp::Operation,
-    mac: Mac,
-    ip: Ipv4Addr,
-    to: Option<Mac>,
-    target: Ipv4Addr,
-) -> Vec<u8> {
+/// An ARP frame of `from`: a request for `target` (to everybody, or to `to`), or a reply to it at `to`.
+pub(crate) fn arp(operation: arp::Operation, from: Station, to: Option<Mac>, target: Ipv4Addr) -> Vec<u8> {
     let mut frame = vec![0; SMALLEST];
-    ether::Header { dst: to.unwrap_or(Mac::BROADCAST), src: mac, kind: ether::kind::ARP }.emit(&mut frame);
+    ether::Header { dst: to.unwrap_or(Mac::BROADCAST), src: from.mac, kind: ether::kind::ARP }
+        .emit(&mut frame);
     let target_mac = match operation {
         arp::Operation::Reply => to.unwrap_or_default(),
         arp::Operation::Request => Mac::default(),
     };
-    let packet = arp::Packet { operation, sender_mac: mac, sender_ip: ip, target_mac, target_ip: target };
+    let packet =
+        arp::Packet { operation, sender_mac: from.mac, sender_ip: from.ip, target_mac, target_ip: target };
     packet.emit(&mut frame[ether::LEN..]);
     frame
 }
@@ -74,14 +49,15 @@ mod tests {
     const PEER: Mac = Mac([2, 0, 0, 0, 0, 2]);
     const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const PEER_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const STATION: Station = Station { mac: ME, ip: IP };
 
     #[test]
     fn an_arp_request_goes_to_everybody_and_a_reply_to_one() {
-        let request = arp(arp::Operation::Request, ME, IP, None, PEER_IP);
+        let request = arp(arp::Operation::Request, STATION, None, PEER_IP);
         assert_eq!(request[..6], [0xff; 6]);
         let Ok(Frame::Arp(p)) = parse(&request) else { panic!("no ARP") };
         assert_eq!((p.sender_ip, p.target_ip, p.target_mac), (IP, PEER_IP, Mac::default()));
-        let reply = arp(arp::Operation::Reply, ME, IP, Some(PEER), PEER_IP);
+        let reply = arp(arp::Operation::Reply, STATION, Some(PEER), PEER_IP);
         assert_eq!(reply[..6], PEER.0);
         let Ok(Frame::Arp(p)) = parse(&reply) else { panic!("no ARP") };
         assert_eq!((p.operation, p.sender_mac, p.target_mac), (arp::Operation::Reply, ME, PEER));

@@ -3,7 +3,8 @@
 use machnet_wire::header::{DELAY_STEP, delay_steps};
 use machnet_wire::{Flags, Header, Kind, Nanos};
 
-use crate::flow::{Flow, Phase};
+use super::Flow;
+use crate::life::State;
 use crate::sender::{Choice, Tail};
 use crate::timers::Timer;
 use crate::{Body, Io, Transmit};
@@ -16,45 +17,43 @@ impl<T, H> Flow<T, H> {
         now: Nanos,
         io: &mut I,
     ) -> Option<Transmit<'_, T>> {
-        if self.phase != Phase::Open {
+        if !self.life.is_open() {
             return self.poll_not_open(now, io);
         }
-        if self.sender.queued() > 0 {
+        if !self.sender.queue.is_empty() {
             if self.sender.in_flight() == 0 {
-                let next = self.sender.next();
+                let next = self.sender.queue.next();
                 self.sender.allowance.lapse(now, next, self.rtt.or_zero(), &self.config);
             }
             if let Some(least) = self.congestion.judge(now, &self.rtt) {
                 self.rtt.rebase(least);
             }
-            if io.phase() != self.phases.0 {
-                self.phases.0 = !self.phases.0;
+            if self.drain_epochs.own_changed(io.drain_epoch()) {
                 self.drain(now);
             }
             if let Some(choice) = self.choose(now) {
                 let words = self.receiver.arrived().word_count(self.receiver.next());
                 let room =
-                    self.unit_size.saturating_sub(self.sender.meta(choice.unit).len.into()) as usize / 8;
-                if words <= room || !self.ack_now {
+                    self.ends.unit_size().saturating_sub(self.sender.queue.meta(choice.unit).len.into())
+                        as usize
+                        / 8;
+                if !self.acks.goes_before_unit(words, room) {
                     return self.send_unit(now, choice, room, io);
                 }
-                // The whole truth does not fit beside the unit: it goes first, on its own. The probe, if it was one,
-                // is still due.
+                // The probe, if it was one, is still due.
                 if choice.probe && !choice.uncovered {
-                    self.sender.tail = Tail::ProbeDue;
+                    self.sender.set_tail(Tail::ProbeDue);
                 }
             } else if let Some(at) = self.sender.waits_to_try().filter(|at| *at > now) {
                 self.timers.set(Timer::Probe, at);
             }
         }
-        if self.ack_now {
+        if self.acks.goes_alone() {
             self.stats.acks_sent += 1;
-            let probe = if self.unconfirmed { Flags::PROBE } else { Flags::NONE };
+            let probe = if self.hellos.unconfirmed() { Flags::PROBE } else { Flags::NONE };
             return Some(self.send_bare(now, Kind::Ack, probe, io));
         }
-        if self.ping_due {
-            self.ping_due = false;
-            self.ping_out = true;
+        if self.silence.take_ping() {
             self.stats.pings_sent += 1;
             return Some(self.send_bare(now, Kind::Ping, Flags::NONE, io));
         }
@@ -84,40 +83,40 @@ impl<T, H> Flow<T, H> {
     ) -> Option<Transmit<'_, T>> {
         let unit = choice.unit;
         let mut header = self.header(now, Kind::Data, io);
-        let meta = self.sender.meta(unit);
+        let meta = self.sender.queue.meta(unit);
         header.unit = unit;
         header.message_len = meta.message_len;
         header.flags |= meta.flags;
-        let behind = self.sender.behind(unit);
+        let behind = self.sender.queue.behind(unit);
         header.want = capped(behind);
-        let again = unit.before(self.sender.next());
-        if again {
+        let retransmits = unit.before(self.sender.queue.next());
+        if retransmits {
             self.stats.retransmitted += 1;
         } else {
             self.stats.units_sent += 1;
-            self.sender.allowance.say(behind > 0);
+            self.sender.allowance.announce(behind > 0);
         }
         if choice.uncovered {
             self.stats.credit_probes += 1;
         } else if choice.probe {
             self.stats.tail_probes += 1;
         }
-        if again || choice.probe {
+        if retransmits || choice.probe {
             header.flags |= Flags::PROBE;
         }
         self.sender.transmitted(now, unit, header.tx);
         self.congestion.sent(now);
-        self.loss_base = now;
+        self.loss_timer.restart(now);
         if !self.timers.is_set(Timer::Loss) {
             self.watch_losses(now, None);
         }
-        let words = self.receiver.arrived().words(self.receiver.next(), &mut self.sack_words).min(room);
-        let meta = *self.sender.meta(unit);
-        let body = match self.sender.token(unit) {
+        let words = self.acks.take_words(self.receiver.arrived(), self.receiver.next()).min(room);
+        let meta = *self.sender.queue.meta(unit);
+        let body = match self.sender.queue.token(unit) {
             Some(tx) if meta.len > 0 => Body::Unit { tx, offset: meta.offset, len: meta.len.into() },
             _ => Body::None,
         };
-        Some(Transmit { header, sack: &self.sack_words[..words], body })
+        Some(Transmit { header, sack: self.acks.words(words), body })
     }
 
     /// A packet without a body.
@@ -130,33 +129,33 @@ impl<T, H> Flow<T, H> {
     ) -> Transmit<'_, T> {
         let mut header = self.header(now, kind, io);
         header.flags |= flags;
-        let words = self.receiver.arrived().words(self.receiver.next(), &mut self.sack_words);
-        Transmit { header, sack: &self.sack_words[..words], body: Body::None }
+        let words = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
+        Transmit { header, sack: self.acks.words(words), body: Body::None }
     }
 
     #[cold]
     fn poll_not_open<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) -> Option<Transmit<'_, T>> {
-        if let Some(reset) = self.reset_due.take() {
+        if let Some(reset) = self.life.take_reset() {
             let header = self.header(now, Kind::Rst, io);
             return Some(Transmit { header, sack: &[], body: Body::Reset(reset) });
         }
-        if self.syn_acks_due > 0 {
-            self.syn_acks_due -= 1;
+        if self.hellos.take_syn_ack() {
             self.stats.hellos_sent += 1;
-            let echo = self.echo;
+            let echo = self.acks.echo();
             let header = self.header(now, Kind::SynAck, io);
-            // The next copy answers the same SYN unless another comes.
-            self.echo = echo;
-            return Some(Transmit { header, sack: &[], body: Body::Hello(self.local.hello) });
+            if let Some(echo) = echo {
+                // The next copy answers the same SYN unless another comes.
+                self.acks.on_hello(echo);
+            }
+            return Some(Transmit { header, sack: &[], body: Body::Hello(self.ends.local().hello) });
         }
-        if self.syn_due {
-            self.syn_due = false;
+        if self.hellos.take_syn() {
             self.stats.hellos_sent += 1;
             let mut header = self.header(now, Kind::Syn, io);
             header.tag = 0;
-            return Some(Transmit { header, sack: &[], body: Body::Hello(self.local.hello) });
+            return Some(Transmit { header, sack: &[], body: Body::Hello(self.ends.local().hello) });
         }
-        if self.phase == Phase::Linger && self.ack_now {
+        if self.life.state() == State::Linger && self.acks.goes_alone() {
             self.stats.acks_sent += 1;
             return Some(self.send_bare(now, Kind::Ack, Flags::NONE, io));
         }
@@ -167,45 +166,41 @@ impl<T, H> Flow<T, H> {
     #[inline]
     fn header<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, kind: Kind, io: &mut I) -> Header {
         let mut header = Header::new(kind);
-        header.src = self.local.local_port;
-        header.dst = self.local.remote_port;
-        header.tag = self.peer.map_or(0, |peer| peer.tag);
-        header.unit = self.sender.next();
-        header.tx = self.next_tx;
-        self.next_tx = self.next_tx + 1;
+        header.src = self.ends.local().local_port;
+        header.dst = self.ends.local().remote_port;
+        header.tag = self.ends.peer_tag();
+        header.unit = self.sender.queue.next();
+        header.tx = self.numbering.take();
         header.ts = now.0 as u32;
         header.ack = self.receiver.next();
-        let waiting = self.sender.waiting();
+        let waiting = self.sender.queue.waiting();
         header.want = capped(waiting);
-        self.sender.allowance.say(waiting > 0);
-        if self.phase == Phase::Open {
-            if io.phase() {
-                header.flags |= Flags::PHASE;
+        self.sender.allowance.announce(waiting > 0);
+        if self.life.is_open() {
+            if io.drain_epoch() {
+                header.flags |= Flags::DRAIN_EPOCH;
             }
             header.credit = if self.receiver.discarding() {
                 // Nobody reads, so there is no hurry, and nothing is set aside for it.
                 1
             } else {
                 self.receiver.credit.top_up(header.ack, io);
-                let credit = self.receiver.credit.tell(now, header.ack);
+                let credit = self.receiver.credit.advertise(now, header.ack);
                 self.watch_lapse();
                 credit
             };
         }
-        if let Some(echo) = self.echo.take() {
+        let (echo, refused) = self.acks.take();
+        if let Some(echo) = echo {
             header.flags |= Flags::ECHO;
             header.ack_tx = echo.tx;
             header.ts_echo = echo.ts;
             header.ack_delay = delay_steps(now - echo.at);
             header.gap = delay_steps(echo.gap + Nanos(DELAY_STEP - 1));
         }
-        if self.receiver.refused {
-            self.receiver.refused = false;
+        if refused {
             header.flags |= Flags::REFUSED;
         }
-        self.ack_now = false;
-        self.ack_pending = 0;
-        self.timers.clear(Timer::Ack);
         self.stats.packets_sent += 1;
         header
     }

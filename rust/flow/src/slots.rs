@@ -1,21 +1,21 @@
-//! A ring indexed by serial number: what is at `n` stays there while the ring is at least as long as the window.
+//! A window of values by sequence number: what is at `n` stays there while there are at least as many slots as live numbers.
 
 use alloc::vec::Vec;
 
 use machnet_wire::Seq;
 
-/// A power of two of values. The caller knows which numbers are live; the ring only maps them, so looking up a number
+/// A power of two of values. The caller knows which numbers are live; the slots only map them, so looking up a number
 /// costs a mask. It grows by doubling and never shrinks: in steady state nothing allocates.
 #[derive(Debug, Clone, Hash)]
-pub(crate) struct Ring<E> {
+pub(crate) struct Slots<E> {
     slots: Vec<E>,
 }
 
-impl<E: Default> Ring<E> {
+impl<E: Default> Slots<E> {
     pub fn new() -> Self {
-        let mut ring = Ring { slots: Vec::new() };
-        ring.slots.resize_with(FIRST, E::default);
-        ring
+        let mut slots = Vec::new();
+        slots.resize_with(FIRST, E::default);
+        Slots { slots }
     }
 
     /// Makes room for the live numbers `first..first + len` and keeps what is at the first `live` of them.
@@ -59,11 +59,11 @@ mod tests {
     #[test]
     fn growing_keeps_every_live_number_across_the_wrap() {
         let first = Seq(u32::MAX - 2);
-        let mut ring = Ring::new();
+        let mut slots = Slots::new();
         for len in 1..=100u32 {
-            ring.reserve(first, len - 1, len);
-            *ring.at_mut(first + (len - 1)) = len;
-            assert!((0..len).all(|i| *ring.at(first + i) == i + 1), "after {len}");
+            slots.reserve(first, len - 1, len);
+            *slots.at_mut(first + (len - 1)) = len;
+            assert!((0..len).all(|i| *slots.at(first + i) == i + 1), "after {len}");
         }
     }
 }

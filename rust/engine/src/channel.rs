@@ -1,0 +1,144 @@
+//! One channel as its engine serves it: which connection each handle of the application names, its listeners and
+//! who has a place in their backlogs.
+
+use std::collections::HashMap;
+
+use machnet_shm::{EngineEnd, FlowId, PeerFault};
+use machnet_wire::Nanos;
+
+use crate::ids::{ChannelNumber, ConnIndex};
+use crate::watch::Watch;
+
+/// A channel as its engine serves it.
+pub(crate) struct Channel {
+    /// Its number within the sidecar.
+    pub number: ChannelNumber,
+    pub end: EngineEnd,
+    /// By index of the application's handle: the connection that it names, unless that is over.
+    conns: Vec<Option<ConnIndex>>,
+    /// How many of them name one.
+    live: u32,
+    pub listeners: HashMap<u32, Listener>,
+    /// By index of the application's handle: the listener in whose backlog it has a place.
+    offered: Vec<Option<u32>>,
+    /// Nobody is served any more: what was submitted is still delivered.
+    pub gone: bool,
+    /// Until then, once nobody is.
+    pub until: Nanos,
+    /// Why the channel ends, once nobody is served.
+    pub why: End,
+    /// Whether it is polled, and what is known of its doorbell.
+    pub watch: Watch,
+}
+
+/// A listener of a channel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Listener {
+    pub backlog: u32,
+    /// Connections that the application has not taken: half-open ones, and those that wait for it.
+    pub waiting: u32,
+}
+
+/// Why a channel ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its application left.
+    Left,
+    /// An operator had it end, though its application may still be there.
+    Drained,
+    /// The sidecar ends.
+    Shutdown,
+    /// Its application wrote something impossible.
+    Fault(PeerFault),
+}
+
+impl Channel {
+    /// A channel that nobody serves yet. Made and dropped outside of the engine's thread: both take their time.
+    pub fn new(number: ChannelNumber, end: EngineEnd) -> Box<Self> {
+        let flows = end.geometry().flows as usize;
+        Box::new(Self {
+            number,
+            end,
+            conns: vec![None; flows],
+            live: 0,
+            listeners: HashMap::new(),
+            offered: vec![None; flows],
+            gone: false,
+            until: Nanos::MAX,
+            why: End::Left,
+            watch: Watch::new(Nanos::ZERO),
+        })
+    }
+
+    /// The connection that an application's handle names, unless it is over.
+    #[inline]
+    pub fn conn(&self, id: FlowId) -> Option<ConnIndex> {
+        self.conn_at(id.index)
+    }
+
+    /// The same by the handle's index alone.
+    #[inline]
+    pub fn conn_at(&self, index: u32) -> Option<ConnIndex> {
+        self.conns.get(index as usize).copied().flatten()
+    }
+
+    /// All connections that handles name.
+    pub fn conns(&self) -> impl Iterator<Item = ConnIndex> {
+        self.conns.iter().copied().flatten()
+    }
+
+    /// How many those are.
+    pub fn live(&self) -> u32 {
+        self.live
+    }
+
+    /// A handle names a connection from now on.
+    pub fn name(&mut self, id: FlowId, conn: ConnIndex) {
+        if let Some(slot) = self.conns.get_mut(id.index as usize) {
+            self.live += u32::from(slot.is_none());
+            *slot = Some(conn);
+        }
+    }
+
+    /// The connection that a handle named is over.
+    pub fn unname(&mut self, id: FlowId) {
+        if self.conns.get_mut(id.index as usize).and_then(Option::take).is_some() {
+            self.live -= 1;
+        }
+    }
+
+    /// Whether a listener's backlog is full, as far as is known. `None`: there is no such listener.
+    pub fn is_full(&self, listener: u32) -> Option<bool> {
+        self.listeners.get(&listener).map(|listener| listener.waiting >= listener.backlog)
+    }
+
+    /// Gives a connection that begins a place in a listener's backlog.
+    pub fn take_place(&mut self, id: FlowId, number: u32) {
+        if let (Some(slot), Some(listener)) =
+            (self.offered.get_mut(id.index as usize), self.listeners.get_mut(&number))
+        {
+            listener.waiting += 1;
+            *slot = Some(number);
+        }
+    }
+
+    /// The application has taken or forgotten a connection, or it never came to be: its place, if it has one, is free.
+    pub fn free_place(&mut self, id: FlowId) {
+        if let Some(number) = self.offered.get_mut(id.index as usize).and_then(Option::take)
+            && let Some(listener) = self.listeners.get_mut(&number)
+        {
+            listener.waiting -= 1;
+        }
+    }
+
+    /// A listener closes, and with it all places in its backlog. False: there is none.
+    pub fn unlisten(&mut self, number: u32) -> bool {
+        if self.listeners.remove(&number).is_none() {
+            return false;
+        }
+        for place in self.offered.iter_mut().filter(|place| **place == Some(number)) {
+            *place = None;
+        }
+        true
+    }
+}

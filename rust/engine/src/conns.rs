@@ -1,0 +1,300 @@
+//! The connections of one engine: where each is, when each is due, whose turn it is to send, and the one way to call a flow.
+
+use std::collections::VecDeque;
+
+use machnet_flow::{CreditWait, Flow};
+use machnet_shm::HeldUnit;
+use machnet_wire::Nanos;
+
+use crate::admission::Admission;
+use crate::channels::Channels;
+use crate::clock::Clock;
+use crate::conn::Conn;
+use crate::drain_epoch::DrainEpoch;
+use crate::ids::{ConnHandle, ConnIndex, ConnKey};
+use crate::peers::Peers;
+use crate::shared::EngineHandle;
+use crate::table::Table;
+use crate::timer_wheel::TimerWheel;
+use crate::totals::Totals;
+use crate::view::{News, Token, View};
+
+/// The connections of one engine.
+pub(crate) struct Conns {
+    own: EngineHandle,
+    table: Table<Conn>,
+    pub peers: Peers,
+    pub drain_epoch: DrainEpoch,
+    totals: Totals,
+    /// By when connections ask to be called. A connection has an entry for `Conn::scheduled` and perhaps older ones, which
+    /// are passed over.
+    wheel: TimerWheel<ConnHandle>,
+    /// Connections that may have something to send, oldest first.
+    ready: VecDeque<ConnHandle>,
+    /// Connections that wait for their next hop.
+    parked: Vec<ConnHandle>,
+}
+
+/// What of the engine a flow may touch during a call, beside its own connection.
+pub(crate) struct World<'a> {
+    pub clock: &'a Clock,
+    pub channels: &'a mut Channels,
+    pub admission: &'a mut Admission,
+}
+
+/// What a connection whose turn to send is over asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TurnEnd {
+    /// Nothing now.
+    Done,
+    /// That its peer may send: it waits for this.
+    Waits(CreditWait),
+    /// To be forgotten: it has sent its last.
+    Over,
+}
+
+impl Conns {
+    /// None yet. `secret` keeps peers from choosing collisions in the table.
+    pub fn new(own: EngineHandle, secret: u64, now: Nanos) -> Self {
+        let peers = Peers::new(std::sync::Arc::clone(&own.shared().heard));
+        Self {
+            own,
+            table: Table::new(secret),
+            peers,
+            drain_epoch: DrainEpoch::new(now),
+            totals: Totals::default(),
+            wheel: TimerWheel::new(now),
+            ready: VecDeque::new(),
+            parked: Vec::new(),
+        }
+    }
+
+    /// How many there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The connection with this key.
+    #[inline]
+    pub fn find(&self, key: ConnKey) -> Option<ConnIndex> {
+        self.table.find(key)
+    }
+
+    /// The connection at an index.
+    #[inline]
+    pub fn get(&self, index: ConnIndex) -> Option<&Conn> {
+        self.table.get(index)
+    }
+
+    /// The same, to change it.
+    #[inline]
+    pub fn get_mut(&mut self, index: ConnIndex) -> Option<&mut Conn> {
+        self.table.get_mut(index)
+    }
+
+    /// The same with its handle.
+    #[inline]
+    pub fn entry(&mut self, index: ConnIndex) -> Option<(ConnHandle, &mut Conn)> {
+        self.table.entry(index)
+    }
+
+    /// The connection with this handle, if it is still there, to change it.
+    #[inline]
+    pub fn resolve_mut(&mut self, handle: ConnHandle) -> Option<&mut Conn> {
+        self.table.resolve_mut(handle)
+    }
+
+    /// How many places the table has, used and free ones.
+    pub fn places(&self) -> usize {
+        self.table.places()
+    }
+
+    /// The connection with this handle, if it is still there.
+    pub fn resolve(&self, handle: ConnHandle) -> Option<&Conn> {
+        self.table.resolve(handle)
+    }
+
+    /// The connection at a place of the table, with its handle.
+    pub fn at(&self, place: usize) -> Option<(ConnHandle, &Conn)> {
+        self.table.at(place)
+    }
+
+    /// All connections.
+    pub fn iter(&self) -> impl Iterator<Item = &Conn> {
+        self.table.iter()
+    }
+
+    /// Where all connections are.
+    pub fn indices(&self) -> Vec<ConnIndex> {
+        self.table.indices()
+    }
+
+    /// Files a connection that begins. `None`: there is one with this key.
+    pub fn insert(&mut self, conn: Conn) -> Option<ConnIndex> {
+        let index = self.table.insert(conn.key, conn)?;
+        self.own.counters().flows.set(self.table.len() as u64);
+        Some(index)
+    }
+
+    /// Takes a connection out.
+    pub fn remove(&mut self, index: ConnIndex) -> Option<Conn> {
+        let key = self.table.get(index)?.key;
+        let conn = self.table.remove(key)?;
+        self.peers.release(conn.peer);
+        self.totals.retire(conn.flow.stats());
+        self.own.counters().flows.set(self.table.len() as u64);
+        Some(conn)
+    }
+
+    /// Calls a flow with its channel at hand, and files it for sending. `None`: there is no such connection. What became of the flow is for
+    /// the caller to see to.
+    #[inline]
+    pub fn with<R>(
+        &mut self,
+        index: ConnIndex,
+        world: World<'_>,
+        call: impl FnOnce(&mut Flow<Token, HeldUnit>, &mut View<'_>) -> R,
+    ) -> Option<(R, News)> {
+        let World { clock, channels, admission } = world;
+        let (handle, conn) = self.table.entry(index)?;
+        if conn.stalls != clock.stalls {
+            conn.stalls = clock.stalls;
+            conn.flow.stalled(clock.now);
+        }
+        let lane = match conn.bound.place() {
+            Some((at, id)) => channels.touch(at).map(|channel| (&mut channel.end, id)),
+            None => None,
+        };
+        let mut view = View {
+            lane,
+            counters: self.own.counters(),
+            clock,
+            about: &conn.about,
+            released: conn.released,
+            peers: &self.peers,
+            peer: conn.peer,
+            drain_epoch: self.drain_epoch.bit(),
+            admission,
+            claim: &mut conn.claim,
+            news: News::default(),
+        };
+        let out = call(&mut conn.flow, &mut view);
+        let news = view.news;
+        if !conn.queued {
+            conn.queued = true;
+            self.ready.push_back(handle);
+        }
+        Some((out, news))
+    }
+}
+
+/// Turns to send.
+impl Conns {
+    /// Whether a connection may have something to send.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The connection whose turn it is.
+    #[inline]
+    pub fn next_ready(&mut self) -> Option<ConnHandle> {
+        self.ready.pop_front()
+    }
+
+    /// It has more to send, after all others.
+    #[inline]
+    pub fn ready_again(&mut self, handle: ConnHandle) {
+        self.ready.push_back(handle);
+    }
+
+    /// Its turn goes on as soon as there is room.
+    #[inline]
+    pub fn ready_first(&mut self, handle: ConnHandle) {
+        self.ready.push_front(handle);
+    }
+
+    /// It waits for its next hop.
+    pub fn park(&mut self, handle: ConnHandle) {
+        self.parked.push(handle);
+    }
+
+    /// There is news of next hops: those that wait for one ask again.
+    pub fn unpark(&mut self) {
+        self.ready.extend(self.parked.drain(..));
+    }
+
+    /// A connection's turn is over, as it has nothing more to send. It is called again when it asks to be, or when something happens to it.
+    /// `ending`: the sidecar ends, and does not stay to acknowledge repetitions.
+    #[inline]
+    pub fn end_turn(&mut self, index: ConnIndex, deficit: i64, ending: bool) -> TurnEnd {
+        let Some((handle, conn)) = self.table.entry(index) else { return TurnEnd::Done };
+        conn.queued = false;
+        conn.deficit = deficit.min(0);
+        if conn.flow.is_done() || ending && conn.flow.is_lingering() {
+            return TurnEnd::Over;
+        }
+        schedule(&mut self.wheel, handle, conn);
+        match conn.flow.credit_wait() {
+            Some(wait) if conn.claim.has_to_wait(wait) => TurnEnd::Waits(wait),
+            _ => TurnEnd::Done,
+        }
+    }
+}
+
+/// Timers.
+impl Conns {
+    /// Has a connection called when it asks to be.
+    pub fn schedule(&mut self, index: ConnIndex) {
+        if let Some((handle, conn)) = self.table.entry(index) {
+            schedule(&mut self.wheel, handle, conn);
+        }
+    }
+
+    /// Shows the connections that asked to be called by `now`. Returns how many entries have passed, of those and of others that
+    /// have asked for another time since.
+    #[inline]
+    pub fn due(&mut self, now: Nanos, mut each: impl FnMut(ConnIndex)) -> usize {
+        let mut passed = 0;
+        let table = &mut self.table;
+        self.wheel.expire(now, |at, handle| {
+            passed += 1;
+            if let Some(conn) = table.resolve_mut(handle)
+                && conn.scheduled == at
+            {
+                conn.scheduled = Nanos::MAX;
+                each(handle.index);
+            }
+        });
+        passed
+    }
+
+    /// When a connection is due, or the counts of flows are to be summed.
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.wheel.next_deadline().into_iter().chain(self.totals.due()).min()
+    }
+
+    /// Lets other threads read what flows counted, once in a while; whether it did. `worked`: something happened in this round.
+    #[inline]
+    pub fn publish(&mut self, worked: bool, now: Nanos) -> bool {
+        let due = self.totals.is_due(worked, now);
+        if due {
+            let table = &self.table;
+            let sums = self.totals.collect(now, |add| table.iter().for_each(|conn| add(conn.flow.stats())));
+            self.own.inbox().counts.flows.set(sums);
+        }
+        due
+    }
+}
+
+/// Files a connection under the time it asks for, unless it is called earlier anyway.
+#[inline]
+fn schedule(wheel: &mut TimerWheel<ConnHandle>, handle: ConnHandle, conn: &mut Conn) {
+    if let Some(at) = conn.flow.next_timeout()
+        && at < conn.scheduled
+    {
+        conn.scheduled = at;
+        wheel.insert(at, handle);
+    }
+}

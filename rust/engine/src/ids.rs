@@ -1,0 +1,108 @@
+//! What things of an engine are called. Each is a number of its own type, so that none is taken for another.
+
+use core::fmt;
+use core::net::Ipv4Addr;
+use core::num::NonZeroU32;
+
+/// An engine of a sidecar: 0 for the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EngineIndex(pub u16);
+
+/// A receive queue of the NIC: 0 for the first. Engine `i` serves queue `i`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct QueueIndex(pub u16);
+
+/// A channel of a sidecar, for as long as that runs: 1 for the first. No number is used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelNumber(pub u64);
+
+/// Where an engine keeps a channel, while it has it. Used again when the channel is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ChannelIndex(pub u32);
+
+/// Where an engine keeps a connection, while it has it. Used again when the connection is gone: what may outlive it
+/// keeps a [`ConnHandle`].
+///
+/// Stored as its successor, so that an `Option` of it is as small as it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ConnIndex(NonZeroU32);
+
+/// A connection of an engine, for as long as that runs: of one that is gone nothing is found, though its index is
+/// used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ConnHandle {
+    pub index: ConnIndex,
+    /// How many connections had this index before.
+    pub generation: u32,
+}
+
+/// What tells the connections of a host apart: the peer's address, the peer's Machnet port, and ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ConnKey(u64);
+
+impl EngineIndex {
+    /// Its place among the engines.
+    #[inline]
+    pub(crate) fn place(self) -> usize {
+        self.0.into()
+    }
+}
+
+impl ChannelIndex {
+    /// Its place among the channels.
+    #[inline]
+    pub fn place(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl ConnIndex {
+    /// The index of a place among the connections. The table ends well before the last one.
+    #[inline]
+    pub fn new(place: usize) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(place as u32))
+    }
+
+    /// The same for a place that anybody may have named.
+    pub fn try_new(place: u32) -> Option<Self> {
+        NonZeroU32::MIN.checked_add(place).map(Self)
+    }
+
+    /// Its place among the connections.
+    #[inline]
+    pub fn place(self) -> usize {
+        (self.0.get() - 1) as usize
+    }
+}
+
+impl ConnKey {
+    /// The key of a connection with a peer.
+    #[inline]
+    pub(crate) fn new(peer: Ipv4Addr, peer_port: u16, local_port: u16) -> Self {
+        Self(u64::from(peer.to_bits()) << 32 | u64::from(peer_port) << 16 | u64::from(local_port))
+    }
+
+    /// Our port.
+    #[inline]
+    pub(crate) fn local_port(self) -> u16 {
+        self.0 as u16
+    }
+}
+
+impl fmt::Debug for ConnIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnIndex({})", self.place())
+    }
+}
+
+macro_rules! shown_as_its_number {
+    ($($name:ident)+) => {
+        $(impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        })+
+    };
+}
+
+shown_as_its_number!(EngineIndex QueueIndex ChannelNumber);

@@ -1,0 +1,385 @@
+//! Paths: by which addresses, UDP ports and next hop the packets of a connection travel, one path for each direction.
+//!
+//! An [`OutPath`] is ours, and what it makes of itself is the only [`Route`] that a frame is sent by. An [`InPath`] is the
+//! path by which a packet came. The two differ: each end draws the UDP ports of its own direction.
+//!
+//! The bytes of every Machnet packet leave through [`emit`] and arrive through [`parse`], whether they cross a wire, go to
+//! another application of this host or answer a packet of no connection. So what is done to all packets is done there.
+
+use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
+
+use machnet_flow::{Body, Transmit};
+use machnet_shm::EngineEnd;
+use machnet_wire::frame::{self, Route};
+use machnet_wire::{Mac, Nanos, Packet, ParseError};
+
+use crate::neighbor::{Lookup, Neighbors};
+use crate::random::Random;
+use crate::view::Token;
+
+/// This host as the network knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Station {
+    pub mac: Mac,
+    pub ip: Ipv4Addr,
+}
+
+/// UDP ports as a packet carries them. They lead it to a receive queue and say nothing about its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UdpPorts {
+    pub src: u16,
+    pub dst: u16,
+}
+
+impl UdpPorts {
+    /// Of a packet that saw no wire.
+    pub const NONE: Self = Self { src: 0, dst: 0 };
+
+    /// Source and destination, as a SYN and a SYN-ACK tell them to the peer.
+    pub fn pair(self) -> (u16, u16) {
+        (self.src, self.dst)
+    }
+
+    fn draw(random: &mut Random, range: &RangeInclusive<u16>) -> Self {
+        Self { src: random.port(range), dst: random.port(range) }
+    }
+}
+
+/// The path by which a packet came: who sent it, and the UDP ports that led it to the queue on which it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InPath {
+    pub peer: Ipv4Addr,
+    pub udp: UdpPorts,
+}
+
+impl InPath {
+    /// Of a packet that an application of this host sent to another.
+    pub fn local(station: &Station) -> Self {
+        Self { peer: station.ip, udp: UdpPorts::NONE }
+    }
+
+    /// The path of an answer that belongs to no connection: the same ports, the other way round.
+    pub fn back(&self, hop: NextHop) -> OutPath {
+        OutPath { peer: self.peer, udp: UdpPorts { src: self.udp.dst, dst: self.udp.src }, hop }
+    }
+}
+
+impl Default for InPath {
+    fn default() -> Self {
+        Self { peer: Ipv4Addr::UNSPECIFIED, udp: UdpPorts::NONE }
+    }
+}
+
+/// A Machnet packet that has come, on its way to another engine of this host or to another application on this one.
+#[derive(Debug, Default)]
+pub(crate) struct Handed {
+    /// Who sent it, and how it came.
+    pub from: InPath,
+    /// Machnet header and payload, as they came.
+    pub bytes: Vec<u8>,
+}
+
+/// The path of what we send to a peer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutPath {
+    peer: Ipv4Addr,
+    udp: UdpPorts,
+    hop: NextHop,
+}
+
+/// The next hop, as far as a path knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NextHop {
+    /// The peer is on this host.
+    Loop,
+    /// Its MAC has not been looked up yet.
+    Unknown { ip: Ipv4Addr },
+    /// Its MAC as of this version of the table of neighbours.
+    Known { ip: Ipv4Addr, mac: Mac, version: u64 },
+}
+
+impl NextHop {
+    /// The first step on the way to `peer`. `None`: there is no way.
+    pub fn toward(peer: Ipv4Addr, station: &Station, neighbors: &Neighbors) -> Option<Self> {
+        if peer == station.ip {
+            return Some(NextHop::Loop);
+        }
+        neighbors.next_hop(peer).map(|ip| NextHop::Unknown { ip })
+    }
+
+    /// Its address, if it is another host.
+    fn ip(self) -> Option<Ipv4Addr> {
+        match self {
+            NextHop::Loop => None,
+            NextHop::Unknown { ip } | NextHop::Known { ip, .. } => Some(ip),
+        }
+    }
+}
+
+impl OutPath {
+    /// A path for a connection that begins, with UDP ports of its own drawn from `range`. The next hop is kept in the table of
+    /// neighbours until [`OutPath::end`].
+    pub fn begin(
+        peer: Ipv4Addr,
+        hop: NextHop,
+        random: &mut Random,
+        range: &RangeInclusive<u16>,
+        neighbors: &Neighbors,
+        now: Nanos,
+    ) -> Self {
+        if let Some(ip) = hop.ip() {
+            // Makes the entry, so that it has a user.
+            neighbors.lookup(ip, now);
+            neighbors.acquire(ip);
+        }
+        Self { peer, udp: UdpPorts::draw(random, range), hop }
+    }
+
+    /// The connection is over.
+    pub fn end(&self, neighbors: &Neighbors) {
+        if let Some(ip) = self.hop.ip() {
+            neighbors.release(ip);
+        }
+    }
+
+    /// Whether the peer is on this host: what goes there sees neither wire nor receive ring.
+    #[inline]
+    pub fn is_local(&self) -> bool {
+        self.hop == NextHop::Loop
+    }
+
+    /// The next hop's address, and its MAC where that is known; `None` for a peer on this host.
+    pub fn next_hop(&self) -> Option<(Ipv4Addr, Option<Mac>)> {
+        match self.hop {
+            NextHop::Loop => None,
+            NextHop::Unknown { ip } => Some((ip, None)),
+            NextHop::Known { ip, mac, .. } => Some((ip, Some(mac))),
+        }
+    }
+
+    /// The UDP ports of our direction.
+    pub fn udp_ports(&self) -> UdpPorts {
+        self.udp
+    }
+
+    /// Whether the next hop has never been known.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.hop, NextHop::Unknown { .. })
+    }
+
+    /// The route of what is sent now, by the `version` of the table of neighbours; `None`: the local loop. It is an error while the
+    /// next hop is not known.
+    #[inline]
+    pub fn route(
+        &mut self,
+        station: &Station,
+        neighbors: &Neighbors,
+        version: u64,
+        now: Nanos,
+    ) -> Result<Option<Route>, Lookup> {
+        let mac = match self.hop {
+            NextHop::Loop => return Ok(None),
+            NextHop::Known { mac, version: seen, .. } if seen == version => mac,
+            _ => self.look_up(neighbors, version, now)?,
+        };
+        Ok(Some(Route {
+            src_mac: station.mac,
+            dst_mac: mac,
+            src_ip: station.ip,
+            dst_ip: self.peer,
+            src_port: self.udp.src,
+            dst_port: self.udp.dst,
+        }))
+    }
+
+    #[cold]
+    fn look_up(&mut self, neighbors: &Neighbors, version: u64, now: Nanos) -> Result<Mac, Lookup> {
+        let (ip, last) = match self.hop {
+            NextHop::Loop => return Err(Lookup::Unreachable),
+            NextHop::Unknown { ip } => (ip, None),
+            NextHop::Known { ip, mac, .. } => (ip, Some(mac)),
+        };
+        let mac = match (neighbors.lookup(ip, now), last) {
+            (Lookup::Known(mac), _) => mac,
+            // It was there a moment ago: the flow's own timers decide how long to believe in it.
+            (_, Some(mac)) => mac,
+            (other, None) => return Err(other),
+        };
+        self.hop = NextHop::Known { ip, mac, version };
+        Ok(mac)
+    }
+}
+
+/// Bytes of the frame that carries a packet.
+#[inline]
+pub(crate) fn frame_len(packet: &Transmit<'_, Token>) -> usize {
+    frame::UDP_HEADERS + packet.len()
+}
+
+/// Writes a packet with the headers of its frame into `out`, which is as long as [`frame_len`] says.
+#[inline]
+pub(crate) fn emit_frame(
+    route: &Route,
+    packet: &Transmit<'_, Token>,
+    units: Option<&EngineEnd>,
+    out: &mut [u8],
+) {
+    let at = frame::emit_udp(route, packet.len(), out);
+    emit(packet, units, &mut out[at..]);
+}
+
+/// Writes a packet into `out`, which is as long as that: header, SACK words, and what follows them, which is a unit of the
+/// channel `units` or what the packet says itself.
+#[inline]
+pub(crate) fn emit(packet: &Transmit<'_, Token>, units: Option<&EngineEnd>, out: &mut [u8]) {
+    let at = packet.header.emit(packet.sack, out);
+    let out = &mut out[at..];
+    match &packet.body {
+        Body::None => {}
+        Body::Unit { tx: Token::Unit(unit), offset, len } => {
+            if let Some(units) = units {
+                units.read_tx(unit, *offset as usize, &mut out[..*len as usize]);
+            }
+        }
+        Body::Unit { .. } => {}
+        Body::Hello(hello) => out.copy_from_slice(&hello.emit()),
+        Body::Reset(reset) => out.copy_from_slice(&reset.emit()),
+    }
+}
+
+/// Reads a packet that has come. Nothing in it is to be trusted before its connection has checked the tag.
+#[inline]
+pub(crate) fn parse(bytes: &[u8]) -> Result<Packet<'_>, ParseError> {
+    Packet::parse(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::ops::Bound;
+
+    use crate::neighbor::Config;
+    use machnet_wire::{Header, Hello, Kind, Reason, Reset};
+
+    const STATION: Station = Station { mac: Mac([2, 0, 0, 0, 0, 1]), ip: Ipv4Addr::new(10, 0, 0, 1) };
+    const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+    fn neighbors() -> Neighbors {
+        Neighbors::new(Config::new(STATION.ip, 24, None))
+    }
+
+    fn toward(peer: Ipv4Addr, neighbors: &Neighbors) -> OutPath {
+        let hop = NextHop::toward(peer, &STATION, neighbors).expect("on the link");
+        OutPath::begin(peer, hop, &mut Random::new([1, 2], 3), &(100..=199), neighbors, Nanos::ZERO)
+    }
+
+    #[test]
+    fn a_route_is_where_the_path_leads() {
+        let table = neighbors();
+        table.learn(PEER, PEER_MAC, true, Nanos::ZERO);
+        let mut path = toward(PEER, &table);
+        let route =
+            path.route(&STATION, &table, table.version(), Nanos::ZERO).expect("known").expect("a wire");
+        assert_eq!((route.src_mac, route.src_ip), (STATION.mac, STATION.ip));
+        assert_eq!((route.dst_mac, route.dst_ip), (PEER_MAC, PEER));
+        assert!([route.src_port, route.dst_port].iter().all(|port| (100..=199).contains(port)));
+        assert!(!path.is_local() && !path.is_unknown());
+        let mut local = toward(STATION.ip, &table);
+        assert_eq!(local.route(&STATION, &table, 0, Nanos::ZERO), Ok(None));
+        assert!(local.is_local() && !local.is_unknown());
+    }
+
+    #[test]
+    fn a_next_hop_is_waited_for_once_and_believed_while_it_is_asked_for_anew() {
+        let table = neighbors();
+        let mut path = toward(PEER, &table);
+        let route = |path: &mut OutPath, version| path.route(&STATION, &table, version, Nanos::ZERO);
+        assert_eq!(route(&mut path, 1), Err(Lookup::Asking));
+        assert!(path.is_unknown());
+        table.learn(PEER, PEER_MAC, true, Nanos::ZERO);
+        assert_eq!(route(&mut path, 2).map(|route| route.map(|r| r.dst_mac)), Ok(Some(PEER_MAC)));
+        // Nobody answers any more, and the table gives the address up.
+        let mut now = Nanos::ZERO;
+        while table.lookup(PEER, now) != Lookup::Unreachable {
+            now += Nanos::secs(1);
+            table.poll(now, |_| {});
+        }
+        let route = path.route(&STATION, &table, table.version(), now);
+        assert_eq!(route.map(|route| route.map(|r| r.dst_mac)), Ok(Some(PEER_MAC)));
+        // And where it moved, the path follows.
+        let moved = Mac([2, 0, 0, 0, 0, 3]);
+        table.learn(PEER, moved, true, now);
+        let route = path.route(&STATION, &table, table.version(), now);
+        assert_eq!(route.map(|route| route.map(|r| r.dst_mac)), Ok(Some(moved)));
+    }
+
+    #[test]
+    fn a_path_keeps_its_next_hop_in_the_table_until_it_ends() {
+        let table = neighbors();
+        table.learn(PEER, PEER_MAC, true, Nanos::ZERO);
+        let path = toward(PEER, &table);
+        let stale = Nanos::secs(3600);
+        table.poll(stale, |_| {});
+        assert_eq!(table.lookup(PEER, stale), Lookup::Known(PEER_MAC));
+        path.end(&table);
+        let (mut now, mut rounds) = (stale, 0);
+        while !table.page(Bound::Unbounded, 1).is_empty() {
+            (now, rounds) = (now + Nanos::secs(1), rounds + 1);
+            table.poll(now, |_| {});
+            assert!(rounds < 100, "the entry stays");
+        }
+    }
+
+    #[test]
+    fn an_answer_takes_the_ports_of_its_question_the_other_way_round() {
+        let table = neighbors();
+        table.learn(PEER, PEER_MAC, true, Nanos::ZERO);
+        let came = InPath { peer: PEER, udp: UdpPorts { src: 7, dst: 9 } };
+        let hop = NextHop::toward(PEER, &STATION, &table).expect("on the link");
+        let route = came.back(hop).route(&STATION, &table, table.version(), Nanos::ZERO);
+        let route = route.expect("known").expect("a wire");
+        assert_eq!((route.dst_ip, route.src_port, route.dst_port), (PEER, 9, 7));
+    }
+
+    #[test]
+    fn what_leaves_arrives_whatever_follows_the_header() {
+        let hello = Hello {
+            tag: 1,
+            epoch: 2,
+            mtu: 1500,
+            queues: 2,
+            queue: 1,
+            hit: UdpPorts { src: 3, dst: 4 }.pair(),
+        };
+        let reset = Reset { epoch: 5, echo: 6, reason: Reason::Refused };
+        let words = [1, u64::MAX];
+        let each = [
+            (Kind::Ack, &words[..], Body::None, Vec::new()),
+            (Kind::Syn, &[], Body::Hello(hello), hello.emit().to_vec()),
+            (Kind::Rst, &[], Body::Reset(reset), reset.emit().to_vec()),
+        ];
+        for (kind, sack, body, payload) in each {
+            let packet: Transmit<'_, Token> =
+                Transmit { header: Header { src: 80, dst: 81, ..Header::new(kind) }, sack, body };
+            let mut bytes = vec![0; packet.len()];
+            emit(&packet, None, &mut bytes);
+            let read = parse(&bytes).expect("a packet");
+            assert_eq!((read.header, read.payload), (packet.header, &payload[..]));
+            assert_eq!(read.sack.iter().collect::<Vec<_>>(), sack);
+            let route = Route {
+                src_mac: STATION.mac,
+                dst_mac: PEER_MAC,
+                src_ip: STATION.ip,
+                dst_ip: PEER,
+                src_port: 7,
+                dst_port: 9,
+            };
+            let mut framed = vec![0; frame_len(&packet)];
+            emit_frame(&route, &packet, None, &mut framed);
+            let Ok(frame::Frame::Udp { udp, payload, .. }) = frame::parse(&framed) else { panic!("no UDP") };
+            assert_eq!((udp.src, udp.dst, payload), (7, 9, &bytes[..]));
+        }
+    }
+}

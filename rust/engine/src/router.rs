@@ -1,0 +1,348 @@
+//! Where packets go: to a next hop, round the local loop, to another engine of this host. And the frames that belong to no
+//! connection: ARP, ICMP echo, and resets for strangers.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+
+use machnet_flow::{Body, Transmit};
+use machnet_nic::{Offload, Queue};
+use machnet_shm::EngineEnd;
+use machnet_wire::frame::Route;
+use machnet_wire::{Flags, Header, Hello, Kind, Nanos, Reason, Reset, arp, ether, icmp, ipv4};
+
+use crate::control_frame;
+use crate::ids::{EngineIndex, QueueIndex};
+use crate::neighbor::{Lookup, Neighbors};
+use crate::path::{self, Handed, InPath, NextHop, OutPath, Station, UdpPorts};
+use crate::random::{Limit, Random};
+use crate::shared::EngineHandle;
+use crate::view::Token;
+
+/// What of one engine is sent where.
+pub(crate) struct Router {
+    own: EngineHandle,
+    pub station: Station,
+    /// The largest IP packet.
+    pub mtu: u16,
+    /// The receive queue of this engine, and how many the host has.
+    queue: QueueIndex,
+    queues: u16,
+    /// The receive ring's fill as packets tell it, 0 empty to 255 full.
+    pub backlog: u8,
+    /// The version of the table of neighbours by which paths know their next hops.
+    neighbor_version: u64,
+    /// The packet of a connection that found no descriptor.
+    stash: Option<Vec<u8>>,
+    /// Frames that wait to be sent and belong to no connection.
+    control: VecDeque<Control>,
+    /// Machnet packets between two applications of this host, and buffers for more.
+    looped: VecDeque<Handed>,
+    spare: Vec<Vec<u8>>,
+    resets: Limit,
+}
+
+/// A frame of no connection.
+struct Control {
+    frame: Vec<u8>,
+    offload: Offload,
+}
+
+impl Router {
+    pub fn new(own: EngineHandle, nic: &machnet_nic::Info, now: Nanos) -> Self {
+        let (shared, engine) = (own.shared(), own.index());
+        Self {
+            station: Station { mac: nic.mac, ip: shared.config.neighbor.ip },
+            mtu: nic.mtu,
+            queue: QueueIndex(engine.0),
+            queues: nic.queues.max(shared.engines()),
+            backlog: 0,
+            neighbor_version: shared.neighbors.version(),
+            stash: None,
+            control: VecDeque::new(),
+            looped: VecDeque::new(),
+            spare: Vec::new(),
+            resets: Limit::new(shared.config.rst_rate, now),
+            own,
+        }
+    }
+
+    /// Whether something waits to be sent or taken.
+    pub fn has_work(&self) -> bool {
+        self.stash.is_some() || !self.control.is_empty() || !self.looped.is_empty()
+    }
+
+    /// Whether a connection's packet waits that the connection counts as sent.
+    pub fn has_stash(&self) -> bool {
+        self.stash.is_some()
+    }
+
+    fn neighbors(&self) -> &Neighbors {
+        &self.own.shared().neighbors
+    }
+}
+
+/// Paths of connections.
+impl Router {
+    /// The first step on the way to `peer`; `None`: there is no way.
+    pub fn next_hop(&self, peer: Ipv4Addr) -> Option<NextHop> {
+        NextHop::toward(peer, &self.station, self.neighbors())
+    }
+
+    /// The path of a connection that begins, to be ended with it.
+    pub fn begin_path(&self, peer: Ipv4Addr, hop: NextHop, random: &mut Random, now: Nanos) -> OutPath {
+        let ports: &RangeInclusive<u16> = &self.own.shared().config.udp_ports;
+        OutPath::begin(peer, hop, random, ports, self.neighbors(), now)
+    }
+
+    /// The connection is over.
+    pub fn end_path(&self, path: &OutPath) {
+        path.end(self.neighbors());
+    }
+
+    /// The route of what is sent on a path now; `None`: the local loop. An error: its next hop is not known yet, or not any more.
+    #[inline]
+    pub fn route(&self, path: &mut OutPath, now: Nanos) -> Result<Option<Route>, Lookup> {
+        path.route(&self.station, self.neighbors(), self.neighbor_version, now)
+    }
+
+    /// What a SYN or SYN-ACK says of us. `hit`: the UDP ports of a packet of the peer's that came to us.
+    pub fn hello(&self, tag: u32, hit: UdpPorts) -> Hello {
+        Hello {
+            tag,
+            epoch: self.own.shared().config.epoch,
+            mtu: self.mtu,
+            queues: self.queues,
+            queue: self.queue.0,
+            hit: hit.pair(),
+        }
+    }
+
+    /// Sends the ARP requests that are due. True: there is news of next hops, and who waits for one asks again.
+    pub fn poll_neighbors(&mut self, now: Nanos) -> bool {
+        if self.neighbors().due() <= now {
+            let mut asks = Vec::new();
+            let failed = self.neighbors().poll(now, |ask| asks.push(ask));
+            for ask in asks {
+                self.own.counters().arp_requests.add(1);
+                self.send_frame(control_frame::arp(arp::Operation::Request, self.station, ask.last, ask.ip));
+            }
+            if failed > 0 {
+                self.own.counters().arp_failed.add(failed as u64);
+                self.own.wake_others();
+            }
+        }
+        let news = self.has_news();
+        if news {
+            self.neighbor_version = self.neighbors().version();
+        }
+        news
+    }
+
+    /// Whether there is news of next hops that [`Router::poll_neighbors`] has not told.
+    pub fn has_news(&self) -> bool {
+        self.neighbors().version() != self.neighbor_version
+    }
+}
+
+/// What leaves.
+impl Router {
+    /// Sends a connection's packet by its route, or round the local loop; a unit that it carries is read from `units`. False: there is no
+    /// room for another.
+    #[inline]
+    pub fn send<Q: Queue>(
+        &mut self,
+        nic: &mut Q,
+        route: Option<&Route>,
+        packet: &Transmit<'_, Token>,
+        units: Option<&EngineEnd>,
+    ) -> bool {
+        let Some(route) = route else { return self.send_local(packet, units) };
+        let len = path::frame_len(packet);
+        let fill = |out: &mut [u8]| path::emit_frame(route, packet, units, out);
+        if nic.transmit(len, Offload::Udp4, fill).is_err() {
+            // The flow counts it as sent, so it is built all the same and goes first in the next round.
+            let mut built = vec![0; len];
+            fill(&mut built);
+            self.stash = Some(built);
+            self.own.counters().tx_full.add(1);
+            return false;
+        }
+        self.own.counters().tx_frames.add(1);
+        true
+    }
+
+    fn send_local(&mut self, packet: &Transmit<'_, Token>, units: Option<&EngineEnd>) -> bool {
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.resize(packet.len(), 0);
+        path::emit(packet, units, &mut bytes);
+        self.looped.push_back(Handed { from: InPath::local(&self.station), bytes });
+        let counters = self.own.counters();
+        counters.local_packets.add(1);
+        let room = self.looped.len() < LOOPED;
+        counters.local_full.add(u64::from(!room));
+        room
+    }
+
+    /// Sends what waits from earlier: a connection's packet that found no descriptor, then control frames. False: no room.
+    #[inline]
+    pub fn send_waiting<Q: Queue>(&mut self, nic: &mut Q, sent: &mut usize) -> bool {
+        if let Some(built) = self.stash.take() {
+            if nic.transmit(built.len(), Offload::Udp4, |out| out.copy_from_slice(&built)).is_err() {
+                self.stash = Some(built);
+                self.own.counters().tx_full.add(1);
+                return false;
+            }
+            self.own.counters().tx_frames.add(1);
+            *sent += 1;
+        }
+        while let Some(control) = self.control.pop_front() {
+            let len = control.frame.len();
+            if nic.transmit(len, control.offload, |out| out.copy_from_slice(&control.frame)).is_err() {
+                self.control.push_front(control);
+                self.own.counters().tx_full.add(1);
+                return false;
+            }
+            self.own.counters().tx_frames.add(1);
+            *sent += 1;
+        }
+        true
+    }
+
+    /// Tells the sender of `header` that there is no such connection; `echo` proves that we saw its packet.
+    pub fn refuse(&mut self, from: InPath, header: &Header, echo: u32, reason: Reason, now: Nanos) {
+        if !self.resets.allow(now) {
+            return self.own.counters().rst_limited.add(1);
+        }
+        let reset = Reset { epoch: self.own.shared().config.epoch, echo, reason };
+        let answer =
+            Header { src: header.dst, dst: header.src, tag: 0, flags: Flags::NONE, ..Header::new(Kind::Rst) };
+        self.own.counters().rst_sent.add(1);
+        self.answer(from, &Transmit { header: answer, sack: &[], body: Body::Reset(reset) }, now);
+    }
+
+    /// Queues a packet of no connection, back the way by which `from` came.
+    fn answer(&mut self, from: InPath, packet: &Transmit<'_, Token>, now: Nanos) {
+        let route = self.next_hop(from.peer).map(|hop| self.route(&mut from.back(hop), now));
+        match route {
+            Some(Ok(None)) => {
+                let mut bytes = vec![0; packet.len()];
+                path::emit(packet, None, &mut bytes);
+                self.looped.push_back(Handed { from: InPath::local(&self.station), bytes });
+            }
+            Some(Ok(Some(route))) => {
+                let mut frame = vec![0; path::frame_len(packet)];
+                path::emit_frame(&route, packet, None, &mut frame);
+                self.queue(Control { frame, offload: Offload::Udp4 });
+            }
+            Some(Err(_)) | None => self.own.counters().control_dropped.add(1),
+        }
+    }
+
+    fn send_frame(&mut self, frame: Vec<u8>) {
+        self.queue(Control { frame, offload: Offload::None });
+    }
+
+    /// Queues a frame; drops it when too many wait (each is an answer that the peer asks for again).
+    fn queue(&mut self, control: Control) {
+        if self.control.len() >= CONTROL {
+            return self.own.counters().control_dropped.add(1);
+        }
+        self.control.push_back(control);
+    }
+}
+
+/// What arrives: of other engines, of this host, and of ARP and ICMP.
+impl Router {
+    /// Takes the oldest packet that one application of this host sent to another.
+    #[inline]
+    pub fn next_looped(&mut self) -> Option<Handed> {
+        self.looped.pop_front()
+    }
+
+    /// Its buffer is free.
+    pub fn looped_done(&mut self, bytes: Vec<u8>) {
+        if self.spare.len() < LOOPED {
+            self.spare.push(bytes);
+        }
+    }
+
+    /// Takes the oldest packet that other engines believe to be ours.
+    #[inline]
+    pub fn next_handed(&self) -> Option<Handed> {
+        let packets = &self.own.inbox().packets;
+        // That it is empty is seen by two loads; `pop` would fence.
+        if packets.is_empty() { None } else { packets.pop() }
+    }
+
+    /// Its buffer is free.
+    pub fn handed_done(&self, bytes: Vec<u8>) {
+        // A full store of spares is no loss.
+        let _ = self.own.inbox().spare.push(bytes);
+    }
+
+    /// Gives a packet to the engine that owns its flow.
+    pub fn hand_over(&self, to: EngineIndex, from: InPath, bytes: &[u8]) {
+        let counters = self.own.counters();
+        let Some(inbox) = self.own.shared().inboxes.get(to.place()) else {
+            return counters.rx_no_flow.add(1);
+        };
+        let mut copy = inbox.spare.pop().unwrap_or_default();
+        copy.clear();
+        copy.extend_from_slice(bytes);
+        if inbox.packets.push(Handed { from, bytes: copy }).is_err() {
+            return counters.handover_full.add(1);
+        }
+        inbox.bell.ring();
+        counters.handover_out.add(1);
+    }
+
+    /// Gives a packet to all other engines.
+    pub fn hand_to_others(&self, from: InPath, bytes: &[u8]) {
+        let all = (0..self.own.shared().engines()).map(EngineIndex);
+        all.filter(|&engine| engine != self.own.index()).for_each(|to| self.hand_over(to, from, bytes));
+    }
+
+    /// Learns from an ARP packet, and answers it if it asks for us.
+    pub fn on_arp(&mut self, arp: &arp::Packet, now: Nanos) {
+        let counters = self.own.counters();
+        counters.arp_received.add(1);
+        if arp.sender_ip == self.station.ip && arp.sender_mac != self.station.mac {
+            counters.arp_conflicts.add(1);
+            if let Some(left_out) = self.neighbors().may_warn(now) {
+                log::warn!(
+                    "{} claims this host's address {}: whoever asks for it may reach that one instead; give one of the two another address{left_out}",
+                    arp.sender_mac,
+                    self.station.ip
+                );
+            }
+        }
+        let for_us = arp.target_ip == self.station.ip;
+        if self.neighbors().learn(arp.sender_ip, arp.sender_mac, for_us, now) {
+            self.own.wake_others();
+        }
+        if for_us && arp.operation == arp::Operation::Request && !arp.sender_mac.is_multicast() {
+            counters.arp_replies.add(1);
+            let to = Some(arp.sender_mac);
+            self.send_frame(control_frame::arp(arp::Operation::Reply, self.station, to, arp.sender_ip));
+        }
+    }
+
+    /// Answers an echo request.
+    pub fn on_icmp(&mut self, ether: &ether::Header, ip: &ipv4::Header, echo: &icmp::Echo<'_>) {
+        let counters = self.own.counters();
+        if ip.dst != self.station.ip {
+            return counters.rx_other_address.add(1);
+        }
+        let answerable = !ip.src.is_multicast() && !ip.src.is_broadcast() && !ip.src.is_unspecified();
+        if !echo.reply && answerable && !ether.src.is_multicast() {
+            counters.icmp_replies.add(1);
+            self.send_frame(control_frame::echo_reply(self.station.mac, ether, ip, echo));
+        }
+    }
+}
+
+/// Control frames that may wait.
+const CONTROL: usize = 64;
+/// Local packets that may wait.
+const LOOPED: usize = 256;

@@ -1,0 +1,64 @@
+//! Who the two ends of a flow are.
+
+use machnet_wire::{Hello, Reason, Reset, unit_size};
+
+use crate::Setup;
+
+/// This end, the other once it has said who it is, and what follows from both.
+#[derive(Debug, Clone, Hash)]
+pub(crate) struct Ends {
+    local: Setup,
+    peer: Option<Hello>,
+    unit_size: u32,
+}
+
+impl Ends {
+    pub fn new(local: Setup) -> Self {
+        Ends { local, peer: None, unit_size: unit_size(local.hello.mtu).max(1) as u32 }
+    }
+
+    /// The peer said who it is.
+    pub fn meet(&mut self, peer: Hello) {
+        self.peer = Some(peer);
+        self.unit_size = unit_size(peer.mtu.min(self.local.hello.mtu)).max(1) as u32;
+    }
+
+    #[inline]
+    pub fn local(&self) -> &Setup {
+        &self.local
+    }
+
+    #[inline]
+    pub fn peer(&self) -> Option<&Hello> {
+        self.peer.as_ref()
+    }
+
+    /// Our tag.
+    #[inline]
+    pub fn tag(&self) -> u32 {
+        self.local.hello.tag
+    }
+
+    /// Most payload of one packet, bytes: the smaller MTU of both ends.
+    #[inline]
+    pub fn unit_size(&self) -> u32 {
+        self.unit_size
+    }
+
+    /// Whether the peer is known by this tag.
+    pub fn is_peer(&self, tag: u32) -> bool {
+        self.peer.is_some_and(|peer| peer.tag == tag)
+    }
+
+    /// The peer's tag; 0: it has not said who it is.
+    #[inline]
+    pub fn peer_tag(&self) -> u32 {
+        self.peer.map_or(0, |peer| peer.tag)
+    }
+
+    /// An RST that the peer believes; `None`: it has not told us its tag.
+    pub fn reset(&self, reason: Reason) -> Option<Reset> {
+        let Hello { epoch, tag: echo, .. } = self.local.hello;
+        self.peer.map(|_| Reset { epoch, echo, reason })
+    }
+}

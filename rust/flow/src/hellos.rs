@@ -1,0 +1,86 @@
+//! The packets of the handshake that are still to be sent, and when they go once more.
+
+use machnet_wire::{Nanos, Seq};
+
+use crate::Config;
+use crate::timers::{Timer, Timers};
+
+/// What this end has still to say to begin the connection.
+#[derive(Debug, Clone, Hash)]
+pub(crate) struct Hellos {
+    syn_due: bool,
+    syn_acks_due: u8,
+    /// The peer has not shown yet that it knows of the connection.
+    unconfirmed: bool,
+    /// How long until the packet goes once more.
+    pause: Nanos,
+}
+
+impl Hellos {
+    pub fn new(config: &Config) -> Self {
+        Hellos { syn_due: false, syn_acks_due: 0, unconfirmed: false, pause: config.syn_retry }
+    }
+
+    /// A SYN is to be sent.
+    pub fn call(&mut self) {
+        self.syn_due = true;
+    }
+
+    /// A SYN came, and buys a SYN-ACK.
+    pub fn answer(&mut self) {
+        self.syn_acks_due = self.syn_acks_due.saturating_add(1);
+    }
+
+    /// The peer's SYN-ACK came: it is to be confirmed, until the peer shows that it knows. `pause`: how long its answer may take.
+    pub fn confirm(&mut self, pause: Nanos) {
+        self.unconfirmed = true;
+        self.pause = pause;
+    }
+
+    /// The peer has said something that shows that it knows of the connection.
+    #[inline]
+    pub fn on_packet(&mut self, timers: &mut Timers) {
+        if self.unconfirmed {
+            self.unconfirmed = false;
+            timers.clear(Timer::Hello);
+        }
+    }
+
+    /// Whether the peer has not shown yet that it knows of the connection.
+    #[inline]
+    pub fn unconfirmed(&self) -> bool {
+        self.unconfirmed
+    }
+
+    /// Whether a SYN is to be sent. It goes out now.
+    pub fn take_syn(&mut self) -> bool {
+        core::mem::take(&mut self.syn_due)
+    }
+
+    /// Whether a SYN-ACK is to be sent. It goes out now.
+    pub fn take_syn_ack(&mut self) -> bool {
+        let due = self.syn_acks_due > 0;
+        self.syn_acks_due -= u8::from(due);
+        due
+    }
+
+    /// The connection is open, or over: neither SYN nor SYN-ACK goes any more.
+    pub fn end(&mut self) {
+        self.syn_due = false;
+        self.syn_acks_due = 0;
+    }
+
+    /// The next pause is longer, at most `rto_max`: whoever waits for a place in a listener's backlog takes it soon after it is
+    /// free.
+    pub fn back_off(&mut self, config: &Config) {
+        self.pause = (self.pause * 2).min(config.rto_max);
+    }
+
+    /// The packet goes once more after the pause, or up to a quarter sooner: those that were turned away together must not come
+    /// back together. `tag` and `tx` are as good as random numbers for that.
+    pub fn watch(&self, now: Nanos, tag: u32, tx: Seq, timers: &mut Timers) {
+        let spread = (tag ^ tx.0).wrapping_mul(0x9e37_79b1) >> 24;
+        let sooner = Nanos(self.pause.0 / 1024 * u64::from(spread));
+        timers.set(Timer::Hello, now + self.pause - sooner);
+    }
+}

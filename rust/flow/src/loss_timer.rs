@@ -1,0 +1,64 @@
+//! How long what is in flight may stay unanswered: the tail-loss probe's timeout and the retransmission timeout.
+
+use machnet_wire::Nanos;
+
+use crate::Config;
+use crate::rtt::Rtt;
+use crate::sender::Tail;
+
+/// From when the timeouts count, and how often they have passed.
+#[derive(Debug, Clone, Hash)]
+pub(crate) struct LossTimer {
+    /// The last transmission or progress.
+    base: Nanos,
+    /// Retransmission timeouts since the last progress.
+    backoff: u32,
+}
+
+impl LossTimer {
+    pub fn new(now: Nanos) -> Self {
+        LossTimer { base: now, backoff: 0 }
+    }
+
+    /// The timeouts count from now.
+    #[inline]
+    pub fn restart(&mut self, now: Nanos) {
+        self.base = now;
+    }
+
+    /// Units were acknowledged.
+    #[inline]
+    pub fn progress(&mut self, now: Nanos) {
+        self.base = now;
+        self.backoff = 0;
+    }
+
+    /// A retransmission timeout passed.
+    pub fn back_off(&mut self) {
+        self.backoff += 1;
+    }
+
+    /// Whether the tail is probed next, before all of it counts as lost.
+    #[inline]
+    pub fn probes_next(&self, tail: Tail, rtt: &Rtt) -> bool {
+        tail == Tail::Quiet && self.backoff == 0 && rtt.smoothed().is_some()
+    }
+
+    /// When the tail is probed, or everything in flight is taken for lost.
+    #[inline]
+    pub fn expires_at(&self, tail: Tail, rtt: &Rtt, config: &Config) -> Nanos {
+        let wait = if self.probes_next(tail, rtt) {
+            rtt.probe_timeout(config).min(rtt.timeout(config))
+        } else {
+            self.timeout(rtt, config)
+        };
+        self.base + wait
+    }
+
+    /// The retransmission timeout, back-off included.
+    pub fn timeout(&self, rtt: &Rtt, config: &Config) -> Nanos {
+        (rtt.timeout(config) * (1 << self.backoff.min(BACKOFF_MAX))).min(config.rto_max)
+    }
+}
+
+const BACKOFF_MAX: u32 = 16;

@@ -1,0 +1,128 @@
+//! How long the peer has been silent: when it is asked whether it lives, and when it is given up.
+//!
+//! Silence counts while an answer is owed: from when a look finds the question out, or a retransmission timeout does, and anew from
+//! each sign of life on whatever connection. It is counted in steps that this end waited through: a stall of ours is one step,
+//! whatever it took.
+
+use machnet_wire::Nanos;
+
+use crate::Config;
+use crate::timers::{Timer, Timers};
+
+/// What is known of the peer's silence.
+#[derive(Debug, Clone, Hash)]
+pub(crate) struct Silence {
+    last_heard: Nanos,
+    /// A PING is to be sent.
+    ping_due: bool,
+    /// A PING waits for its answer.
+    ping_out: bool,
+    /// How long the peer has owed an answer and said nothing; `None` when it owed none at the last look.
+    waited: Option<Nanos>,
+    /// When the peer's silence was looked at last.
+    looked_at: Nanos,
+}
+
+impl Silence {
+    pub fn new(now: Nanos) -> Self {
+        Silence { last_heard: now, ping_due: false, ping_out: false, waited: None, looked_at: now }
+    }
+
+    /// The peer has said something that it alone can say.
+    #[inline]
+    pub fn on_packet(&mut self, now: Nanos) {
+        self.last_heard = now;
+        self.ping_out = false;
+    }
+
+    /// The connection is open.
+    pub fn begin(&mut self, now: Nanos, config: &Config, timers: &mut Timers) {
+        self.last_heard = now;
+        self.looked_at = now;
+        timers.set(Timer::Silence, now + config.keep_alive);
+    }
+
+    /// Looks closely from now on, unless that is so already.
+    pub fn watch(&mut self, now: Nanos, config: &Config, timers: &mut Timers) {
+        let next = now + step(config);
+        if timers.get(Timer::Silence) > next {
+            timers.set(Timer::Silence, next);
+            self.begin_waiting(now);
+        }
+    }
+
+    /// A question is out; the peer's silence counts from here.
+    fn begin_waiting(&mut self, now: Nanos) {
+        self.waited = Some(Nanos::ZERO);
+        self.looked_at = now;
+    }
+
+    /// Asks the peer whether it still knows of the connection, unless a PING that asks is out.
+    pub fn ask(&mut self) {
+        if !self.ping_out {
+            self.ping_due = true;
+        }
+    }
+
+    /// Whether a PING is to be sent. It goes out now.
+    #[inline]
+    pub fn take_ping(&mut self) -> bool {
+        let due = self.ping_due;
+        if due {
+            self.ping_due = false;
+            self.ping_out = true;
+        }
+        due
+    }
+
+    /// The flow is over.
+    pub fn end(&mut self) {
+        self.ping_due = false;
+    }
+
+    /// The timer fired. `owes`: something is out, beside a PING, that the peer has to answer; `heard`: when it last spoke on
+    /// whatever connection. True: it has been silent for too long.
+    pub fn on_timer(
+        &mut self,
+        now: Nanos,
+        owes: bool,
+        heard: impl FnOnce() -> Nanos,
+        config: &Config,
+        timers: &mut Timers,
+    ) -> bool {
+        let step = step(config);
+        match self.waited {
+            _ if !(owes || self.ping_out) => {
+                let idle_until = self.last_heard + config.keep_alive;
+                if now < idle_until {
+                    self.waited = None;
+                    timers.set(Timer::Silence, idle_until);
+                    return false;
+                }
+                self.ping_due = true;
+                self.ping_out = true;
+                self.begin_waiting(now);
+            }
+            None => self.begin_waiting(now),
+            Some(waited) => {
+                let heard = self.last_heard.max(heard());
+                let waited = if heard > self.looked_at { Nanos::ZERO } else { waited + step };
+                self.waited = Some(waited);
+                self.looked_at = now;
+                if waited >= config.dead_after {
+                    return true;
+                }
+                self.ping_due |= self.ping_out;
+            }
+        }
+        timers.set(Timer::Silence, now + step);
+        false
+    }
+}
+
+fn step(config: &Config) -> Nanos {
+    (config.dead_after / STEPS).max(Nanos::millis(1))
+}
+
+/// Steps in which the peer's silence is counted; as many PINGs may be lost.
+const STEPS: u64 = 32;
