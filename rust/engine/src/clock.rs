@@ -9,7 +9,7 @@ pub(crate) struct Clock {
     pub now: Nanos,
     /// When the receive ring was last looked at.
     looked: Nanos,
-    /// How long before that it had been looked at: for so long may a packet of this round have lain there.
+    /// The time between that look and the one before. A packet taken in this round may have lain in the ring for as long.
     pub gap: Nanos,
     /// How often the engine did not run when it should have.
     pub stalls: u32,

@@ -252,8 +252,8 @@ impl Conns {
         }
     }
 
-    /// Shows the connections that asked to be called by `now`. Returns how many entries have passed, of those and of others that
-    /// have asked for another time since.
+    /// Shows `each` connection that asked to be called by `now`. Returns how many entries of the wheel have passed, those included of
+    /// connections that have asked for another time since.
     #[inline]
     pub fn due(&mut self, now: Nanos, mut each: impl FnMut(ConnIndex)) -> usize {
         let mut passed = 0;

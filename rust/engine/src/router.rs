@@ -19,7 +19,7 @@ use crate::random::{Limit, Random};
 use crate::shared::EngineHandle;
 use crate::view::Token;
 
-/// What of one engine is sent where.
+/// Where packets of one engine go, and its frames that belong to no connection.
 pub(crate) struct Router {
     own: EngineHandle,
     pub station: Station,
@@ -139,7 +139,7 @@ impl Router {
         news
     }
 
-    /// Whether there is news of next hops that [`Router::poll_neighbors`] has not told.
+    /// Whether there is news of next hops that [`Router::poll_neighbors`] has not returned.
     pub fn has_news(&self) -> bool {
         self.neighbors().version() != self.neighbor_version
     }
