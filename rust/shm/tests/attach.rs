@@ -3,7 +3,7 @@
 
 use machnet_shm::{
     ABI_VERSION, AppEnd, AttachError, ClientAttach, Delivery, EngineEnd, Fd, Fragment, Geometry, Rung,
-    ServerAttach, ServerStep, Status, Text, Welcome, layout_hash, pair,
+    ServerAttach, ServerStep, Status, Text, Welcome, hung_up, layout_hash, pair,
 };
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -327,12 +327,6 @@ fn sockets() -> (OwnedFd, OwnedFd) {
 fn own(fd: OwnedFd) -> Fd {
     use std::os::fd::IntoRawFd;
     Fd::own(fd.into_raw_fd())
-}
-
-fn hung_up(socket: i32) -> bool {
-    let mut poll = libc::pollfd { fd: socket, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one `pollfd`, as said.
-    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 && poll.revents & libc::POLLHUP != 0 }
 }
 
 fn short(kind: u32) -> Vec<u8> {
