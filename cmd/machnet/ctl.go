@@ -26,22 +26,22 @@ type question struct {
 	counters bool
 }
 
-// asked is a question with its arguments and flags.
-type asked struct {
-	query  control.Query
-	socket string
-	all    bool
-}
-
 func questions() []question {
 	return []question{
-		{name: "stats", summary: "counters of the engines, their queues and the NIC", query: plain("stats"), table: statsTable, counters: true},
-		{name: "channels", summary: "attached applications", query: plain("channels"), table: channelsTable},
-		{name: "connections", positional: "[CHANNEL]", summary: "connections, of one channel or of all", query: connectionsQuery, table: connectionsTable},
-		{name: "connection", positional: "ENGINE ID", least: 2, summary: "all about one connection, named as `connections` names it", query: connectionQuery, table: connectionTable, counters: true},
-		{name: "peers", summary: "other hosts: their addresses, and whether they answer", query: plain("peers"), table: peersTable},
-		{name: "drain", positional: "CHANNEL", least: 1, summary: "end a channel once what its application sent is delivered (root, or machnetd's user)", query: drainQuery, table: drainLine},
-		{name: "log", positional: "LEVEL", least: 1, summary: "log at off, error, warn, info, debug or trace from now on (root, or machnetd's user)", query: logQuery, table: logLine},
+		{name: "stats", summary: "counters of the engines, their queues and the NIC",
+			query: plain("stats"), table: statsTable, counters: true},
+		{name: "channels", summary: "attached applications",
+			query: plain("channels"), table: channelsTable},
+		{name: "connections", positional: "[CHANNEL]", summary: "connections, of one channel or of all",
+			query: connectionsQuery, table: connectionsTable},
+		{name: "connection", positional: "ENGINE ID", least: 2, summary: "all about one connection, named as `connections` names it",
+			query: connectionQuery, table: connectionTable, counters: true},
+		{name: "peers", summary: "other hosts: their addresses, and whether they answer",
+			query: plain("peers"), table: peersTable},
+		{name: "drain", positional: "CHANNEL", least: 1, summary: "end a channel once what its application sent is delivered (root, or machnetd's user)",
+			query: drainQuery, table: drainLine},
+		{name: "log", positional: "LEVEL", least: 1, summary: "log at off, error, warn, info, debug or trace from now on (root, or machnetd's user)",
+			query: logQuery, table: logLine},
 	}
 }
 

@@ -17,6 +17,13 @@ import (
 	"github.com/machnet/machnet/go/control"
 )
 
+// asked is a question with its arguments and flags.
+type asked struct {
+	query  control.Query
+	socket string
+	all    bool // counters, also those that are zero or not counted
+}
+
 // none stands in a table for what there is not.
 const none = "-"
 
