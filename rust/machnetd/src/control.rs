@@ -14,7 +14,6 @@ use crate::pins::Pins;
 use crate::queries::{Queries, Reach};
 use crate::signals::{Request, Signals};
 use crate::socket::Access;
-use crate::start;
 use crate::stats::Stats;
 use crate::threads;
 
@@ -105,7 +104,7 @@ impl<'a, Q> Control<'a, Q> {
             let channels = self.config.max_channels;
             self.clients.set_limits(Limits::new(limits::raise_descriptors(channels), channels));
         }
-        if let Err(error) = self.host.set_channels(start::channel_config(&self.config)) {
+        if let Err(error) = self.host.set_channels(self.config.channels()) {
             log::error!("reload: {error}; channels stay as they were");
         }
         self.host.shared().set_connect_timeout(self.config.connect);

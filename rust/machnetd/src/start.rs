@@ -4,9 +4,8 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Instant;
 
-use machnet_engine::{EngineConfig, idle, neighbor};
-use machnet_host::{ChannelConfig, Host, HostError};
-use machnet_nic::{EalConfig, Opened, PortConfig, Queue, dpdk};
+use machnet_host::{Host, HostError};
+use machnet_nic::{Opened, Queue, dpdk};
 
 use crate::clients::Clients;
 use crate::config::{ChosenNic, Config};
@@ -16,7 +15,7 @@ use crate::memory::Memory;
 use crate::metrics::{self, Metrics};
 use crate::pins;
 use crate::signals::Signals;
-use crate::socket::{self, Access, ControlSocket};
+use crate::socket::{self, ControlSocket};
 use crate::stats::Stats;
 use crate::threads::{self, Job, Stopped, Threads};
 use crate::{CONTROL, ENGINE, NIC};
@@ -43,7 +42,7 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     // What follows after these lines works with any back end.
     match &config.nic {
         ChosenNic::Dpdk(device) => {
-            let nic = dpdk::open(device, &port_config(&config), &eal_config(&config));
+            let nic = dpdk::open(device, &config.port(), &config.eal());
             serve(config, args, nic.map_err(|error| refused(error.to_string()))?, &signals, limits)
         }
     }
@@ -56,8 +55,7 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
 pub fn examine_nic(config: &Config) -> Result<Vec<String>, String> {
     match &config.nic {
         ChosenNic::Dpdk(device) => {
-            dpdk::examine(device, &port_config(config), &eal_config(config), config.ip)
-                .map_err(|error| error.to_string())
+            dpdk::examine(device, &config.port(), &config.eal(), config.ip).map_err(|error| error.to_string())
         }
     }
 }
@@ -71,12 +69,11 @@ fn serve<Q: Queue + 'static>(
     limits: Limits,
 ) -> Result<(), Refusal> {
     let Opened { queues, port } = nic;
-    let engine_config = engine_config(&config).map_err(engine_error)?;
-    let mut host =
-        Host::new(engine_config, channel_config(&config), queues, threads::now()).map_err(|error| {
-            let code = if matches!(error, HostError::Queues(_)) { NIC } else { ENGINE };
-            Refusal { code, text: error.to_string() }
-        })?;
+    let engine_config = config.engine(random().map_err(engine_error)?);
+    let mut host = Host::new(engine_config, config.channels(), queues, threads::now()).map_err(|error| {
+        let code = if matches!(error, HostError::Queues(_)) { NIC } else { ENGINE };
+        Refusal { code, text: error.to_string() }
+    })?;
     let info = host.nic();
     log::info!(
         "{} {}/{} on {}, MTU {}, {} of {} descriptors, checksums by {}, {}",
@@ -94,7 +91,7 @@ fn serve<Q: Queue + 'static>(
     let mut threads = Threads::new();
     for (index, engine) in (0..).zip(host.take_engines()) {
         let core = config.cores.get(usize::from(index)).copied();
-        threads.start(Job { index, engine, core, idle: idle_config(&config) }).map_err(engine_error)?;
+        threads.start(Job { index, engine, core, idle: config.waiting() }).map_err(engine_error)?;
     }
 
     // What attaching costs is for these two threads, and not for the engines' cores.
@@ -105,7 +102,7 @@ fn serve<Q: Queue + 'static>(
     let subject = || metrics::Subject { shared: Arc::clone(host.shared()), port: Arc::clone(&port) };
     let metrics = config.metrics.map(|address| Metrics::start(address, subject())).transpose();
     let result = metrics.map_err(control_error).and_then(|metrics| {
-        let listener = ControlSocket::bind(&config.socket, access(&config)).map_err(control_error)?;
+        let listener = ControlSocket::bind(&config.socket, config.access()).map_err(control_error)?;
         log::info!("serving applications at {}", config.socket.display());
         let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port));
         let clients = Clients::new(listener, memory, limits);
@@ -136,60 +133,14 @@ fn control_error(text: String) -> Refusal {
     Refusal { code: CONTROL, text }
 }
 
-/// Who may attach.
-pub fn access(config: &Config) -> Access {
-    Access { mode: config.mode, owner: config.owner, group: config.group }
-}
-
-/// What DPDK is told.
-fn eal_config(config: &Config) -> EalConfig {
-    EalConfig {
-        memory: config.memory.clone(),
-        file_prefix: config.file_prefix.clone(),
-        extra_args: config.extra_args.clone(),
-    }
-}
-
-/// What the NIC is asked for.
-fn port_config(config: &Config) -> PortConfig {
-    PortConfig {
-        queues: config.engines,
-        descriptors: config.descriptors,
-        mtu: config.mtu,
-        mac: config.set_mac,
-        burst: config.burst,
-        checksum_offload: config.checksum_offload,
-        interrupts: config.interrupts && config.idle == idle::Policy::Adaptive,
-    }
-}
-
-fn engine_config(config: &Config) -> Result<EngineConfig, String> {
+/// An epoch that no earlier start had, and what tags and ports are drawn from.
+fn random() -> Result<[u64; 3], String> {
     let mut random = [[0; 8]; 3];
     let mut source = std::fs::File::open("/dev/urandom").map_err(|e| format!("open /dev/urandom: {e}"))?;
     for word in &mut random {
         source.read_exact(word).map_err(|e| format!("read /dev/urandom: {e}"))?;
     }
-    let [epoch, secret @ ..] = random.map(u64::from_ne_bytes);
-    let neighbor = neighbor::Config {
-        fixed: config.neighbors.clone(),
-        ..neighbor::Config::new(config.ip, config.prefix, config.gateway)
-    };
-    let mut engine = EngineConfig::new(neighbor, epoch, secret);
-    engine.burst = usize::from(config.burst);
-    engine.connect_timeout = config.connect;
-    engine.linger = config.linger;
-    engine.flow.dead_after = config.dead_peer;
-    engine.flow.keep_alive = config.keepalive.unwrap_or(machnet_wire::Nanos::MAX);
-    Ok(engine)
-}
-
-/// What channels are to be like.
-pub fn channel_config(config: &Config) -> ChannelConfig {
-    ChannelConfig { most: config.max_channels, units: config.units, flows: config.flows }
-}
-
-fn idle_config(config: &Config) -> idle::Config {
-    idle::Config { policy: config.idle, shared_core: !config.exclusive, ..idle::Config::default() }
+    Ok(random.map(u64::from_ne_bytes))
 }
 
 fn plural(n: u16, what: &str) -> String {

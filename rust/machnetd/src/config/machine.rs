@@ -38,7 +38,7 @@ pub fn look(loaded: &Loaded) -> Findings {
             refuse(ENGINE, refusal("engines.cores", &settings.engines.cores, &reason));
         }
     }
-    if let Err(reason) = socket::try_folder(&config.socket, start::access(config)) {
+    if let Err(reason) = socket::try_folder(&config.socket, config.access()) {
         refuse(CONTROL, refusal("control.socket", &settings.control.socket, &reason));
     }
     let (key, given) = nic::chosen(&settings.nic).next().unwrap_or(("nic", &None));

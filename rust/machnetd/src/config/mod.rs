@@ -7,6 +7,7 @@ pub mod args;
 mod file;
 pub mod machine;
 mod nic;
+mod parts;
 pub mod reload;
 pub mod settings;
 mod values;

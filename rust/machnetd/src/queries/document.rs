@@ -1,5 +1,6 @@
 //! Answers at the control socket: one JSON document each, made row by row as engines answer.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -124,12 +125,60 @@ impl Document {
     }
 }
 
+/// What `stats` answers.
+#[derive(Serialize)]
+struct Stats<'a> {
+    machnetd: &'static str,
+    pid: u32,
+    uptime_s: u64,
+    ip: Ipv4Addr,
+    engines: Vec<EngineCounts>,
+    port: PortCounts<'a>,
+}
+
+#[derive(Serialize)]
+struct EngineCounts {
+    engine: u16,
+    /// Its own, and sums over its flows.
+    counters: Counts<Cow<'static, str>>,
+    queue: Counts<&'static str>,
+}
+
+#[derive(Serialize)]
+struct PortCounts<'a> {
+    driver: &'a str,
+    counters: Counts<&'static str>,
+}
+
+/// The answer to `stats`.
+pub fn stats(stats: &crate::stats::Stats) -> Vec<u8> {
+    let engines = (0..stats.shared.engines()).filter_map(|engine| {
+        let samples = stats.shared.samples(engine)?;
+        let counters = samples.counted_by_engine().map(|(name, sample)| (name, sample.value));
+        Some(EngineCounts { engine, counters: Counts(counters.collect()), queue: Counts::of(&samples.queue) })
+    });
+    whole(
+        "stats",
+        Stats {
+            machnetd: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_s: stats.uptime_s(),
+            ip: stats.shared.config.neighbor.ip,
+            engines: engines.collect(),
+            port: PortCounts {
+                driver: stats.port.driver(),
+                counters: Counts::of(&stats.port.counters().samples()),
+            },
+        },
+    )
+}
+
 /// Counters by name, in the order of their table; `null` is one that is not counted here.
-pub struct Counts<N>(pub Vec<(N, Option<u64>)>);
+struct Counts<N>(Vec<(N, Option<u64>)>);
 
 impl Counts<&'static str> {
     /// Of these samples.
-    pub fn of(samples: &[Sample]) -> Self {
+    fn of(samples: &[Sample]) -> Self {
         Counts(samples.iter().map(|sample| (sample.name, sample.value)).collect())
     }
 }
@@ -343,5 +392,11 @@ mod tests {
         };
         assert_eq!(refused(Some("stats")), r#"{"version":1,"query":"stats","error":"no \"x\""}"#);
         assert_eq!(refused(None), r#"{"version":1,"query":null,"error":"no \"x\""}"#);
+    }
+
+    #[test]
+    fn a_count_of_zero_is_not_one_that_nobody_counts() {
+        let counts = Counts(vec![("a", Some(1)), ("b", Some(0)), ("c", None)]);
+        assert_eq!(serde_json::to_string(&counts).unwrap(), r#"{"a":1,"b":0,"c":null}"#);
     }
 }

@@ -15,12 +15,11 @@ use log::LevelFilter;
 use machnet_host::{Host, Part};
 use serde::Serialize;
 
-pub use document::{Counts, whole};
 pub use request::LONGEST;
 
 use crate::socket::Credentials;
 use crate::stats::Stats;
-use document::Document;
+use document::{Document, whole};
 use request::Request;
 
 /// All who have asked and not been answered in full.
@@ -178,7 +177,7 @@ fn answer<Q>(request: Request, who: Credentials, reach: Reach<'_, Q>) -> Result<
     }
     let name = request.name();
     let done = match request {
-        Request::Stats => stats.document(),
+        Request::Stats => document::stats(stats),
         Request::Ask(question) => {
             let number = host.ask(question).map_err(|refused| refused.to_string())?;
             return Ok(Answered::Later(number, Document::new(name)));
