@@ -6,7 +6,7 @@ use machnet_flow::{Flow, Setup};
 use machnet_shm::{Established, FlowId, HeldUnit, Limit, MAX_LISTENERS, Origin, Reason, Reply, Request};
 use machnet_wire::{self as wire, Nanos, Packet, Seq};
 
-use crate::admission::{Claim, ReceiveRing};
+use crate::admission::Claim;
 use crate::channel::Listener;
 use crate::conn::{Bound, Conn};
 use crate::full::Asked;
@@ -232,7 +232,7 @@ impl Core {
             peer: self.conns.peers.acquire(birth.peer.0, self.clock.now),
             scheduled: Nanos::MAX,
             queued: false,
-            claim: Claim::new(birth.channel, (!path.is_local()).then_some(ReceiveRing::OWN)),
+            claim: Claim::new(birth.channel, (!path.is_local()).then_some(self.router.queue)),
             path,
             deficit: 0,
             stalls: self.clock.stalls,

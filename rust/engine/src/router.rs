@@ -25,8 +25,9 @@ pub(crate) struct Router {
     pub station: Station,
     /// The largest IP packet.
     pub mtu: u16,
-    /// The receive queue of this engine, and how many the host has.
-    queue: QueueIndex,
+    /// The receive queue of this engine.
+    pub queue: QueueIndex,
+    /// How many the host has.
     queues: u16,
     /// The receive ring's fill as packets tell it, 0 empty to 255 full.
     pub backlog: u8,

@@ -44,12 +44,13 @@ pub(crate) struct Core {
 impl Core {
     pub fn new(own: EngineHandle, nic: &machnet_nic::Info, now: Nanos) -> Self {
         let mut random = Random::new(own.shared().config.secret, own.index().0.into());
+        let router = Router::new(own.clone(), nic, now);
         Self {
             clock: Clock::new(now),
-            router: Router::new(own.clone(), nic, now),
             conns: Conns::new(own.clone(), random.draw(), now),
             channels: Channels::new(own.clone(), now),
-            admission: Admission::new(&[nic.descriptors]),
+            admission: Admission::new(&[(router.queue, nic.descriptors)]),
+            router,
             next_ephemeral: random.draw() as u16 & 0x3fff,
             random,
             ending: Ending::new(),

@@ -29,16 +29,16 @@ use machnet_flow::CreditWait;
 use budget::Budget;
 use channel::ChannelQueue;
 
-use crate::ids::{ChannelIndex, ConnHandle};
+use crate::ids::{ChannelIndex, ConnHandle, QueueIndex};
 
 /// What the peers of one engine may send, and which connections wait for what.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// By receive ring.
-    budgets: Vec<Budget>,
+    /// Of each receive queue by which packets come to this engine: of one, as long as each engine has its own.
+    budgets: Vec<(QueueIndex, Budget)>,
     /// By place of the channel in its engine.
     channels: Vec<ChannelQueue>,
-    /// The ring that was served last.
+    /// Where the budget is that somebody last had a turn at.
     served: usize,
 }
 
@@ -47,8 +47,8 @@ pub(crate) struct Admission {
 pub(crate) struct Claim {
     /// The place of the channel that it takes units of.
     channel: ChannelIndex,
-    /// The ring that the peer's packets arrive in; none if they never see one.
-    ring: Option<ReceiveRing>,
+    /// The receive queue that the peer's packets arrive on; none if they never see one.
+    queue: Option<QueueIndex>,
     /// Units promised to the peer that have not come yet.
     promised: u32,
     /// When it last asked for more, the budget had nothing to give, whatever the channel had.
@@ -58,15 +58,6 @@ pub(crate) struct Claim {
     waiting: Option<Waiting>,
     /// Its ticket in the queue that it waits in.
     ticket: u64,
-}
-
-/// A receive ring that packets for this engine arrive in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ReceiveRing(pub u16);
-
-impl ReceiveRing {
-    /// That of the engine's own NIC queue.
-    pub const OWN: Self = Self(0);
 }
 
 /// What a peer waits for that has something to send and may not.
@@ -82,8 +73,8 @@ pub enum Waiting {
 
 impl Claim {
     /// For a connection that begins, which holds nothing.
-    pub fn new(channel: ChannelIndex, ring: Option<ReceiveRing>) -> Self {
-        Self { channel, ring, promised: 0, denied: false, turn: false, waiting: None, ticket: 0 }
+    pub fn new(channel: ChannelIndex, queue: Option<QueueIndex>) -> Self {
+        Self { channel, queue, promised: 0, denied: false, turn: false, waiting: None, ticket: 0 }
     }
 
     /// What the peer waits for.
@@ -105,9 +96,9 @@ impl Claim {
 
 /// Promises.
 impl Admission {
-    /// For the receive rings with so many descriptors, [`ReceiveRing::OWN`] first.
-    pub fn new(descriptors: &[u16]) -> Self {
-        let budgets = descriptors.iter().map(|&descriptors| Budget::new(descriptors)).collect();
+    /// For these receive queues, whose rings have so many descriptors.
+    pub fn new(queues: &[(QueueIndex, u16)]) -> Self {
+        let budgets = queues.iter().map(|&(queue, descriptors)| (queue, Budget::new(descriptors))).collect();
         Self { budgets, channels: Vec::new(), served: 0 }
     }
 
@@ -145,12 +136,13 @@ impl Admission {
 
     /// Units promised and not yet come, at all rings.
     pub fn promised(&self) -> u32 {
-        self.budgets.iter().map(Budget::promised).sum()
+        self.budgets.iter().map(|(_, budget)| budget.promised()).sum()
     }
 
     #[inline]
     fn budget(&mut self, claim: &Claim) -> Option<&mut Budget> {
-        self.budgets.get_mut(usize::from(claim.ring?.0))
+        let queue = claim.queue?;
+        self.budgets.iter_mut().find(|(of, _)| *of == queue).map(|(_, budget)| budget)
     }
 }
 
@@ -269,16 +261,15 @@ impl Admission {
     /// Whether there is room in a ring that somebody waits for.
     #[inline]
     pub fn rings_due(&self) -> bool {
-        self.budgets.iter().any(Budget::is_due)
+        self.budgets.iter().any(|(_, budget)| budget.is_due())
     }
 
     /// The handle of the connection whose turn it is to get room in the ring that it waits for. Rings take turns, too.
     pub fn next_for_ring(&mut self) -> Option<ConnHandle> {
-        let rings = self.budgets.len();
-        let next =
-            (1..=rings).map(|i| (self.served + i) % rings).find(|&ring| self.budgets[ring].is_due())?;
+        let all = self.budgets.len();
+        let next = (1..=all).map(|i| (self.served + i) % all).find(|&at| self.budgets[at].1.is_due())?;
         self.served = next;
-        self.budgets[next].waiting.pop()
+        self.budgets[next].1.waiting.pop()
     }
 
     /// A connection that was next has its turn.

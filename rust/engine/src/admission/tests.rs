@@ -8,6 +8,11 @@ use crate::ids::ConnIndex;
 /// The channel of most tests.
 const FIRST: ChannelIndex = ChannelIndex(0);
 
+/// The receive queues of a world: those of an engine need not be a host's first.
+fn queue(at: u16) -> QueueIndex {
+    QueueIndex(5 + at)
+}
+
 /// Connections with their claims, by handle, and channels that have units to give.
 struct World {
     admission: Admission,
@@ -25,7 +30,9 @@ struct World {
 
 impl World {
     fn new(descriptors: &[u16], channels: usize, units: u32) -> Self {
-        let mut admission = Admission::new(descriptors);
+        let queues: Vec<_> =
+            descriptors.iter().enumerate().map(|(at, &ring)| (queue(at as u16), ring)).collect();
+        let mut admission = Admission::new(&queues);
         (0..channels).for_each(|channel| admission.open(ChannelIndex(channel as u32)));
         Self {
             admission,
@@ -42,7 +49,7 @@ impl World {
     fn begin(&mut self, channel: u32, ring: Option<u16>) -> ConnHandle {
         let handle = ConnHandle { index: ConnIndex::new(self.begun), generation: 0 };
         self.begun += 1;
-        self.claims.insert(handle, Claim::new(ChannelIndex(channel), ring.map(ReceiveRing)));
+        self.claims.insert(handle, Claim::new(ChannelIndex(channel), ring.map(queue)));
         self.unread.insert(handle, 0);
         handle
     }
@@ -80,8 +87,8 @@ impl World {
         let free = self.free[claim.channel.place()];
         match self.admission.wait(claim, handle, wait, free) {
             Some(Waiting::ReceiveRing) => {
-                let ring = claim.ring.expect("a ring, as it is waited for");
-                self.rings[usize::from(ring.0)].push(handle);
+                let ring = claim.queue.expect("a ring, as it is waited for");
+                self.rings[usize::from(ring.0 - queue(0).0)].push(handle);
             }
             Some(Waiting::Units) => self.channels[claim.channel.place()].push(handle),
             Some(Waiting::Reader) => {}
@@ -130,7 +137,7 @@ impl World {
             .rings
             .iter()
             .zip(&self.admission.budgets)
-            .filter(|(_, budget)| budget.is_due())
+            .filter(|(_, (_, budget))| budget.is_due())
             .map(|(queue, _)| queue[0])
             .collect();
         let next = self.admission.next_for_ring();
@@ -159,8 +166,8 @@ impl World {
 
     /// What must be so at any time.
     fn check(&self) {
-        for (ring, budget) in self.admission.budgets.iter().enumerate() {
-            let here = || self.claims.values().filter(|claim| claim.ring == Some(ReceiveRing(ring as u16)));
+        for (ring, (queue, budget)) in self.admission.budgets.iter().enumerate() {
+            let here = || self.claims.values().filter(|claim| claim.queue == Some(*queue));
             let promised: u32 = here().map(|claim| claim.promised).sum();
             assert_eq!(budget.promised(), promised, "of ring {ring}");
             let waiting = here().filter(|claim| claim.waiting == Some(Waiting::ReceiveRing)).count();
@@ -210,7 +217,7 @@ fn random_world(seed: u64, random: &mut impl FnMut(u64) -> u64) -> World {
             _ => w.ring_turn(n),
         }
         w.check();
-        for budget in &w.admission.budgets {
+        for (_, budget) in &w.admission.budgets {
             assert!(!budget.is_exceeded(), "seed {seed}");
         }
     }
@@ -296,12 +303,13 @@ fn rings_with_waiting_connections_take_turns() {
         }
         w.arrive(first, 48);
     }
-    let turns: Vec<u16> = core::iter::from_fn(|| {
+    let turns: Vec<QueueIndex> = core::iter::from_fn(|| {
         let handle = w.admission.next_for_ring()?;
-        w.claims[&handle].ring.map(|ring| ring.0)
+        w.claims[&handle].queue
     })
     .collect();
-    assert!(turns == [0, 1, 0, 1, 0, 1] || turns == [1, 0, 1, 0, 1, 0], "{turns:?}");
+    let [first, second] = [0, 1].map(queue);
+    assert!(turns == [first, second].repeat(3) || turns == [second, first].repeat(3), "{turns:?}");
 }
 
 /// Once it has had its turn, a connection comes behind those that wait, though it has less than they.
