@@ -75,7 +75,7 @@ impl<Q: Queue> Engine<Q> {
         // Looked at before, since a flow is gone with its last packet. Answers to strangers, who may ask without end, hold up
         // nobody's end.
         let owed = self.core.conns.len() > 0 || self.core.router.has_stash();
-        let mut work = self.transmit();
+        let mut work = if self.has_to_send() { self.transmit() } else { 0 };
         let core = &mut self.core;
         if core.ending.shutdown && work > 0 && owed {
             core.ending.sent(core.clock.now);
@@ -197,10 +197,15 @@ impl<Q: Queue> Engine<Q> {
         self.core.channels.polled().map(|(_, channel)| channel.number.0).collect()
     }
 
+    #[inline]
+    fn has_to_send(&self) -> bool {
+        self.core.conns.is_ready() || self.core.router.has_waiting()
+    }
+
     fn has_work(&self) -> bool {
         let core = &self.core;
-        core.conns.is_ready()
-            || core.router.has_work()
+        self.has_to_send()
+            || core.router.has_looped()
             || core.admission.rings_due()
             || !core.queries.is_empty()
     }

@@ -68,9 +68,15 @@ impl Router {
         }
     }
 
-    /// Whether something waits to be sent or taken.
-    pub fn has_work(&self) -> bool {
-        self.stash.is_some() || !self.control.is_empty() || !self.looped.is_empty()
+    /// Whether frames wait to be sent.
+    #[inline]
+    pub fn has_waiting(&self) -> bool {
+        self.stash.is_some() || !self.control.is_empty()
+    }
+
+    /// Whether packets wait that go from one application of this host to another.
+    pub fn has_looped(&self) -> bool {
+        !self.looped.is_empty()
     }
 
     /// Whether a connection's packet waits that the connection counts as sent.
