@@ -274,7 +274,7 @@ func TestNobodyIsRungForWhileTheRoleIsHeld(t *testing.T) {
 	w.Wake()
 }
 
-func TestTheRoleIsHandedOnToTheWatchman(t *testing.T) {
+func TestTheRoleIsHandedOnToTheWatcher(t *testing.T) {
 	f := newFake(time.Minute)
 	f.start(t)
 	first, second := f.hub.newWaiter(ForData), f.hub.newWaiter(ForData)
