@@ -14,6 +14,7 @@ use crate::sides::{RxSide, TxSide};
 use crate::signals::{KEPT, REFUSED};
 use crate::types::{machnet_conn, machnet_peer};
 use crate::words::Failure;
+use core::mem::MaybeUninit;
 use core::net::Ipv4Addr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use machnet_shm::sleep::{ROOM, TOKENS};
@@ -183,7 +184,7 @@ impl machnet_channel {
         &self,
         conn: machnet_conn,
         mode: Mode,
-        out: &mut [u8],
+        out: &mut [MaybeUninit<u8>],
         wait: bool,
         until: Option<u64>,
     ) -> Result<Got, Refused> {

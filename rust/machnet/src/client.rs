@@ -20,6 +20,7 @@ use crate::rx::Refused;
 use crate::sides::{RxSide, TxSide};
 use crate::signals::{KEPT, REFUSED, Signals};
 use crate::types::{machnet_conn, machnet_event};
+use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicI32, AtomicU32, fence};
 use machnet_shm::sleep::{ROOM, TOKENS};
@@ -267,7 +268,12 @@ impl machnet_channel {
 
     /// Receives.
     #[inline]
-    pub(crate) fn recv(&self, conn: machnet_conn, mode: Mode, out: &mut [u8]) -> Result<Got, Refused> {
+    pub(crate) fn recv(
+        &self,
+        conn: machnet_conn,
+        mode: Mode,
+        out: &mut [MaybeUninit<u8>],
+    ) -> Result<Got, Refused> {
         let mut message_len = 0;
         self.with_rx(|side, conns| {
             side.open()?.recv(conns, conn, mode, out).map_err(|refused| {
@@ -279,7 +285,7 @@ impl machnet_channel {
     }
 
     /// Hands out events.
-    pub(crate) fn poll(&self, out: &mut [machnet_event]) -> Result<usize, i32> {
+    pub(crate) fn poll(&self, out: &mut [MaybeUninit<machnet_event>]) -> Result<usize, i32> {
         self.send_kept();
         self.with_rx(|side, conns| side.poll(conns, out))
     }

@@ -7,6 +7,7 @@ use crate::rx;
 use crate::rx::ReceiveHalf;
 use crate::tx::SendHalf;
 use crate::types::{machnet_conn, machnet_peer, machnet_ring_view};
+use core::mem::MaybeUninit;
 use machnet_shm::{
     Delivery, FlowId, Fragment, Limit, PeerFault, Reason, Reply, Request, RingView, Rx, RxToken, Tx,
 };
@@ -73,8 +74,8 @@ impl Units for DeliverEnd {
     type Token = RxToken;
 
     #[inline]
-    fn read(&self, token: RxToken, at: usize, out: &mut [u8]) {
-        self.rx.read(token, at, out);
+    fn read(&self, token: RxToken, at: usize, out: &mut [MaybeUninit<u8>]) {
+        self.rx.read_into(token, at, out);
     }
 
     #[inline]

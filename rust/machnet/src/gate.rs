@@ -1,6 +1,7 @@
 //! One caller at a time for each direction: a second one is refused, and nothing breaks.
 use crate::patience::{nap, yielded};
 use core::cell::UnsafeCell;
+use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
@@ -14,8 +15,9 @@ pub struct Gate<T> {
 // `busy` order what one thread did before what the next does.
 unsafe impl<T: Send> Sync for Gate<T> {}
 
-/// The right to use the value; ends when dropped. Made only for a caller that got in, since dropping it opens the gate.
-pub struct Inside<'a, T>(&'a Gate<T>);
+/// The right to use the value; ends when dropped. Made only for a caller that got in, since dropping it opens the gate. A `&mut T` to the
+/// compiler: else threads that share one would share a `T` that is not `Sync`.
+pub struct Inside<'a, T>(&'a Gate<T>, PhantomData<&'a mut T>);
 
 impl<T> Gate<T> {
     /// Around `value`.
@@ -27,7 +29,7 @@ impl<T> Gate<T> {
     #[inline]
     pub fn enter(&self) -> Option<Inside<'_, T>> {
         match self.busy.compare_exchange(FREE, CALLER, Acquire, Relaxed) {
-            Ok(_) => Some(Inside(self)),
+            Ok(_) => Some(Inside(self, PhantomData)),
             Err(VISITOR) => self.after_visitor(),
             Err(_) => None,
         }
@@ -45,7 +47,7 @@ impl<T> Gate<T> {
             }
             yields += 1;
             match self.busy.compare_exchange(FREE, CALLER, Acquire, Relaxed) {
-                Ok(_) => return Some(Inside(self)),
+                Ok(_) => return Some(Inside(self, PhantomData)),
                 Err(VISITOR) => {}
                 Err(_) => return None,
             }
@@ -54,7 +56,7 @@ impl<T> Gate<T> {
 
     /// Enters on behalf of the other direction, for a look and never to wait there; `None` while anybody is inside.
     pub fn visit(&self) -> Option<Inside<'_, T>> {
-        self.busy.compare_exchange(FREE, VISITOR, Acquire, Relaxed).is_ok().then(|| Inside(self))
+        self.busy.compare_exchange(FREE, VISITOR, Acquire, Relaxed).is_ok().then(|| Inside(self, PhantomData))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The ring carries all connections of a channel in one order; readers want them apart. A node holds a small unit's bytes
 //! itself or names the shared buffer of a larger one, which goes back to the engine when it was read to its end.
+use core::mem::MaybeUninit;
 use machnet_shm::Fragment;
 
 /// Bytes that a unit carries without a buffer.
@@ -23,7 +24,7 @@ pub trait Units {
     /// What has to be given back for each unit: a token, with a buffer or without.
     type Token: Copy;
     /// Copies from the buffer of `token`, beginning `at` bytes in.
-    fn read(&self, token: Self::Token, at: usize, out: &mut [u8]);
+    fn read(&self, token: Self::Token, at: usize, out: &mut [MaybeUninit<u8>]);
     /// The unit was read or dropped.
     fn give_back(&mut self, token: Self::Token);
 }
@@ -251,7 +252,7 @@ impl<T: Copy> Nodes<T> {
         queue: &mut Queue,
         units: &mut impl Units<Token = T>,
         mode: Mode,
-        out: &mut [u8],
+        out: &mut [MaybeUninit<u8>],
     ) -> Result<Got, Nothing> {
         let mut got = Got { offset: queue.offset, ..Got::default() };
         let mut took = false;
@@ -302,7 +303,7 @@ impl<T: Copy> Nodes<T> {
             match (node.inline, node.token) {
                 (true, _) => {
                     if let Some(from) = node.bytes.0.get(at..at + here) {
-                        to.copy_from_slice(from);
+                        to.write_copy_of_slice(from);
                     }
                 }
                 (false, Some(token)) => units.read(token, at, to),
@@ -338,6 +339,7 @@ const NONE: u32 = u32::MAX;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::room;
     use std::boxed::Box;
     use std::vec;
     use std::vec::Vec;
@@ -351,8 +353,8 @@ mod tests {
 
     impl Units for Fake {
         type Token = usize;
-        fn read(&self, token: usize, at: usize, out: &mut [u8]) {
-            out.copy_from_slice(&self.buffers[token][at..at + out.len()]);
+        fn read(&self, token: usize, at: usize, out: &mut [MaybeUninit<u8>]) {
+            out.write_copy_of_slice(&self.buffers[token][at..at + out.len()]);
         }
         fn give_back(&mut self, token: usize) {
             self.back.push(token);
@@ -402,7 +404,7 @@ mod tests {
 
         fn read(&mut self, mode: Mode, cap: usize) -> Result<(Vec<u8>, Got), Nothing> {
             let mut out = vec![0xee; cap];
-            let got = self.nodes.read(&mut self.queue, &mut self.units, mode, &mut out)?;
+            let got = self.nodes.read(&mut self.queue, &mut self.units, mode, room(&mut out))?;
             assert!(out[got.bytes..].iter().all(|b| *b == 0xee), "bytes beyond the count were written");
             out.truncate(got.bytes);
             Ok((out, got))

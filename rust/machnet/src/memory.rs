@@ -75,6 +75,14 @@ impl Drop for Memory {
 
 const PAGE: usize = 4096;
 
+/// Values of a test as room for others.
+#[cfg(test)]
+pub fn room<T>(values: &mut [T]) -> &mut [core::mem::MaybeUninit<T>] {
+    let room = core::ptr::from_mut(values) as *mut [core::mem::MaybeUninit<T>];
+    // SAFETY: the same values, borrowed as long; a receive or a poll that is given the room only writes values there.
+    unsafe { &mut *room }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

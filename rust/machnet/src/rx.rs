@@ -14,6 +14,7 @@ use crate::conns::{Conns, index};
 use crate::inbox::{Got, Inline, Kind, Mode, Nodes, Nothing};
 use crate::types::{machnet_conn, machnet_event, machnet_peer};
 use conn::{CLOSED, NEW, READABLE};
+use core::mem::MaybeUninit;
 use events::EventList;
 use machnet_shm::{Fragment, Origin};
 
@@ -21,7 +22,7 @@ use machnet_shm::{Fragment, Origin};
 struct Direct<'a> {
     conn: machnet_conn,
     mode: Mode,
-    out: &'a mut [u8],
+    out: &'a mut [MaybeUninit<u8>],
     got: Got,
 }
 
@@ -55,7 +56,7 @@ impl<R: ReceiveHalf> Receiver<R> {
         shared: &Conns,
         conn: machnet_conn,
         mode: Mode,
-        out: &mut [u8],
+        out: &mut [MaybeUninit<u8>],
     ) -> Result<Got, Refused> {
         let got = self.receive(shared, conn, mode, out);
         if self.conns.get(index(conn)).is_some_and(|c| c.handle == conn && !c.queue.holds()) {
@@ -69,7 +70,7 @@ impl<R: ReceiveHalf> Receiver<R> {
         shared: &Conns,
         conn: machnet_conn,
         mode: Mode,
-        out: &mut [u8],
+        out: &mut [MaybeUninit<u8>],
     ) -> Result<Got, Refused> {
         let ended = shared.check(conn).map_err(Refused::code)?;
         let at = index(conn);
@@ -113,7 +114,7 @@ impl<R: ReceiveHalf> Receiver<R> {
     }
 
     /// Hands out events; the ring is drained as far as they fit.
-    pub fn poll(&mut self, shared: &Conns, out: &mut [machnet_event]) -> usize {
+    pub fn poll(&mut self, shared: &Conns, out: &mut [MaybeUninit<machnet_event>]) -> usize {
         self.forget_closed(shared);
         let mut have = 0;
         loop {
@@ -203,7 +204,7 @@ impl<R: ReceiveHalf> Receiver<R> {
             return false;
         }
         match inline.0.get(..room.len()) {
-            Some(bytes) if unit.inline => room.copy_from_slice(bytes),
+            Some(bytes) if unit.inline => _ = room.write_copy_of_slice(bytes),
             _ => self.channel.read(unit.token, 0, room),
         }
         self.channel.give_back(unit.token);
@@ -269,12 +270,12 @@ impl<R: ReceiveHalf> Receiver<R> {
         self.events.remove(self.conns, at, u8::MAX);
     }
 
-    fn hand_out(&mut self, out: &mut [machnet_event]) -> usize {
+    fn hand_out(&mut self, out: &mut [MaybeUninit<machnet_event>]) -> usize {
         for (have, event) in out.iter_mut().enumerate() {
             let at = self.events.first();
             let Some(c) = self.conns.get(at) else { return have };
-            let which;
-            (which, *event) = c.event();
+            let (which, first) = c.event();
+            event.write(first);
             self.events.remove(self.conns, at, which);
         }
         out.len()

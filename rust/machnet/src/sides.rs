@@ -8,6 +8,7 @@ use crate::replies::{Stash, event_of};
 use crate::rx::Receiver;
 use crate::tx::Sender;
 use crate::types::machnet_event;
+use core::mem::MaybeUninit;
 use machnet_shm::Request;
 
 /// The receiving direction, and attaching before that.
@@ -47,16 +48,16 @@ impl RxSide {
     }
 
     /// Hands out events, those set aside first.
-    pub fn poll(&mut self, conns: &Conns, out: &mut [machnet_event]) -> Result<usize, i32> {
+    pub fn poll(&mut self, conns: &Conns, out: &mut [MaybeUninit<machnet_event>]) -> Result<usize, i32> {
         let mut have = 0;
         while let Some(event) = out.get_mut(have) {
             match self.stash.take(|_| true) {
-                Some(stashed) => *event = stashed,
+                Some(stashed) => event.write(stashed),
                 None => match self.open()?.channel.reply() {
-                    Some(reply) => *event = event_of(reply),
+                    Some(reply) => event.write(event_of(reply)),
                     None => break,
                 },
-            }
+            };
             have += 1;
         }
         Ok(have + self.open()?.poll(conns, out.get_mut(have..).unwrap_or_default()))

@@ -3,6 +3,7 @@ use crate::code::{MACHNET_EAGAIN, MACHNET_EVENT_WRITABLE};
 use crate::conns::{Conns, index};
 use crate::outbox::{Bytes, Outbox, Submit};
 use crate::types::{machnet_conn, machnet_event};
+use core::mem::MaybeUninit;
 
 /// The sending half of a channel.
 pub trait SendHalf: Submit {
@@ -166,7 +167,7 @@ impl<R: SendHalf> Sender<R> {
     }
 
     /// Writes an event for each blocked connection whose send may be tried again; how many.
-    pub fn poll(&mut self, out: &mut [machnet_event]) -> usize {
+    pub fn poll(&mut self, out: &mut [MaybeUninit<machnet_event>]) -> usize {
         self.reap();
         let mut have = 0;
         let count = self.conns.len() as u32;
@@ -179,11 +180,11 @@ impl<R: SendHalf> Sender<R> {
                 let Some(&c) = self.conns.get(at as usize) else { break };
                 if c.wants > 0 && self.may_go_on(c.handle, c.wants) {
                     let Some(event) = out.get_mut(have) else { return have };
-                    *event = machnet_event {
+                    event.write(machnet_event {
                         kind: MACHNET_EVENT_WRITABLE,
                         conn: c.handle,
                         ..machnet_event::default()
-                    };
+                    });
                     have += 1;
                     self.unblock(at as usize);
                 }
@@ -265,6 +266,7 @@ mod tests {
     use super::*;
     use crate::code::{MACHNET_ECLOSED, MACHNET_EINVAL, MACHNET_ERESET};
     use crate::conns::{Entry, handle};
+    use crate::memory::room;
     use crate::outbox::Flat;
     use core::sync::atomic::AtomicU64;
     use machnet_shm::Fragment;
@@ -349,7 +351,7 @@ mod tests {
 
     fn writable(tx: &mut Sender<Fake>) -> Vec<machnet_conn> {
         let mut out = [machnet_event::default(); 8];
-        let have = tx.poll(&mut out);
+        let have = tx.poll(room(&mut out));
         out[..have].iter().map(|event| event.conn).collect()
     }
 

@@ -3,6 +3,8 @@
 //! A plain `memcpy` there would be a data race, which the compiler may assume not to happen. Assembly may not be reasoned
 //! about like that: it moves whatever bytes are there, some of them twice, and only the copy is looked at. Elsewhere words are moved by relaxed atomics.
 
+use core::mem::MaybeUninit;
+
 /// Copies `out.len()` bytes from shared memory.
 ///
 /// # Safety
@@ -11,6 +13,16 @@
 pub unsafe fn from_shared(from: *const u8, out: &mut [u8]) {
     // SAFETY: the source by our caller's promise, the target as a slice; a private slice overlaps no shared mapping.
     unsafe { copy(from, out.as_mut_ptr(), out.len(), PeerWrites::Source) }
+}
+
+/// The same, to private memory that need not be initialised.
+///
+/// # Safety
+/// As of [`from_shared`].
+#[inline]
+pub unsafe fn from_shared_into(from: *const u8, out: &mut [MaybeUninit<u8>]) {
+    // SAFETY: as above; nothing reads what is in the target before.
+    unsafe { copy(from, out.as_mut_ptr().cast(), out.len(), PeerWrites::Source) }
 }
 
 /// Copies `bytes` to shared memory.

@@ -4,6 +4,7 @@ use crate::copy;
 use crate::sync::AtomicU32;
 #[cfg(feature = "engine")]
 use crate::sync::Ordering;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 /// A system call that was refused.
@@ -232,6 +233,15 @@ impl Region {
         if self.holds(at, out.len()) {
             // SAFETY: in bounds, as just checked.
             unsafe { copy::from_shared(self.at(at), out) };
+        }
+    }
+
+    /// As [`Region::read`], to memory that need not be initialised, and stays as it is where nothing is copied.
+    #[inline]
+    pub fn read_into(&self, at: usize, out: &mut [MaybeUninit<u8>]) {
+        if self.holds(at, out.len()) {
+            // SAFETY: in bounds, as just checked.
+            unsafe { copy::from_shared_into(self.at(at), out) };
         }
     }
 

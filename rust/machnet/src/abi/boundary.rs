@@ -3,6 +3,7 @@
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_EFORK, MACHNET_EINVAL};
 use core::ffi::c_int;
+use core::mem::MaybeUninit;
 
 /// The channel behind a pointer.
 ///
@@ -58,19 +59,19 @@ pub(super) unsafe fn bytes<'a>(base: *const u8, len: usize) -> Result<&'a [u8], 
     Ok(unsafe { core::slice::from_raw_parts(base, len) })
 }
 
-/// The caller's buffer to write to; empty where `len` is 0, whatever the pointer.
+/// The caller's buffer to write to, which need not be initialised; empty where `len` is 0, whatever the pointer.
 ///
 /// # Safety
-/// `base` is writable for `len` values until `'a` ends, and nobody else uses it meanwhile. `T` has no invalid bit patterns.
-pub(super) unsafe fn room<'a, T>(base: *mut T, len: usize) -> Result<&'a mut [T], i32> {
+/// `base` is writable for `len` values until `'a` ends, and nobody else uses it meanwhile.
+pub(super) unsafe fn room<'a, T>(base: *mut T, len: usize) -> Result<&'a mut [MaybeUninit<T>], i32> {
     if len == 0 {
         return Ok(&mut []);
     }
     if base.is_null() || len > isize::MAX as usize / size_of::<T>().max(1) {
         return Err(MACHNET_EINVAL);
     }
-    // SAFETY: writable as promised. Uninitialized bytes are possible and never read: the callees only write.
-    Ok(unsafe { core::slice::from_raw_parts_mut(base, len) })
+    // SAFETY: writable as promised, and at most `isize::MAX` bytes; a `MaybeUninit` may hold anything.
+    Ok(unsafe { core::slice::from_raw_parts_mut(base.cast(), len) })
 }
 
 /// A result without a value as a code.

@@ -9,6 +9,7 @@ use crate::inbox::{Got, Mode};
 use crate::rx::Refused;
 use crate::types::{machnet_conn, machnet_event, machnet_recv_info};
 use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
 
 /// [rx] Takes what the rings hold and writes up to `cap` events to `out`. Returns how many; call again while it returns `cap`.
 #[unsafe(no_mangle)]
@@ -49,7 +50,7 @@ pub(super) unsafe fn received(
     flags: u32,
     (buf, cap): (*mut c_void, usize),
     info: *mut machnet_recv_info,
-    body: impl FnOnce(&machnet_channel, Mode, &mut [u8]) -> Result<Got, Refused>,
+    body: impl FnOnce(&machnet_channel, Mode, &mut [MaybeUninit<u8>]) -> Result<Got, Refused>,
 ) -> i64 {
     // SAFETY: the same contract.
     let ch = match unsafe { channel(ch) } {

@@ -6,6 +6,7 @@ use crate::code::{
 };
 use crate::conns::{Entry, handle};
 use crate::inbox::{Node, Units};
+use crate::memory::room;
 use core::sync::atomic::AtomicU64;
 use std::boxed::Box;
 use std::collections::VecDeque;
@@ -21,8 +22,8 @@ struct Fake {
 
 impl Units for Fake {
     type Token = u32;
-    fn read(&self, token: u32, _: usize, out: &mut [u8]) {
-        out.fill(token as u8);
+    fn read(&self, token: u32, _: usize, out: &mut [MaybeUninit<u8>]) {
+        out.fill(MaybeUninit::new(token as u8));
     }
     fn give_back(&mut self, token: u32) {
         self.back.push(token);
@@ -68,13 +69,13 @@ fn byte(conn: machnet_conn, byte: u32) -> Delivery<u32> {
 
 fn events(rx: &mut Receiver<Fake>, shared: &Conns, cap: usize) -> Vec<(u32, u64, i32)> {
     let mut out = std::vec![machnet_event::default(); cap];
-    let have = rx.poll(shared, &mut out);
+    let have = rx.poll(shared, room(&mut out));
     out[..have].iter().map(|e| (e.kind, e.conn, e.code)).collect()
 }
 
 fn read(rx: &mut Receiver<Fake>, shared: &Conns, conn: machnet_conn) -> Result<Vec<u8>, i32> {
     let mut out = [0; 8];
-    let got = rx.recv(shared, conn, Mode::Stream, &mut out).map_err(|refused| refused.code)?;
+    let got = rx.recv(shared, conn, Mode::Stream, room(&mut out)).map_err(|refused| refused.code)?;
     Ok(out[..got.bytes].to_vec())
 }
 
@@ -146,14 +147,14 @@ fn messages_go_straight_to_a_waiting_reader_and_stay_in_order_with_what_is_queue
     rx.channel.coming.extend((1..=9).map(|n| byte(a, n)));
     rx.channel.coming.extend([Delivery::Unit(half()), Delivery::Unit(rest()), byte(a, 12)]);
     let mut out = [0; 8];
-    let got = rx.recv(&shared, a, Mode::Stream, &mut out).expect("bytes");
+    let got = rx.recv(&shared, a, Mode::Stream, room(&mut out)).expect("bytes");
     assert_eq!((&out, got.bytes, got.end, got.more), (&[1, 2, 3, 4, 5, 6, 7, 8], 8, true, true));
     assert_eq!(rx.channel.back, [1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![9, 10, 11, 12]));
     rx.channel.coming.extend([Delivery::Unit(half()), Delivery::Unit(rest()), byte(a, 12)]);
     assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![10, 11, 12]), "none overtakes another");
     rx.channel.coming.extend([byte(a, 13), byte(a, 14)]);
-    let got = rx.recv(&shared, a, Mode::Message, &mut out).expect("a message");
+    let got = rx.recv(&shared, a, Mode::Message, room(&mut out)).expect("a message");
     assert_eq!((out[0], got.bytes, got.begin, got.end, got.message_len), (13, 1, true, true, 1));
     assert_eq!(rx.channel.coming.len(), 1, "one message was asked for, and one was taken");
     assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![14]));
@@ -170,10 +171,10 @@ fn a_receive_that_leaves_nothing_queued_sees_to_it_that_its_tokens_do_not_stay()
     assert_eq!(read(&mut rx, &shared, a), Ok(std::vec![3]));
     assert_eq!(rx.channel.read_to_the_end, [a], "though b is not read");
     let mut out = [0; 1];
-    assert!(rx.recv(&shared, b, Mode::Message, &mut out).is_ok());
+    assert!(rx.recv(&shared, b, Mode::Message, room(&mut out)).is_ok());
     assert_eq!(rx.channel.read_to_the_end, [a], "b is about to be read on");
-    assert!(rx.recv(&shared, b, Mode::Message, &mut out).is_ok());
-    assert!(rx.recv(&shared, b, Mode::Message, &mut out).is_err());
+    assert!(rx.recv(&shared, b, Mode::Message, room(&mut out)).is_ok());
+    assert!(rx.recv(&shared, b, Mode::Message, room(&mut out)).is_err());
     assert_eq!(rx.channel.read_to_the_end, [a, b, b]);
 }
 

@@ -203,7 +203,7 @@ impl Queue for DpdkQueue {
                     // SAFETY: the driver filled `len` bytes at `data`, in a buffer that is ours until freed below.
                     let bytes = unsafe { std::slice::from_raw_parts(frame.data, frame.len as usize) };
                     self.counters.rx_bytes += u64::from(frame.len);
-                    each(bytes, verdict(frame.flags));
+                    each(bytes, verdict(self.info.rx_checksum, frame.flags));
                 }
                 if got > 0 {
                     // SAFETY: `got` buffers that are ours, freed once.
@@ -358,8 +358,11 @@ fn add(counter: &mut Option<u64>, n: u64) {
     *counter = Some(counter.unwrap_or(0) + n);
 }
 
-fn verdict(flags: u32) -> RxChecksum {
+/// What a driver says of a frame's checksums, where it was `asked` to verify them. Some, such as igb and ixgbe, call every frame good
+/// while their NIC does not look.
+fn verdict(asked: bool, flags: u32) -> RxChecksum {
     match flags {
+        _ if !asked => RxChecksum::Unknown,
         dpdk_sys::MDPDK_RX_GOOD => RxChecksum::Good,
         dpdk_sys::MDPDK_RX_BAD => RxChecksum::Bad,
         _ => RxChecksum::Unknown,
@@ -368,3 +371,16 @@ fn verdict(flags: u32) -> RxChecksum {
 
 /// Frames per burst at most, as in the shim.
 const MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_was_not_asked_to_verify_checksums_is_not_believed() {
+        let flags = [dpdk_sys::MDPDK_RX_GOOD, dpdk_sys::MDPDK_RX_BAD, dpdk_sys::MDPDK_RX_UNKNOWN];
+        let (good, bad, unknown) = (RxChecksum::Good, RxChecksum::Bad, RxChecksum::Unknown);
+        assert_eq!(flags.map(|flags| verdict(true, flags)), [good, bad, unknown]);
+        assert_eq!(flags.map(|flags| verdict(false, flags)), [unknown; 3]);
+    }
+}

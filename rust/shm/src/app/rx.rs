@@ -12,6 +12,7 @@ use crate::slot::{ACCEPTED, Batch, Entry, Head, INLINE, NO_BUFFER, kind};
 use crate::slots::SharedSlots;
 use crate::sync::Ordering;
 use crate::{Established, FlowId, Fragment, Origin, Reason};
+use core::mem::MaybeUninit;
 use core::net::Ipv4Addr;
 
 /// The half that receives. One thread at a time.
@@ -180,11 +181,28 @@ impl Rx {
     /// Copies bytes of a unit that has a buffer, from `at` on. Reads within the buffer only.
     #[inline]
     pub fn read(&self, token: RxToken, at: usize, out: &mut [u8]) {
-        let stride = self.geometry.stride();
-        if token.buffer >= self.geometry.units || at > stride || out.len() > stride - at {
-            return; // not a token with a buffer, or beyond it: a fault of the caller's, and harmless
+        if let Some(from) = self.within_buffer(token, at, out.len()) {
+            self.channel.region().read(from, out);
         }
-        self.channel.region().read(self.channel.map().rx_pool + token.buffer as usize * stride + at, out);
+    }
+
+    /// The same, to memory that need not be initialised.
+    #[inline]
+    pub fn read_into(&self, token: RxToken, at: usize, out: &mut [MaybeUninit<u8>]) {
+        if let Some(from) = self.within_buffer(token, at, out.len()) {
+            self.channel.region().read_into(from, out);
+        }
+    }
+
+    /// Where `len` bytes of the token's buffer are, from `at` on. `None`: it has no buffer, or they reach beyond it, which is a fault of
+    /// the caller's, and harmless.
+    #[inline]
+    fn within_buffer(&self, token: RxToken, at: usize, len: usize) -> Option<usize> {
+        let stride = self.geometry.stride();
+        if token.buffer >= self.geometry.units || at > stride || len > stride - at {
+            return None;
+        }
+        Some(self.channel.map().rx_pool + token.buffer as usize * stride + at)
     }
 
     /// Gives a token back. Tokens go to the engine eight at a time, or when nothing more is there to be received, or by
