@@ -11,8 +11,9 @@ use crate::channels::Channels;
 use crate::conn::Conn;
 use crate::conns::Conns;
 use crate::ids::{ChannelIndex, ChannelNumber, ConnHandle, EngineIndex};
-use crate::query::{Answer, Query, Rows};
-use crate::rows::{ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, Units};
+use crate::query::{
+    Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, Query, Rows, Units,
+};
 
 /// Questions that are not answered in full yet, oldest first.
 #[derive(Debug, Default)]
