@@ -72,8 +72,8 @@ impl<Q: Queue> Engine<Q> {
     /// burst takes as long to be worked through as a short path to cross, and what leaves then has not left before.
     pub fn send(&mut self, now: Nanos) -> usize {
         self.core.clock.advance(now);
-        // Looked at before, since a flow is gone with its last packet. Answers to strangers, who may ask without end, hold up
-        // nobody's end.
+        // Asked before anything is sent, because a flow is gone with its last packet. Resets that answer packets of no connection do not
+        // count: whoever sends such packets without end must not hold up the end of the sidecar.
         let owed = self.core.conns.len() > 0 || self.core.router.has_stash();
         let mut work = self.transmit();
         let core = &mut self.core;

@@ -5,7 +5,7 @@ use machnet_wire::{self as wire, Nanos};
 use crate::channel::End;
 use crate::ids::{ChannelIndex, ConnIndex};
 use crate::state::Core;
-use crate::view::Token;
+use crate::view::Outgoing;
 
 impl Core {
     /// The application is gone, or is to be. What it submitted before is still read, and delivered within the linger.
@@ -82,7 +82,7 @@ impl Core {
         self.with(index, |flow, io| {
             if flow.message_open() {
                 // Without room for the ABORT the reset says the same.
-                let _ = flow.abort(Token::Own, io);
+                let _ = flow.abort(Outgoing::End, io);
             }
             let finished = flow.is_finished();
             flow.stop_reading(io.now(), io);
