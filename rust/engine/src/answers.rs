@@ -107,7 +107,7 @@ impl ChannelRow {
         let (submitted, delivered, reserved) = channel.end.usage();
         Self {
             channel: channel.number.0,
-            draining: channel.gone,
+            draining: channel.draining,
             connections: channel.live(),
             listeners: channel.listeners.len() as u32,
             units: Units { total: channel.end.geometry().units, submitted, delivered, reserved },

@@ -118,7 +118,7 @@ impl<Q: Queue> Engine<Q> {
         for (at, channel) in core.channels.polled() {
             idle = idle
                 && !core.admission.units_due(at)
-                && (channel.gone || channel.end.arm_for(core.admission.awaits_returns(at)));
+                && (channel.draining || channel.end.arm_for(core.admission.awaits_returns(at)));
         }
         if idle {
             self.interrupt = self.nic.arm_interrupt();
@@ -148,7 +148,7 @@ impl<Q: Queue> Engine<Q> {
         if self.interrupt.take().is_some() {
             self.nic.disarm_interrupt();
         }
-        for (_, channel) in self.core.channels.polled().filter(|(_, channel)| !channel.gone) {
+        for (_, channel) in self.core.channels.polled().filter(|(_, channel)| !channel.draining) {
             channel.end.disarm();
         }
     }

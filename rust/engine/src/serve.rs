@@ -67,7 +67,7 @@ impl Core {
     #[inline]
     fn serve(&mut self, at: ChannelIndex, burst: usize) -> Result<usize, PeerFault> {
         let Some(channel) = self.channels.get_mut(at) else { return Ok(0) };
-        if channel.gone {
+        if channel.draining {
             return Ok(0);
         }
         let mut work = 0;

@@ -34,9 +34,9 @@ pub(crate) struct Core {
     pub next_ephemeral: u16,
     pub ending: Ending,
     pub warnings: Warnings,
-    /// Room for what a channel returned.
+    /// A buffer for what a channel returned, kept for the next time.
     pub returned: Vec<Returned>,
-    /// Room for connections that are due.
+    /// A buffer for connections that are due, kept for the next time.
     due: Vec<ConnIndex>,
     pub queries: Queries,
 }
