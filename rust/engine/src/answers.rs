@@ -11,8 +11,9 @@ use crate::channels::Channels;
 use crate::conn::Conn;
 use crate::conns::Conns;
 use crate::ids::{ChannelIndex, ChannelNumber, ConnHandle, EngineIndex};
-use crate::query::{Answer, Query, Rows};
-use crate::rows::{ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, Units};
+use crate::query::{
+    Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, Query, Rows, Units,
+};
 
 /// Questions that are not answered in full yet, oldest first.
 #[derive(Debug, Default)]
@@ -106,7 +107,7 @@ impl ChannelRow {
         let (submitted, delivered, reserved) = channel.end.usage();
         Self {
             channel: channel.number.0,
-            draining: channel.gone,
+            draining: channel.draining,
             connections: channel.live(),
             listeners: channel.listeners.len() as u32,
             units: Units { total: channel.end.geometry().units, submitted, delivered, reserved },

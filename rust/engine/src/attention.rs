@@ -122,7 +122,7 @@ impl Attention {
         for at in rung.iter().map(|&key| ChannelIndex(key as u32)) {
             let Some(channel) = table.get_mut(at) else { continue };
             let found = channel.end.drain_doorbell();
-            if channel.gone {
+            if channel.draining {
                 // Nobody rings any more. Its connections keep it going until they are over.
                 self.doorbells().remove(&channel.end);
                 continue;
@@ -171,13 +171,13 @@ impl Attention {
             if channel.watch.muted_until() > now {
                 continue;
             }
-            let found = if channel.gone { Rung::Silent } else { channel.end.drain_doorbell() };
+            let found = if channel.draining { Rung::Silent } else { channel.end.drain_doorbell() };
             match found {
                 Rung::HungUp => self.mute(at, channel, MUTED_LONGEST, now),
                 Rung::Rang if !channel.end.pending() => self.rang_for_nothing(at, channel, now),
                 Rung::Rang | Rung::Silent => {
                     channel.watch.unmute();
-                    let listens = !channel.gone;
+                    let listens = !channel.draining;
                     self.muted.swap_remove(i);
                     if listens {
                         self.listen_to(table, at, now);
@@ -209,7 +209,7 @@ impl Attention {
             let quiet =
                 now - channel.watch.worked >= QUIET && !admission.units_due(at) && !channel.end.has_news();
             // One whose doorbell is muted has to be polled.
-            if quiet && !channel.watch.is_muted() && (channel.gone || channel.end.arm()) {
+            if quiet && !channel.watch.is_muted() && (channel.draining || channel.end.arm()) {
                 channel.watch.polled = false;
                 self.resting += 1;
                 self.polled.swap_remove(i);

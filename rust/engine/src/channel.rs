@@ -21,11 +21,11 @@ pub(crate) struct Channel {
     pub listeners: HashMap<u32, Listener>,
     /// By index of the application's handle: the listener in whose backlog it has a place.
     offered: Vec<Option<u32>>,
-    /// Nobody is served any more: what was submitted is still delivered.
-    pub gone: bool,
-    /// Until then, once nobody is.
-    pub until: Nanos,
-    /// Why the channel ends, once nobody is served.
+    /// The application is served no more; what it submitted is still delivered.
+    pub draining: bool,
+    /// When the linger of a channel that drains is over.
+    pub linger_until: Nanos,
+    /// Why a channel that drains ends.
     pub why: End,
     /// Whether it is polled, and what is known of its doorbell.
     pub watch: Watch,
@@ -63,8 +63,8 @@ impl Channel {
             live: 0,
             listeners: HashMap::new(),
             offered: vec![None; flows],
-            gone: false,
-            until: Nanos::MAX,
+            draining: false,
+            linger_until: Nanos::MAX,
             why: End::Left,
             watch: Watch::new(Nanos::ZERO),
         })

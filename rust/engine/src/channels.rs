@@ -77,7 +77,7 @@ impl Channels {
 
     /// Takes a channel out on which nobody is served and whose last connection is over.
     pub fn take_if_over(&mut self, at: ChannelIndex) -> Option<Box<Channel>> {
-        let channel = self.table.take_if(at, |channel| channel.gone && channel.live() == 0)?;
+        let channel = self.table.take_if(at, |channel| channel.draining && channel.live() == 0)?;
         self.attention.end(at, &channel);
         Some(channel)
     }

@@ -7,11 +7,11 @@ use machnet_wire::{self as wire, Nanos};
 use crate::admission::Claim;
 use crate::ids::{ChannelIndex, ConnKey};
 use crate::path::OutPath;
-use crate::view::Token;
+use crate::view::Outgoing;
 
 /// One connection.
 pub(crate) struct Conn {
-    pub flow: Flow<Token, HeldUnit>,
+    pub flow: Flow<Outgoing, HeldUnit>,
     pub key: ConnKey,
     pub bound: Bound,
     /// What the application hears of it when it is established.

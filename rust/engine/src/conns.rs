@@ -17,7 +17,7 @@ use crate::shared::EngineHandle;
 use crate::table::Table;
 use crate::timer_wheel::TimerWheel;
 use crate::totals::Totals;
-use crate::view::{News, Token, View};
+use crate::view::{News, Outgoing, View};
 
 /// The connections of one engine.
 pub(crate) struct Conns {
@@ -154,7 +154,7 @@ impl Conns {
         &mut self,
         index: ConnIndex,
         world: World<'_>,
-        call: impl FnOnce(&mut Flow<Token, HeldUnit>, &mut View<'_>) -> R,
+        call: impl FnOnce(&mut Flow<Outgoing, HeldUnit>, &mut View<'_>) -> R,
     ) -> Option<(R, News)> {
         let World { clock, channels, admission } = world;
         let (handle, conn) = self.table.entry(index)?;

@@ -72,8 +72,8 @@ impl<Q: Queue> Engine<Q> {
     /// burst takes as long to be worked through as a short path to cross, and what leaves then has not left before.
     pub fn send(&mut self, now: Nanos) -> usize {
         self.core.clock.advance(now);
-        // Looked at before, since a flow is gone with its last packet. Answers to strangers, who may ask without end, hold up
-        // nobody's end.
+        // Asked before anything is sent, because a flow is gone with its last packet. Resets that answer packets of no connection do not
+        // count: whoever sends such packets without end must not hold up the end of the sidecar.
         let owed = self.core.conns.len() > 0 || self.core.router.has_stash();
         let mut work = if self.has_to_send() { self.transmit() } else { 0 };
         let core = &mut self.core;
@@ -118,7 +118,7 @@ impl<Q: Queue> Engine<Q> {
         for (at, channel) in core.channels.polled() {
             idle = idle
                 && !core.admission.units_due(at)
-                && (channel.gone || channel.end.arm_for(core.admission.awaits_returns(at)));
+                && (channel.draining || channel.end.arm_for(core.admission.awaits_returns(at)));
         }
         if idle {
             self.interrupt = self.nic.arm_interrupt();
@@ -148,7 +148,7 @@ impl<Q: Queue> Engine<Q> {
         if self.interrupt.take().is_some() {
             self.nic.disarm_interrupt();
         }
-        for (_, channel) in self.core.channels.polled().filter(|(_, channel)| !channel.gone) {
+        for (_, channel) in self.core.channels.polled().filter(|(_, channel)| !channel.draining) {
             channel.end.disarm();
         }
     }

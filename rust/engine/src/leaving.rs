@@ -5,13 +5,13 @@ use machnet_wire::{self as wire, Nanos};
 use crate::channel::End;
 use crate::ids::{ChannelIndex, ConnIndex};
 use crate::state::Core;
-use crate::view::Token;
+use crate::view::Outgoing;
 
 impl Core {
     /// The application is gone, or is to be. What it submitted before is still read, and delivered within the linger.
     pub fn detach(&mut self, at: ChannelIndex, why: End) {
         let Some(channel) = self.channels.get(at) else { return };
-        if channel.gone {
+        if channel.draining {
             return;
         }
         if why == End::Left {
@@ -59,9 +59,9 @@ impl Core {
     /// Nobody is served on a channel any more, nor waits there for anything. Gives its flows.
     fn retire(&mut self, at: ChannelIndex, until: Nanos, why: End) -> Option<Vec<ConnIndex>> {
         let channel = self.channels.get_mut(at)?;
-        channel.gone = true;
+        channel.draining = true;
         channel.why = why;
-        channel.until = until;
+        channel.linger_until = until;
         channel.listeners.clear();
         let (number, conns) = (channel.number, channel.conns().collect::<Vec<_>>());
         self.shared().ports.forget(number);
@@ -82,7 +82,7 @@ impl Core {
         self.with(index, |flow, io| {
             if flow.message_open() {
                 // Without room for the ABORT the reset says the same.
-                let _ = flow.abort(Token::Own, io);
+                let _ = flow.abort(Outgoing::End, io);
             }
             let finished = flow.is_finished();
             flow.stop_reading(io.now(), io);
@@ -101,9 +101,9 @@ impl Core {
         }
         self.ending.linger_until = Nanos::MAX;
         for at in self.channels.indices() {
-            let Some(channel) = self.channels.get(at).filter(|channel| channel.gone) else { continue };
-            if now < channel.until {
-                self.ending.linger_until = self.ending.linger_until.min(channel.until);
+            let Some(channel) = self.channels.get(at).filter(|channel| channel.draining) else { continue };
+            if now < channel.linger_until {
+                self.ending.linger_until = self.ending.linger_until.min(channel.linger_until);
                 continue;
             }
             self.counters().linger_resets.add(channel.live().into());
@@ -125,7 +125,7 @@ impl Core {
     pub fn begin_shutdown(&mut self) {
         self.ending.shutdown = true;
         for at in self.channels.indices() {
-            if self.channels.get(at).is_some_and(|channel| !channel.gone) {
+            if self.channels.get(at).is_some_and(|channel| !channel.draining) {
                 self.drain(at, End::Shutdown);
             }
         }

@@ -54,7 +54,6 @@ mod ports;
 mod query;
 mod random;
 mod router;
-mod rows;
 mod rx;
 mod serve;
 mod shared;
@@ -75,9 +74,8 @@ pub use idle::Idle;
 pub use ids::{ChannelNumber, EngineIndex};
 pub use machnet_flow::Stats as FlowCounters;
 pub use ports::{EPHEMERAL, Owner, Ports};
-pub use query::{Answer, Query, Rows};
-pub use rows::{
-    ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, NotAConnectionId, PeerRow,
-    Units,
+pub use query::{
+    Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, NotAConnectionId,
+    PeerRow, Query, Rows, Units,
 };
 pub use shared::{EngineHandle, Leftover, Report, Shared};

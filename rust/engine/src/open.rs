@@ -14,7 +14,7 @@ use crate::ids::{ChannelIndex, ConnIndex, ConnKey};
 use crate::path::{InPath, NextHop, UdpPorts};
 use crate::ports::{EPHEMERAL, Owner};
 use crate::state::Core;
-use crate::view::Token;
+use crate::view::Outgoing;
 
 /// Who a new flow is.
 struct Birth {
@@ -215,7 +215,7 @@ impl Core {
         Ok(())
     }
 
-    fn begin(&mut self, birth: Birth, flow: Flow<Token, HeldUnit>) {
+    fn begin(&mut self, birth: Birth, flow: Flow<Outgoing, HeldUnit>) {
         let about = Established {
             flow: birth.id,
             origin: birth.origin,

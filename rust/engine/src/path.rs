@@ -16,7 +16,7 @@ use machnet_wire::{Mac, Nanos, Packet, ParseError};
 
 use crate::neighbor::{Lookup, Neighbors};
 use crate::random::Random;
-use crate::view::Token;
+use crate::view::Outgoing;
 
 /// This host as the network knows it.
 #[derive(Debug, Clone, Copy)]
@@ -213,7 +213,7 @@ impl OutPath {
 
 /// Bytes of the frame that carries a packet.
 #[inline]
-pub(crate) fn frame_len(packet: &Transmit<'_, Token>) -> usize {
+pub(crate) fn frame_len(packet: &Transmit<'_, Outgoing>) -> usize {
     frame::UDP_HEADERS + packet.len()
 }
 
@@ -221,7 +221,7 @@ pub(crate) fn frame_len(packet: &Transmit<'_, Token>) -> usize {
 #[inline]
 pub(crate) fn emit_frame(
     route: &Route,
-    packet: &Transmit<'_, Token>,
+    packet: &Transmit<'_, Outgoing>,
     units: Option<&EngineEnd>,
     out: &mut [u8],
 ) {
@@ -232,12 +232,12 @@ pub(crate) fn emit_frame(
 /// Writes a packet into `out`, which is as long as that: header, SACK words, and what follows them, which is a unit of the
 /// channel `units` or what the packet says itself.
 #[inline]
-pub(crate) fn emit(packet: &Transmit<'_, Token>, units: Option<&EngineEnd>, out: &mut [u8]) {
+pub(crate) fn emit(packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>, out: &mut [u8]) {
     let at = packet.header.emit(packet.sack, out);
     let out = &mut out[at..];
     match &packet.body {
         Body::None => {}
-        Body::Unit { tx: Token::Unit(unit), offset, len } => {
+        Body::Unit { tx: Outgoing::Unit(unit), offset, len } => {
             if let Some(units) = units {
                 units.read_tx(unit, *offset as usize, &mut out[..*len as usize]);
             }
@@ -361,7 +361,7 @@ mod tests {
             (Kind::Rst, &[], Body::Reset(reset), reset.emit().to_vec()),
         ];
         for (kind, sack, body, payload) in each {
-            let packet: Transmit<'_, Token> =
+            let packet: Transmit<'_, Outgoing> =
                 Transmit { header: Header { src: 80, dst: 81, ..Header::new(kind) }, sack, body };
             let mut bytes = vec![0; packet.len()];
             emit(&packet, None, &mut bytes);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machnet_wire::Nanos;
 
-use crate::rows::PeerRow;
+use crate::query::PeerRow;
 
 /// The peers of one engine's connections. Each has a number while it has connections.
 #[derive(Debug)]

@@ -59,13 +59,13 @@ pub fn tag_owner(tag: u32, engines: u16) -> EngineIndex {
 
 /// At most `rate` a second, a tenth of a second's worth at once.
 #[derive(Debug)]
-pub struct Limit {
+pub struct RateLimit {
     rate: u32,
     tokens: u64,
     filled: Nanos,
 }
 
-impl Limit {
+impl RateLimit {
     /// A full bucket.
     pub fn new(rate: u32, now: Nanos) -> Self {
         Self { rate, tokens: Self::most(rate), filled: now }
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_limit_allows_its_rate_and_no_more() {
-        let mut limit = Limit::new(1000, Nanos::ZERO);
+        let mut limit = RateLimit::new(1000, Nanos::ZERO);
         let mut allowed = 0;
         for us in 0..1_000_000u64 {
             allowed += u32::from(limit.allow(Nanos::micros(us)));

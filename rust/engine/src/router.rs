@@ -1,5 +1,5 @@
 //! Where packets go: to a next hop, round the local loop, to another engine of this host. And the frames that belong to no
-//! connection: ARP, ICMP echo, and resets for strangers.
+//! connection: ARP, ICMP echo, and resets that answer packets of no connection.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -15,9 +15,9 @@ use crate::control_frame;
 use crate::ids::{EngineIndex, QueueIndex};
 use crate::neighbor::{Lookup, Neighbors};
 use crate::path::{self, Handed, InPath, NextHop, OutPath, Station, UdpPorts};
-use crate::random::{Limit, Random};
+use crate::random::{Random, RateLimit};
 use crate::shared::EngineHandle;
-use crate::view::Token;
+use crate::view::Outgoing;
 
 /// Where packets of one engine go, and its frames that belong to no connection.
 pub(crate) struct Router {
@@ -36,15 +36,15 @@ pub(crate) struct Router {
     /// The packet of a connection that found no descriptor.
     stash: Option<Vec<u8>>,
     /// Frames that wait to be sent and belong to no connection.
-    control: VecDeque<Control>,
+    control: VecDeque<ControlFrame>,
     /// Machnet packets between two applications of this host, and buffers for more.
     looped: VecDeque<Handed>,
     spare: Vec<Vec<u8>>,
-    resets: Limit,
+    resets: RateLimit,
 }
 
 /// A frame of no connection.
-struct Control {
+struct ControlFrame {
     frame: Vec<u8>,
     offload: Offload,
 }
@@ -63,7 +63,7 @@ impl Router {
             control: VecDeque::new(),
             looped: VecDeque::new(),
             spare: Vec::new(),
-            resets: Limit::new(shared.config.rst_rate, now),
+            resets: RateLimit::new(shared.config.rst_rate, now),
             own,
         }
     }
@@ -161,7 +161,7 @@ impl Router {
         &mut self,
         nic: &mut Q,
         route: Option<&Route>,
-        packet: &Transmit<'_, Token>,
+        packet: &Transmit<'_, Outgoing>,
         units: Option<&EngineEnd>,
     ) -> bool {
         let Some(route) = route else { return self.send_local(packet, units) };
@@ -179,7 +179,7 @@ impl Router {
         true
     }
 
-    fn send_local(&mut self, packet: &Transmit<'_, Token>, units: Option<&EngineEnd>) -> bool {
+    fn send_local(&mut self, packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>) -> bool {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.resize(packet.len(), 0);
         path::emit(packet, units, &mut bytes);
@@ -229,7 +229,7 @@ impl Router {
     }
 
     /// Queues a packet of no connection, back the way by which `from` came.
-    fn answer(&mut self, from: InPath, packet: &Transmit<'_, Token>, now: Nanos) {
+    fn answer(&mut self, from: InPath, packet: &Transmit<'_, Outgoing>, now: Nanos) {
         let route = self.next_hop(from.peer).map(|hop| self.route(&mut from.back(hop), now));
         match route {
             Some(Ok(None)) => {
@@ -240,18 +240,18 @@ impl Router {
             Some(Ok(Some(route))) => {
                 let mut frame = vec![0; path::frame_len(packet)];
                 path::emit_frame(&route, packet, None, &mut frame);
-                self.queue(Control { frame, offload: Offload::Udp4 });
+                self.queue(ControlFrame { frame, offload: Offload::Udp4 });
             }
             Some(Err(_)) | None => self.own.counters().control_dropped.add(1),
         }
     }
 
     fn send_frame(&mut self, frame: Vec<u8>) {
-        self.queue(Control { frame, offload: Offload::None });
+        self.queue(ControlFrame { frame, offload: Offload::None });
     }
 
     /// Queues a frame; drops it when too many wait (each is an answer that the peer asks for again).
-    fn queue(&mut self, control: Control) {
+    fn queue(&mut self, control: ControlFrame) {
         if self.control.len() >= CONTROL {
             return self.own.counters().control_dropped.add(1);
         }

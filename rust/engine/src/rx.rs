@@ -64,7 +64,7 @@ impl Core {
         let key = ConnKey::new(from.peer, packet.header.src, packet.header.dst);
         match self.conns.find(key) {
             Some(index) => self.flow_packet(index, key, from, bytes, &packet, came),
-            None => self.on_stranger(key, from, bytes, &packet, came),
+            None => self.on_unknown(key, from, bytes, &packet, came),
         }
     }
 
@@ -113,7 +113,7 @@ impl Core {
             }
             FlowError::Superseded => {
                 self.drop_flow(index);
-                self.on_stranger(key, from, bytes, packet, came);
+                self.on_unknown(key, from, bytes, packet, came);
             }
             FlowError::Protocol(_) => self.counters().rx_broke_protocol.add(1),
             FlowError::Malformed(_) => self.counters().rx_bad_machnet.add(1),
@@ -123,7 +123,7 @@ impl Core {
 
     /// A packet of no flow of this engine: another engine's, a new connection, or refused.
     #[cold]
-    fn on_stranger(&mut self, key: ConnKey, from: InPath, bytes: &[u8], packet: &Packet<'_>, came: Came) {
+    fn on_unknown(&mut self, key: ConnKey, from: InPath, bytes: &[u8], packet: &Packet<'_>, came: Came) {
         let header = &packet.header;
         if header.kind == Kind::Syn {
             let Ok(hello) = Hello::parse(packet.payload) else {

@@ -8,7 +8,7 @@ use crate::channel::{Channel, End};
 use crate::ids::{ChannelIndex, ConnIndex};
 use crate::shared::Note;
 use crate::state::Core;
-use crate::view::{Token, View};
+use crate::view::{Outgoing, View};
 
 impl Core {
     /// Reads what other threads had to say, a few things at a time: applications that leave together have much to be read and
@@ -67,7 +67,7 @@ impl Core {
     #[inline]
     fn serve(&mut self, at: ChannelIndex, burst: usize) -> Result<usize, PeerFault> {
         let Some(channel) = self.channels.get_mut(at) else { return Ok(0) };
-        if channel.gone {
+        if channel.draining {
             return Ok(0);
         }
         let mut work = 0;
@@ -129,7 +129,7 @@ impl Core {
         at: ChannelIndex,
         id: FlowId,
         unit: TxUnit,
-        give: impl FnOnce(&mut Flow<Token, HeldUnit>, &mut View<'_>, Token) -> Result<(), NotSent<Token>>,
+        give: impl FnOnce(&mut Flow<Outgoing, HeldUnit>, &mut View<'_>, Outgoing) -> Result<(), NotSent<Outgoing>>,
     ) -> Result<(), PeerFault> {
         let Some(channel) = self.channels.get_mut(at) else { return Ok(()) };
         let Some(index) = channel.conn(id) else {
@@ -137,7 +137,7 @@ impl Core {
             self.counters().stale_submissions.add(1);
             return Ok(());
         };
-        let given = self.with(index, |flow, io| give(flow, io, Token::Unit(unit)));
+        let given = self.with(index, |flow, io| give(flow, io, Outgoing::Unit(unit)));
         match given {
             Some(Err(not)) => self.not_sent(at, index, id, not),
             _ => Ok(()),
@@ -150,10 +150,10 @@ impl Core {
         at: ChannelIndex,
         index: ConnIndex,
         id: FlowId,
-        not: NotSent<Token>,
+        not: NotSent<Outgoing>,
     ) -> Result<(), PeerFault> {
         self.counters().stale_submissions.add(1);
-        if let (Some(channel), Token::Unit(unit)) = (self.channels.get_mut(at), not.tx) {
+        if let (Some(channel), Outgoing::Unit(unit)) = (self.channels.get_mut(at), not.tx) {
             channel.end.complete(unit);
         }
         match not.why {
@@ -170,10 +170,10 @@ impl Core {
     fn app_closed(&mut self, at: ChannelIndex, id: FlowId) {
         let Some(index) = self.let_go(at, id) else { return };
         self.with(index, |flow, io| {
-            if flow.fin(Token::Own).is_err() {
+            if flow.fin(Outgoing::End).is_err() {
                 // Within a message: the peer must not wait for the rest of it.
-                let _ = flow.abort(Token::Own, io);
-                let _ = flow.fin(Token::Own);
+                let _ = flow.abort(Outgoing::End, io);
+                let _ = flow.fin(Outgoing::End);
             }
             flow.stop_reading(io.now(), io);
         });

@@ -18,7 +18,7 @@ use crate::ids::ConnIndex;
 use crate::random::Random;
 use crate::router::Router;
 use crate::shared::{EngineHandle, Report, Shared};
-use crate::view::{News, Token, View};
+use crate::view::{News, Outgoing, View};
 
 /// The state of one engine.
 pub(crate) struct Core {
@@ -34,9 +34,9 @@ pub(crate) struct Core {
     pub next_ephemeral: u16,
     pub ending: Ending,
     pub warnings: Warnings,
-    /// Room for what a channel returned.
+    /// A buffer for what a channel returned, kept for the next time.
     pub returned: Vec<Returned>,
-    /// Room for connections that are due.
+    /// A buffer for connections that are due, kept for the next time.
     due: Vec<ConnIndex>,
     pub queries: Queries,
 }
@@ -78,20 +78,20 @@ impl Core {
     pub fn with<R>(
         &mut self,
         index: ConnIndex,
-        call: impl FnOnce(&mut Flow<Token, HeldUnit>, &mut View<'_>) -> R,
+        call: impl FnOnce(&mut Flow<Outgoing, HeldUnit>, &mut View<'_>) -> R,
     ) -> Option<R> {
         let world =
             World { clock: &self.clock, channels: &mut self.channels, admission: &mut self.admission };
         let (out, news) = self.conns.with(index, world, call)?;
         if !news.is_none() {
-            self.hear(index, news);
+            self.on_news(index, news);
         }
         Some(out)
     }
 
     /// Sees to what became of a flow.
     #[cold]
-    pub fn hear(&mut self, index: ConnIndex, news: News) {
+    pub fn on_news(&mut self, index: ConnIndex, news: News) {
         if news.established {
             self.on_established(index);
         }

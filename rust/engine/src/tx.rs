@@ -93,7 +93,7 @@ impl<Q: Queue> Engine<Q> {
             }
         }
         if !news.is_none() {
-            self.core.hear(handle.index, news);
+            self.core.on_news(handle.index, news);
         }
         turn
     }

@@ -9,11 +9,13 @@ use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::peers::Peers;
 
-/// A unit to send: the application's, or an end that the engine makes on its behalf and that costs no token.
+/// A unit to send, until it is acknowledged.
 #[derive(Debug)]
-pub(crate) enum Token {
+pub(crate) enum Outgoing {
+    /// The application's. Its token goes back then.
     Unit(TxUnit),
-    Own,
+    /// A FIN or an ABORT that the engine sends because the application has closed or left. It costs no token.
+    End,
 }
 
 /// What a flow sees of its engine during one call. Only [`crate::conns::Conns::with`] makes one.
@@ -52,7 +54,7 @@ impl News {
 }
 
 impl Io for View<'_> {
-    type Tx = Token;
+    type Tx = Outgoing;
     type Held = HeldUnit;
 
     #[inline]
@@ -86,8 +88,8 @@ impl Io for View<'_> {
     }
 
     #[inline]
-    fn complete(&mut self, tx: Token) {
-        if let (Some((end, _)), Token::Unit(unit)) = (&mut self.lane, tx) {
+    fn complete(&mut self, tx: Outgoing) {
+        if let (Some((end, _)), Outgoing::Unit(unit)) = (&mut self.lane, tx) {
             end.complete(unit);
         }
     }

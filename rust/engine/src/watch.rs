@@ -2,7 +2,7 @@
 
 use machnet_wire::Nanos;
 
-use crate::random::Limit;
+use crate::random::RateLimit;
 
 /// Of one channel: whether it is polled, and whether its doorbell is believed.
 pub(crate) struct Watch {
@@ -11,7 +11,7 @@ pub(crate) struct Watch {
     /// When there was last something to do for it.
     pub worked: Nanos,
     /// How many rings for nothing are taken for races.
-    races: Limit,
+    races: RateLimit,
     /// How long its doorbell is muted; zero if it is not.
     muted_for: Nanos,
     muted_until: Nanos,
@@ -19,7 +19,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub fn new(now: Nanos) -> Self {
-        let races = Limit::new(RACES, now);
+        let races = RateLimit::new(RACES, now);
         Self { polled: true, worked: now, races, muted_for: Nanos::ZERO, muted_until: Nanos::ZERO }
     }
 

@@ -7,9 +7,9 @@ use crate::Config;
 /// The sender's side of credit. The newest packet of the peer counts; older ones that come late do not.
 ///
 /// A flow without credit may have one unit in flight: it costs one packet to learn that a buffer is free, where an
-/// update that was lost would cost a deadlock. Who has just something to send sends that unit at once. Who has said
-/// that it waits will be told when it may go on, so it asks only after a pause, longer each time: else a thousand
-/// waiting flows, a unit each, would overrun the peer's receive ring.
+/// update that was lost would cost a deadlock. A flow that has told the peer of nothing that waits sends that unit
+/// at once. One that has will hear from the peer when it may go on, so it tries only after a pause, longer each time: else a
+/// thousand waiting flows, a unit each, would overrun the peer's receive ring.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Allowance {
     /// First unit that may not be sent.

@@ -5,7 +5,7 @@ use machnet_wire::{Nanos, Seq};
 use crate::{Config, Io, Stats};
 
 /// The receiver's side of credit. Every unit promised is reserved, so the promises of all flows together never exceed
-/// the buffers that are free; the least promise is none.
+/// the buffers that are free. A promise may be of no unit at all.
 ///
 /// What is promised and what the application has not read yet are bounded together, by a target that grows as fast as
 /// the application reads (dynamic right-sizing; Fisk and Feng, 2001): one that does not read holds few buffers of those it

@@ -267,7 +267,8 @@ impl<T, H> Flow<T, H> {
         self.rtt.smoothed()
     }
 
-    /// All who may share a path hold back now. Who was idle then is too late to, and the few units of a request make no queue.
+    /// A drain epoch has changed: all flows that may share a path hold back now. A flow that was idle does not take part, because it is too
+    /// late for it to, nor does one with few units queued, which make no queue on the path.
     fn drain(&mut self, now: Nanos) {
         let idle = self.sender.in_flight() == 0
             && self.sender.allowance.is_idle(now, self.rtt.or_zero(), &self.config);

@@ -11,7 +11,7 @@ pub(crate) struct Numbering {
     next: Seq,
     /// Newest transmission of the peer's that arrived.
     newest: Seq,
-    /// Latest of our transmissions whose round trip was measured, or is not to be.
+    /// The latest of our transmissions whose round trip was measured, or is not to be because a stall of ours falsifies it.
     measured: Seq,
 }
 

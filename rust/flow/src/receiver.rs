@@ -188,7 +188,7 @@ impl<H> Receiver<H> {
         stats: &mut Stats,
         io: &mut I,
     ) -> Result<(), &'static str> {
-        // Where nobody reads nobody assembles, and nobody hears; a FIN ends the direction all the same.
+        // An application that reads no more is told of nothing, and messages are not assembled for it; a FIN ends the direction all the same.
         if self.discarding {
             stats.discarded += 1;
         } else if fin == self.open.is_open() {

@@ -1,8 +1,8 @@
 //! How long the peer has been silent: when it is asked whether it lives, and when it is given up.
 //!
-//! Silence counts while an answer is owed: from when a look finds the question out, or a retransmission timeout does, and anew from
-//! each sign of life on whatever connection. It is counted in steps that this end waited through: a stall of ours is one step,
-//! whatever it took.
+//! Silence is counted while the peer owes an answer: from the first time that the timer fires and finds something out that the peer has
+//! to answer, or from a retransmission timeout; and anew from each sign of life, on whatever connection. It is counted in
+//! steps, one for each time that the timer fires: a stall of ours is one step, however long it was.
 
 use machnet_wire::Nanos;
 
@@ -17,15 +17,15 @@ pub(crate) struct Silence {
     ping_due: bool,
     /// A PING waits for its answer.
     ping_out: bool,
-    /// How long the peer has owed an answer and said nothing; `None` when it owed none at the last look.
+    /// How long the peer has owed an answer and said nothing; `None` when it owed none at the last check.
     waited: Option<Nanos>,
-    /// When the peer's silence was looked at last.
-    looked_at: Nanos,
+    /// When the peer's silence was last checked.
+    checked_at: Nanos,
 }
 
 impl Silence {
     pub fn new(now: Nanos) -> Self {
-        Silence { last_heard: now, ping_due: false, ping_out: false, waited: None, looked_at: now }
+        Silence { last_heard: now, ping_due: false, ping_out: false, waited: None, checked_at: now }
     }
 
     /// The peer has said something that it alone can say.
@@ -38,11 +38,11 @@ impl Silence {
     /// The connection is open.
     pub fn begin(&mut self, now: Nanos, config: &Config, timers: &mut Timers) {
         self.last_heard = now;
-        self.looked_at = now;
+        self.checked_at = now;
         timers.set(Timer::Silence, now + config.keep_alive);
     }
 
-    /// Looks closely from now on, unless that is so already.
+    /// The timer fires at every step from now on, unless it does so already.
     pub fn watch(&mut self, now: Nanos, config: &Config, timers: &mut Timers) {
         let next = now + step(config);
         if timers.get(Timer::Silence) > next {
@@ -54,7 +54,7 @@ impl Silence {
     /// A question is out; the peer's silence counts from here.
     fn begin_waiting(&mut self, now: Nanos) {
         self.waited = Some(Nanos::ZERO);
-        self.looked_at = now;
+        self.checked_at = now;
     }
 
     /// Asks the peer whether it still knows of the connection, unless a PING that asks is out.
@@ -106,9 +106,9 @@ impl Silence {
             None => self.begin_waiting(now),
             Some(waited) => {
                 let heard = self.last_heard.max(heard());
-                let waited = if heard > self.looked_at { Nanos::ZERO } else { waited + step };
+                let waited = if heard > self.checked_at { Nanos::ZERO } else { waited + step };
                 self.waited = Some(waited);
-                self.looked_at = now;
+                self.checked_at = now;
                 if waited >= config.dead_after {
                     return true;
                 }

@@ -102,7 +102,7 @@ pub struct Row {
 pub(crate) struct Channel {
     pub engine: u16,
     pub owner: Owner,
-    /// Until it drains: an engine that is done with an application is free for the next.
+    /// Its place at its engine. A channel that drains has none: another application may take it.
     place: Option<Place>,
 }
 
@@ -178,18 +178,18 @@ impl Channels {
         self.all.remove(&number)
     }
 
-    /// Whose a channel is.
+    /// The engine that serves a channel.
     pub fn engine(&self, number: u64) -> Option<u16> {
         self.all.get(&number).map(|channel| channel.engine)
     }
 
-    /// One of the list.
+    /// One channel, as the list has it.
     pub fn row(&self, channel: u64) -> Option<Row> {
         let known = self.all.get(&channel)?;
         Some(Row { channel, engine: known.engine, owner: known.owner, state: known.state() })
     }
 
-    /// The list.
+    /// The list of all channels, in the order of their numbers.
     pub fn rows(&self) -> impl Iterator<Item = Row> {
         self.all.keys().filter_map(|&channel| self.row(channel))
     }

@@ -66,9 +66,9 @@ pub struct Peer {
     pub ip: Ipv4Addr,
     /// Where packets for it go first; `None`: nowhere, or they never leave this host.
     pub next_hop: Option<Ipv4Addr>,
-    /// The MAC of that, where it is known.
+    /// The MAC of that next hop, where it is known.
     pub mac: Option<Mac>,
-    /// What is known of that.
+    /// What is known of that next hop.
     pub state: PeerState,
     /// Its connections with all engines.
     pub connections: u32,
@@ -90,11 +90,11 @@ pub enum PeerState {
 /// Why a question is not asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotAsked {
-    /// So many are being answered.
+    /// So many questions are being answered, the most at once.
     Many(usize),
     /// There is no such engine.
     NoEngine {
-        /// That was named.
+        /// The number that was asked for.
         engine: u16,
         /// How many there are.
         engines: u16,
@@ -127,6 +127,7 @@ pub(crate) struct Questions {
 /// A question that some engines have not answered in full.
 #[derive(Debug)]
 struct Asked {
+    /// How many have not.
     engines: usize,
     /// What they have said of peers, which may have connections with several.
     peers: BTreeMap<Ipv4Addr, (u32, Nanos)>,
@@ -159,7 +160,7 @@ impl Questions {
         };
         self.last += 1;
         let refused = asked.iter().position(|engine| !engine.ask(self.last, query));
-        // Those that were asked before the one that could not be answer nobody, but until then they count.
+        // Where one engine could not be asked, what those before it answer goes to nobody; until they have answered, the question counts.
         let told = refused.unwrap_or(asked.len());
         if told > 0 {
             self.all.insert(self.last, Asked { engines: told, peers: BTreeMap::new() });

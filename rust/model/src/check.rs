@@ -6,13 +6,15 @@ use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
+use crate::action::Action;
 use crate::blind;
 use crate::continuation;
+use crate::reached::is_met;
 use crate::rule::{Fault, Rule};
 use crate::scenario::{Bounds, Scenario};
 use crate::seen::Seen;
 use crate::trace;
-use crate::world::{Action, World};
+use crate::world::World;
 
 /// A scenario, with what need not be checked twice.
 struct Walk {
@@ -39,7 +41,7 @@ impl Walk {
 
     fn note_goals(&self, world: &World) {
         for (goal, met) in self.scenario.goals.iter().zip(&self.met) {
-            if !met.load(Relaxed) && goal.is_met(world) {
+            if !met.load(Relaxed) && is_met(*goal, world) {
                 met.store(true, Relaxed);
             }
         }

@@ -6,10 +6,11 @@
 use machnet_flow::{Closed, Flow};
 use machnet_wire::Nanos;
 
+use crate::action::{Action, Flying};
 use crate::rule::{Fault, Rule};
 use crate::scenario::{Bounds, Scenario};
 use crate::seen::Seen;
-use crate::world::{self, Action, Flying, World};
+use crate::world::{self, World};
 
 /// A step taken, and the packets that it sent.
 type Step = (Action, Vec<Vec<u8>>);

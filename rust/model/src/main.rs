@@ -4,12 +4,14 @@
 //! `make model` runs all scenarios; docs/wire.md, "What is proven", says what follows from it.
 #![forbid(unsafe_code)]
 
+mod action;
 mod blind;
 mod channel;
 mod check;
 mod continuation;
 mod end;
 mod goal;
+mod reached;
 mod rule;
 mod rules;
 mod scenario;

@@ -4,24 +4,24 @@
 use machnet_flow::Closed;
 use machnet_wire::{Kind, Reason};
 
+use crate::action::{Action, kind};
 use crate::channel::Record;
 use crate::end::End;
 use crate::rule::{Fault, Rule};
-use crate::world::{Action, World, kind};
 
-/// The first rule that the step of end `i` broke.
-pub fn after(before: &World, world: &World, i: usize, action: &Action, out: &[Vec<u8>]) -> Option<Fault> {
-    let (end, other) = (world.end(i), world.end(1 - i));
+/// The first rule that the step of end `i` broke, which was as `before` says; the `ends` are as they are now.
+pub fn after(before: &End, ends: [&End; 2], i: usize, action: &Action, out: &[Vec<u8>]) -> Option<Fault> {
+    let (end, other) = (ends[i], ends[1 - i]);
     if let Action::Deliver(packet) | Action::Copy(packet) = action
         && let Some(fault) = answer(&packet.bytes, out)
     {
         return Some(fault);
     }
-    if let Some(fault) = served(world) {
+    if let Some(fault) = served(ends) {
         return Some(fault);
     }
     for record in end.records() {
-        let old = before.end(i).record(record.tag);
+        let old = before.record(record.tag);
         if record.established
             && !old.is_some_and(|old| old.established)
             && let Some(fault) = established(record, other)
@@ -46,9 +46,9 @@ pub fn after(before: &World, world: &World, i: usize, action: &Action, out: &[Ve
 }
 
 /// Whether each caller that believes to be connected, with an end that lives, has a place there or was taken.
-fn served(world: &World) -> Option<Fault> {
+fn served(ends: [&End; 2]) -> Option<Fault> {
     [0, 1].into_iter().find_map(|i| {
-        let (caller, listener) = (&world.end(i).channel.record, world.end(1 - i));
+        let (caller, listener) = (&ends[i].channel.record, ends[1 - i]);
         let peer = listener.record(caller.peer()).filter(|peer| listener.lives(peer.tag))?;
         let believes = caller.dialled && caller.established && caller.closed.is_none();
         let has_place = peer.taken || listener.places.contains(&peer.tag);

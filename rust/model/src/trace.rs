@@ -2,10 +2,11 @@
 
 use machnet_wire::{Flags, Hello, Kind, Packet, Reset};
 
+use crate::action::Action;
 use crate::continuation::{self, Continuation};
 use crate::scenario::Scenario;
 use crate::seen::Seen;
-use crate::world::{Action, World};
+use crate::world::World;
 
 /// The steps one by one, with the packets that each sent, and the continuation where that is what went wrong.
 pub fn print(scenario: &Scenario, steps: &[(World, Option<Action>)]) {

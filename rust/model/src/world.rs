@@ -4,59 +4,13 @@ use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use machnet_wire::{Kind, Nanos, Packet};
+use machnet_wire::Nanos;
 
+use crate::action::{Action, Flying};
 use crate::end::End;
 use crate::rule::{Fault, Rule};
 use crate::rules;
 use crate::scenario::{Bounds, Scenario};
-
-/// A packet under way. Their order is only for the list of them: any may arrive next. One that never arrives is a
-/// packet lost, so there is no step for that.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Flying {
-    pub to: usize,
-    pub bytes: Arc<[u8]>,
-}
-
-/// One step.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Action {
-    Deliver(Flying),
-    /// It arrives, and stays under way.
-    Copy(Flying),
-    Timeout(usize),
-    /// The engine sends what its flow has to send: a step of its own only in bursts.
-    Transmit(usize),
-    Connect(usize),
-    Send(usize),
-    Fin(usize),
-    Close(usize),
-    Reset(usize),
-    Leave(usize),
-    Restart(usize),
-    /// The application takes a connection from its listener.
-    Accept(usize),
-}
-
-impl Action {
-    /// The end that does something.
-    fn actor(&self) -> usize {
-        match self {
-            Action::Deliver(packet) | Action::Copy(packet) => packet.to,
-            Action::Timeout(i)
-            | Action::Transmit(i)
-            | Action::Connect(i)
-            | Action::Send(i)
-            | Action::Fin(i)
-            | Action::Close(i)
-            | Action::Reset(i)
-            | Action::Leave(i)
-            | Action::Restart(i)
-            | Action::Accept(i) => *i,
-        }
-    }
-}
 
 /// An end and the digest of all its state.
 #[derive(Debug)]
@@ -177,7 +131,7 @@ impl World {
         }
         world.ends[i] = Sealed::new(end);
         if world.fault.is_none() {
-            world.fault = rules::after(self, &world, i, action, &out);
+            world.fault = rules::after(self.end(i), [world.end(0), world.end(1)], i, action, &out);
         }
         (world, out)
     }
@@ -246,9 +200,4 @@ fn run(end: &mut End, scenario: &Scenario, action: &Action, out: &mut Vec<Vec<u8
 
 fn less(n: &mut u8) {
     *n = n.saturating_sub(1);
-}
-
-/// Kind of a packet that was built here.
-pub fn kind(bytes: &[u8]) -> Kind {
-    Packet::parse(bytes).expect("what is sent can be read").header.kind
 }

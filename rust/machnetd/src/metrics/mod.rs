@@ -105,7 +105,7 @@ enum Stage {
     Writing(Vec<u8>, usize),
     /// It has its answer; what it still sends is thrown away, for a socket that closes over unread bytes takes back what it has sent.
     Ending {
-        /// How much more of that.
+        /// How many more such bytes are taken.
         left: usize,
     },
 }

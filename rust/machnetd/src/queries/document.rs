@@ -119,7 +119,7 @@ impl Document {
         self.bytes
     }
 
-    /// Of the question.
+    /// The question's name.
     pub fn query(&self) -> &'static str {
         self.query
     }
