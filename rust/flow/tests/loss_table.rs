@@ -1,7 +1,7 @@
 //! Loss by message size, as a committed table: a change of behaviour shows as a change of the table.
 //!
 //! One direction of a 10 Gb/s link with 15 us of delay and a queue of 256 packets; eight messages outstanding. After a
-//! change that is meant, `MACHNET_BLESS=1 cargo test -p machnet-flow --test loss_table` writes it anew.
+//! change that is meant, `MACHNET_WRITE=1 cargo test -p machnet-flow --test loss_table` writes it anew.
 
 mod common;
 
@@ -53,12 +53,12 @@ fn the_table_is_as_committed() {
         }
         table.push('\n');
     }
-    if std::env::var_os("MACHNET_BLESS").is_some() {
+    if std::env::var_os("MACHNET_WRITE").is_some() {
         std::fs::write(TABLE, &table).expect("the table can be written");
     }
     let committed = std::fs::read_to_string(TABLE).unwrap_or_default();
     assert!(
         table == committed,
-        "the table changed; if that is meant, run with MACHNET_BLESS=1\n{committed}\nis now\n{table}"
+        "the table changed; if that is meant, run with MACHNET_WRITE=1\n{committed}\nis now\n{table}"
     );
 }
