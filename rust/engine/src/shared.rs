@@ -317,3 +317,33 @@ impl Bell {
 }
 
 const NOTES: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::neighbor;
+    use core::net::Ipv4Addr;
+
+    /// An engine that sleeps is woken by every note, the one included that finds no room: its reader is the one who sleeps.
+    #[test]
+    fn whatever_an_engine_is_told_wakes_it() {
+        let address = neighbor::Config::new(Ipv4Addr::new(10, 0, 0, 1), 24, None);
+        let shared = Shared::new(EngineConfig::new(address, 1, [1, 2]), 2).expect("sockets");
+        let handle = shared.handle(1).expect("the second engine");
+        let woken = |engine: usize| {
+            let woken = matches!((&shared.inboxes[engine].bell.near).read(&mut [0; 8]), Ok(1..));
+            shared.inboxes[engine].bell.arm();
+            woken
+        };
+        let tell: [fn(&EngineHandle) -> bool; 4] =
+            [|to| to.detach(7), |to| to.drain(7), |to| to.ask(1, Query::Peers), EngineHandle::shutdown];
+        for (i, tell) in tell.iter().enumerate() {
+            assert!(!woken(1) && tell(&handle), "note {i}");
+            assert!(woken(1), "note {i} wakes nobody");
+        }
+        while handle.ask(1, Query::Peers) {}
+        assert!(woken(1) && !handle.ask(1, Query::Peers));
+        assert!(woken(1), "a queue that is full is still to be read");
+        assert!(!woken(0), "those that are told nothing sleep on");
+    }
+}
