@@ -170,6 +170,11 @@ impl Shared {
         self.reports_bell.drain();
     }
 
+    /// Has the descriptor readable again, for whoever leaves reports for later.
+    pub fn ring_reports_bell(&self) {
+        self.reports_bell.ring();
+    }
+
     /// Tells the control thread, and wakes it.
     pub(crate) fn report(&self, report: Report) {
         self.reports.push(report);
