@@ -186,4 +186,4 @@ impl<'a, Q> Control<'a, Q> {
 
 /// Reports of engines that are worked off in one turn. A part of an answer may have 64 rows to be written as JSON, some 50 us of work, and
 /// engines make parts faster than that: applications that attach are not to wait until all answers are whole.
-const REPORTS: usize = 16;
+const REPORTS: usize = 4;
