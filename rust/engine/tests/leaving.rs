@@ -320,7 +320,11 @@ fn a_channel_that_is_found_broken_when_its_application_leaves_is_cut_off() {
     w.leave(near.0);
     w.pass(Nanos::millis(1));
     assert!(empty(&w, 0));
-    assert_eq!((w.counter(0, "channels_faulty"), w.counter(0, "channels_gone")), (1, 0), "each ends in one way");
+    assert_eq!(
+        (w.counter(0, "channels_faulty"), w.counter(0, "channels_gone")),
+        (1, 0),
+        "each ends in one way"
+    );
     assert!(matches!(w.next_over(0), Some((_, End::Fault(PeerFault::Flow { index: 99, generation: 7 }), _))));
 }
 
