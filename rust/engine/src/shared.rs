@@ -166,8 +166,7 @@ impl Shared {
 
     /// Empties the descriptor; call it before reading the reports, so that none is missed.
     pub fn drain_reports_bell(&self) {
-        self.reports_bell.arm();
-        self.reports_bell.drain();
+        self.reports_bell.listen();
     }
 
     /// Has the descriptor readable again, for whoever leaves reports for later.
@@ -315,6 +314,13 @@ impl Bell {
         }
     }
 
+    /// Empties it for a sleeper that is awake, and goes on to listen; what is to be done is to be looked for after this. In this order: a ring
+    /// between the two that was emptied at once would leave the bell disarmed, and the next report unheard.
+    pub fn listen(&self) {
+        self.drain();
+        self.arm();
+    }
+
     pub fn drain(&self) {
         let mut sink = [0; 64];
         while matches!((&self.near).read(&mut sink), Ok(n) if n == sink.len()) {}
@@ -322,3 +328,37 @@ impl Bell {
 }
 
 const NOTES: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn a_bell_that_rings_while_it_is_emptied_rings_again() {
+        let bell = Bell::new().expect("sockets");
+        let both = Barrier::new(2);
+        let mut deaf = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    both.wait();
+                    (0..20).for_each(|_| bell.ring());
+                    both.wait();
+                }
+            });
+            for _ in 0..ROUNDS {
+                both.wait();
+                (0..5).for_each(|_| bell.listen());
+                both.wait();
+                // Nobody does anything now: the next that rings is heard, or has been already.
+                let heard = (&bell.near).read(&mut [0; 64]).is_ok();
+                deaf += usize::from(!heard && !bell.armed.load(Ordering::Relaxed));
+            }
+        });
+        assert_eq!(deaf, 0, "times of {ROUNDS} that nobody can wake the sleeper");
+    }
+
+    const ROUNDS: usize = 20_000;
+}
