@@ -212,6 +212,7 @@ func TestWhatIsNoAnswerIsRefusedWithTheSocketAndTheNextStep(t *testing.T) {
 		"nothing":          {nil, ErrAnswer, "closed the connection without one; it may be ending, or is older"},
 		"cut off":          {[]string{`{"version":1,"query":"peers","peers":[{"ip":`}, ErrAnswer, "cut off after 44 bytes"},
 		"garbage":          {[]string{"\x00\x01welcome"}, ErrAnswer, `in "\x00\x01welcome"; is this the socket of a machnetd?`},
+		"turned away":      {[]string{"MACHNETA\x02\x00"}, ErrAnswer, "turned it away, as it does where too many are connected"},
 		"two documents":    {[]string{`{"version":1,"query":"peers"}`, `{}`}, ErrAnswer, "more than one JSON document"},
 		"no object":        {[]string{`[1]`}, ErrAnswer, "is this the socket of a machnetd?"},
 		"no version":       {[]string{`{"query":"peers"}`}, ErrAnswer, "it has no version"},

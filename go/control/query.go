@@ -60,6 +60,8 @@ type Query struct {
 
 const (
 	version = 1
+	// attachMagic is how every packet to an application that attaches begins (docs/channel.md).
+	attachMagic = "MACHNETA"
 	// largestPacket is the most that the sidecar sends in one packet, in bytes.
 	largestPacket = 32 << 10
 	// largestAnswer bounds what is kept of an answer, in bytes. A million connections take less.
@@ -186,6 +188,8 @@ func (q Query) check(socket string, document []byte) error {
 		return wrong("machnetd closed the connection without one; it may be ending, or is older than machnet: see its log")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return wrong("cut off after %d bytes; machnetd ended, or this program read too slowly for it: ask once more", len(document))
+	case bytes.HasPrefix(document, []byte(attachMagic)):
+		return wrong("machnetd took this for an application that attaches, and turned it away, as it does where too many are connected; see its log, and ask once more")
 	case err != nil:
 		return wrong("%w, in %q; is this the socket of a machnetd?", err, document[:min(len(document), 64)])
 	}

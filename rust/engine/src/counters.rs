@@ -143,6 +143,8 @@ machnet_wire::samples! {
         channels_attached: Counter, Count;
         /// channels detached because their application left
         channels_gone: Counter, Count;
+        /// channels detached by order though their application was there
+        channels_drained: Counter, Count;
         /// connections reset because not all that an application had left was delivered, and closed, within the linger
         linger_resets: Counter, Count;
         /// channels detached because their application wrote something impossible

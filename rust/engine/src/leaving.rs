@@ -14,9 +14,6 @@ impl Core {
         if channel.draining {
             return;
         }
-        if why == End::Left {
-            self.counters().channels_gone.add(1);
-        }
         self.drain(at, why);
     }
 
@@ -28,6 +25,11 @@ impl Core {
         let most = channel.end.geometry().ring_slots() as usize;
         if let Err(fault) = self.take_submissions(at, most) {
             return self.cut(at, End::Fault(fault));
+        }
+        match why {
+            End::Left => self.counters().channels_gone.add(1),
+            End::Drained => self.counters().channels_drained.add(1),
+            End::Shutdown | End::Fault(_) => {}
         }
         let until = self.clock.now.saturating_add(self.shared().config.linger);
         let Some(flows) = self.retire(at, until, why) else { return };

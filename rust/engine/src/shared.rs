@@ -166,8 +166,12 @@ impl Shared {
 
     /// Empties the descriptor; call it before reading the reports, so that none is missed.
     pub fn drain_reports_bell(&self) {
-        self.reports_bell.arm();
-        self.reports_bell.drain();
+        self.reports_bell.listen();
+    }
+
+    /// Has the descriptor readable again, for whoever leaves reports for later.
+    pub fn ring_reports_bell(&self) {
+        self.reports_bell.ring();
     }
 
     /// Tells the control thread, and wakes it.
@@ -310,6 +314,13 @@ impl Bell {
         }
     }
 
+    /// Empties it for a sleeper that is awake, and goes on to listen; what is to be done is to be looked for after this. In this order: a ring
+    /// between the two that was emptied at once would leave the bell disarmed, and the next report unheard.
+    pub fn listen(&self) {
+        self.drain();
+        self.arm();
+    }
+
     pub fn drain(&self) {
         let mut sink = [0; 64];
         while matches!((&self.near).read(&mut sink), Ok(n) if n == sink.len()) {}
@@ -320,9 +331,11 @@ const NOTES: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use core::net::Ipv4Addr;
+    use std::sync::Barrier;
+
     use super::*;
     use crate::neighbor;
-    use core::net::Ipv4Addr;
 
     /// An engine that sleeps is woken by every note, the one included that finds no room: its reader is the one who sleeps.
     #[test]
@@ -346,4 +359,31 @@ mod tests {
         assert!(woken(1), "a queue that is full is still to be read");
         assert!(!woken(0), "those that are told nothing sleep on");
     }
+
+    #[test]
+    fn a_bell_that_rings_while_it_is_emptied_rings_again() {
+        let bell = Bell::new().expect("sockets");
+        let both = Barrier::new(2);
+        let mut deaf = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    both.wait();
+                    (0..20).for_each(|_| bell.ring());
+                    both.wait();
+                }
+            });
+            for _ in 0..ROUNDS {
+                both.wait();
+                (0..5).for_each(|_| bell.listen());
+                both.wait();
+                // Nobody does anything now: the next that rings is heard, or has been already.
+                let heard = (&bell.near).read(&mut [0; 64]).is_ok();
+                deaf += usize::from(!heard && !bell.armed.load(Ordering::Relaxed));
+            }
+        });
+        assert_eq!(deaf, 0, "times of {ROUNDS} that nobody can wake the sleeper");
+    }
+
+    const ROUNDS: usize = 20_000;
 }

@@ -200,11 +200,12 @@ impl<Q> Host<Q> {
         self.shared.reports_fd()
     }
 
-    /// What engines have done since the last call.
-    pub fn take_events(&mut self) -> Vec<Event> {
+    /// What engines have done since the last call: the oldest `most` of their reports. If there are more, [`Host::events_fd`] stays readable.
+    pub fn take_events(&mut self, most: usize) -> Vec<Event> {
         self.shared.drain_reports_bell();
         let mut events = Vec::new();
-        while let Some(report) = self.shared.next_report() {
+        for _ in 0..most {
+            let Some(report) = self.shared.next_report() else { return events };
             match report {
                 Report::Answer(answer) => {
                     let part = self.questions.take(answer, &self.shared, &self.channels);
@@ -216,6 +217,8 @@ impl<Q> Host<Q> {
                 }
             }
         }
+        // Nobody else rings for what is left.
+        self.shared.ring_reports_bell();
         events
     }
 

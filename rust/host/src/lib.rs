@@ -13,7 +13,7 @@
 //! host.attach(place, ...) -> the channel's number
 //! host.leave(number)         its application is gone
 //! host.ask(question)      -> its number; the answer comes in parts, while packets move
-//! host.take_events()      -> a channel is over: here is its memory; or a part of an answer
+//! host.take_events(most)  -> a channel is over: here is its memory; or a part of an answer
 //! host.shutdown()            until every engine knows; each drive(..) returns when its engine is drained
 //! ```
 #![forbid(unsafe_code)]

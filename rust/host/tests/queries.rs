@@ -26,7 +26,7 @@ impl Rig {
             Event::Answered(part) => part,
             Event::Over(_) => panic!("no channel ends here"),
         };
-        self.host.take_events().into_iter().map(part).collect()
+        self.host.take_events(usize::MAX).into_iter().map(part).collect()
     }
 
     /// All parts of one answer, of which the last is marked.
@@ -78,6 +78,32 @@ fn hundreds_of_channels_come_in_parts() {
     let mut lengths: Vec<_> = lengths.collect();
     lengths.sort_unstable();
     assert_eq!(lengths, [0, 22, 64, 64], "the other engine has none");
+}
+
+#[test]
+fn events_are_had_a_few_at_a_time_and_none_is_lost() {
+    let mut rig = Rig::new();
+    let _attached: Vec<_> = (0..150).map(|_| rig.attach(Some(0), Owner::default())).collect();
+    rig.run();
+    let asked: Vec<u64> = (0..16).map(|_| rig.host.ask(Question::Channels).expect("room")).collect();
+    rig.run();
+    let (mut taken, mut answered) = (Vec::new(), Vec::new());
+    loop {
+        let events = rig.host.take_events(5);
+        if events.is_empty() {
+            break;
+        }
+        taken.push(events.len());
+        for event in events {
+            let Event::Answered(part) = event else { panic!("no channel ends here") };
+            answered.extend(part.last.then_some(part.question));
+        }
+    }
+    // Of each answer three parts with rows, and the word of the other engine that it has none.
+    assert_eq!(taken.iter().sum::<usize>(), 16 * 4);
+    assert!(taken.iter().all(|&n| n <= 5), "{taken:?}");
+    answered.sort_unstable();
+    assert_eq!(answered, asked);
 }
 
 #[test]

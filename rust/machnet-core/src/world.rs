@@ -212,7 +212,7 @@ impl World {
         }
         for (number, host) in self.hosts.iter_mut().enumerate() {
             host.retry();
-            for event in host.take_events() {
+            for event in host.take_events(usize::MAX) {
                 match event {
                     // One thread runs everything here, so it gives the memory back as well, by dropping what is left.
                     Event::Over(over) => {

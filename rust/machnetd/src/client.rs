@@ -98,6 +98,17 @@ impl Client {
         }
     }
 
+    /// Its first packet, if that is there and asks something.
+    pub fn question(&self) -> Option<Vec<u8>> {
+        match self.peek() {
+            Ok(First::Query) => match self.query() {
+                Outcome::Query(packet) => Some(packet),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Takes out its first packet.
     fn query(&self) -> Outcome {
         let mut packet = vec![0u8; LONGEST + 1];

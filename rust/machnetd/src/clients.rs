@@ -141,6 +141,11 @@ impl Clients {
                             }
                         }
                         Err(many) => {
+                            // Who asks is no application: how many of those there may be is for the queries to say.
+                            if let Some(packet) = client.question() {
+                                asked.push(Asked { who, socket: client.into_socket(), packet });
+                                continue;
+                            }
                             client.turn_away(Status::NoResources, Text::new(&many));
                             log::warn!("process {} (user {}): turned away: {many}", who.pid, who.uid);
                         }

@@ -60,7 +60,7 @@ impl<'a, Q> Control<'a, Q> {
                     Request::Reload => self.reload(),
                 }
             }
-            for event in self.host.take_events() {
+            for event in self.host.take_events(REPORTS) {
                 match event {
                     Event::Over(over) => self.clients.over(over),
                     Event::Answered(part) => self.queries.take(&part),
@@ -183,3 +183,7 @@ impl<'a, Q> Control<'a, Q> {
         self.host.channels().filter(|row| row.state == State::Attached).count()
     }
 }
+
+/// Reports of engines that are worked off in one turn. A part of an answer may have 64 rows to be written as JSON, some 50 us of work, and
+/// engines make parts faster than that: applications that attach are not to wait until all answers are whole.
+const REPORTS: usize = 4;

@@ -18,12 +18,12 @@ pub struct ControlSocket {
     identity: (u64, u64),
 }
 
-/// Who is at the other end, as the kernel says. Zeros across PID namespaces.
+/// Who is at the other end, as the kernel says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credentials {
-    /// Process.
+    /// Process; 0 where it is not in this process's PID namespace.
     pub pid: i32,
-    /// User.
+    /// User; the kernel's "nobody" where this process's user namespace does not have it, and never root by mistake.
     pub uid: u32,
     /// Group.
     pub gid: u32,

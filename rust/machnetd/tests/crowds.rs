@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Sidecar, attach_over, connect, hello, text, wait_readable};
+use common::{PATIENCE, Sidecar, answer, attach_over, connect, hello, send, text, wait_readable};
 use machnet_shm::{AttachError, Status};
 
 #[test]
@@ -45,6 +45,15 @@ fn silent_sockets_of_one_process_shut_nobody_out_and_do_not_flood_the_log() {
             _ => false, // it had not said hello yet
         }
     });
+    // Who asks is answered, where the question is there as soon as the socket: the sidecar meets both at once.
+    sidecar.signal(libc::SIGSTOP);
+    let silent = crowd(&sidecar);
+    let asker = connect(&sidecar.folder.socket()).expect("connected");
+    send(&asker, br#"{"version":1,"query":"channels"}"#);
+    sidecar.signal(libc::SIGCONT);
+    assert_eq!(answer(&asker), r#"{"version":1,"query":"channels","channels":[]}"#);
+    drop(silent);
+
     let _silent = crowd(&sidecar);
     let begun = Instant::now();
     let mut turned_away = 0;

@@ -272,8 +272,10 @@ fn who_does_not_read_holds_up_nobody_and_is_cut_off() {
     let whole = pair.sidecar.ask(list);
     assert!(whole.len() > 256 << 10, "more than a socket holds: {} bytes", whole.len());
     let begun = Instant::now();
-    // More than may ask at once; those beyond are told so.
+    // More than may ask at once; those beyond are told so. All have asked before the sidecar looks, so it takes them in their order.
+    pair.sidecar.signal(libc::SIGSTOP);
     let crowd: Vec<_> = (0..30).map(|_| silent(&pair.sidecar, list)).collect();
+    pair.sidecar.signal(libc::SIGCONT);
     let mut refused = 0;
     for socket in &crowd[16..] {
         let text = answer(socket);
@@ -286,6 +288,7 @@ fn who_does_not_read_holds_up_nobody_and_is_cut_off() {
     drop((app, life));
     pair.sidecar.until("they are cut off", |s| s.log().contains("within 5s; cut off"));
     pair.sidecar.until("there is room again", |s| s.ask(list).matches(r#""connection":"#).count() == 2000);
+    pair.sidecar.until("all of them are", |_| crowd[..16].iter().all(is_closed));
     for socket in &crowd[..16] {
         let mut byte = [0u8; 1];
         let most = whole.len() / 32_768 + 1;
@@ -295,6 +298,13 @@ fn who_does_not_read_holds_up_nobody_and_is_cut_off() {
             .count();
         assert!(packets < most, "{packets} packets");
     }
+}
+
+/// Whether the other end has closed it.
+fn is_closed(socket: &OwnedFd) -> bool {
+    let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: one entry, which lives through the call.
+    unsafe { libc::poll(&mut entry, 1, 0) == 1 && entry.revents & libc::POLLHUP != 0 }
 }
 
 #[test]

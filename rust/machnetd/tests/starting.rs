@@ -28,6 +28,11 @@ fn refusals_have_one_sentence_and_a_code() {
             "machnetd: --socket /proc/nope/ctl.sock: nothing can be made in /proc: ",
         ),
         (
+            &["--vdev", "net_null0", "--metrics", "192.0.2.1:9464"],
+            4,
+            "machnetd: --metrics 192.0.2.1:9464: listen: Cannot assign requested address (os error 99); use an address",
+        ),
+        (
             &["--vdev", "net_null0", "--dpdk-arg", "--bogus"],
             3,
             "machnetd: NIC configuration: DPDK's own arguments [\"--bogus\"] (--dpdk-arg, dpdk.extra_args): EAL: Invalid 'command line' arguments.; machnet: unrecognized option '--bogus'; ",

@@ -11,7 +11,7 @@ use super::args::Loaded;
 use super::settings::Given;
 use super::{Config, Mistake, nic, plural};
 use crate::{CONTROL, ENGINE, NIC};
-use crate::{pins, socket, start};
+use crate::{metrics, pins, socket, start};
 
 /// What came of looking.
 #[derive(Debug, Default)]
@@ -40,6 +40,9 @@ pub fn look(loaded: &Loaded) -> Findings {
     }
     if let Err(reason) = socket::try_folder(&config.socket, config.access()) {
         refuse(CONTROL, refusal("control.socket", &settings.control.socket, &reason));
+    }
+    if let Some(Err(reason)) = config.metrics.map(metrics::try_listen) {
+        refuse(CONTROL, refusal("metrics.listen", &settings.metrics.listen, &reason));
     }
     let (key, given) = nic::chosen(&settings.nic).next().unwrap_or(("nic", &None));
     let nic = start::examine_nic(config).unwrap_or_else(|reason| {

@@ -25,6 +25,16 @@ pub struct Metrics {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Whether this machine lets us listen there. One who listens there already may be this sidecar, about to be reloaded.
+pub fn try_listen(address: SocketAddr) -> Result<(), String> {
+    match TcpListener::bind(address) {
+        Err(error) if error.kind() != ErrorKind::AddrInUse => Err(format!(
+            "listen: {error}; use an address and a port that this machine has for us, or leave it out"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What is shown.
 pub struct Subject {
     /// Counters of engines.

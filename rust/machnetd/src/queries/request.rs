@@ -1,8 +1,11 @@
 //! A question at the control socket: one JSON object, read strictly, so that a field that means nothing here is not silently ignored.
 
+use std::fmt;
+
 use log::LevelFilter;
 use machnet_engine::ConnectionId;
 use machnet_host::Question;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use toml::Value as Setting;
 
@@ -57,7 +60,7 @@ impl Request {
                 format!("the question has more than {LONGEST} bytes, the most; ask one thing at a time");
             return Err(unread(error));
         }
-        let mut fields: Map<String, Value> = serde_json::from_slice(packet).map_err(|error| {
+        let Object(mut fields) = serde_json::from_slice(packet).map_err(|error| {
             unread(format!("the question is no JSON object: {error}; send one such as {EXAMPLE}"))
         })?;
         let query = match fields.remove("query") {
@@ -73,6 +76,37 @@ impl Request {
             Ok(request)
         });
         read.map_err(|error| Refusal { query: Some(query.chars().take(SHOWN).collect()), error })
+    }
+}
+
+/// The fields of a JSON object, in which none is there twice: of two wishes one would be forgotten.
+struct Object(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Object, D::Error> {
+        struct Once;
+
+        impl<'de> Visitor<'de> for Once {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Object, A::Error> {
+                let mut fields = Map::new();
+                while let Some((name, value)) = from.next_entry::<String, Value>()? {
+                    if fields.contains_key(&name) {
+                        let name = short(&name.into());
+                        return Err(A::Error::custom(format_args!("the field {name} is there twice")));
+                    }
+                    fields.insert(name, value);
+                }
+                Ok(Object(fields))
+            }
+        }
+
+        from.deserialize_map(Once)
     }
 }
 
@@ -211,6 +245,10 @@ mod tests {
         let long = format!(r#"{{"version":1,"query":"{}"}}"#, "x".repeat(1000));
         for (packet, sentence) in [
             ("{", "the question is no JSON object: EOF while parsing an object"),
+            (
+                r#"{"version":1,"query":"drain","channel":1,"channel":2}"#,
+                "the question is no JSON object: the field \"channel\" is there twice",
+            ),
             ("{}", "the question has no field \"query\"; use \"stats\""),
             (r#"{"version":1}"#, "the question has no field \"query\""),
             (r#"{"version":1,"query":7}"#, "query = 7: not a text"),
