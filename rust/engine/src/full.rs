@@ -5,7 +5,7 @@ use core::fmt;
 use core::net::Ipv4Addr;
 
 use machnet_shm::{Limit, Reason};
-use machnet_wire::{Nanos, Seldom};
+use machnet_wire::{Nanos, WarningLimit};
 
 use crate::ids::ChannelNumber;
 use crate::shared::EngineHandle;
@@ -13,10 +13,10 @@ use crate::shared::EngineHandle;
 /// Warnings about each limit of this host.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
-    connections: Seldom,
-    engine: Seldom,
-    listeners: Seldom,
-    ports: Seldom,
+    connections: WarningLimit,
+    engine: WarningLimit,
+    listeners: WarningLimit,
+    ports: WarningLimit,
 }
 
 /// What was asked for.
@@ -42,7 +42,7 @@ impl Warnings {
         now: Nanos,
     ) -> Reason {
         let counters = engine.counters();
-        let (counter, seldom, sentence) = match limit {
+        let (counter, warnings, sentence) = match limit {
             Limit::Connections => (
                 &counters.full_connections,
                 &mut self.connections,
@@ -67,13 +67,13 @@ impl Warnings {
             Limit::PeerConnections | Limit::PeerEngineConnections => return Reason::Full(limit, bound),
         };
         counter.add(1);
-        if let Some(left_out) = seldom.say(now) {
+        if let Some(suppressed) = warnings.allow(now) {
             let whose = match limit {
                 Limit::EngineConnections => "this engine has ",
                 Limit::Ports => "",
                 _ => "its application has ",
             };
-            log::warn!("engine {}: {asked} refused: {whose}{bound} {sentence}{left_out}", engine.index());
+            log::warn!("engine {}: {asked} refused: {whose}{bound} {sentence}{suppressed}", engine.index());
         }
         Reason::Full(limit, bound)
     }

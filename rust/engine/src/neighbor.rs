@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use machnet_wire::{LeftOut, Mac, Nanos, Seldom};
+use machnet_wire::{Mac, Nanos, Suppressed, WarningLimit};
 
 /// Our address, the way out, and the times of ARP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +107,7 @@ pub struct Neighbors {
     /// Addresses with fixed entries.
     fixed: RwLock<Vec<(Ipv4Addr, Mac)>>,
     /// Warnings that another station claims our address.
-    claims: Mutex<Seldom>,
+    claims: Mutex<WarningLimit>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -146,8 +146,8 @@ impl Neighbors {
 
     /// Whether one more claim of another station to our address is to be logged, and how many were left out since the last line.
     /// It counts for all engines together: there may be thousands of claims a second.
-    pub fn may_warn(&self, now: Nanos) -> Option<LeftOut> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner).say(now)
+    pub fn may_warn(&self, now: Nanos) -> Option<Suppressed> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).allow(now)
     }
 
     /// Our address and the rules.

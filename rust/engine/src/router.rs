@@ -316,9 +316,9 @@ impl Router {
         counters.arp_received.add(1);
         if arp.sender_ip == self.station.ip && arp.sender_mac != self.station.mac {
             counters.arp_conflicts.add(1);
-            if let Some(left_out) = self.neighbors().may_warn(now) {
+            if let Some(suppressed) = self.neighbors().may_warn(now) {
                 log::warn!(
-                    "{} claims this host's address {}: whoever asks for it may reach that one instead; give one of the two another address{left_out}",
+                    "{} claims this host's address {}: whoever asks for it may reach that one instead; give one of the two another address{suppressed}",
                     arp.sender_mac,
                     self.station.ip
                 );

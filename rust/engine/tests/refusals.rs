@@ -170,14 +170,14 @@ fn a_flood_of_refusals_is_a_line_a_second_that_counts_them() {
     }
     assert_eq!(hosts.counted(), [(0, "full_connections", refused)]);
     let lines = warnings();
-    let left_out = |line: &String| {
+    let suppressed = |line: &String| {
         let (_, rest) = line.split_once("(and ")?;
         rest.split_once(" more like it")?.0.parse::<u64>().ok()
     };
     assert!((2..=3).contains(&lines.len()), "{lines:?}");
-    assert_eq!(left_out(&lines[0]), None);
+    assert_eq!(suppressed(&lines[0]), None);
     assert!(
-        lines[1..].iter().all(|line| left_out(line).is_some_and(|n| (80..=100).contains(&n))),
+        lines[1..].iter().all(|line| suppressed(line).is_some_and(|n| (80..=100).contains(&n))),
         "{lines:?}"
     );
 }

@@ -19,9 +19,9 @@ pub mod icmp;
 pub mod ipv4;
 mod nanos;
 pub mod sample;
-mod seldom;
 mod seq;
 pub mod udp;
+mod warning_limit;
 
 pub use error::ParseError;
 pub use ether::Mac;
@@ -30,8 +30,8 @@ pub use header::{Flags, Header, Kind, Packet, Sack};
 pub use hello::{Hello, PathEntry, Paths, Reason, Reset};
 pub use nanos::Nanos;
 pub use sample::Sample;
-pub use seldom::{LeftOut, Seldom};
 pub use seq::Seq;
+pub use warning_limit::{Suppressed, WarningLimit};
 
 /// Bytes of IPv4, UDP and Machnet header: what a unit's payload loses of the MTU.
 pub const OVERHEAD: usize = ipv4::LEN + udp::LEN + header::LEN;

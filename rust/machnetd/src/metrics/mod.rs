@@ -239,8 +239,8 @@ impl Client {
         }
         match http::read(bytes) {
             Request::Unfinished => {}
-            Request::Page => self.stage = Stage::Writing(http::found(page.at(now)), 0),
-            Request::Refused(status) => self.stage = Stage::Writing(http::refused(status), 0),
+            Request::Page(extent) => self.stage = Stage::Writing(http::found(page.at(now), extent), 0),
+            Request::Refused(status, extent) => self.stage = Stage::Writing(http::refused(status, extent), 0),
         }
         true
     }

@@ -81,6 +81,8 @@ fn a_scrape_gets_the_page_and_other_requests_their_status() {
     assert!(!page.contains("machnet_port_rx_missed"), "which this NIC does not count");
     let (head, body) = page.split_once("\r\n\r\n").expect("a head");
     assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+    let asked = served.ask(b"HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert!(asked.starts_with("HTTP/1.1 200 OK\r\n") && asked.ends_with("\r\n\r\n"), "{asked}");
     for (request, status) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "404 Not Found"),
         (b"DELETE /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),

@@ -13,7 +13,7 @@
 
 use super::line::Line;
 use super::memif::{InterfaceId, behind};
-use machnet_wire::{Nanos, Seldom};
+use machnet_wire::{Nanos, WarningLimit};
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -34,7 +34,7 @@ pub(super) struct Relay {
     id: InterfaceId,
     line: Arc<Line>,
     begun: Instant,
-    warnings: Seldom,
+    warnings: WarningLimit,
 }
 
 /// One client and its connection to the driver.
@@ -71,7 +71,7 @@ impl Relay {
             id,
             line,
             begun: Instant::now(),
-            warnings: Seldom::default(),
+            warnings: WarningLimit::default(),
         })
     }
 
@@ -110,9 +110,9 @@ impl Relay {
         for (process, id) in asked {
             let Some(reason) = self.against(id) else { continue };
             self.line.refused.fetch_add(1, Ordering::Relaxed);
-            if let Some(left_out) = self.warnings.say(Nanos(self.begun.elapsed().as_nanos() as u64)) {
+            if let Some(suppressed) = self.warnings.allow(Nanos(self.begun.elapsed().as_nanos() as u64)) {
                 log::warn!(
-                    "memif {}: turned process {process} away: {reason}{left_out}",
+                    "memif {}: turned process {process} away: {reason}{suppressed}",
                     self.path.display()
                 );
             }
