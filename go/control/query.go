@@ -111,12 +111,21 @@ func exchange(ctx context.Context, socket string, question []byte, most int) (do
 	if _, err := conn.Write(question); err != nil {
 		return nil, closedEarly(err, nil)
 	}
+	return readAnswer(conn, most)
+}
+
+// readAnswer reads packets until the sidecar has closed the connection. Where a packet and the end come while a read looks, Linux may say that
+// it is the end; the next read has the packet. So only the second end in a row is one.
+func readAnswer(conn io.Reader, most int) (document []byte, err error) {
 	packet := make([]byte, largestPacket+1)
-	for {
+	for ended := false; ; {
 		n, err := conn.Read(packet)
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && ended:
 			return document, nil
+		case errors.Is(err, io.EOF):
+			ended = true
+			continue
 		case err != nil:
 			return nil, closedEarly(err, document)
 		case n > largestPacket:
@@ -124,6 +133,7 @@ func exchange(ctx context.Context, socket string, question []byte, most int) (do
 		case len(document)+n > most:
 			return nil, fmt.Errorf("%w: more than %d bytes; ask for less, as for the connections of one channel", ErrAnswer, most)
 		}
+		ended = false
 		document = append(document, packet[:n]...)
 	}
 }

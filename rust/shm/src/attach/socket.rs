@@ -78,12 +78,19 @@ pub(super) fn receive(socket: &Fd, bytes: &mut [u8], fds: &mut FdList) -> Result
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut control).cast();
-    message.msg_controllen = size_of::<CmsgBuffer>() as _;
+    let mut ended = false;
     let n = loop {
+        message.msg_controllen = size_of::<CmsgBuffer>() as _;
         // SAFETY: `message` points to writable memory of the stated lengths.
         let n = unsafe {
             libc::recvmsg(socket.raw(), &raw mut message, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC)
         };
+        // Where a message and the end come during the call, Linux may find no message, then the end, and say so; the next call has the
+        // message. So only the second end is one.
+        if n == 0 && !ended {
+            ended = true;
+            continue;
+        }
         if n >= 0 {
             break n as usize;
         }
@@ -130,4 +137,52 @@ pub fn hung_up(socket: i32) -> bool {
     let failed =
         |n| n < 0 && !matches!(SystemError::last("look at a socket").errno, libc::EAGAIN | libc::EINTR);
     n == 0 || failed(n)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::sync::Barrier;
+
+    fn pair() -> (Fd, Fd) {
+        let mut ends = [0; 2];
+        // SAFETY: `ends` has room for two descriptors.
+        let made = unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0, ends.as_mut_ptr()) };
+        assert_eq!(made, 0);
+        (Fd::own(ends[0]), Fd::own(ends[1]))
+    }
+
+    /// What a peer says last, a refusal most often, is received though it closes its socket at once and this end looks at that moment.
+    #[test]
+    fn what_was_sent_before_the_end_is_received_before_it() {
+        let turn = Barrier::new(2);
+        let given = std::sync::Mutex::new(None);
+        let mut missed = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    turn.wait();
+                    let far = given.lock().expect("no panic").take().expect("an end");
+                    send(&far, b"last", &[]).expect("room");
+                }
+            });
+            for _ in 0..ROUNDS {
+                let (near, far) = pair();
+                *given.lock().expect("no panic") = Some(far);
+                turn.wait();
+                let mut bytes = [0; 8];
+                let first = loop {
+                    match receive(&near, &mut bytes, &mut FdList::new()) {
+                        Ok(None) => {}
+                        other => break other,
+                    }
+                };
+                missed += usize::from(!matches!(first, Ok(Some(4))));
+            }
+        });
+        assert_eq!(missed, 0, "of {ROUNDS}");
+    }
+
+    const ROUNDS: usize = 50_000;
 }
