@@ -1,11 +1,9 @@
 //! A listener's backlog: as many connections as it says wait to be taken, whoever was told "connected" is among them, and
 //! all others ask again until there is a place or their time is up.
 
-mod common;
-
-use common::{AppNo, World, pattern};
 use machnet_nic::sim::Link;
 use machnet_shm::{FlowId, Reason, Reply};
+use machnet_sim::{AppNo, World, pattern};
 use machnet_wire::frame::{self, Frame};
 use machnet_wire::{Kind, Nanos, Packet};
 

@@ -1,11 +1,9 @@
 //! Many to one, eight to one, one for long: rates, queues and rings on links with a rate, with cores whose rounds take
 //! time. Everything here is virtual time: the figures are the same on every machine.
 
-mod common;
-
-use common::{AppNo, Cost, World, pattern};
 use machnet_nic::sim::{Link, SwitchPort};
 use machnet_shm::FlowId;
+use machnet_sim::{AppNo, Cost, World, pattern};
 use machnet_wire::Nanos;
 
 /// Senders on hosts of their own, and one receiver behind a port that all share.

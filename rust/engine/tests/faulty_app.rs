@@ -1,10 +1,8 @@
 //! Applications that write what no honest one writes: each loses its channel, and nobody else loses anything.
 
-mod common;
-
-use common::{World, pattern};
 use machnet_engine::End;
 use machnet_shm::{FlowId, Fragment, Reason};
+use machnet_sim::{World, pattern};
 use machnet_wire::Nanos;
 
 struct Random(u64);

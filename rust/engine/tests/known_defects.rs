@@ -21,10 +21,8 @@
 //! | connecting takes seconds | `flow/tests/life.rs: a_connection_takes_three_packets_..` |
 //! | without checksum offload nothing starts | every test here: `nic::sim` offers none unless asked |
 
-mod common;
-
-use common::{World, pattern};
 use machnet_shm::{Fragment, Geometry};
+use machnet_sim::{World, pattern};
 use machnet_wire::frame::{self, Route};
 use machnet_wire::{Mac, Nanos, unit_size};
 use std::net::Ipv4Addr;

@@ -1,11 +1,9 @@
 //! Applications that leave, and sidecars that end: what was submitted arrives, in full and before the end is told.
 
-mod common;
-
-use common::{AppNo, World, pattern};
 use machnet_engine::End;
 use machnet_nic::sim::Link;
 use machnet_shm::{FlowId, Fragment, Geometry, PeerFault, Reason};
+use machnet_sim::{AppNo, World, pattern};
 use machnet_wire::Nanos;
 
 /// A connection as one of its applications has it.
@@ -129,8 +127,8 @@ fn a_reader_that_pauses_gets_all_of_it_in_its_own_time() {
 #[test]
 fn after_a_half_close_the_reader_finds_the_end_and_no_reset() {
     let (mut w, near, far) = pair(4);
-    w.apps[near.0].conn(near.1).outgoing.push_back(common::Out::Message(pattern(100_000, 0)));
-    w.apps[near.0].conn(near.1).outgoing.push_back(common::Out::Fin);
+    w.apps[near.0].conn(near.1).outgoing.push_back(machnet_sim::Out::Message(pattern(100_000, 0)));
+    w.apps[near.0].conn(near.1).outgoing.push_back(machnet_sim::Out::Fin);
     submitted(&mut w, near);
     w.leave(near.0);
     w.run("the end", |w| w.apps[far.0].conn(far.1).fin);
@@ -162,8 +160,8 @@ fn a_peer_that_does_not_close_keeps_no_channel_beyond_the_linger() {
 fn a_peer_that_talks_on_is_told_behind_the_end() {
     let (mut w, near, far) = pair(6);
     w.apps[far.0].send(far.1, pattern(2 << 20, 7));
-    w.apps[near.0].conn(near.1).outgoing.push_back(common::Out::Message(pattern(200_000, 0)));
-    w.apps[near.0].conn(near.1).outgoing.push_back(common::Out::Fin);
+    w.apps[near.0].conn(near.1).outgoing.push_back(machnet_sim::Out::Message(pattern(200_000, 0)));
+    w.apps[near.0].conn(near.1).outgoing.push_back(machnet_sim::Out::Fin);
     submitted(&mut w, near);
     w.leave(near.0);
     w.run("the end", |w| w.apps[far.0].conn(far.1).over.is_some());
@@ -369,7 +367,7 @@ fn a_sidecar_that_ends_delivers_what_its_applications_submitted() {
         w.apps[far.0].reads = false;
         say(&mut w, near, 3, 50_000);
         if finished {
-            w.apps[near.0].conn(near.1).outgoing.push_back(common::Out::Fin);
+            w.apps[near.0].conn(near.1).outgoing.push_back(machnet_sim::Out::Fin);
             submitted(&mut w, near);
         }
         assert!(w.sidecars[0].shared.handle(0).expect("engine").shutdown());

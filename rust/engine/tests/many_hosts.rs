@@ -1,10 +1,8 @@
 //! Many hosts, many connections.
 
-mod common;
-
-use common::{World, pattern};
 use machnet_nic::sim::Link;
 use machnet_shm::{Limit, Reason, Reply};
+use machnet_sim::{World, pattern};
 
 #[test]
 fn everybody_talks_to_everybody() {

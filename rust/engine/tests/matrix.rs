@@ -4,11 +4,9 @@
 //! `cargo test` runs rows in which each pair of levels occurs. `MACHNET_SEEDS=n` runs the full product with n seeds,
 //! `MACHNET_SEED=n` one seed only, `MACHNET_ROW=n` one row only.
 
-mod common;
-
-use common::{AppNo, Cost, World, pattern};
 use machnet_nic::sim::{Link, Steal, SwitchPort};
 use machnet_shm::FlowId;
+use machnet_sim::{AppNo, Cost, World, pattern};
 use machnet_wire::Nanos;
 
 /// The levels of each factor.

@@ -1,12 +1,10 @@
 //! Applications of one engine that must not be felt by the others: many that are quiet, one that rings without end, one that leaves.
 //! The tests put the engine to sleep themselves: it arms, wakes and runs a round, and the test says how much time has passed.
 
-mod common;
-
-use common::{AppNo, World, pattern};
 use machnet_engine::Engine;
 use machnet_nic::sim::SimQueue;
 use machnet_shm::{Geometry, Reason, Reply, Request};
+use machnet_sim::{AppNo, World, pattern};
 use machnet_wire::Nanos;
 
 const SMALL: Geometry = Geometry { units: 64, flows: 8, unit_size: 1424 };

@@ -1,8 +1,6 @@
 //! Frames that are no data: ARP, gateways, ping, and what is malformed.
 
-mod common;
-
-use common::{World, pattern};
+use machnet_sim::{World, pattern};
 use machnet_wire::frame::{self, Frame, Route};
 use machnet_wire::{Header, Kind, Mac, Nanos, Packet, Reset, arp, checksum, ether, icmp, ipv4};
 use std::net::Ipv4Addr;

@@ -1,15 +1,13 @@
 //! Questions to engines that are at work: a few rows a round, while packets come and connections begin and end.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{AppNo, World, pattern};
 use machnet_engine::{
     Answer, ChannelRow, ConnectionRow, ConnectionStage, ConnectionState, PeerRow, Query, Report, Rows, Units,
     Waiting,
 };
 use machnet_shm::{FlowId, Geometry};
+use machnet_sim::{AppNo, World, pattern};
 use machnet_wire::Nanos;
 
 /// Most rows that one round may bring.

@@ -1,14 +1,12 @@
 //! Whoever is refused because something is full learns what, whose, and how many; whoever runs the sidecar that refuses learns it
 //! from a counter, and once a second from the log.
 
-mod common;
-
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
 
-use common::{AppNo, World};
 use machnet_engine::{ChannelNumber, EngineIndex, Owner};
 use machnet_shm::{Geometry, Limit, Reason, Reply};
+use machnet_sim::{AppNo, World};
 use machnet_wire::Nanos;
 
 const FOUR: Geometry = Geometry { flows: 4, ..Geometry::DEFAULT };

@@ -1,16 +1,14 @@
 //! Requests and answers beyond what their rings hold, of an application that looks only when it was rung. Virtual time.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 
-use common::World;
 use machnet_shm::sleep::ROOM;
 use machnet_shm::{AppEnd, Geometry, Reason, Reply, Request, pair};
+use machnet_sim::World;
 use machnet_wire::Nanos;
 
 /// An application that sleeps on its doorbell whenever it has nothing to do.

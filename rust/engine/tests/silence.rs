@@ -1,10 +1,8 @@
 //! When a silent peer is dead: 2 s after the question that it did not answer, or after its last sign of life, on whatever
 //! connection and engine that came.
 
-mod common;
-
-use common::{AppNo, World, pattern};
 use machnet_shm::{FlowId, Reason};
+use machnet_sim::{AppNo, World, pattern};
 use machnet_wire::frame::{self, Frame};
 use machnet_wire::{Nanos, Packet};
 

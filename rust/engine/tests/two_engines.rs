@@ -1,9 +1,7 @@
 //! Engines of one sidecar: packets that land on the wrong one, listeners of another, local connections between two.
 
-mod common;
-
-use common::{World, pattern};
 use machnet_shm::Reason;
+use machnet_sim::{World, pattern};
 use machnet_wire::frame::{self, Frame, Route};
 use machnet_wire::{Header, Kind, Nanos, Packet, Reset};
 use std::sync::{Arc, Mutex};

@@ -1,11 +1,9 @@
 //! Two hosts, whole stack: data, ends, and everything that can go wrong between them.
 
-mod common;
-
-use common::{AppNo, Out, World, pattern};
 use machnet_engine::End;
 use machnet_nic::sim::Link;
 use machnet_shm::{FlowId, Reason, Reply};
+use machnet_sim::{AppNo, Out, World, pattern};
 use machnet_wire::Nanos;
 use std::net::Ipv4Addr;
 

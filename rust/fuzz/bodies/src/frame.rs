@@ -21,7 +21,7 @@ use crate::Trail;
 use crate::flow_sim::Choices;
 use crate::forge::{self, Station};
 use crate::wiretap::{Target, Way, Wiretap};
-use crate::world::{AppNo, Out, World, pattern};
+use machnet_sim::{AppNo, Out, World, pattern};
 
 const PORT: u16 = 8000;
 const STRANGER: Station = Station { ip: Ipv4Addr::new(10, 0, 0, 9), mac: Mac([2, 0, 0, 0, 0, 9]) };

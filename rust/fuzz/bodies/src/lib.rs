@@ -13,8 +13,6 @@ mod wiretap;
 mod flow_sim;
 #[path = "../../../wire/tests/common/take_apart.rs"]
 mod take_apart;
-#[path = "../../../engine/tests/common/mod.rs"]
-mod world;
 
 use std::borrow::Cow;
 

@@ -1,13 +1,10 @@
-//! Sidecars with engines on a simulated network and applications on their channels, in one thread and virtual time.
-#![allow(dead_code, unused_imports, reason = "each test uses a part")]
-
-mod app;
+//! The world of one test: hosts, network, applications and the clock.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-pub use app::{App, Conn, Out};
+use crate::app::App;
 use machnet_engine::{End, Engine, EngineConfig, Leftover, Report, Shared, neighbor};
 use machnet_nic::sim::{Host, Net, SimQueue};
 use machnet_shm::{FlowId, Geometry, Reply};

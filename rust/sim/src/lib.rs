@@ -1,0 +1,10 @@
+//! Sidecars with engines on a simulated network and applications on their channels, in one thread and virtual time: what the
+//! engine is tested on.
+#![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "it is for tests and benchmarks of this workspace alone")]
+
+mod app;
+mod world;
+
+pub use app::{App, Conn, Out};
+pub use world::{AppNo, Core, Cost, Sidecar, World, pattern};
