@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::app::App;
-use machnet_engine::{End, Engine, EngineConfig, Leftover, Report, Shared, neighbor};
+use machnet_engine::{End, Engine, EngineConfig, Leftover, Report, Shared, UserId, neighbor};
 use machnet_nic::sim::{Host, Net, SimQueue};
 use machnet_shm::{FlowId, Geometry, Reply};
 use machnet_wire::Nanos;
@@ -90,6 +90,11 @@ impl World {
 
     /// The same with other settings.
     pub fn add_with(&mut self, n: u8, engines: u16, change: impl FnOnce(&mut EngineConfig)) -> usize {
+        self.add_on(n, Host::new(n).queues(engines), change)
+    }
+
+    /// The same on a NIC that is `nic` but for its rings and MTU; an engine for each of its queues.
+    pub fn add_on(&mut self, n: u8, nic: Host, change: impl FnOnce(&mut EngineConfig)) -> usize {
         let ip = Ipv4Addr::new(10, 0, 0, n);
         let mut config =
             EngineConfig::new(neighbor::Config::new(ip, 24, None), self.now.0 + 1, [self.seed, n.into()]);
@@ -97,11 +102,8 @@ impl World {
         change(&mut config);
         let ip = config.neighbor.ip;
         let host = self.sidecars.len();
-        let queues = self.net.add_host(Host {
-            descriptors: self.descriptors,
-            mtu: self.mtu,
-            ..Host::new(n).queues(engines)
-        });
+        let engines = nic.queues;
+        let queues = self.net.add_host(Host { descriptors: self.descriptors, mtu: self.mtu, ..nic });
         let shared = Shared::new(config, engines).expect("sockets");
         let engines: Vec<_> = queues
             .into_iter()
@@ -120,9 +122,14 @@ impl World {
 
     /// The same with a channel of another size.
     pub fn app_with(&mut self, sidecar: usize, engine: u16, geometry: Geometry) -> AppNo {
+        self.app_of(USER, sidecar, engine, geometry)
+    }
+
+    /// The same of another user.
+    pub fn app_of(&mut self, user: UserId, sidecar: usize, engine: u16, geometry: Geometry) -> AppNo {
         let (app, end) = machnet_shm::pair(geometry).expect("memory");
         let handle = self.sidecars[sidecar].shared.handle(engine).expect("in range");
-        let number = handle.attach(end).unwrap_or_else(|_| panic!("inbox full"));
+        let number = handle.attach(end, user).unwrap_or_else(|_| panic!("inbox full"));
         self.apps.push(App::new(sidecar, app, number, handle));
         self.apps.len() - 1
     }
@@ -318,6 +325,9 @@ impl World {
         }
     }
 }
+
+/// Whose applications are, where nothing else is said.
+const USER: UserId = UserId(1000);
 
 /// Bytes of a message that differ by position and by `salt`, so that misplaced ones are seen.
 pub fn pattern(len: usize, salt: u64) -> Vec<u8> {
