@@ -26,9 +26,9 @@ pub(crate) struct Conns {
     pub peers: Peers,
     pub drain_epoch: DrainEpoch,
     totals: Totals,
-    /// By when connections ask to be called. A connection has an entry for `Conn::scheduled` and perhaps older ones, which
-    /// are passed over.
-    wheel: TimerWheel<ConnHandle>,
+    /// By when connections ask to be called. A connection has an entry for `Conn::scheduled` and perhaps older ones, or such of one
+    /// that had its place before: they are passed over.
+    wheel: TimerWheel<ConnIndex>,
     /// Connections that may have something to send, oldest first.
     ready: VecDeque<ConnHandle>,
     /// Connections that wait for their next hop.
@@ -235,7 +235,7 @@ impl Conns {
         if conn.flow.is_done() || ending && conn.flow.is_lingering() {
             return TurnEnd::Over;
         }
-        schedule(&mut self.wheel, handle, conn);
+        schedule(&mut self.wheel, handle.index, conn);
         match conn.flow.credit_wait() {
             Some(wait) if conn.claim.has_to_wait(wait) => TurnEnd::Waits(wait),
             _ => TurnEnd::Done,
@@ -248,7 +248,7 @@ impl Conns {
     /// Has a connection called when it asks to be.
     pub fn schedule(&mut self, index: ConnIndex) {
         if let Some((handle, conn)) = self.table.entry(index) {
-            schedule(&mut self.wheel, handle, conn);
+            schedule(&mut self.wheel, handle.index, conn);
         }
     }
 
@@ -258,13 +258,13 @@ impl Conns {
     pub fn due(&mut self, now: Nanos, mut each: impl FnMut(ConnIndex)) -> usize {
         let mut passed = 0;
         let table = &mut self.table;
-        self.wheel.expire(now, |at, handle| {
+        self.wheel.expire(now, |at, index| {
             passed += 1;
-            if let Some(conn) = table.resolve_mut(handle)
+            if let Some(conn) = table.get_mut(index)
                 && conn.scheduled == at
             {
                 conn.scheduled = Nanos::MAX;
-                each(handle.index);
+                each(index);
             }
         });
         passed
@@ -290,11 +290,11 @@ impl Conns {
 
 /// Files a connection under the time it asks for, unless it is called earlier anyway.
 #[inline]
-fn schedule(wheel: &mut TimerWheel<ConnHandle>, handle: ConnHandle, conn: &mut Conn) {
+fn schedule(wheel: &mut TimerWheel<ConnIndex>, index: ConnIndex, conn: &mut Conn) {
     if let Some(at) = conn.flow.next_timeout()
         && at < conn.scheduled
     {
         conn.scheduled = at;
-        wheel.insert(at, handle);
+        wheel.insert(at, index);
     }
 }
