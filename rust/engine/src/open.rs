@@ -1,6 +1,7 @@
 //! How connections begin: requests of applications, and SYNs of peers.
 
 use core::net::Ipv4Addr;
+use std::sync::Arc;
 
 use machnet_flow::{Flow, Setup};
 use machnet_shm::{Established, FlowId, HeldUnit, Limit, Origin, Reason, Reply, Request};
@@ -112,7 +113,7 @@ impl Core {
             ms => Nanos::millis(ms.into()),
         };
         let setup = self.setup(key.local_port(), port, UdpPorts::NONE);
-        let flow = Flow::connect(self.clock.now, self.shared().config.flow, setup, timeout);
+        let flow = Flow::connect(self.clock.now, Arc::clone(&self.shared().flow), setup, timeout);
         self.begin(birth, flow);
         Ok(())
     }
@@ -139,7 +140,7 @@ impl Core {
             return Ok(());
         };
         let setup = self.setup(syn.header.dst, syn.header.src, from.udp);
-        let flow = Flow::accept(self.clock.now, self.clock.gap, self.shared().config.flow, setup, syn)
+        let flow = Flow::accept(self.clock.now, self.clock.gap, Arc::clone(&self.shared().flow), setup, syn)
             .map_err(|_| Declined::Malformed)?;
         let Some(channel) = self.channels.get_mut(at) else { return Err(Declined::Gone) };
         if !channel.listeners.contains_key(&owner.listener) {

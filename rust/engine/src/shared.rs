@@ -26,6 +26,8 @@ pub struct Shared {
     /// The configuration at the start. While engines run only [`Shared::set_connect_timeout`] and
     /// [`Neighbors::set_fixed`] change what it said.
     pub config: EngineConfig,
+    /// `config.flow`, as flows share it.
+    pub(crate) flow: Arc<machnet_flow::Config>,
     /// Nanoseconds.
     connect_timeout: AtomicU64,
     /// Next hops.
@@ -119,6 +121,7 @@ impl Shared {
             reports_bell: Bell::new()?,
             channels: AtomicU64::new(1),
             connect_timeout: AtomicU64::new(config.connect_timeout.0),
+            flow: Arc::new(config.flow),
             config,
         }))
     }
