@@ -4,7 +4,7 @@ use core::net::Ipv4Addr;
 use std::sync::Arc;
 
 use machnet_flow::{Flow, Setup};
-use machnet_shm::{Established, FlowId, HeldUnit, Limit, Origin, Reason, Reply, Request};
+use machnet_shm::{FlowId, HeldUnit, Limit, Origin, Reason, Reply, Request};
 use machnet_wire::{self as wire, Nanos, Packet, Seq};
 
 use crate::admission::Claim;
@@ -23,7 +23,6 @@ struct Birth {
     channel: ChannelIndex,
     id: FlowId,
     origin: Origin,
-    peer: (Ipv4Addr, u16),
     hop: NextHop,
     claimed: bool,
 }
@@ -64,7 +63,7 @@ impl Core {
     pub fn is_opening(&self, index: ConnIndex, origin: Origin) -> bool {
         self.conns
             .get(index)
-            .is_some_and(|conn| conn.about.origin == origin && matches!(conn.bound, Bound::Opening { .. }))
+            .is_some_and(|conn| conn.origin == origin && matches!(conn.bound, Bound::Opening { .. }))
     }
 
     /// Resets a flow, and tells the application this reason.
@@ -107,7 +106,7 @@ impl Core {
             }
             return Err(self.full(Limit::Connections, flows, asked));
         };
-        let birth = Birth { key, channel: at, id, origin: Origin::Dialled(request), peer, hop, claimed };
+        let birth = Birth { key, channel: at, id, origin: Origin::Dialled(request), hop, claimed };
         let timeout = match timeout_ms {
             0 => self.shared().connect_timeout(),
             ms => Nanos::millis(ms.into()),
@@ -157,34 +156,22 @@ impl Core {
             return Err(Declined::Full(Limit::Connections, channel.end.geometry().flows));
         };
         channel.take_place(id, owner.listener);
-        let birth = Birth {
-            key,
-            channel: at,
-            id,
-            origin: Origin::Accepted(owner.listener),
-            peer: (from.peer, syn.header.src),
-            hop,
-            claimed: shared,
-        };
+        let birth =
+            Birth { key, channel: at, id, origin: Origin::Accepted(owner.listener), hop, claimed: shared };
         self.begin(birth, flow);
         Ok(())
     }
 
     fn begin(&mut self, birth: Birth, flow: Flow<Outgoing, HeldUnit>) {
-        let about = Established {
-            flow: birth.id,
-            origin: birth.origin,
-            local: (self.router.station.ip, birth.key.local_port()),
-            peer: birth.peer,
-        };
-        let path = self.router.begin_path(birth.peer.0, birth.hop, &mut self.random, self.clock.now);
+        let (ip, _) = birth.key.peer();
+        let path = self.router.begin_path(ip, birth.hop, &mut self.random, self.clock.now);
         let conn = Conn {
             flow,
             key: birth.key,
             bound: Bound::Opening { channel: birth.channel, id: birth.id },
-            about,
+            origin: birth.origin,
             released: false,
-            peer: self.conns.peers.acquire(birth.peer.0, self.clock.now),
+            peer: self.conns.peers.acquire(ip, self.clock.now),
             scheduled: Nanos::MAX,
             queued: false,
             claim: Claim::new(birth.channel, (!path.is_local()).then_some(self.router.queue)),

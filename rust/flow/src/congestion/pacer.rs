@@ -35,7 +35,11 @@ impl Pacer {
     /// When the next unit may go: in the past, or to be waited for.
     #[inline]
     pub fn ready_at(&self) -> Nanos {
-        if self.interval == Nanos::ZERO { Nanos::ZERO } else { self.due - self.interval * u64::from(self.burst) }
+        if self.interval == Nanos::ZERO {
+            Nanos::ZERO
+        } else {
+            self.due - self.interval * u64::from(self.burst)
+        }
     }
 
     /// A unit goes. One that did not wait for its turn (a probe) puts the next off by as much as one that did, and not by
@@ -43,7 +47,8 @@ impl Pacer {
     #[inline]
     pub fn sent(&mut self, now: Nanos) {
         if self.interval > Nanos::ZERO {
-            self.due = (self.due.max(now) + self.interval).min(now + self.interval * (u64::from(self.burst) + 1));
+            self.due =
+                (self.due.max(now) + self.interval).min(now + self.interval * (u64::from(self.burst) + 1));
         }
     }
 }

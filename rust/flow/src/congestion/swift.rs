@@ -27,11 +27,7 @@ pub(super) struct Window {
 
 impl Window {
     pub fn new(first: u32) -> Self {
-        Window {
-            units: first.clamp(1, REACH) * ONE as u32,
-            threshold: u32::MAX,
-            cut_again_at: Nanos::ZERO,
-        }
+        Window { units: first.clamp(1, REACH) * ONE as u32, threshold: u32::MAX, cut_again_at: Nanos::ZERO }
     }
 
     #[inline]
