@@ -137,7 +137,7 @@ impl<'a> Packet<'a> {
     pub fn parse(b: &'a [u8]) -> Result<Packet<'a>, ParseError> {
         let (h, rest) = field::split::<LEN>("machnet header", b)?;
         let refuse = |what, value: u32| Err(ParseError::Field { what, value });
-        let start = field::u32_at(h, at::VERSION_KIND);
+        let start = field::u32_at(h, at::START);
         let version = start >> 28;
         if version != VERSION.into() {
             return refuse("machnet version", version);
