@@ -1,0 +1,305 @@
+//! What all connections of a sidecar know of the queues of its peers.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
+use machnet_wire::Nanos;
+
+use crate::{Config, Draw, Pair};
+
+/// Verified pairs by peer and queue. Every engine of a sidecar asks the same one, at set-up and at reports, never per packet.
+///
+/// Nothing in it is more than a hint: a wrong entry costs a hand-over for each packet, until the peer says so. A peer can only spoil
+/// what is known of itself, and the size is bounded whatever peers say: [`Config::peers_max`] times [`Config::pairs_per_peer`].
+#[derive(Debug)]
+pub struct Pool {
+    config: Config,
+    peers: BTreeMap<Ipv4Addr, Peer>,
+    /// Peers by their last use, the longest ago first.
+    by_use: BTreeMap<u64, Ipv4Addr>,
+    uses: u64,
+    /// Who was sprayed to last when, for as long as that keeps others from it. Apart from `peers`, so that an application which calls
+    /// addresses that never answer pushes nobody out of the pool.
+    sprays: BTreeMap<Ipv4Addr, Nanos>,
+    pairs: usize,
+}
+
+/// Where a pair leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reach {
+    /// The queue of the peer that packets on it reach.
+    pub queue: u16,
+    /// Mirrored pairs: the own queue that the peer's packets on its mirror reach; 0 for all others.
+    pub home: u16,
+}
+
+/// What a report was worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Learned {
+    /// The pair was not known.
+    New,
+    /// The pair was known to lead there.
+    Known,
+    /// The pair was known to lead elsewhere: the peer's key or table has changed, and all else that was known of it is forgotten.
+    Remapped,
+    /// Nothing: the peer has no such queue, was never met, or was met with another epoch since.
+    Ignored,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(config: Config) -> Pool {
+        Pool {
+            config,
+            peers: BTreeMap::new(),
+            by_use: BTreeMap::new(),
+            uses: 0,
+            sprays: BTreeMap::new(),
+            pairs: 0,
+        }
+    }
+
+    /// A hello of a peer that has shown that it knows our tag (a forged one must not come here): it runs as `epoch`, with `queues`
+    /// receive queues. True: what was known of it is forgotten, since that was another epoch or another number of queues.
+    pub fn meet(&mut self, peer: Ipv4Addr, epoch: u64, queues: u16, now: Nanos) -> bool {
+        if let Some(known) = self.peers.get(&peer) {
+            if known.epoch == epoch && known.queues == queues {
+                self.touch(peer);
+                return false;
+            }
+            self.drop_peer(peer);
+            self.add(peer, epoch, queues, now);
+            return true;
+        }
+        while self.peers.len() >= self.config.peers_max.max(1) {
+            let Some((_, oldest)) = self.by_use.first_key_value() else { break };
+            self.drop_peer(*oldest);
+        }
+        self.add(peer, epoch, queues, now);
+        false
+    }
+
+    /// The receive queues of a peer that was met.
+    pub fn queues(&self, peer: Ipv4Addr) -> Option<u16> {
+        self.peers.get(&peer).map(|known| known.queues)
+    }
+
+    /// A peer that runs as `epoch` said where `pair` leads.
+    pub fn learn(&mut self, peer: Ipv4Addr, epoch: u64, pair: Pair, reach: Reach, now: Nanos) -> Learned {
+        let config = &self.config;
+        let Some(known) = self.peers.get_mut(&peer).filter(|known| known.epoch == epoch) else {
+            return Learned::Ignored;
+        };
+        if reach.queue >= known.queues || !pair.is_some() {
+            return Learned::Ignored;
+        }
+        let before = known.verified.len();
+        let learned = known.learn(config, pair, reach, now);
+        self.pairs = self.pairs + known.verified.len() - before;
+        self.touch(peer);
+        learned
+    }
+
+    /// A verified pair that leads there, one of several by chance.
+    pub fn pick(
+        &mut self,
+        peer: Ipv4Addr,
+        epoch: u64,
+        reach: Reach,
+        now: Nanos,
+        random: &mut impl Draw,
+    ) -> Option<Pair> {
+        self.choose(peer, now, random, |known, verified| known.epoch == epoch && verified.reach == reach)
+    }
+
+    /// A verified pair that leads to any queue of a peer, whatever epoch it may run as: for a SYN. `home` as in [`Reach`].
+    pub fn pick_any(
+        &mut self,
+        peer: Ipv4Addr,
+        home: u16,
+        now: Nanos,
+        random: &mut impl Draw,
+    ) -> Option<Pair> {
+        self.choose(peer, now, random, |_, verified| verified.reach.home == home)
+    }
+
+    /// A pair stopped working.
+    pub fn forget(&mut self, peer: Ipv4Addr, pair: Pair) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            let before = known.verified.len();
+            known.verified.retain(|verified| verified.pair != pair);
+            self.pairs = self.pairs + known.verified.len() - before;
+        }
+    }
+
+    /// Whether a batch may go to a peer now; then it counts as sent. Not while another one is out that may bring what this one would,
+    /// not where a search was given up, and not to more peers at once than the pool has room for.
+    pub fn may_spray(&mut self, peer: Ipv4Addr, now: Nanos) -> bool {
+        let retry = self.config.retry;
+        if self.has_given_up(peer, now) || self.sprays.get(&peer).is_some_and(|&last| now < last + retry) {
+            return false;
+        }
+        if self.sprays.len() >= SPRAYS_MAX {
+            self.sprays.retain(|_, last| now < *last + retry);
+        }
+        let room = self.sprays.len() < SPRAYS_MAX || self.sprays.contains_key(&peer);
+        if room {
+            self.sprays.insert(peer, now);
+        }
+        room
+    }
+
+    /// A search went through all its batches without a hit. True: that is news.
+    pub fn give_up(&mut self, peer: Ipv4Addr, now: Nanos) -> bool {
+        let until = now + self.config.give_up_for;
+        match self.peers.get_mut(&peer) {
+            Some(known) if now >= known.given_up_until => {
+                known.given_up_until = until;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether nobody searches at this peer just now, because a search was given up or because its pairs keep to no queue.
+    pub fn has_given_up(&self, peer: Ipv4Addr, now: Nanos) -> bool {
+        self.peers.get(&peer).is_some_and(|known| now < known.given_up_until)
+    }
+
+    /// Pairs in the pool.
+    pub fn pairs(&self) -> usize {
+        self.pairs
+    }
+
+    /// Peers in the pool.
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    fn choose(
+        &mut self,
+        peer: Ipv4Addr,
+        now: Nanos,
+        random: &mut impl Draw,
+        fits: impl Fn(&Peer, &Verified) -> bool,
+    ) -> Option<Pair> {
+        let max_age = self.config.max_age;
+        let known = self.peers.get_mut(&peer)?;
+        let before = known.verified.len();
+        known.verified.retain(|verified| now < verified.at + max_age);
+        self.pairs = self.pairs + known.verified.len() - before;
+        let fitting = known.verified.iter().filter(|verified| fits(known, verified));
+        let count = fitting.clone().count();
+        if count == 0 {
+            return None;
+        }
+        let pair = fitting.skip((random.draw() % count as u64) as usize).map(|verified| verified.pair).next();
+        self.touch(peer);
+        pair
+    }
+
+    fn add(&mut self, peer: Ipv4Addr, epoch: u64, queues: u16, now: Nanos) {
+        let used = self.next_use();
+        self.by_use.insert(used, peer);
+        let known = Peer {
+            epoch,
+            queues: queues.max(1),
+            verified: Vec::new(),
+            used,
+            given_up_until: Nanos::ZERO,
+            remaps: 0,
+            remaps_since: now,
+        };
+        self.peers.insert(peer, known);
+    }
+
+    fn drop_peer(&mut self, peer: Ipv4Addr) {
+        if let Some(known) = self.peers.remove(&peer) {
+            self.by_use.remove(&known.used);
+            self.pairs -= known.verified.len();
+        }
+    }
+
+    fn touch(&mut self, peer: Ipv4Addr) {
+        let used = self.next_use();
+        if let Some(known) = self.peers.get_mut(&peer) {
+            self.by_use.remove(&known.used);
+            known.used = used;
+            self.by_use.insert(used, peer);
+        }
+    }
+
+    fn next_use(&mut self) -> u64 {
+        self.uses += 1;
+        self.uses
+    }
+}
+
+#[derive(Debug)]
+struct Peer {
+    epoch: u64,
+    queues: u16,
+    verified: Vec<Verified>,
+    used: u64,
+    given_up_until: Nanos,
+    /// Remaps since `remaps_since`.
+    remaps: u8,
+    remaps_since: Nanos,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Verified {
+    pair: Pair,
+    reach: Reach,
+    /// When the peer last said so.
+    at: Nanos,
+}
+
+impl Peer {
+    fn learn(&mut self, config: &Config, pair: Pair, reach: Reach, now: Nanos) -> Learned {
+        let verified = Verified { pair, reach, at: now };
+        if let Some(known) = self.verified.iter_mut().find(|known| known.pair == pair) {
+            if known.reach == reach {
+                known.at = now;
+                return Learned::Known;
+            }
+            self.verified.clear();
+            self.verified.push(verified);
+            self.on_remap(config, now);
+            return Learned::Remapped;
+        }
+        let alike = self.verified.iter().filter(|known| known.reach == reach).count();
+        let full = self.verified.len() >= config.pairs_per_peer.max(1);
+        if alike >= config.pairs_per_queue.max(1) {
+            self.replace_oldest(verified, |known| known.reach == reach);
+        } else if full {
+            self.replace_oldest(verified, |_| true);
+        } else {
+            self.verified.push(verified);
+        }
+        Learned::New
+    }
+
+    /// A NIC whose pairs change their queue again and again keeps no promise: searching at it is given up for a while.
+    fn on_remap(&mut self, config: &Config, now: Nanos) {
+        if now >= self.remaps_since + config.give_up_for {
+            (self.remaps, self.remaps_since) = (0, now);
+        }
+        self.remaps = self.remaps.saturating_add(1);
+        if self.remaps >= config.remaps_max {
+            self.given_up_until = self.given_up_until.max(now + config.give_up_for);
+        }
+    }
+
+    fn replace_oldest(&mut self, by: Verified, among: impl Fn(&Verified) -> bool) {
+        if let Some(oldest) =
+            self.verified.iter_mut().filter(|known| among(known)).min_by_key(|known| known.at)
+        {
+            *oldest = by;
+        }
+    }
+}
+
+/// Peers that are sprayed to at once.
+const SPRAYS_MAX: usize = 1024;
