@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use machnet_engine::Engine;
+use machnet_engine::{Engine, UserId};
 use machnet_shm::{AppEnd, Delivery, FlowId, Fragment, Geometry, Request};
 use machnet_wire::Nanos;
 use plain::{Frames, Plain};
@@ -25,7 +25,7 @@ struct Side {
 fn side(n: u8, to: &Arc<Mutex<Frames>>, from: &Arc<Mutex<Frames>>) -> Side {
     let (shared, mut engines) = plain::engines(n, &[[to, from]]);
     let (app, end) = machnet_shm::pair(Geometry::DEFAULT).expect("memory");
-    assert!(shared.handle(0).expect("in range").attach(end).is_ok());
+    assert!(shared.handle(0).expect("in range").attach(end, UserId(1000)).is_ok());
     Side { engine: engines.remove(0), app, flow: None }
 }
 
@@ -73,7 +73,8 @@ fn main() {
     };
     let mut both = sides.borrow_mut();
     let both = &mut *both;
-    let listen = Request::Listen { id: 1, ip: Ipv4Addr::UNSPECIFIED, port: 80, backlog: 8 };
+    let listen =
+        Request::Listen { id: 1, ip: Ipv4Addr::UNSPECIFIED, port: 80, backlog: 8, reuse_port: false };
     assert!(both.1.app.tx.request(listen));
     round(both);
     let ip = Ipv4Addr::new(10, 0, 0, 2);

@@ -149,8 +149,8 @@ impl ConnectionState {
             waits: conn.claim.waiting(),
             timeout: flow.timeout(),
             next_hop: conn.path.next_hop(),
-            udp_ports: conn.path.udp_ports().pair(),
-            counters: *flow.stats(),
+            udp_ports: (conn.path.udp_ports().src, conn.path.udp_ports().dst),
+            counters: flow.stats(),
         }
     }
 }

@@ -9,10 +9,11 @@ use machnet_flow::{Body, Transmit};
 use machnet_nic::{Offload, Queue};
 use machnet_shm::EngineEnd;
 use machnet_wire::frame::Route;
-use machnet_wire::{Flags, Header, Hello, Kind, Nanos, Reason, Reset, arp, ether, icmp, ipv4};
+use machnet_wire::{Flags, Header, Hello, Kind, Nanos, PathEntry, Reason, Reset, arp, ether, icmp, ipv4};
 
 use crate::control_frame;
 use crate::ids::{EngineIndex, QueueIndex};
+use crate::listen::Passed;
 use crate::neighbor::{Lookup, Neighbors};
 use crate::path::{self, Handed, InPath, NextHop, OutPath, Station, UdpPorts};
 use crate::random::{Random, RateLimit};
@@ -115,14 +116,10 @@ impl Router {
 
     /// What a SYN or SYN-ACK says of us. `hit`: the UDP ports of a packet of the peer's that came to us.
     pub fn hello(&self, tag: u32, hit: UdpPorts) -> Hello {
-        Hello {
-            tag,
-            epoch: self.own.shared().config.epoch,
-            mtu: self.mtu,
-            queues: self.queues,
-            queue: self.queue.0,
-            hit: hit.pair(),
-        }
+        let queue = self.queue.0;
+        let hit = (hit != UdpPorts::NONE).then_some(PathEntry { src: hit.src, dst: hit.dst, queue });
+        let own = Hello::new(tag, self.own.shared().config.epoch, self.mtu);
+        Hello { queues: self.queues, queue, hit, ..own }
     }
 
     /// Sends the ARP requests that are due. True: there is news of next hops, and who waits for one asks again.
@@ -179,11 +176,16 @@ impl Router {
         true
     }
 
+    /// A packet that goes from one application of this host to another.
+    fn local(&self, bytes: Vec<u8>) -> Handed {
+        Handed { from: InPath::local(&self.station), passed: Passed::default(), bytes }
+    }
+
     fn send_local(&mut self, packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>) -> bool {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.resize(packet.len(), 0);
         path::emit(packet, units, &mut bytes);
-        self.looped.push_back(Handed { from: InPath::local(&self.station), bytes });
+        self.looped.push_back(self.local(bytes));
         let counters = self.own.counters();
         counters.local_packets.add(1);
         let room = self.looped.len() < LOOPED;
@@ -235,7 +237,7 @@ impl Router {
             Some(Ok(None)) => {
                 let mut bytes = vec![0; packet.len()];
                 path::emit(packet, None, &mut bytes);
-                self.looped.push_back(Handed { from: InPath::local(&self.station), bytes });
+                self.looped.push_back(self.local(bytes));
             }
             Some(Ok(Some(route))) => {
                 let mut frame = vec![0; path::frame_len(packet)];
@@ -290,6 +292,11 @@ impl Router {
 
     /// Gives a packet to the engine that owns its flow.
     pub fn hand_over(&self, to: EngineIndex, from: InPath, bytes: &[u8]) {
+        self.pass_on(to, from, bytes, Passed::default());
+    }
+
+    /// The same for a SYN that may have come to other listeners before.
+    pub fn pass_on(&self, to: EngineIndex, from: InPath, bytes: &[u8], passed: Passed) {
         let counters = self.own.counters();
         let Some(inbox) = self.own.shared().inboxes.get(to.place()) else {
             return counters.rx_no_flow.add(1);
@@ -297,7 +304,7 @@ impl Router {
         let mut copy = inbox.spare.pop().unwrap_or_default();
         copy.clear();
         copy.extend_from_slice(bytes);
-        if inbox.packets.push(Handed { from, bytes: copy }).is_err() {
+        if inbox.packets.push(Handed { from, passed, bytes: copy }).is_err() {
             return counters.handover_full.add(1);
         }
         inbox.bell.ring();
