@@ -116,7 +116,7 @@ pub enum Body<'a, T> {
         /// Bytes, at most [`crate::Flow::unit_size`].
         len: u32,
     },
-    /// SYN and SYN-ACK. The engine fills in `queue` and `hit` as its spraying wants, and may send a SYN more than
+    /// SYN, SYN-ACK, and the ACK that brings a cookie back. The engine fills in `queue` and `hit` as its spraying wants, and may send a SYN more than
     /// once by different routes; copies differ in nothing else.
     Hello(Hello),
     /// RST.

@@ -1,7 +1,7 @@
 //! What a flow sends, one packet at a time.
 
 use machnet_wire::header::{DELAY_STEP, delay_steps};
-use machnet_wire::{Flags, Header, Kind, Nanos};
+use machnet_wire::{Flags, Header, Hello, Kind, Nanos};
 
 use super::Flow;
 use crate::life::State;
@@ -19,6 +19,11 @@ impl<T, H> Flow<T, H> {
     ) -> Option<Transmit<'_, T>> {
         if !self.life.is_open() {
             return self.poll_not_open(now, io);
+        }
+        if self.hellos.unconfirmed()
+            && let Some(hello) = self.ends.hello_with_cookie()
+        {
+            return self.poll_unknown(now, hello, io);
         }
         if !self.sender.queue.is_empty() {
             if self.sender.in_flight() == 0 {
@@ -131,6 +136,22 @@ impl<T, H> Flow<T, H> {
         header.flags |= flags;
         let words = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
         Transmit { header, sack: self.acks.words(words), body: Body::None }
+    }
+
+    /// The peer keeps nothing of us before it has its cookie back: whatever else went to it now would meet nobody.
+    #[cold]
+    fn poll_unknown<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        hello: Hello,
+        io: &mut I,
+    ) -> Option<Transmit<'_, T>> {
+        if !self.acks.goes_alone() && !self.silence.take_ping() {
+            return None;
+        }
+        self.counts.acks_sent += 1;
+        let ack = self.send_bare(now, Kind::Ack, Flags::PROBE | Flags::HELLO, io);
+        Some(Transmit { body: Body::Hello(hello), ..ack })
     }
 
     #[cold]
