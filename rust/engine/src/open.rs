@@ -11,7 +11,7 @@ use crate::channel::Listener;
 use crate::conn::{Bound, Conn};
 use crate::full::Asked;
 use crate::ids::{ChannelIndex, ConnIndex, ConnKey};
-use crate::path::{InPath, NextHop, UdpPorts};
+use crate::path::{InPath, NextHop};
 use crate::ports::{EPHEMERAL, Owner};
 use crate::state::Core;
 use crate::view::Outgoing;
@@ -159,7 +159,7 @@ impl Core {
             0 => self.shared().connect_timeout(),
             ms => Nanos::millis(ms.into()),
         };
-        let setup = self.setup(key.local_port(), port, UdpPorts::NONE);
+        let setup = self.setup(key.local_port(), port, None);
         let flow = Flow::connect(self.clock.now, self.shared().config.flow, setup, timeout);
         self.begin(birth, flow);
         Ok(())
@@ -189,7 +189,7 @@ impl Core {
             self.counters().control_dropped.add(1);
             return Ok(());
         };
-        let setup = self.setup(syn.header.dst, syn.header.src, from.udp);
+        let setup = self.setup(syn.header.dst, syn.header.src, Some(from));
         let flow = Flow::accept(self.clock.now, self.clock.gap, self.shared().config.flow, setup, syn)
             .map_err(|_| wire::Reason::Protocol)?;
         let Some(channel) = self.channels.get_mut(at) else { return Err(wire::Reason::Refused) };
@@ -311,9 +311,9 @@ impl Core {
         Ok(None)
     }
 
-    fn setup(&mut self, local_port: u16, remote_port: u16, hit: UdpPorts) -> Setup {
+    fn setup(&mut self, local_port: u16, remote_port: u16, came: Option<InPath>) -> Setup {
         let tag = self.random.tag(self.own.index(), self.own.shared().engines());
-        let hello = self.router.hello(tag, hit);
+        let hello = self.router.hello(tag, came);
         Setup { local_port, remote_port, hello, first: Seq(self.random.draw() as u32) }
     }
 }

@@ -10,10 +10,12 @@ use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 
 use machnet_flow::{Body, Transmit};
+use machnet_rss::Pair;
 use machnet_shm::EngineEnd;
 use machnet_wire::frame::{self, Route};
-use machnet_wire::{Mac, Nanos, Packet, ParseError};
+use machnet_wire::{Mac, Nanos, Packet, ParseError, PathEntry};
 
+use crate::ids::QueueIndex;
 use crate::neighbor::{Lookup, Neighbors};
 use crate::random::Random;
 use crate::view::Outgoing;
@@ -25,49 +27,36 @@ pub(crate) struct Station {
     pub ip: Ipv4Addr,
 }
 
-/// UDP ports as a packet carries them. They lead it to a receive queue and say nothing about its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct UdpPorts {
-    pub src: u16,
-    pub dst: u16,
-}
-
-impl UdpPorts {
-    /// Of a packet that saw no wire.
-    pub const NONE: Self = Self { src: 0, dst: 0 };
-
-    /// Source and destination, as a SYN and a SYN-ACK tell them to the peer.
-    pub fn pair(self) -> (u16, u16) {
-        (self.src, self.dst)
-    }
-
-    fn draw(random: &mut Random, range: &RangeInclusive<u16>) -> Self {
-        Self { src: random.port(range), dst: random.port(range) }
-    }
-}
-
-/// The path by which a packet came: who sent it, and the UDP ports that led it to the queue on which it came.
+/// The path by which a packet came: who sent it, its UDP ports, and the receive queue to which they led it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InPath {
     pub peer: Ipv4Addr,
-    pub udp: UdpPorts,
+    /// [`Pair::NONE`]: it saw no wire.
+    pub pair: Pair,
+    /// The queue of the engine that took it from the NIC, whichever engine has it now.
+    pub queue: QueueIndex,
 }
 
 impl InPath {
     /// Of a packet that an application of this host sent to another.
-    pub fn local(station: &Station) -> Self {
-        Self { peer: station.ip, udp: UdpPorts::NONE }
+    pub fn local(station: &Station, own: QueueIndex) -> Self {
+        Self { peer: station.ip, pair: Pair::NONE, queue: own }
+    }
+
+    /// What the peer is told of it.
+    pub fn entry(&self) -> PathEntry {
+        PathEntry { src: self.pair.src, dst: self.pair.dst, queue: self.queue.0 }
     }
 
     /// The path of an answer that belongs to no connection: the same ports, the other way round.
     pub fn back(&self, hop: NextHop) -> OutPath {
-        OutPath { peer: self.peer, udp: UdpPorts { src: self.udp.dst, dst: self.udp.src }, hop }
+        OutPath { peer: self.peer, pair: self.pair.mirrored(), hop }
     }
 }
 
 impl Default for InPath {
     fn default() -> Self {
-        Self { peer: Ipv4Addr::UNSPECIFIED, udp: UdpPorts::NONE }
+        Self { peer: Ipv4Addr::UNSPECIFIED, pair: Pair::NONE, queue: QueueIndex(0) }
     }
 }
 
@@ -84,7 +73,7 @@ pub(crate) struct Handed {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OutPath {
     peer: Ipv4Addr,
-    udp: UdpPorts,
+    pair: Pair,
     hop: NextHop,
 }
 
@@ -133,7 +122,7 @@ impl OutPath {
             neighbors.lookup(ip, now);
             neighbors.acquire(ip);
         }
-        Self { peer, udp: UdpPorts::draw(random, range), hop }
+        Self { peer, pair: Pair::draw(random, range), hop }
     }
 
     /// The connection is over.
@@ -159,8 +148,8 @@ impl OutPath {
     }
 
     /// The UDP ports of our direction.
-    pub fn udp_ports(&self) -> UdpPorts {
-        self.udp
+    pub fn pair(&self) -> Pair {
+        self.pair
     }
 
     /// Whether the next hop has never been known.
@@ -188,8 +177,8 @@ impl OutPath {
             dst_mac: mac,
             src_ip: station.ip,
             dst_ip: self.peer,
-            src_port: self.udp.src,
-            dst_port: self.udp.dst,
+            src_port: self.pair.src,
+            dst_port: self.pair.dst,
         }))
     }
 
@@ -336,7 +325,7 @@ mod tests {
     fn an_answer_takes_the_ports_of_its_question_the_other_way_round() {
         let table = neighbors();
         table.learn(PEER, PEER_MAC, true, Nanos::ZERO);
-        let came = InPath { peer: PEER, udp: UdpPorts { src: 7, dst: 9 } };
+        let came = InPath { peer: PEER, pair: Pair { src: 7, dst: 9 }, queue: QueueIndex(0) };
         let hop = NextHop::toward(PEER, &STATION, &table).expect("on the link");
         let route = came.back(hop).route(&STATION, &table, table.version(), Nanos::ZERO);
         let route = route.expect("known").expect("a wire");
@@ -351,7 +340,7 @@ mod tests {
             mtu: 1500,
             queues: 2,
             queue: 1,
-            hit: UdpPorts { src: 3, dst: 4 }.pair(),
+            hit: (3, 4),
         };
         let reset = Reset { epoch: 5, echo: 6, reason: Reason::Refused };
         let words = [1, u64::MAX];

@@ -14,7 +14,7 @@ use machnet_wire::{Flags, Header, Hello, Kind, Nanos, Reason, Reset, arp, ether,
 use crate::control_frame;
 use crate::ids::{EngineIndex, QueueIndex};
 use crate::neighbor::{Lookup, Neighbors};
-use crate::path::{self, Handed, InPath, NextHop, OutPath, Station, UdpPorts};
+use crate::path::{self, Handed, InPath, NextHop, OutPath, Station};
 use crate::random::{Random, RateLimit};
 use crate::shared::EngineHandle;
 use crate::view::Outgoing;
@@ -113,15 +113,15 @@ impl Router {
         path.route(&self.station, self.neighbors(), self.neighbor_version, now)
     }
 
-    /// What a SYN or SYN-ACK says of us. `hit`: the UDP ports of a packet of the peer's that came to us.
-    pub fn hello(&self, tag: u32, hit: UdpPorts) -> Hello {
+    /// What a SYN or SYN-ACK says of us. `came`: how the SYN that is answered came.
+    pub fn hello(&self, tag: u32, came: Option<InPath>) -> Hello {
         Hello {
             tag,
             epoch: self.own.shared().config.epoch,
             mtu: self.mtu,
             queues: self.queues,
             queue: self.queue.0,
-            hit: hit.pair(),
+            hit: came.map_or((0, 0), |came| (came.pair.src, came.pair.dst)),
         }
     }
 
@@ -183,7 +183,7 @@ impl Router {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.resize(packet.len(), 0);
         path::emit(packet, units, &mut bytes);
-        self.looped.push_back(Handed { from: InPath::local(&self.station), bytes });
+        self.looped.push_back(Handed { from: InPath::local(&self.station, self.queue), bytes });
         let counters = self.own.counters();
         counters.local_packets.add(1);
         let room = self.looped.len() < LOOPED;
@@ -235,7 +235,7 @@ impl Router {
             Some(Ok(None)) => {
                 let mut bytes = vec![0; packet.len()];
                 path::emit(packet, None, &mut bytes);
-                self.looped.push_back(Handed { from: InPath::local(&self.station), bytes });
+                self.looped.push_back(Handed { from: InPath::local(&self.station, self.queue), bytes });
             }
             Some(Ok(Some(route))) => {
                 let mut frame = vec![0; path::frame_len(packet)];

@@ -2,11 +2,12 @@
 
 use machnet_flow::FlowError;
 use machnet_nic::RxChecksum;
+use machnet_rss::Pair;
 use machnet_wire::frame::{self, Frame};
 use machnet_wire::{Header, Hello, Kind, Packet, ParseError, Reason};
 
 use crate::ids::{ConnIndex, ConnKey};
-use crate::path::{self, Handed, InPath, UdpPorts};
+use crate::path::{self, Handed, InPath};
 use crate::random::tag_owner;
 use crate::state::Core;
 
@@ -44,8 +45,9 @@ impl Core {
                     // Our own packets never see the wire; whoever sends from our address is not us.
                     return self.counters().rx_bad_ip.add(1);
                 }
-                let ports = UdpPorts { src: udp.src, dst: udp.dst };
-                self.on_machnet(InPath { peer: ip.src, udp: ports }, payload, Came::Here);
+                let pair = Pair { src: udp.src, dst: udp.dst };
+                let from = InPath { peer: ip.src, pair, queue: self.router.queue };
+                self.on_machnet(from, payload, Came::Here);
             }
             Ok(Frame::Arp(arp)) => self.router.on_arp(&arp, self.clock.now),
             Ok(Frame::Icmp { ether, ip, echo }) => self.router.on_icmp(&ether, &ip, &echo),
