@@ -6,7 +6,7 @@ mod arrive;
 mod depart;
 mod handshake;
 
-use machnet_wire::{Hello, Nanos, Reason, Seq};
+use machnet_wire::{Hello, Nanos, PathEntry, Reason, Seq};
 
 use crate::acks::Acks;
 use crate::congestion::Congestion;
@@ -17,6 +17,7 @@ use crate::life::{Life, State};
 use crate::loss_timer::LossTimer;
 use crate::numbering::Numbering;
 use crate::receiver::Receiver;
+use crate::routes::Routes;
 use crate::rtt::Rtt;
 use crate::sender::Sender;
 use crate::silence::Silence;
@@ -37,6 +38,7 @@ pub struct Flow<T, H> {
     life: Life,
     hellos: Hellos,
     silence: Silence,
+    routes: Routes,
     numbering: Numbering,
     // What we send.
     sender: Sender<T>,
@@ -67,6 +69,7 @@ impl<T, H> Flow<T, H> {
             life: Life::new(state),
             hellos: Hellos::new(&config),
             silence: Silence::new(now),
+            routes: Routes::default(),
             numbering: Numbering::new(local.first),
             sender: Sender::new(local.first),
             loss_timer: LossTimer::new(now),
@@ -177,6 +180,51 @@ impl<T, H> Flow<T, H> {
     pub fn stalled(&mut self, now: Nanos) {
         self.numbering.skip_measuring();
         self.loss_timer.restart(now);
+    }
+
+    /// Has `probes` PINGs with REPORT sent, each of which the engine gives UDP ports of its own: the peer tells by PATHS which queue each
+    /// reached. An established flow only, for nobody else is sent more than was asked for.
+    pub fn probe_routes(&mut self, probes: u16) {
+        if self.life.is_open() {
+            self.routes.probe(probes);
+        }
+    }
+
+    /// Has a PATHS packet sent, whose entries the engine fills in, before anything else. It acknowledges and promises as an ACK does, and
+    /// goes in place of one that is due.
+    pub fn report_routes(&mut self) {
+        if self.life.is_open() {
+            self.routes.report();
+        }
+    }
+
+    /// Has acknowledgements, and data that leaves room for it, carry `hit` until the peer has shown that it knows of the connection: a
+    /// pair of its UDP ports, and the queue of ours that it reached.
+    pub fn set_hit(&mut self, hit: PathEntry) {
+        if self.hellos.unconfirmed() {
+            self.routes.set_hit(hit);
+        }
+    }
+
+    /// SYN-ACKs that are to be sent and were not yet, each the answer of one SYN.
+    pub fn syn_acks_due(&self) -> u16 {
+        self.hellos.syn_acks_due()
+    }
+
+    /// Retransmission timeouts since the last progress: what goes out seems not to arrive.
+    pub fn timeouts_in_row(&self) -> u32 {
+        self.loss_timer.in_row()
+    }
+
+    /// Checks of the peer's silence that it was silent through while it owed an answer: as [`Flow::timeouts_in_row`], where no unit is out.
+    pub fn silent_checks(&self) -> u32 {
+        self.silence.checks(&self.config)
+    }
+
+    /// Questions of the peer's (PING, units sent again) that came one after the other though each was answered: the answers seem not to
+    /// arrive. 0 from then on, until there are more.
+    pub fn take_repeats(&mut self, enough: u8) -> bool {
+        self.routes.take_repeats(enough)
     }
 
     /// When to call [`Flow::on_timeout`] at the latest. `None`: nothing is awaited.
@@ -310,6 +358,7 @@ impl<T, H> Flow<T, H> {
         self.acks.on_end();
         self.silence.end();
         self.hellos.end();
+        self.routes.end();
         self.timers.clear_all();
         self.life.enter(state);
         io.event(Event::Closed(closed));
