@@ -158,6 +158,14 @@ pub trait Queue: Send {
     /// Counters so far.
     fn counters(&self) -> QueueCounters;
 
+    /// Has frames with this UDP destination port come in on this queue, whatever the NIC's hash says of them; true from then on. False:
+    /// the NIC cannot, or has no room for another such rule. It is no part of the least common denominator: what is built on this trait
+    /// works without it, and asks less often where it is there.
+    fn steer(&mut self, port: u16) -> bool {
+        let _ = port;
+        false
+    }
+
     /// Arms the receive interrupt and gives the descriptor to poll; `None` where the driver has none.
     fn arm_interrupt(&mut self) -> Option<i32>;
 

@@ -2,8 +2,8 @@
 
 use core::net::Ipv4Addr;
 
-/// A NIC's hash under one key, over the IPv4 four-tuple, with the 128-entry indirection table filled round robin.
-/// Per-byte tables make it 12 look-ups instead of 96 shifts.
+/// A NIC's hash under one key, over the IPv4 four-tuple. Which queue a hash leads to is the NIC's own table's affair, and no size of
+/// that is assumed. Tables for each byte make it 12 look-ups instead of 96 shifts.
 #[derive(Clone)]
 pub struct Toeplitz {
     tables: Box<[[u32; 256]; 12]>,
@@ -46,22 +46,33 @@ impl Toeplitz {
         self.fold(&input)
     }
 
-    /// The queue of `queues` (1 or more) that a frame goes to; frames that are not UDP over IPv4 go to queue 0.
+    /// The hash of a frame over addresses and ports; `None` for what is not UDP over IPv4, which NICs do not spread.
     #[inline]
-    pub fn queue(&self, frame: &[u8], queues: u16) -> u16 {
-        const UDP: u8 = 17;
-        if queues <= 1 || frame.len() < 42 || frame[12..15] != [0x08, 0x00, 0x45] || frame[23] != UDP {
-            return 0;
-        }
+    pub fn of_frame(&self, frame: &[u8]) -> Option<u32> {
         let mut input = [0; 12];
-        input.copy_from_slice(&frame[26..38]);
-        (self.fold(&input) % 128) as u16 % queues
+        input.copy_from_slice(tuple(frame)?);
+        Some(self.fold(&input))
+    }
+
+    /// The same over addresses alone.
+    pub fn of_addresses(&self, frame: &[u8]) -> Option<u32> {
+        let mut input = [0; 12];
+        input[..8].copy_from_slice(&tuple(frame)?[..8]);
+        Some(self.fold(&input))
     }
 
     #[inline]
     fn fold(&self, input: &[u8; 12]) -> u32 {
         self.tables.iter().zip(input).fold(0, |hash, (table, byte)| hash ^ table[usize::from(*byte)])
     }
+}
+
+/// Where addresses and ports stand in a frame that is UDP over IPv4 without options.
+#[inline]
+fn tuple(frame: &[u8]) -> Option<&[u8]> {
+    const UDP: u8 = 17;
+    let is_udp = frame.len() >= 42 && frame[12..15] == [0x08, 0x00, 0x45] && frame[23] == UDP;
+    is_udp.then(|| &frame[26..38])
 }
 
 /// 32 bits of the key from bit `at` on.

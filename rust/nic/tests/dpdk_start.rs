@@ -84,6 +84,11 @@ fn refusals() {
     let many = PortConfig { queues: 64, ..PortConfig::default() };
     let error = eal.open(&ring, &many).err().expect("refused");
     assert!(matches!(error, DpdkError::TooManyQueues { asked: 64, .. }), "{error}");
+    let said = error.to_string();
+    assert!(
+        said.contains("with 64 queues") && said.contains("set engines.count (--engines) to at most 16"),
+        "{said}"
+    );
     for bad in [
         PortConfig { queues: 0, ..many.clone() },
         PortConfig { descriptors: 100, ..many.clone() },
@@ -135,6 +140,23 @@ fn ring() {
     }
     assert!(queue.counters().tx_full > 0);
     assert!(queue.port().xstats().iter().any(|(name, _)| name.contains("rx")), "{:?}", queue.port().xstats());
+    tables(&eal);
+}
+
+/// One driver shows no indirection table, one has 128 entries: neither is assumed.
+fn tables(eal: &Eal) {
+    for (device, queues) in [("net_ring1", 2), ("net_null1", 3)] {
+        let config = PortConfig { queues, ..PortConfig::default() };
+        let mut nic = eal.open(&Device::Vdev(device.to_owned()), &config).unwrap();
+        assert_eq!(nic.queues.len(), usize::from(queues), "{device}");
+        for (index, queue) in nic.queues.iter_mut().enumerate() {
+            assert_eq!((queue.info().queues, usize::from(queue.info().index)), (queues, index), "{device}");
+            assert!(!queue.steer(31580), "{device} steers");
+            queue.transmit(60, Offload::None, |frame| frame.fill(1)).unwrap();
+            queue.flush();
+            assert!(queue.receive(16, &mut |_, _| {}) > 0, "{device}: queue {index} gets nothing");
+        }
+    }
 }
 
 fn cpus() -> Vec<u8> {

@@ -318,43 +318,6 @@ fn checksums_are_the_same_with_and_without_offload() {
 }
 
 #[test]
-fn flows_spread_over_queues_and_each_keeps_to_one_until_the_key_changes() {
-    let net = Net::new(21);
-    net.set_links(Link::instant());
-    let mut a = net.add_host(Host::new(1)).remove(0);
-    let mut b = net.add_host(Host::new(2).queues(4));
-    let mut queue_of = |port: u16| {
-        send_udp(&mut a, 1, 2, (port, 31580), Offload::Udp4);
-        a.flush();
-        b.iter_mut().position(|q| q.receive(1, &mut |_, _| {}) == 1).expect("it arrived")
-    };
-    let first: Vec<usize> = (0..256).map(&mut queue_of).collect();
-    let again: Vec<usize> = (0..256).map(&mut queue_of).collect();
-    assert_eq!(first, again);
-    for queue in 0..4 {
-        let share = first.iter().filter(|q| **q == queue).count();
-        assert!((40..=90).contains(&share), "queue {queue} has {share} of 256 flows");
-    }
-    net.rekey(1);
-    let after: Vec<usize> = (0..256).map(&mut queue_of).collect();
-    assert_ne!(first, after);
-}
-
-#[test]
-fn without_ports_in_the_hash_a_peer_has_one_queue() {
-    let net = Net::new(21);
-    net.set_links(Link::instant());
-    let mut a = net.add_host(Host::new(1)).remove(0);
-    let mut b = net.add_host(Host { hash_ports: false, ..Host::new(2).queues(4) });
-    for port in 0..64 {
-        send_udp(&mut a, 1, 2, (port, 31580), Offload::Udp4);
-        a.flush();
-    }
-    let counts: Vec<usize> = b.iter_mut().map(|q| q.receive(100, &mut |_, _| {})).collect();
-    assert_eq!(counts.iter().filter(|n| **n == 64).count(), 1, "{counts:?}");
-}
-
-#[test]
 fn a_stolen_vcpu_neither_receives_nor_sends_and_its_ring_fills() {
     let (net, mut a, mut b) = pair(1, Link::default());
     net.steal(1, Nanos::micros(100));

@@ -90,6 +90,11 @@ impl World {
 
     /// The same with other settings.
     pub fn add_with(&mut self, n: u8, engines: u16, change: impl FnOnce(&mut EngineConfig)) -> usize {
+        self.add_on(n, Host::new(n).queues(engines), change)
+    }
+
+    /// The same on a NIC that is `nic` but for its rings and MTU; an engine for each of its queues.
+    pub fn add_on(&mut self, n: u8, nic: Host, change: impl FnOnce(&mut EngineConfig)) -> usize {
         let ip = Ipv4Addr::new(10, 0, 0, n);
         let mut config =
             EngineConfig::new(neighbor::Config::new(ip, 24, None), self.now.0 + 1, [self.seed, n.into()]);
@@ -97,11 +102,8 @@ impl World {
         change(&mut config);
         let ip = config.neighbor.ip;
         let host = self.sidecars.len();
-        let queues = self.net.add_host(Host {
-            descriptors: self.descriptors,
-            mtu: self.mtu,
-            ..Host::new(n).queues(engines)
-        });
+        let engines = nic.queues;
+        let queues = self.net.add_host(Host { descriptors: self.descriptors, mtu: self.mtu, ..nic });
         let shared = Shared::new(config, engines).expect("sockets");
         let engines: Vec<_> = queues
             .into_iter()

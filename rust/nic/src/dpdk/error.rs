@@ -118,7 +118,7 @@ impl fmt::Display for DpdkError {
                 write!(f, "open {device}: no driver of DPDK took it: {detail}; bind it to vfio-pci or uio_pci_generic, and check that libdpdk has a driver for it")
             }
             DpdkError::TooManyQueues { asked, offered } => {
-                write!(f, "open the NIC with {asked} queues: it has {offered}; configure at most {offered} engines")
+                write!(f, "open the NIC with {asked} queues, one for each engine: it has {offered}; set engines.count (--engines) to at most {offered}")
             }
             DpdkError::Refused { step, errno: libc::EPERM, detail } => write!(f, "{step}: {detail}"),
             DpdkError::Refused { step, errno, detail } => {

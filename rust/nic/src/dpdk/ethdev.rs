@@ -55,6 +55,27 @@ pub(super) fn port_info(id: u16) -> Result<dpdk_sys::mdpdk_port_info, DpdkError>
     Ok(info)
 }
 
+/// What speaks against packets coming in on all of `queues` queues, by the UDP ports that they carry; `None`: nothing that the driver
+/// tells. A table of 0 entries is one that the driver does not show.
+pub(super) fn doubt_of_spreading(info: &dpdk_sys::mdpdk_port_info, queues: u16) -> Option<String> {
+    let driver = name(&info.driver);
+    let handed = "what comes in on another engine's queue is handed over, which costs that engine time (see docs/rss.md)";
+    if queues <= 1 {
+        None
+    } else if info.rss_udp == 0 {
+        Some(format!(
+            "{driver} offers no hash over UDP ports: all packets of a peer may come in on one of {queues} queues; {handed}"
+        ))
+    } else if (1..queues).contains(&info.rss_table) {
+        let entries = info.rss_table;
+        Some(format!(
+            "{driver} has an indirection table of {entries} entries: of {queues} queues at most {entries} get packets; {handed}; set engines.count (--engines) to at most {entries}"
+        ))
+    } else {
+        None
+    }
+}
+
 /// Configures the port; returns whether it has receive interrupts, if it is to be asked. Drivers that have none refuse.
 pub(super) fn configure(
     id: u16,
@@ -116,4 +137,25 @@ pub(super) fn none_if_silent(mark: &Mark) -> String {
 pub(super) fn name(raw: &[c_char]) -> String {
     // SAFETY: the shim always writes a closing zero within the array.
     unsafe { CStr::from_ptr(raw.as_ptr()) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_does_not_spread_is_doubted_and_a_table_of_any_size_is_not() {
+        let doubt = |rss_udp, rss_table, queues| {
+            let info = dpdk_sys::mdpdk_port_info { rss_udp, rss_table, ..Default::default() };
+            doubt_of_spreading(&info, queues)
+        };
+        for (table, queues) in [(0, 8), (4, 4), (64, 8), (128, 3), (512, 64)] {
+            assert_eq!(doubt(1, table, queues), None, "{queues} queues, table of {table}");
+        }
+        assert_eq!(doubt(0, 128, 1), None, "one queue needs no hash");
+        let said = doubt(0, 128, 4).expect("no hash over ports");
+        assert!(said.contains("no hash over UDP ports") && said.contains("one of 4 queues"), "{said}");
+        let said = doubt(1, 2, 4).expect("a table that is too small");
+        assert!(said.contains("table of 2 entries") && said.contains("--engines) to at most 2"), "{said}");
+    }
 }

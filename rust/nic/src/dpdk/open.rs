@@ -64,6 +64,12 @@ impl Eal {
                 offered: offered / matrix.map_or(1, |m| m.theirs),
             });
         }
+        // memif's hash is our own, and the kernel's for af_packet covers ports.
+        if matrix.is_none() && found.packet.is_none() {
+            ethdev::doubt_of_spreading(&info, config.queues)
+                .into_iter()
+                .for_each(|doubt| log::warn!("{doubt}"));
+        }
         let checksums = (
             config.checksum_offload && info.tx_udp_checksum != 0,
             config.checksum_offload && info.rx_udp_checksum != 0,

@@ -147,7 +147,7 @@ impl DpdkQueue {
     fn choose(&self, frame: &[u8]) -> usize {
         match &self.hash {
             None => 0,
-            Some(hash) => usize::from(hash.queue(frame, self.transmit.len() as u16)),
+            Some(hash) => hash.of_frame(frame).unwrap_or(0) as usize % self.transmit.len(),
         }
     }
 

@@ -142,10 +142,6 @@ impl Fabric {
         self.hosts[host].nic.stolen_until(self.now)
     }
 
-    pub fn rekey(&mut self, host: usize) {
-        self.hosts[host].nic.rekey();
-    }
-
     pub fn inject(&mut self, host: usize, frame: &[u8]) {
         self.counts.copies += 1;
         let copy = self.copy_of(frame);

@@ -40,15 +40,32 @@ pub struct Host {
     pub tx_checksum: bool,
     /// Whether the NIC verifies checksums of what is received; else frames come as `RxChecksum::Unknown`.
     pub rx_checksum: bool,
-    /// Whether the hash covers UDP ports. Where it does not, all of a peer's packets come in on one queue.
-    pub hash_ports: bool,
+    /// What the hash covers.
+    pub hash: HashOver,
+    /// Entries of the indirection table, 1 or more, filled with the queues in turn until [`Net::set_table`]. 128 is usual; NICs with
+    /// 16, 64, 512 and more are about, and sizes that the number of queues does not divide.
+    pub table: u16,
+    /// Rules for UDP destination ports that the NIC has room for ([`crate::Queue::steer`]); 0: it cannot steer.
+    pub steering: u16,
     /// Whether the queues can wake a sleeper. Only frames that arrive while somebody calls into the network do: in
     /// real time use links without delay.
     pub interrupts: bool,
 }
 
+/// What a NIC's hash covers, and so what decides on the queue of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HashOver {
+    /// IP addresses and UDP ports.
+    Ports,
+    /// IP addresses alone: all that a peer sends comes in on one queue.
+    Addresses,
+    /// Nothing: all that anybody sends comes in on queue 0.
+    Nothing,
+}
+
 impl Host {
-    /// An ordinary cloud host: address 02:00:00:00:00:`n`, MTU 1500, one queue of 256 descriptors, no offloads.
+    /// An ordinary cloud host: address 02:00:00:00:00:`n`, MTU 1500, one queue of 256 descriptors, no offloads, a hash over ports and
+    /// a table of 128 entries, no steering.
     pub fn new(n: u8) -> Host {
         Host {
             mac: Mac([2, 0, 0, 0, 0, n]),
@@ -57,7 +74,9 @@ impl Host {
             descriptors: 256,
             tx_checksum: false,
             rx_checksum: false,
-            hash_ports: true,
+            hash: HashOver::Ports,
+            table: 128,
+            steering: 0,
             interrupts: false,
         }
     }
@@ -136,6 +155,7 @@ impl Net {
         assert!(!host.mac.is_multicast(), "host address {} is a group's", host.mac);
         assert!((1..=128).contains(&host.queues), "{} queues, allowed are 1..=128", host.queues);
         assert!(host.descriptors > 0, "a ring of 0 descriptors");
+        assert!(host.table > 0, "an indirection table of 0 entries");
         let infos: Vec<Info> = (0..host.queues).map(|i| host.info(i)).collect();
         let id = self.lock().add_host(host);
         let queues = infos.into_iter().map(|info| SimQueue::new(self.clone(), id, info)).collect();
@@ -221,7 +241,21 @@ impl Net {
 
     /// Draws another secret key for a host's NIC, as one does that starts again.
     pub fn rekey(&self, host: usize) {
-        self.lock().rekey(host);
+        self.lock().nic(host).rekey();
+    }
+
+    /// Gives a host's NIC another indirection table, as an administrator or a failed-over NIC does while traffic goes on. Entry
+    /// `hash % table.len()` is the queue.
+    ///
+    /// # Panics
+    /// If it is empty or names a queue that the NIC does not have: a fault of the test.
+    pub fn set_table(&self, host: usize, table: Vec<u16>) {
+        self.lock().nic(host).set_table(table);
+    }
+
+    /// Has a host's NIC hash something else from now on.
+    pub fn set_hash(&self, host: usize, hash: HashOver) {
+        self.lock().nic(host).set_hash(hash);
     }
 
     /// Puts a frame into a host's NIC at once, as if it came from outside. No link, no faults, no address filter.

@@ -1,18 +1,22 @@
 //! A host's NIC: its receive queues and their interrupts, which queue a frame goes to, what it counts, and when its vCPU is away.
 
-use super::Host;
 use super::dice::Dice;
 use super::link::Steal;
+use super::{HashOver, Host};
 use crate::{PortCounters, Toeplitz};
+use machnet_wire::frame::{self, Frame};
 use machnet_wire::{Nanos, ether};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 
 pub(crate) struct Nic {
     host: Host,
     hash: Toeplitz,
+    /// The queue of each hash, modulo its length.
+    table: Vec<u16>,
+    /// UDP destination ports with a queue of their own.
+    steered: BTreeMap<u16, u16>,
     queues: Vec<RxQueue>,
     counters: Counters,
     dice: Dice,
@@ -54,10 +58,13 @@ impl Nic {
     /// With a secret key for its hash, the first number drawn.
     pub fn new(host: Host, mut dice: Dice) -> Nic {
         let hash = Toeplitz::secret(dice.draw());
+        let table = (0..host.table).map(|entry| entry % host.queues).collect();
         let queues = (0..host.queues).map(|_| RxQueue::new(&host)).collect();
         Nic {
             host,
             hash,
+            table,
+            steered: BTreeMap::new(),
             queues,
             counters: Counters::default(),
             dice,
@@ -93,13 +100,45 @@ impl Nic {
         self.counters.refused += 1;
     }
 
-    /// The receive queue that the hash chooses for a frame.
+    /// The receive queue of a frame: that which its port is steered to, else that which the hash chooses, else 0.
     pub fn queue(&self, frame: &[u8]) -> u16 {
-        if self.host.hash_ports || frame.len() < 42 || self.host.queues == 1 {
-            return self.hash.queue(frame, self.host.queues);
+        if self.host.queues == 1 {
+            return 0;
         }
-        let ip = |at: usize| Ipv4Addr::new(frame[at], frame[at + 1], frame[at + 2], frame[at + 3]);
-        (self.hash.hash(ip(26), ip(30), 0, 0) % 128) as u16 % self.host.queues
+        if !self.steered.is_empty()
+            && let Ok(Frame::Udp { udp, .. }) = frame::parse(frame)
+            && let Some(&queue) = self.steered.get(&udp.dst)
+        {
+            return queue;
+        }
+        let hash = match self.host.hash {
+            HashOver::Ports => self.hash.of_frame(frame),
+            HashOver::Addresses => self.hash.of_addresses(frame),
+            HashOver::Nothing => None,
+        };
+        hash.map_or(0, |hash| self.table[hash as usize % self.table.len()])
+    }
+
+    /// Steers a UDP destination port to a queue; false without room for the rule.
+    pub fn steer(&mut self, port: u16, queue: u16) -> bool {
+        let room = self.steered.len() < usize::from(self.host.steering) || self.steered.contains_key(&port);
+        if room {
+            self.steered.insert(port, queue);
+        }
+        room
+    }
+
+    /// Another indirection table.
+    pub fn set_table(&mut self, table: Vec<u16>) {
+        let queues = self.host.queues;
+        assert!(!table.is_empty(), "an indirection table of 0 entries");
+        assert!(table.iter().all(|&queue| queue < queues), "the NIC has {queues} queues: {table:?}");
+        self.table = table;
+    }
+
+    /// Another set of fields under the hash.
+    pub fn set_hash(&mut self, hash: HashOver) {
+        self.host.hash = hash;
     }
 
     /// Whether a queue has a free descriptor for one more frame; if not, the frame is missed, and counted.

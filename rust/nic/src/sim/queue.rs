@@ -105,6 +105,10 @@ impl Queue for SimQueue {
         QueueCounters { rx_missed: Some(missed), ..self.counters }
     }
 
+    fn steer(&mut self, port: u16) -> bool {
+        self.net.lock().nic(self.host).steer(port, self.info.index)
+    }
+
     fn arm_interrupt(&mut self) -> Option<i32> {
         self.net.lock().nic(self.host).arm(self.info.index)
     }
