@@ -2,17 +2,18 @@
 
 use core::net::Ipv4Addr;
 
-use machnet_flow::{Flow, Setup};
+use machnet_flow::{Flow, Setup, Syns};
 use machnet_shm::{Established, FlowId, HeldUnit, Limit, MAX_LISTENERS, Origin, Reason, Reply, Request};
-use machnet_wire::{self as wire, Nanos, Packet, Seq};
+use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
 use crate::admission::Claim;
 use crate::channel::Listener;
 use crate::conn::{Bound, Conn};
 use crate::full::Asked;
 use crate::ids::{ChannelIndex, ConnIndex, ConnKey};
-use crate::path::{InPath, NextHop};
+use crate::path::{Form, InPath, NextHop};
 use crate::ports::{EPHEMERAL, Owner};
+use crate::rss::Contact;
 use crate::state::Core;
 use crate::view::Outgoing;
 
@@ -25,6 +26,7 @@ struct Birth {
     peer: (Ipv4Addr, u16),
     hop: NextHop,
     claimed: bool,
+    contact: Contact,
 }
 
 impl Core {
@@ -154,12 +156,19 @@ impl Core {
             }
             return Err(self.full(Limit::Connections, flows, asked));
         };
-        let birth = Birth { key, channel: at, id, origin: Origin::Dialled(request), peer, hop, claimed };
+        let mut setup = self.setup(key.local_port(), port, None);
+        let contact = match hop {
+            NextHop::Loop => Contact::LOCAL,
+            _ => self.first_contact(ip, setup.hello.tag),
+        };
+        setup.syns = contact.syns;
+        setup.hello.mirrored = contact.form == Form::Mirrored;
+        let origin = Origin::Dialled(request);
+        let birth = Birth { key, channel: at, id, origin, peer, hop, claimed, contact };
         let timeout = match timeout_ms {
             0 => self.shared().connect_timeout(),
             ms => Nanos::millis(ms.into()),
         };
-        let setup = self.setup(key.local_port(), port, None);
         let flow = Flow::connect(self.clock.now, self.shared().config.flow, setup, timeout);
         self.begin(birth, flow);
         Ok(())
@@ -172,6 +181,7 @@ impl Core {
         owner: Owner,
         from: InPath,
         syn: &Packet<'_>,
+        hello: &Hello,
     ) -> Result<(), wire::Reason> {
         let asked = Asked::Connection { channel: owner.channel, ip: from.peer, port: syn.header.dst };
         if let Some(limit) = self.most_flows() {
@@ -189,7 +199,12 @@ impl Core {
             self.counters().control_dropped.add(1);
             return Ok(());
         };
-        let setup = self.setup(syn.header.dst, syn.header.src, Some(from));
+        let mut setup = self.setup(syn.header.dst, syn.header.src, Some(from));
+        let contact = match hop {
+            NextHop::Loop => Contact::LOCAL,
+            _ => self.answer_contact(from, hello),
+        };
+        setup.syns = contact.syns;
         let flow = Flow::accept(self.clock.now, self.clock.gap, self.shared().config.flow, setup, syn)
             .map_err(|_| wire::Reason::Protocol)?;
         let Some(channel) = self.channels.get_mut(at) else { return Err(wire::Reason::Refused) };
@@ -210,6 +225,7 @@ impl Core {
             peer: (from.peer, syn.header.src),
             hop,
             claimed: false,
+            contact,
         };
         self.begin(birth, flow);
         Ok(())
@@ -222,7 +238,8 @@ impl Core {
             local: (self.router.station.ip, birth.key.local_port()),
             peer: birth.peer,
         };
-        let path = self.router.begin_path(birth.peer.0, birth.hop, &mut self.random, self.clock.now);
+        let rss = self.begin_rss(&birth.contact);
+        let path = self.router.begin_path(birth.peer.0, birth.hop, &birth.contact, rss, self.clock.now);
         let conn = Conn {
             flow,
             key: birth.key,
@@ -314,6 +331,6 @@ impl Core {
     fn setup(&mut self, local_port: u16, remote_port: u16, came: Option<InPath>) -> Setup {
         let tag = self.random.tag(self.own.index(), self.own.shared().engines());
         let hello = self.router.hello(tag, came);
-        Setup { local_port, remote_port, hello, first: Seq(self.random.draw() as u32) }
+        Setup { local_port, remote_port, hello, first: Seq(self.random.draw() as u32), syns: Syns::ONE }
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 
 use machnet_flow::{Body, Transmit};
 use machnet_nic::{Offload, Queue};
@@ -15,7 +14,8 @@ use crate::control_frame;
 use crate::ids::{EngineIndex, QueueIndex};
 use crate::neighbor::{Lookup, Neighbors};
 use crate::path::{self, Handed, InPath, NextHop, OutPath, Station};
-use crate::random::{Random, RateLimit};
+use crate::random::RateLimit;
+use crate::rss::{Contact, Detour, Rss};
 use crate::shared::EngineHandle;
 use crate::view::Outgoing;
 
@@ -29,6 +29,8 @@ pub(crate) struct Router {
     pub queue: QueueIndex,
     /// How many the host has.
     queues: u16,
+    /// UDP destination port that leads to this queue whatever the source port; 0: none does.
+    pub steer: u16,
     /// The receive ring's fill as packets tell it, 0 empty to 255 full.
     pub backlog: u8,
     /// The version of the table of neighbours by which paths know their next hops.
@@ -57,6 +59,7 @@ impl Router {
             mtu: nic.mtu,
             queue: QueueIndex(engine.0),
             queues: nic.queues.max(shared.engines()),
+            steer: 0,
             backlog: 0,
             neighbor_version: shared.neighbors.version(),
             stash: None,
@@ -66,6 +69,16 @@ impl Router {
             resets: RateLimit::new(shared.config.rst_rate, now),
             own,
         }
+    }
+
+    /// How many receive queues the host has.
+    pub fn queues(&self) -> u16 {
+        self.queues
+    }
+
+    /// Among how many queues peers have to find ours.
+    pub fn sought_queues(&self) -> u16 {
+        if self.steer == 0 { self.queues } else { 1 }
     }
 
     /// Whether frames wait to be sent.
@@ -97,9 +110,15 @@ impl Router {
     }
 
     /// The path of a connection that begins, to be ended with it.
-    pub fn begin_path(&self, peer: Ipv4Addr, hop: NextHop, random: &mut Random, now: Nanos) -> OutPath {
-        let ports: &RangeInclusive<u16> = &self.own.shared().config.udp_ports;
-        OutPath::begin(peer, hop, random, ports, self.neighbors(), now)
+    pub fn begin_path(
+        &self,
+        peer: Ipv4Addr,
+        hop: NextHop,
+        contact: &Contact,
+        rss: Option<Box<Rss>>,
+        now: Nanos,
+    ) -> OutPath {
+        OutPath::begin(peer, hop, contact, rss, self.neighbors(), now)
     }
 
     /// The connection is over.
@@ -179,6 +198,30 @@ impl Router {
         true
     }
 
+    /// The same for a packet that is about routes.
+    #[cold]
+    pub fn send_detour<Q: Queue>(
+        &mut self,
+        nic: &mut Q,
+        route: Option<&Route>,
+        packet: Transmit<'_, Outgoing>,
+        detour: &Detour,
+    ) -> bool {
+        let packet = match packet.body {
+            Body::Paths(_) => {
+                self.own.counters().paths_sent.add(1);
+                Transmit { body: Body::Paths(&detour.entries), ..packet }
+            }
+            _ => packet,
+        };
+        let aside = route.zip(detour.pair).map(|(route, pair)| Route {
+            src_port: pair.src,
+            dst_port: pair.dst,
+            ..*route
+        });
+        self.send(nic, aside.as_ref().or(route), &packet, None)
+    }
+
     fn send_local(&mut self, packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>) -> bool {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.resize(packet.len(), 0);
@@ -225,7 +268,7 @@ impl Router {
         let answer =
             Header { src: header.dst, dst: header.src, tag: 0, flags: Flags::NONE, ..Header::new(Kind::Rst) };
         self.own.counters().rst_sent.add(1);
-        self.answer(from, &Transmit { header: answer, sack: &[], body: Body::Reset(reset) }, now);
+        self.answer(from, &Transmit { header: answer, hit: None, sack: &[], body: Body::Reset(reset) }, now);
     }
 
     /// Queues a packet of no connection, back the way by which `from` came.
@@ -291,6 +334,9 @@ impl Router {
     /// Gives a packet to the engine that owns its flow.
     pub fn hand_over(&self, to: EngineIndex, from: InPath, bytes: &[u8]) {
         let counters = self.own.counters();
+        if self.own.shared().config.rss.paper && from.pair.is_some() {
+            return counters.paper_dropped.add(1);
+        }
         let Some(inbox) = self.own.shared().inboxes.get(to.place()) else {
             return counters.rx_no_flow.add(1);
         };

@@ -7,8 +7,9 @@ use machnet_wire::frame::{self, Frame};
 use machnet_wire::{Header, Hello, Kind, Packet, ParseError, Reason};
 
 use crate::ids::{ConnIndex, ConnKey};
-use crate::path::{self, Handed, InPath};
+use crate::path::{self, Form, Handed, InPath};
 use crate::random::tag_owner;
+use crate::rss::is_about_routes;
 use crate::state::Core;
 
 /// How a packet came to this engine: decides whether it may be handed on.
@@ -80,16 +81,18 @@ impl Core {
         packet: &Packet<'_>,
         came: Came,
     ) {
+        let astray = from.queue != self.router.queue;
         let taken = self.with(index, |flow, io| {
             flow.on_packet(io.now(), packet, io)?;
             // A SYN for a connection that is there is answered, but anybody may have sent it.
             if packet.header.tag == flow.tag() {
                 io.heard_peer();
             }
-            Ok(())
+            Ok(astray || is_about_routes(packet) || io.path.form() == Form::Mirror)
         });
         match taken {
-            Some(Ok(())) | None => {}
+            Some(Ok(false)) | None => {}
+            Some(Ok(true)) => self.on_routes(index, from, packet),
             Some(Err(error)) => self.not_taken(error, index, key, from, bytes, packet, came),
         }
     }
@@ -147,7 +150,7 @@ impl Core {
                     // The listener moved while the packet did; the peer asks again.
                     return self.counters().rx_no_flow.add(1);
                 }
-                Some(owner) => match self.accept(key, owner, from, packet) {
+                Some(owner) => match self.accept(key, owner, from, packet, &hello) {
                     Ok(()) => return,
                     Err(reason) => {
                         self.counters().syn_overflow.add(1);

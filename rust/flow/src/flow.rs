@@ -211,18 +211,14 @@ impl<T, H> Flow<T, H> {
         self.hellos.syn_acks_due()
     }
 
-    /// Retransmission timeouts since the last progress: what goes out seems not to arrive.
-    pub fn timeouts_in_row(&self) -> u32 {
-        self.loss_timer.in_row()
+    /// Retransmission timeouts since the last progress; where no unit is out, checks of the peer's silence since a question that it did
+    /// not answer. What goes out, or its answer, seems not to arrive.
+    pub fn unanswered(&self) -> u32 {
+        if self.sender.in_flight() > 0 { self.loss_timer.in_row() } else { self.silence.checks(&self.config) }
     }
 
-    /// Checks of the peer's silence that it was silent through while it owed an answer: as [`Flow::timeouts_in_row`], where no unit is out.
-    pub fn silent_checks(&self) -> u32 {
-        self.silence.checks(&self.config)
-    }
-
-    /// Questions of the peer's (PING, units sent again) that came one after the other though each was answered: the answers seem not to
-    /// arrive. 0 from then on, until there are more.
+    /// Whether `enough` questions of the peer's (PING, units sent again) came one after the other though each was answered: the answers
+    /// seem not to arrive. They are counted anew then.
     pub fn take_repeats(&mut self, enough: u8) -> bool {
         self.routes.take_repeats(enough)
     }
