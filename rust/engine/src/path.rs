@@ -15,6 +15,7 @@ use machnet_wire::frame::{self, Route};
 use machnet_wire::{Mac, Nanos, Packet, ParseError, PathEntry, Paths};
 
 use crate::ids::QueueIndex;
+use crate::listen::Passed;
 use crate::neighbor::{Lookup, Neighbors};
 use crate::rss::{Contact, Pairing, Rss};
 use crate::view::Outgoing;
@@ -64,6 +65,8 @@ impl Default for InPath {
 pub(crate) struct Handed {
     /// Who sent it, and how it came.
     pub from: InPath,
+    /// Of a SYN: how far it has come on its way to a listener.
+    pub passed: Passed,
     /// Machnet header and payload, as they came.
     pub bytes: Vec<u8>,
 }

@@ -12,6 +12,7 @@ use machnet_wire::{Flags, Header, Hello, Kind, Nanos, Reason, Reset, arp, ether,
 
 use crate::control_frame;
 use crate::ids::{EngineIndex, QueueIndex};
+use crate::listen::Passed;
 use crate::neighbor::{Lookup, Neighbors};
 use crate::path::{self, Handed, InPath, NextHop, OutPath, Station};
 use crate::random::RateLimit;
@@ -222,11 +223,16 @@ impl Router {
         self.send(nic, aside.as_ref().or(route), &packet, None)
     }
 
+    /// A packet that goes from one application of this host to another.
+    fn local(&self, bytes: Vec<u8>) -> Handed {
+        Handed { from: InPath::local(&self.station, self.queue), passed: Passed::default(), bytes }
+    }
+
     fn send_local(&mut self, packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>) -> bool {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.resize(packet.len(), 0);
         path::emit(packet, units, &mut bytes);
-        self.looped.push_back(Handed { from: InPath::local(&self.station, self.queue), bytes });
+        self.looped.push_back(self.local(bytes));
         let counters = self.own.counters();
         counters.local_packets.add(1);
         let room = self.looped.len() < LOOPED;
@@ -278,7 +284,7 @@ impl Router {
             Some(Ok(None)) => {
                 let mut bytes = vec![0; packet.len()];
                 path::emit(packet, None, &mut bytes);
-                self.looped.push_back(Handed { from: InPath::local(&self.station, self.queue), bytes });
+                self.looped.push_back(self.local(bytes));
             }
             Some(Ok(Some(route))) => {
                 let mut frame = vec![0; path::frame_len(packet)];
@@ -333,6 +339,11 @@ impl Router {
 
     /// Gives a packet to the engine that owns its flow.
     pub fn hand_over(&self, to: EngineIndex, from: InPath, bytes: &[u8]) {
+        self.pass_on(to, from, bytes, Passed::default());
+    }
+
+    /// The same for a SYN that may have come to other listeners before.
+    pub fn pass_on(&self, to: EngineIndex, from: InPath, bytes: &[u8], passed: Passed) {
         let counters = self.own.counters();
         if self.own.shared().config.rss.paper && from.pair.is_some() {
             return counters.paper_dropped.add(1);
@@ -343,7 +354,7 @@ impl Router {
         let mut copy = inbox.spare.pop().unwrap_or_default();
         copy.clear();
         copy.extend_from_slice(bytes);
-        if inbox.packets.push(Handed { from, bytes: copy }).is_err() {
+        if inbox.packets.push(Handed { from, passed, bytes: copy }).is_err() {
             return counters.handover_full.add(1);
         }
         inbox.bell.ring();

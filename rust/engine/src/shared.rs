@@ -16,7 +16,7 @@ use machnet_wire::{Nanos, WarningLimit};
 use crate::channel::{Channel, End};
 use crate::config::EngineConfig;
 use crate::counters::{Counters, Counts, Samples};
-use crate::ids::{ChannelNumber, EngineIndex};
+use crate::ids::{ChannelNumber, EngineIndex, UserId};
 use crate::neighbor::Neighbors;
 use crate::path::Handed;
 use crate::peers::Heard;
@@ -118,7 +118,7 @@ impl Shared {
         let inboxes = (0..engines.max(1)).map(|_| inbox()).collect::<Result<_, _>>()?;
         Ok(Arc::new(Self {
             neighbors: Neighbors::new(config.neighbor.clone()),
-            ports: Ports::default(),
+            ports: Ports::new(config.secret),
             heard: Arc::default(),
             pool: Mutex::new(Pool::new(config.rss.search.clone())),
             given_up: Mutex::default(),
@@ -206,11 +206,11 @@ impl Shared {
 }
 
 impl EngineHandle {
-    /// Gives a channel to the engine; returns the number by which it is detached and reported. The channel comes back
+    /// Gives a channel of this user's application to the engine; returns the number by which it is detached and reported. The channel comes back
     /// when the engine has too many notes to read.
-    pub fn attach(&self, channel: EngineEnd) -> Result<u64, Box<EngineEnd>> {
+    pub fn attach(&self, channel: EngineEnd, user: UserId) -> Result<u64, Box<EngineEnd>> {
         let id = self.shared.channels.fetch_add(1, Ordering::Relaxed);
-        match self.inbox().notes.push(Note::Attach(Channel::new(ChannelNumber(id), channel))) {
+        match self.inbox().notes.push(Note::Attach(Channel::new(ChannelNumber(id), user, channel))) {
             Ok(()) => {
                 self.inbox().bell.ring();
                 Ok(id)
