@@ -135,14 +135,9 @@ impl Router {
 
     /// What a SYN or SYN-ACK says of us. `came`: how the SYN that is answered came.
     pub fn hello(&self, tag: u32, came: Option<InPath>) -> Hello {
-        Hello {
-            tag,
-            epoch: self.own.shared().config.epoch,
-            mtu: self.mtu,
-            queues: self.queues,
-            queue: self.queue.0,
-            hit: came.map_or((0, 0), |came| (came.pair.src, came.pair.dst)),
-        }
+        let hit = came.filter(|came| came.pair.is_some()).map(|came| came.entry());
+        let own = Hello::new(tag, self.own.shared().config.epoch, self.mtu);
+        Hello { queues: self.queues, queue: self.queue.0, steer: self.steer, hit, ..own }
     }
 
     /// Sends the ARP requests that are due. True: there is news of next hops, and who waits for one asks again.

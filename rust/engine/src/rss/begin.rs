@@ -20,9 +20,9 @@ pub(crate) struct Contact {
     pub form: Form,
     pub syns: Syns,
     /// How the SYN came that is answered, where that has to be told of each.
-    syn: Option<InPath>,
+    pub syn: Option<InPath>,
     /// The SYN-ACKs' pairs are to be reported.
-    asks: bool,
+    pub asks: bool,
 }
 
 impl Contact {
