@@ -153,7 +153,7 @@ impl ConnectionState {
             pairing: conn.path.pairing(),
             wanted_queue: flow.peer().map(|peer| peer.queue),
             misdirected: conn.path.misdirected(),
-            counters: *flow.stats(),
+            counters: flow.stats(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How connections begin: requests of applications, and SYNs of peers.
 
 use core::net::Ipv4Addr;
+use std::sync::Arc;
 
 use machnet_flow::{Flow, Setup, Syns};
 use machnet_shm::{Established, FlowId, HeldUnit, Limit, Origin, Reason, Reply, Request};
@@ -121,7 +122,7 @@ impl Core {
             0 => self.shared().connect_timeout(),
             ms => Nanos::millis(ms.into()),
         };
-        let flow = Flow::connect(self.clock.now, self.shared().config.flow, setup, timeout);
+        let flow = Flow::connect(self.clock.now, Arc::clone(&self.shared().flow), setup, timeout);
         self.begin(birth, flow);
         Ok(())
     }
@@ -154,7 +155,7 @@ impl Core {
             _ => self.answer_contact(from, hello),
         };
         setup.syns = contact.syns;
-        let flow = Flow::accept(self.clock.now, self.clock.gap, self.shared().config.flow, setup, syn)
+        let flow = Flow::accept(self.clock.now, self.clock.gap, Arc::clone(&self.shared().flow), setup, syn)
             .map_err(|_| Declined::Malformed)?;
         let Some(channel) = self.channels.get_mut(at) else { return Err(Declined::Gone) };
         if !channel.listeners.contains_key(&owner.listener) {

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 use machnet_rss::Pool;
@@ -28,6 +28,8 @@ pub struct Shared {
     /// The configuration at the start. While engines run only [`Shared::set_connect_timeout`] and
     /// [`Neighbors::set_fixed`] change what it said.
     pub config: EngineConfig,
+    /// `config.flow`, as flows share it.
+    pub(crate) flow: Arc<machnet_flow::Config>,
     /// Nanoseconds.
     connect_timeout: AtomicU64,
     /// Next hops.
@@ -127,6 +129,7 @@ impl Shared {
             reports_bell: Bell::new()?,
             channels: AtomicU64::new(1),
             connect_timeout: AtomicU64::new(config.connect_timeout.0),
+            flow: Arc::new(config.flow),
             config,
         }))
     }

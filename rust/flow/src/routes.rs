@@ -1,13 +1,18 @@
 //! What the engine has asked to be sent so that both ends learn which UDP ports lead to which receive queue, and what the flow sends along
 //! for that. Which ports a packet has is the engine's alone; the flow only says when it goes.
 
+use alloc::boxed::Box;
+
 use machnet_wire::{Nanos, PathEntry, Seq};
 
 use crate::hellos::take_one;
 
-/// Probes, reports, and the route word of packets that the peer has not confirmed.
+/// Probes, reports, and the path word of packets that the peer has not confirmed. Few connections ever need it, so it has no memory before.
 #[derive(Debug, Clone, Default, Hash)]
-pub(crate) struct Routes {
+pub(crate) struct Routes(Option<Box<State>>);
+
+#[derive(Debug, Clone, Default, Hash)]
+struct State {
     probes_due: u16,
     report_due: bool,
     hit: Option<PathEntry>,
@@ -35,47 +40,52 @@ pub(crate) enum Errand {
 impl Routes {
     /// So many more probes are to be sent.
     pub fn probe(&mut self, probes: u16) {
-        self.probes_due = self.probes_due.saturating_add(probes);
+        let state = self.state();
+        state.probes_due = state.probes_due.saturating_add(probes);
     }
 
     /// The engine has something to report.
     pub fn report(&mut self) {
-        self.report_due = true;
+        self.state().report_due = true;
     }
 
     /// Until [`Routes::on_confirmed`] acknowledgements and data carry this.
     pub fn set_hit(&mut self, hit: PathEntry) {
-        self.hit = Some(hit);
+        self.state().hit = Some(hit);
     }
 
     /// The peer knows of the connection, and has read what came along.
     pub fn on_confirmed(&mut self) {
-        self.hit = None;
+        if let Some(state) = &mut self.0 {
+            state.hit = None;
+        }
+        self.tidy();
     }
 
     /// What acknowledgements and data carry.
     #[inline]
     pub fn hit(&self) -> Option<PathEntry> {
-        self.hit
+        self.0.as_ref().and_then(|state| state.hit)
     }
 
     /// The peer asks, for what it has asked before or to see whether we live, while we expect `next`. Copies that the network made come
     /// together, and a keep-alive comes alone: neither says that our answers are lost.
     pub fn on_repeat(&mut self, now: Nanos, next: Seq) {
-        let Repeats { count, at, next: before } = self.repeats;
-        let pause = now - at;
-        if count > 0 && next == before && pause < COPIES {
+        let repeats = &mut self.state().repeats;
+        let (same, pause) = (repeats.count > 0 && next == repeats.next, now - repeats.at);
+        if same && pause < COPIES {
             return;
         }
-        let count = if next == before && pause < APART { count.saturating_add(1) } else { 1 };
-        self.repeats = Repeats { count, at: now, next };
+        let count = if same && pause < APART { repeats.count.saturating_add(1) } else { 1 };
+        *repeats = Repeats { count, at: now, next };
     }
 
     /// Whether it asked `enough` times; it is counted anew then.
     pub fn take_repeats(&mut self, enough: u8) -> bool {
-        let taken = self.repeats.count >= enough;
+        let taken = self.0.as_ref().is_some_and(|state| state.repeats.count >= enough);
         if taken {
-            self.repeats.count = 0;
+            self.state().repeats = Repeats::default();
+            self.tidy();
         }
         taken
     }
@@ -83,20 +93,36 @@ impl Routes {
     /// Whether anything is due.
     #[inline]
     pub fn is_due(&self) -> bool {
-        self.report_due || self.probes_due > 0
+        self.0.as_ref().is_some_and(|state| state.report_due || state.probes_due > 0)
     }
 
     /// What is due next. It goes out now.
     pub fn take(&mut self) -> Option<Errand> {
-        if core::mem::take(&mut self.report_due) {
-            return Some(Errand::Report);
-        }
-        take_one(&mut self.probes_due).then_some(Errand::Probe)
+        let state = self.0.as_mut()?;
+        let errand = if core::mem::take(&mut state.report_due) {
+            Errand::Report
+        } else {
+            take_one(&mut state.probes_due).then_some(Errand::Probe)?
+        };
+        self.tidy();
+        Some(errand)
     }
 
     /// The flow is over.
     pub fn end(&mut self) {
-        *self = Routes::default();
+        self.0 = None;
+    }
+
+    fn state(&mut self) -> &mut State {
+        self.0.get_or_insert_default()
+    }
+
+    /// Gives the memory back when nothing is left in it.
+    fn tidy(&mut self) {
+        let idle = |state: &State| state.hit.is_none() && state.repeats.count == 0;
+        if !self.is_due() && self.0.as_deref().is_some_and(idle) {
+            self.0 = None;
+        }
     }
 }
 

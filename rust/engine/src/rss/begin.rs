@@ -27,14 +27,8 @@ pub(crate) struct Contact {
 
 impl Contact {
     /// Of a connection with this host itself, whose packets see no NIC.
-    pub const LOCAL: Self = Self {
-        pair: Pair::NONE,
-        verified: true,
-        form: Form::Own,
-        syns: Syns::ONE,
-        syn: None,
-        asks: false,
-    };
+    pub const LOCAL: Self =
+        Self { pair: Pair::NONE, verified: true, form: Form::Own, syns: Syns::ONE, syn: None, asks: false };
 }
 
 impl Core {
@@ -45,7 +39,12 @@ impl Core {
         let config = &self.own.shared().config;
         let rss = &config.rss;
         let form = if rss.mirrored { Form::Mirrored } else { Form::Own };
-        let mut contact = Contact { pair: Pair::draw(&mut self.random, &config.udp_ports), verified: false, form, ..Contact::LOCAL };
+        let mut contact = Contact {
+            pair: Pair::draw(&mut self.random, &config.udp_ports),
+            verified: false,
+            form,
+            ..Contact::LOCAL
+        };
         if rss.paper {
             let batch = spray::batch(queues);
             contact.syns = Syns { first: batch, again: batch, answers: 1 };
@@ -77,7 +76,8 @@ impl Core {
         let config = &shared.config;
         let pair = Pair::draw(&mut self.random, &config.udp_ports);
         let told = self.router.queues() > 1 || hello.queues > 1 || hello.mirrored;
-        let mut contact = Contact { pair, verified: hello.queues <= 1, syn: told.then_some(from), ..Contact::LOCAL };
+        let mut contact =
+            Contact { pair, verified: hello.queues <= 1, syn: told.then_some(from), ..Contact::LOCAL };
         if hello.mirrored {
             return Contact { pair: from.pair.mirrored(), form: Form::Mirror, ..contact };
         }

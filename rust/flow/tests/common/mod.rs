@@ -124,7 +124,13 @@ impl Sim {
     pub fn setup(&self, i: usize) -> Setup {
         let end = &self.ends[i];
         let (local_port, remote_port) = if i == A { (40_000, 80) } else { (80, 40_000) };
-        Setup { local_port, remote_port, hello: Hello::new(end.tag, 7, end.mtu), first: end.first, syns: Syns::ONE }
+        Setup {
+            local_port,
+            remote_port,
+            hello: Hello::new(end.tag, 7, end.mtu),
+            first: end.first,
+            syns: Syns::ONE,
+        }
     }
 
     /// Connects and waits until both ends know.
