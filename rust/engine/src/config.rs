@@ -6,6 +6,18 @@ use machnet_wire::Nanos;
 
 use crate::neighbor;
 
+/// RSS--, as docs/rss.md has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RssConfig {
+    /// Times and bounds of searches and of the pool.
+    pub search: machnet_rss::Config,
+    /// Connections that are dialled here have the peer answer on the mirror of the pair by which our packets come, for networks that
+    /// let nothing in but replies. Only the caller's setting counts.
+    pub mirrored: bool,
+    /// As the paper does it, to compare with: no hand-over, no pool, 300 ms until a set-up is tried again.
+    pub paper: bool,
+}
+
 /// Configuration of all engines of one sidecar.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -20,6 +32,8 @@ pub struct EngineConfig {
     pub secret: [u64; 2],
     /// UDP ports drawn for the route of a direction. Any port is accepted; these are what a firewall must let in.
     pub udp_ports: RangeInclusive<u16>,
+    /// How pairs are found that reach the queue which a peer wants.
+    pub rss: RssConfig,
     /// Packets that may wait in an engine's hand-over queue.
     pub handover: usize,
     /// Flows of one engine at most.
@@ -44,6 +58,7 @@ impl EngineConfig {
             epoch,
             secret,
             udp_ports: UDP_PORT..=UDP_PORT + 1023,
+            rss: RssConfig::default(),
             handover: 1024,
             max_flows: 65_536,
             rst_rate: 1000,

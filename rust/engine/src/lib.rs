@@ -67,7 +67,7 @@ mod watch;
 
 pub use admission::Waiting;
 pub use channel::End;
-pub use config::{EngineConfig, UDP_PORT};
+pub use config::{EngineConfig, RssConfig, UDP_PORT};
 pub use counters::{Counters, Samples};
 pub use engine::Engine;
 pub use idle::Idle;

@@ -19,9 +19,9 @@ pub struct Pool {
     /// Peers by their last use, the longest ago first.
     by_use: BTreeMap<u64, Ipv4Addr>,
     uses: u64,
-    /// Who was sprayed to last when, for as long as that keeps others from it. Apart from `peers`, so that an application which calls
-    /// addresses that never answer pushes nobody out of the pool.
-    sprays: BTreeMap<Ipv4Addr, Nanos>,
+    /// Who sprayed to a peer last, and when, for as long as that keeps others from it. Apart from `peers`, so that an application which
+    /// calls addresses that never answer pushes nobody out of the pool.
+    sprays: BTreeMap<Ipv4Addr, Spray>,
     pairs: usize,
 }
 
@@ -133,21 +133,23 @@ impl Pool {
         }
     }
 
-    /// Whether a batch may go to a peer now; then it counts as sent. Not while another one is out that may bring what this one would,
-    /// not where a search was given up, and not to more peers at once than the pool has room for.
-    pub fn may_spray(&mut self, peer: Ipv4Addr, now: Nanos) -> bool {
+    /// Whether the connection `who` (its own tag) may send a batch, or the rest of one, to a peer now; then it counts as sent. Not while
+    /// another connection has one out that may bring what this one would, not where a search was given up, and not to more peers at
+    /// once than the pool has room for.
+    pub fn may_spray(&mut self, peer: Ipv4Addr, who: u32, now: Nanos) -> bool {
         let retry = self.config.retry;
-        if self.has_given_up(peer, now) || self.sprays.get(&peer).is_some_and(|&last| now < last + retry) {
+        let last = self.sprays.get(&peer);
+        if self.has_given_up(peer, now) || last.is_some_and(|last| last.who != who && now < last.at + retry) {
             return false;
         }
-        if self.sprays.len() >= SPRAYS_MAX {
-            self.sprays.retain(|_, last| now < *last + retry);
+        if last.is_none() && self.sprays.len() >= SPRAYS_MAX {
+            self.sprays.retain(|_, last| now < last.at + retry);
+            if self.sprays.len() >= SPRAYS_MAX {
+                return false;
+            }
         }
-        let room = self.sprays.len() < SPRAYS_MAX || self.sprays.contains_key(&peer);
-        if room {
-            self.sprays.insert(peer, now);
-        }
-        room
+        self.sprays.insert(peer, Spray { who, at: now });
+        true
     }
 
     /// A search went through all its batches without a hit. True: that is news.
@@ -234,6 +236,12 @@ impl Pool {
         self.uses += 1;
         self.uses
     }
+}
+
+#[derive(Debug)]
+struct Spray {
+    who: u32,
+    at: Nanos,
 }
 
 #[derive(Debug)]

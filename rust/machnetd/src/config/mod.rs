@@ -14,10 +14,12 @@ mod values;
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
+use machnet_engine::UDP_PORT;
 use machnet_engine::idle::Policy;
 use machnet_nic::Memory;
 use machnet_wire::{Mac, Nanos};
@@ -62,6 +64,14 @@ pub struct Config {
     pub exclusive: bool,
     /// Frames and units at once, 1..=32.
     pub burst: u16,
+    /// UDP ports of routes.
+    pub udp_ports: RangeInclusive<u16>,
+    /// From a batch of probes that missed to the next.
+    pub rss_retry: Nanos,
+    /// Answers come on the mirrors of our pairs.
+    pub mirrored: bool,
+    /// Set-up as in the paper.
+    pub paper: bool,
     /// Where packet buffers live.
     pub memory: Memory,
     /// DPDK's name for this process.
@@ -151,7 +161,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// What is wrong is noted, and stands as its default.
     fn config(&self, settings: &Settings, unreadable: bool) -> Config {
-        let Settings { host, nic, engines, dpdk, control, channels, timeouts, log, metrics } = settings;
+        let Settings { host, nic, engines, rss, dpdk, control, channels, timeouts, log, metrics } = settings;
 
         let ip = self.take("host.ip", &host.ip, values::address_with_prefix);
         // With a line that is no TOML nobody knows what is missing.
@@ -195,6 +205,16 @@ impl Reader<'_> {
             .take("nic.descriptors", &nic.descriptors, |v| values::power_of_two(v, 64..=4096))
             .unwrap_or(256);
 
+        let mirrored = self.take("rss.reverse", &rss.reverse, values::reverse).unwrap_or(false);
+        let paper = self.take("rss.paper", &rss.paper, values::switch).unwrap_or(false);
+        if mirrored && paper {
+            self.refuse(
+                "rss.paper",
+                &rss.paper,
+                "the paper has no mirrored form; use reverse = \"own\" with it",
+            );
+        }
+
         let huge =
             self.take("dpdk.hugepages", &dpdk.hugepages, values::switch).unwrap_or(chosen.is_physical());
         // A queue needs about 2.5 MiB of buffers at an MTU of 1500 and 10 MiB at 9001, and EAL some itself.
@@ -222,6 +242,12 @@ impl Reader<'_> {
             idle,
             exclusive,
             burst: burst as u16,
+            udp_ports: self
+                .take("rss.udp_ports", &rss.udp_ports, values::ports)
+                .unwrap_or(UDP_PORT..=UDP_PORT + 1023),
+            rss_retry: millis(self.number("rss.retry_ms", &rss.retry_ms, 1..=10_000, 10)),
+            mirrored,
+            paper,
             memory: if huge { Memory::Huge { mib } } else { Memory::NoHuge { mib } },
             file_prefix: self
                 .take("dpdk.file_prefix", &dpdk.file_prefix, values::file_prefix)
@@ -269,13 +295,7 @@ impl Reader<'_> {
         }
     }
 
-    fn number(
-        &self,
-        key: &str,
-        given: &Option<Given>,
-        range: std::ops::RangeInclusive<i64>,
-        default: i64,
-    ) -> i64 {
+    fn number(&self, key: &str, given: &Option<Given>, range: RangeInclusive<i64>, default: i64) -> i64 {
         self.take(key, given, |value| values::number(value, range)).unwrap_or(default)
     }
 

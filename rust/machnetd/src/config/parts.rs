@@ -44,6 +44,10 @@ impl Config {
         };
         let mut engine = EngineConfig::new(neighbor, epoch, secret);
         engine.burst = usize::from(self.burst);
+        engine.udp_ports = self.udp_ports.clone();
+        engine.rss.search.retry = self.rss_retry;
+        engine.rss.mirrored = self.mirrored;
+        engine.rss.paper = self.paper;
         engine.connect_timeout = self.connect;
         engine.linger = self.linger;
         engine.flow.dead_after = self.dead_peer;

@@ -139,6 +139,12 @@ settings! {
         exclusive: "--exclusive" Switch "BOOL", "true if idle is spin", "nothing else runs on the engines' cores";
         burst: "--burst" Number "N", "8, or 16 if exclusive", "frames and units taken at once, 1 to 32";
     }
+    rss: Rss {
+        udp_ports: "--udp-ports" Text "FIRST-LAST", "31580-32603", "UDP ports that packets go out on and come in by, 1 to 65535";
+        retry_ms: "--rss-retry" Number "MS", "10", "time until a missed queue is tried for again, 1 to 10000 ms";
+        reverse: "--reverse" Text "FORM", "own", "pairs of answers: own, or mirrored where only replies get in";
+        paper: "--paper" Switch "BOOL", "false", "set-up as in the paper, to compare: no hand-over, 300 ms retry";
+    }
     dpdk: Dpdk {
         hugepages: "--hugepages" Switch "BOOL", "true for pci and mac", "keep packet buffers in huge pages";
         memory_mib: "--memory" Number "MIB", "32 + 32 per engine", "memory for packet buffers, 16 to 65536 MiB";

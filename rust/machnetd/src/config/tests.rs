@@ -32,6 +32,8 @@ fn an_address_and_a_link_are_enough() {
     assert_eq!((c.socket.to_str(), c.mode), (Some(SOCKET), 0o660));
     assert_eq!((c.units, c.flows, c.log), (1024, 256, LevelFilter::Info));
     assert_eq!((c.dead_peer, c.stats_interval), (Nanos::secs(2), None));
+    let engine = c.engine([1, 2, 3]);
+    assert_eq!((engine.udp_ports, engine.rss), (31580..=32603, machnet_engine::RssConfig::default()));
 }
 
 #[test]
@@ -165,6 +167,33 @@ fn every_bad_configuration_has_one_exact_sentence() {
             "ip = \"10.0.0.1/24\"\nneighbors = { \"10.0.0.2\" = 7 }",
             "host.neighbors = { \"10.0.0.2\" = 7 }: 10.0.0.2: not a MAC address; use a form such as \"02:00:00:00:00:01\"",
         ),
+        (
+            "rss",
+            "udp_ports = 4000",
+            "rss.udp_ports = 4000: not a range of ports; use a form such as \"31580-32603\"",
+        ),
+        (
+            "rss",
+            "udp_ports = \"0-100\"",
+            "rss.udp_ports = \"0-100\": not two ports from 1 to 65535; use a form such as \"31580-32603\"",
+        ),
+        (
+            "rss",
+            "udp_ports = \"300-200\"",
+            "rss.udp_ports = \"300-200\": the first port is above the last; use a form such as \"31580-32603\"",
+        ),
+        (
+            "rss",
+            "udp_ports = \"200-214\"",
+            "rss.udp_ports = \"200-214\": only 15 ports, too few to reach every queue of a NIC; use 16 or more",
+        ),
+        ("rss", "retry_ms = 0", "rss.retry_ms = 0: out of range; use 1 to 10000"),
+        ("rss", "reverse = \"both\"", "rss.reverse = \"both\": unknown form; use \"own\" or \"mirrored\""),
+        (
+            "rss",
+            "paper = true\nreverse = \"mirrored\"",
+            "rss.paper = true: the paper has no mirrored form; use reverse = \"own\" with it",
+        ),
         ("dpdk", "memory_mib = 8", "dpdk.memory_mib = 8: out of range; use 16 to 65536"),
         (
             "dpdk",
@@ -237,7 +266,7 @@ fn every_bad_configuration_has_one_exact_sentence() {
         (
             "engine",
             "count = 1",
-            "[engine]: unknown section; the sections are [host], [nic], [engines], [dpdk], [control], [channels], [timeouts], [log], [metrics]",
+            "[engine]: unknown section; the sections are [host], [nic], [engines], [rss], [dpdk], [control], [channels], [timeouts], [log], [metrics]",
         ),
     ] {
         // A host section cannot be opened twice.
@@ -262,7 +291,7 @@ fn mistakes_outside_of_values_have_a_line_too() {
         ),
         (
             "x = 3",
-            "machnetd.toml:1: x = 3: unknown key; the sections are [host], [nic], [engines], [dpdk], [control], [channels], [timeouts], [log], [metrics]",
+            "machnetd.toml:1: x = 3: unknown key; the sections are [host], [nic], [engines], [rss], [dpdk], [control], [channels], [timeouts], [log], [metrics]",
         ),
         (
             "[host]\nip = ",
@@ -305,7 +334,7 @@ fn all_mistakes_of_a_file_and_the_flags_are_told_in_the_order_of_the_file() {
         [
             "machnetd.toml:2: engines.idle = \"fast\": unknown policy; use \"spin\", \"yield\" or \"adaptive\"",
             "machnetd.toml:3: engines.speed = 3: unknown key; [engines] has count, cores, idle, exclusive, burst",
-            "machnetd.toml:4: [engin]: unknown section; the sections are [host], [nic], [engines], [dpdk], [control], [channels], [timeouts], [log], [metrics]",
+            "machnetd.toml:4: [engin]: unknown section; the sections are [host], [nic], [engines], [rss], [dpdk], [control], [channels], [timeouts], [log], [metrics]",
             "machnetd.toml:6: mode = 0660: in TOML no number begins with 0; write mode = \"0660\"",
             "machnetd.toml:7: control.max_channels = 0: out of range; use 1 to 65535",
             "machnetd.toml:9: not valid TOML: string values must be quoted, expected literal string",
@@ -373,6 +402,11 @@ cores = [3, 5]
 idle = "spin"
 exclusive = false
 burst = 4
+[rss]
+udp_ports = "40000-40999"
+retry_ms = 25
+reverse = "mirrored"
+paper = false
 [dpdk]
 hugepages = true
 memory_mib = 256
@@ -401,13 +435,18 @@ listen = "127.0.0.1:9464"
     let flags = "--ip 10.0.0.7/16 --gateway 10.0.255.254 --neighbor 10.0.0.8=02:00:00:00:00:08 \
         --neighbor 10.0.0.9=02:00:00:00:00:09 --memif client:/path/link --memif-id 4 --memif-peer-queues 2 --mtu 9001 \
         --set-mac 02:00:00:00:00:07 --descriptors 512 --checksum-offload false --interrupts false --engines 2 \
-        --cores 3,5 --idle spin --exclusive false --burst 4 --hugepages true --memory 256 --file-prefix seven \
+        --cores 3,5 --idle spin --exclusive false --burst 4 --udp-ports 40000-40999 \
+        --rss-retry 25 --reverse mirrored --paper false --hugepages true --memory 256 --file-prefix seven \
         --dpdk-arg -v --dpdk-arg --log-level=8 --socket /path/ctl --owner 7 --group 8 --mode 0600 --max-channels 3 \
         --units 64 --flows 5 --connect-timeout 100 --dead-peer 300 --keepalive 0 --linger 250 --log trace --stats-interval 9 \
         --metrics 127.0.0.1:9464";
     let (from_file, from_flags) = (config(file, "").unwrap(), config("", flags).unwrap());
     assert_eq!(from_file, from_flags);
     assert_eq!(from_file.keepalive, None);
+    let engine = from_file.engine([1, 2, 3]);
+    assert_eq!((engine.udp_ports, engine.rss.search.retry), (40000..=40999, Nanos::millis(25)));
+    assert!(engine.rss.mirrored && !engine.rss.paper);
+    assert!(config("", &format!("{MINIMAL} --paper true")).unwrap().engine([1, 2, 3]).rss.paper);
     for key in KEYS {
         let alternatives = ["pci", "mac", "vdev"];
         assert!(

@@ -184,6 +184,37 @@ pub fn policy(value: &Value) -> Reasoned<Policy> {
     }
 }
 
+/// A range of ports, `first-last`.
+pub fn ports(value: &Value) -> Reasoned<RangeInclusive<u16>> {
+    let form = "use a form such as \"31580-32603\"";
+    let Some((first, last)) = value.as_str().and_then(|text| text.split_once('-')) else {
+        return Err(format!("not a range of ports; {form}"));
+    };
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let (Some(first), Some(last)) = (port(first), port(last)) else {
+        return Err(format!("not two ports from 1 to 65535; {form}"));
+    };
+    if first > last {
+        return Err(format!("the first port is above the last; {form}"));
+    }
+    let count = u32::from(last - first) + 1;
+    if count < PORTS_MIN {
+        return Err(format!(
+            "only {count} ports, too few to reach every queue of a NIC; use {PORTS_MIN} or more"
+        ));
+    }
+    Ok(first..=last)
+}
+
+/// Whether answers come on the mirrors of our pairs.
+pub fn reverse(value: &Value) -> Reasoned<bool> {
+    match value.as_str() {
+        Some("own") => Ok(false),
+        Some("mirrored") => Ok(true),
+        _ => Err("unknown form; use \"own\" or \"mirrored\"".to_owned()),
+    }
+}
+
 /// Where somebody listens.
 pub fn listener(value: &Value) -> Reasoned<SocketAddr> {
     value
@@ -291,6 +322,8 @@ fn account(value: &Value, what: &str, find: impl Fn(CString) -> Option<u32>) -> 
     }
 }
 
+/// Pairs of so many ports reach every queue of a NIC: 256 of them for the 64 queues that there may be.
+const PORTS_MIN: u32 = 16;
 /// The longest path of a Unix socket, bytes (unix(7): 108 with the closing zero).
 const SOCKET_PATH: usize = 107;
 /// The control socket is made under a name of its own first, which must fit as well.
