@@ -1,4 +1,5 @@
 //! As many client hosts as server hosts, of which each client is to meet each server: every meeting is a first one.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -26,6 +27,10 @@ pub struct Kinds(BTreeMap<String, u64>);
 impl Kinds {
     pub fn of(&self, kind: Kind) -> u64 {
         self.0.get(&format!("{kind:?}")).copied().unwrap_or(0)
+    }
+
+    pub fn all(&self) -> u64 {
+        self.0.values().sum()
     }
 
     pub fn add(&mut self, other: &Kinds) {
@@ -56,10 +61,9 @@ impl Field {
                 config.handover = 256;
             });
         }
-        let small = Geometry { units: 64, flows: 16, unit_size: 1424 };
         let mut app = |at: usize| {
             let engine = at % w.sidecars[at].engines.len();
-            w.app_with(at, engine as u16, small)
+            w.app_with(at, engine as u16, SMALL)
         };
         let clients: Vec<_> = (0..side).map(&mut app).collect();
         let servers: Vec<_> = (side..2 * side).map(&mut app).collect();
@@ -69,6 +73,20 @@ impl Field {
         let mut field = Field { w, side, clients, servers, heard: Arc::default() };
         field.w.run("listening", |w| servers_of(w, side).all(|app| !app.replies.is_empty()));
         field
+    }
+
+    /// Applications on each engine of the first client, and of the first server, where the one on engine `i` listens on port 9000 + i.
+    pub fn more_apps(&mut self) -> (Vec<AppNo>, Vec<AppNo>) {
+        let side = self.side;
+        let mut on_all = |host: usize| -> Vec<AppNo> {
+            let engines = self.w.sidecars[host].engines.len() as u16;
+            (0..engines).map(|engine| self.w.app_with(host, engine, SMALL)).collect()
+        };
+        let (clients, servers) = (on_all(0), on_all(side));
+        for (port, &server) in (9000..).zip(&servers) {
+            self.w.listen(server, port);
+        }
+        (clients, servers)
     }
 
     /// The server, from 0, that a client meets in a round.
@@ -176,3 +194,6 @@ pub fn count(w: &World, sidecar: usize, name: &str) -> u64 {
 fn servers_of(w: &World, side: usize) -> impl Iterator<Item = &App> {
     w.apps.iter().filter(move |app| app.sidecar >= side)
 }
+
+/// A channel for a few connections: there are many channels.
+const SMALL: Geometry = Geometry { units: 64, flows: 16, unit_size: 1424 };
