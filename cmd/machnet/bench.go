@@ -12,8 +12,13 @@ import (
 )
 
 func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	if len(args) > 0 && args[0] == "churn" {
-		return runChurn(ctx, args[1:], stdout, stderr)
+	if len(args) > 0 {
+		switch args[0] {
+		case "churn":
+			return runChurn(ctx, args[1:], stdout, stderr)
+		case "setup":
+			return runSetup(ctx, args[1:], stdout, stderr)
+		}
 	}
 	var c benchConfig
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)

@@ -6,15 +6,15 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive|churn`. It obeys
+// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive|connect|churn`. It obeys
 // lines of JSON on standard input, answers with lines of JSON on standard output, and ends when its input ends.
 const workerCommand = "worker"
 
 // workerLine is one answer of a worker.
 type workerLine struct {
 	Addr   string      `json:"addr,omitempty"`   // serve: listening here
-	Ready  bool        `json:"ready,omitempty"`  // drive, churn: connected
-	Result *workResult `json:"result,omitempty"` // drive, churn: a run is over
+	Ready  bool        `json:"ready,omitempty"`  // drive, connect, churn: connected, or ready to be told
+	Result *workResult `json:"result,omitempty"` // likewise: a run is over
 	Error  string      `json:"error,omitempty"`  // the worker ends
 }
 
@@ -32,4 +32,11 @@ func (r *workResult) histogram() (*hdrhistogram.Histogram, error) {
 // churnOrder has a worker attach and leave in a loop.
 type churnOrder struct {
 	For time.Duration
+}
+
+// connectOrder has a worker connect so often, one connection after the other, each closed before the next.
+type connectOrder struct {
+	Addr        string
+	Connections int
+	Pause       time.Duration // before each
 }

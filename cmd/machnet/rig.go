@@ -164,7 +164,7 @@ func (r *rig) watch(p *procs.Process) {
 
 // startSidecar starts machnetd for one host, its engine on the host's core.
 func (r *rig) startSidecar(ctx context.Context, h *host) (*sidecar, error) {
-	program, err := sidecarProgram()
+	program, err := programBeside("machnetd")
 	if err != nil {
 		return nil, err
 	}
@@ -202,26 +202,26 @@ func waitForSocket(ctx context.Context, path string) error {
 	}
 }
 
-// sidecarProgram is machnetd beside this program, or on the PATH.
-func sidecarProgram() (string, error) {
+// programBeside is the path of another of our programs: beside this one, or on the PATH.
+func programBeside(name string) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", err
 	}
-	beside := filepath.Join(filepath.Dir(self), "machnetd")
+	beside := filepath.Join(filepath.Dir(self), name)
 	if _, err := os.Stat(beside); err == nil {
 		return beside, nil
 	}
 	for _, folder := range filepath.SplitList(os.Getenv("PATH")) {
-		path := filepath.Join(folder, "machnetd")
+		path := filepath.Join(folder, name)
 		if _, err := os.Stat(path); err == nil {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("machnetd is neither beside %s nor on the PATH; `make build` puts both into bin/", self)
+	return "", fmt.Errorf("%s is neither beside %s nor on the PATH; `make build` puts both into bin/", name, self)
 }
 
-// startWorker starts a process that serves, drives or churns, as role says. Core -1 leaves it unbound.
+// startWorker starts a process that serves, drives, connects or churns, as role says. Core -1 leaves it unbound.
 func (r *rig) startWorker(role, name string, e endpoint, addr string, core int) (*worker, error) {
 	self, err := os.Executable()
 	if err != nil {

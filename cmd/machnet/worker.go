@@ -21,7 +21,7 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	socket := fs.String("socket", "", "the sidecar's control socket (machnet)")
 	addr := fs.String("addr", "", "where to listen, whom to dial, or (churn) how long to stay attached and away, and how many idle channels to keep")
 	if len(args) == 0 {
-		return usagef("serve, drive or churn")
+		return usagef("serve, drive, connect or churn")
 	}
 	if err := parse(fs, args[1:], stdout, ""); err != nil {
 		return err
@@ -37,10 +37,12 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 		err = workerServe(ctx, e, *addr, out)
 	case "drive":
 		err = workerDrive(ctx, e, *addr, out)
+	case "connect":
+		err = workerConnect(ctx, e, json.NewDecoder(os.Stdin), out)
 	case "churn":
 		err = workerChurn(ctx, e, *addr, json.NewDecoder(os.Stdin), out)
 	default:
-		return usagef("%q: a worker can serve, drive or churn", args[0])
+		return usagef("%q: a worker can serve, drive, connect or churn", args[0])
 	}
 	if err != nil && ctx.Err() == nil {
 		_ = out.Encode(workerLine{Error: err.Error()})

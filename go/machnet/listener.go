@@ -21,6 +21,10 @@ type ListenConfig struct {
 	// place, for as long as it may, and then fails with ETIMEDOUT. One that has returned a connection is served: Accept
 	// returns the other end, with what was sent, also when the caller has gone meanwhile.
 	Backlog int
+	// ReusePort lets other listeners have the port, too, if all of them say so and belong to one user, as SO_REUSEPORT does: of this
+	// program, one for each engine (see OnEngine), or of others. Each connection comes to one of them, one whose backlog has a place if
+	// there is any. A port that is taken otherwise is refused with EADDRINUSE.
+	ReusePort bool
 	// FailFast has Accept fail with ENETDOWN when the sidecar has ended. Without it the listener follows its stack: Accept waits until it
 	// is attached to a sidecar again, and the listener keeps its port. It ends if that is impossible, because another program was
 	// faster to take the port, or because the sidecar's address or version is another, or it lacks the engine that was asked for.
@@ -81,7 +85,7 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 		backlog = defaultBacklog
 	}
 	l := &Listener{
-		stack: s, backlog: backlog, follows: !lc.FailFast && !s.options.UseFD,
+		stack: s, backlog: backlog, reusePort: lc.ReusePort, follows: !lc.FailFast && !s.options.UseFD,
 		turn: make(chan struct{}, 1), note: make(chan struct{}, 1),
 	}
 	if code := l.ask(ctx, at, a.Port); code != core.OK {
@@ -113,9 +117,10 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 
 // Listener accepts connections. It implements net.Listener, and may be used by many goroutines at once.
 type Listener struct {
-	stack   *Stack
-	backlog int
-	follows bool // its stack, from sidecar to sidecar
+	stack     *Stack
+	backlog   int
+	reusePort bool
+	follows   bool // its stack, from sidecar to sidecar
 	// turn holds one: the goroutine that accepts, also while it waits. A channel, so that the others see their contexts end.
 	turn     chan struct{}
 	deadline deadline
@@ -143,7 +148,7 @@ const (
 func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) core.Code {
 	var id uint32
 	var down, over bool
-	code := at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, func(given uint32) {
+	code := at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, l.reusePort, func(given uint32) {
 		at.mu.Lock()
 		defer at.mu.Unlock()
 		l.mu.Lock()

@@ -126,7 +126,7 @@ int main(int argc, char **argv) {
     uint32_t listener = 0;
     rc = machnet_bind(d.ch, ip, port);
     check(rc == 0, d.ch, "bind", rc);
-    rc = machnet_listen(d.ch, 4, &listener, &port);
+    rc = machnet_listen(d.ch, 4, 0, &listener, &port);
     check(rc == 0, d.ch, "listen", rc);
     printf("listening on port %u\n", (unsigned)port);
     fflush(stdout);

@@ -63,7 +63,7 @@ static void server(machnet_channel *ch, uint32_t ip, uint16_t port) {
   uint16_t at = 0;
   int rc = machnet_bind(ch, ip, port);
   if (rc != 0) die(ch, "bind", rc);
-  rc = machnet_listen(ch, 16, &listener, &at);
+  rc = machnet_listen(ch, 16, 0, &listener, &at);
   if (rc != 0) die(ch, "listen", rc);
   printf("listening on port %u\n", (unsigned)at);
   fflush(stdout);

@@ -85,7 +85,7 @@ static void virtual_time(void) {
   check(info.ip == IP_A && info.mtu == 9000 && info.units == 64 && info.conns == 8, "the plan of a host", info.units);
 
   uint32_t listener = 0, dial = 0;
-  int rc = machnet_listen_begin(far, 0, PORT, 4, &listener);
+  int rc = machnet_listen_begin(far, 0, PORT, 4, 0, &listener);
   check(rc == 0, "listen", rc);
   check(await_event(net, far, MACHNET_EVENT_LISTENING).id == listener, "the listener's id", 0);
   machnet_dial_t request = {IP_B, PORT, 0, 0};
@@ -124,7 +124,7 @@ static void leaving(void) {
   check(machnet_host_add(net, &a) == 0 && machnet_host_add(net, &b) == 1, "add hosts", 0);
   machnet_channel *near = attach(net, 0, 1), *far = attach(net, 1, 1);
   uint32_t listener = 0, dial = 0;
-  check(machnet_listen_begin(far, 0, PORT, 4, &listener) == 0, "listen", 0);
+  check(machnet_listen_begin(far, 0, PORT, 4, 0, &listener) == 0, "listen", 0);
   await_event(net, far, MACHNET_EVENT_LISTENING);
   machnet_dial_t request = {IP_B, PORT, 0, 0};
   check(machnet_dial_begin(near, &request, &dial) == 0, "dial", 0);
@@ -164,7 +164,7 @@ static void requests(void) {
   machnet_channel *ch = attach(net, 0, 1);
   int have = 0, rc;
   for (; have < MOST; have++) {
-    rc = machnet_listen_begin(ch, 0, (uint16_t)(PORT + have), 1, &listeners[have]);
+    rc = machnet_listen_begin(ch, 0, (uint16_t)(PORT + have), 1, 0, &listeners[have]);
     if (rc == MACHNET_EAGAIN) break;
     check(rc == 0, "listen", rc);
   }
@@ -178,7 +178,7 @@ static void requests(void) {
   check(machnet_wait(ch, 0) == 1, "no room, though something was taken", 0);
   for (int i = 0; i < have; i++) await_event(net, ch, MACHNET_EVENT_UNLISTENED);
   for (int i = 0; i < have; i++) {
-    rc = machnet_listen_begin(ch, 0, (uint16_t)(PORT + i), 1, &listeners[i]);
+    rc = machnet_listen_begin(ch, 0, (uint16_t)(PORT + i), 1, 0, &listeners[i]);
     check(rc == 0, "listen again", rc);
     check(await_event(net, ch, MACHNET_EVENT_LISTENING).id == listeners[i], "a port that was given back", i);
   }
@@ -206,7 +206,7 @@ int main(void) {
   struct server server = {attach(net, 1, 0), 0};
   int rc = machnet_bind(server.ch, IP_B, PORT);
   check(rc == 0, "bind", rc);
-  rc = machnet_listen(server.ch, 8, &server.listener, NULL);
+  rc = machnet_listen(server.ch, 8, 0, &server.listener, NULL);
   check(rc == 0, "listen", rc);
   pthread_t thread;
   check(pthread_create(&thread, NULL, serve, &server) == 0, "make a thread", 0);

@@ -55,7 +55,7 @@ static int read_all(machnet_channel *ch, uint32_t ip, uint16_t port) {
   uint32_t listener = 0;
   machnet_conn conn = 0;
   need(machnet_bind(ch, ip, port), "bind");
-  need(machnet_listen(ch, 1, &listener, &port), "listen");
+  need(machnet_listen(ch, 1, 0, &listener, &port), "listen");
   printf("port %u\n", (unsigned)port);
   fflush(stdout);
   need(machnet_accept(ch, listener, &conn, NULL, 0), "accept");

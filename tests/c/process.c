@@ -100,7 +100,7 @@ static void a_signal_ends_whatever_waits(void) {
   int64_t got = machnet_recv(ch, conn, buffer, sizeof buffer, MACHNET_RECV_MESSAGE, NULL);
   check(got == MACHNET_EINTR, "receive under signals", got);
   uint32_t listener = 0;
-  check(machnet_listen(ch, 4, &listener, NULL) == 0, "listen under signals", 0);
+  check(machnet_listen(ch, 4, 0, &listener, NULL) == 0, "listen under signals", 0);
   machnet_conn none = 0;
   int rc = machnet_accept(ch, listener, &none, NULL, 0);
   check(rc == MACHNET_EINTR, "accept under signals", rc);
@@ -284,14 +284,14 @@ static void a_child_cannot_use_the_channel_and_does_not_harm_it(void) {
           (int)machnet_recv_some(ch, conn, buffer, sizeof buffer, MACHNET_RECV_MESSAGE, NULL),
           machnet_connect(ch, IP_B, ECHO, 0, &made),
           machnet_accept(ch, 1, &made, NULL, 0),
-          machnet_listen(ch, 1, &listener, NULL),
+          machnet_listen(ch, 1, 0, &listener, NULL),
           machnet_bind(ch, 0, 1),
           machnet_wait(ch, 1),
           machnet_poll(ch, &event, 1),
           machnet_poll_tx(ch, &event, 1),
           machnet_dial_begin(ch, &dial, &listener),
           machnet_dial_cancel(ch, 1),
-          machnet_listen_begin(ch, 0, 0, 1, &listener),
+          machnet_listen_begin(ch, 0, 0, 1, 0, &listener),
           machnet_unlisten(ch, 1),
           machnet_accepted(ch, conn),
           (int)machnet_sendv(ch, conn, NULL, 0, 0, 0),
@@ -338,7 +338,7 @@ int main(void) {
   uint32_t listeners[2] = {0, 0};
   for (int i = 0; i < 2; i++) {
     check(machnet_bind(far_end, 0, (uint16_t)(ECHO + i)) == 0, "bind", i);
-    check(machnet_listen(far_end, 4, &listeners[i], NULL) == 0, "listen", i);
+    check(machnet_listen(far_end, 4, 0, &listeners[i], NULL) == 0, "listen", i);
   }
   pthread_t thread;
   sigset_t all, before;

@@ -266,9 +266,12 @@ func (c *capi) finish(conn uint64) Code { return Code(C.machnet_finish(c.ch, C.m
 func (c *capi) close(conn uint64) Code  { return Code(C.machnet_close(c.ch, C.machnet_conn(conn))) }
 func (c *capi) reset(conn uint64) Code  { return Code(C.machnet_reset(c.ch, C.machnet_conn(conn))) }
 
-func (c *capi) listen(ip uint32, port uint16, backlog int) (uint32, Code) {
-	var id C.uint32_t
-	code := C.machnet_listen_begin(c.ch, C.uint32_t(ip), C.uint16_t(port), C.uint32_t(backlog), &id)
+func (c *capi) listen(ip uint32, port uint16, backlog int, reusePort bool) (uint32, Code) {
+	var id, flags C.uint32_t
+	if reusePort {
+		flags = C.MACHNET_REUSEPORT
+	}
+	code := C.machnet_listen_begin(c.ch, C.uint32_t(ip), C.uint16_t(port), C.uint32_t(backlog), flags, &id)
 	return uint32(id), Code(code)
 }
 

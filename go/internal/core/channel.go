@@ -347,10 +347,10 @@ func (c *Channel) sendRequests() {
 	}
 }
 
-// Listen asks to listen. registered gets the id before any event can name it. Canceled: the context has ended before there was room for
+// Listen asks to listen, reusePort with others on the same port. registered gets the id before any event can name it. Canceled: the context has ended before there was room for
 // the request.
-func (c *Channel) Listen(ctx context.Context, ip uint32, port uint16, backlog int, registered func(id uint32)) Code {
-	send := func() (uint32, Code) { return c.api.listen(ip, port, backlog) }
+func (c *Channel) Listen(ctx context.Context, ip uint32, port uint16, backlog int, reusePort bool, registered func(id uint32)) Code {
+	send := func() (uint32, Code) { return c.api.listen(ip, port, backlog, reusePort) }
 	return c.ask(ctx, &request{send: send, sent: registered, code: Again})
 }
 

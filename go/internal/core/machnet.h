@@ -154,6 +154,9 @@
 // Receive: bytes of the current message only; the call stops at its end.
 #define MACHNET_RECV_ONE 2
 
+// Listen: other listeners of this user may have the port, too, if all of them say so (as SO_REUSEPORT).
+#define MACHNET_REUSEPORT 512
+
 // Calls of the blocking API: return MACHNET_EAGAIN where they would wait.
 #define MACHNET_DONTWAIT 256
 
@@ -415,8 +418,13 @@ int machnet_bind(struct machnet_channel *ch,
 // At most `backlog` connections (0 counts as 1) are begun, or established and not yet taken by machnet_accept, at a time. A caller
 // beyond that gets no answer: it asks again, every 200 ms at least, until there is a place or its time is up (MACHNET_ETIMEDOUT). Who
 // was told "connected" has a place, and is there to be accepted, with what it has sent, also if it has gone meanwhile.
+//
+// `flags`: 0 or MACHNET_REUSEPORT. Listeners that share a port may be any process's of the same user, and of any engine: each caller
+// meets one of them, one whose backlog has a place if there is any. So a server with a thread for each engine attaches once for each
+// (machnet_options.engine) and listens on all.
 int machnet_listen(struct machnet_channel *ch,
                    uint32_t backlog,
+                   uint32_t flags,
                    uint32_t *listener,
                    uint16_t *port);
 
@@ -550,13 +558,14 @@ int machnet_reset(struct machnet_channel *ch, machnet_conn conn);
 
 // [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
 // MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; a program that gets its connections by
-// events says with machnet_accepted that it has accepted one.
+// events says with machnet_accepted that it has accepted one. `flags`: 0 or MACHNET_REUSEPORT.
 // MACHNET_EAGAIN, and nothing was asked: too many requests of this channel wait for the sidecar. machnet_arm and machnet_wait
 // report once that there is room; then call again.
 int machnet_listen_begin(struct machnet_channel *ch,
                          uint32_t ip,
                          uint16_t port,
                          uint32_t backlog,
+                         uint32_t flags,
                          uint32_t *listener);
 
 // [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one. It never

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use machnet_engine::{Engine, EngineConfig, Shared, neighbor};
+use machnet_engine::{Engine, EngineConfig, Shared, UserId, neighbor};
 use machnet_nic::{Full, Info, Mac, Offload, Queue, QueueCounters, RxChecksum};
 use machnet_shm::{AppEnd, Delivery, FlowId, Fragment, Geometry, Request};
 use machnet_wire::Nanos;
@@ -104,7 +104,7 @@ fn side(n: u8, to: &Arc<Mutex<Frames>>, from: &Arc<Mutex<Frames>>) -> Side {
     let nic = Plain { info, to: Arc::clone(to), from: Arc::clone(from) };
     let engine = Engine::new(&shared, 0, nic, Nanos::ZERO).expect("in range");
     let (app, end) = machnet_shm::pair(Geometry::DEFAULT).expect("memory");
-    assert!(shared.handle(0).expect("in range").attach(end).is_ok());
+    assert!(shared.handle(0).expect("in range").attach(end, UserId(1000)).is_ok());
     Side { engine, app, flow: None }
 }
 
@@ -152,7 +152,8 @@ fn main() {
     };
     let mut both = sides.borrow_mut();
     let both = &mut *both;
-    let listen = Request::Listen { id: 1, ip: Ipv4Addr::UNSPECIFIED, port: 80, backlog: 8 };
+    let listen =
+        Request::Listen { id: 1, ip: Ipv4Addr::UNSPECIFIED, port: 80, backlog: 8, reuse_port: false };
     assert!(both.1.app.tx.request(listen));
     round(both);
     let ip = Ipv4Addr::new(10, 0, 0, 2);

@@ -150,7 +150,7 @@ impl ConnectionState {
             timeout: flow.timeout(),
             next_hop: conn.path.next_hop(),
             udp_ports: conn.path.udp_ports().pair(),
-            counters: *flow.stats(),
+            counters: flow.stats(),
         }
     }
 }

@@ -6,13 +6,15 @@ use std::collections::HashMap;
 use machnet_shm::{EngineEnd, FlowId, PeerFault};
 use machnet_wire::Nanos;
 
-use crate::ids::{ChannelNumber, ConnIndex};
+use crate::ids::{ChannelNumber, ConnIndex, UserId};
 use crate::watch::Watch;
 
 /// A channel as its engine serves it.
 pub(crate) struct Channel {
     /// Its number within the sidecar.
     pub number: ChannelNumber,
+    /// Whose application it is.
+    pub user: UserId,
     pub end: EngineEnd,
     /// By index of the application's handle: the connection that it names, unless that is over.
     conns: Vec<Option<ConnIndex>>,
@@ -34,6 +36,7 @@ pub(crate) struct Channel {
 /// A listener of a channel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Listener {
+    pub port: u16,
     pub backlog: u32,
     /// Connections that the application has not taken: half-open ones, and those that wait for it.
     pub waiting: u32,
@@ -54,10 +57,11 @@ pub enum End {
 
 impl Channel {
     /// A channel that nobody serves yet. Made and dropped outside of the engine's thread: both take their time.
-    pub fn new(number: ChannelNumber, end: EngineEnd) -> Box<Self> {
+    pub fn new(number: ChannelNumber, user: UserId, end: EngineEnd) -> Box<Self> {
         let flows = end.geometry().flows as usize;
         Box::new(Self {
             number,
+            user,
             end,
             conns: vec![None; flows],
             live: 0,
@@ -131,14 +135,12 @@ impl Channel {
         }
     }
 
-    /// A listener closes, and with it all places in its backlog. False: there is none.
-    pub fn unlisten(&mut self, number: u32) -> bool {
-        if self.listeners.remove(&number).is_none() {
-            return false;
-        }
+    /// A listener closes, and with it all places in its backlog. `None`: there is none.
+    pub fn unlisten(&mut self, number: u32) -> Option<Listener> {
+        let listener = self.listeners.remove(&number)?;
         for place in self.offered.iter_mut().filter(|place| **place == Some(number)) {
             *place = None;
         }
-        true
+        Some(listener)
     }
 }

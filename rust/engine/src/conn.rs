@@ -32,7 +32,7 @@ pub(crate) struct Conn {
     pub deficit: i64,
     /// How often the engine had stalled, as the flow knows.
     pub stalls: u32,
-    /// Whether the local port was the application's choice and is claimed for this flow.
+    /// Whether the key is claimed for this flow among all engines: the application chose the local port, or listeners share it.
     pub claimed: bool,
     /// Why the engine ended it, where the flow itself cannot know.
     pub reason: Option<Reason>,

@@ -142,7 +142,7 @@ impl Conns {
         let key = self.table.get(index)?.key;
         let conn = self.table.remove(key)?;
         self.peers.release(conn.peer);
-        self.totals.retire(conn.flow.stats());
+        self.totals.retire(&conn.flow.stats());
         self.own.counters().flows.set(self.table.len() as u64);
         Some(conn)
     }
@@ -281,7 +281,7 @@ impl Conns {
         let due = self.totals.is_due(worked, now);
         if due {
             let table = &self.table;
-            let sums = self.totals.collect(now, |add| table.iter().for_each(|conn| add(conn.flow.stats())));
+            let sums = self.totals.collect(now, |add| table.iter().for_each(|conn| add(&conn.flow.stats())));
             self.own.inbox().counts.flows.set(sums);
         }
         due

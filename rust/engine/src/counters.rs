@@ -119,6 +119,8 @@ machnet_wire::samples! {
         connects_timeout: Counter, Count;
         /// SYN packets for a port nobody listens on
         syn_refused: Counter, Count;
+        /// SYN packets given to another listener of the same port because the one whose turn it was had no room
+        syn_passed_on: Counter, Count;
         /// SYN packets refused because the flow table of the engine or the channel was full
         syn_overflow: Counter, Count;
         /// connections refused, dialled or a peer's, because the application had as many as it may (flows)
@@ -131,7 +133,7 @@ machnet_wire::samples! {
         full_ports: Counter, Count;
         /// dials, listeners and peers' connections refused because the sidecar was ending
         refused_ending: Counter, Count;
-        /// SYN packets left unanswered, to be sent again, because as many connections as its backlog waited for the listener
+        /// SYN packets left unanswered, to be sent again, because as many connections as its backlog waited for each listener of the port
         syn_backlog: Counter, Count;
         /// flows alive now
         flows: Gauge, Count;

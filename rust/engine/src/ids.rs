@@ -16,6 +16,10 @@ pub(crate) struct QueueIndex(pub u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelNumber(pub u64);
 
+/// A user of this machine, by whom applications are told apart that may share a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserId(pub u32);
+
 /// Where an engine keeps a channel, while it has it. Used again when the channel is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ChannelIndex(pub u32);

@@ -65,8 +65,9 @@ impl Core {
         channel.why = why;
         channel.linger_until = until;
         channel.listeners.clear();
-        let (number, conns) = (channel.number, channel.conns().collect::<Vec<_>>());
+        let (number, mut conns) = (channel.number, channel.conns().collect::<Vec<_>>());
         self.shared().ports.forget(number);
+        conns.retain(|&index| !self.leave_to_others(index));
         for &index in &conns {
             if let Some(conn) = self.conns.get_mut(index) {
                 self.admission.leave(&mut conn.claim);

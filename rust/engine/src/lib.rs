@@ -46,6 +46,7 @@ mod full;
 pub mod idle;
 mod ids;
 mod leaving;
+mod listen;
 pub mod neighbor;
 mod open;
 mod path;
@@ -71,7 +72,7 @@ pub use config::{EngineConfig, RssConfig, UDP_PORT};
 pub use counters::{Counters, Samples};
 pub use engine::Engine;
 pub use idle::Idle;
-pub use ids::{ChannelNumber, EngineIndex};
+pub use ids::{ChannelNumber, EngineIndex, UserId};
 pub use machnet_flow::Stats as FlowCounters;
 pub use ports::{EPHEMERAL, Owner, Ports};
 pub use query::{

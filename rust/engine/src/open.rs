@@ -1,16 +1,17 @@
 //! How connections begin: requests of applications, and SYNs of peers.
 
 use core::net::Ipv4Addr;
+use std::sync::Arc;
 
 use machnet_flow::{Flow, Setup};
-use machnet_shm::{Established, FlowId, HeldUnit, Limit, MAX_LISTENERS, Origin, Reason, Reply, Request};
+use machnet_shm::{Established, FlowId, HeldUnit, Limit, Origin, Reason, Reply, Request};
 use machnet_wire::{self as wire, Nanos, Packet, Seq};
 
 use crate::admission::Claim;
-use crate::channel::Listener;
 use crate::conn::{Bound, Conn};
 use crate::full::Asked;
 use crate::ids::{ChannelIndex, ConnIndex, ConnKey};
+use crate::listen::{Declined, Listen};
 use crate::path::{InPath, NextHop, UdpPorts};
 use crate::ports::{EPHEMERAL, Owner};
 use crate::state::Core;
@@ -31,7 +32,9 @@ impl Core {
     /// One request of the application of channel `at`.
     pub fn on_request(&mut self, at: ChannelIndex, request: Request) {
         let reply = match request {
-            Request::Listen { id, ip, port, backlog } => Some(self.listen(at, id, ip, port, backlog)),
+            Request::Listen { id, ip, port, backlog, reuse_port } => {
+                Some(self.listen(at, Listen { id, ip, port, backlog, reuse_port }))
+            }
             Request::Unlisten { id } => {
                 self.unlisten(at, id);
                 Some(Reply::Unlistened { id })
@@ -50,56 +53,6 @@ impl Core {
         }
     }
 
-    fn listen(&mut self, at: ChannelIndex, id: u32, ip: Ipv4Addr, port: u16, backlog: u32) -> Reply {
-        let failed = |reason| Reply::ListenFailed { id, reason };
-        let Some(channel) = self.channels.get_mut(at) else { return failed(Reason::Invalid) };
-        if !ip.is_unspecified() && ip != self.router.station.ip {
-            return failed(Reason::NotLocal);
-        }
-        let number = channel.number;
-        if self.ending.shutdown {
-            return failed(self.ending());
-        }
-        if channel.listeners.len() >= MAX_LISTENERS as usize {
-            let asked = Asked::Listener { channel: number, port };
-            return failed(self.full(Limit::Listeners, MAX_LISTENERS, asked));
-        }
-        if channel.listeners.contains_key(&id) {
-            return failed(Reason::Invalid);
-        }
-        let owner = Owner { engine: self.own.index(), channel: channel.number, listener: id };
-        match self.own.shared().ports.listen(port, owner) {
-            Some(port) => {
-                channel.listeners.insert(id, Listener { backlog: backlog.max(1), waiting: 0 });
-                self.counters().listens.add(1);
-                Reply::Listening { id, port }
-            }
-            None if port == 0 => {
-                let asked = Asked::Listener { channel: number, port };
-                failed(self.full(Limit::Ports, (u16::MAX - EPHEMERAL).into(), asked))
-            }
-            None => {
-                self.counters().listens_refused.add(1);
-                failed(Reason::InUse)
-            }
-        }
-    }
-
-    fn unlisten(&mut self, at: ChannelIndex, id: u32) {
-        let Some(channel) = self.channels.get_mut(at) else { return };
-        if !channel.unlisten(id) {
-            return;
-        }
-        let (number, conns) = (channel.number, channel.conns().collect::<Vec<_>>());
-        self.shared().ports.unlisten(number, id);
-        // Half-open connections have no listener to be announced to.
-        for index in conns {
-            if self.is_opening(index, Origin::Accepted(id)) {
-                self.with(index, |flow, io| flow.reset(wire::Reason::Refused, io));
-            }
-        }
-    }
-
     fn cancel(&mut self, at: ChannelIndex, id: u32) {
         let Some(channel) = self.channels.get(at) else { return };
         let index = channel.conns().find(|&index| self.is_opening(index, Origin::Dialled(id)));
@@ -108,7 +61,7 @@ impl Core {
         }
     }
 
-    fn is_opening(&self, index: ConnIndex, origin: Origin) -> bool {
+    pub fn is_opening(&self, index: ConnIndex, origin: Origin) -> bool {
         self.conns
             .get(index)
             .is_some_and(|conn| conn.about.origin == origin && matches!(conn.bound, Bound::Opening { .. }))
@@ -160,29 +113,26 @@ impl Core {
             ms => Nanos::millis(ms.into()),
         };
         let setup = self.setup(key.local_port(), port, UdpPorts::NONE);
-        let flow = Flow::connect(self.clock.now, self.shared().config.flow, setup, timeout);
+        let flow = Flow::connect(self.clock.now, Arc::clone(&self.shared().flow), setup, timeout);
         self.begin(birth, flow);
         Ok(())
     }
 
-    /// A SYN for a listener of this engine.
+    /// A SYN for a listener of this engine, which may share its port with others.
     pub fn accept(
         &mut self,
         key: ConnKey,
         owner: Owner,
+        shared: bool,
         from: InPath,
         syn: &Packet<'_>,
-    ) -> Result<(), wire::Reason> {
-        let asked = Asked::Connection { channel: owner.channel, ip: from.peer, port: syn.header.dst };
+    ) -> Result<(), Declined> {
         if let Some(limit) = self.most_flows() {
-            self.full(Limit::EngineConnections, limit, asked);
-            return Err(wire::Reason::EngineFull { limit });
+            return Err(Declined::Full(Limit::EngineConnections, limit));
         }
-        let at = self.channels.find(owner.channel).ok_or(wire::Reason::Refused)?;
+        let at = self.channels.find(owner.channel).ok_or(Declined::Gone)?;
         if self.is_full(at, owner.listener) {
-            // Whoever gets a SYN-ACK has a place, and is served. This one asks again sooner than a place is missed.
-            self.counters().syn_backlog.add(1);
-            return Ok(());
+            return Err(Declined::Backlog);
         }
         let Some(hop) = self.router.next_hop(from.peer) else {
             // Nor is there a way for an answer.
@@ -190,16 +140,21 @@ impl Core {
             return Ok(());
         };
         let setup = self.setup(syn.header.dst, syn.header.src, from.udp);
-        let flow = Flow::accept(self.clock.now, self.clock.gap, self.shared().config.flow, setup, syn)
-            .map_err(|_| wire::Reason::Protocol)?;
-        let Some(channel) = self.channels.get_mut(at) else { return Err(wire::Reason::Refused) };
+        let flow = Flow::accept(self.clock.now, self.clock.gap, Arc::clone(&self.shared().flow), setup, syn)
+            .map_err(|_| Declined::Malformed)?;
+        let Some(channel) = self.channels.get_mut(at) else { return Err(Declined::Gone) };
         if !channel.listeners.contains_key(&owner.listener) {
-            return Err(wire::Reason::Refused);
+            return Err(Declined::Gone);
+        }
+        let ports = &self.own.shared().ports;
+        if shared && !ports.claim(key, self.own.index()) {
+            return Err(Declined::Claimed);
         }
         let Some(id) = channel.end.open_flow() else {
-            let limit = channel.end.geometry().flows;
-            self.full(Limit::Connections, limit, asked);
-            return Err(wire::Reason::AppFull { limit });
+            if shared {
+                ports.release(key);
+            }
+            return Err(Declined::Full(Limit::Connections, channel.end.geometry().flows));
         };
         channel.take_place(id, owner.listener);
         let birth = Birth {
@@ -209,7 +164,7 @@ impl Core {
             origin: Origin::Accepted(owner.listener),
             peer: (from.peer, syn.header.src),
             hop,
-            claimed: false,
+            claimed: shared,
         };
         self.begin(birth, flow);
         Ok(())
@@ -247,7 +202,7 @@ impl Core {
     }
 
     /// Refuses what would be one too many.
-    fn full(&mut self, limit: Limit, bound: u32, asked: Asked) -> Reason {
+    pub fn full(&mut self, limit: Limit, bound: u32, asked: Asked) -> Reason {
         self.warnings.refuse(&self.own, limit, bound, asked, self.clock.now)
     }
 
@@ -258,7 +213,7 @@ impl Core {
     }
 
     /// Nothing new is begun any more.
-    fn ending(&self) -> Reason {
+    pub fn ending(&self) -> Reason {
         self.counters().refused_ending.add(1);
         Reason::Ending
     }
@@ -289,7 +244,7 @@ impl Core {
             }
             if !reversed_is_free(self, local_port)
                 || self.conns.find(key).is_some()
-                || !self.shared().ports.claim(key)
+                || !self.shared().ports.claim(key, self.own.index())
             {
                 return Err(Reason::InUse);
             }
@@ -302,8 +257,7 @@ impl Core {
             let key = ConnKey::new(ip, port, local);
             if self.conns.find(key).is_none()
                 && reversed_is_free(self, local)
-                && self.shared().ports.owner(local).is_none()
-                && !self.shared().ports.is_claimed(key)
+                && self.shared().ports.is_free(key)
             {
                 return Ok(Some((key, false)));
             }

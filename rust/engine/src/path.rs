@@ -14,6 +14,7 @@ use machnet_shm::EngineEnd;
 use machnet_wire::frame::{self, Route};
 use machnet_wire::{Mac, Nanos, Packet, ParseError};
 
+use crate::listen::Passed;
 use crate::neighbor::{Lookup, Neighbors};
 use crate::random::Random;
 use crate::view::Outgoing;
@@ -76,6 +77,8 @@ impl Default for InPath {
 pub(crate) struct Handed {
     /// Who sent it, and how it came.
     pub from: InPath,
+    /// Of a SYN: how far it has come on its way to a listener.
+    pub passed: Passed,
     /// Machnet header and payload, as they came.
     pub bytes: Vec<u8>,
 }

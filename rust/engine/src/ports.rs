@@ -1,10 +1,16 @@
-//! The Machnet ports of one sidecar: who listens on which, and which local ports are in use that applications chose themselves.
+//! The Machnet ports of one sidecar: who listens on which, and which connections' keys are claimed among its engines.
 //! All engines share the table. They ask it at each SYN and at each request of an application, never at a packet of a connection.
+//!
+//! A port that several listeners share is theirs by a rule that every engine applies in the same way: a keyed hash of what all copies
+//! of a SYN have in common says whose turn it is, and the others follow in their order. Whoever takes the connection claims its key, so
+//! that later copies come to the same flow, whatever has become of the list meanwhile.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::ids::{ChannelNumber, ConnKey, EngineIndex};
+use crate::ids::{ChannelNumber, ConnKey, EngineIndex, UserId};
 
 /// Who listens on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,59 +23,127 @@ pub struct Owner {
     pub listener: u32,
 }
 
+/// Where a SYN is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// An engine has claimed its key for a flow.
+    Flow(EngineIndex),
+    /// A listener. `shared`: there may be others, so whoever takes the SYN claims its key.
+    Listener { owner: Owner, shared: bool },
+}
+
 /// The table.
 #[derive(Debug, Default)]
 pub struct Ports {
+    /// Keeps peers from choosing a listener.
+    secret: [u64; 2],
     table: Mutex<Table>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    listeners: HashMap<u16, Owner>,
-    claims: HashSet<ConnKey>,
+    listeners: HashMap<u16, Listeners>,
+    claims: HashMap<ConnKey, EngineIndex>,
     cursor: u16,
 }
 
+/// The listeners of one port, at least one.
+#[derive(Debug)]
+struct Listeners {
+    /// The user whose listeners share the port; `None`: there is one, and there may be no other.
+    shared_by: Option<UserId>,
+    /// In the order in which they came.
+    owners: Vec<Owner>,
+}
+
 impl Ports {
-    /// Opens `port`, or for 0 a free port of the ephemeral range. Returns which; `None` if it is taken, or no port is free.
-    pub fn listen(&self, port: u16, owner: Owner) -> Option<u16> {
+    /// No listeners yet.
+    pub fn new(secret: [u64; 2]) -> Self {
+        Self { secret, table: Mutex::default() }
+    }
+
+    /// Opens `port`, or for 0 a free port of the ephemeral range, for a listener; with `shared_by` for all listeners of that user that
+    /// ask so. Returns which; `None` if it is another's, or no port is free.
+    pub fn listen(&self, port: u16, owner: Owner, shared_by: Option<UserId>) -> Option<u16> {
         let mut table = self.lock();
         let port = if port != 0 { port } else { table.free_port()? };
         match table.listeners.entry(port) {
-            std::collections::hash_map::Entry::Occupied(_) => None,
-            std::collections::hash_map::Entry::Vacant(slot) => {
-                slot.insert(owner);
-                Some(port)
+            Entry::Occupied(mut taken) => {
+                let taken = taken.get_mut();
+                if shared_by.is_none() || taken.shared_by != shared_by {
+                    return None;
+                }
+                taken.owners.push(owner);
+            }
+            Entry::Vacant(free) => {
+                free.insert(Listeners { shared_by, owners: vec![owner] });
+            }
+        }
+        Some(port)
+    }
+
+    /// Closes one listener of a channel.
+    pub fn unlisten(&self, port: u16, channel: ChannelNumber, listener: u32) {
+        let mut table = self.lock();
+        if let Entry::Occupied(mut at) = table.listeners.entry(port) {
+            at.get_mut().owners.retain(|owner| owner.channel != channel || owner.listener != listener);
+            if at.get().owners.is_empty() {
+                at.remove();
             }
         }
     }
 
-    /// Closes one listener of a channel and says which port that was.
-    pub fn unlisten(&self, channel: ChannelNumber, listener: u32) -> Option<u16> {
-        let mut table = self.lock();
-        let port = *table.listeners.iter().find(|(_, o)| o.channel == channel && o.listener == listener)?.0;
-        table.listeners.remove(&port);
-        Some(port)
-    }
-
     /// Closes every listener of a channel.
     pub fn forget(&self, channel: ChannelNumber) {
-        self.lock().listeners.retain(|_, owner| owner.channel != channel);
+        self.lock().listeners.retain(|_, at| {
+            at.owners.retain(|owner| owner.channel != channel);
+            !at.owners.is_empty()
+        });
     }
 
-    /// Who listens on `port`.
-    pub fn owner(&self, port: u16) -> Option<Owner> {
-        self.lock().listeners.get(&port).copied()
+    /// Whether anybody listens on `port`.
+    pub(crate) fn is_open(&self, port: u16) -> bool {
+        self.lock().listeners.contains_key(&port)
     }
 
-    /// Claims a flow's key for an explicitly chosen local port. False: another flow of this sidecar has it.
-    pub(crate) fn claim(&self, key: ConnKey) -> bool {
-        self.lock().claims.insert(key)
+    /// Where a SYN with this key and this tag of its sender goes when `declined` listeners had no room for it. `None`: nobody is left.
+    pub(crate) fn find(&self, key: ConnKey, tag: u32, declined: usize) -> Option<Destination> {
+        let table = self.lock();
+        if let Some(&engine) = table.claims.get(&key) {
+            return Some(Destination::Flow(engine));
+        }
+        let Listeners { shared_by, owners } = table.listeners.get(&key.local_port())?;
+        if declined >= owners.len() {
+            return None;
+        }
+        let shared = shared_by.is_some();
+        let first = if owners.len() > 1 { self.first(key, tag, owners.len()) } else { 0 };
+        let owner = owners[(first + declined) % owners.len()];
+        Some(Destination::Listener { owner, shared })
     }
 
-    /// Whether a key is claimed.
-    pub(crate) fn is_claimed(&self, key: ConnKey) -> bool {
-        self.lock().claims.contains(&key)
+    /// Whose turn it is, of `count`.
+    fn first(&self, key: ConnKey, tag: u32, count: usize) -> usize {
+        let mut hasher = DefaultHasher::new();
+        (self.secret, key, tag).hash(&mut hasher);
+        (u128::from(hasher.finish()) * count as u128 >> 64) as usize
+    }
+
+    /// Claims a key for a flow of an engine. False: another flow of this sidecar has it.
+    pub(crate) fn claim(&self, key: ConnKey, engine: EngineIndex) -> bool {
+        match self.lock().claims.entry(key) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                free.insert(engine);
+                true
+            }
+        }
+    }
+
+    /// Whether a dial may have a key without claiming it: nobody else has, nor listens on its port.
+    pub(crate) fn is_free(&self, key: ConnKey) -> bool {
+        let table = self.lock();
+        !table.listeners.contains_key(&key.local_port()) && !table.claims.contains_key(&key)
     }
 
     /// Gives a claim back.
@@ -79,7 +153,12 @@ impl Ports {
 
     /// How many listeners are open.
     pub fn listeners(&self) -> usize {
-        self.lock().listeners.len()
+        self.lock().listeners.values().map(|at| at.owners.len()).sum()
+    }
+
+    /// How many keys are claimed.
+    pub fn claims(&self) -> usize {
+        self.lock().claims.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -108,40 +187,94 @@ pub const EPHEMERAL: u16 = 32768;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
+    use std::net::Ipv4Addr;
+
+    const ONE: ChannelNumber = ChannelNumber(1);
+    const TWO: ChannelNumber = ChannelNumber(2);
+
+    fn owner(channel: ChannelNumber) -> Owner {
+        Owner { engine: EngineIndex(channel.0 as u16 - 1), channel, listener: 3 }
+    }
+
+    fn key(peer_port: u16) -> ConnKey {
+        ConnKey::new(Ipv4Addr::LOCALHOST, peer_port, 80)
+    }
 
     #[test]
     fn a_port_has_one_listener_and_is_free_after_it() {
         let ports = Ports::default();
-        let (one, two) = (ChannelNumber(1), ChannelNumber(2));
-        let owner = |channel| Owner { engine: EngineIndex(0), channel, listener: 3 };
-        assert_eq!(ports.listen(80, owner(one)), Some(80));
-        assert_eq!(ports.listen(80, owner(two)), None);
-        assert_eq!(ports.owner(80), Some(owner(one)));
-        assert_eq!(ports.unlisten(two, 3), None, "another channel's");
-        assert_eq!(ports.unlisten(one, 3), Some(80));
-        assert_eq!(ports.listen(80, owner(two)), Some(80));
-        ports.forget(two);
-        assert_eq!((ports.owner(80), ports.listeners()), (None, 0));
+        assert_eq!(ports.listen(80, owner(ONE), None), Some(80));
+        assert_eq!(ports.listen(80, owner(TWO), None), None);
+        let found = |ports: &Ports| ports.find(key(1), 7, 0);
+        assert_eq!(found(&ports), Some(Destination::Listener { owner: owner(ONE), shared: false }));
+        ports.unlisten(80, TWO, 3);
+        assert!(ports.is_open(80), "another channel's");
+        ports.unlisten(80, ONE, 3);
+        assert_eq!(ports.listen(80, owner(TWO), None), Some(80));
+        ports.forget(TWO);
+        assert_eq!((found(&ports), ports.listeners()), (None, 0));
+    }
+
+    #[test]
+    fn a_port_is_shared_where_all_its_listeners_ask_so_and_are_of_one_user() {
+        let (ada, bob) = (Some(UserId(1000)), Some(UserId(1001)));
+        for first in [None, ada, bob] {
+            for second in [None, ada, bob] {
+                let ports = Ports::default();
+                assert_eq!(ports.listen(80, owner(ONE), first), Some(80));
+                let both = first.is_some() && first == second;
+                assert_eq!(ports.listen(80, owner(TWO), second).is_some(), both, "{first:?}, {second:?}");
+                assert_eq!(ports.listeners(), 1 + usize::from(both));
+                // Whoever is left goes on alone.
+                ports.unlisten(80, ONE, 3);
+                assert_eq!(ports.is_open(80), both);
+            }
+        }
+    }
+
+    #[test]
+    fn every_listener_of_a_port_is_asked_once_and_the_first_of_them_is_random() {
+        let ports = Ports::new([5, 6]);
+        let owners: Vec<_> = (1..=4).map(|n| owner(ChannelNumber(n))).collect();
+        owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, Some(UserId(0))).is_some()));
+        let mut firsts = [0u32; 4];
+        for n in 0..8000u32 {
+            let asked = |declined| match ports.find(key(n as u16), n, declined) {
+                Some(Destination::Listener { owner, shared: true }) => Some(owner.engine.place()),
+                None => None,
+                other => panic!("{other:?}"),
+            };
+            let order: Vec<_> = (0..4).map(|declined| asked(declined).expect("one of four")).collect();
+            assert_eq!((order.iter().collect::<HashSet<_>>().len(), asked(4)), (4, None));
+            firsts[order[0]] += 1;
+        }
+        // 3 degrees of freedom: beyond 16.27 is one in a thousand.
+        let chi_square: f64 = firsts.iter().map(|&n| (f64::from(n) - 2000.0).powi(2) / 2000.0).sum();
+        assert!(chi_square < 16.27, "{firsts:?}: {chi_square}");
+    }
+
+    #[test]
+    fn whoever_claims_a_key_gets_its_later_syns_until_it_releases_it() {
+        let ports = Ports::default();
+        assert!(ports.listen(80, owner(ONE), None).is_some());
+        assert!(ports.is_free(ConnKey::new(Ipv4Addr::LOCALHOST, 1, 81)) && !ports.is_free(key(1)));
+        assert!(ports.claim(key(1), EngineIndex(5)) && !ports.claim(key(1), EngineIndex(6)));
+        assert_eq!(ports.find(key(1), 7, 0), Some(Destination::Flow(EngineIndex(5))));
+        assert!(matches!(ports.find(key(2), 7, 0), Some(Destination::Listener { .. })));
+        ports.release(key(1));
+        assert!(matches!(ports.find(key(1), 7, 0), Some(Destination::Listener { .. })));
+        assert!(ports.claim(key(1), EngineIndex(6)));
     }
 
     #[test]
     fn port_0_takes_a_free_one_until_none_is_left() {
         let ports = Ports::default();
-        let owner = Owner { engine: EngineIndex(0), channel: ChannelNumber(1), listener: 0 };
         let mut seen = HashSet::from([EPHEMERAL + 100]);
-        assert!(ports.listen(EPHEMERAL + 100, owner).is_some());
-        while let Some(port) = ports.listen(0, owner) {
+        assert!(ports.listen(EPHEMERAL + 100, owner(ONE), None).is_some());
+        while let Some(port) = ports.listen(0, owner(ONE), None) {
             assert!(port >= EPHEMERAL && seen.insert(port));
         }
         assert_eq!(seen.len(), usize::from(u16::MAX - EPHEMERAL));
-    }
-
-    #[test]
-    fn a_claim_is_exclusive_until_released() {
-        let ports = Ports::default();
-        let key = ConnKey::new(std::net::Ipv4Addr::LOCALHOST, 1, 2);
-        assert!(ports.claim(key) && !ports.claim(key));
-        ports.release(key);
-        assert!(ports.claim(key));
     }
 }

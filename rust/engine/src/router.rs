@@ -13,6 +13,7 @@ use machnet_wire::{Flags, Header, Hello, Kind, Nanos, Reason, Reset, arp, ether,
 
 use crate::control_frame;
 use crate::ids::{EngineIndex, QueueIndex};
+use crate::listen::Passed;
 use crate::neighbor::{Lookup, Neighbors};
 use crate::path::{self, Handed, InPath, NextHop, OutPath, Station, UdpPorts};
 use crate::random::{Random, RateLimit};
@@ -179,11 +180,16 @@ impl Router {
         true
     }
 
+    /// A packet that goes from one application of this host to another.
+    fn local(&self, bytes: Vec<u8>) -> Handed {
+        Handed { from: InPath::local(&self.station), passed: Passed::default(), bytes }
+    }
+
     fn send_local(&mut self, packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>) -> bool {
         let mut bytes = self.spare.pop().unwrap_or_default();
         bytes.resize(packet.len(), 0);
         path::emit(packet, units, &mut bytes);
-        self.looped.push_back(Handed { from: InPath::local(&self.station), bytes });
+        self.looped.push_back(self.local(bytes));
         let counters = self.own.counters();
         counters.local_packets.add(1);
         let room = self.looped.len() < LOOPED;
@@ -235,7 +241,7 @@ impl Router {
             Some(Ok(None)) => {
                 let mut bytes = vec![0; packet.len()];
                 path::emit(packet, None, &mut bytes);
-                self.looped.push_back(Handed { from: InPath::local(&self.station), bytes });
+                self.looped.push_back(self.local(bytes));
             }
             Some(Ok(Some(route))) => {
                 let mut frame = vec![0; path::frame_len(packet)];
@@ -290,6 +296,11 @@ impl Router {
 
     /// Gives a packet to the engine that owns its flow.
     pub fn hand_over(&self, to: EngineIndex, from: InPath, bytes: &[u8]) {
+        self.pass_on(to, from, bytes, Passed::default());
+    }
+
+    /// The same for a SYN that may have come to other listeners before.
+    pub fn pass_on(&self, to: EngineIndex, from: InPath, bytes: &[u8], passed: Passed) {
         let counters = self.own.counters();
         let Some(inbox) = self.own.shared().inboxes.get(to.place()) else {
             return counters.rx_no_flow.add(1);
@@ -297,7 +308,7 @@ impl Router {
         let mut copy = inbox.spare.pop().unwrap_or_default();
         copy.clear();
         copy.extend_from_slice(bytes);
-        if inbox.packets.push(Handed { from, bytes: copy }).is_err() {
+        if inbox.packets.push(Handed { from, passed, bytes: copy }).is_err() {
             return counters.handover_full.add(1);
         }
         inbox.bell.ring();

@@ -3,9 +3,10 @@
 use machnet_flow::FlowError;
 use machnet_nic::RxChecksum;
 use machnet_wire::frame::{self, Frame};
-use machnet_wire::{Header, Hello, Kind, Packet, ParseError, Reason};
+use machnet_wire::{Header, Kind, Packet, ParseError, Reason};
 
 use crate::ids::{ConnIndex, ConnKey};
+use crate::listen::Passed;
 use crate::path::{self, Handed, InPath, UdpPorts};
 use crate::random::tag_owner;
 use crate::state::Core;
@@ -15,8 +16,8 @@ use crate::state::Core;
 pub(crate) enum Came {
     /// From the NIC or the local loop.
     Here,
-    /// From another engine, which believed it to be ours.
-    Handed,
+    /// From another engine, which believed it to be ours. Of a SYN: how far it had come.
+    Handed(Passed),
 }
 
 impl Core {
@@ -106,6 +107,11 @@ impl Core {
     ) {
         match error {
             FlowError::Tag => {
+                let (tag, owner) = (packet.header.tag, tag_owner(packet.header.tag, self.shared().engines()));
+                if tag != 0 && owner != self.own.index() && came == Came::Here {
+                    // Another engine has a flow of this key, too, or had one before.
+                    return self.router.hand_over(owner, from, bytes);
+                }
                 self.counters().rx_bad_tag.add(1);
                 if packet.header.kind != Kind::Rst {
                     self.refuse(from, &packet.header, packet.header.tag, Reason::Closed);
@@ -126,34 +132,11 @@ impl Core {
     fn on_unknown(&mut self, key: ConnKey, from: InPath, bytes: &[u8], packet: &Packet<'_>, came: Came) {
         let header = &packet.header;
         if header.kind == Kind::Syn {
-            let Ok(hello) = Hello::parse(packet.payload) else {
-                return self.counters().rx_bad_machnet.add(1);
+            let passed = match came {
+                Came::Here => Passed::default(),
+                Came::Handed(passed) => passed,
             };
-            let refused = match self.shared().ports.owner(header.dst) {
-                _ if self.ending.shutdown => {
-                    self.counters().refused_ending.add(1);
-                    Reason::Ending
-                }
-                None => {
-                    self.counters().syn_refused.add(1);
-                    Reason::Refused
-                }
-                Some(owner) if owner.engine != self.own.index() => {
-                    if came == Came::Here {
-                        return self.router.hand_over(owner.engine, from, bytes);
-                    }
-                    // The listener moved while the packet did; the peer asks again.
-                    return self.counters().rx_no_flow.add(1);
-                }
-                Some(owner) => match self.accept(key, owner, from, packet) {
-                    Ok(()) => return,
-                    Err(reason) => {
-                        self.counters().syn_overflow.add(1);
-                        reason
-                    }
-                },
-            };
-            return self.refuse(from, header, hello.tag, refused);
+            return self.on_syn(key, from, bytes, packet, passed);
         }
         let owner = tag_owner(header.tag, self.shared().engines());
         if header.tag != 0 && owner != self.own.index() && came == Came::Here {
@@ -180,7 +163,7 @@ impl Core {
     pub fn take_looped(&mut self, most: usize) -> usize {
         let mut taken = 0;
         while taken < most
-            && let Some(Handed { from, bytes }) = self.router.next_looped()
+            && let Some(Handed { from, bytes, .. }) = self.router.next_looped()
         {
             taken += 1;
             self.on_machnet(from, &bytes, Came::Here);
@@ -194,11 +177,11 @@ impl Core {
     pub fn take_handed(&mut self, most: usize) -> usize {
         let mut taken = 0;
         while taken < most
-            && let Some(Handed { from, bytes }) = self.router.next_handed()
+            && let Some(Handed { from, passed, bytes }) = self.router.next_handed()
         {
             taken += 1;
             self.counters().handover_in.add(1);
-            self.on_machnet(from, &bytes, Came::Handed);
+            self.on_machnet(from, &bytes, Came::Handed(passed));
             self.router.handed_done(bytes);
         }
         taken

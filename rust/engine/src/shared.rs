@@ -14,7 +14,7 @@ use machnet_wire::Nanos;
 use crate::channel::{Channel, End};
 use crate::config::EngineConfig;
 use crate::counters::{Counters, Counts, Samples};
-use crate::ids::{ChannelNumber, EngineIndex};
+use crate::ids::{ChannelNumber, EngineIndex, UserId};
 use crate::neighbor::Neighbors;
 use crate::path::Handed;
 use crate::peers::Heard;
@@ -26,6 +26,8 @@ pub struct Shared {
     /// The configuration at the start. While engines run only [`Shared::set_connect_timeout`] and
     /// [`Neighbors::set_fixed`] change what it said.
     pub config: EngineConfig,
+    /// `config.flow`, as flows share it.
+    pub(crate) flow: Arc<machnet_flow::Config>,
     /// Nanoseconds.
     connect_timeout: AtomicU64,
     /// Next hops.
@@ -112,13 +114,14 @@ impl Shared {
         let inboxes = (0..engines.max(1)).map(|_| inbox()).collect::<Result<_, _>>()?;
         Ok(Arc::new(Self {
             neighbors: Neighbors::new(config.neighbor.clone()),
-            ports: Ports::default(),
+            ports: Ports::new(config.secret),
             heard: Arc::default(),
             inboxes,
             reports: SegQueue::new(),
             reports_bell: Bell::new()?,
             channels: AtomicU64::new(1),
             connect_timeout: AtomicU64::new(config.connect_timeout.0),
+            flow: Arc::new(config.flow),
             config,
         }))
     }
@@ -182,11 +185,11 @@ impl Shared {
 }
 
 impl EngineHandle {
-    /// Gives a channel to the engine; returns the number by which it is detached and reported. The channel comes back
+    /// Gives a channel of this user's application to the engine; returns the number by which it is detached and reported. The channel comes back
     /// when the engine has too many notes to read.
-    pub fn attach(&self, channel: EngineEnd) -> Result<u64, Box<EngineEnd>> {
+    pub fn attach(&self, channel: EngineEnd, user: UserId) -> Result<u64, Box<EngineEnd>> {
         let id = self.shared.channels.fetch_add(1, Ordering::Relaxed);
-        match self.inbox().notes.push(Note::Attach(Channel::new(ChannelNumber(id), channel))) {
+        match self.inbox().notes.push(Note::Attach(Channel::new(ChannelNumber(id), user, channel))) {
             Ok(()) => {
                 self.inbox().bell.ring();
                 Ok(id)

@@ -19,6 +19,8 @@
 //! Once it is due it goes with the next packet. If no unit may go now, it goes alone; if a unit may, but leaves no room for
 //! the SACK words, it goes alone before that unit.
 
+use alloc::boxed::Box;
+
 use machnet_wire::header::SACK_WORDS_MAX;
 use machnet_wire::{Header, Nanos, Seq};
 
@@ -39,8 +41,8 @@ pub(crate) struct Acks {
     echo: Option<Echo>,
     /// A unit was refused and the peer does not know yet.
     refused: bool,
-    /// Room for the SACK words of the packet that goes out.
-    words: [u64; SACK_WORDS_MAX],
+    /// Room for the SACK words of the packet that goes out, once there has been one that has any.
+    words: Option<Box<[u64; SACK_WORDS_MAX]>>,
 }
 
 /// A packet to be answered, so that its sender can measure the round trip.
@@ -69,14 +71,12 @@ impl Echo {
 
 impl Acks {
     pub fn new() -> Self {
-        Acks {
-            at_once: false,
-            by: Nanos::MAX,
-            pending: 0,
-            echo: None,
-            refused: false,
-            words: [0; SACK_WORDS_MAX],
-        }
+        Acks { at_once: false, by: Nanos::MAX, pending: 0, echo: None, refused: false, words: None }
+    }
+
+    /// Gives memory back that only SACK words need.
+    pub fn rest(&mut self) {
+        self.words = None;
     }
 
     /// A unit came. `runs_out`: the peer comes to the end of its credit and has more to send.
@@ -175,13 +175,19 @@ impl Acks {
     /// Takes down what has arrived beyond `ack`, for [`Acks::words`]; how many words that are.
     #[inline]
     pub fn take_words(&mut self, arrived: &Arrived, ack: Seq) -> usize {
-        arrived.words(ack, &mut self.words)
+        if arrived.count() == 0 {
+            return 0;
+        }
+        arrived.words(ack, self.words.get_or_insert_default())
     }
 
     /// The first `n` of the words taken down.
     #[inline]
     pub fn words(&self, n: usize) -> &[u64] {
-        &self.words[..n]
+        match &self.words {
+            Some(words) => &words[..n],
+            None => &[],
+        }
     }
 }
 

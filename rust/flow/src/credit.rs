@@ -2,7 +2,8 @@
 
 use machnet_wire::{Nanos, Seq};
 
-use crate::{Config, Io, Stats};
+use crate::stats::Counts;
+use crate::{Config, Io};
 
 /// The receiver's side of credit. Every unit promised is reserved, so the promises of all flows together never exceed
 /// the buffers that are free. A promise may be of no unit at all.
@@ -220,22 +221,22 @@ impl Credit {
     }
 
     /// The peer has been idle for long enough: what was promised goes back, for others to have.
-    pub fn lapse<I: Io>(&mut self, next: Seq, config: &Config, stats: &mut Stats, io: &mut I) {
+    pub fn lapse<I: Io>(&mut self, next: Seq, config: &Config, counts: &mut Counts, io: &mut I) {
         self.advertised_edge = next;
         self.advertised = 0;
         self.target = (self.target / 2).max(config.credit_first).clamp(1, config.credit_max.max(1));
         if self.reserved > 0 {
-            stats.credit_lapsed += 1;
+            counts.credit_lapsed += 1;
         }
         self.give_up(io);
     }
 
     /// The peer has been idle for long enough, with a gap left: what lies behind the last unit that came goes back.
-    pub fn lapse_behind<I: Io>(&mut self, next: Seq, last: Seq, stats: &mut Stats, io: &mut I) {
+    pub fn lapse_behind<I: Io>(&mut self, next: Seq, last: Seq, counts: &mut Counts, io: &mut I) {
         let kept = (last.since(next) + 1).max(0) as u32;
         self.advertised_edge = next + kept;
         self.advertised = kept;
-        stats.credit_lapsed += u64::from(self.reserved > kept);
+        counts.credit_lapsed += u64::from(self.reserved > kept);
         self.keep(kept, io);
     }
 

@@ -56,9 +56,9 @@ impl Ends {
         self.peer.map_or(0, |peer| peer.tag)
     }
 
-    /// An RST that the peer believes; `None`: it has not told us its tag.
-    pub fn reset(&self, reason: Reason) -> Option<Reset> {
+    /// An RST that the peer believes, if it has told us its tag.
+    pub fn reset(&self, reason: Reason) -> Reset {
         let Hello { epoch, tag: echo, .. } = self.local.hello;
-        self.peer.map(|_| Reset { epoch, echo, reason })
+        Reset { epoch, echo, reason }
     }
 }

@@ -1,6 +1,6 @@
 //! Where in its life a flow is, and the RST that ends it.
 
-use machnet_wire::{Reason, Reset};
+use machnet_wire::Reason;
 
 /// State of the connection, as RFC 9293 means the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,8 +21,8 @@ pub(crate) enum State {
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Life {
     state: State,
-    /// An RST to send.
-    reset_due: Option<Reset>,
+    /// An RST to send, for this reason.
+    reset_due: Option<Reason>,
     /// Why the flow ends once everything queued is acknowledged.
     reset_behind: Option<Reason>,
 }
@@ -53,12 +53,12 @@ impl Life {
     }
 
     /// An RST is to be sent.
-    pub fn owe_reset(&mut self, reset: Reset) {
-        self.reset_due = Some(reset);
+    pub fn owe_reset(&mut self, reason: Reason) {
+        self.reset_due = Some(reason);
     }
 
-    /// The RST to send, if there is one. It goes out now.
-    pub fn take_reset(&mut self) -> Option<Reset> {
+    /// Why an RST is to be sent, if one is. It goes out now.
+    pub fn take_reset(&mut self) -> Option<Reason> {
         self.reset_due.take()
     }
 

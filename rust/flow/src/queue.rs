@@ -285,6 +285,14 @@ impl<T> Queue<T> {
         true
     }
 
+    /// Gives memory back that the next unit makes anew.
+    pub fn rest(&mut self) {
+        if self.is_empty() {
+            self.meta.rest();
+            self.tokens.rest();
+        }
+    }
+
     /// Gives every token back.
     pub fn clear<I: Io<Tx = T>>(&mut self, io: &mut I) {
         while self.first.before(self.end) {

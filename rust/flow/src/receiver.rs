@@ -6,7 +6,8 @@ use crate::credit::Credit;
 use crate::message::Assembly;
 use crate::sack::Arrived;
 use crate::slots::Slots;
-use crate::{Config, Event, Io, REACH, Stats};
+use crate::stats::Counts;
+use crate::{Config, Event, Io, REACH};
 
 /// Units of one direction, from the peer.
 #[derive(Debug, Clone, Hash)]
@@ -102,7 +103,7 @@ impl<H> Receiver<H> {
         &mut self,
         context: &Context<'_>,
         packet: &Packet<'_>,
-        stats: &mut Stats,
+        counts: &mut Counts,
         io: &mut I,
     ) -> Result<Arrival, &'static str> {
         let header = &packet.header;
@@ -111,7 +112,7 @@ impl<H> Receiver<H> {
         }
         let ahead = header.unit.since(self.next);
         if ahead < 0 {
-            stats.duplicates += 1;
+            counts.rare().duplicates += 1;
             return Ok(Arrival::Duplicate);
         }
         if self.finished {
@@ -119,30 +120,30 @@ impl<H> Receiver<H> {
         }
         let ahead = ahead as u32;
         if ahead > REACH {
-            stats.beyond_window += 1;
+            counts.rare().beyond_window += 1;
             return Ok(Arrival::Dropped);
         }
         if self.arrived.has(header.unit) && ahead > 0 {
-            stats.duplicates += 1;
+            counts.rare().duplicates += 1;
             return Ok(Arrival::Duplicate);
         }
         if !self.discarding {
             self.credit.activate(context.now);
             if ahead >= self.credit.reserved() && !self.credit.stretch(ahead, context.config, io) {
-                stats.refused += 1;
+                counts.rare().refused += 1;
                 return Ok(Arrival::Refused);
             }
         }
         if ahead > 0 {
-            return self.keep(packet, ahead, stats, io);
+            return self.keep(packet, ahead, counts, io);
         }
         let was_open = self.open.is_open();
-        if !self.take(context, packet, stats, io)? {
+        if !self.take(context, packet, counts, io)? {
             return Ok(Arrival::Refused);
         }
         let ends = !self.open.is_open() && was_open || self.finished;
         if self.arrived.count() > 0 {
-            self.take_waiting(context, stats, io)?;
+            self.take_waiting(context, counts, io)?;
             return Ok(Arrival::FilledGap);
         }
         Ok(Arrival::InOrder { ends })
@@ -154,27 +155,27 @@ impl<H> Receiver<H> {
         &mut self,
         context: &Context<'_>,
         packet: &Packet<'_>,
-        stats: &mut Stats,
+        counts: &mut Counts,
         io: &mut I,
     ) -> Result<bool, &'static str> {
         let header = &packet.header;
         if header.flags.0 & (Flags::FIN.0 | Flags::ABORT.0) != 0 {
-            self.take_mark(context, header.flags.has(Flags::FIN), stats, io)?;
+            self.take_mark(context, header.flags.has(Flags::FIN), counts, io)?;
             return Ok(true);
         }
         if self.discarding {
-            stats.discarded += 1;
+            counts.rare().discarded += 1;
             self.next = self.next + 1;
             return Ok(true);
         }
         let fragment = packet.header.fragment();
         let open = self.open.after(fragment, packet.payload.len() as u32)?;
         if !io.deliver(fragment, packet.payload) {
-            stats.refused += 1;
+            counts.rare().refused += 1;
             return Ok(false);
         }
         self.credit.used(context.now);
-        stats.units_delivered += 1;
+        counts.units_delivered += 1;
         self.open = open;
         self.next = self.next + 1;
         Ok(true)
@@ -185,12 +186,12 @@ impl<H> Receiver<H> {
         &mut self,
         context: &Context<'_>,
         fin: bool,
-        stats: &mut Stats,
+        counts: &mut Counts,
         io: &mut I,
     ) -> Result<(), &'static str> {
         // An application that reads no more is told of nothing, and messages are not assembled for it; a FIN ends the direction all the same.
         if self.discarding {
-            stats.discarded += 1;
+            counts.rare().discarded += 1;
         } else if fin == self.open.is_open() {
             return Err(if fin { "FIN within a message" } else { "ABORT without a message" });
         } else {
@@ -208,7 +209,7 @@ impl<H> Receiver<H> {
         &mut self,
         packet: &Packet<'_>,
         ahead: u32,
-        stats: &mut Stats,
+        counts: &mut Counts,
         io: &mut I,
     ) -> Result<Arrival, &'static str> {
         let header = &packet.header;
@@ -225,12 +226,12 @@ impl<H> Receiver<H> {
                 Some(held) => Waiting::Data { fragment, len: packet.payload.len() as u32, held },
                 // The peer retransmits it, and there is a buffer by then.
                 None => {
-                    stats.beyond_window += 1;
+                    counts.rare().beyond_window += 1;
                     return Ok(Arrival::Dropped);
                 }
             }
         };
-        stats.out_of_order += 1;
+        counts.rare().out_of_order += 1;
         let live = self.arrived.highest().map_or(0, |highest| highest.since(self.next).max(0) as u32);
         self.waiting.reserve(self.next + 1, live, ahead);
         *self.waiting.at_mut(header.unit) = Some(waiting);
@@ -242,7 +243,7 @@ impl<H> Receiver<H> {
     fn take_waiting<I: Io<Held = H>>(
         &mut self,
         context: &Context<'_>,
-        stats: &mut Stats,
+        counts: &mut Counts,
         io: &mut I,
     ) -> Result<(), &'static str> {
         loop {
@@ -263,15 +264,23 @@ impl<H> Receiver<H> {
                     };
                     io.deliver_held(fragment, held);
                     self.credit.used(context.now);
-                    stats.units_delivered += 1;
+                    counts.units_delivered += 1;
                     self.next = self.next + 1;
                 }
-                Some(Waiting::Fin) => self.take_mark(context, true, stats, io)?,
-                Some(Waiting::Abort) => self.take_mark(context, false, stats, io)?,
-                Some(Waiting::Void { fin }) => self.take_mark(context, fin, stats, io)?,
+                Some(Waiting::Fin) => self.take_mark(context, true, counts, io)?,
+                Some(Waiting::Abort) => self.take_mark(context, false, counts, io)?,
+                Some(Waiting::Void { fin }) => self.take_mark(context, fin, counts, io)?,
                 None => return Err("a unit is marked and not kept"),
             }
         }
+    }
+
+    /// Gives memory back that the next unit ahead of its turn makes anew.
+    pub fn rest(&mut self) {
+        if self.arrived.count() == 0 {
+            self.waiting.rest();
+        }
+        self.arrived.rest();
     }
 
     /// The application reads no more.

@@ -1,13 +1,17 @@
 //! Which units beyond the next one have arrived: the receiver tells, the sender remembers what it was told.
 
+use alloc::boxed::Box;
+use core::hash::{Hash, Hasher};
+
 use machnet_wire::{Seq, header::SACK_WORDS_MAX};
 
 use crate::REACH;
 
 /// A set of units of which all lie within [`REACH`] of each other.
-#[derive(Debug, Clone, Hash)]
+#[derive(Debug, Clone)]
 pub(crate) struct Arrived {
-    bits: [u64; SACK_WORDS_MAX],
+    /// There from the first unit on that is put in; all clear while `count` is 0.
+    bits: Option<Box<[u64; SACK_WORDS_MAX]>>,
     count: u32,
     /// Highest unit ever set; means something while `count > 0`.
     highest: Seq,
@@ -15,7 +19,14 @@ pub(crate) struct Arrived {
 
 impl Arrived {
     pub fn new() -> Self {
-        Arrived { bits: [0; SACK_WORDS_MAX], count: 0, highest: Seq(0) }
+        Arrived { bits: None, count: 0, highest: Seq(0) }
+    }
+
+    /// Gives the memory back, if the set is empty.
+    pub fn rest(&mut self) {
+        if self.count == 0 {
+            self.bits = None;
+        }
     }
 
     #[inline]
@@ -31,7 +42,7 @@ impl Arrived {
 
     #[inline]
     pub fn has(&self, unit: Seq) -> bool {
-        self.count > 0 && self.bits[word(unit)] & bit(unit) != 0
+        self.bits.as_ref().is_some_and(|bits| bits[word(unit)] & bit(unit) != 0)
     }
 
     /// Adds a unit; false if it was there.
@@ -43,7 +54,7 @@ impl Arrived {
         if self.count == 0 || self.highest.before(unit) {
             self.highest = unit;
         }
-        self.bits[word(unit)] |= bit(unit);
+        self.bits.get_or_insert_default()[word(unit)] |= bit(unit);
         self.count += 1;
         true
     }
@@ -51,22 +62,25 @@ impl Arrived {
     /// Takes a unit out; false if it was not there.
     #[inline]
     pub fn clear(&mut self, unit: Seq) -> bool {
-        if !self.has(unit) {
-            return false;
+        match &mut self.bits {
+            Some(bits) if bits[word(unit)] & bit(unit) != 0 => {
+                bits[word(unit)] &= !bit(unit);
+                self.count -= 1;
+                true
+            }
+            _ => false,
         }
-        self.bits[word(unit)] &= !bit(unit);
-        self.count -= 1;
-        true
     }
 
     /// The 64 units from `from` on, lowest in bit 0.
     #[inline]
     pub fn from(&self, from: Seq) -> u64 {
+        let Some(bits) = &self.bits else { return 0 };
         let (w, shift) = (word(from), from.0 % 64);
-        let low = self.bits[w] >> shift;
+        let low = bits[w] >> shift;
         match shift {
             0 => low,
-            _ => low | self.bits[(w + 1) % SACK_WORDS_MAX] << (64 - shift),
+            _ => low | bits[(w + 1) % SACK_WORDS_MAX] << (64 - shift),
         }
     }
 
@@ -87,6 +101,14 @@ impl Arrived {
             Some(highest) => (highest.since(ack).max(0) as usize).div_ceil(64).min(SACK_WORDS_MAX),
             None => 0,
         }
+    }
+}
+
+/// Memory that is kept for later decides nothing.
+impl Hash for Arrived {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let bits = self.bits.as_ref().filter(|_| self.count > 0);
+        (self.count, self.highest, bits).hash(state);
     }
 }
 

@@ -2,12 +2,13 @@
 
 use machnet_wire::{Nanos, Packet, Seq};
 
+use crate::Io;
 use crate::allowance::Allowance;
 use crate::queue::{Queue, UnitState};
 use crate::rack::Rack;
 use crate::rtt::Rtt;
 use crate::sack::Arrived;
-use crate::{Io, Stats};
+use crate::stats::Counts;
 
 /// Units of one direction, and what is known of those that were sent.
 #[derive(Debug, Clone, Hash)]
@@ -100,7 +101,7 @@ impl<T> Sender<T> {
         packet: &Packet<'_>,
         echo: Option<Seq>,
         rtt: &Rtt,
-        stats: &mut Stats,
+        counts: &mut Counts,
         io: &mut I,
     ) -> Result<Outcome, &'static str> {
         let ack = packet.header.ack;
@@ -114,7 +115,7 @@ impl<T> Sender<T> {
         while self.queue.first().before(ack) {
             let unit = self.queue.first();
             if !self.sacked.clear(unit) {
-                self.arrived(now, unit, echo, rtt, stats, &mut out);
+                self.arrived(now, unit, echo, rtt, counts, &mut out);
             }
             self.queue.complete_first(io);
         }
@@ -130,7 +131,7 @@ impl<T> Sender<T> {
                 if !unit.before(self.queue.next()) {
                     return Err("acknowledges a unit that was never sent");
                 }
-                self.arrived(now, unit, echo, rtt, stats, &mut out);
+                self.arrived(now, unit, echo, rtt, counts, &mut out);
                 self.sacked.set(unit);
             }
         }
@@ -147,7 +148,7 @@ impl<T> Sender<T> {
         unit: Seq,
         echo: Option<Seq>,
         rtt: &Rtt,
-        stats: &mut Stats,
+        counts: &mut Counts,
         out: &mut Outcome,
     ) {
         let meta = self.queue.meta_mut(unit);
@@ -163,8 +164,10 @@ impl<T> Sender<T> {
         out.acked += 1;
         // The answer is to a transmission before the repetition, so the repetition has not been seen yet.
         let needless = retransmitted && echo.is_some_and(|echo| echo.before(tx));
-        stats.needless += u64::from(needless);
-        out.needless += u32::from(needless);
+        if needless {
+            counts.rare().needless += 1;
+            out.needless += 1;
+        }
         if let Some(timeout_tx) = self.timeout_tx {
             let repeated = !tx.before(timeout_tx);
             out.timeout_needless = Some(was_lost && !repeated || repeated && retransmitted && needless);
@@ -340,6 +343,12 @@ impl<T> Sender<T> {
         }
         self.in_flight += 1;
         self.allowance.used(now);
+    }
+
+    /// Gives memory back that the next unit makes anew.
+    pub fn rest(&mut self) {
+        self.queue.rest();
+        self.sacked.rest();
     }
 
     /// Gives every token back. The sender is of no use after.

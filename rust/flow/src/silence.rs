@@ -64,6 +64,11 @@ impl Silence {
         }
     }
 
+    /// Whether the peer is asked whether it lives: a PING is to be sent, or waits for its answer.
+    pub fn is_asking(&self) -> bool {
+        self.ping_due || self.ping_out
+    }
+
     /// Whether a PING is to be sent. It goes out now.
     #[inline]
     pub fn take_ping(&mut self) -> bool {

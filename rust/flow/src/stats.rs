@@ -1,4 +1,8 @@
 //! What a flow counts. Every drop, retry and fallback has a number.
+//!
+//! A connection on which nothing goes wrong has only a few of them: the others have no memory before one of them counts.
+
+use alloc::boxed::Box;
 
 machnet_wire::samples! {
     /// Counters of one flow since it began.
@@ -53,7 +57,47 @@ machnet_wire::samples! {
     }
 }
 
+/// The counters as a flow keeps them.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Counts {
+    pub packets_sent: u64,
+    pub packets_received: u64,
+    pub acks_sent: u64,
+    pub units_sent: u64,
+    pub units_delivered: u64,
+    pub rtt_samples: u64,
+    pub credit_lapsed: u64,
+    pub pings_sent: u32,
+    pub hellos_sent: u32,
+    /// The others; those above are zero in it.
+    rare: Option<Box<Stats>>,
+}
+
+impl Counts {
+    /// The counters that most connections never need.
+    #[cold]
+    pub fn rare(&mut self) -> &mut Stats {
+        self.rare.get_or_insert_default()
+    }
+
+    /// All of them.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            packets_sent: self.packets_sent,
+            packets_received: self.packets_received,
+            acks_sent: self.acks_sent,
+            units_sent: self.units_sent,
+            units_delivered: self.units_delivered,
+            rtt_samples: self.rtt_samples,
+            credit_lapsed: self.credit_lapsed,
+            pings_sent: self.pings_sent.into(),
+            hellos_sent: self.hellos_sent.into(),
+            ..self.rare.as_deref().copied().unwrap_or_default()
+        }
+    }
+}
+
 /// Counters decide nothing: two flows that differ only in them go on alike, so they are no part of a flow's hash.
-impl core::hash::Hash for Stats {
+impl core::hash::Hash for Counts {
     fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
 }

@@ -15,7 +15,7 @@ fn a_connection_that_is_not_read_blocks_its_sender_without_loss_and_goes_on_when
         sim.send(A, &message(n, 1000));
     }
     sim.run_for(Nanos::millis(500));
-    let stats = *sim.flow(A).stats();
+    let stats = sim.flow(A).stats();
     assert_eq!(sim.ends[B].channel.lent, Config::default().credit_first, "no more before it reads");
     assert!(stats.refused_by_peer > 0 && stats.refused_by_peer < 20, "{stats:?}");
     assert_eq!((stats.rtos, stats.lost, stats.tail_probes), (0, 0, 0));
@@ -40,7 +40,7 @@ fn a_single_unit_for_one_who_does_not_read_is_tried_rarely() {
     let first = u64::from(Config::default().credit_first);
     (0..=first).for_each(|n| sim.send(A, &message(n, 64)));
     sim.run_for(Nanos::millis(500));
-    let stats = *sim.flow(A).stats();
+    let stats = sim.flow(A).stats();
     assert_eq!(sim.ends[B].channel.lent, Config::default().credit_first);
     assert!(stats.refused_by_peer > 0 && stats.refused_by_peer < 20, "{stats:?}");
     sim.ends[B].reading = true;
@@ -63,7 +63,7 @@ fn a_promise_behind_a_gap_goes_back() {
     let promised = sim.ends[B].channel.reserved;
     sim.links[A].loss = 1000;
     sim.run_for(Nanos::millis(5));
-    let stats = *sim.flow(B).stats();
+    let stats = sim.flow(B).stats();
     let reserved = sim.ends[B].channel.reserved;
     assert!(promised > 100 && stats.out_of_order < 20);
     assert!(reserved > 0 && u64::from(reserved) <= stats.out_of_order + 1, "{reserved}, {stats:?}");
@@ -118,7 +118,7 @@ fn credit_lapses_at_both_ends_and_comes_again_with_the_first_unit() {
     let tried = sim.flow(A).stats().credit_probes;
     sim.send(A, &message(2, 100_000));
     sim.run_until(Nanos::millis(2), |sim| sim.ends[B].channel.messages.len() == 2);
-    let stats = *sim.flow(A).stats();
+    let stats = sim.flow(A).stats();
     assert_eq!((stats.refused_by_peer, stats.lost, stats.rtos), (0, 0, 0));
     assert_eq!(stats.credit_probes, tried + 1, "A knows that its credit has lapsed");
 }

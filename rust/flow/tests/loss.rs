@@ -22,11 +22,11 @@ fn warm(seed: u64) -> Sim {
 fn a_whole_window_behind_a_lost_unit_is_kept_and_not_sent_again() {
     let mut sim = warm(1);
     sim.links[A].drops = 1;
-    let before = *sim.flow(A).stats();
-    let received = *sim.flow(B).stats();
+    let before = sim.flow(A).stats();
+    let received = sim.flow(B).stats();
     sim.send(A, &message(99, 250 * 1424));
     sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 21);
-    let (sent, got) = (*sim.flow(A).stats(), *sim.flow(B).stats());
+    let (sent, got) = (sim.flow(A).stats(), sim.flow(B).stats());
     assert_eq!((sent.retransmitted - before.retransmitted, sent.rtos - before.rtos), (1, 0));
     assert!(got.out_of_order - received.out_of_order > 60, "{got:?}");
     assert_eq!(got.beyond_window, 0);
@@ -35,12 +35,12 @@ fn a_whole_window_behind_a_lost_unit_is_kept_and_not_sent_again() {
 #[test]
 fn a_repetition_that_is_lost_as_well_is_found_without_a_timeout() {
     let mut sim = warm(2);
-    let before = *sim.flow(A).stats();
+    let before = sim.flow(A).stats();
     sim.links[A].drop_if = Some(|p| p.header.kind == Kind::Data && p.header.message_len == 300_000);
     sim.links[A].drops = 2;
     sim.send(A, &message(5, 300_000));
     sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 21);
-    let after = *sim.flow(A).stats();
+    let after = sim.flow(A).stats();
     assert_eq!((after.retransmitted - before.retransmitted, after.rtos - before.rtos), (2, 0));
 }
 
@@ -141,14 +141,14 @@ fn a_day_of_silence_changes_nothing() {
     sim.run_for(Nanos::secs(86_400));
     let asked = sim.sent[Kind::Ping as usize] - pings;
     assert!((80_000..180_000).contains(&asked), "{asked} PINGs: one a second, from one end or both");
-    let before = *sim.flow(A).stats();
+    let before = sim.flow(A).stats();
     sim.send(A, &message(1, 1 << 20));
     sim.send(B, &message(2, 1 << 20));
     sim.run_until(Nanos::millis(20), |sim| {
         sim.ends[B].channel.messages.len() == 21 && sim.ends[A].channel.messages.len() == 1
     });
     assert_eq!(sim.ends[A].channel.messages[0], message(2, 1 << 20));
-    let after = *sim.flow(A).stats();
+    let after = sim.flow(A).stats();
     assert_eq!((after.retransmitted, after.rtos), (before.retransmitted, before.rtos));
 }
 

@@ -32,7 +32,7 @@ fn cell(loss: u64, size: usize) -> String {
         sim.run_until(Nanos::secs(30), |sim| sim.ends[B].channel.messages.len() > so_far);
     }
     let took = sim.now - start;
-    let stats = *sim.flow(A).stats();
+    let stats = sim.flow(A).stats();
     let mbps = (count * size) as u64 * 8_000 / took.0.max(1);
     format!("{:>6} {:>5} {:>4}", mbps, stats.retransmitted, stats.rtos)
 }

@@ -40,7 +40,7 @@ fn exchange(mut sim: Sim, messages: u64, time: Nanos) -> (Sim, [Stats; 2]) {
     });
     assert!(sim.ends[B].channel.messages == sent[A], "A's messages arrive as sent");
     assert!(sim.ends[A].channel.messages == sent[B], "B's messages arrive as sent");
-    let stats = [*sim.flow(A).stats(), *sim.flow(B).stats()];
+    let stats = [sim.flow(A).stats(), sim.flow(B).stats()];
     sim.finish(A);
     sim.finish(B);
     sim.run_until(Nanos::secs(5), |sim| sim.both(|end| end.channel.closed().is_some()));
@@ -115,7 +115,7 @@ fn one_lost_unit_is_repaired_without_a_timeout() {
     let bytes = message(1, 100_000);
     sim.send(A, &bytes);
     sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 1);
-    let stats = *sim.flow(A).stats();
+    let stats = sim.flow(A).stats();
     assert_eq!((stats.lost, stats.retransmitted, stats.rtos, stats.needless), (1, 1, 0, 0));
 }
 
@@ -148,7 +148,7 @@ fn the_last_unit_is_repaired_by_a_probe() {
     sim.links[A].drops = 1;
     sim.send(A, &message(1, 64));
     sim.run_until(Nanos::millis(1), |sim| sim.ends[B].channel.messages.len() == 1);
-    let stats = *sim.flow(A).stats();
+    let stats = sim.flow(A).stats();
     assert_eq!((stats.tail_probes, stats.rtos), (1, 0));
 }
 
@@ -167,7 +167,7 @@ fn a_needless_timeout_is_recognised_and_undone() {
     sim.run_until(Nanos::millis(20), |sim| {
         sim.ends[A].flow.as_ref().is_some_and(|f| f.stats().rtos_undone == 1)
     });
-    let stats = *sim.flow(A).stats();
+    let stats = sim.flow(A).stats();
     assert!(stats.rtos > 0 && stats.needless > 0, "{stats:?}");
     // Such a delay costs half of it, a timeout would have cost all.
     let now = sim.now;

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use machnet_engine::{End, Engine, EngineConfig, EngineHandle, Leftover, Report, Shared};
+use machnet_engine::{End, Engine, EngineConfig, EngineHandle, Leftover, Report, Shared, UserId};
 use machnet_nic::{Info, Queue};
 use machnet_shm::{BadGeometry, ClientHello, EngineEnd, Geometry, Status, Text, Welcome};
 use machnet_wire::Nanos;
@@ -142,7 +142,7 @@ impl<Q> Host<Q> {
         let Some(handle) = self.handles.get(usize::from(place.engine())) else {
             return Err(Box::new(channel));
         };
-        let number = handle.attach(channel)?;
+        let number = handle.attach(channel, UserId(owner.uid))?;
         self.channels.attached(number, place, owner);
         Ok(number)
     }

@@ -55,12 +55,13 @@ impl machnet_channel {
     }
 
     /// Listens where `bind` said, and gives the listener and its port.
-    pub(crate) fn listen(&self, backlog: u32) -> Result<(u32, u16), i32> {
+    pub(crate) fn listen(&self, backlog: u32, reuse_port: bool) -> Result<(u32, u16), i32> {
         let mut rx = enter(&self.rx)?;
         let id = self.id();
         let (ip, port) = enter(&self.tx)?.bound;
         let at = Ipv4Addr::from_bits(ip);
-        self.ask_wait(&mut rx, Request::Listen { id, ip: at, port, backlog: backlog.max(1) }, None)?;
+        let request = Request::Listen { id, ip: at, port, backlog: backlog.max(1), reuse_port };
+        self.ask_wait(&mut rx, request, None)?;
         let mut patience = Patience::new();
         loop {
             let reply = self.with_entered_rx(&mut rx, |side, _| {

@@ -91,6 +91,8 @@ pub const MACHNET_RECV_STREAM: u32 = 0;
 pub const MACHNET_RECV_MESSAGE: u32 = 1;
 /// Receive: bytes of the current message only; the call stops at its end.
 pub const MACHNET_RECV_ONE: u32 = 2;
+/// Listen: other listeners of this user may have the port, too, if all of them say so (as SO_REUSEPORT).
+pub const MACHNET_REUSEPORT: u32 = 512;
 /// Calls of the blocking API: return MACHNET_EAGAIN where they would wait.
 pub const MACHNET_DONTWAIT: u32 = 256;
 

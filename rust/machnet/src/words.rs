@@ -55,12 +55,14 @@ pub fn said(code: i32) -> &'static str {
 pub struct Failure {
     code: i32,
     limit: u32,
+    /// Of a listen, and not of a dial.
+    listens: bool,
 }
 
 impl Failure {
     /// What an event tells.
     pub fn of(event: &machnet_event) -> Self {
-        Self { code: event.code, limit: event.limit }
+        Self { code: event.code, limit: event.limit, listens: event.kind == MACHNET_EVENT_LISTEN_FAILED }
     }
 }
 
@@ -93,6 +95,10 @@ impl Display for Failure {
             MACHNET_EPEER_FULL_ENGINE => write!(
                 f,
                 "the engine there has {n} connections, as many as it can have; run more engines (--engines) in that host's machnetd"
+            ),
+            MACHNET_EINUSE if self.listens => f.write_str(
+                "port in use; choose another, or have all its listeners ask to share it (MACHNET_REUSEPORT, in Go \
+                 ListenConfig.ReusePort) as one user",
             ),
             MACHNET_EENDING => {
                 f.write_str("this host's machnetd is ending and takes no more; attach anew once it is back")

@@ -23,7 +23,13 @@ impl Pair {
         let sidecar = Sidecar::start(name, &["--flows", &flows, "--idle", "yield"]);
         let (mut server, welcome, server_life) = sidecar.attach(None).expect("attached");
         let (client, _, client_life) = sidecar.attach(None).expect("attached");
-        assert!(server.tx.request(Request::Listen { id: 1, ip: welcome.ip, port: 80, backlog: 64 }));
+        assert!(server.tx.request(Request::Listen {
+            id: 1,
+            ip: welcome.ip,
+            port: 80,
+            backlog: 64,
+            reuse_port: false
+        }));
         server.tx.flush();
         wait(&mut server, "listening", |app| app.rx.reply().expect("sound replies").is_some());
         let mut pair = Pair { sidecar, client, server, lives: [client_life, server_life] };

@@ -14,7 +14,8 @@ use core::net::Ipv4Addr;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Request {
     /// Listen at an address (0.0.0.0: the sidecar's) and a port (0: any). No more than `backlog` connections are begun or
-    /// wait at a time until the application [has taken them](crate::Rx::accepted).
+    /// wait at a time until the application [has taken them](crate::Rx::accepted). A port has one listener, or several of one user
+    /// that all ask to share it.
     Listen {
         /// Names the listener from now on.
         id: u32,
@@ -24,6 +25,8 @@ pub enum Request {
         port: u16,
         /// At least 1.
         backlog: u32,
+        /// Whether other listeners of this user may have the port, too.
+        reuse_port: bool,
     },
     /// Listen no more.
     Unlisten {
@@ -85,7 +88,10 @@ impl Request {
     pub(crate) fn encode(self) -> Head {
         let head = |kind, a, b: Ipv4Addr, c, d| Head { kind, a, b: b.to_bits(), c, d, ..Head::default() };
         match self {
-            Request::Listen { id, ip, port, backlog } => head(kind::LISTEN, id, ip, port.into(), backlog),
+            Request::Listen { id, ip, port, backlog, reuse_port } => Head {
+                flags: if reuse_port { REUSE_PORT } else { 0 },
+                ..head(kind::LISTEN, id, ip, port.into(), backlog)
+            },
             Request::Unlisten { id } => head(kind::UNLISTEN, id, Ipv4Addr::UNSPECIFIED, 0, 0),
             Request::Connect { id, ip, port, local_port, timeout_ms } => {
                 head(kind::CONNECT, id, ip, u32::from(local_port) << 16 | u32::from(port), timeout_ms)
@@ -102,7 +108,16 @@ impl Request {
                 if h.c > 0xffff {
                     return Err(PeerFault::Bound { what: "port to listen at", value: h.c, bound: 0x10000 });
                 }
-                Request::Listen { id: h.a, ip, port: h.c as u16, backlog: h.d }
+                if h.flags & !REUSE_PORT != 0 {
+                    let what = "flags of a request to listen";
+                    return Err(PeerFault::Bound {
+                        what,
+                        value: h.flags.into(),
+                        bound: u32::from(REUSE_PORT) + 1,
+                    });
+                }
+                let reuse_port = h.flags & REUSE_PORT != 0;
+                Request::Listen { id: h.a, ip, port: h.c as u16, backlog: h.d, reuse_port }
             }
             kind::UNLISTEN => Request::Unlisten { id: h.a },
             kind::CONNECT => Request::Connect {
@@ -141,6 +156,9 @@ impl Reply {
         })
     }
 }
+
+/// Flag of LISTEN.
+const REUSE_PORT: u8 = 1;
 
 /// Whether a control ring has room, by what its consumer says it took. If it lies, it harms only itself: in a ring
 /// that it calls emptier than it is, slots meant for it are overwritten.

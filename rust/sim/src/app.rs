@@ -115,8 +115,20 @@ impl App {
     }
 
     pub fn listen_as(&mut self, id: u32, port: u16, backlog: u32) {
+        self.ask_to_listen(id, port, backlog, false);
+    }
+
+    /// Listens on a port that others may have, too.
+    pub fn listen_shared(&mut self, port: u16, backlog: u32) -> u32 {
+        let id = self.id();
+        self.ask_to_listen(id, port, backlog, true);
+        id
+    }
+
+    fn ask_to_listen(&mut self, id: u32, port: u16, backlog: u32, reuse_port: bool) {
         self.touched = true;
-        assert!(self.end.tx.request(Request::Listen { id, ip: Ipv4Addr::UNSPECIFIED, port, backlog }));
+        let ip = Ipv4Addr::UNSPECIFIED;
+        assert!(self.end.tx.request(Request::Listen { id, ip, port, backlog, reuse_port }));
         self.end.tx.flush();
     }
 

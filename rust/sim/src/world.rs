@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::app::App;
-use machnet_engine::{End, Engine, EngineConfig, Leftover, Report, Shared, neighbor};
+use machnet_engine::{End, Engine, EngineConfig, Leftover, Report, Shared, UserId, neighbor};
 use machnet_nic::sim::{Host, Net, SimQueue};
 use machnet_shm::{FlowId, Geometry, Reply};
 use machnet_wire::Nanos;
@@ -140,9 +140,14 @@ impl World {
 
     /// The same with a channel of another size.
     pub fn app_with(&mut self, sidecar: usize, engine: u16, geometry: Geometry) -> AppNo {
+        self.app_of(USER, sidecar, engine, geometry)
+    }
+
+    /// The same of another user.
+    pub fn app_of(&mut self, user: UserId, sidecar: usize, engine: u16, geometry: Geometry) -> AppNo {
         let (app, end) = machnet_shm::pair(geometry).expect("memory");
         let handle = self.sidecars[sidecar].shared.handle(engine).expect("in range");
-        let number = handle.attach(end).unwrap_or_else(|_| panic!("inbox full"));
+        let number = handle.attach(end, user).unwrap_or_else(|_| panic!("inbox full"));
         self.apps.push(App::new(sidecar, app, number, handle));
         self.apps.len() - 1
     }
@@ -338,6 +343,9 @@ impl World {
         }
     }
 }
+
+/// Whose applications are, where nothing else is said.
+const USER: UserId = UserId(1000);
 
 /// Bytes of a message that differ by position and by `salt`, so that misplaced ones are seen.
 pub fn pattern(len: usize, salt: u64) -> Vec<u8> {

@@ -61,7 +61,7 @@ impl<T, H> Flow<T, H> {
         if self.loss_timer.probes_next(self.sender.tail(), &self.rtt) {
             self.sender.set_tail(Tail::ProbeDue);
         } else {
-            self.stats.rtos += 1;
+            self.counts.rare().rtos += 1;
             self.loss_timer.back_off();
             self.sender.on_timeout(self.numbering.next());
             self.congestion.on_timeout(now);
@@ -76,12 +76,12 @@ impl<T, H> Flow<T, H> {
             self.timers.set(Timer::Lapse, at);
         } else if let Some(last) = self.receiver.arrived().highest() {
             // The peer is about to fill a gap, and what is kept lies on reserved units.
-            self.receiver.credit.lapse_behind(self.receiver.next(), last, &mut self.stats, io);
+            self.receiver.credit.lapse_behind(self.receiver.next(), last, &mut self.counts, io);
         } else if self.receiver.credit.reminds(now, self.receiver.next()) {
             self.acks.on_credit();
             self.watch_lapse();
         } else {
-            self.receiver.credit.lapse(self.receiver.next(), &self.config, &mut self.stats, io);
+            self.receiver.credit.lapse(self.receiver.next(), &self.config, &mut self.counts, io);
         }
     }
 
@@ -93,6 +93,11 @@ impl<T, H> Flow<T, H> {
         if self.silence.on_timer(now, owes, || io.peer_heard(), &self.config, &mut self.timers) {
             self.end(Closed::Timeout, State::Dead, io);
             self.tell_reset(Reason::Timeout);
+        } else if self.silence.is_asking() {
+            // Neither end has had anything to say for long: what the next burst needs, it makes anew.
+            self.sender.rest();
+            self.receiver.rest();
+            self.acks.rest();
         }
     }
 

@@ -42,7 +42,7 @@ impl<T, H> Flow<T, H> {
             Kind::Syn => return self.on_syn(now, io.gap(), packet),
             Kind::Rst => return self.on_reset(packet, io),
             _ if header.tag != self.ends.tag() => {
-                self.stats.stale_tags += 1;
+                self.counts.rare().stale_tags += 1;
                 return Err(FlowError::Tag);
             }
             Kind::SynAck => return self.on_syn_ack(now, packet, io),
@@ -75,7 +75,7 @@ impl<T, H> Flow<T, H> {
 
     #[inline]
     fn heard(&mut self, now: Nanos) {
-        self.stats.packets_received += 1;
+        self.counts.packets_received += 1;
         self.silence.on_packet(now);
         self.hellos.on_packet(&mut self.timers);
     }
@@ -119,7 +119,7 @@ impl<T, H> Flow<T, H> {
             }
             self.sample(now, packet, io.gap());
         }
-        let mut outcome = self.sender.on_ack(now, packet, echo, &self.rtt, &mut self.stats, io)?;
+        let mut outcome = self.sender.on_ack(now, packet, echo, &self.rtt, &mut self.counts, io)?;
         // Credit may shrink, so an old packet that comes late must not speak for the peer.
         if self.numbering.is_newest(header.tx) {
             let rtt = self.rtt.or_zero();
@@ -138,7 +138,7 @@ impl<T, H> Flow<T, H> {
             if let (true, Some(echo)) = (header.flags.has(Flags::REFUSED), echo) {
                 self.sender.refused(header.ack + u32::from(header.credit), echo, &mut outcome);
                 if outcome.refused > 0 {
-                    self.stats.refused_by_peer += u64::from(outcome.refused);
+                    self.counts.rare().refused_by_peer += u64::from(outcome.refused);
                     self.sender.allowance.refused(now, rtt, &self.config);
                     self.watch_losses(now, None);
                 }
@@ -157,7 +157,7 @@ impl<T, H> Flow<T, H> {
                 // The acknowledgements were late, not the units lost (RFC 3522).
                 self.sender.undo_timeout();
                 self.congestion.undo_timeout();
-                self.stats.rtos_undone += 1;
+                self.counts.rare().rtos_undone += 1;
             } else {
                 self.congestion.confirm_timeout();
             }
@@ -172,7 +172,7 @@ impl<T, H> Flow<T, H> {
     pub(super) fn find_losses(&mut self, now: Nanos) {
         let (lost, next) = self.sender.detect_losses(now, &self.rtt);
         if lost > 0 {
-            self.stats.lost += u64::from(lost);
+            self.counts.rare().lost += u64::from(lost);
             self.congestion.on_loss(now, lost, self.rtt.or_zero());
         }
         self.watch_losses(now, next);
@@ -187,7 +187,7 @@ impl<T, H> Flow<T, H> {
     ) -> Result<(), &'static str> {
         let header = &packet.header;
         let context = Context { now, config: &self.config, unit_size: self.ends.unit_size() };
-        let arrival = self.receiver.on_unit(&context, packet, &mut self.stats, io)?;
+        let arrival = self.receiver.on_unit(&context, packet, &mut self.counts, io)?;
         let runs_out = self.receiver.credit.runs_out(self.receiver.next());
         self.acks.on_unit(now, Echo::new(now, io.gap(), header), arrival, runs_out, &self.config);
         // Nobody reads what still comes, and all that we had to say has arrived.
@@ -220,7 +220,7 @@ impl<T, H> Flow<T, H> {
     pub(super) fn sample(&mut self, now: Nanos, packet: &Packet<'_>, gap: Nanos) {
         let header = &packet.header;
         let Some(rtt) = self.numbering.round_trip(now, header) else { return };
-        self.stats.rtt_samples += 1;
+        self.counts.rtt_samples += 1;
         self.rtt.sample(rtt);
         // What the packets may have lain in rings while nobody looked is no delay of the path.
         let unseen = gap + Nanos(u64::from(header.gap) * DELAY_STEP);

@@ -49,12 +49,12 @@ impl<T, H> Flow<T, H> {
             }
         }
         if self.acks.goes_alone() {
-            self.stats.acks_sent += 1;
+            self.counts.acks_sent += 1;
             let probe = if self.hellos.unconfirmed() { Flags::PROBE } else { Flags::NONE };
             return Some(self.send_bare(now, Kind::Ack, probe, io));
         }
         if self.silence.take_ping() {
-            self.stats.pings_sent += 1;
+            self.counts.pings_sent += 1;
             return Some(self.send_bare(now, Kind::Ping, Flags::NONE, io));
         }
         None
@@ -91,15 +91,15 @@ impl<T, H> Flow<T, H> {
         header.want = capped(behind);
         let retransmits = unit.before(self.sender.queue.next());
         if retransmits {
-            self.stats.retransmitted += 1;
+            self.counts.rare().retransmitted += 1;
         } else {
-            self.stats.units_sent += 1;
+            self.counts.units_sent += 1;
             self.sender.allowance.announce(behind > 0);
         }
         if choice.uncovered {
-            self.stats.credit_probes += 1;
+            self.counts.rare().credit_probes += 1;
         } else if choice.probe {
-            self.stats.tail_probes += 1;
+            self.counts.rare().tail_probes += 1;
         }
         if retransmits || choice.probe {
             header.flags |= Flags::PROBE;
@@ -135,12 +135,13 @@ impl<T, H> Flow<T, H> {
 
     #[cold]
     fn poll_not_open<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) -> Option<Transmit<'_, T>> {
-        if let Some(reset) = self.life.take_reset() {
+        if let Some(reason) = self.life.take_reset() {
             let header = self.header(now, Kind::Rst, io);
+            let reset = self.ends.reset(reason);
             return Some(Transmit { header, sack: &[], body: Body::Reset(reset) });
         }
         if self.hellos.take_syn_ack() {
-            self.stats.hellos_sent += 1;
+            self.counts.hellos_sent += 1;
             let echo = self.acks.echo();
             let header = self.header(now, Kind::SynAck, io);
             if let Some(echo) = echo {
@@ -150,13 +151,13 @@ impl<T, H> Flow<T, H> {
             return Some(Transmit { header, sack: &[], body: Body::Hello(self.ends.local().hello) });
         }
         if self.hellos.take_syn() {
-            self.stats.hellos_sent += 1;
+            self.counts.hellos_sent += 1;
             let mut header = self.header(now, Kind::Syn, io);
             header.tag = 0;
             return Some(Transmit { header, sack: &[], body: Body::Hello(self.ends.local().hello) });
         }
         if self.life.state() == State::Linger && self.acks.goes_alone() {
-            self.stats.acks_sent += 1;
+            self.counts.acks_sent += 1;
             return Some(self.send_bare(now, Kind::Ack, Flags::NONE, io));
         }
         None
@@ -201,7 +202,7 @@ impl<T, H> Flow<T, H> {
         if refused {
             header.flags |= Flags::REFUSED;
         }
-        self.stats.packets_sent += 1;
+        self.counts.packets_sent += 1;
         header
     }
 }

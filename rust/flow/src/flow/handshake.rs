@@ -3,6 +3,8 @@
 //! Only a peer that knows our tag is believed: before that nothing is reserved for it, nothing is repeated to it by a
 //! timer, and it gets at most one SYN-ACK for each SYN (compare RFC 4987).
 
+use alloc::sync::Arc;
+
 use machnet_wire::{Flags, Hello, Nanos, Packet, Reason, Reset};
 
 use super::Flow;
@@ -14,9 +16,10 @@ use crate::timers::Timer;
 use crate::{Closed, Config, Event, FlowError, Io, Setup};
 
 impl<T, H> Flow<T, H> {
-    /// Begins a connection: a SYN is ready to send. `timeout`: how long to try before `Closed(Timeout)`.
-    pub fn connect(now: Nanos, config: Config, setup: Setup, timeout: Nanos) -> Self {
-        let mut flow = Flow::new(now, config, setup, State::SynSent);
+    /// Begins a connection: a SYN is ready to send. `timeout`: how long to try before `Closed(Timeout)`. Flows with the same
+    /// settings share them.
+    pub fn connect(now: Nanos, config: impl Into<Arc<Config>>, setup: Setup, timeout: Nanos) -> Self {
+        let mut flow = Flow::new(now, config.into(), setup, State::SynSent);
         flow.hellos.call();
         flow.timers.set(Timer::Limit, now + timeout);
         flow.watch_hello(now);
@@ -28,13 +31,13 @@ impl<T, H> Flow<T, H> {
     pub fn accept(
         now: Nanos,
         gap: Nanos,
-        config: Config,
+        config: impl Into<Arc<Config>>,
         setup: Setup,
         syn: &Packet<'_>,
     ) -> Result<Self, FlowError> {
         let hello = Hello::parse(syn.payload).map_err(FlowError::Malformed)?;
-        let mut flow = Flow::new(now, config, setup, State::SynReceived);
-        flow.timers.set(Timer::Limit, now + config.half_open);
+        let mut flow = Flow::new(now, config.into(), setup, State::SynReceived);
+        flow.timers.set(Timer::Limit, now + flow.config.half_open);
         flow.on_hello(now, gap, hello, syn);
         flow.hellos.answer();
         Ok(flow)
@@ -142,7 +145,7 @@ impl<T, H> Flow<T, H> {
         let echoed = self.life.state() == State::SynSent && reset.echo == ours
             || self.ends.peer().map_or(tag == ours, |peer| reset.echo == peer.tag);
         if !echoed || tag != ours && tag != 0 {
-            self.stats.stale_tags += 1;
+            self.counts.rare().stale_tags += 1;
             return Err(FlowError::Tag);
         }
         match self.life.state() {

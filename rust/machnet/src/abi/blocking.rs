@@ -4,6 +4,7 @@
 use super::attach::machnet_attach_begin;
 use super::boundary::{bytes, call, code, put};
 use super::rx::received;
+use super::tx::reuses;
 use crate::cancel::Uncancelled;
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_DONTWAIT, MACHNET_EEOF, MACHNET_EINVAL};
@@ -51,15 +52,20 @@ pub unsafe extern "C" fn machnet_bind(ch: *mut machnet_channel, ip: u32, port: u
 /// At most `backlog` connections (0 counts as 1) are begun, or established and not yet taken by machnet_accept, at a time. A caller
 /// beyond that gets no answer: it asks again, every 200 ms at least, until there is a place or its time is up (MACHNET_ETIMEDOUT). Who
 /// was told "connected" has a place, and is there to be accepted, with what it has sent, also if it has gone meanwhile.
+///
+/// `flags`: 0 or MACHNET_REUSEPORT. Listeners that share a port may be any process's of the same user, and of any engine: each caller
+/// meets one of them, one whose backlog has a place if there is any. So a server with a thread for each engine attaches once for each
+/// (machnet_options.engine) and listens on all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_listen(
     ch: *mut machnet_channel,
     backlog: u32,
+    flags: u32,
     listener: *mut u32,
     port: *mut u16,
 ) -> c_int {
     // SAFETY: the contract of this module.
-    match unsafe { call(ch, "listen", |ch| ch.listen(backlog)) } {
+    match unsafe { call(ch, "listen", |ch| ch.listen(backlog, reuses(flags)?)) } {
         Ok((id, at)) => {
             // SAFETY: `listener` and `port` are null or writable.
             unsafe {

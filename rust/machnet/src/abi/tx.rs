@@ -1,7 +1,7 @@
 //! Sending, closing, dialling and listening. None of these blocks.
 use super::boundary::{bytes, call, code, put, room};
 use crate::client::machnet_channel;
-use crate::code::{MACHNET_EINVAL, MACHNET_SEND_CONTINUE, MACHNET_SEND_WHOLE};
+use crate::code::{MACHNET_EINVAL, MACHNET_REUSEPORT, MACHNET_SEND_CONTINUE, MACHNET_SEND_WHOLE};
 use crate::outbox::Flat;
 use crate::types::{machnet_conn, machnet_dial_t, machnet_event, machnet_iovec};
 use core::ffi::{c_int, c_void};
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn machnet_reset(ch: *mut machnet_channel, conn: machnet_c
 
 /// [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
 /// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; a program that gets its connections by
-/// events says with machnet_accepted that it has accepted one.
+/// events says with machnet_accepted that it has accepted one. `flags`: 0 or MACHNET_REUSEPORT.
 /// MACHNET_EAGAIN, and nothing was asked: too many requests of this channel wait for the sidecar. machnet_arm and machnet_wait
 /// report once that there is room; then call again.
 #[unsafe(no_mangle)]
@@ -120,16 +120,27 @@ pub unsafe extern "C" fn machnet_listen_begin(
     ip: u32,
     port: u16,
     backlog: u32,
+    flags: u32,
     listener: *mut u32,
 ) -> c_int {
     // SAFETY: the contract of this module; `listener` is null or writable. Written first: the event may be there before this returns.
     code(unsafe {
         call(ch, "listen", |ch| {
-            let id = ch.id();
+            let reuse_port = reuses(flags)?;
+            let (id, ip) = (ch.id(), Ipv4Addr::from_bits(ip));
             put(listener, id);
-            ch.request(Request::Listen { id, ip: Ipv4Addr::from_bits(ip), port, backlog: backlog.max(1) })
+            ch.request(Request::Listen { id, ip, port, backlog: backlog.max(1), reuse_port })
         })
     })
+}
+
+/// Whether the flags of a call to listen ask to share the port.
+pub(super) fn reuses(flags: u32) -> Result<bool, i32> {
+    match flags {
+        0 => Ok(false),
+        MACHNET_REUSEPORT => Ok(true),
+        _ => Err(MACHNET_EINVAL),
+    }
 }
 
 /// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one. It never

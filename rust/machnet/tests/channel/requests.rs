@@ -16,7 +16,7 @@ fn requests_and_replies_name_their_ids() {
     let request = machnet_dial_t { ip: IP.to_bits(), port: 7, local_port: 0, timeout_ms: 30 };
     // SAFETY: a live channel, and writable ids.
     unsafe {
-        assert_eq!(machnet_listen_begin(ch, 0, 80, 5, &mut listener), 0);
+        assert_eq!(machnet_listen_begin(ch, 0, 80, 5, 0, &mut listener), 0);
         assert_eq!(machnet_dial_begin(ch, &request, &mut dial), 0);
         assert_eq!(machnet_dial_cancel(ch, dial), 0);
         assert_eq!(machnet_dial_begin(ch, &machnet_dial_t::default(), &mut dial), MACHNET_EINVAL);
@@ -27,7 +27,7 @@ fn requests_and_replies_name_their_ids() {
     assert_eq!(
         asked,
         [
-            Request::Listen { id: listener, ip, port: 80, backlog: 5 },
+            Request::Listen { id: listener, ip, port: 80, backlog: 5, reuse_port: false },
             Request::Connect { id: dial, ip: IP, port: 7, local_port: 0, timeout_ms: 30 },
             Request::Cancel { id: dial },
         ]
@@ -168,7 +168,7 @@ fn blocking_calls_wait_for_room_and_no_longer_than_their_time() {
     let caller = std::thread::spawn(move || {
         let (mut id, mut port) = (0, 0);
         // SAFETY: the channel lives until the test ends; writable results.
-        unsafe { (machnet_listen(ch as Channel, 5, &mut id, &mut port), id, port) }
+        unsafe { (machnet_listen(ch as Channel, 5, 0, &mut id, &mut port), id, port) }
     });
     sleep(Duration::from_millis(50));
     let begun = Instant::now();

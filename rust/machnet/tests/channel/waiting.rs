@@ -190,7 +190,7 @@ fn the_blocking_calls_make_an_echo() {
                 "bind 10.0.0.255:80: the sidecar's address is 10.0.0.1; bind that, or 0.0.0.0"
             );
             assert_eq!(machnet_bind(ch, IP.to_bits(), 80), 0);
-            assert_eq!(machnet_listen(ch, 5, &mut listener, &mut port), 0);
+            assert_eq!(machnet_listen(ch, 5, 0, &mut listener, &mut port), 0);
             assert_eq!(machnet_accept(ch, listener, &mut conn, &mut peer, 0), 0);
             let got = machnet_recv(
                 ch,

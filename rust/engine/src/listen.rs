@@ -1,0 +1,195 @@
+//! Listeners: how applications open and close them, and how a SYN finds one that has room.
+//!
+//! A SYN may arrive at any engine and goes to the engine of the listener whose turn it is (`ports.rs`). One that has no room passes it on
+//! to the next of those that share the port, and only where none has room is the peer refused, or left to ask again.
+
+use core::net::Ipv4Addr;
+
+use machnet_shm::{Limit, MAX_LISTENERS, Origin, Reason, Reply};
+use machnet_wire::{self as wire, Hello, Packet};
+
+use crate::channel::Listener;
+use crate::conn::Bound;
+use crate::full::Asked;
+use crate::ids::{ChannelIndex, ConnIndex, ConnKey, EngineIndex};
+use crate::path::InPath;
+use crate::ports::{Destination, EPHEMERAL, Owner};
+use crate::state::Core;
+
+/// How far a SYN has come on its way to a listener.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Passed {
+    /// Engines that passed it on.
+    pub engines: u16,
+    /// Listeners that had no room for it.
+    pub declined: u16,
+    /// Of these one will have room soon: its application has connections to take.
+    pub waits: bool,
+}
+
+/// Why a listener does not take a SYN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Declined {
+    /// As many connections as its backlog wait for it.
+    Backlog,
+    /// Its engine, or its application, has as many connections as it may.
+    Full(Limit, u32),
+    /// It is gone.
+    Gone,
+    /// Another engine was faster to claim the key.
+    Claimed,
+    /// The SYN is malformed.
+    Malformed,
+}
+
+/// A request to listen.
+pub(crate) struct Listen {
+    pub id: u32,
+    pub ip: Ipv4Addr,
+    pub port: u16,
+    pub backlog: u32,
+    pub reuse_port: bool,
+}
+
+impl Core {
+    /// Opens a listener for the application of channel `at`.
+    pub fn listen(&mut self, at: ChannelIndex, asked: Listen) -> Reply {
+        let Listen { id, ip, port, backlog, reuse_port } = asked;
+        let failed = |reason| Reply::ListenFailed { id, reason };
+        let Some(channel) = self.channels.get_mut(at) else { return failed(Reason::Invalid) };
+        if !ip.is_unspecified() && ip != self.router.station.ip {
+            return failed(Reason::NotLocal);
+        }
+        let number = channel.number;
+        if self.ending.shutdown {
+            return failed(self.ending());
+        }
+        if channel.listeners.len() >= MAX_LISTENERS as usize {
+            let asked = Asked::Listener { channel: number, port };
+            return failed(self.full(Limit::Listeners, MAX_LISTENERS, asked));
+        }
+        if channel.listeners.contains_key(&id) {
+            return failed(Reason::Invalid);
+        }
+        let owner = Owner { engine: self.own.index(), channel: number, listener: id };
+        match self.own.shared().ports.listen(port, owner, reuse_port.then_some(channel.user)) {
+            Some(port) => {
+                channel.listeners.insert(id, Listener { port, backlog: backlog.max(1), waiting: 0 });
+                self.counters().listens.add(1);
+                Reply::Listening { id, port }
+            }
+            None if port == 0 => {
+                let asked = Asked::Listener { channel: number, port };
+                failed(self.full(Limit::Ports, (u16::MAX - EPHEMERAL).into(), asked))
+            }
+            None => {
+                self.counters().listens_refused.add(1);
+                failed(Reason::InUse)
+            }
+        }
+    }
+
+    /// Closes a listener. Half-open connections have nobody to be announced to.
+    pub fn unlisten(&mut self, at: ChannelIndex, id: u32) {
+        let Some(channel) = self.channels.get_mut(at) else { return };
+        let Some(listener) = channel.unlisten(id) else { return };
+        let (number, conns) = (channel.number, channel.conns().collect::<Vec<_>>());
+        self.shared().ports.unlisten(listener.port, number, id);
+        for index in conns {
+            if self.is_opening(index, Origin::Accepted(id)) && !self.leave_to_others(index) {
+                self.with(index, |flow, io| flow.reset(wire::Reason::Refused, io));
+            }
+        }
+    }
+
+    /// Forgets a half-open connection whose port others go on to serve: a caller that has no answer yet asks again and meets one of them.
+    /// False: it is something else.
+    pub fn leave_to_others(&mut self, index: ConnIndex) -> bool {
+        let leaves = self.conns.get(index).is_some_and(|conn| {
+            matches!((conn.bound, conn.about.origin), (Bound::Opening { .. }, Origin::Accepted(_)))
+                && self.shared().ports.is_open(conn.key.local_port())
+        });
+        if leaves {
+            self.drop_flow(index);
+        }
+        leaves
+    }
+
+    /// A SYN of no flow of this engine. `passed`: how it got here.
+    pub fn on_syn(&mut self, key: ConnKey, from: InPath, bytes: &[u8], syn: &Packet<'_>, mut passed: Passed) {
+        let Ok(hello) = Hello::parse(syn.payload) else {
+            return self.counters().rx_bad_machnet.add(1);
+        };
+        let refuse = |core: &mut Self, reason| {
+            core.router.refuse(from, &syn.header, hello.tag, reason, core.clock.now);
+        };
+        if self.ending.shutdown {
+            self.counters().refused_ending.add(1);
+            return refuse(self, wire::Reason::Ending);
+        }
+        let mut last = None;
+        loop {
+            let found = self.shared().ports.find(key, hello.tag, passed.declined.into());
+            let (engine, listener) = match found {
+                None => break,
+                Some(Destination::Flow(engine)) => (engine, None),
+                Some(Destination::Listener { owner, shared }) => (owner.engine, Some((owner, shared))),
+            };
+            if engine != self.own.index() {
+                return self.pass_on(engine, from, bytes, passed);
+            }
+            let Some((owner, shared)) = listener else {
+                // A claim goes with its flow, and there is none.
+                return self.counters().rx_no_flow.add(1);
+            };
+            match self.accept(key, owner, shared, from, syn) {
+                Ok(()) => return,
+                Err(Declined::Claimed) => {}
+                Err(Declined::Malformed) => {
+                    self.counters().syn_overflow.add(1);
+                    return refuse(self, wire::Reason::Protocol);
+                }
+                Err(declined) => {
+                    passed.declined += 1;
+                    passed.waits |= declined == Declined::Backlog;
+                    last = Some((declined, owner));
+                }
+            }
+        }
+        if passed.waits {
+            // Whoever gets a SYN-ACK has a place, and is served. This one asks again sooner than a place is missed.
+            return self.counters().syn_backlog.add(1);
+        }
+        let reason = match last {
+            Some((Declined::Full(limit, bound), owner)) => {
+                self.counters().syn_overflow.add(1);
+                let (ip, port) = (from.peer, syn.header.dst);
+                self.full(limit, bound, Asked::Connection { channel: owner.channel, ip, port });
+                match limit {
+                    Limit::EngineConnections => wire::Reason::EngineFull { limit: bound },
+                    _ => wire::Reason::AppFull { limit: bound },
+                }
+            }
+            _ => {
+                self.counters().syn_refused.add(1);
+                wire::Reason::Refused
+            }
+        };
+        refuse(self, reason);
+    }
+
+    /// Gives a SYN to another engine. One that meets changed listeners again and again is dropped, and the peer asks again.
+    fn pass_on(&mut self, to: EngineIndex, from: InPath, bytes: &[u8], mut passed: Passed) {
+        if passed.engines > passed.declined + CHANGES {
+            return self.counters().rx_no_flow.add(1);
+        }
+        if passed.declined > 0 {
+            self.counters().syn_passed_on.add(1);
+        }
+        passed.engines += 1;
+        self.router.pass_on(to, from, bytes, passed);
+    }
+}
+
+/// Changes of the listeners of a port that one SYN may meet.
+const CHANGES: u16 = 4;
