@@ -169,6 +169,15 @@ impl Pool {
         self.peers.get(&peer).is_some_and(|known| now < known.given_up_until)
     }
 
+    /// The queues of a peer that pairs were seen to reach lately, in their order: what to tell whoever asks why a search was given up.
+    pub fn reached(&self, peer: Ipv4Addr) -> Vec<u16> {
+        let verified = self.peers.get(&peer).map_or(&[][..], |known| &known.verified);
+        let mut queues: Vec<u16> = verified.iter().map(|verified| verified.reach.queue).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        queues
+    }
+
     /// Pairs in the pool.
     pub fn pairs(&self) -> usize {
         self.pairs

@@ -224,6 +224,7 @@ fn a_peer_that_lies_harms_what_is_known_of_itself_alone() {
     assert_eq!(pool.learn(honest, 1, pair, reach, now), Learned::Ignored);
     assert_eq!(pool.learn(honest, 2, pair, Reach { queue: 0, home: 0 }, now), Learned::Ignored);
     assert_eq!(pool.learn(honest, 1, Pair::NONE, Reach { queue: 0, home: 0 }, now), Learned::Ignored);
+    assert_eq!((pool.reached(honest), pool.reached(Ipv4Addr::LOCALHOST)), (vec![0, 1, 2, 3], vec![]));
     for queue in 0..4 {
         let picked = pool.pick(honest, 1, Reach { queue, home: 0 }, now, &mut dice);
         assert_eq!(picked, Some(Pair { src: 1 + queue, dst: 9 }));

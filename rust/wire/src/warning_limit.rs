@@ -1,13 +1,14 @@
-//! A limit on a warning that an application or a peer can provoke at will: it goes to the log at most once a second, with a count of those
-//! that were suppressed.
+//! A limit on a warning that an application or a peer can provoke at will: it goes to the log at most once a second, or more rarely, with a
+//! count of those that were suppressed.
 
 use core::fmt;
 
 use crate::Nanos;
 
 /// When a warning may go to the log again, and how often it was suppressed since the last one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WarningLimit {
+    every: Nanos,
     next: Nanos,
     suppressed: u64,
 }
@@ -16,14 +17,26 @@ pub struct WarningLimit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suppressed(pub u64);
 
+impl Default for WarningLimit {
+    /// Once a second.
+    fn default() -> Self {
+        Self::every(Nanos::secs(1))
+    }
+}
+
 impl WarningLimit {
+    /// Once in so long.
+    pub const fn every(every: Nanos) -> Self {
+        Self { every, next: Nanos::ZERO, suppressed: 0 }
+    }
+
     /// `None`: it is suppressed. Else the warning goes to the log, with this at its end.
     pub fn allow(&mut self, now: Nanos) -> Option<Suppressed> {
         if now < self.next {
             self.suppressed += 1;
             return None;
         }
-        self.next = now + EVERY;
+        self.next = now + self.every;
         Some(Suppressed(core::mem::take(&mut self.suppressed)))
     }
 }
@@ -36,8 +49,6 @@ impl fmt::Display for Suppressed {
         }
     }
 }
-
-const EVERY: Nanos = Nanos::secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -56,5 +67,8 @@ mod tests {
             Some(" (and 499 more like it since the last such line)")
         );
         assert_eq!(Suppressed(0).to_string(), "");
+        let mut rare = WarningLimit::every(Nanos::secs(60));
+        let said = (0..150).filter_map(|s| rare.allow(Nanos::secs(s))).collect::<Vec<_>>();
+        assert_eq!(said, [Suppressed(0), Suppressed(59), Suppressed(59)]);
     }
 }
