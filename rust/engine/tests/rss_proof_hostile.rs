@@ -170,29 +170,28 @@ impl Heard {
 /// Changes every queue that a frame tells.
 fn tell(bytes: &mut [u8], lie: Lie, lies: &mut usize) {
     let Ok(packet) = Packet::parse(&bytes[AT..]) else { return };
-    let (kind, hit, words) = (packet.header.kind, packet.hit.is_some(), packet.sack.words());
     let behind = AT + machnet_wire::header::LEN;
-    let mut change = |at: usize| {
-        let queue = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-        *lies += 1;
-        bytes[at..at + 2].copy_from_slice(&lie(queue, *lies).to_be_bytes());
-    };
+    let hit = packet.hit.is_some();
+    let mut queues = Vec::new();
     if hit {
-        change(behind + 4);
+        queues.push(behind + 4);
     }
-    match kind {
-        Kind::SynAck if packet_has_hit(&packet) => change(behind + 22),
+    match packet.header.kind {
+        Kind::SynAck if Hello::parse(packet.payload).is_ok_and(|hello| hello.hit.is_some()) => {
+            queues.push(behind + 22);
+        }
         Kind::Paths => {
-            let entries = behind + 8 * (words + usize::from(hit));
-            (entries..bytes.len()).step_by(6).for_each(|entry| change(entry + 4));
+            let entries = behind + 8 * (packet.sack.words() + usize::from(hit));
+            queues.extend((entries..bytes.len()).step_by(6).map(|entry| entry + 4));
         }
         _ => {}
     }
+    for at in queues {
+        let queue = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        *lies += 1;
+        bytes[at..at + 2].copy_from_slice(&lie(queue, *lies).to_be_bytes());
+    }
     frame::write_udp_checksum(bytes);
-}
-
-fn packet_has_hit(packet: &Packet<'_>) -> bool {
-    Hello::parse(packet.payload).is_ok_and(|hello| hello.hit.is_some())
 }
 
 #[test]
