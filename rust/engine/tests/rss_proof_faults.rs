@@ -29,8 +29,10 @@ enum Fault {
     ThereBlocked,
     /// Nothing comes back from it for a while.
     BackBlocked,
-    /// What carries the UDP ports that are in use at that moment is lost for good, both ways.
-    PairsBlocked,
+    /// One of the network's two equal paths is gone for good, and with it half of all pairs, known and new, both ways.
+    PathDown,
+    /// Every pair that is in use at that moment is lost for good, both ways.
+    PairsDown,
 }
 
 /// When.
@@ -74,6 +76,8 @@ struct Scene {
 struct Pairs {
     seen: BTreeSet<(u16, u16)>,
     blocked: BTreeSet<(u16, u16)>,
+    /// Half of all are.
+    half: bool,
 }
 
 /// When things were well again, from the fault (or its end) on.
@@ -222,7 +226,8 @@ impl Scene {
             }
             Fault::ThereBlocked => return self.block(A, B),
             Fault::BackBlocked => return self.block(B, A),
-            Fault::PairsBlocked => {
+            Fault::PathDown => self.pairs.lock().expect("one thread").half = true,
+            Fault::PairsDown => {
                 let mut pairs = self.pairs.lock().expect("one thread");
                 pairs.blocked = pairs.seen.clone();
             }
@@ -246,7 +251,8 @@ impl Pairs {
         let Ok(Frame::Udp { udp, .. }) = frame::parse(bytes) else { return false };
         let pair = (udp.src, udp.dst);
         self.seen.insert(pair);
-        self.blocked.contains(&pair)
+        let path = (u32::from(pair.0) << 16 | u32::from(pair.1)).wrapping_mul(0x9e37_79b1) >> 31;
+        self.half && path == 1 || self.blocked.contains(&pair)
     }
 }
 
@@ -362,5 +368,6 @@ fn a_blocked_direction_costs_its_time_and_no_connection() {
 
 #[test]
 fn pairs_that_fall_silent_are_replaced() {
-    each(Fault::PairsBlocked);
+    each(Fault::PathDown);
+    each(Fault::PairsDown);
 }
