@@ -326,7 +326,10 @@ fn suffer(fault: Fault, moment: Moment, seed: u64) {
             "seed {seed}: {fault:?} {moment:?}: packets still come in wrong"
         ),
     }
-    assert!(recovery.served <= Nanos::secs(1), "seed {seed}: {fault:?} {moment:?}: {recovery:?}");
+    // Where a path is silent both ends try others, each at its own timeouts, until both have one that works at the same time.
+    let most =
+        if matches!(fault, Fault::PathDown | Fault::PairsDown) { Nanos::secs(5) } else { Nanos::millis(100) };
+    assert!(recovery.served <= most, "seed {seed}: {fault:?} {moment:?}: {recovery:?}");
     s.w.assert_nothing_is_lost();
 }
 
