@@ -110,10 +110,12 @@ impl Outcome {
             each(Kind::Paths),
         );
         let shape = format!("seed {seed}, {m} x {n}, {contacts} contacts");
-        // Five standard deviations: were the seeds not fixed, one run in a million would fail by chance.
-        let off = 5.0 * (chance * (1.0 - chance) / count).sqrt();
+        // Five standard deviations: were the seeds not fixed, one run in a million would fail by chance. In full they are the promise itself.
+        let full = *contacts >= 10_000;
+        let sigma = (chance * (1.0 - chance) / count).sqrt();
+        let (off, least) = if full { (0.01, 0.94) } else { (5.0 * sigma, 0.93) };
         assert!((share - chance).abs() <= off, "{shape}: {share}, the formula says {chance} +- {off}");
-        assert!(share >= 0.94 - off.min(0.01), "{shape}: {share}");
+        assert!(share >= least, "{shape}: {share}");
         let copies = u64::from(*contacts) * u64::from(sprayed);
         assert_eq!((kinds.of(Kind::Syn), kinds.of(Kind::SynAck)), (copies, copies), "{shape}");
         let off = 5.0 * (spread / count).sqrt();
