@@ -80,6 +80,11 @@ impl Silence {
         due
     }
 
+    /// Checks since the question that was not answered.
+    pub fn checks(&self, config: &Config) -> u32 {
+        if self.waited == Nanos::MAX { 0 } else { (self.waited.0 / step(config).0) as u32 }
+    }
+
     /// The flow is over.
     pub fn end(&mut self) {
         self.ping_due = false;
