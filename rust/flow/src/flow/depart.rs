@@ -258,7 +258,7 @@ impl<T, H> Flow<T, H> {
             header.ack_tx = echo.tx;
             header.ts_echo = echo.ts;
             header.ack_delay = delay_steps(now - echo.at);
-            header.gap = delay_steps(echo.gap + Nanos(DELAY_STEP - 1));
+            header.gap = delay_steps(Nanos(u64::from(echo.gap) + DELAY_STEP - 1));
         }
         if refused {
             header.flags |= Flags::REFUSED;
