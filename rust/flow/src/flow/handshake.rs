@@ -50,7 +50,7 @@ impl<T, H> Flow<T, H> {
         match self.life.state() {
             State::SynReceived if known => {
                 // Another copy, perhaps by another route: it buys another SYN-ACK.
-                self.hellos.answer(self.ends.local().syns.answers.max(1));
+                self.hellos.answer(self.ends.syns().answers.max(1));
                 self.acks.on_hello(Echo::new(now, gap, &packet.header));
                 Ok(())
             }
@@ -64,7 +64,7 @@ impl<T, H> Flow<T, H> {
                 if self.ends.peer().is_none() {
                     self.on_hello(now, gap, hello, packet);
                 }
-                self.hellos.answer(self.ends.local().syns.answers.max(1));
+                self.hellos.answer(self.ends.syns().answers.max(1));
                 Ok(())
             }
             State::Open => {
@@ -91,7 +91,7 @@ impl<T, H> Flow<T, H> {
             return Ok(());
         }
         let header = &packet.header;
-        if header.ack != self.ends.local().first {
+        if header.ack != self.sender.queue.first() {
             return Err(self.fail("SYN-ACK acknowledges units", io));
         }
         self.on_hello(now, io.gap(), hello, packet);
