@@ -149,7 +149,7 @@ impl ConnectionState {
             waits: conn.claim.waiting(),
             timeout: flow.timeout(),
             next_hop: conn.path.next_hop(),
-            udp_ports: conn.path.udp_ports().pair(),
+            udp_ports: (conn.path.udp_ports().src, conn.path.udp_ports().dst),
             counters: flow.stats(),
         }
     }

@@ -37,11 +37,6 @@ impl UdpPorts {
     /// Of a packet that saw no wire.
     pub const NONE: Self = Self { src: 0, dst: 0 };
 
-    /// Source and destination, as a SYN and a SYN-ACK tell them to the peer.
-    pub fn pair(self) -> (u16, u16) {
-        (self.src, self.dst)
-    }
-
     fn draw(random: &mut Random, range: &RangeInclusive<u16>) -> Self {
         Self { src: random.port(range), dst: random.port(range) }
     }
@@ -263,7 +258,7 @@ mod tests {
     use core::ops::Bound;
 
     use crate::neighbor::Config;
-    use machnet_wire::{Header, Hello, Kind, Reason, Reset};
+    use machnet_wire::{Header, Hello, Kind, PathEntry, Reason, Reset};
 
     const STATION: Station = Station { mac: Mac([2, 0, 0, 0, 0, 1]), ip: Ipv4Addr::new(10, 0, 0, 1) };
     const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -348,14 +343,8 @@ mod tests {
 
     #[test]
     fn what_leaves_arrives_whatever_follows_the_header() {
-        let hello = Hello {
-            tag: 1,
-            epoch: 2,
-            mtu: 1500,
-            queues: 2,
-            queue: 1,
-            hit: UdpPorts { src: 3, dst: 4 }.pair(),
-        };
+        let hit = Some(PathEntry { src: 3, dst: 4, queue: 1 });
+        let hello = Hello { queues: 2, queue: 1, hit, ..Hello::new(1, 2, 1500) };
         let reset = Reset { epoch: 5, echo: 6, reason: Reason::Refused };
         let words = [1, u64::MAX];
         let each = [

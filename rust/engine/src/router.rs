@@ -9,7 +9,7 @@ use machnet_flow::{Body, Transmit};
 use machnet_nic::{Offload, Queue};
 use machnet_shm::EngineEnd;
 use machnet_wire::frame::Route;
-use machnet_wire::{Flags, Header, Hello, Kind, Nanos, Reason, Reset, arp, ether, icmp, ipv4};
+use machnet_wire::{Flags, Header, Hello, Kind, Nanos, PathEntry, Reason, Reset, arp, ether, icmp, ipv4};
 
 use crate::control_frame;
 use crate::ids::{EngineIndex, QueueIndex};
@@ -116,14 +116,10 @@ impl Router {
 
     /// What a SYN or SYN-ACK says of us. `hit`: the UDP ports of a packet of the peer's that came to us.
     pub fn hello(&self, tag: u32, hit: UdpPorts) -> Hello {
-        Hello {
-            tag,
-            epoch: self.own.shared().config.epoch,
-            mtu: self.mtu,
-            queues: self.queues,
-            queue: self.queue.0,
-            hit: hit.pair(),
-        }
+        let queue = self.queue.0;
+        let hit = (hit != UdpPorts::NONE).then_some(PathEntry { src: hit.src, dst: hit.dst, queue });
+        let own = Hello::new(tag, self.own.shared().config.epoch, self.mtu);
+        Hello { queues: self.queues, queue, hit, ..own }
     }
 
     /// Sends the ARP requests that are due. True: there is news of next hops, and who waits for one asks again.

@@ -138,7 +138,7 @@ fn the_smaller_mtu_counts() {
         let a = w.add(1, 1);
         w.mtu = far_mtu;
         let b = w.add(2, 1);
-        let geometry = |mtu: u16| Geometry { unit_size: unit_size(mtu) as u32, ..Geometry::DEFAULT };
+        let geometry = |mtu: u16| Geometry { unit_size: unit_size(mtu, 0) as u32, ..Geometry::DEFAULT };
         let client = w.app_with(a, 0, geometry(near_mtu));
         let server = w.app_with(b, 0, geometry(far_mtu));
         w.apps[server].echoes = true;

@@ -14,13 +14,14 @@ pub(crate) struct Ends {
 
 impl Ends {
     pub fn new(local: Setup) -> Self {
-        Ends { local, peer: None, unit_size: unit_size(local.hello.mtu).max(1) as u32 }
+        Ends { local, peer: None, unit_size: unit_size(local.hello.mtu, 0).max(1) as u32 }
     }
 
     /// The peer said who it is.
     pub fn meet(&mut self, peer: Hello) {
         self.peer = Some(peer);
-        self.unit_size = unit_size(peer.mtu.min(self.local.hello.mtu)).max(1) as u32;
+        let own = &self.local.hello;
+        self.unit_size = unit_size(peer.mtu.min(own.mtu), peer.seal.min(own.seal)).max(1) as u32;
     }
 
     #[inline]
@@ -39,7 +40,7 @@ impl Ends {
         self.local.hello.tag
     }
 
-    /// Most payload of one packet, bytes: the smaller MTU of both ends.
+    /// Most payload of one packet, bytes: the smaller MTU of both ends, less the authentication tag agreed on.
     #[inline]
     pub fn unit_size(&self) -> u32 {
         self.unit_size

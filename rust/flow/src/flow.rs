@@ -223,7 +223,7 @@ impl<T, H> Flow<T, H> {
         self.ends.local()
     }
 
-    /// Most payload of one packet of this flow, bytes: the smaller MTU of both ends.
+    /// Most payload of one packet of this flow, bytes: the smaller MTU of both ends, less the authentication tag agreed on.
     #[inline]
     pub fn unit_size(&self) -> u32 {
         self.ends.unit_size()

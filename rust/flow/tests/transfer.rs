@@ -180,7 +180,7 @@ fn a_needless_timeout_is_recognised_and_undone() {
 fn units_too_large_for_the_peers_packets_go_in_pieces() {
     let mut sim = Sim::with(9, Config::default(), 9001, Seq(0));
     sim.ends[B].mtu = 1460;
-    sim.ends[B].unit = machnet_wire::unit_size(1460);
+    sim.ends[B].unit = machnet_wire::unit_size(1460, 0);
     sim.links = [bad(30), bad(30)];
     exchange(sim, 400, Nanos::secs(20));
 }

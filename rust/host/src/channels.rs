@@ -27,7 +27,7 @@ impl ChannelConfig {
     /// # Errors
     /// They are out of bounds.
     pub fn geometry(&self, mtu: u16) -> Result<Geometry, BadGeometry> {
-        let unit_size = wire::unit_size(mtu) as u32;
+        let unit_size = wire::unit_size(mtu, 0) as u32;
         Geometry { units: self.units, flows: self.flows, unit_size }.checked()
     }
 }

@@ -67,7 +67,7 @@ fn forge(end: &End, out: &mut Vec<(&'static str, Vec<u8>)>) {
 }
 
 fn hello(tag: u32) -> [u8; Hello::LEN] {
-    Hello { tag, epoch: 1, mtu: 1500, queues: 1, queue: 0, hit: (0, 0) }.emit()
+    Hello::new(tag, 1, 1500).emit()
 }
 
 fn packet(h: Header, body: &[u8]) -> Vec<u8> {

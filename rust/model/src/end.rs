@@ -255,15 +255,9 @@ impl End {
     fn setup(&mut self) -> Setup {
         self.drawn += 1;
         let (local_port, remote_port) = if self.side == 0 { (40_000, 80) } else { (80, 40_000) };
-        let hello = Hello {
-            // A tag is never drawn twice, in the model; in the world it is once in 2^32.
-            tag: 0xa0 + 0x10 * self.side as u32 + self.drawn,
-            epoch: self.epoch,
-            mtu: 1500,
-            queues: 1,
-            queue: 0,
-            hit: (0, 0),
-        };
+        // A tag is never drawn twice, in the model; in the world it is once in 2^32.
+        let tag = 0xa0 + 0x10 * self.side as u32 + self.drawn;
+        let hello = Hello::new(tag, self.epoch, 1500);
         Setup { local_port, remote_port, hello, first: FIRST }
     }
 

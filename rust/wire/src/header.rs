@@ -1,21 +1,24 @@
-//! The Machnet header: 48 bytes after UDP's, then SACK words, then the payload. docs/wire.md has the table.
+//! The Machnet header: 48 bytes after UDP's. What follows it is in `packet`; docs/wire.md has the tables.
 
-use crate::{Fragment, Nanos, ParseError, Seq, field};
+use crate::{Fragment, Nanos, Part, PathEntry, Seq, field};
 
 /// The version in every packet.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Bytes of the header without SACK words.
 pub const LEN: usize = 48;
-/// The most SACK words in one packet: 1024 units.
+/// The most SACK words in one packet: bits for 1024 units, or 32 ranges.
 pub const SACK_WORDS_MAX: usize = 16;
+/// Bytes of each word that may follow the header.
+pub const WORD: usize = 8;
+/// Lanes that a connection can have; they are numbered from 0.
+pub const LANES_MAX: u8 = 8;
 /// One step of [`Header::ack_delay`] and [`Header::gap`], nanoseconds; their largest value stands for anything longer.
 pub const DELAY_STEP: u64 = 64;
 
-mod at {
-    pub const VERSION: usize = 0;
-    pub const KIND: usize = 1;
+pub(crate) mod at {
+    pub const VERSION_KIND: usize = 0;
+    pub const LANE_SACK_WORDS: usize = 1;
     pub const FLAGS: usize = 2;
-    pub const SACK_WORDS: usize = 3;
     pub const SRC: usize = 4;
     pub const DST: usize = 6;
     pub const TAG: usize = 8;
@@ -55,7 +58,7 @@ pub enum Kind {
 
 impl Kind {
     #[inline]
-    fn from_wire(b: u8) -> Option<Kind> {
+    pub(crate) fn from_wire(b: u8) -> Option<Kind> {
         Some(match b {
             1 => Kind::Syn,
             2 => Kind::SynAck,
@@ -69,9 +72,9 @@ impl Kind {
     }
 }
 
-/// Flags of a packet.
+/// Flags of a packet. The two highest bits are 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Flags(pub u8);
+pub struct Flags(pub u16);
 
 impl Flags {
     /// None.
@@ -85,14 +88,26 @@ impl Flags {
     /// The unit is the last one in this direction.
     pub const FIN: Flags = Flags(8);
     /// `ack_tx`, `ts_echo`, `ack_delay` and `gap` are valid.
-    pub const ECHO: Flags = Flags(16);
+    pub const ECHO: Flags = Flags(0x10);
     /// A unit was refused for want of a buffer.
-    pub const REFUSED: Flags = Flags(32);
+    pub const REFUSED: Flags = Flags(0x20);
     /// Answer at once.
-    pub const PROBE: Flags = Flags(64);
+    pub const PROBE: Flags = Flags(0x40);
     /// The drain epoch of the sender's engine, one bit: when it changes, whoever sends to it and has met congestion holds back
     /// for a moment, so that all of them see the path without a queue.
-    pub const DRAIN_EPOCH: Flags = Flags(128);
+    pub const DRAIN_EPOCH: Flags = Flags(0x80);
+    /// Tell by PATHS which receive queue this packet reached.
+    pub const REPORT: Flags = Flags(0x100);
+    /// A path word follows the header: a packet of the receiver's had this pair of UDP ports and reached this queue.
+    pub const HIT: Flags = Flags(0x200);
+    /// The SACK words are ranges.
+    pub const RANGES: Flags = Flags(0x400);
+    /// The packet ends with an authentication tag.
+    pub const SEALED: Flags = Flags(0x800);
+    /// The packet carries a part of a unit; a part word says which.
+    pub const PART: Flags = Flags(0x1000);
+    /// The acknowledgement carries the caller's hello with the server's cookie.
+    pub const HELLO: Flags = Flags(0x2000);
 
     /// Whether all of `other` are set.
     #[inline]
@@ -127,6 +142,8 @@ pub struct Header {
     pub kind: Kind,
     /// Its flags.
     pub flags: Flags,
+    /// The lane of the connection on which it goes, 0 to 7: each lane has transmission numbers of its own.
+    pub lane: u8,
     /// Sender's Machnet port.
     pub src: u16,
     /// Receiver's Machnet port.
@@ -167,6 +184,7 @@ impl Header {
         Header {
             kind,
             flags: Flags::NONE,
+            lane: 0,
             src: 0,
             dst: 0,
             tag: 0,
@@ -198,12 +216,25 @@ impl Header {
     /// Writes header and SACK words (at most 16; `out` has room for them) and gives the bytes written.
     #[inline]
     pub fn emit(&self, sack: &[u64], out: &mut [u8]) -> usize {
-        debug_assert!(sack.len() <= SACK_WORDS_MAX);
-        let (h, rest) = field::split_mut::<LEN>(out);
-        h[at::VERSION] = VERSION;
-        h[at::KIND] = self.kind as u8;
-        h[at::FLAGS] = self.flags.0;
-        h[at::SACK_WORDS] = sack.len() as u8;
+        self.emit_with(None, None, sack, out)
+    }
+
+    /// As [`Header::emit`], with the path word that goes with `HIT` and the part word that goes with `PART`.
+    #[inline]
+    pub fn emit_with(
+        &self,
+        hit: Option<PathEntry>,
+        part: Option<Part>,
+        sack: &[u64],
+        out: &mut [u8],
+    ) -> usize {
+        debug_assert!(sack.len() <= SACK_WORDS_MAX && self.lane < LANES_MAX);
+        debug_assert_eq!(self.flags.has(Flags::HIT), hit.is_some());
+        debug_assert_eq!(self.flags.has(Flags::PART), part.is_some());
+        let (h, mut rest) = field::split_mut::<LEN>(out);
+        h[at::VERSION_KIND] = VERSION << 4 | self.kind as u8;
+        h[at::LANE_SACK_WORDS] = self.lane << 5 | sack.len() as u8;
+        field::put16(h, at::FLAGS, self.flags.0);
         field::put16(h, at::SRC, self.src);
         field::put16(h, at::DST, self.dst);
         field::put32(h, at::TAG, self.tag);
@@ -219,10 +250,16 @@ impl Header {
         field::put16(h, at::ACK_DELAY, self.ack_delay);
         field::put16(h, at::GAP, self.gap);
         field::put32(h, at::MESSAGE_LEN, self.message_len);
-        for (word, out) in sack.iter().zip(rest.as_chunks_mut::<8>().0) {
+        let mut len = LEN + WORD * sack.len();
+        for word in [hit.map(PathEntry::to_word), part.map(Part::to_word)].into_iter().flatten() {
+            let (out, behind) = field::split_mut::<WORD>(rest);
+            *out = word.to_be_bytes();
+            (rest, len) = (behind, len + WORD);
+        }
+        for (word, out) in sack.iter().zip(rest.as_chunks_mut::<WORD>().0) {
             *out = word.to_be_bytes();
         }
-        LEN + 8 * sack.len()
+        len
     }
 }
 
@@ -237,108 +274,4 @@ pub const fn delay_steps(time: Nanos) -> u16 {
 #[inline]
 pub const fn delay_of(steps: u16) -> Option<Nanos> {
     if steps == u16::MAX { None } else { Some(Nanos(steps as u64 * DELAY_STEP)) }
-}
-
-/// The SACK words of a packet: bit `i` of word `w` says that unit `ack + 1 + 64 w + i` has arrived.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Sack<'a>(&'a [[u8; 8]]);
-
-impl<'a> Sack<'a> {
-    /// No words.
-    pub const EMPTY: Sack<'static> = Sack(&[]);
-
-    /// How many words, 0 to 16.
-    #[inline]
-    pub fn words(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The words in order.
-    #[inline]
-    pub fn iter(&self) -> impl Iterator<Item = u64> + 'a {
-        self.0.iter().map(|word| u64::from_be_bytes(*word))
-    }
-}
-
-/// A Machnet packet: what a UDP datagram carries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Packet<'a> {
-    /// The header.
-    pub header: Header,
-    /// Which units beyond `ack` have arrived.
-    pub sack: Sack<'a>,
-    /// A unit of a message, or the body that the kind calls for.
-    pub payload: &'a [u8],
-}
-
-impl<'a> Packet<'a> {
-    /// Reads a packet and checks what can be checked without the connection.
-    #[inline]
-    pub fn parse(b: &'a [u8]) -> Result<Packet<'a>, ParseError> {
-        let (h, rest) = field::split::<LEN>("machnet header", b)?;
-        let refuse = |what, value: u32| Err(ParseError::Field { what, value });
-        if h[at::VERSION] != VERSION {
-            return refuse("machnet version", h[at::VERSION].into());
-        }
-        let Some(kind) = Kind::from_wire(h[at::KIND]) else {
-            return refuse("machnet kind", h[at::KIND].into());
-        };
-        let flags = Flags(h[at::FLAGS]);
-        let words = usize::from(h[at::SACK_WORDS]);
-        if words > SACK_WORDS_MAX {
-            return refuse("machnet sack words", words as u32);
-        }
-        if rest.len() < 8 * words {
-            return Err(ParseError::Short { what: "machnet sack words", have: rest.len(), need: 8 * words });
-        }
-        let (sack, payload) = rest.split_at(8 * words);
-        let header = Header {
-            kind,
-            flags,
-            src: field::u16_at(h, at::SRC),
-            dst: field::u16_at(h, at::DST),
-            tag: field::u32_at(h, at::TAG),
-            unit: Seq(field::u32_at(h, at::UNIT)),
-            tx: Seq(field::u32_at(h, at::TX)),
-            ack: Seq(field::u32_at(h, at::ACK)),
-            ack_tx: Seq(field::u32_at(h, at::ACK_TX)),
-            credit: field::u16_at(h, at::CREDIT),
-            backlog: h[at::BACKLOG],
-            want: h[at::WANT],
-            ts: field::u32_at(h, at::TS),
-            ts_echo: field::u32_at(h, at::TS_ECHO),
-            ack_delay: field::u16_at(h, at::ACK_DELAY),
-            gap: field::u16_at(h, at::GAP),
-            message_len: field::u32_at(h, at::MESSAGE_LEN),
-        };
-        check_unit(&header, payload.len())?;
-        Ok(Packet { header, sack: Sack(sack.as_chunks::<8>().0), payload })
-    }
-}
-
-/// Flags that make a unit, and the payload that goes with them.
-#[inline]
-fn check_unit(h: &Header, payload: usize) -> Result<(), ParseError> {
-    const UNIT: u8 = Flags::BEGIN.0 | Flags::END.0 | Flags::ABORT.0 | Flags::FIN.0;
-    let unit = h.flags.0 & UNIT;
-    let flags_fit = match h.kind {
-        Kind::Data => {
-            unit & (Flags::ABORT.0 | Flags::FIN.0) == 0
-                || (unit == Flags::ABORT.0 || unit == Flags::FIN.0) && payload == 0
-        }
-        _ => unit == 0,
-    };
-    if !flags_fit {
-        return Err(ParseError::Field { what: "machnet unit flags", value: h.flags.0.into() });
-    }
-    let begin = h.flags.has(Flags::BEGIN);
-    let length_fits = match (begin, h.flags.has(Flags::END)) {
-        (true, true) => h.message_len as usize == payload,
-        (true, false) => h.message_len as usize > payload,
-        _ => h.message_len == 0,
-    };
-    if !length_fits {
-        return Err(ParseError::Field { what: "machnet message length", value: h.message_len });
-    }
-    Ok(())
 }

@@ -1,8 +1,10 @@
 //! Bodies of the packets that make and end connections: SYN and SYN-ACK, RST, PATHS.
 
+use crate::header::LANES_MAX;
+use crate::packet::SEAL;
 use crate::{ParseError, field};
 
-/// Body of a SYN and of a SYN-ACK.
+/// Body of a SYN, of a SYN-ACK, and of an ACK with `HELLO`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Hello {
     /// The sender's own tag: every packet to it carries this.
@@ -11,38 +13,81 @@ pub struct Hello {
     pub epoch: u64,
     /// The largest IP packet that the sender takes, bytes.
     pub mtu: u16,
-    /// The sender's receive queues.
+    /// The sender's receive queues, 1 or more.
     pub queues: u16,
-    /// The queue on which it wants this connection's packets.
+    /// The queue on which it wants this connection's packets, below `queues`.
     pub queue: u16,
-    /// UDP ports (source, destination) of a packet of the receiver's that came in on that queue; 0, 0 for none.
-    pub hit: (u16, u16),
+    /// UDP ports of a packet of the receiver's, and the sender's queue that they led to: of a SYN-ACK, those of the SYN that it
+    /// answers. All zero is none.
+    pub hit: Option<PathEntry>,
+    /// UDP destination port that leads to `queue` whatever the source port; 0: none is known to.
+    pub steer: u16,
+    /// Bytes of the authentication tag with which the sender wants packets sealed, 0 or 16. The smaller of both ends' is agreed.
+    pub seal: u8,
+    /// Lanes that the sender takes, 1 to 8. The smaller of both ends' is agreed.
+    pub lanes: u8,
+    /// Answer each packet by its own UDP ports, exchanged.
+    pub mirrored: bool,
+    /// The sender puts units together that come in parts.
+    pub parts: bool,
+    /// In a SYN-ACK: what the caller is to say back in an ACK with `HELLO`, which has it, too. 0: nothing.
+    pub cookie: u64,
 }
 
 impl Hello {
     /// Bytes of the body.
-    pub const LEN: usize = 24;
+    pub const LEN: usize = 40;
+
+    /// What an end with one receive queue says that asks for nothing in particular.
+    pub const fn new(tag: u32, epoch: u64, mtu: u16) -> Hello {
+        Hello {
+            tag,
+            epoch,
+            mtu,
+            queues: 1,
+            queue: 0,
+            hit: None,
+            steer: 0,
+            seal: 0,
+            lanes: 1,
+            mirrored: false,
+            parts: false,
+            cookie: 0,
+        }
+    }
 
     /// Reads a body, which must end with it.
     pub fn parse(b: &[u8]) -> Result<Hello, ParseError> {
         let h = exact::<{ Self::LEN }>("machnet hello", b)?;
-        let reserved = field::u16_at(h, 22);
-        if reserved != 0 {
-            return Err(ParseError::Field { what: "machnet hello reserved", value: reserved.into() });
-        }
+        let flags = field::u16_at(h, 28);
+        let hit =
+            PathEntry { src: field::u16_at(h, 18), dst: field::u16_at(h, 20), queue: field::u16_at(h, 22) };
         let hello = Hello {
             tag: field::u32_at(h, 0),
             epoch: field::u64_at(h, 4),
             mtu: field::u16_at(h, 12),
             queues: field::u16_at(h, 14),
             queue: field::u16_at(h, 16),
-            hit: (field::u16_at(h, 18), field::u16_at(h, 20)),
+            hit: (hit != PathEntry::NONE).then_some(hit),
+            steer: field::u16_at(h, 24),
+            seal: h[26],
+            lanes: h[27],
+            mirrored: flags & MIRRORED != 0,
+            parts: flags & PARTS != 0,
+            cookie: field::u64_at(h, 32),
         };
-        if !(crate::MTU_MIN..=crate::MTU_MAX).contains(&hello.mtu) {
-            return Err(ParseError::Field { what: "machnet hello mtu", value: hello.mtu.into() });
-        }
-        if hello.queue >= hello.queues {
-            return Err(ParseError::Field { what: "machnet hello queue", value: hello.queue.into() });
+        for (fits, what, value) in [
+            ((crate::MTU_MIN..=crate::MTU_MAX).contains(&hello.mtu), "machnet hello mtu", hello.mtu),
+            (hello.queue < hello.queues, "machnet hello queue", hello.queue),
+            (hit.queue < hello.queues, "machnet hello hit queue", hit.queue),
+            (matches!(hello.seal.into(), 0 | SEAL), "machnet hello seal", hello.seal.into()),
+            ((1..=LANES_MAX).contains(&hello.lanes), "machnet hello lanes", hello.lanes.into()),
+            (flags & !(MIRRORED | PARTS) == 0, "machnet hello flags", flags),
+            (field::u16_at(h, 30) == 0, "machnet hello reserved", field::u16_at(h, 30)),
+        ] {
+            if !fits {
+                return Err(ParseError::Field { what, value: value.into() });
+            }
         }
         Ok(hello)
     }
@@ -55,11 +100,23 @@ impl Hello {
         field::put16(&mut out, 12, self.mtu);
         field::put16(&mut out, 14, self.queues);
         field::put16(&mut out, 16, self.queue);
-        field::put16(&mut out, 18, self.hit.0);
-        field::put16(&mut out, 20, self.hit.1);
+        let hit = self.hit.unwrap_or(PathEntry::NONE);
+        field::put16(&mut out, 18, hit.src);
+        field::put16(&mut out, 20, hit.dst);
+        field::put16(&mut out, 22, hit.queue);
+        field::put16(&mut out, 24, self.steer);
+        out[26] = self.seal;
+        out[27] = self.lanes;
+        let flags = if self.mirrored { MIRRORED } else { 0 } | if self.parts { PARTS } else { 0 };
+        field::put16(&mut out, 28, flags);
+        field::put64(&mut out, 32, self.cookie);
         out
     }
 }
+
+// Flags of a hello.
+const MIRRORED: u16 = 1;
+const PARTS: u16 = 2;
 
 /// Why there is no connection (any more).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -171,8 +228,8 @@ impl Reset {
     }
 }
 
-/// One probe's way: the UDP ports it had, and the queue it reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// One packet's way: the UDP ports it had, and the receive queue it reached.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PathEntry {
     /// UDP source port.
     pub src: u16,
@@ -180,6 +237,27 @@ pub struct PathEntry {
     pub dst: u16,
     /// Receive queue.
     pub queue: u16,
+}
+
+impl PathEntry {
+    const NONE: PathEntry = PathEntry { src: 0, dst: 0, queue: 0 };
+
+    /// The path word on the wire.
+    pub(crate) fn to_word(self) -> u64 {
+        u64::from(self.src) << 48 | u64::from(self.dst) << 32 | u64::from(self.queue) << 16
+    }
+
+    /// Reads the path word.
+    pub(crate) fn from_word(word: u64) -> Result<PathEntry, ParseError> {
+        match word as u16 {
+            0 => Ok(PathEntry {
+                src: (word >> 48) as u16,
+                dst: (word >> 32) as u16,
+                queue: (word >> 16) as u16,
+            }),
+            reserved => Err(ParseError::Field { what: "machnet path word reserved", value: reserved.into() }),
+        }
+    }
 }
 
 /// Body of PATHS: 1 to 32 entries.

@@ -18,6 +18,7 @@ pub mod hello;
 pub mod icmp;
 pub mod ipv4;
 mod nanos;
+pub mod packet;
 pub mod sample;
 mod seq;
 pub mod udp;
@@ -26,9 +27,10 @@ mod warning_limit;
 pub use error::ParseError;
 pub use ether::Mac;
 pub use fragment::Fragment;
-pub use header::{Flags, Header, Kind, Packet, Sack};
+pub use header::{Flags, Header, Kind};
 pub use hello::{Hello, PathEntry, Paths, Reason, Reset};
 pub use nanos::Nanos;
+pub use packet::{Packet, Part, Sack, SackRange};
 pub use sample::Sample;
 pub use seq::Seq;
 pub use warning_limit::{Suppressed, WarningLimit};
@@ -36,9 +38,10 @@ pub use warning_limit::{Suppressed, WarningLimit};
 /// Bytes of IPv4, UDP and Machnet header: what a unit's payload loses of the MTU.
 pub const OVERHEAD: usize = ipv4::LEN + udp::LEN + header::LEN;
 
-/// The most payload one unit can carry in packets of `mtu` bytes (IP header included): 1424 at 1500.
-pub const fn unit_size(mtu: u16) -> usize {
-    (mtu as usize).saturating_sub(OVERHEAD)
+/// The most payload one unit can carry in packets of `mtu` bytes (IP header included) that end with an authentication tag of
+/// `seal` bytes: 1424 at 1500 and 0.
+pub const fn unit_size(mtu: u16, seal: u8) -> usize {
+    (mtu as usize).saturating_sub(OVERHEAD + seal as usize)
 }
 
 /// The smallest MTU that Machnet works with, bytes: what every IPv4 host must take (RFC 791).

@@ -5,8 +5,8 @@ mod common;
 use common::take_apart::take_apart;
 use machnet_wire::frame::{self, Frame, Route};
 use machnet_wire::{
-    Flags, Header, Hello, Kind, Mac, Packet, ParseError, PathEntry, Paths, Reason, Reset, Seq, arp, ether,
-    header, icmp,
+    Flags, Header, Hello, Kind, Mac, Packet, ParseError, Part, PathEntry, Paths, Reason, Reset, SackRange,
+    Seq, arp, ether, header, icmp, packet,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -51,31 +51,78 @@ fn kind() -> impl Strategy<Value = Kind> {
 }
 
 prop_compose! {
-    /// A header of any values that may stand together, with the payload that goes with it.
+    /// SACK words that are ranges: gaps and lengths, 1 or more, that together stay within reach.
+    fn ranges()(steps in vec((1..250u16, 1..250u16), 1..=2 * header::SACK_WORDS_MAX)) -> Vec<SackRange> {
+        let mut next = 0;
+        steps
+            .iter()
+            .map(|&(gap, count)| {
+                let first = next + gap - 1;
+                next = first + count + 1;
+                SackRange { first, count }
+            })
+            .collect()
+    }
+}
+
+prop_compose! {
+    /// A packet of any values that may stand together: the header, what follows it, and what stands at the end.
     fn packet()(
         kind in kind(),
-        data in 0..5u8,
-        other_flags in 0..8u8,
+        data in 0..6u8,
+        other_flags in 0..32u16,
+        lane in 0..header::LANES_MAX,
         words in vec(any::<u64>(), 0..=header::SACK_WORDS_MAX),
-        payload in vec(any::<u8>(), 0..1500),
+        ranges in proptest::option::of(ranges()),
+        hit in proptest::option::of(any::<(u16, u16, u16)>()),
+        seal in proptest::option::of(any::<[u8; packet::SEAL]>()),
+        payload in vec(any::<u8>(), 1..1500),
+        offset in 0..8000u16,
         more in 1..8_000_000u32,
         ports in any::<(u16, u16)>(),
         numbers in any::<[u32; 5]>(),
         credit: u16,
         backlog: u8,
         times in any::<[u32; 3]>(),
-    ) -> (Header, Vec<u64>, Vec<u8>) {
+    ) -> Parts {
         let len = payload.len() as u32;
+        let mut part = None;
         let (kind, unit, message_len, payload) = match data {
             0 => (Kind::Data, Flags::BEGIN | Flags::END, len, payload),
             1 => (Kind::Data, Flags::BEGIN, len + more, payload),
             2 => (Kind::Data, if more % 2 == 0 { Flags::END } else { Flags::NONE }, 0, payload),
             3 => (Kind::Data, if more % 2 == 0 { Flags::FIN } else { Flags::ABORT }, 0, Vec::new()),
+            4 => {
+                let unit_len = offset + len as u16 + (more % 2) as u16;
+                part = Some(Part { offset, unit_len });
+                (Kind::Data, Flags::BEGIN, u32::from(unit_len) + more, payload)
+            }
+            _ if kind == Kind::Ack && more % 2 == 0 => (kind, Flags::HELLO, 0, vec![7; Hello::LEN]),
+            _ if kind == Kind::Ack => (kind, Flags::NONE, 0, Vec::new()),
             _ => (kind, Flags::NONE, 0, payload),
         };
+        let connected = !matches!(kind, Kind::Syn | Kind::SynAck | Kind::Rst);
+        let hit = hit.filter(|_| connected).map(|(src, dst, queue)| PathEntry { src, dst, queue });
+        let seal = seal.filter(|_| connected);
+        let mut flags = unit | Flags(other_flags << 4);
+        let words = match &ranges {
+            None => words,
+            Some(ranges) => {
+                flags |= Flags::RANGES;
+                let mut words = [0; header::SACK_WORDS_MAX];
+                let n = SackRange::to_words(ranges, &mut words);
+                words[..n].to_vec()
+            }
+        };
+        for (there, flag) in
+            [(hit.is_some(), Flags::HIT), (part.is_some(), Flags::PART), (seal.is_some(), Flags::SEALED)]
+        {
+            flags |= if there { flag } else { Flags::NONE };
+        }
         let header = Header {
             kind,
-            flags: unit | Flags(other_flags << 4),
+            flags,
+            lane: if connected { lane } else { 0 },
             src: ports.0,
             dst: ports.1,
             tag: numbers[0],
@@ -92,28 +139,50 @@ prop_compose! {
             gap: (times[2] >> 16) as u16,
             message_len,
         };
-        (header, words, payload)
+        Parts { header, hit, part, words, ranges, payload, seal }
     }
+}
+
+/// What a packet is made of.
+#[derive(Debug)]
+struct Parts {
+    header: Header,
+    hit: Option<PathEntry>,
+    part: Option<Part>,
+    words: Vec<u64>,
+    ranges: Option<Vec<SackRange>>,
+    payload: Vec<u8>,
+    seal: Option<[u8; packet::SEAL]>,
 }
 
 proptest! {
     #[test]
-    fn packets_come_out_as_they_went_in((header, words, payload) in packet()) {
-        let mut bytes = vec![0xee; header::LEN + 8 * words.len() + payload.len()];
-        let at = header.emit(&words, &mut bytes);
-        bytes[at..].copy_from_slice(&payload);
+    fn packets_come_out_as_they_went_in(made in packet()) {
+        let Parts { header, hit, part, words, ranges, payload, seal } = made;
+        let mut bytes = vec![0xee; header::LEN + 8 * (words.len() + 2)];
+        let at = header.emit_with(hit, part, &words, &mut bytes);
+        bytes.truncate(at);
+        bytes.extend(&payload);
+        bytes.extend(seal.iter().flatten());
         let packet = Packet::parse(&bytes).expect("it parses");
-        prop_assert_eq!(packet.header, header);
+        prop_assert_eq!((packet.header, packet.hit, packet.part), (header, hit, part));
         prop_assert_eq!(packet.sack.iter().collect::<Vec<_>>(), words);
-        prop_assert_eq!(packet.payload, &payload[..]);
+        if let Some(ranges) = ranges {
+            prop_assert_eq!(packet.sack.ranges().collect::<Vec<_>>(), ranges);
+        }
+        prop_assert_eq!((packet.payload, packet.seal), (&payload[..], seal.as_ref()));
     }
 
     #[test]
     fn bodies_come_out_as_they_went_in(
-        tag: u32, epoch: u64, mtu in 576..=9001u16, queue in 0..u16::MAX, more in 1..100u16, hit: (u16, u16), reason in 1..=11u8,
+        tag: u32, epoch: u64, mtu in 576..=9001u16, queue in 0..u16::MAX, more in 1..100u16, ports: (u16, u16), steer: u16,
+        said: (bool, bool, bool), lanes in 1..=header::LANES_MAX, cookie: u64, reason in 1..=11u8,
         paths in vec(any::<(u16, u16, u16)>(), 1..=32),
     ) {
-        let hello = Hello { tag, epoch, mtu, queues: queue.saturating_add(more), queue, hit };
+        let hit = (ports != (0, 0)).then_some(PathEntry { src: ports.0, dst: ports.1, queue });
+        let queues = queue.saturating_add(more);
+        let (seal, mirrored, parts) = (if said.0 { packet::SEAL as u8 } else { 0 }, said.1, said.2);
+        let hello = Hello { tag, epoch, mtu, queues, queue, hit, steer, seal, lanes, mirrored, parts, cookie };
         prop_assert_eq!(Hello::parse(&hello.emit()), Ok(hello));
         let all = [Reason::Refused, Reason::PortInUse, Reason::Closed, Reason::AppGone, Reason::Timeout, Reason::Protocol,
             Reason::Aborted, Reason::NoResources, Reason::AppFull { limit: 256 }, Reason::EngineFull { limit: 65_536 }, Reason::Ending];
@@ -161,11 +230,20 @@ proptest! {
         take_apart(&bytes);
     }
 
-    /// Past the first checks: random bytes behind a version, a kind and few SACK words.
+    /// Past the first checks: random bytes behind a version, a kind, few SACK words and flags.
     #[test]
-    fn random_packets_do_no_harm(mut bytes in vec(any::<u8>(), 48..300), kind in 0..9u8, flags: u8, words in 0..18u8) {
-        bytes[..4].copy_from_slice(&[header::VERSION, kind, flags, words]);
-        bytes[31] = 0;
+    fn random_packets_do_no_harm(
+        mut bytes in vec(any::<u8>(), 48..300), kind in 0..9u8, flags: [u16; 2], words in 0..18u8, ranges: bool, lane in 0..8u8,
+    ) {
+        bytes[..2].copy_from_slice(&[header::VERSION << 4 | kind, lane << 5 | words]);
+        bytes[2..4].copy_from_slice(&(flags[0] & flags[1]).to_be_bytes());
+        // No message, and words that may be ranges or say which part.
+        bytes[44..48].fill(0);
+        if ranges {
+            for (i, word) in bytes[48..].chunks_exact_mut(4).enumerate() {
+                word.copy_from_slice(&[(i >> 6) as u8, (i << 2) as u8, 0, word[3] & 3]);
+            }
+        }
         take_apart(&bytes);
     }
 

@@ -134,7 +134,7 @@ fn icmp_echoes() {
 
 #[test]
 fn hellos() {
-    let hello = Hello { tag: TAG_A, epoch: EPOCH_A, mtu: 1500, queues: 4, queue: 2, hit: (0, 0) };
+    let hello = Hello { queues: 4, queue: 2, ..Hello::new(TAG_A, EPOCH_A, 1500) };
     let syn = Header {
         src: PORT_A,
         dst: PORT_B,
@@ -146,7 +146,8 @@ fn hellos() {
     both_ways("syn", &A_TO_B, &syn, &[], &hello.emit());
     assert_eq!(Hello::parse(&hello.emit()), Ok(hello));
 
-    let hello = Hello { tag: TAG_B, epoch: EPOCH_B, mtu: 9001, queues: 2, queue: 1, hit: (40001, 31580) };
+    let hit = Some(PathEntry { src: 40001, dst: 31580, queue: 1 });
+    let hello = Hello { queues: 2, queue: 1, hit, ..Hello::new(TAG_B, EPOCH_B, 9001) };
     let syn_ack = Header {
         flags: Flags::ECHO,
         ack: Seq(1000),
@@ -267,26 +268,32 @@ fn what_is_not_understood_is_refused_by_name() {
         ("ping", IP + 8, &[63], "ipv4 header"),
         ("ping", UDP + 4, &[0, 55], "udp length"),
         ("ping", UDP + 4, &[0, 57], "udp length"),
-        ("ping", MACHNET, &[1], "machnet version"),
-        ("ping", MACHNET, &[3], "machnet version"),
-        ("ping", MACHNET + 1, &[0], "machnet kind"),
-        ("ping", MACHNET + 1, &[8], "machnet kind"),
-        ("ping", MACHNET + 2, &[1], "machnet unit flags"),
-        ("ping", MACHNET + 3, &[1], "machnet sack words"),
-        ("ping", MACHNET + 3, &[17], "machnet sack words"),
+        ("ping", MACHNET, &[0x25], "machnet version"),
+        ("ping", MACHNET, &[0x45], "machnet version"),
+        ("ping", MACHNET, &[0x30], "machnet kind"),
+        ("ping", MACHNET, &[0x38], "machnet kind"),
+        ("ping", MACHNET + 1, &[1], "machnet sack words"),
+        ("ping", MACHNET + 1, &[17], "machnet sack words"),
+        ("ping", MACHNET + 3, &[1], "machnet unit flags"),
         ("ping", MACHNET + 47, &[1], "machnet message length"),
-        ("data_whole", MACHNET + 2, &[3 | 8], "machnet unit flags"),
-        ("data_whole", MACHNET + 2, &[8], "machnet unit flags"),
-        ("data_whole", MACHNET + 2, &[4], "machnet unit flags"),
-        ("data_whole", MACHNET + 2, &[0], "machnet message length"),
-        ("data_whole", MACHNET + 2, &[1], "machnet message length"),
+        ("data_whole", MACHNET + 3, &[3 | 8], "machnet unit flags"),
+        ("data_whole", MACHNET + 3, &[8], "machnet unit flags"),
+        ("data_whole", MACHNET + 3, &[4], "machnet unit flags"),
+        ("data_whole", MACHNET + 3, &[0], "machnet message length"),
+        ("data_whole", MACHNET + 3, &[1], "machnet message length"),
         ("data_whole", MACHNET + 47, &[15], "machnet message length"),
-        ("fin", MACHNET + 2, &[8 | 4], "machnet unit flags"),
-        ("fin", MACHNET + 2, &[8 | 2], "machnet unit flags"),
+        ("fin", MACHNET + 3, &[8 | 4], "machnet unit flags"),
+        ("fin", MACHNET + 3, &[8 | 2], "machnet unit flags"),
         ("syn", MACHNET + 48 + 12, &[2, 63], "machnet hello mtu"),
         ("syn", MACHNET + 48 + 12, &[0x23, 0x2a], "machnet hello mtu"),
         ("syn", MACHNET + 48 + 17, &[4], "machnet hello queue"),
-        ("syn", MACHNET + 48 + 23, &[1], "machnet hello reserved"),
+        ("syn", MACHNET + 48 + 23, &[4], "machnet hello hit queue"),
+        ("syn", MACHNET + 48 + 26, &[8], "machnet hello seal"),
+        ("syn", MACHNET + 48 + 27, &[0], "machnet hello lanes"),
+        ("syn", MACHNET + 48 + 27, &[9], "machnet hello lanes"),
+        ("syn", MACHNET + 48 + 28, &[0, 4], "machnet hello flags"),
+        ("syn", MACHNET + 48 + 28, &[0x80, 0], "machnet hello flags"),
+        ("syn", MACHNET + 48 + 31, &[1], "machnet hello reserved"),
         ("rst_refused", MACHNET + 48 + 12, &[0], "machnet reset reason"),
         ("rst_refused", MACHNET + 48 + 12, &[12], "machnet reset reason"),
         ("rst_refused", MACHNET + 48 + 15, &[1], "machnet reset limit"),
@@ -318,7 +325,7 @@ fn parse_all(frame: &[u8]) -> Result<(), ParseError> {
 
 #[test]
 fn bodies_have_exactly_their_length() {
-    for (name, len) in [("syn", 24), ("rst_refused", 16), ("paths", 18)] {
+    for (name, len) in [("syn", 40), ("rst_refused", 16), ("paths", 18)] {
         let frame = read(name);
         let body = &frame[UDP_HEADERS + header::LEN..];
         assert_eq!(body.len(), len);
@@ -340,9 +347,9 @@ fn bodies_have_exactly_their_length() {
 #[test]
 fn more_sack_words_than_sixteen_are_refused_even_where_they_fit() {
     let mut bytes = vec![0; header::LEN + 17 * 8];
-    Header::new(Kind::Ack).emit(&[0; 16], &mut bytes);
+    Header::new(Kind::Ping).emit(&[0; 16], &mut bytes);
     assert_eq!(Packet::parse(&bytes).map(|p| (p.sack.words(), p.payload.len())), Ok((16, 8)));
-    bytes[3] = 17;
+    bytes[1] = 17;
     assert_eq!(Packet::parse(&bytes), Err(ParseError::Field { what: "machnet sack words", value: 17 }));
 }
 

@@ -38,7 +38,7 @@ impl Forger {
         // An RST with our tag is the end of it.
         let stranger = choices.chance(if kind == Kind::Rst { 970 } else { 30 });
         h.tag = if stranger { choices.word() } else { self.tag };
-        let unit_flags = Flags(choices.byte());
+        let unit_flags = Flags(choices.byte().into());
         h.flags = Flags(unit_flags.0 & if kind == Kind::Data { 127 } else { 112 });
         if kind == Kind::Data && !choices.chance(100) {
             h.flags = Flags(h.flags.0 & !12 | if choices.chance(100) { 0 } else { 3 });
@@ -75,7 +75,7 @@ impl Forger {
             Kind::Syn | Kind::SynAck => {
                 let mtu = [1500, 576, 9001, 1460][choices.below(4) as usize];
                 let tag = choices.below(3) as u32 + 0xa1;
-                Hello { tag, epoch: 7, mtu, queues: 1, queue: 0, hit: (0, 0) }.emit().to_vec()
+                Hello::new(tag, 7, mtu).emit().to_vec()
             }
             Kind::Rst => {
                 let reason = if choices.chance(500) { Reason::Closed } else { Reason::Aborted };

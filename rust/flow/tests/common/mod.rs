@@ -90,7 +90,7 @@ impl Sim {
             tokens_max: 256,
             reading: true,
             finish: false,
-            unit: machnet_wire::unit_size(mtu),
+            unit: machnet_wire::unit_size(mtu, 0),
             received: [0; 8],
             errors: Vec::new(),
             config,
@@ -124,12 +124,7 @@ impl Sim {
     pub fn setup(&self, i: usize) -> Setup {
         let end = &self.ends[i];
         let (local_port, remote_port) = if i == A { (40_000, 80) } else { (80, 40_000) };
-        Setup {
-            local_port,
-            remote_port,
-            hello: Hello { tag: end.tag, epoch: 7, mtu: end.mtu, queues: 1, queue: 0, hit: (0, 0) },
-            first: end.first,
-        }
+        Setup { local_port, remote_port, hello: Hello::new(end.tag, 7, end.mtu), first: end.first }
     }
 
     /// Connects and waits until both ends know.

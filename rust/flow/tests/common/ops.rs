@@ -170,7 +170,7 @@ fn begin(seed: u64, rng: &mut Choices, faults: Choices) -> Sim {
     sim.mercy = Some(Nanos::millis(300));
     let other = mtus[rng.below(4) as usize];
     sim.ends[B].mtu = other;
-    sim.ends[B].unit = machnet_wire::unit_size(other);
+    sim.ends[B].unit = machnet_wire::unit_size(other, 0);
     for i in [A, B] {
         sim.ends[i].channel = Channel::new([4, 64, 1024, 1024][rng.below(4) as usize]);
         sim.links[i] = Link {

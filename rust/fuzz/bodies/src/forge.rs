@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use machnet_wire::frame::{self, Route};
 use machnet_wire::{
-    Flags, Header, Hello, Kind, Mac, Reason, Reset, Seq, arp, checksum, ether, icmp, ipv4, udp,
+    Flags, Header, Hello, Kind, Mac, PathEntry, Reason, Reset, Seq, arp, checksum, ether, icmp, ipv4, udp,
 };
 
 use crate::flow_sim::Choices;
@@ -107,7 +107,8 @@ fn body(choices: &mut Choices, target: &Target, header: &mut Header) -> Vec<u8> 
         Kind::Syn | Kind::SynAck => {
             let mtu = [1500, 576, 1460, 9001][choices.below(4) as usize];
             let tag = 0x1000 + choices.below(4) as u32;
-            Hello { tag, epoch: 1, mtu, queues: 2, queue: 1, hit: (31_580, 31_581) }.emit().to_vec()
+            let hit = Some(PathEntry { src: 31_580, dst: 31_581, queue: 1 });
+            Hello { queues: 2, queue: 1, hit, ..Hello::new(tag, 1, mtu) }.emit().to_vec()
         }
         Kind::Rst => {
             let reason = [Reason::Closed, Reason::Refused, Reason::Aborted, Reason::Protocol]
@@ -150,7 +151,7 @@ fn unit(choices: &mut Choices, header: &mut Header) -> Vec<u8> {
 fn deviate(choices: &mut Choices, header: &mut Header, sack: &mut Vec<u64>, body: &mut Vec<u8>) {
     let field = choices.below(18);
     match field {
-        0 => header.flags = Flags(header.flags.0 ^ choices.byte() & 127),
+        0 => header.flags = Flags(header.flags.0 ^ u16::from(choices.byte() & 127)),
         1 => header.src = number(choices, header.src.into()) as u16,
         2 => header.dst = number(choices, header.dst.into()) as u16,
         3 => header.tag = number(choices, header.tag),

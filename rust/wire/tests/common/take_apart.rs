@@ -1,7 +1,9 @@
 //! Every parser over the same bytes.
 
 use machnet_wire::frame::{self, Frame};
-use machnet_wire::{Hello, Packet, PathEntry, Paths, Reset, arp, ether, header, icmp, ipv4, udp};
+use machnet_wire::{
+    Flags, Hello, Packet, PathEntry, Paths, Reset, SackRange, arp, ether, header, icmp, ipv4, udp,
+};
 
 /// Takes bytes apart in every way there is, and holds what comes out against what went in. How many formats they have.
 pub fn take_apart(bytes: &[u8]) -> u32 {
@@ -55,11 +57,18 @@ fn headers(bytes: &[u8]) -> u32 {
 fn packet(bytes: &[u8]) -> u32 {
     let Ok(p) = Packet::parse(bytes) else { return 0 };
     assert!(p.sack.words() <= header::SACK_WORDS_MAX);
-    assert_eq!(header::LEN + 8 * p.sack.words() + p.payload.len(), bytes.len());
     let sack: Vec<u64> = p.sack.iter().collect();
     let mut again = vec![0; bytes.len()];
-    let at = p.header.emit(&sack, &mut again);
-    again[at..].copy_from_slice(p.payload);
+    let at = p.header.emit_with(p.hit, p.part, &sack, &mut again);
+    assert_eq!(at, header::LEN + 8 * (sack.len() + p.hit.iter().count() + p.part.iter().count()));
+    let seal = p.seal.map_or(&[][..], |tag| tag);
+    again[at..].copy_from_slice(&[p.payload, seal].concat());
+    if p.header.flags.has(Flags::RANGES) {
+        let ranges: Vec<_> = p.sack.ranges().collect();
+        let mut words = [0; header::SACK_WORDS_MAX];
+        let n = SackRange::to_words(&ranges, &mut words);
+        assert_eq!(words[..n], sack);
+    }
     assert_eq!(again, bytes, "a packet that parses has one form only");
     1 + bodies(p.payload)
 }
