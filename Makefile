@@ -31,11 +31,11 @@ deps: ## install what is missing (apt); names what it cannot install
 	@scripts/deps.sh $(APT_PACKAGES)
 
 .PHONY: build
-build: deps ## bin/machnetd, bin/machnet, both static archives and the shared library
+build: deps ## bin/machnetd, bin/machnet, bin/machnet-sim, both static archives and the shared library
 	cargo build --release --locked
 	scripts/archives.sh
 	mkdir -p $(BIN)
-	install -m 755 target/release/machnetd $(BIN)/machnetd
+	install -m 755 target/release/machnetd target/release/machnet-sim $(BIN)
 	rm -f $(BIN)/machnet # Go takes what is there for new though the archive that it links is another
 	cd cmd && go build -o $(BIN)/machnet ./machnet
 	$(CC) -std=c11 -O2 -Wall -Wextra -Werror -I rust/machnet/include tests/c/echo.c $(CLIENT_ARCHIVE) -o $(BIN)/machnet-echo-c -lpthread

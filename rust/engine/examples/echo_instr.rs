@@ -4,81 +4,17 @@
 //!
 //! Arguments: echoes (1000000), in flight (1), bytes (64).
 
+mod plain;
+
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use machnet_engine::{Engine, EngineConfig, Shared, UserId, neighbor};
-use machnet_nic::{Full, Info, Mac, Offload, Queue, QueueCounters, RxChecksum};
+use machnet_engine::{Engine, UserId};
 use machnet_shm::{AppEnd, Delivery, FlowId, Fragment, Geometry, Request};
 use machnet_wire::Nanos;
-
-/// A queue whose wire is a ring of frames that the other queue reads.
-struct Plain {
-    info: Info,
-    to: Arc<Mutex<Frames>>,
-    from: Arc<Mutex<Frames>>,
-}
-
-#[derive(Default)]
-struct Frames {
-    slots: Vec<(usize, Box<[u8; 2048]>)>,
-    head: usize,
-    tail: usize,
-}
-
-impl Frames {
-    fn new() -> Arc<Mutex<Self>> {
-        let slots = (0..256).map(|_| (0, Box::new([0; 2048]))).collect();
-        Arc::new(Mutex::new(Self { slots, head: 0, tail: 0 }))
-    }
-}
-
-impl Queue for Plain {
-    fn info(&self) -> &Info {
-        &self.info
-    }
-
-    fn receive(&mut self, budget: usize, each: &mut impl FnMut(&[u8], RxChecksum)) -> usize {
-        let mut from = self.from.lock().expect("one thread");
-        let count = budget.min(from.tail - from.head);
-        for _ in 0..count {
-            let (len, bytes) = &from.slots[from.head % 256];
-            each(&bytes[..*len], RxChecksum::Good);
-            from.head += 1;
-        }
-        count
-    }
-
-    fn transmit(&mut self, len: usize, _: Offload, fill: impl FnOnce(&mut [u8])) -> Result<(), Full> {
-        let mut to = self.to.lock().expect("one thread");
-        if to.tail - to.head == 256 {
-            return Err(Full);
-        }
-        let at = to.tail % 256;
-        to.slots[at].0 = len;
-        fill(&mut to.slots[at].1[..len]);
-        to.tail += 1;
-        Ok(())
-    }
-
-    fn flush(&mut self) {}
-
-    fn backlog(&mut self) -> u16 {
-        0
-    }
-
-    fn counters(&self) -> QueueCounters {
-        QueueCounters::default()
-    }
-
-    fn arm_interrupt(&mut self) -> Option<i32> {
-        None
-    }
-
-    fn disarm_interrupt(&mut self) {}
-}
+use plain::{Frames, Plain};
 
 struct Side {
     engine: Engine<Plain>,
@@ -87,25 +23,10 @@ struct Side {
 }
 
 fn side(n: u8, to: &Arc<Mutex<Frames>>, from: &Arc<Mutex<Frames>>) -> Side {
-    let mut config =
-        EngineConfig::new(neighbor::Config::new(Ipv4Addr::new(10, 0, 0, n), 24, None), 1, [1, n.into()]);
-    config.burst = 16;
-    let shared = Shared::new(config, 1).expect("sockets");
-    let info = Info {
-        mac: Mac([2, 0, 0, 0, 0, n]),
-        mtu: 1500,
-        queues: 1,
-        index: 0,
-        descriptors: 256,
-        tx_checksum: true,
-        rx_checksum: true,
-        interrupts: false,
-    };
-    let nic = Plain { info, to: Arc::clone(to), from: Arc::clone(from) };
-    let engine = Engine::new(&shared, 0, nic, Nanos::ZERO).expect("in range");
+    let (shared, mut engines) = plain::engines(n, &[[to, from]]);
     let (app, end) = machnet_shm::pair(Geometry::DEFAULT).expect("memory");
     assert!(shared.handle(0).expect("in range").attach(end, UserId(1000)).is_ok());
-    Side { engine, app, flow: None }
+    Side { engine: engines.remove(0), app, flow: None }
 }
 
 /// Takes messages; returns their number, and answers each when `echo`.

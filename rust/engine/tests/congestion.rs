@@ -277,7 +277,7 @@ fn a_small_message_does_not_wait_behind_anothers_large_one() {
 #[test]
 fn flows_of_one_engine_share_by_bytes() {
     let mut w = World::seeded(9);
-    w.cost = Cost { round: Nanos::micros(5), item: Nanos::ZERO };
+    w.cost = Cost::Round { round: Nanos::micros(5), item: Nanos::ZERO };
     w.descriptors = 8;
     let a = w.add(1, 1);
     w.descriptors = 256;

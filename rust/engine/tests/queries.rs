@@ -7,7 +7,7 @@ use machnet_engine::{
     Waiting,
 };
 use machnet_shm::{FlowId, Geometry};
-use machnet_sim::{AppNo, World, pattern};
+use machnet_sim::{AppNo, Cost, World, pattern};
 use machnet_wire::Nanos;
 
 /// Most rows that one round may bring.
@@ -159,7 +159,7 @@ fn connections_that_begin_and_end_meanwhile_do_no_harm() {
     let far: BTreeMap<u16, FlowId> =
         busy.w.apps[server].accepted.iter().map(|e| (e.peer.1, e.flow)).collect();
     // The handshake and the end of a connection take a few rounds, the list some more.
-    busy.w.cost.round = Nanos::micros(20);
+    busy.w.cost = Cost::Round { round: Nanos::micros(20), item: Nanos::ZERO };
     let (mut turn, mut ended) = (0, BTreeSet::new());
     let mut lived = Vec::new();
     let rows = busy.connections(None, |w| {

@@ -4,7 +4,10 @@
 #![allow(missing_docs, reason = "it is for tests and benchmarks of this workspace alone")]
 
 mod app;
+mod cost;
+pub mod figures;
 mod world;
 
 pub use app::{App, Conn, Out};
-pub use world::{AppNo, Core, Cost, Sidecar, World, pattern};
+pub use cost::{Cost, Parts, Work};
+pub use world::{AppNo, Core, Sidecar, World, pattern};

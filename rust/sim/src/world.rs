@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::app::App;
+use crate::cost::{Cost, Work};
 use machnet_engine::{End, Engine, EngineConfig, Leftover, Report, Shared, UserId, neighbor};
 use machnet_nic::sim::{Host, Net, SimQueue};
 use machnet_shm::{FlowId, Geometry, Reply};
@@ -25,18 +26,6 @@ pub struct World {
     woken: Vec<usize>,
 }
 
-/// Time of a round, and of each thing done in it.
-#[derive(Clone, Copy)]
-pub struct Cost {
-    pub round: Nanos,
-    pub item: Nanos,
-}
-
-impl Cost {
-    /// As a busy cloud core is: docs/performance.md has 93 to 190 ns a pass.
-    pub const REAL: Cost = Cost { round: Nanos(200), item: Nanos(150) };
-}
-
 /// What an engine's core does.
 #[derive(Clone, Copy, Default)]
 pub struct Core {
@@ -44,11 +33,13 @@ pub struct Core {
     busy: Nanos,
     /// When the engine wants to run.
     due: Nanos,
+    /// What the first half of a round found to do, where the second is still to come, at `busy`.
+    half: Option<usize>,
 }
 
 impl Core {
     fn at(&self) -> Nanos {
-        self.due.max(self.busy)
+        if self.half.is_some() { self.busy } else { self.due.max(self.busy) }
     }
 }
 
@@ -65,6 +56,47 @@ pub struct Sidecar {
     pub running: bool,
 }
 
+impl Sidecar {
+    /// Runs an engine for a round, or for half of one. Gives how much it found to do, and when the others may see what it left.
+    fn run(&mut self, at: usize, now: Nanos, cost: &Cost) -> (usize, Nanos) {
+        let (engine, core) = (&mut self.engines[at], &mut self.cores[at]);
+        if core.half.is_none() {
+            // Rounds that would have found nothing are left out.
+            let last = now - cost.round();
+            if last >= core.busy && self.back <= last {
+                engine.looked(last);
+            }
+        }
+        let (work, seen) = match cost {
+            Cost::Round { round, item } => {
+                let work = engine.run_once(now);
+                core.busy = now + *round + *item * work as u64;
+                (work, Nanos::ZERO)
+            }
+            Cost::Parts(parts) => {
+                let counters = self.shared.counters(at as u16).expect("in range");
+                let before = Work::so_far(counters);
+                let work = match core.half.take() {
+                    None => {
+                        let came = engine.receive(now);
+                        core.half = Some(came);
+                        core.busy = now + parts.round;
+                        came
+                    }
+                    Some(came) => {
+                        core.busy = now;
+                        came + engine.send(now)
+                    }
+                };
+                core.busy += parts.of(Work::so_far(counters).since(before));
+                (work, core.busy)
+            }
+        };
+        core.due = engine.next_deadline().unwrap_or(Nanos::MAX);
+        (work, seen)
+    }
+}
+
 /// Number of an application in its world.
 pub type AppNo = usize;
 
@@ -76,7 +108,7 @@ impl World {
             sidecars: Vec::new(),
             apps: Vec::new(),
             seed,
-            cost: Cost { round: Nanos(200), item: Nanos::ZERO },
+            cost: Cost::Round { round: Nanos(200), item: Nanos::ZERO },
             descriptors: 256,
             mtu: 1500,
             woken: Vec::new(),
@@ -173,25 +205,16 @@ impl World {
                 sidecar.back = until;
                 continue;
             }
-            let back = sidecar.back;
             for at in 0..sidecar.engines.len() {
                 if sidecar.cores[at].at() > self.now {
                     continue;
                 }
-                let core = &mut sidecar.cores[at];
-                // Rounds that would have found nothing are left out.
-                let last = self.now - self.cost.round;
-                if last >= core.busy && back <= last {
-                    sidecar.engines[at].looked(last);
-                }
-                let work = sidecar.engines[at].run_once(self.now);
-                core.busy = self.now + self.cost.round + self.cost.item * work as u64;
-                core.due = sidecar.engines[at].next_deadline().unwrap_or(Nanos::MAX);
+                let (work, seen) = sidecar.run(at, self.now, &self.cost);
                 if work == 0 {
                     continue;
                 }
                 // It may have left something for the other engines, and for its applications.
-                sidecar.cores.iter_mut().for_each(|core| core.due = Nanos::ZERO);
+                sidecar.cores.iter_mut().for_each(|core| core.due = core.due.min(seen));
                 for app in self.apps.iter_mut() {
                     app.touched |= app.sidecar == host && usize::from(app.engine.engine()) == at;
                 }
