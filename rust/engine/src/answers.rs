@@ -149,7 +149,10 @@ impl ConnectionState {
             waits: conn.claim.waiting(),
             timeout: flow.timeout(),
             next_hop: conn.path.next_hop(),
-            udp_ports: (conn.path.udp_ports().src, conn.path.udp_ports().dst),
+            udp_ports: (conn.path.pair().src, conn.path.pair().dst),
+            pairing: conn.path.pairing(),
+            wanted_queue: flow.peer().map(|peer| peer.queue),
+            misdirected: conn.path.misdirected(),
             counters: flow.stats(),
         }
     }

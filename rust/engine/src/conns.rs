@@ -175,6 +175,7 @@ impl Conns {
             peers: &self.peers,
             peer: conn.peer,
             drain_epoch: self.drain_epoch.bit(),
+            path: &mut conn.path,
             admission,
             claim: &mut conn.claim,
             news: News::default(),
@@ -291,9 +292,8 @@ impl Conns {
 /// Files a connection under the time it asks for, unless it is called earlier anyway.
 #[inline]
 fn schedule(wheel: &mut TimerWheel<ConnHandle>, handle: ConnHandle, conn: &mut Conn) {
-    if let Some(at) = conn.flow.next_timeout()
-        && at < conn.scheduled
-    {
+    let at = conn.flow.next_timeout().unwrap_or(Nanos::MAX).min(conn.path.rss_due());
+    if at < conn.scheduled {
         conn.scheduled = at;
         wheel.insert(at, handle);
     }

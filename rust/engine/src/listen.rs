@@ -142,7 +142,7 @@ impl Core {
                 // A claim goes with its flow, and there is none.
                 return self.counters().rx_no_flow.add(1);
             };
-            match self.accept(key, owner, shared, from, syn) {
+            match self.accept(key, owner, shared, from, syn, &hello) {
                 Ok(()) => return,
                 Err(Declined::Claimed) => {}
                 Err(Declined::Malformed) => {

@@ -2,6 +2,7 @@
 
 use machnet_nic::Queue;
 use machnet_shm::Reason;
+use machnet_wire::Paths;
 
 use crate::conn::Bound;
 use crate::conns::{TurnEnd, World};
@@ -9,6 +10,7 @@ use crate::engine::Engine;
 use crate::ids::{ConnHandle, ConnIndex};
 use crate::neighbor::Lookup;
 use crate::path;
+use crate::rss::{self, Detour, Ground};
 use crate::state::Core;
 
 /// How a connection's turn ended.
@@ -49,7 +51,7 @@ impl<Q: Queue> Engine<Q> {
     /// The turn of one connection.
     #[inline]
     fn turn(&mut self, handle: ConnHandle, sent: &mut usize) -> Turn {
-        let Core { conns, router, channels, admission, clock, .. } = &mut self.core;
+        let Core { conns, router, channels, admission, clock, random, own, .. } = &mut self.core;
         let Some(conn) = conns.resolve_mut(handle) else { return Turn::Done };
         if !conn.queued {
             // It was filed twice (`Core::on_closed`) and has had its turn. Another one would file it again, without end.
@@ -76,6 +78,22 @@ impl<Q: Queue> Engine<Q> {
                 }
                 let Some(mut packet) = flow.poll_transmit(io.now(), io) else { return Turn::Done };
                 packet.header.backlog = router.backlog;
+                if !rss::is_plain(&packet) {
+                    let config = &own.shared().config;
+                    let (ports, retry) = (&config.udp_ports, config.rss.search.retry);
+                    let ground = Ground { random, ports, now: io.now(), retry };
+                    let detour = Detour::of(&mut packet, io.path, ground);
+                    deficit -= (path::frame_len(&packet) + Paths::ENTRY * detour.entries.len()) as i64;
+                    *sent += 1;
+                    let went = router.send_detour(nic, route.as_ref(), packet, &detour);
+                    if detour.more {
+                        flow.report_routes();
+                    }
+                    if !went {
+                        return Turn::NoRoom;
+                    }
+                    continue;
+                }
                 deficit -= path::frame_len(&packet) as i64;
                 *sent += 1;
                 if !router.send(nic, route.as_ref(), &packet, io.units()) {

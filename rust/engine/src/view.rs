@@ -7,6 +7,7 @@ use machnet_wire::{Fragment, Nanos};
 use crate::admission::{Admission, Claim};
 use crate::clock::Clock;
 use crate::counters::Counters;
+use crate::path::OutPath;
 use crate::peers::Peers;
 
 /// A unit to send, until it is acknowledged.
@@ -32,6 +33,8 @@ pub(crate) struct View<'a> {
     pub peers: &'a Peers,
     pub peer: u32,
     pub drain_epoch: bool,
+    /// How its packets go.
+    pub path: &'a mut OutPath,
     /// What the flow promises comes out of this, and is noted in its claim.
     pub admission: &'a mut Admission,
     pub claim: &'a mut Claim,

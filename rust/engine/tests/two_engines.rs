@@ -7,7 +7,7 @@ use machnet_wire::{Header, Kind, Nanos, Packet, Reset};
 use std::sync::{Arc, Mutex};
 
 #[test]
-fn an_echo_passes_by_hand_over() {
+fn an_echo_passes_between_engines_of_any_number() {
     let mut w = World::seeded(1);
     let (a, b) = (w.add(1, 2), w.add(2, 2));
     let (client, server) = (w.app(a, 0), w.app(b, 1));
@@ -22,9 +22,10 @@ fn an_echo_passes_by_hand_over() {
     for (i, &flow) in flows.iter().enumerate() {
         assert_eq!(w.apps[client].conn(flow).received.pop_front(), Some(pattern(100 * i, i as u64)));
     }
+    // The first connection's SYNs are many, and meet both engines; each later packet goes by ports that lead to the right one.
     for sidecar in [a, b] {
         let (out, taken) = (w.counter(sidecar, "handover_out"), w.counter(sidecar, "handover_in"));
-        assert!(out > 20 && out == taken, "{out} handed over, {taken} taken");
+        assert!((1..20).contains(&out) && out == taken, "{out} handed over, {taken} taken");
         assert_eq!(w.counter(sidecar, "rx_no_flow"), 0);
     }
     w.assert_nothing_is_lost();

@@ -80,6 +80,11 @@ impl Silence {
         due
     }
 
+    /// Checks since the question that was not answered.
+    pub fn checks(&self, config: &Config) -> u32 {
+        self.waited.map_or(0, |waited| (waited.0 / step(config).0) as u32)
+    }
+
     /// The flow is over.
     pub fn end(&mut self) {
         self.ping_due = false;
