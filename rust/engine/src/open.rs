@@ -4,7 +4,7 @@ use core::net::Ipv4Addr;
 use std::sync::Arc;
 
 use machnet_flow::{Flow, Setup, Syns};
-use machnet_shm::{Established, FlowId, HeldUnit, Limit, Origin, Reason, Reply, Request};
+use machnet_shm::{FlowId, HeldUnit, Limit, Origin, Reason, Reply, Request};
 use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
 use crate::admission::Claim;
@@ -24,7 +24,6 @@ struct Birth {
     channel: ChannelIndex,
     id: FlowId,
     origin: Origin,
-    peer: (Ipv4Addr, u16),
     hop: NextHop,
     claimed: bool,
     contact: Contact,
@@ -66,7 +65,7 @@ impl Core {
     pub fn is_opening(&self, index: ConnIndex, origin: Origin) -> bool {
         self.conns
             .get(index)
-            .is_some_and(|conn| conn.about.origin == origin && matches!(conn.bound, Bound::Opening { .. }))
+            .is_some_and(|conn| conn.origin == origin && matches!(conn.bound, Bound::Opening { .. }))
     }
 
     /// Resets a flow, and tells the application this reason.
@@ -117,7 +116,7 @@ impl Core {
         setup.syns = contact.syns;
         setup.hello.mirrored = contact.form == Form::Mirrored;
         let origin = Origin::Dialled(request);
-        let birth = Birth { key, channel: at, id, origin, peer, hop, claimed, contact };
+        let birth = Birth { key, channel: at, id, origin, hop, claimed, contact };
         let timeout = match timeout_ms {
             0 => self.shared().connect_timeout(),
             ms => Nanos::millis(ms.into()),
@@ -177,7 +176,6 @@ impl Core {
             channel: at,
             id,
             origin: Origin::Accepted(owner.listener),
-            peer: (from.peer, syn.header.src),
             hop,
             claimed: shared,
             contact,
@@ -187,21 +185,16 @@ impl Core {
     }
 
     fn begin(&mut self, birth: Birth, flow: Flow<Outgoing, HeldUnit>) {
-        let about = Established {
-            flow: birth.id,
-            origin: birth.origin,
-            local: (self.router.station.ip, birth.key.local_port()),
-            peer: birth.peer,
-        };
+        let (ip, _) = birth.key.peer();
         let rss = self.begin_rss(&birth.contact);
-        let path = self.router.begin_path(birth.peer.0, birth.hop, &birth.contact, rss, self.clock.now);
+        let path = self.router.begin_path(ip, birth.hop, &birth.contact, rss, self.clock.now);
         let conn = Conn {
             flow,
             key: birth.key,
             bound: Bound::Opening { channel: birth.channel, id: birth.id },
-            about,
+            origin: birth.origin,
             released: false,
-            peer: self.conns.peers.acquire(birth.peer.0, self.clock.now),
+            peer: self.conns.peers.acquire(ip, self.clock.now),
             scheduled: Nanos::MAX,
             queued: false,
             claim: Claim::new(birth.channel, (!path.is_local()).then_some(self.router.queue)),

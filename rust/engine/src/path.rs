@@ -103,7 +103,7 @@ pub(crate) enum NextHop {
     /// Its MAC has not been looked up yet.
     Unknown { ip: Ipv4Addr },
     /// Its MAC as of this version of the table of neighbours.
-    Known { ip: Ipv4Addr, mac: Mac, version: u64 },
+    Known { ip: Ipv4Addr, mac: Mac, version: u32 },
 }
 
 impl NextHop {
@@ -264,7 +264,7 @@ impl OutPath {
         &mut self,
         station: &Station,
         neighbors: &Neighbors,
-        version: u64,
+        version: u32,
         now: Nanos,
     ) -> Result<Option<Route>, Lookup> {
         let mac = match self.hop {
@@ -283,7 +283,7 @@ impl OutPath {
     }
 
     #[cold]
-    fn look_up(&mut self, neighbors: &Neighbors, version: u64, now: Nanos) -> Result<Mac, Lookup> {
+    fn look_up(&mut self, neighbors: &Neighbors, version: u32, now: Nanos) -> Result<Mac, Lookup> {
         let (ip, last) = match self.hop {
             NextHop::Loop => return Err(Lookup::Unreachable),
             NextHop::Unknown { ip } => (ip, None),

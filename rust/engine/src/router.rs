@@ -35,7 +35,7 @@ pub(crate) struct Router {
     /// The receive ring's fill as packets tell it, 0 empty to 255 full.
     pub backlog: u8,
     /// The version of the table of neighbours by which paths know their next hops.
-    neighbor_version: u64,
+    neighbor_version: u32,
     /// The packet of a connection that found no descriptor.
     stash: Option<Vec<u8>>,
     /// Frames that wait to be sent and belong to no connection.

@@ -104,7 +104,7 @@ impl Core {
         let Some(conn) = self.conns.get_mut(index) else { return };
         let Bound::Opening { channel, id } = conn.bound else { return };
         conn.bound = Bound::Open { channel, id };
-        let (local, origin) = (conn.path.is_local(), conn.about.origin);
+        let (local, origin) = (conn.path.is_local(), conn.origin);
         if !local {
             self.conns.drain_epoch.newcomer(self.clock.now);
             self.rss_established(index);
@@ -125,7 +125,7 @@ impl Core {
             Reason::Refused if matches!(bound, Bound::Open { .. }) => Reason::Reset,
             why => why,
         };
-        let (origin, released) = (conn.about.origin, conn.released);
+        let (origin, released) = (conn.origin, conn.released);
         if conn.path.is_unknown() {
             // It may be parked until its next hop is known; it has nothing to wait for any more.
             self.conns.ready_again(handle);

@@ -64,7 +64,7 @@ impl<Q: Queue> Engine<Q> {
         let mut deficit = conn.deficit;
         if deficit <= 0 {
             // A turn begins; one that was interrupted goes on with what was left of it.
-            deficit += (self.burst * usize::from(router.mtu) / 2) as i64;
+            deficit += (self.burst * usize::from(router.mtu) / 2) as i32;
         }
         let (nic, most) = (&mut self.nic, self.burst * 2);
         let world = World { clock, channels, admission };
@@ -83,7 +83,7 @@ impl<Q: Queue> Engine<Q> {
                     let (ports, retry) = (&config.udp_ports, config.rss.search.retry);
                     let ground = Ground { random, ports, now: io.now(), retry };
                     let detour = Detour::of(&mut packet, io.path, ground);
-                    deficit -= (path::frame_len(&packet) + Paths::ENTRY * detour.entries.len()) as i64;
+                    deficit -= (path::frame_len(&packet) + Paths::ENTRY * detour.entries.len()) as i32;
                     *sent += 1;
                     let went = router.send_detour(nic, route.as_ref(), packet, &detour);
                     if detour.more {
@@ -94,7 +94,7 @@ impl<Q: Queue> Engine<Q> {
                     }
                     continue;
                 }
-                deficit -= path::frame_len(&packet) as i64;
+                deficit -= path::frame_len(&packet) as i32;
                 *sent += 1;
                 if !router.send(nic, route.as_ref(), &packet, io.units()) {
                     return Turn::NoRoom;
@@ -120,7 +120,7 @@ impl<Q: Queue> Engine<Q> {
 impl Core {
     /// A connection has nothing more to send.
     #[inline]
-    fn end_turn(&mut self, index: ConnIndex, deficit: i64) {
+    fn end_turn(&mut self, index: ConnIndex, deficit: i32) {
         match self.conns.end_turn(index, deficit, self.ending.shutdown) {
             TurnEnd::Done => {}
             TurnEnd::Waits(wait) => self.wait_for_credit(index, wait),

@@ -76,7 +76,8 @@ pub struct Setup {
     pub local_port: u16,
     /// The peer's Machnet port.
     pub remote_port: u16,
-    /// What we say of ourselves: `tag` is random, never 0 and drawn for this flow; `mtu` is that of our NIC.
+    /// What we say of ourselves: `tag` is random, never 0 and drawn for this flow; `mtu` is that of our NIC. A flow has one lane,
+    /// seals nothing and takes no parts, so `lanes` is 1, `seal` 0 and `parts` false.
     pub hello: Hello,
     /// Number of our first unit and first transmission. Any; random ones make a trace easier to tell apart.
     pub first: Seq,

@@ -118,7 +118,7 @@ pub enum Body<'a, T> {
         /// Bytes, at most [`crate::Flow::unit_size`].
         len: u32,
     },
-    /// SYN and SYN-ACK. The engine fills in `hit`.
+    /// SYN, SYN-ACK, and the ACK that brings a cookie back. The engine fills in `hit` of a SYN-ACK.
     Hello(Hello),
     /// PATHS. None as the flow gives it: the engine fills in 1 to 32.
     Paths(&'a [PathEntry]),

@@ -1,7 +1,7 @@
 //! What a flow sends, one packet at a time.
 
 use machnet_wire::header::{DELAY_STEP, delay_steps};
-use machnet_wire::{Flags, Header, Kind, Nanos, PathEntry};
+use machnet_wire::{Flags, Header, Hello, Kind, Nanos, PathEntry};
 
 use super::Flow;
 use crate::life::State;
@@ -20,6 +20,11 @@ impl<T, H> Flow<T, H> {
     ) -> Option<Transmit<'_, T>> {
         if !self.life.is_open() {
             return self.poll_not_open(now, io);
+        }
+        if self.hellos.unconfirmed()
+            && let Some(hello) = self.ends.hello_with_cookie()
+        {
+            return self.poll_unknown(now, hello, io);
         }
         if self.routes.is_due() {
             return self.run_errand(now, io);
@@ -161,6 +166,22 @@ impl<T, H> Flow<T, H> {
                 Some(self.send_bare(now, Kind::Ping, Flags::REPORT, io))
             }
         }
+    }
+
+    /// The peer keeps nothing of us before it has its cookie back: whatever else went to it now would meet nobody.
+    #[cold]
+    fn poll_unknown<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        hello: Hello,
+        io: &mut I,
+    ) -> Option<Transmit<'_, T>> {
+        if !self.acks.goes_alone() && !self.silence.take_ping() {
+            return None;
+        }
+        self.counts.acks_sent += 1;
+        let ack = self.send_bare(now, Kind::Ack, Flags::PROBE | Flags::HELLO, io);
+        Some(Transmit { body: Body::Hello(hello), ..ack })
     }
 
     #[cold]
