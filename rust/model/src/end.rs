@@ -274,12 +274,13 @@ impl End {
         let Some(flow) = self.flow.as_mut().filter(|flow| flow.is_established()) else { return };
         match packet.header.kind {
             Kind::SynAck => {
-                let tag = Hello::parse(packet.payload).map_or(0, |hello| hello.tag);
-                if !packet.header.flags.has(Flags::REPORT) || flow.peer().is_none_or(|peer| peer.tag != tag) {
-                    return;
+                let Ok(hello) = Hello::parse(packet.payload) else { return };
+                let peers = flow.peer().is_some_and(|peer| peer.tag == hello.tag);
+                if peers && packet.header.flags.has(Flags::REPORT) {
+                    flow.set_hit(ROUTE);
+                    flow.report_routes();
                 }
-                flow.set_hit(ROUTE);
-                flow.report_routes();
+                self.channel.record.reported |= peers && hello.hit.is_some();
             }
             Kind::Ping if packet.header.flags.has(Flags::REPORT) => flow.report_routes(),
             Kind::Paths => self.channel.record.reported = true,
@@ -423,8 +424,9 @@ impl End {
             if let Body::Paths(entries) = &mut t.body {
                 *entries = &[ROUTE];
             }
-            if t.header.kind == Kind::SynAck && self.syns > 1 {
+            if let (Kind::SynAck, Body::Hello(hello), 2..) = (t.header.kind, &mut t.body, self.syns) {
                 t.header.flags |= Flags::REPORT;
+                hello.hit = Some(ROUTE);
             }
             let mut bytes = vec![0; t.len()];
             let at = t.header.emit_with(t.hit, None, t.sack, &mut bytes);

@@ -210,11 +210,11 @@ impl Scenario {
                     &[Waited, Again, Delivered],
                 )
             },
-            Scenario::new("spray", call(1, [1, 1]), &[Established, Reported]).sprayed(2),
+            Scenario::new("spray", call(1, [1, 0]), &[Established, Reported]).sprayed(2),
             Scenario::new("spray-three", call(0, [1, 0]), &[Established, Reported]).sprayed(3),
             Scenario::new(
                 "spray-and-send",
-                Bounds { sends: [1, 1], ..call(0, [1, 0]) },
+                Bounds { sends: [1, 0], ..call(0, [1, 0]) },
                 &[Reported, Delivered],
             )
             .sprayed(2),
@@ -226,7 +226,7 @@ impl Scenario {
             .sprayed(2),
             Scenario::new(
                 "spray-and-restart",
-                Bounds { restarts: [0, 1], ..twice(0, [0, 0]) },
+                Bounds { restarts: [0, 1], ..twice(1, [0, 0]) },
                 &[Again, Reported],
             )
             .sprayed(2),
@@ -237,7 +237,7 @@ impl Scenario {
             ),
             Scenario::open(
                 "probe-and-close",
-                Bounds { probes: [1, 1], fins: [1, 1], ..faults(0, [1, 0]) },
+                Bounds { probes: [1, 1], fins: [1, 1], ..faults(0, [0, 0]) },
                 &[Reported, Clean],
             ),
             // Two listeners share a port, each with one place. One closes while it has answered a SYN.
@@ -246,7 +246,7 @@ impl Scenario {
                 listeners: 2,
                 ..Scenario::new(
                     "listeners",
-                    Bounds { unlistens: [0, 1], accepts: [0, 1], ..call(1, [1, 1]) },
+                    Bounds { unlistens: [0, 1], accepts: [0, 1], ..call(1, [1, 0]) },
                     &[Established, TookOver],
                 )
                 .sprayed(2)
@@ -256,7 +256,7 @@ impl Scenario {
                 listeners: 2,
                 ..Scenario::new(
                     "listeners-full",
-                    Bounds { resets: [1, 0], accepts: [0, 2], ..twice(0, [1, 0]) },
+                    Bounds { resets: [1, 0], accepts: [0, 1], ..twice(0, [0, 0]) },
                     &[Again, Reset],
                 )
                 .sprayed(2)
