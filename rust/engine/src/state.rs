@@ -156,7 +156,7 @@ impl Core {
         let Some(mut conn) = self.conns.remove(index) else { return };
         self.admission.end(&mut conn.claim);
         if conn.claimed {
-            self.shared().ports.release(conn.key);
+            self.shared().ports.claims.release(conn.key);
         }
         self.router.end_path(&conn.path);
         if conn.bound != Bound::Free {
