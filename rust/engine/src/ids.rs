@@ -93,6 +93,11 @@ impl ConnKey {
         (all >> 48) as u16
     }
 
+    /// The peer's address and port.
+    pub(crate) fn peer(self) -> (Ipv4Addr, u16) {
+        (Ipv4Addr::from_bits((self.0 >> 32) as u32), (self.0 >> 16) as u16)
+    }
+
     /// Our port.
     #[inline]
     pub(crate) fn local_port(self) -> u16 {

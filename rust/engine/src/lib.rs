@@ -56,6 +56,7 @@ mod ports;
 mod query;
 mod random;
 mod router;
+mod rss;
 mod rx;
 mod serve;
 mod shared;
@@ -80,4 +81,5 @@ pub use query::{
     Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, NotAConnectionId,
     PeerRow, Query, Rows, Units,
 };
+pub use rss::Pairing;
 pub use shared::{EngineHandle, Leftover, Report, Shared};

@@ -13,7 +13,8 @@ use crate::timers::Timer;
 use crate::{FlowError, Io};
 
 impl<T, H> Flow<T, H> {
-    /// Takes a packet whose ports are this flow's. PATHS are only checked: their body is the engine's.
+    /// Takes a packet whose ports are this flow's. The body of PATHS and the path word are the engine's, which reads them when this has
+    /// taken the packet.
     #[inline]
     pub fn on_packet<I: Io<Tx = T, Held = H>>(
         &mut self,
@@ -68,10 +69,6 @@ impl<T, H> Flow<T, H> {
             // The third packet of the handshake, or data that overtook it.
             self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io);
         }
-        if header.kind == Kind::Paths {
-            self.heard(now);
-            return Ok(());
-        }
         self.on_open(now, packet, io)
     }
 
@@ -118,7 +115,9 @@ impl<T, H> Flow<T, H> {
     fn heard(&mut self, now: Nanos) {
         self.counts.packets_received += 1;
         self.silence.on_packet(now);
-        self.hellos.on_packet(&mut self.timers);
+        if self.hellos.on_packet(&mut self.timers) {
+            self.routes.on_confirmed();
+        }
     }
 
     #[inline]
@@ -140,6 +139,13 @@ impl<T, H> Flow<T, H> {
         }
         if header.kind == Kind::Ping || header.flags.has(Flags::PROBE) {
             self.acks.on_question(Echo::new(now, io.gap(), header));
+            let again = match header.kind {
+                Kind::Data => header.unit.before(self.receiver.next()),
+                kind => kind == Kind::Ping && !header.flags.has(Flags::REPORT),
+            };
+            if again {
+                self.routes.on_repeat(now, self.receiver.next());
+            }
         }
         self.check_closed(now, io);
         Ok(())
