@@ -43,6 +43,7 @@ mod credit_turns;
 mod drain_epoch;
 mod ending;
 mod engine;
+mod ephemeral;
 mod full;
 pub mod idle;
 mod ids;
