@@ -32,6 +32,7 @@ mod attention;
 mod channel;
 mod channel_table;
 mod channels;
+mod claims;
 mod clock;
 mod config;
 mod conn;
