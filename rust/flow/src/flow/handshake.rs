@@ -51,7 +51,7 @@ impl<T, H> Flow<T, H> {
             State::SynReceived if known => {
                 // Where a SYN buys several SYN-ACKs its copies buy none: not before it is asked for again.
                 let copy = |last: Echo| now - last.at < self.config.syn_retry / 2;
-                if self.ends.local().syns.answers > 1 && self.acks.echo().is_some_and(copy) {
+                if self.ends.syns().answers > 1 && self.acks.echo().is_some_and(copy) {
                     return Ok(());
                 }
                 // Another copy, perhaps by another route: it buys another SYN-ACK.
