@@ -9,6 +9,7 @@ mod arrive;
 mod begin;
 mod depart;
 mod search;
+mod warning;
 
 use std::collections::VecDeque;
 
@@ -18,6 +19,7 @@ use machnet_wire::{Nanos, PathEntry};
 pub(crate) use arrive::is_about_routes;
 pub(crate) use begin::Contact;
 pub(crate) use depart::{Detour, Ground, is_plain};
+pub(crate) use warning::GivenUp;
 
 /// What RSS-- has to do for a connection, for as long as there is something to do.
 #[derive(Debug)]
