@@ -24,6 +24,11 @@ pub fn machnet(choices: &mut Choices, target: &Target, from: Mac, to: Station) -
     let mut header = next(target, kind);
     let mut body = body(choices, target, &mut header);
     let mut words = Words::default();
+    // Questions about routes and claims about them, of whatever port and queue.
+    if matches!(kind, Kind::Ping | Kind::SynAck) && choices.chance(600) {
+        header.flags |= Flags::REPORT;
+    }
+    words.hit = (matches!(kind, Kind::Data | Kind::Ack) && choices.chance(150)).then(|| entry(choices));
     for _ in 0..choices.below(4) {
         deviate(choices, &mut header, &mut words, &mut body);
     }
@@ -38,6 +43,15 @@ pub fn machnet(choices: &mut Choices, target: &Target, from: Mac, to: Station) -
         dst_port: ports.1,
     };
     (header, emit(&route, &header, &words, &body))
+}
+
+/// Where a pair of UDP ports is said to lead: one of those that are in use, or any, and a queue that there may be.
+fn entry(choices: &mut Choices) -> PathEntry {
+    let port = |choices: &mut Choices| match choices.below(4) {
+        0 => choices.below(1 << 16) as u16,
+        _ => 31_580 + choices.below(1024) as u16,
+    };
+    PathEntry { src: port(choices), dst: port(choices), queue: choices.below(5) as u16 }
 }
 
 /// What stands between header and payload.
@@ -122,9 +136,12 @@ fn body(choices: &mut Choices, target: &Target, header: &mut Header) -> Vec<u8> 
         Kind::Syn | Kind::SynAck => {
             let mtu = [1500, 576, 1460, 9001][choices.below(4) as usize];
             let tag = 0x1000 + choices.below(4) as u32;
-            let hit = Some(PathEntry { src: 31_580, dst: 31_581, queue: 1 });
+            let hit = choices.chance(700).then(|| entry(choices));
+            let queues = [2, 2, 1, 8, u16::MAX][choices.below(5) as usize];
+            let queue = [queues - 1, 0][choices.below(2) as usize];
+            let (mirrored, steer) = (choices.chance(100), if choices.chance(100) { 31_600 } else { 0 });
             let cookie = if choices.chance(100) { choices.next() } else { 0 };
-            Hello { queues: 2, queue: 1, hit, cookie, ..Hello::new(tag, 1, mtu) }.emit().to_vec()
+            Hello { queues, queue, hit, mirrored, steer, cookie, ..Hello::new(tag, 1, mtu) }.emit().to_vec()
         }
         Kind::Rst => {
             let reason = [Reason::Closed, Reason::Refused, Reason::Aborted, Reason::Protocol]
@@ -136,7 +153,10 @@ fn body(choices: &mut Choices, target: &Target, header: &mut Header) -> Vec<u8> 
             };
             Reset { epoch: 1, echo, reason }.emit().to_vec()
         }
-        Kind::Paths => vec![0; 6],
+        Kind::Paths => {
+            let entries = (0..1 + choices.below(8)).map(|_| entry(choices));
+            entries.flat_map(|e| [e.src, e.dst, e.queue].map(u16::to_be_bytes).concat()).collect()
+        }
         Kind::Data => unit(choices, header),
         Kind::Ack | Kind::Ping => Vec::new(),
     }
@@ -193,10 +213,7 @@ fn deviate(choices: &mut Choices, header: &mut Header, words: &mut Words, body: 
         }
         17 => header.flags = Flags(header.flags.0 ^ choices.word() as u16),
         18 => header.lane = choices.below(8) as u8,
-        19 => {
-            let [src, dst] = [choices.word() as u16, choices.word() as u16];
-            words.hit = Some(PathEntry { src, dst, queue: choices.below(4) as u16 });
-        }
+        19 => words.hit = Some(entry(choices)),
         20 => {
             let (offset, more) = (choices.below(1500) as u16, choices.below(2) as u16);
             words.part = Some(Part { offset, unit_len: offset + body.len() as u16 + more });
