@@ -98,7 +98,7 @@ impl Hosts {
     fn new(setup: &Setup, n: u32) -> Hosts {
         let (server, client) = setup.engines;
         let mut w = world(setup.seed.wrapping_add(n.into()), Link { delay: ONE_WAY, ..Link::default() });
-        add_hosts(&mut w, &[server, client]);
+        add_hosts(&mut w, &[server, client], |_| {});
         Hosts { w }
     }
 
