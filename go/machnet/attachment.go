@@ -174,7 +174,7 @@ func (at *attachment) onEvent(ev *core.Event) (unwanted bool) {
 	case core.EvListenFailed:
 		if l := at.listeners[ev.ID]; l != nil {
 			delete(at.listeners, ev.ID)
-			l.refused(at, eventError(ev))
+			l.refused(at, listenError(ev))
 		}
 	case core.EvUnlistened:
 		at.ch.Answered()

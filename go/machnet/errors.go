@@ -158,6 +158,17 @@ func eventError(ev *core.Event) error {
 	return &refusal{text: ev.Failure(), errs: errs}
 }
 
+// errTaken is why a port cannot be listened on, with the next step.
+var errTaken = fmt.Errorf("%w; choose another port, or have all its listeners set ReusePort, as one user", syscall.EADDRINUSE)
+
+// listenError is eventError for a listen.
+func listenError(ev *core.Event) error {
+	if ev.Code == core.InUse {
+		return errTaken
+	}
+	return eventError(ev)
+}
+
 // opError dresses an error for the caller. io.EOF and io.ErrShortBuffer stay bare, as readers compare them.
 func opError(op string, source, addr *Addr, err error) error {
 	if err == nil || err == io.EOF || err == io.ErrShortBuffer {

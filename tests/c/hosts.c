@@ -21,12 +21,13 @@ static void check(int good, const char *what, int64_t value) {
   }
 }
 
-// Attaches; `virtually` runs the hosts meanwhile.
-static machnet_channel *attach(machnet_host_net *net, int host, int virtually) {
+// Attaches, to this engine or to any; `virtually` runs the hosts meanwhile.
+static machnet_channel *attach_to(machnet_host_net *net, int host, int engine, int virtually) {
   machnet_channel *ch = NULL;
   int fd = machnet_host_connect(net, host);
   check(fd >= 0, "connect to a host", fd);
-  int rc = machnet_attach_fd(fd, NULL, &ch);
+  machnet_options options = {engine, 0};
+  int rc = machnet_attach_fd(fd, &options, &ch);
   check(rc == 0, "attach", rc);
   while ((rc = machnet_attach_step(ch)) == MACHNET_EAGAIN) {
     if (virtually) machnet_host_step(net, 1000);
@@ -34,6 +35,8 @@ static machnet_channel *attach(machnet_host_net *net, int host, int virtually) {
   check(rc == 0, "attach", rc);
   return ch;
 }
+
+static machnet_channel *attach(machnet_host_net *net, int host, int virtually) { return attach_to(net, host, MACHNET_ANY_ENGINE, virtually); }
 
 struct server {
   machnet_channel *ch;
@@ -193,6 +196,41 @@ static void requests(void) {
   machnet_host_free(net);
 }
 
+// A server with a listener on each of two engines: they share a port, and each gets a part of the callers.
+static void sharing(void) {
+  enum { CALLERS = 60 };
+  machnet_host_net *net = machnet_host_new(9, NULL);
+  check(net != NULL, "make a network", 0);
+  machnet_host_plan a = {IP_A, 2, 0, 0, 0}, b = {IP_B, 2, 0, 0, 0};
+  check(machnet_host_add(net, &a) == 0 && machnet_host_add(net, &b) == 1, "add hosts", 0);
+  machnet_channel *near = attach(net, 0, 1), *far[2] = {attach_to(net, 1, 0, 1), attach_to(net, 1, 1, 1)};
+  for (int i = 0; i < 2; i++) {
+    int rc = machnet_listen_begin(far[i], 0, PORT, CALLERS, MACHNET_REUSEPORT, NULL);
+    check(rc == 0, "listen", rc);
+    await_event(net, far[i], MACHNET_EVENT_LISTENING);
+  }
+  check(machnet_listen_begin(far[1], 0, PORT, 1, 7, NULL) == MACHNET_EINVAL, "flags that there are not", 7);
+  check(machnet_listen_begin(far[1], 0, PORT, 1, 0, NULL) == 0, "listen alone", 0);
+  machnet_event taken = await_event(net, far[1], MACHNET_EVENT_LISTEN_FAILED);
+  char text[MACHNET_ERROR_TEXT_MAX];
+  machnet_event_text(&taken, text, sizeof text);
+  check(taken.code == MACHNET_EINUSE && strstr(text, "MACHNET_REUSEPORT") != NULL, text, taken.code);
+  machnet_dial_t request = {IP_B, PORT, 0, 0};
+  for (int i = 0; i < CALLERS; i++) check(machnet_dial_begin(near, &request, NULL) == 0, "dial", i);
+  for (int i = 0; i < CALLERS; i++) await_event(net, near, MACHNET_EVENT_CONNECTED);
+  machnet_host_step(net, 10000000);
+  int accepted[2] = {0, 0};
+  machnet_event event;
+  for (int i = 0; i < 2; i++) {
+    while (machnet_poll(far[i], &event, 1) == 1) accepted[i] += event.kind == MACHNET_EVENT_ACCEPTED;
+  }
+  check(accepted[0] + accepted[1] == CALLERS, "accepted", accepted[0] + accepted[1]);
+  check(accepted[0] > CALLERS / 5 && accepted[1] > CALLERS / 5, "accepted by the first", accepted[0]);
+  machnet_detach(near);
+  for (int i = 0; i < 2; i++) machnet_detach(far[i]);
+  machnet_host_free(net);
+}
+
 int main(void) {
   machnet_host_link link = {0.01, 0.01, 0.01, 0.001, 10000, 2000, 0};
   machnet_host_net *net = machnet_host_new(7, &link);
@@ -243,6 +281,7 @@ int main(void) {
   virtual_time();
   leaving();
   requests();
+  sharing();
   puts("ok");
   return 0;
 }

@@ -2,6 +2,7 @@
 //! connections holds up nobody's packets.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 
 use machnet_shm::Origin;
 use machnet_wire::Nanos;
@@ -98,7 +99,8 @@ impl Subjects<'_> {
 
     fn connection(&self, handle: ConnHandle, conn: &Conn) -> ConnectionRow {
         let channel = conn.bound.place().and_then(|(at, _)| self.channels.get(at));
-        ConnectionRow::of(conn, ConnectionId(handle), channel.map(|channel| channel.number))
+        let channel = channel.map(|channel| channel.number);
+        ConnectionRow::of(conn, ConnectionId(handle), channel, self.conns.ip)
     }
 }
 
@@ -116,20 +118,25 @@ impl ChannelRow {
 }
 
 impl ConnectionRow {
-    pub(crate) fn of(conn: &Conn, connection: ConnectionId, channel: Option<ChannelNumber>) -> Self {
+    pub(crate) fn of(
+        conn: &Conn,
+        connection: ConnectionId,
+        channel: Option<ChannelNumber>,
+        ip: Ipv4Addr,
+    ) -> Self {
         let flow = &conn.flow;
         let closing = conn.released || flow.is_finished() || flow.is_lingering() || flow.is_done();
         Self {
             connection,
             channel: channel.map(|number| number.0),
-            local: conn.about.local,
-            peer: conn.about.peer,
+            local: (ip, conn.key.local_port()),
+            peer: conn.key.peer(),
             stage: match flow.is_established() {
                 _ if closing => ConnectionStage::Closing,
                 true => ConnectionStage::Open,
                 false => ConnectionStage::Opening,
             },
-            dialled: matches!(conn.about.origin, Origin::Dialled(_)),
+            dialled: matches!(conn.origin, Origin::Dialled(_)),
             queued: flow.queued(),
             in_flight: flow.in_flight(),
             rtt: flow.rtt(),
@@ -149,7 +156,10 @@ impl ConnectionState {
             waits: conn.claim.waiting(),
             timeout: flow.timeout(),
             next_hop: conn.path.next_hop(),
-            udp_ports: (conn.path.udp_ports().src, conn.path.udp_ports().dst),
+            udp_ports: (conn.path.pair().src, conn.path.pair().dst),
+            pairing: conn.path.pairing(),
+            wanted_queue: flow.peer().map(|peer| peer.queue),
+            misdirected: conn.path.misdirected(),
             counters: flow.stats(),
         }
     }

@@ -1,12 +1,13 @@
 //! A connection: a flow with what the engine knows of it.
 
 use machnet_flow::{Closed, Flow};
-use machnet_shm::{Established, FlowId, HeldUnit, Limit, Reason};
+use machnet_shm::{FlowId, HeldUnit, Limit, Origin, Reason};
 use machnet_wire::{self as wire, Nanos};
 
 use crate::admission::Claim;
 use crate::ids::{ChannelIndex, ConnKey};
 use crate::path::OutPath;
+use crate::table::Keyed;
 use crate::view::Outgoing;
 
 /// One connection.
@@ -14,8 +15,8 @@ pub(crate) struct Conn {
     pub flow: Flow<Outgoing, HeldUnit>,
     pub key: ConnKey,
     pub bound: Bound,
-    /// What the application hears of it when it is established.
-    pub about: Established,
+    /// How it came to be.
+    pub origin: Origin,
     /// The application has let go of the handle.
     pub released: bool,
     /// Number of the peer's address in `Peers`.
@@ -29,13 +30,19 @@ pub(crate) struct Conn {
     /// What its peer may send, or waits for.
     pub claim: Claim,
     /// Bytes that it may still send in its turn; zero or less between turns, by how much the last one was exceeded.
-    pub deficit: i64,
+    pub deficit: i32,
     /// How often the engine had stalled, as the flow knows.
     pub stalls: u32,
     /// Whether the key is claimed for this flow among all engines: the application chose the local port, or listeners share it.
     pub claimed: bool,
     /// Why the engine ended it, where the flow itself cannot know.
     pub reason: Option<Reason>,
+}
+
+impl Keyed for Conn {
+    fn key(&self) -> ConnKey {
+        self.key
+    }
 }
 
 /// What the flow is to its channel.
@@ -81,5 +88,17 @@ pub(crate) fn reason(closed: Closed) -> Reason {
             wire::Reason::NoResources => Reason::NoResources,
             _ => Reason::Local,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beside it an idle connection has its key in the table, its place among the deadlines, and nothing else.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size_of::<Option<Conn>>();
+        assert!(size <= 1000, "{size} bytes, and there may be a hundred thousand");
     }
 }

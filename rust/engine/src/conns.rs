@@ -1,6 +1,7 @@
 //! The connections of one engine: where each is, when each is due, whose turn it is to send, and the one way to call a flow.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 
 use machnet_flow::{CreditWait, Flow};
 use machnet_shm::HeldUnit;
@@ -17,18 +18,20 @@ use crate::shared::EngineHandle;
 use crate::table::Table;
 use crate::timer_wheel::TimerWheel;
 use crate::totals::Totals;
-use crate::view::{News, Outgoing, View};
+use crate::view::{About, News, Outgoing, View};
 
 /// The connections of one engine.
 pub(crate) struct Conns {
     own: EngineHandle,
+    /// Our address.
+    pub ip: Ipv4Addr,
     table: Table<Conn>,
     pub peers: Peers,
     pub drain_epoch: DrainEpoch,
     totals: Totals,
-    /// By when connections ask to be called. A connection has an entry for `Conn::scheduled` and perhaps older ones, which
-    /// are passed over.
-    wheel: TimerWheel<ConnHandle>,
+    /// By when connections ask to be called. A connection has an entry for `Conn::scheduled` and perhaps older ones, or such of one
+    /// that had its place before: they are passed over.
+    wheel: TimerWheel<ConnIndex>,
     /// Connections that may have something to send, oldest first.
     ready: VecDeque<ConnHandle>,
     /// Connections that wait for their next hop.
@@ -58,6 +61,7 @@ impl Conns {
     pub fn new(own: EngineHandle, secret: u64, now: Nanos) -> Self {
         let peers = Peers::new(std::sync::Arc::clone(&own.shared().heard));
         Self {
+            ip: own.shared().config.neighbor.ip,
             own,
             table: Table::new(secret),
             peers,
@@ -132,15 +136,14 @@ impl Conns {
 
     /// Files a connection that begins. `None`: there is one with this key.
     pub fn insert(&mut self, conn: Conn) -> Option<ConnIndex> {
-        let index = self.table.insert(conn.key, conn)?;
+        let index = self.table.insert(conn)?;
         self.own.counters().flows.set(self.table.len() as u64);
         Some(index)
     }
 
     /// Takes a connection out.
     pub fn remove(&mut self, index: ConnIndex) -> Option<Conn> {
-        let key = self.table.get(index)?.key;
-        let conn = self.table.remove(key)?;
+        let conn = self.table.remove(index)?;
         self.peers.release(conn.peer);
         self.totals.retire(&conn.flow.stats());
         self.own.counters().flows.set(self.table.len() as u64);
@@ -170,11 +173,12 @@ impl Conns {
             lane,
             counters: self.own.counters(),
             clock,
-            about: &conn.about,
+            about: About { ip: self.ip, key: conn.key, origin: &conn.origin },
             released: conn.released,
             peers: &self.peers,
             peer: conn.peer,
             drain_epoch: self.drain_epoch.bit(),
+            path: &mut conn.path,
             admission,
             claim: &mut conn.claim,
             news: News::default(),
@@ -228,14 +232,14 @@ impl Conns {
     /// A connection's turn is over, as it has nothing more to send. It is called again when it asks to be, or when something happens to it.
     /// `ending`: the sidecar ends, and does not stay to acknowledge repetitions.
     #[inline]
-    pub fn end_turn(&mut self, index: ConnIndex, deficit: i64, ending: bool) -> TurnEnd {
-        let Some((handle, conn)) = self.table.entry(index) else { return TurnEnd::Done };
+    pub fn end_turn(&mut self, index: ConnIndex, deficit: i32, ending: bool) -> TurnEnd {
+        let Some(conn) = self.table.get_mut(index) else { return TurnEnd::Done };
         conn.queued = false;
         conn.deficit = deficit.min(0);
         if conn.flow.is_done() || ending && conn.flow.is_lingering() {
             return TurnEnd::Over;
         }
-        schedule(&mut self.wheel, handle, conn);
+        schedule(&mut self.wheel, index, conn);
         match conn.flow.credit_wait() {
             Some(wait) if conn.claim.has_to_wait(wait) => TurnEnd::Waits(wait),
             _ => TurnEnd::Done,
@@ -247,8 +251,8 @@ impl Conns {
 impl Conns {
     /// Has a connection called when it asks to be.
     pub fn schedule(&mut self, index: ConnIndex) {
-        if let Some((handle, conn)) = self.table.entry(index) {
-            schedule(&mut self.wheel, handle, conn);
+        if let Some(conn) = self.table.get_mut(index) {
+            schedule(&mut self.wheel, index, conn);
         }
     }
 
@@ -258,13 +262,13 @@ impl Conns {
     pub fn due(&mut self, now: Nanos, mut each: impl FnMut(ConnIndex)) -> usize {
         let mut passed = 0;
         let table = &mut self.table;
-        self.wheel.expire(now, |at, handle| {
+        self.wheel.expire(now, |at, index| {
             passed += 1;
-            if let Some(conn) = table.resolve_mut(handle)
+            if let Some(conn) = table.get_mut(index)
                 && conn.scheduled == at
             {
                 conn.scheduled = Nanos::MAX;
-                each(handle.index);
+                each(index);
             }
         });
         passed
@@ -290,11 +294,10 @@ impl Conns {
 
 /// Files a connection under the time it asks for, unless it is called earlier anyway.
 #[inline]
-fn schedule(wheel: &mut TimerWheel<ConnHandle>, handle: ConnHandle, conn: &mut Conn) {
-    if let Some(at) = conn.flow.next_timeout()
-        && at < conn.scheduled
-    {
+fn schedule(wheel: &mut TimerWheel<ConnIndex>, index: ConnIndex, conn: &mut Conn) {
+    let at = conn.flow.next_timeout().unwrap_or(Nanos::MAX).min(conn.path.rss_due());
+    if at < conn.scheduled {
         conn.scheduled = at;
-        wheel.insert(at, handle);
+        wheel.insert(at, index);
     }
 }

@@ -61,6 +61,32 @@ machnet_wire::samples! {
         handover_in: Counter, Count;
         /// packets dropped because the owner's hand-over queue was full
         handover_full: Counter, Count;
+        /// copies of SYN sent in batches, each by UDP ports of its own, on first contact with a peer
+        syn_sprayed: Counter, Count;
+        /// probes sent to find UDP ports that lead to the queue that a peer wants
+        probes_sent: Counter, Count;
+        /// PATHS packets sent: they tell a peer to which queues its packets came
+        paths_sent: Counter, Count;
+        /// PATHS packets of peers taken
+        paths_received: Counter, Count;
+        /// pairs of UDP ports of which a peer told for the first time to which queue they lead
+        pairs_verified: Counter, Count;
+        /// connections that began with a pair that was known
+        pool_hits: Counter, Count;
+        /// searches begun for a pair that leads to the queue which a peer wants
+        searches: Counter, Count;
+        /// batches of probes sent because those before did not hit within the retry time
+        searches_retried: Counter, Count;
+        /// searches given up after the last batch: the peer hands packets over between its engines
+        searches_given_up: Counter, Count;
+        /// packets of established connections that came on another queue than their engine's, and were handed over
+        misdirected: Counter, Count;
+        /// times a peer's queues were found changed, and what was known of them was forgotten
+        rss_remapped: Counter, Count;
+        /// times a connection went on with another pair, because its packets seemed not to arrive
+        repathed: Counter, Count;
+        /// packets dropped because they came to another engine than their connection's (in the paper's form only)
+        paper_dropped: Counter, Count;
         /// transmit rounds cut short because the NIC had no descriptor
         tx_full: Counter, Count;
         /// frames whose checksum was wrong, by hardware or software

@@ -86,6 +86,11 @@ impl ConnKey {
         Self(u64::from(peer.to_bits()) << 32 | u64::from(peer_port) << 16 | u64::from(local_port))
     }
 
+    /// The peer's address and port.
+    pub(crate) fn peer(self) -> (Ipv4Addr, u16) {
+        (Ipv4Addr::from_bits((self.0 >> 32) as u32), (self.0 >> 16) as u16)
+    }
+
     /// Our port.
     #[inline]
     pub(crate) fn local_port(self) -> u16 {

@@ -55,6 +55,7 @@ mod ports;
 mod query;
 mod random;
 mod router;
+mod rss;
 mod rx;
 mod serve;
 mod shared;
@@ -79,4 +80,5 @@ pub use query::{
     Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, NotAConnectionId,
     PeerRow, Query, Rows, Units,
 };
+pub use rss::Pairing;
 pub use shared::{EngineHandle, Leftover, Report, Shared};

@@ -106,7 +106,7 @@ impl Core {
     /// False: it is something else.
     pub fn leave_to_others(&mut self, index: ConnIndex) -> bool {
         let leaves = self.conns.get(index).is_some_and(|conn| {
-            matches!((conn.bound, conn.about.origin), (Bound::Opening { .. }, Origin::Accepted(_)))
+            matches!((conn.bound, conn.origin), (Bound::Opening { .. }, Origin::Accepted(_)))
                 && self.shared().ports.is_open(conn.key.local_port())
         });
         if leaves {
@@ -142,7 +142,7 @@ impl Core {
                 // A claim goes with its flow, and there is none.
                 return self.counters().rx_no_flow.add(1);
             };
-            match self.accept(key, owner, shared, from, syn) {
+            match self.accept(key, owner, shared, from, syn, &hello) {
                 Ok(()) => return,
                 Err(Declined::Claimed) => {}
                 Err(Declined::Malformed) => {

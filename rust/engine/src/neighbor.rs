@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use machnet_wire::{Mac, Nanos, Suppressed, WarningLimit};
@@ -99,7 +99,7 @@ pub enum NeighborState {
 #[derive(Debug)]
 pub struct Neighbors {
     config: Config,
-    version: AtomicU64,
+    version: AtomicU32,
     /// When [`Neighbors::poll`] has something to do, nanoseconds.
     due: AtomicU64,
     /// In order, so that the same seed asks in the same order.
@@ -135,7 +135,7 @@ impl Neighbors {
             |&(ip, mac)| (ip, Entry { mac: Some(mac), state: State::Fixed, due: Nanos::MAX, users: 0 });
         let table = config.fixed.iter().map(fixed).collect();
         Self {
-            version: AtomicU64::new(1),
+            version: AtomicU32::new(1),
             due: AtomicU64::new(u64::MAX),
             table: Mutex::new(table),
             fixed: RwLock::new(config.fixed.clone()),
@@ -195,7 +195,7 @@ impl Neighbors {
 
     /// Changes with every answer, and when an address is given up.
     #[inline]
-    pub fn version(&self) -> u64 {
+    pub fn version(&self) -> u32 {
         self.version.load(Ordering::Acquire)
     }
 

@@ -3,17 +3,18 @@
 use core::net::Ipv4Addr;
 use std::sync::Arc;
 
-use machnet_flow::{Flow, Setup};
-use machnet_shm::{Established, FlowId, HeldUnit, Limit, Origin, Reason, Reply, Request};
-use machnet_wire::{self as wire, Nanos, Packet, Seq};
+use machnet_flow::{Flow, Setup, Syns};
+use machnet_shm::{FlowId, HeldUnit, Limit, Origin, Reason, Reply, Request};
+use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
 use crate::admission::Claim;
 use crate::conn::{Bound, Conn};
 use crate::full::Asked;
 use crate::ids::{ChannelIndex, ConnIndex, ConnKey};
 use crate::listen::{Declined, Listen};
-use crate::path::{InPath, NextHop, UdpPorts};
+use crate::path::{Form, InPath, NextHop};
 use crate::ports::{EPHEMERAL, Owner};
+use crate::rss::Contact;
 use crate::state::Core;
 use crate::view::Outgoing;
 
@@ -23,9 +24,9 @@ struct Birth {
     channel: ChannelIndex,
     id: FlowId,
     origin: Origin,
-    peer: (Ipv4Addr, u16),
     hop: NextHop,
     claimed: bool,
+    contact: Contact,
 }
 
 impl Core {
@@ -64,7 +65,7 @@ impl Core {
     pub fn is_opening(&self, index: ConnIndex, origin: Origin) -> bool {
         self.conns
             .get(index)
-            .is_some_and(|conn| conn.about.origin == origin && matches!(conn.bound, Bound::Opening { .. }))
+            .is_some_and(|conn| conn.origin == origin && matches!(conn.bound, Bound::Opening { .. }))
     }
 
     /// Resets a flow, and tells the application this reason.
@@ -107,12 +108,19 @@ impl Core {
             }
             return Err(self.full(Limit::Connections, flows, asked));
         };
-        let birth = Birth { key, channel: at, id, origin: Origin::Dialled(request), peer, hop, claimed };
+        let mut setup = self.setup(key.local_port(), port, None);
+        let contact = match hop {
+            NextHop::Loop => Contact::LOCAL,
+            _ => self.first_contact(ip, setup.hello.tag),
+        };
+        setup.syns = contact.syns;
+        setup.hello.mirrored = contact.form == Form::Mirrored;
+        let origin = Origin::Dialled(request);
+        let birth = Birth { key, channel: at, id, origin, hop, claimed, contact };
         let timeout = match timeout_ms {
             0 => self.shared().connect_timeout(),
             ms => Nanos::millis(ms.into()),
         };
-        let setup = self.setup(key.local_port(), port, UdpPorts::NONE);
         let flow = Flow::connect(self.clock.now, Arc::clone(&self.shared().flow), setup, timeout);
         self.begin(birth, flow);
         Ok(())
@@ -126,6 +134,7 @@ impl Core {
         shared: bool,
         from: InPath,
         syn: &Packet<'_>,
+        hello: &Hello,
     ) -> Result<(), Declined> {
         if let Some(limit) = self.most_flows() {
             return Err(Declined::Full(Limit::EngineConnections, limit));
@@ -139,7 +148,12 @@ impl Core {
             self.counters().control_dropped.add(1);
             return Ok(());
         };
-        let setup = self.setup(syn.header.dst, syn.header.src, from.udp);
+        let mut setup = self.setup(syn.header.dst, syn.header.src, Some(from));
+        let contact = match hop {
+            NextHop::Loop => Contact::LOCAL,
+            _ => self.answer_contact(from, hello),
+        };
+        setup.syns = contact.syns;
         let flow = Flow::accept(self.clock.now, self.clock.gap, Arc::clone(&self.shared().flow), setup, syn)
             .map_err(|_| Declined::Malformed)?;
         let Some(channel) = self.channels.get_mut(at) else { return Err(Declined::Gone) };
@@ -162,29 +176,25 @@ impl Core {
             channel: at,
             id,
             origin: Origin::Accepted(owner.listener),
-            peer: (from.peer, syn.header.src),
             hop,
             claimed: shared,
+            contact,
         };
         self.begin(birth, flow);
         Ok(())
     }
 
     fn begin(&mut self, birth: Birth, flow: Flow<Outgoing, HeldUnit>) {
-        let about = Established {
-            flow: birth.id,
-            origin: birth.origin,
-            local: (self.router.station.ip, birth.key.local_port()),
-            peer: birth.peer,
-        };
-        let path = self.router.begin_path(birth.peer.0, birth.hop, &mut self.random, self.clock.now);
+        let (ip, _) = birth.key.peer();
+        let rss = self.begin_rss(&birth.contact);
+        let path = self.router.begin_path(ip, birth.hop, &birth.contact, rss, self.clock.now);
         let conn = Conn {
             flow,
             key: birth.key,
             bound: Bound::Opening { channel: birth.channel, id: birth.id },
-            about,
+            origin: birth.origin,
             released: false,
-            peer: self.conns.peers.acquire(birth.peer.0, self.clock.now),
+            peer: self.conns.peers.acquire(ip, self.clock.now),
             scheduled: Nanos::MAX,
             queued: false,
             claim: Claim::new(birth.channel, (!path.is_local()).then_some(self.router.queue)),
@@ -265,9 +275,9 @@ impl Core {
         Ok(None)
     }
 
-    fn setup(&mut self, local_port: u16, remote_port: u16, hit: UdpPorts) -> Setup {
+    fn setup(&mut self, local_port: u16, remote_port: u16, came: Option<InPath>) -> Setup {
         let tag = self.random.tag(self.own.index(), self.own.shared().engines());
-        let hello = self.router.hello(tag, hit);
-        Setup { local_port, remote_port, hello, first: Seq(self.random.draw() as u32) }
+        let hello = self.router.hello(tag, came);
+        Setup { local_port, remote_port, hello, first: Seq(self.random.draw() as u32), syns: Syns::ONE }
     }
 }

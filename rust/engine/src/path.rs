@@ -7,16 +7,17 @@
 //! another application of this host or answer a packet of no connection. So what is done to all packets is done there.
 
 use core::net::Ipv4Addr;
-use core::ops::RangeInclusive;
 
 use machnet_flow::{Body, Transmit};
+use machnet_rss::Pair;
 use machnet_shm::EngineEnd;
 use machnet_wire::frame::{self, Route};
-use machnet_wire::{Mac, Nanos, Packet, ParseError};
+use machnet_wire::{Mac, Nanos, Packet, ParseError, PathEntry, Paths};
 
+use crate::ids::QueueIndex;
 use crate::listen::Passed;
 use crate::neighbor::{Lookup, Neighbors};
-use crate::random::Random;
+use crate::rss::{Contact, Pairing, Rss};
 use crate::view::Outgoing;
 
 /// This host as the network knows it.
@@ -26,44 +27,36 @@ pub(crate) struct Station {
     pub ip: Ipv4Addr,
 }
 
-/// UDP ports as a packet carries them. They lead it to a receive queue and say nothing about its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct UdpPorts {
-    pub src: u16,
-    pub dst: u16,
-}
-
-impl UdpPorts {
-    /// Of a packet that saw no wire.
-    pub const NONE: Self = Self { src: 0, dst: 0 };
-
-    fn draw(random: &mut Random, range: &RangeInclusive<u16>) -> Self {
-        Self { src: random.port(range), dst: random.port(range) }
-    }
-}
-
-/// The path by which a packet came: who sent it, and the UDP ports that led it to the queue on which it came.
+/// The path by which a packet came: who sent it, its UDP ports, and the receive queue to which they led it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InPath {
     pub peer: Ipv4Addr,
-    pub udp: UdpPorts,
+    /// [`Pair::NONE`]: it saw no wire.
+    pub pair: Pair,
+    /// The queue of the engine that took it from the NIC, whichever engine has it now.
+    pub queue: QueueIndex,
 }
 
 impl InPath {
     /// Of a packet that an application of this host sent to another.
-    pub fn local(station: &Station) -> Self {
-        Self { peer: station.ip, udp: UdpPorts::NONE }
+    pub fn local(station: &Station, own: QueueIndex) -> Self {
+        Self { peer: station.ip, pair: Pair::NONE, queue: own }
+    }
+
+    /// What the peer is told of it.
+    pub fn entry(&self) -> PathEntry {
+        PathEntry { src: self.pair.src, dst: self.pair.dst, queue: self.queue.0 }
     }
 
     /// The path of an answer that belongs to no connection: the same ports, the other way round.
     pub fn back(&self, hop: NextHop) -> OutPath {
-        OutPath { peer: self.peer, udp: UdpPorts { src: self.udp.dst, dst: self.udp.src }, hop }
+        OutPath::bare(self.peer, self.pair.mirrored(), hop)
     }
 }
 
 impl Default for InPath {
     fn default() -> Self {
-        Self { peer: Ipv4Addr::UNSPECIFIED, udp: UdpPorts::NONE }
+        Self { peer: Ipv4Addr::UNSPECIFIED, pair: Pair::NONE, queue: QueueIndex(0) }
     }
 }
 
@@ -79,11 +72,27 @@ pub(crate) struct Handed {
 }
 
 /// The path of what we send to a peer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct OutPath {
     peer: Ipv4Addr,
-    udp: UdpPorts,
+    pair: Pair,
+    /// The pair reaches the queue that the peer wants.
+    verified: bool,
+    form: Form,
     hop: NextHop,
+    /// While there is something to do so that it does, or for the peer's own pair.
+    rss: Option<Box<Rss>>,
+}
+
+/// Who chooses the pair of a direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Its sender, for that direction alone.
+    Own,
+    /// We do, for both directions: the peer answers on its mirror.
+    Mirrored,
+    /// The peer: we answer on the mirror of the pair by which its last packet came.
+    Mirror,
 }
 
 /// The next hop, as far as a path knows it.
@@ -94,7 +103,7 @@ pub(crate) enum NextHop {
     /// Its MAC has not been looked up yet.
     Unknown { ip: Ipv4Addr },
     /// Its MAC as of this version of the table of neighbours.
-    Known { ip: Ipv4Addr, mac: Mac, version: u64 },
+    Known { ip: Ipv4Addr, mac: Mac, version: u32 },
 }
 
 impl NextHop {
@@ -116,13 +125,16 @@ impl NextHop {
 }
 
 impl OutPath {
-    /// A path for a connection that begins, with UDP ports of its own drawn from `range`. The next hop is kept in the table of
-    /// neighbours until [`OutPath::end`].
+    fn bare(peer: Ipv4Addr, pair: Pair, hop: NextHop) -> Self {
+        Self { peer, pair, verified: false, form: Form::Own, hop, rss: None }
+    }
+
+    /// The path of a connection that begins. The next hop is kept in the table of neighbours until [`OutPath::end`].
     pub fn begin(
         peer: Ipv4Addr,
         hop: NextHop,
-        random: &mut Random,
-        range: &RangeInclusive<u16>,
+        contact: &Contact,
+        rss: Option<Box<Rss>>,
         neighbors: &Neighbors,
         now: Nanos,
     ) -> Self {
@@ -131,7 +143,8 @@ impl OutPath {
             neighbors.lookup(ip, now);
             neighbors.acquire(ip);
         }
-        Self { peer, udp: UdpPorts::draw(random, range), hop }
+        let Contact { pair, verified, form, .. } = *contact;
+        Self { verified, form, rss, ..Self::bare(peer, pair, hop) }
     }
 
     /// The connection is over.
@@ -157,8 +170,86 @@ impl OutPath {
     }
 
     /// The UDP ports of our direction.
-    pub fn udp_ports(&self) -> UdpPorts {
-        self.udp
+    pub fn pair(&self) -> Pair {
+        self.pair
+    }
+
+    /// The peer's address.
+    pub fn peer(&self) -> Ipv4Addr {
+        self.peer
+    }
+
+    /// Sends by `pair` from now on; `verified`: it reaches the queue that the peer wants.
+    pub fn set_pair(&mut self, pair: Pair, verified: bool) {
+        (self.pair, self.verified) = (pair, verified);
+    }
+
+    /// The pair reaches the queue that the peer wants.
+    pub fn verify(&mut self) {
+        self.verified = true;
+    }
+
+    /// Whether the pair reaches the queue that the peer wants, as far as is known.
+    pub fn is_verified(&self) -> bool {
+        self.verified
+    }
+
+    /// Who chooses the pair.
+    #[inline]
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// From now on the peer chooses the pair.
+    pub fn mirror(&mut self) {
+        self.form = Form::Mirror;
+    }
+
+    /// How far it is with its pair.
+    pub fn pairing(&self) -> Pairing {
+        match &self.rss {
+            _ if self.verified => Pairing::Verified,
+            Some(rss) => rss.pairing(),
+            None => Pairing::Unverified,
+        }
+    }
+
+    /// Packets that came on another queue than this engine's, though their sender could have been told.
+    pub fn misdirected(&self) -> u64 {
+        self.rss.as_ref().map_or(0, |rss| rss.misdirected())
+    }
+
+    /// When RSS-- has something to do for it; `Nanos::MAX`: never.
+    #[inline]
+    pub fn rss_due(&self) -> Nanos {
+        match &self.rss {
+            None => Nanos::MAX,
+            Some(rss) => rss.due(),
+        }
+    }
+
+    /// What RSS-- has to do for it, if it has.
+    pub fn rss_mut(&mut self) -> Option<&mut Rss> {
+        self.rss.as_deref_mut()
+    }
+
+    /// The same, where it begins to have.
+    pub fn rss_or_new(&mut self, now: Nanos) -> &mut Rss {
+        self.rss.get_or_insert_with(|| Box::new(Rss::new(now)))
+    }
+
+    /// No other pair is searched for any more.
+    pub fn end_search(&mut self) {
+        if let Some(rss) = &mut self.rss {
+            rss.end_search();
+        }
+    }
+
+    /// Gives back what is not needed any more.
+    pub fn tidy(&mut self) {
+        if self.rss.as_ref().is_some_and(|rss| rss.is_idle()) {
+            self.rss = None;
+        }
     }
 
     /// Whether the next hop has never been known.
@@ -173,7 +264,7 @@ impl OutPath {
         &mut self,
         station: &Station,
         neighbors: &Neighbors,
-        version: u64,
+        version: u32,
         now: Nanos,
     ) -> Result<Option<Route>, Lookup> {
         let mac = match self.hop {
@@ -186,13 +277,13 @@ impl OutPath {
             dst_mac: mac,
             src_ip: station.ip,
             dst_ip: self.peer,
-            src_port: self.udp.src,
-            dst_port: self.udp.dst,
+            src_port: self.pair.src,
+            dst_port: self.pair.dst,
         }))
     }
 
     #[cold]
-    fn look_up(&mut self, neighbors: &Neighbors, version: u64, now: Nanos) -> Result<Mac, Lookup> {
+    fn look_up(&mut self, neighbors: &Neighbors, version: u32, now: Nanos) -> Result<Mac, Lookup> {
         let (ip, last) = match self.hop {
             NextHop::Loop => return Err(Lookup::Unreachable),
             NextHop::Unknown { ip } => (ip, None),
@@ -231,7 +322,7 @@ pub(crate) fn emit_frame(
 /// channel `units` or what the packet says itself.
 #[inline]
 pub(crate) fn emit(packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>, out: &mut [u8]) {
-    let at = packet.header.emit(packet.sack, out);
+    let at = packet.header.emit_with(packet.hit, None, packet.sack, out);
     let out = &mut out[at..];
     match &packet.body {
         Body::None => {}
@@ -242,6 +333,9 @@ pub(crate) fn emit(packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>, o
         }
         Body::Unit { .. } => {}
         Body::Hello(hello) => out.copy_from_slice(&hello.emit()),
+        Body::Paths(entries) => {
+            Paths::emit(entries, out);
+        }
         Body::Reset(reset) => out.copy_from_slice(&reset.emit()),
     }
 }
@@ -270,7 +364,8 @@ mod tests {
 
     fn toward(peer: Ipv4Addr, neighbors: &Neighbors) -> OutPath {
         let hop = NextHop::toward(peer, &STATION, neighbors).expect("on the link");
-        OutPath::begin(peer, hop, &mut Random::new([1, 2], 3), &(100..=199), neighbors, Nanos::ZERO)
+        let contact = Contact { pair: Pair { src: 100, dst: 199 }, ..Contact::LOCAL };
+        OutPath::begin(peer, hop, &contact, None, neighbors, Nanos::ZERO)
     }
 
     #[test]
@@ -282,7 +377,7 @@ mod tests {
             path.route(&STATION, &table, table.version(), Nanos::ZERO).expect("known").expect("a wire");
         assert_eq!((route.src_mac, route.src_ip), (STATION.mac, STATION.ip));
         assert_eq!((route.dst_mac, route.dst_ip), (PEER_MAC, PEER));
-        assert!([route.src_port, route.dst_port].iter().all(|port| (100..=199).contains(port)));
+        assert_eq!((route.src_port, route.dst_port), (100, 199));
         assert!(!path.is_local() && !path.is_unknown());
         let mut local = toward(STATION.ip, &table);
         assert_eq!(local.route(&STATION, &table, 0, Nanos::ZERO), Ok(None));
@@ -334,7 +429,7 @@ mod tests {
     fn an_answer_takes_the_ports_of_its_question_the_other_way_round() {
         let table = neighbors();
         table.learn(PEER, PEER_MAC, true, Nanos::ZERO);
-        let came = InPath { peer: PEER, udp: UdpPorts { src: 7, dst: 9 } };
+        let came = InPath { peer: PEER, pair: Pair { src: 7, dst: 9 }, queue: QueueIndex(0) };
         let hop = NextHop::toward(PEER, &STATION, &table).expect("on the link");
         let route = came.back(hop).route(&STATION, &table, table.version(), Nanos::ZERO);
         let route = route.expect("known").expect("a wire");
@@ -354,7 +449,7 @@ mod tests {
         ];
         for (kind, sack, body, payload) in each {
             let packet: Transmit<'_, Outgoing> =
-                Transmit { header: Header { src: 80, dst: 81, ..Header::new(kind) }, sack, body };
+                Transmit { header: Header { src: 80, dst: 81, ..Header::new(kind) }, hit: None, sack, body };
             let mut bytes = vec![0; packet.len()];
             emit(&packet, None, &mut bytes);
             let read = parse(&bytes).expect("a packet");

@@ -12,6 +12,7 @@ use machnet_wire::{Mac, Nanos};
 
 use crate::admission::Waiting;
 use crate::ids::{ConnHandle, ConnIndex};
+use crate::rss::Pairing;
 
 /// What may be asked of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,6 +176,12 @@ pub struct ConnectionState {
     pub next_hop: Option<(Ipv4Addr, Option<Mac>)>,
     /// UDP ports (source, destination) of our direction.
     pub udp_ports: (u16, u16),
+    /// Whether they lead to the queue that the peer wants.
+    pub pairing: Pairing,
+    /// That queue, once the peer has said.
+    pub wanted_queue: Option<u16>,
+    /// Packets that came on another queue than this engine's, though the peer could have known better.
+    pub misdirected: u64,
     /// What its flow counted.
     pub counters: Stats,
 }

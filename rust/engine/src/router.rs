@@ -3,20 +3,20 @@
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 
 use machnet_flow::{Body, Transmit};
 use machnet_nic::{Offload, Queue};
 use machnet_shm::EngineEnd;
 use machnet_wire::frame::Route;
-use machnet_wire::{Flags, Header, Hello, Kind, Nanos, PathEntry, Reason, Reset, arp, ether, icmp, ipv4};
+use machnet_wire::{Flags, Header, Hello, Kind, Nanos, Reason, Reset, arp, ether, icmp, ipv4};
 
 use crate::control_frame;
 use crate::ids::{EngineIndex, QueueIndex};
 use crate::listen::Passed;
 use crate::neighbor::{Lookup, Neighbors};
-use crate::path::{self, Handed, InPath, NextHop, OutPath, Station, UdpPorts};
-use crate::random::{Random, RateLimit};
+use crate::path::{self, Handed, InPath, NextHop, OutPath, Station};
+use crate::random::RateLimit;
+use crate::rss::{Contact, Detour, Rss};
 use crate::shared::EngineHandle;
 use crate::view::Outgoing;
 
@@ -30,10 +30,12 @@ pub(crate) struct Router {
     pub queue: QueueIndex,
     /// How many the host has.
     queues: u16,
+    /// UDP destination port that leads to this queue whatever the source port; 0: none does.
+    pub steer: u16,
     /// The receive ring's fill as packets tell it, 0 empty to 255 full.
     pub backlog: u8,
     /// The version of the table of neighbours by which paths know their next hops.
-    neighbor_version: u64,
+    neighbor_version: u32,
     /// The packet of a connection that found no descriptor.
     stash: Option<Vec<u8>>,
     /// Frames that wait to be sent and belong to no connection.
@@ -58,6 +60,7 @@ impl Router {
             mtu: nic.mtu,
             queue: QueueIndex(engine.0),
             queues: nic.queues.max(shared.engines()),
+            steer: 0,
             backlog: 0,
             neighbor_version: shared.neighbors.version(),
             stash: None,
@@ -67,6 +70,16 @@ impl Router {
             resets: RateLimit::new(shared.config.rst_rate, now),
             own,
         }
+    }
+
+    /// How many receive queues the host has.
+    pub fn queues(&self) -> u16 {
+        self.queues
+    }
+
+    /// Among how many queues peers have to find ours.
+    pub fn sought_queues(&self) -> u16 {
+        if self.steer == 0 { self.queues } else { 1 }
     }
 
     /// Whether frames wait to be sent.
@@ -98,9 +111,15 @@ impl Router {
     }
 
     /// The path of a connection that begins, to be ended with it.
-    pub fn begin_path(&self, peer: Ipv4Addr, hop: NextHop, random: &mut Random, now: Nanos) -> OutPath {
-        let ports: &RangeInclusive<u16> = &self.own.shared().config.udp_ports;
-        OutPath::begin(peer, hop, random, ports, self.neighbors(), now)
+    pub fn begin_path(
+        &self,
+        peer: Ipv4Addr,
+        hop: NextHop,
+        contact: &Contact,
+        rss: Option<Box<Rss>>,
+        now: Nanos,
+    ) -> OutPath {
+        OutPath::begin(peer, hop, contact, rss, self.neighbors(), now)
     }
 
     /// The connection is over.
@@ -114,12 +133,11 @@ impl Router {
         path.route(&self.station, self.neighbors(), self.neighbor_version, now)
     }
 
-    /// What a SYN or SYN-ACK says of us. `hit`: the UDP ports of a packet of the peer's that came to us.
-    pub fn hello(&self, tag: u32, hit: UdpPorts) -> Hello {
-        let queue = self.queue.0;
-        let hit = (hit != UdpPorts::NONE).then_some(PathEntry { src: hit.src, dst: hit.dst, queue });
+    /// What a SYN or SYN-ACK says of us. `came`: how the SYN that is answered came.
+    pub fn hello(&self, tag: u32, came: Option<InPath>) -> Hello {
+        let hit = came.filter(|came| came.pair.is_some()).map(|came| came.entry());
         let own = Hello::new(tag, self.own.shared().config.epoch, self.mtu);
-        Hello { queues: self.queues, queue, hit, ..own }
+        Hello { queues: self.queues, queue: self.queue.0, steer: self.steer, hit, ..own }
     }
 
     /// Sends the ARP requests that are due. True: there is news of next hops, and who waits for one asks again.
@@ -176,9 +194,33 @@ impl Router {
         true
     }
 
+    /// The same for a packet that is about routes.
+    #[cold]
+    pub fn send_detour<Q: Queue>(
+        &mut self,
+        nic: &mut Q,
+        route: Option<&Route>,
+        packet: Transmit<'_, Outgoing>,
+        detour: &Detour,
+    ) -> bool {
+        let packet = match packet.body {
+            Body::Paths(_) => {
+                self.own.counters().paths_sent.add(1);
+                Transmit { body: Body::Paths(&detour.entries), ..packet }
+            }
+            _ => packet,
+        };
+        let aside = route.zip(detour.pair).map(|(route, pair)| Route {
+            src_port: pair.src,
+            dst_port: pair.dst,
+            ..*route
+        });
+        self.send(nic, aside.as_ref().or(route), &packet, None)
+    }
+
     /// A packet that goes from one application of this host to another.
     fn local(&self, bytes: Vec<u8>) -> Handed {
-        Handed { from: InPath::local(&self.station), passed: Passed::default(), bytes }
+        Handed { from: InPath::local(&self.station, self.queue), passed: Passed::default(), bytes }
     }
 
     fn send_local(&mut self, packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>) -> bool {
@@ -227,7 +269,7 @@ impl Router {
         let answer =
             Header { src: header.dst, dst: header.src, tag: 0, flags: Flags::NONE, ..Header::new(Kind::Rst) };
         self.own.counters().rst_sent.add(1);
-        self.answer(from, &Transmit { header: answer, sack: &[], body: Body::Reset(reset) }, now);
+        self.answer(from, &Transmit { header: answer, hit: None, sack: &[], body: Body::Reset(reset) }, now);
     }
 
     /// Queues a packet of no connection, back the way by which `from` came.
@@ -298,6 +340,9 @@ impl Router {
     /// The same for a SYN that may have come to other listeners before.
     pub fn pass_on(&self, to: EngineIndex, from: InPath, bytes: &[u8], passed: Passed) {
         let counters = self.own.counters();
+        if self.own.shared().config.rss.paper && from.pair.is_some() {
+            return counters.paper_dropped.add(1);
+        }
         let Some(inbox) = self.own.shared().inboxes.get(to.place()) else {
             return counters.rx_no_flow.add(1);
         };

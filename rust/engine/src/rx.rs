@@ -2,13 +2,15 @@
 
 use machnet_flow::FlowError;
 use machnet_nic::RxChecksum;
+use machnet_rss::Pair;
 use machnet_wire::frame::{self, Frame};
 use machnet_wire::{Header, Kind, Packet, ParseError, Reason};
 
 use crate::ids::{ConnIndex, ConnKey};
 use crate::listen::Passed;
-use crate::path::{self, Handed, InPath, UdpPorts};
+use crate::path::{self, Form, Handed, InPath};
 use crate::random::tag_owner;
+use crate::rss::is_about_routes;
 use crate::state::Core;
 
 /// How a packet came to this engine: decides whether it may be handed on.
@@ -45,8 +47,9 @@ impl Core {
                     // Our own packets never see the wire; whoever sends from our address is not us.
                     return self.counters().rx_bad_ip.add(1);
                 }
-                let ports = UdpPorts { src: udp.src, dst: udp.dst };
-                self.on_machnet(InPath { peer: ip.src, udp: ports }, payload, Came::Here);
+                let pair = Pair { src: udp.src, dst: udp.dst };
+                let from = InPath { peer: ip.src, pair, queue: self.router.queue };
+                self.on_machnet(from, payload, Came::Here);
             }
             Ok(Frame::Arp(arp)) => self.router.on_arp(&arp, self.clock.now),
             Ok(Frame::Icmp { ether, ip, echo }) => self.router.on_icmp(&ether, &ip, &echo),
@@ -79,16 +82,18 @@ impl Core {
         packet: &Packet<'_>,
         came: Came,
     ) {
+        let astray = from.queue != self.router.queue;
         let taken = self.with(index, |flow, io| {
             flow.on_packet(io.now(), packet, io)?;
             // A SYN for a connection that is there is answered, but anybody may have sent it.
             if packet.header.tag == flow.tag() {
                 io.heard_peer();
             }
-            Ok(())
+            Ok(astray || is_about_routes(packet) || io.path.form() == Form::Mirror)
         });
         match taken {
-            Some(Ok(())) | None => {}
+            Some(Ok(false)) | None => {}
+            Some(Ok(true)) => self.on_routes(index, from, packet),
             Some(Err(error)) => self.not_taken(error, index, key, from, bytes, packet, came),
         }
     }

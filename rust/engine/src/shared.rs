@@ -2,14 +2,16 @@
 //! that sleeps.
 
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
+use machnet_rss::Pool;
 use machnet_shm::{Bells, EngineEnd};
-use machnet_wire::Nanos;
+use machnet_wire::{Nanos, WarningLimit};
 
 use crate::channel::{Channel, End};
 use crate::config::EngineConfig;
@@ -35,6 +37,10 @@ pub struct Shared {
     /// Listeners and claimed local ports.
     pub ports: Ports,
     pub(crate) heard: Arc<Heard>,
+    /// What is known of the queues of peers: asked at set-up and at reports, never at an ordinary packet.
+    pool: Mutex<Pool>,
+    /// On searches that were given up.
+    given_up: Mutex<WarningLimit>,
     pub(crate) inboxes: Vec<Inbox>,
     /// One for each channel that is over, so as many at most as are attached or draining; nobody may lose one. And parts of answers, of as
     /// many questions as are asked.
@@ -116,6 +122,8 @@ impl Shared {
             neighbors: Neighbors::new(config.neighbor.clone()),
             ports: Ports::new(config.secret),
             heard: Arc::default(),
+            pool: Mutex::new(Pool::new(config.rss.search.clone())),
+            given_up: Mutex::default(),
             inboxes,
             reports: SegQueue::new(),
             reports_bell: Bell::new()?,
@@ -134,6 +142,22 @@ impl Shared {
     /// The same for attempts that begin from now on.
     pub fn set_connect_timeout(&self, timeout: Nanos) {
         self.connect_timeout.store(timeout.0, Ordering::Relaxed);
+    }
+
+    /// What is known of the queues of peers.
+    pub(crate) fn pool(&self) -> MutexGuard<'_, Pool> {
+        // Whatever state it is in, it holds hints.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Warns that no pair was found which reaches queue `queue` of a peer.
+    pub(crate) fn warn_given_up(&self, peer: Ipv4Addr, queue: u16, queues: u16, now: Nanos) {
+        let mut limit = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suppressed) = limit.allow(now) {
+            log::warn!(
+                "{peer}: no UDP ports were found that lead to its receive queue {queue} of {queues}; its NIC seems not to spread packets by UDP ports. Its machnetd hands our packets over between its engines, which costs it time for each{suppressed}"
+            );
+        }
     }
 
     /// How many engines there are.

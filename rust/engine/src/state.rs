@@ -104,9 +104,10 @@ impl Core {
         let Some(conn) = self.conns.get_mut(index) else { return };
         let Bound::Opening { channel, id } = conn.bound else { return };
         conn.bound = Bound::Open { channel, id };
-        let (local, origin) = (conn.path.is_local(), conn.about.origin);
+        let (local, origin) = (conn.path.is_local(), conn.origin);
         if !local {
             self.conns.drain_epoch.newcomer(self.clock.now);
+            self.rss_established(index);
         }
         match origin {
             Origin::Dialled(_) => self.counters().connects.add(1),
@@ -124,7 +125,7 @@ impl Core {
             Reason::Refused if matches!(bound, Bound::Open { .. }) => Reason::Reset,
             why => why,
         };
-        let (origin, released) = (conn.about.origin, conn.released);
+        let (origin, released) = (conn.origin, conn.released);
         if conn.path.is_unknown() {
             // It may be parked until its next hop is known; it has nothing to wait for any more.
             self.conns.ready_again(handle);
@@ -188,11 +189,23 @@ impl Core {
         let mut due = core::mem::take(&mut self.due);
         let passed = self.conns.due(self.clock.now, |index| due.push(index));
         for index in due.drain(..) {
-            self.with(index, |flow, io| {
+            let due = self.with(index, |flow, io| {
+                let before = flow.unanswered();
                 if flow.next_timeout().is_some_and(|due| due <= io.now()) {
                     flow.on_timeout(io.now(), io);
                 }
+                let unanswered = flow.unanswered();
+                let lost = unanswered > before && unanswered % LOST == 0;
+                (lost.then_some(unanswered), io.path.rss_due() <= io.now())
             });
+            let Some((lost, routes)) = due else { continue };
+            if let Some(unanswered) = lost {
+                // A dead peer is not sprayed to again and again.
+                self.repath(index, unanswered == LOST);
+            }
+            if routes {
+                self.rss_due(index);
+            }
         }
         self.due = due;
         passed
@@ -217,3 +230,6 @@ impl Core {
         }
     }
 }
+
+/// Retransmission timeouts in a row, or as many questions without an answer, after which a path is given up.
+const LOST: u32 = 2;

@@ -2,22 +2,28 @@
 //!
 //! An entry is never moved. A deadline moves to a later time with nearly every packet, and its entry stays where it is; when that fires,
 //! the engine asks the flow for its deadline and makes a new entry. So entries are made once for each that fires, not once for each packet.
+//!
+//! A slot is a chain of entries in one pool, so that memory is as much as there were entries at a time: deadlines of idle connections go
+//! through hundreds of slots, and each would keep what its fullest moment needed.
 
 use machnet_wire::Nanos;
 
-/// Fires each key (a connection's handle) when it is asked at the key's time or later, never earlier.
+/// Fires each key (a connection's index) when it is asked at the key's time or later, never earlier.
 #[derive(Debug)]
 pub struct TimerWheel<K> {
-    levels: [Level<K>; LEVELS],
+    levels: [Level; LEVELS],
     /// Everything before this tick has fired. In units of 2^SHIFT ns.
     tick: u64,
     len: usize,
-    spare: Vec<Entry<K>>,
+    entries: Vec<Entry<K>>,
+    /// The first of the chain of entries that are free.
+    free: u32,
 }
 
 #[derive(Debug)]
-struct Level<K> {
-    slots: Vec<Vec<Entry<K>>>,
+struct Level {
+    /// Of each slot the first entry, or [`END`].
+    slots: Box<[u32; SLOTS]>,
     occupied: [u64; SLOTS / 64],
 }
 
@@ -25,20 +31,36 @@ struct Level<K> {
 struct Entry<K> {
     at: Nanos,
     key: K,
+    /// The next of its chain, or [`END`].
+    next: u32,
 }
 
 impl<K: Copy> TimerWheel<K> {
     /// An empty wheel that begins at `now`.
     pub fn new(now: Nanos) -> Self {
-        let level = || Level { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: [0; SLOTS / 64] };
-        Self { levels: core::array::from_fn(|_| level()), tick: now.0 >> SHIFT, len: 0, spare: Vec::new() }
+        let level = || Level { slots: Box::new([END; SLOTS]), occupied: [0; SLOTS / 64] };
+        let levels = core::array::from_fn(|_| level());
+        Self { levels, tick: now.0 >> SHIFT, len: 0, entries: Vec::new(), free: END }
     }
 
     /// Files `key` for `at`; a time in the past fires in the next [`TimerWheel::expire`].
     #[inline]
     pub fn insert(&mut self, at: Nanos, key: K) {
         self.len += 1;
-        self.file(Entry { at, key });
+        let entry = Entry { at, key, next: END };
+        let place = self.free;
+        let place = match self.entries.get_mut(place as usize) {
+            Some(spare) => {
+                self.free = spare.next;
+                *spare = entry;
+                place
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
+            }
+        };
+        self.file(place);
     }
 
     /// Shows each entry due by `now` to `fire`, with the time it was filed for.
@@ -66,13 +88,21 @@ impl<K: Copy> TimerWheel<K> {
         let here = self.tick as usize % SLOTS;
         let near = self.levels[0]
             .next_occupied(here)
-            .and_then(|distance| self.levels[0].slots[(here + distance) % SLOTS].iter().map(|e| e.at).min());
+            .and_then(|distance| self.chain(self.levels[0].slots[(here + distance) % SLOTS]).min());
         let far = self.next_cascade().map(|tick| Nanos(tick << SHIFT));
         near.into_iter().chain(far).min()
     }
 
+    /// The times of a chain of entries.
+    fn chain(&self, first: u32) -> impl Iterator<Item = Nanos> {
+        let next = |entry: &&Entry<K>| self.entries.get(entry.next as usize);
+        core::iter::successors(self.entries.get(first as usize), next).map(|entry| entry.at)
+    }
+
+    /// Puts the entry at a place of the pool into the slot where its time lies.
     #[inline]
-    fn file(&mut self, entry: Entry<K>) {
+    fn file(&mut self, place: u32) {
+        let entry = &mut self.entries[place as usize];
         let when = (entry.at.0 >> SHIFT).max(self.tick);
         let distance = when - self.tick;
         // The lowest level whose wheel does not go round once before `when`, so that all entries of a slot belong to one round of it.
@@ -83,7 +113,7 @@ impl<K: Copy> TimerWheel<K> {
         let shift = BITS * level as u32;
         let turn = (1u64 << (BITS * (LEVELS as u32))) - (1 << shift);
         let slot = ((self.tick + distance.min(turn)) >> shift) as usize % SLOTS;
-        self.levels[level].push(slot, entry);
+        entry.next = self.levels[level].push(slot, place);
     }
 
     fn expire_slot(&mut self, now: Nanos, fire: &mut impl FnMut(Nanos, K)) {
@@ -91,19 +121,17 @@ impl<K: Copy> TimerWheel<K> {
         if !self.levels[0].has(slot) {
             return;
         }
-        let entries = &mut self.levels[0].slots[slot];
-        let mut i = 0;
-        while i < entries.len() {
-            if entries[i].at <= now {
-                let entry = entries.swap_remove(i);
+        let mut place = self.levels[0].take(slot);
+        while let Some(entry) = self.entries.get_mut(place as usize) {
+            let next = entry.next;
+            if entry.at <= now {
+                entry.next = core::mem::replace(&mut self.free, place);
                 self.len -= 1;
                 fire(entry.at, entry.key);
             } else {
-                i += 1;
+                entry.next = self.levels[0].push(slot, place);
             }
-        }
-        if entries.is_empty() {
-            self.levels[0].clear(slot);
+            place = next;
         }
     }
 
@@ -119,13 +147,12 @@ impl<K: Copy> TimerWheel<K> {
             if !self.tick.is_multiple_of(1 << shift) || !self.levels[n].has(slot) {
                 continue;
             }
-            let spare = core::mem::take(&mut self.spare);
-            let mut moving = core::mem::replace(&mut self.levels[n].slots[slot], spare);
-            self.levels[n].clear(slot);
-            for entry in moving.drain(..) {
-                self.file(entry);
+            let mut place = self.levels[n].take(slot);
+            while let Some(entry) = self.entries.get(place as usize) {
+                let next = entry.next;
+                self.file(place);
+                place = next;
             }
-            self.spare = moving;
         }
     }
 
@@ -142,20 +169,24 @@ impl<K: Copy> TimerWheel<K> {
     }
 }
 
-impl<K> Level<K> {
+impl Level {
+    /// Puts an entry in front of a slot's chain; which was the first before.
     #[inline]
-    fn push(&mut self, slot: usize, entry: Entry<K>) {
-        self.slots[slot].push(entry);
+    fn push(&mut self, slot: usize, place: u32) -> u32 {
         self.occupied[slot / 64] |= 1 << (slot % 64);
+        core::mem::replace(&mut self.slots[slot], place)
+    }
+
+    /// Takes a slot's chain out; its first entry.
+    #[inline]
+    fn take(&mut self, slot: usize) -> u32 {
+        self.occupied[slot / 64] &= !(1 << (slot % 64));
+        core::mem::replace(&mut self.slots[slot], END)
     }
 
     #[inline]
     fn has(&self, slot: usize) -> bool {
         self.occupied[slot / 64] & (1 << (slot % 64)) != 0
-    }
-
-    fn clear(&mut self, slot: usize) {
-        self.occupied[slot / 64] &= !(1 << (slot % 64));
     }
 
     /// The distance from `from` to the next occupied slot; after the last slot comes the first.
@@ -184,6 +215,8 @@ const SHIFT: u32 = 12;
 const BITS: u32 = 8;
 const SLOTS: usize = 1 << BITS;
 const LEVELS: usize = 4;
+/// No entry.
+const END: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -249,6 +282,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn memory_is_as_much_as_there_are_entries_at_a_time() {
+        let mut wheel = TimerWheel::new(Nanos::ZERO);
+        let (mut now, mut due) = (Nanos::ZERO, Vec::new());
+        (0..100).for_each(|key| wheel.insert(Nanos(key * 7919), key));
+        for _ in 0..1000 {
+            now += Nanos::millis(90);
+            wheel.expire(now, |_, key| due.push(key));
+            due.drain(..).for_each(|key| wheel.insert(now + Nanos::secs(1), key));
+        }
+        assert_eq!((wheel.len, wheel.entries.len()), (100, 100));
     }
 
     /// Its slot is the one of the present tick, a round of the wheel later.

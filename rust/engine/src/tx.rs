@@ -2,6 +2,7 @@
 
 use machnet_nic::Queue;
 use machnet_shm::Reason;
+use machnet_wire::Paths;
 
 use crate::conn::Bound;
 use crate::conns::{TurnEnd, World};
@@ -9,6 +10,7 @@ use crate::engine::Engine;
 use crate::ids::{ConnHandle, ConnIndex};
 use crate::neighbor::Lookup;
 use crate::path;
+use crate::rss::{self, Detour, Ground};
 use crate::state::Core;
 
 /// How a connection's turn ended.
@@ -49,7 +51,7 @@ impl<Q: Queue> Engine<Q> {
     /// The turn of one connection.
     #[inline]
     fn turn(&mut self, handle: ConnHandle, sent: &mut usize) -> Turn {
-        let Core { conns, router, channels, admission, clock, .. } = &mut self.core;
+        let Core { conns, router, channels, admission, clock, random, own, .. } = &mut self.core;
         let Some(conn) = conns.resolve_mut(handle) else { return Turn::Done };
         if !conn.queued {
             // It was filed twice (`Core::on_closed`) and has had its turn. Another one would file it again, without end.
@@ -62,7 +64,7 @@ impl<Q: Queue> Engine<Q> {
         let mut deficit = conn.deficit;
         if deficit <= 0 {
             // A turn begins; one that was interrupted goes on with what was left of it.
-            deficit += (self.burst * usize::from(router.mtu) / 2) as i64;
+            deficit += (self.burst * usize::from(router.mtu) / 2) as i32;
         }
         let (nic, most) = (&mut self.nic, self.burst * 2);
         let world = World { clock, channels, admission };
@@ -76,7 +78,23 @@ impl<Q: Queue> Engine<Q> {
                 }
                 let Some(mut packet) = flow.poll_transmit(io.now(), io) else { return Turn::Done };
                 packet.header.backlog = router.backlog;
-                deficit -= path::frame_len(&packet) as i64;
+                if !rss::is_plain(&packet) {
+                    let config = &own.shared().config;
+                    let (ports, retry) = (&config.udp_ports, config.rss.search.retry);
+                    let ground = Ground { random, ports, now: io.now(), retry };
+                    let detour = Detour::of(&mut packet, io.path, ground);
+                    deficit -= (path::frame_len(&packet) + Paths::ENTRY * detour.entries.len()) as i32;
+                    *sent += 1;
+                    let went = router.send_detour(nic, route.as_ref(), packet, &detour);
+                    if detour.more {
+                        flow.report_routes();
+                    }
+                    if !went {
+                        return Turn::NoRoom;
+                    }
+                    continue;
+                }
+                deficit -= path::frame_len(&packet) as i32;
                 *sent += 1;
                 if !router.send(nic, route.as_ref(), &packet, io.units()) {
                     return Turn::NoRoom;
@@ -102,7 +120,7 @@ impl<Q: Queue> Engine<Q> {
 impl Core {
     /// A connection has nothing more to send.
     #[inline]
-    fn end_turn(&mut self, index: ConnIndex, deficit: i64) {
+    fn end_turn(&mut self, index: ConnIndex, deficit: i32) {
         match self.conns.end_turn(index, deficit, self.ending.shutdown) {
             TurnEnd::Done => {}
             TurnEnd::Waits(wait) => self.wait_for_credit(index, wait),

@@ -1,12 +1,16 @@
 //! What a flow sees of its engine during one call: its channel, what may be promised to its peer, the time.
 
+use core::net::Ipv4Addr;
 use machnet_flow::{Closed, Event, Io};
-use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, TxUnit};
+
+use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, Origin, TxUnit};
 use machnet_wire::{Fragment, Nanos};
 
 use crate::admission::{Admission, Claim};
 use crate::clock::Clock;
 use crate::counters::Counters;
+use crate::ids::ConnKey;
+use crate::path::OutPath;
 use crate::peers::Peers;
 
 /// A unit to send, until it is acknowledged.
@@ -25,17 +29,35 @@ pub(crate) struct View<'a> {
     pub counters: &'a Counters,
     pub clock: &'a Clock,
     /// What the application hears of it when it is established.
-    pub about: &'a Established,
+    pub about: About<'a>,
     /// The application has let go of the handle: nothing is delivered any more.
     pub released: bool,
     /// All peers, and the number of this one.
     pub peers: &'a Peers,
     pub peer: u32,
     pub drain_epoch: bool,
+    /// How its packets go.
+    pub path: &'a mut OutPath,
     /// What the flow promises comes out of this, and is noted in its claim.
     pub admission: &'a mut Admission,
     pub claim: &'a mut Claim,
     pub news: News,
+}
+
+/// Who a connection is.
+pub(crate) struct About<'a> {
+    /// Our address.
+    pub ip: Ipv4Addr,
+    pub key: ConnKey,
+    pub origin: &'a Origin,
+}
+
+impl About<'_> {
+    /// What the application hears, which knows it as `flow`.
+    fn established(&self, flow: FlowId) -> Established {
+        let Self { ip, key, origin } = *self;
+        Established { flow, origin: *origin, local: (ip, key.local_port()), peer: key.peer() }
+    }
 }
 
 /// What became of a flow in a call.
@@ -137,7 +159,7 @@ impl Io for View<'_> {
     fn event(&mut self, event: Event) {
         if let Some((end, id)) = &mut self.lane {
             match event {
-                Event::Established => end.established(self.about),
+                Event::Established => end.established(&self.about.established(*id)),
                 Event::PeerFin | Event::Aborted if self.released => end.ungrant(*id, 1),
                 Event::PeerFin => end.fin(*id),
                 Event::Aborted => end.aborted(*id),

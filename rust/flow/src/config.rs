@@ -76,8 +76,28 @@ pub struct Setup {
     pub local_port: u16,
     /// The peer's Machnet port.
     pub remote_port: u16,
-    /// What we say of ourselves: `tag` is random, never 0 and drawn for this flow; `mtu` is that of our NIC.
+    /// What we say of ourselves: `tag` is random, never 0 and drawn for this flow; `mtu` is that of our NIC. A flow has one lane,
+    /// seals nothing and takes no parts, so `lanes` is 1, `seal` 0 and `parts` false.
     pub hello: Hello,
     /// Number of our first unit and first transmission. Any; random ones make a trace easier to tell apart.
     pub first: Seq,
+    /// How many copies the packets of the handshake go out in.
+    pub syns: Syns,
+}
+
+/// How many copies of SYN and SYN-ACK go out. They differ in their transmission numbers alone; the engine gives each UDP ports of its own.
+/// 0 counts as 1.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Syns {
+    /// Of the first SYN.
+    pub first: u16,
+    /// Of each later one, after silence.
+    pub again: u16,
+    /// SYN-ACKs for each SYN that comes. More than 1 gives a forged source more than it sent.
+    pub answers: u16,
+}
+
+impl Syns {
+    /// One of each.
+    pub const ONE: Syns = Syns { first: 1, again: 1, answers: 1 };
 }

@@ -46,6 +46,12 @@ impl Ends {
         self.unit_size
     }
 
+    /// What the peer, which has kept nothing of us, is to be told until it answers; `None`: it has asked for no such thing.
+    pub fn hello_with_cookie(&self) -> Option<Hello> {
+        let cookie = self.peer.map_or(0, |peer| peer.cookie);
+        (cookie != 0).then_some(Hello { cookie, ..self.local.hello })
+    }
+
     /// Whether the peer is known by this tag.
     pub fn is_peer(&self, tag: u32) -> bool {
         self.peer.is_some_and(|peer| peer.tag == tag)

@@ -8,7 +8,7 @@ mod handshake;
 
 use alloc::sync::Arc;
 
-use machnet_wire::{Hello, Nanos, Reason, Seq};
+use machnet_wire::{Hello, Nanos, PathEntry, Reason, Seq};
 
 use crate::acks::Acks;
 use crate::congestion::Congestion;
@@ -19,6 +19,7 @@ use crate::life::{Life, State};
 use crate::loss_timer::LossTimer;
 use crate::numbering::Numbering;
 use crate::receiver::Receiver;
+use crate::routes::Routes;
 use crate::rtt::Rtt;
 use crate::sender::Sender;
 use crate::silence::Silence;
@@ -40,6 +41,7 @@ pub struct Flow<T, H> {
     life: Life,
     hellos: Hellos,
     silence: Silence,
+    routes: Routes,
     numbering: Numbering,
     // What we send.
     sender: Sender<T>,
@@ -70,6 +72,7 @@ impl<T, H> Flow<T, H> {
             life: Life::new(state),
             hellos: Hellos::new(&config),
             silence: Silence::new(now),
+            routes: Routes::default(),
             numbering: Numbering::new(local.first),
             sender: Sender::new(local.first),
             loss_timer: LossTimer::new(now),
@@ -180,6 +183,47 @@ impl<T, H> Flow<T, H> {
     pub fn stalled(&mut self, now: Nanos) {
         self.numbering.skip_measuring();
         self.loss_timer.restart(now);
+    }
+
+    /// Has `probes` PINGs with REPORT sent, each of which the engine gives UDP ports of its own: the peer tells by PATHS which queue each
+    /// reached. An established flow only, for nobody else is sent more than was asked for.
+    pub fn probe_routes(&mut self, probes: u16) {
+        if self.life.is_open() {
+            self.routes.probe(probes);
+        }
+    }
+
+    /// Has a PATHS packet sent, whose entries the engine fills in, before anything else. It acknowledges and promises as an ACK does, and
+    /// goes in place of one that is due.
+    pub fn report_routes(&mut self) {
+        if self.life.is_open() {
+            self.routes.report();
+        }
+    }
+
+    /// Has acknowledgements, and data that leaves room for it, carry `hit` until the peer has shown that it knows of the connection: a
+    /// pair of its UDP ports, and the queue of ours that it reached.
+    pub fn set_hit(&mut self, hit: PathEntry) {
+        if self.hellos.unconfirmed() {
+            self.routes.set_hit(hit);
+        }
+    }
+
+    /// SYN-ACKs that are to be sent and were not yet, each the answer of one SYN.
+    pub fn syn_acks_due(&self) -> u16 {
+        self.hellos.syn_acks_due()
+    }
+
+    /// Retransmission timeouts since the last progress; where no unit is out, checks of the peer's silence since a question that it did
+    /// not answer. What goes out, or its answer, seems not to arrive.
+    pub fn unanswered(&self) -> u32 {
+        if self.sender.in_flight() > 0 { self.loss_timer.in_row() } else { self.silence.checks(&self.config) }
+    }
+
+    /// Whether `enough` questions of the peer's (PING, units sent again) came one after the other though each was answered: the answers
+    /// seem not to arrive. They are counted anew then.
+    pub fn take_repeats(&mut self, enough: u8) -> bool {
+        self.routes.take_repeats(enough)
     }
 
     /// When to call [`Flow::on_timeout`] at the latest. `None`: nothing is awaited.
@@ -313,6 +357,7 @@ impl<T, H> Flow<T, H> {
         self.acks.on_end();
         self.silence.end();
         self.hellos.end();
+        self.routes.end();
         self.timers.clear_all();
         self.life.enter(state);
         io.event(Event::Closed(closed));
@@ -334,6 +379,6 @@ mod tests {
     #[test]
     fn an_idle_flow_is_small() {
         let size = size_of::<Flow<u64, u64>>();
-        assert!(size <= 872, "{size} bytes, and there may be a hundred thousand");
+        assert!(size <= 912, "{size} bytes, and there may be a hundred thousand");
     }
 }

@@ -8,8 +8,8 @@ use crate::timers::{Timer, Timers};
 /// What this end has still to say to begin the connection.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Hellos {
-    syn_due: bool,
-    syn_acks_due: u8,
+    syns_due: u16,
+    syn_acks_due: u16,
     /// The peer has not shown yet that it knows of the connection.
     unconfirmed: bool,
     /// How long until the packet goes once more.
@@ -18,17 +18,22 @@ pub(crate) struct Hellos {
 
 impl Hellos {
     pub fn new(config: &Config) -> Self {
-        Hellos { syn_due: false, syn_acks_due: 0, unconfirmed: false, pause: config.syn_retry }
+        Hellos { syns_due: 0, syn_acks_due: 0, unconfirmed: false, pause: config.syn_retry }
     }
 
-    /// A SYN is to be sent.
-    pub fn call(&mut self) {
-        self.syn_due = true;
+    /// So many copies of the SYN are to be sent.
+    pub fn call(&mut self, copies: u16) {
+        self.syns_due = copies;
     }
 
-    /// A SYN came, and buys a SYN-ACK.
-    pub fn answer(&mut self) {
-        self.syn_acks_due = self.syn_acks_due.saturating_add(1);
+    /// A SYN came, and buys so many SYN-ACKs.
+    pub fn answer(&mut self, copies: u16) {
+        self.syn_acks_due = self.syn_acks_due.saturating_add(copies);
+    }
+
+    /// SYN-ACKs to be sent.
+    pub fn syn_acks_due(&self) -> u16 {
+        self.syn_acks_due
     }
 
     /// The peer's SYN-ACK came: it is to be confirmed, until the peer shows that it knows. `pause`: how long its answer may take.
@@ -37,13 +42,15 @@ impl Hellos {
         self.pause = pause;
     }
 
-    /// The peer has said something that shows that it knows of the connection.
+    /// The peer has said something: whether that is the first to show that it knows of the connection.
     #[inline]
-    pub fn on_packet(&mut self, timers: &mut Timers) {
-        if self.unconfirmed {
+    pub fn on_packet(&mut self, timers: &mut Timers) -> bool {
+        let first = self.unconfirmed;
+        if first {
             self.unconfirmed = false;
             timers.clear(Timer::Hello);
         }
+        first
     }
 
     /// Whether the peer has not shown yet that it knows of the connection.
@@ -54,19 +61,17 @@ impl Hellos {
 
     /// Whether a SYN is to be sent. It goes out now.
     pub fn take_syn(&mut self) -> bool {
-        core::mem::take(&mut self.syn_due)
+        take_one(&mut self.syns_due)
     }
 
     /// Whether a SYN-ACK is to be sent. It goes out now.
     pub fn take_syn_ack(&mut self) -> bool {
-        let due = self.syn_acks_due > 0;
-        self.syn_acks_due -= u8::from(due);
-        due
+        take_one(&mut self.syn_acks_due)
     }
 
     /// The connection is open, or over: neither SYN nor SYN-ACK goes any more.
     pub fn end(&mut self) {
-        self.syn_due = false;
+        self.syns_due = 0;
         self.syn_acks_due = 0;
     }
 
@@ -83,4 +88,11 @@ impl Hellos {
         let sooner = Nanos(self.pause.0 / 1024 * u64::from(spread));
         timers.set(Timer::Hello, now + self.pause - sooner);
     }
+}
+
+/// Takes one of what is due; false: nothing is.
+pub(crate) fn take_one(due: &mut u16) -> bool {
+    let one = *due > 0;
+    *due -= u16::from(one);
+    one
 }

@@ -1,6 +1,6 @@
 //! What a flow asks of whoever drives it, and what it tells.
 
-use machnet_wire::{Fragment, Header, Hello, Nanos, Reason, Reset};
+use machnet_wire::{Fragment, Header, Hello, Nanos, PathEntry, Paths, Reason, Reset};
 
 /// What the engine gives a flow for the length of one call: buffers of the channel, promises of buffers, news.
 ///
@@ -96,6 +96,8 @@ pub enum Closed {
 pub struct Transmit<'a, T> {
     /// Machnet header.
     pub header: Header,
+    /// With `HIT`: the path word.
+    pub hit: Option<PathEntry>,
     /// SACK words that follow the header.
     pub sack: &'a [u64],
     /// What follows them.
@@ -116,9 +118,10 @@ pub enum Body<'a, T> {
         /// Bytes, at most [`crate::Flow::unit_size`].
         len: u32,
     },
-    /// SYN and SYN-ACK. The engine fills in `queue` and `hit` as its spraying wants, and may send a SYN more than
-    /// once by different routes; copies differ in nothing else.
+    /// SYN, SYN-ACK, and the ACK that brings a cookie back. The engine fills in `hit` of a SYN-ACK.
     Hello(Hello),
+    /// PATHS. None as the flow gives it: the engine fills in 1 to 32.
+    Paths(&'a [PathEntry]),
     /// RST.
     Reset(Reset),
 }
@@ -130,6 +133,7 @@ impl<T> Body<'_, T> {
             Body::None => 0,
             Body::Unit { len, .. } => *len as usize,
             Body::Hello(_) => Hello::LEN,
+            Body::Paths(entries) => Paths::ENTRY * entries.len(),
             Body::Reset(_) => Reset::LEN,
         }
     }
@@ -143,7 +147,7 @@ impl<T> Body<'_, T> {
 impl<T> Transmit<'_, T> {
     /// Bytes that follow UDP's header.
     pub fn len(&self) -> usize {
-        machnet_wire::header::LEN + 8 * self.sack.len() + self.body.len()
+        machnet_wire::header::LEN + 8 * (usize::from(self.hit.is_some()) + self.sack.len()) + self.body.len()
     }
 
     /// Never: there is always a header.

@@ -34,6 +34,7 @@ mod numbering;
 mod queue;
 mod rack;
 mod receiver;
+mod routes;
 mod rtt;
 mod sack;
 mod sender;
@@ -42,7 +43,7 @@ mod slots;
 mod stats;
 mod timers;
 
-pub use config::{Config, Setup};
+pub use config::{Config, Setup, Syns};
 pub use error::{FlowError, NotSent, SendError};
 pub use flow::{CreditWait, Flow};
 pub use io::{Body, Closed, Event, Io, Transmit, Unit};

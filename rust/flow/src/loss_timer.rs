@@ -33,6 +33,11 @@ impl LossTimer {
         self.backoff = 0;
     }
 
+    /// Retransmission timeouts since the last progress.
+    pub fn in_row(&self) -> u32 {
+        self.backoff
+    }
+
     /// A retransmission timeout passed.
     pub fn back_off(&mut self) {
         self.backoff += 1;

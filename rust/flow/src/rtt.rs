@@ -7,8 +7,8 @@ use crate::Config;
 /// Estimates of the round-trip time, the peer's own delay taken out. RFC 6298, gains 1/8 and 1/4.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Rtt {
-    /// `None` until the first sample.
-    smoothed: Option<Nanos>,
+    /// `Nanos::MAX` until the first sample.
+    smoothed: Nanos,
     variation: Nanos,
     /// The least sample: the path's own delay, as far as this end can tell.
     least: Nanos,
@@ -16,21 +16,19 @@ pub(crate) struct Rtt {
 
 impl Rtt {
     pub fn new() -> Self {
-        Rtt { smoothed: None, variation: Nanos::ZERO, least: Nanos::MAX }
+        Rtt { smoothed: Nanos::MAX, variation: Nanos::ZERO, least: Nanos::MAX }
     }
 
     #[inline]
     pub fn sample(&mut self, rtt: Nanos) {
-        match self.smoothed {
-            None => {
-                self.smoothed = Some(rtt);
-                self.variation = rtt / 2;
-            }
-            Some(smoothed) => {
-                let off = if rtt > smoothed { rtt - smoothed } else { smoothed - rtt };
-                self.variation = Nanos(self.variation.0 - self.variation.0 / 4 + off.0 / 4);
-                self.smoothed = Some(Nanos(smoothed.0 - smoothed.0 / 8 + rtt.0 / 8));
-            }
+        let smoothed = self.smoothed;
+        if smoothed == Nanos::MAX {
+            self.smoothed = rtt;
+            self.variation = rtt / 2;
+        } else {
+            let off = if rtt > smoothed { rtt - smoothed } else { smoothed - rtt };
+            self.variation = Nanos(self.variation.0 - self.variation.0 / 4 + off.0 / 4);
+            self.smoothed = Nanos(smoothed.0 - smoothed.0 / 8 + rtt.0 / 8);
         }
         self.least = self.least.min(rtt);
     }
@@ -42,13 +40,13 @@ impl Rtt {
 
     #[inline]
     pub fn smoothed(&self) -> Option<Nanos> {
-        self.smoothed
+        (self.smoothed != Nanos::MAX).then_some(self.smoothed)
     }
 
     /// The smoothed time, or zero before the first sample.
     #[inline]
     pub fn or_zero(&self) -> Nanos {
-        self.smoothed.unwrap_or(Nanos::ZERO)
+        if self.smoothed == Nanos::MAX { Nanos::ZERO } else { self.smoothed }
     }
 
     /// The path's own delay, zero before the first sample.
@@ -62,7 +60,7 @@ impl Rtt {
 
     /// Retransmission timeout, not backed off. RFC 6298 section 2 with a finer grain, and the peer's ack delay added.
     pub fn timeout(&self, config: &Config) -> Nanos {
-        match self.smoothed {
+        match self.smoothed() {
             None => config.syn_retry,
             Some(smoothed) => (smoothed + (self.variation * 4).max(GRAIN) + config.ack_delay)
                 .max(config.rto_min)

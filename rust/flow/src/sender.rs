@@ -1,6 +1,6 @@
 //! Units in flight: which have arrived, which are lost, and which goes next.
 
-use machnet_wire::{Nanos, Packet, Seq};
+use machnet_wire::{Flags, Nanos, Packet, Seq};
 
 use crate::Io;
 use crate::allowance::Allowance;
@@ -122,17 +122,33 @@ impl<T> Sender<T> {
         if self.lost_from.before(self.queue.first()) {
             self.lost_from = self.queue.first();
         }
-        for (i, word) in packet.sack.iter().enumerate() {
-            let first = ack + (1 + 64 * i as u32);
-            let mut news = word & !self.sacked.from(first);
-            while news != 0 {
-                let unit = first + news.trailing_zeros();
-                news &= news - 1;
-                if !unit.before(self.queue.next()) {
+        if packet.header.flags.has(Flags::RANGES) {
+            for range in packet.sack.ranges() {
+                let first = ack + (1 + u32::from(range.first));
+                let behind = first + u32::from(range.count);
+                // Asked first, so that no range is walked farther than what is in flight.
+                if self.queue.next().before(behind) {
                     return Err("acknowledges a unit that was never sent");
                 }
-                self.arrived(now, unit, echo, rtt, counts, &mut out);
-                self.sacked.set(unit);
+                for i in 0..range.count {
+                    if self.sacked.set(first + u32::from(i)) {
+                        self.arrived(now, first + u32::from(i), echo, rtt, counts, &mut out);
+                    }
+                }
+            }
+        } else {
+            for (i, word) in packet.sack.iter().enumerate() {
+                let first = ack + (1 + 64 * i as u32);
+                let mut news = word & !self.sacked.from(first);
+                while news != 0 {
+                    let unit = first + news.trailing_zeros();
+                    news &= news - 1;
+                    if !unit.before(self.queue.next()) {
+                        return Err("acknowledges a unit that was never sent");
+                    }
+                    self.arrived(now, unit, echo, rtt, counts, &mut out);
+                    self.sacked.set(unit);
+                }
             }
         }
         if out.acked > 0 {

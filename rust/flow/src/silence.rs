@@ -17,15 +17,15 @@ pub(crate) struct Silence {
     ping_due: bool,
     /// A PING waits for its answer.
     ping_out: bool,
-    /// How long the peer has owed an answer and said nothing; `None` when it owed none at the last check.
-    waited: Option<Nanos>,
+    /// How long the peer has owed an answer and said nothing; `Nanos::MAX` when it owed none at the last check.
+    waited: Nanos,
     /// When the peer's silence was last checked.
     checked_at: Nanos,
 }
 
 impl Silence {
     pub fn new(now: Nanos) -> Self {
-        Silence { last_heard: now, ping_due: false, ping_out: false, waited: None, checked_at: now }
+        Silence { last_heard: now, ping_due: false, ping_out: false, waited: Nanos::MAX, checked_at: now }
     }
 
     /// The peer has said something that it alone can say.
@@ -53,7 +53,7 @@ impl Silence {
 
     /// A question is out; the peer's silence counts from here.
     fn begin_waiting(&mut self, now: Nanos) {
-        self.waited = Some(Nanos::ZERO);
+        self.waited = Nanos::ZERO;
         self.checked_at = now;
     }
 
@@ -80,6 +80,11 @@ impl Silence {
         due
     }
 
+    /// Checks since the question that was not answered.
+    pub fn checks(&self, config: &Config) -> u32 {
+        if self.waited == Nanos::MAX { 0 } else { (self.waited.0 / step(config).0) as u32 }
+    }
+
     /// The flow is over.
     pub fn end(&mut self) {
         self.ping_due = false;
@@ -100,7 +105,7 @@ impl Silence {
             _ if !(owes || self.ping_out) => {
                 let idle_until = self.last_heard + config.keep_alive;
                 if now < idle_until {
-                    self.waited = None;
+                    self.waited = Nanos::MAX;
                     timers.set(Timer::Silence, idle_until);
                     return false;
                 }
@@ -108,11 +113,11 @@ impl Silence {
                 self.ping_out = true;
                 self.begin_waiting(now);
             }
-            None => self.begin_waiting(now),
-            Some(waited) => {
+            Nanos::MAX => self.begin_waiting(now),
+            waited => {
                 let heard = self.last_heard.max(heard());
                 let waited = if heard > self.checked_at { Nanos::ZERO } else { waited + step };
-                self.waited = Some(waited);
+                self.waited = waited;
                 self.checked_at = now;
                 if waited >= config.dead_after {
                     return true;

@@ -9,7 +9,7 @@ use common::{IP, Rig, open};
 use machnet_engine::{End, Engine, EngineConfig, neighbor};
 use machnet_host::{Attaching, ChannelConfig, Event, Host, HostError, Over, Owner, Row, State, Step};
 use machnet_nic::sim::SimQueue;
-use machnet_shm::{AttachError, ClientAttach, ClientHello, Fd, FlowId, PeerFault, Status};
+use machnet_shm::{AttachError, ClientAttach, ClientHello, Fd, FlowId, PeerFault, Reply, Request, Status};
 use machnet_wire::Nanos;
 
 const CHANNELS: ChannelConfig = ChannelConfig { most: 10, units: 16, flows: 2 };
@@ -199,6 +199,24 @@ fn an_application_attaches_step_by_step_or_is_told_why_not() {
     assert!(matches!(attaching.step(&rig.host), Ok(Step::Welcome(_))));
     let _memory = attaching.give_up();
     assert!(rig.host.offer(ClientHello { engine: None }).is_ok());
+}
+
+#[test]
+fn a_port_is_shared_within_the_user_that_the_kernel_named_at_attach() {
+    let mut rig = Rig::new(2);
+    let mut listens = |uid, pid| {
+        let (mut app, _) = rig.attach(None, Owner { pid, uid });
+        let request = Request::Listen { id: 1, ip: IP, port: 80, backlog: 1, reuse_port: true };
+        assert!(app.tx.request(request));
+        app.tx.flush();
+        rig.run();
+        let reply = app.rx.reply().expect("a sound reply");
+        (app, matches!(reply, Some(Reply::Listening { port: 80, .. })))
+    };
+    let first = listens(1000, 1);
+    let second = listens(1000, 2);
+    let others = listens(1001, 3);
+    assert_eq!((first.1, second.1, others.1), (true, true, false));
 }
 
 /// A connected pair. Of a stream, which does as long as one message at a time is under way.

@@ -97,8 +97,7 @@ impl Display for Failure {
                 "the engine there has {n} connections, as many as it can have; run more engines (--engines) in that host's machnetd"
             ),
             MACHNET_EINUSE if self.listens => f.write_str(
-                "port in use; choose another, or have all its listeners ask to share it (MACHNET_REUSEPORT, in Go \
-                 ListenConfig.ReusePort) as one user",
+                "port in use; choose another, or have all its listeners ask to share it (MACHNET_REUSEPORT), as one user",
             ),
             MACHNET_EENDING => {
                 f.write_str("this host's machnetd is ending and takes no more; attach anew once it is back")

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use machnet_flow::{Body, Flow, FlowError, Setup, Unit};
+use machnet_flow::{Body, Flow, FlowError, Setup, Syns, Unit};
 use machnet_wire::{Fragment, Header, Hello, Kind, Nanos, Packet, Reason, Reset, Seq, header};
 
 use crate::channel::{Channel, Record};
@@ -258,7 +258,7 @@ impl End {
         // A tag is never drawn twice, in the model; in the world it is once in 2^32.
         let tag = 0xa0 + 0x10 * self.side as u32 + self.drawn;
         let hello = Hello::new(tag, self.epoch, 1500);
-        Setup { local_port, remote_port, hello, first: FIRST }
+        Setup { local_port, remote_port, hello, first: FIRST, syns: Syns::ONE }
     }
 
     fn begin(&mut self, flow: Flow<u64, Vec<u8>>, dialled: bool, taken: bool) {
@@ -344,11 +344,12 @@ impl End {
         while let Some(flow) = &mut self.flow {
             let Some(t) = flow.poll_transmit(self.now, &mut self.channel) else { break };
             let mut bytes = vec![0; t.len()];
-            let at = t.header.emit(t.sack, &mut bytes);
+            let at = t.header.emit_with(t.hit, None, t.sack, &mut bytes);
             match t.body {
                 Body::None => {}
                 Body::Unit { tx, .. } => bytes[at..].copy_from_slice(self.channel.payload(*tx)),
                 Body::Hello(hello) => bytes[at..].copy_from_slice(&hello.emit()),
+                Body::Paths(_) => unreachable!("nobody asked for it"),
                 Body::Reset(reset) => bytes[at..].copy_from_slice(&reset.emit()),
             }
             let header = t.header;

@@ -16,9 +16,8 @@ pub const LANES_MAX: u8 = 8;
 pub const DELAY_STEP: u64 = 64;
 
 pub(crate) mod at {
-    pub const VERSION_KIND: usize = 0;
-    pub const LANE_SACK_WORDS: usize = 1;
-    pub const FLAGS: usize = 2;
+    /// Version, kind, lane, SACK words and flags: 4, 4, 3, 5 and 16 bits.
+    pub const START: usize = 0;
     pub const SRC: usize = 4;
     pub const DST: usize = 6;
     pub const TAG: usize = 8;
@@ -232,9 +231,12 @@ impl Header {
         debug_assert_eq!(self.flags.has(Flags::HIT), hit.is_some());
         debug_assert_eq!(self.flags.has(Flags::PART), part.is_some());
         let (h, mut rest) = field::split_mut::<LEN>(out);
-        h[at::VERSION_KIND] = VERSION << 4 | self.kind as u8;
-        h[at::LANE_SACK_WORDS] = self.lane << 5 | sack.len() as u8;
-        field::put16(h, at::FLAGS, self.flags.0);
+        let start = u32::from(VERSION) << 28
+            | (self.kind as u32) << 24
+            | u32::from(self.lane) << 21
+            | (sack.len() as u32) << 16
+            | u32::from(self.flags.0);
+        field::put32(h, at::START, start);
         field::put16(h, at::SRC, self.src);
         field::put16(h, at::DST, self.dst);
         field::put32(h, at::TAG, self.tag);
@@ -251,9 +253,14 @@ impl Header {
         field::put16(h, at::GAP, self.gap);
         field::put32(h, at::MESSAGE_LEN, self.message_len);
         let mut len = LEN + WORD * sack.len();
-        for word in [hit.map(PathEntry::to_word), part.map(Part::to_word)].into_iter().flatten() {
+        if let Some(hit) = hit {
             let (out, behind) = field::split_mut::<WORD>(rest);
-            *out = word.to_be_bytes();
+            *out = hit.to_word().to_be_bytes();
+            (rest, len) = (behind, len + WORD);
+        }
+        if let Some(part) = part {
+            let (out, behind) = field::split_mut::<WORD>(rest);
+            *out = part.to_word().to_be_bytes();
             (rest, len) = (behind, len + WORD);
         }
         for (word, out) in sack.iter().zip(rest.as_chunks_mut::<WORD>().0) {

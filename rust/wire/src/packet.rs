@@ -137,7 +137,7 @@ impl<'a> Packet<'a> {
     pub fn parse(b: &'a [u8]) -> Result<Packet<'a>, ParseError> {
         let (h, rest) = field::split::<LEN>("machnet header", b)?;
         let refuse = |what, value: u32| Err(ParseError::Field { what, value });
-        let start = field::u32_at(h, at::VERSION_KIND);
+        let start = field::u32_at(h, at::START);
         let version = start >> 28;
         if version != VERSION.into() {
             return refuse("machnet version", version);
@@ -168,16 +168,27 @@ impl<'a> Packet<'a> {
             gap: field::u16_at(h, at::GAP),
             message_len: field::u32_at(h, at::MESSAGE_LEN),
         };
-        if start & RARE != 0 {
-            return rare(header, words, rest);
-        }
-        let (sack, payload) = split_sack(rest, words)?;
-        if kind == Kind::Ack && !payload.is_empty() {
-            return refuse("machnet acknowledgement with a payload", payload.len() as u32);
-        }
-        check_unit(&header, payload.len(), payload.len())?;
-        Ok(Packet { header, hit: None, part: None, sack, payload, seal: None })
+        let Around { hit, part, sack, payload, seal } = if start & RARE == 0 {
+            let (sack, payload) = split_sack(rest, words)?;
+            if kind == Kind::Ack && !payload.is_empty() {
+                return refuse("machnet acknowledgement with a payload", payload.len() as u32);
+            }
+            Around { hit: None, part: None, sack, payload, seal: None }
+        } else {
+            uncommon(kind, header.flags, header.lane, words, rest)?
+        };
+        check_unit(&header, payload.len(), part.map_or(payload.len(), |part| part.unit_len.into()))?;
+        Ok(Packet { header, hit, part, sack, payload, seal })
     }
+}
+
+/// What follows the header.
+struct Around<'a> {
+    hit: Option<PathEntry>,
+    part: Option<Part>,
+    sack: Sack<'a>,
+    payload: &'a [u8],
+    seal: Option<&'a [u8; SEAL]>,
 }
 
 /// What few packets have, as bits of the header's first four bytes: a lane, and flags that say that something stands before or
@@ -189,10 +200,15 @@ const RARE: u32 = 0xe0_0000
 /// Flags that mean nothing.
 const RESERVED: u16 = 0xc000;
 
-/// A packet with any of [`RARE`].
+/// What follows a header with any of [`RARE`].
 #[cold]
-fn rare(header: Header, words: usize, mut rest: &[u8]) -> Result<Packet<'_>, ParseError> {
-    let (kind, flags) = (header.kind, header.flags);
+fn uncommon(
+    kind: Kind,
+    flags: Flags,
+    lane: u8,
+    words: usize,
+    mut rest: &[u8],
+) -> Result<Around<'_>, ParseError> {
     let connected = matches!(kind, Kind::Data | Kind::Ack | Kind::Ping | Kind::Paths);
     let allowed = !RESERVED
         & match kind {
@@ -204,8 +220,8 @@ fn rare(header: Header, words: usize, mut rest: &[u8]) -> Result<Packet<'_>, Par
     if flags.0 & !allowed != 0 {
         return Err(ParseError::Field { what: "machnet flags", value: flags.0.into() });
     }
-    if header.lane != 0 && !connected {
-        return Err(ParseError::Field { what: "machnet lane", value: header.lane.into() });
+    if lane != 0 && !connected {
+        return Err(ParseError::Field { what: "machnet lane", value: lane.into() });
     }
     let mut word = |flag, what| {
         if !flags.has(flag) {
@@ -239,8 +255,7 @@ fn rare(header: Header, words: usize, mut rest: &[u8]) -> Result<Packet<'_>, Par
             value: payload.len() as u32,
         });
     }
-    check_unit(&header, payload.len(), part.map_or(payload.len(), |part| part.unit_len.into()))?;
-    Ok(Packet { header, hit, part, sack, payload, seal })
+    Ok(Around { hit, part, sack, payload, seal })
 }
 
 /// The SACK words, and what follows them.

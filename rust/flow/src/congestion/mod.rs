@@ -18,6 +18,8 @@
 mod pacer;
 mod swift;
 
+use alloc::boxed::Box;
+
 use machnet_wire::Nanos;
 
 use crate::REACH;
@@ -38,17 +40,22 @@ pub(crate) struct Congestion {
     excess: u32,
     drain: Drain,
     rebase: Rebase,
-    before_timeout: Option<Window>,
+    before_timeout: Option<Box<Window>>,
 }
 
 /// What acknowledgements said since the last verdict. Those of one round are judged together, and the least delay of them
 /// counts: what delayed only some of them was no queue.
-#[derive(Debug, Clone, Hash, Default)]
+#[derive(Debug, Clone, Hash)]
 struct Signs {
     acked: u32,
     in_flight: u32,
-    delay: Option<Nanos>,
+    /// The least; `Nanos::MAX`: none was measured.
+    delay: Nanos,
     backlog: u8,
+}
+
+impl Signs {
+    const NONE: Signs = Signs { acked: 0, in_flight: 0, delay: Nanos::MAX, backlog: 0 };
 }
 
 /// Holding back so that the path shows its base delay.
@@ -76,7 +83,7 @@ impl Congestion {
             fabric: Window::new(first),
             endpoint: Window::new(first),
             pacer: Pacer::new(),
-            signs: Signs::default(),
+            signs: Signs::NONE,
             over: false,
             excess: 0,
             drain: Drain::default(),
@@ -131,7 +138,7 @@ impl Congestion {
     /// An acknowledgement came that measured the path's delay, if it did.
     #[inline]
     pub fn on_delay(&mut self, delay: Nanos, backlog: u8) {
-        self.signs.delay = Some(self.signs.delay.map_or(delay, |least| least.min(delay)));
+        self.signs.delay = self.signs.delay.min(delay);
         self.signs.backlog = backlog;
     }
 
@@ -147,11 +154,10 @@ impl Congestion {
     /// the path has become longer.
     #[inline]
     pub fn judge(&mut self, now: Nanos, rtt: &Rtt) -> Option<Nanos> {
-        if self.signs.acked == 0 {
+        if self.signs.acked == 0 || self.signs.delay == Nanos::MAX {
             return None;
         }
-        let delay = self.signs.delay?;
-        let Signs { acked, in_flight, backlog, .. } = core::mem::take(&mut self.signs);
+        let Signs { acked, in_flight, delay, backlog } = core::mem::replace(&mut self.signs, Signs::NONE);
         let (base, smoothed) = (rtt.least(), rtt.or_zero());
         let units = self.units();
         // A window that was not used says nothing about what the path bears (RFC 7661).
@@ -195,7 +201,7 @@ impl Congestion {
     /// The retransmission timeout passed.
     pub fn on_timeout(&mut self, now: Nanos) {
         if self.before_timeout.is_none() {
-            self.before_timeout = Some(self.fabric.clone());
+            self.before_timeout = Some(Box::new(self.fabric.clone()));
         }
         self.fabric.collapse(now);
         self.pacer.stop();
@@ -273,7 +279,7 @@ const FORGIVEN: u32 = 50;
 /// millions of units, at 5 % after about 250.
 const TOLERATED: u32 = 8;
 /// Units that may go at once while paced.
-const BURST: u64 = 8;
+const BURST: u32 = 8;
 /// Round trips of silence: one until the last of the others is silent too, and one until the queue is gone.
 const SILENT: u64 = 2;
 /// Round trips from one drain to the next, at least.

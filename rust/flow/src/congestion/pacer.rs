@@ -9,7 +9,7 @@ pub(super) struct Pacer {
     /// `ZERO`: not paced.
     interval: Nanos,
     /// Units that may go at once.
-    burst: u64,
+    burst: u32,
     /// When the next unit is due at exactly the rate.
     due: Nanos,
 }
@@ -21,10 +21,10 @@ impl Pacer {
 
     /// From now on one unit each `interval`, up to `burst` of them early. What went before at a slower rate does not
     /// hold up what goes at this one.
-    pub fn set(&mut self, now: Nanos, interval: Nanos, burst: u64) {
+    pub fn set(&mut self, now: Nanos, interval: Nanos, burst: u32) {
         self.interval = interval;
         self.burst = burst;
-        self.due = self.due.min(now + interval * (burst + 1));
+        self.due = self.due.min(now + interval * (u64::from(burst) + 1));
     }
 
     /// No limit from now on.
@@ -35,7 +35,11 @@ impl Pacer {
     /// When the next unit may go: in the past, or to be waited for.
     #[inline]
     pub fn ready_at(&self) -> Nanos {
-        if self.interval == Nanos::ZERO { Nanos::ZERO } else { self.due - self.interval * self.burst }
+        if self.interval == Nanos::ZERO {
+            Nanos::ZERO
+        } else {
+            self.due - self.interval * u64::from(self.burst)
+        }
     }
 
     /// A unit goes. One that did not wait for its turn (a probe) puts the next off by as much as one that did, and not by
@@ -43,7 +47,8 @@ impl Pacer {
     #[inline]
     pub fn sent(&mut self, now: Nanos) {
         if self.interval > Nanos::ZERO {
-            self.due = (self.due.max(now) + self.interval).min(now + self.interval * (self.burst + 1));
+            self.due =
+                (self.due.max(now) + self.interval).min(now + self.interval * (u64::from(self.burst) + 1));
         }
     }
 }

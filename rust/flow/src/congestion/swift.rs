@@ -18,25 +18,21 @@ pub(super) const LEAST_BY_LOSS: u64 = 2 * ONE;
 /// A window in 1/[`ONE`] units.
 #[derive(Debug, Clone, Hash)]
 pub(super) struct Window {
-    units: u64,
+    units: u32,
     /// Below it the window doubles each round trip.
-    threshold: u64,
+    threshold: u32,
     /// Of two cuts within one round trip the second would answer the same congestion.
     cut_again_at: Nanos,
 }
 
 impl Window {
     pub fn new(first: u32) -> Self {
-        Window {
-            units: u64::from(first.clamp(1, REACH)) * ONE,
-            threshold: u64::MAX,
-            cut_again_at: Nanos::ZERO,
-        }
+        Window { units: first.clamp(1, REACH) * ONE as u32, threshold: u32::MAX, cut_again_at: Nanos::ZERO }
     }
 
     #[inline]
     pub fn units(&self) -> u64 {
-        self.units
+        self.units.into()
     }
 
     /// Whether it still doubles.
@@ -49,8 +45,9 @@ impl Window {
     #[inline]
     pub fn grow(&mut self, acked: u32) {
         let acked = u64::from(acked) * ONE;
-        let more = if self.is_starting() || self.units < ONE { acked } else { acked * ONE / self.units };
-        self.units = (self.units + more).min(u64::from(REACH) * ONE);
+        let units = self.units();
+        let more = if self.is_starting() || units < ONE { acked } else { acked * ONE / units };
+        self.units = (units + more).min(u64::from(REACH) * ONE) as u32;
     }
 
     /// The signal was at `value`, above `target`.
@@ -59,8 +56,9 @@ impl Window {
         if now < self.cut_again_at {
             return;
         }
-        let by = self.units * (value - target) / value.max(1) * BETA.0 / BETA.1;
-        self.units = (self.units - by.min(self.units / 2)).max(LEAST);
+        let units = self.units();
+        let by = units * (value - target) / value.max(1) * BETA.0 / BETA.1;
+        self.units = (units - by.min(units / 2)).max(LEAST) as u32;
         self.threshold = self.units;
         self.cut_again_at = now + rtt;
     }
@@ -68,7 +66,7 @@ impl Window {
     /// Units were lost: the largest cut, once a round trip.
     pub fn halve(&mut self, now: Nanos, rtt: Nanos) {
         if now >= self.cut_again_at {
-            self.units = self.units.min((self.units / 2).max(LEAST_BY_LOSS));
+            self.units = self.units.min((self.units / 2).max(LEAST_BY_LOSS as u32));
             self.threshold = self.units;
             self.cut_again_at = now + rtt;
         }
@@ -76,8 +74,8 @@ impl Window {
 
     /// Nothing is known of the path any more: one unit at a time, and back to half of what there was.
     pub fn collapse(&mut self, now: Nanos) {
-        self.threshold = (self.units / 2).max(LEAST_BY_LOSS);
-        self.units = self.units.min(ONE);
+        self.threshold = (self.units / 2).max(LEAST_BY_LOSS as u32);
+        self.units = self.units.min(ONE as u32);
         self.cut_again_at = now;
     }
 
@@ -89,7 +87,7 @@ impl Window {
 
     /// The path is another one: looks anew how much it bears.
     pub fn start_anew(&mut self) {
-        self.threshold = u64::MAX;
+        self.threshold = u32::MAX;
     }
 }
 

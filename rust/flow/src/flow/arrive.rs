@@ -1,7 +1,7 @@
 //! What packets do to a flow.
 
 use machnet_wire::header::DELAY_STEP;
-use machnet_wire::{Flags, Kind, Nanos, Packet, Reason};
+use machnet_wire::{Flags, Hello, Kind, Nanos, Packet, ParseError, Reason};
 
 use super::Flow;
 use crate::acks::Echo;
@@ -13,7 +13,8 @@ use crate::timers::Timer;
 use crate::{FlowError, Io};
 
 impl<T, H> Flow<T, H> {
-    /// Takes a packet whose ports are this flow's. PATHS are only checked: their body is the engine's.
+    /// Takes a packet whose ports are this flow's. The body of PATHS and the path word are the engine's, which reads them when this has
+    /// taken the packet.
     #[inline]
     pub fn on_packet<I: Io<Tx = T, Held = H>>(
         &mut self,
@@ -26,6 +27,7 @@ impl<T, H> Flow<T, H> {
             && self.life.is_open()
             && matches!(header.kind, Kind::Data | Kind::Ack)
         {
+            self.check_agreed(packet, io)?;
             return self.on_open(now, packet, io);
         }
         self.on_other(now, packet, io)
@@ -49,12 +51,8 @@ impl<T, H> Flow<T, H> {
             Kind::Data | Kind::Ack | Kind::Ping | Kind::Paths => {}
         }
         match self.life.state() {
-            State::Open => {}
-            // The third packet of the handshake, or data that overtook it.
-            State::SynReceived => self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io),
-            State::SynSent if self.ends.peer().is_some() => {
-                self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io);
-            }
+            State::Open | State::SynReceived => {}
+            State::SynSent if self.ends.peer().is_some() => {}
             State::SynSent => return Ok(()),
             State::Linger => {
                 // Our last acknowledgement was lost. Acknowledgements themselves are not answered.
@@ -66,18 +64,60 @@ impl<T, H> Flow<T, H> {
             }
             State::Dead => return Err(FlowError::Over),
         }
-        if header.kind == Kind::Paths {
-            self.heard(now);
-            return Ok(());
+        self.check_agreed(packet, io)?;
+        if !self.life.is_open() {
+            // The third packet of the handshake, or data that overtook it.
+            self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io);
         }
         self.on_open(now, packet, io)
+    }
+
+    /// Whether the packet, which carries our tag, has nothing that needs an agreement: a flow agrees on one lane, on no seals and
+    /// on no parts, and knows its peer's hello already.
+    #[inline]
+    fn check_agreed<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        packet: &Packet<'_>,
+        io: &mut I,
+    ) -> Result<(), FlowError> {
+        const ASKS: u16 = Flags::SEALED.0 | Flags::PART.0 | Flags::HELLO.0;
+        if packet.header.flags.0 & ASKS | u16::from(packet.header.lane) == 0 {
+            return Ok(());
+        }
+        self.check_uncommon(packet, io)
+    }
+
+    #[cold]
+    fn check_uncommon<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        packet: &Packet<'_>,
+        io: &mut I,
+    ) -> Result<(), FlowError> {
+        let malformed = |what, value| FlowError::Malformed(ParseError::Field { what, value });
+        let header = &packet.header;
+        if header.lane != 0 {
+            return Err(malformed("machnet lane", header.lane.into()));
+        }
+        if header.flags.has(Flags::SEALED) {
+            return Err(self.fail("a seal that was not agreed on", io));
+        }
+        if header.flags.has(Flags::PART) {
+            return Err(self.fail("a part of a unit, which this end does not take", io));
+        }
+        let hello = Hello::parse(packet.payload).map_err(FlowError::Malformed)?;
+        if !self.ends.is_peer(hello.tag) {
+            return Err(malformed("machnet hello tag", hello.tag));
+        }
+        Ok(())
     }
 
     #[inline]
     fn heard(&mut self, now: Nanos) {
         self.counts.packets_received += 1;
         self.silence.on_packet(now);
-        self.hellos.on_packet(&mut self.timers);
+        if self.hellos.on_packet(&mut self.timers) {
+            self.routes.on_confirmed();
+        }
     }
 
     #[inline]
@@ -99,6 +139,13 @@ impl<T, H> Flow<T, H> {
         }
         if header.kind == Kind::Ping || header.flags.has(Flags::PROBE) {
             self.acks.on_question(Echo::new(now, io.gap(), header));
+            let again = match header.kind {
+                Kind::Data => header.unit.before(self.receiver.next()),
+                kind => kind == Kind::Ping && !header.flags.has(Flags::REPORT),
+            };
+            if again {
+                self.routes.on_repeat(now, self.receiver.next());
+            }
         }
         self.check_closed(now, io);
         Ok(())

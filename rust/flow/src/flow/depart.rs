@@ -1,10 +1,11 @@
 //! What a flow sends, one packet at a time.
 
 use machnet_wire::header::{DELAY_STEP, delay_steps};
-use machnet_wire::{Flags, Header, Kind, Nanos};
+use machnet_wire::{Flags, Header, Hello, Kind, Nanos, PathEntry};
 
 use super::Flow;
 use crate::life::State;
+use crate::routes::Errand;
 use crate::sender::{Choice, Tail};
 use crate::timers::Timer;
 use crate::{Body, Io, Transmit};
@@ -19,6 +20,14 @@ impl<T, H> Flow<T, H> {
     ) -> Option<Transmit<'_, T>> {
         if !self.life.is_open() {
             return self.poll_not_open(now, io);
+        }
+        if self.hellos.unconfirmed()
+            && let Some(hello) = self.ends.hello_with_cookie()
+        {
+            return self.poll_unknown(now, hello, io);
+        }
+        if self.routes.is_due() {
+            return self.run_errand(now, io);
         }
         if !self.sender.queue.is_empty() {
             if self.sender.in_flight() == 0 {
@@ -37,8 +46,10 @@ impl<T, H> Flow<T, H> {
                     self.ends.unit_size().saturating_sub(self.sender.queue.meta(choice.unit).len.into())
                         as usize
                         / 8;
+                let hit = self.routes.hit().filter(|_| room > 0);
+                let room = room - usize::from(hit.is_some());
                 if !self.acks.goes_before_unit(words, room) {
-                    return self.send_unit(now, choice, room, io);
+                    return self.send_unit(now, choice, hit, room, io);
                 }
                 // The probe, if it was one, is still due.
                 if choice.probe && !choice.uncovered {
@@ -78,6 +89,7 @@ impl<T, H> Flow<T, H> {
         &mut self,
         now: Nanos,
         choice: Choice,
+        hit: Option<PathEntry>,
         room: usize,
         io: &mut I,
     ) -> Option<Transmit<'_, T>> {
@@ -116,7 +128,10 @@ impl<T, H> Flow<T, H> {
             Some(tx) if meta.len > 0 => Body::Unit { tx, offset: meta.offset, len: meta.len.into() },
             _ => Body::None,
         };
-        Some(Transmit { header, sack: self.acks.words(words), body })
+        if hit.is_some() {
+            header.flags |= Flags::HIT;
+        }
+        Some(Transmit { header, hit, sack: self.acks.words(words), body })
     }
 
     /// A packet without a body.
@@ -129,8 +144,44 @@ impl<T, H> Flow<T, H> {
     ) -> Transmit<'_, T> {
         let mut header = self.header(now, kind, io);
         header.flags |= flags;
+        let hit = self.routes.hit().filter(|_| kind == Kind::Ack);
+        if hit.is_some() {
+            header.flags |= Flags::HIT;
+        }
         let words = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
-        Transmit { header, sack: self.acks.words(words), body: Body::None }
+        Transmit { header, hit, sack: self.acks.words(words), body: Body::None }
+    }
+
+    #[cold]
+    fn run_errand<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) -> Option<Transmit<'_, T>> {
+        match self.routes.take()? {
+            Errand::Report => {
+                self.counts.acks_sent += 1;
+                let probe = if self.hellos.unconfirmed() { Flags::PROBE } else { Flags::NONE };
+                let packet = self.send_bare(now, Kind::Paths, probe, io);
+                Some(Transmit { body: Body::Paths(&[]), ..packet })
+            }
+            Errand::Probe => {
+                self.counts.pings_sent += 1;
+                Some(self.send_bare(now, Kind::Ping, Flags::REPORT, io))
+            }
+        }
+    }
+
+    /// The peer keeps nothing of us before it has its cookie back: whatever else went to it now would meet nobody.
+    #[cold]
+    fn poll_unknown<I: Io<Tx = T, Held = H>>(
+        &mut self,
+        now: Nanos,
+        hello: Hello,
+        io: &mut I,
+    ) -> Option<Transmit<'_, T>> {
+        if !self.acks.goes_alone() && !self.silence.take_ping() {
+            return None;
+        }
+        self.counts.acks_sent += 1;
+        let ack = self.send_bare(now, Kind::Ack, Flags::PROBE | Flags::HELLO, io);
+        Some(Transmit { body: Body::Hello(hello), ..ack })
     }
 
     #[cold]
@@ -138,7 +189,7 @@ impl<T, H> Flow<T, H> {
         if let Some(reason) = self.life.take_reset() {
             let header = self.header(now, Kind::Rst, io);
             let reset = self.ends.reset(reason);
-            return Some(Transmit { header, sack: &[], body: Body::Reset(reset) });
+            return Some(Transmit { header, hit: None, sack: &[], body: Body::Reset(reset) });
         }
         if self.hellos.take_syn_ack() {
             self.counts.hellos_sent += 1;
@@ -148,13 +199,23 @@ impl<T, H> Flow<T, H> {
                 // The next copy answers the same SYN unless another comes.
                 self.acks.on_hello(echo);
             }
-            return Some(Transmit { header, sack: &[], body: Body::Hello(self.ends.local().hello) });
+            return Some(Transmit {
+                header,
+                hit: None,
+                sack: &[],
+                body: Body::Hello(self.ends.local().hello),
+            });
         }
         if self.hellos.take_syn() {
             self.counts.hellos_sent += 1;
             let mut header = self.header(now, Kind::Syn, io);
             header.tag = 0;
-            return Some(Transmit { header, sack: &[], body: Body::Hello(self.ends.local().hello) });
+            return Some(Transmit {
+                header,
+                hit: None,
+                sack: &[],
+                body: Body::Hello(self.ends.local().hello),
+            });
         }
         if self.life.state() == State::Linger && self.acks.goes_alone() {
             self.counts.acks_sent += 1;

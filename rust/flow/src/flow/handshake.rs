@@ -20,13 +20,13 @@ impl<T, H> Flow<T, H> {
     /// settings share them.
     pub fn connect(now: Nanos, config: impl Into<Arc<Config>>, setup: Setup, timeout: Nanos) -> Self {
         let mut flow = Flow::new(now, config.into(), setup, State::SynSent);
-        flow.hellos.call();
+        flow.hellos.call(setup.syns.first.max(1));
         flow.timers.set(Timer::Limit, now + timeout);
         flow.watch_hello(now);
         flow
     }
 
-    /// Answers a SYN: one SYN-ACK is ready to send for it. The application learns of the flow by
+    /// Answers a SYN: a SYN-ACK is ready to send for it (or as many as [`Setup::syns`] says). The application learns of the flow by
     /// [`Event::Established`], when the peer has shown that it knows our tag. `gap` is what [`Io::gap`] would say.
     pub fn accept(
         now: Nanos,
@@ -39,7 +39,7 @@ impl<T, H> Flow<T, H> {
         let mut flow = Flow::new(now, config.into(), setup, State::SynReceived);
         flow.timers.set(Timer::Limit, now + flow.config.half_open);
         flow.on_hello(now, gap, hello, syn);
-        flow.hellos.answer();
+        flow.hellos.answer(setup.syns.answers.max(1));
         Ok(flow)
     }
 
@@ -50,7 +50,7 @@ impl<T, H> Flow<T, H> {
         match self.life.state() {
             State::SynReceived if known => {
                 // Another copy, perhaps by another route: it buys another SYN-ACK.
-                self.hellos.answer();
+                self.hellos.answer(self.ends.local().syns.answers.max(1));
                 self.acks.on_hello(Echo::new(now, gap, &packet.header));
                 Ok(())
             }
@@ -64,7 +64,7 @@ impl<T, H> Flow<T, H> {
                 if self.ends.peer().is_none() {
                     self.on_hello(now, gap, hello, packet);
                 }
-                self.hellos.answer();
+                self.hellos.answer(self.ends.local().syns.answers.max(1));
                 Ok(())
             }
             State::Open => {

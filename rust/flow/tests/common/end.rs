@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use machnet_flow::{Body, Config, Event, Flow, FlowError, Unit};
-use machnet_wire::{Fragment, Header, Hello, Kind, Nanos, Packet, Reason, Seq};
+use machnet_wire::{Fragment, Header, Hello, Kind, Nanos, Packet, PathEntry, Paths, Reason, Seq};
 
 use super::{A, Channel, STORM, Sim};
 
@@ -223,8 +223,13 @@ impl Sim {
             let end = &mut self.ends[i];
             let Some(flow) = &mut end.flow else { return };
             let Some(t) = flow.poll_transmit(self.now, &mut end.channel) else { break };
+            let mut t = t;
+            let one = [PathEntry { src: 1, dst: 2, queue: 0 }];
+            if let Body::Paths(_) = t.body {
+                t.body = Body::Paths(&one);
+            }
             let mut bytes = vec![0; t.len()];
-            let at = t.header.emit(t.sack, &mut bytes);
+            let at = t.header.emit_with(t.hit, None, t.sack, &mut bytes);
             match t.body {
                 Body::None => {}
                 Body::Unit { tx, offset, len } => {
@@ -232,6 +237,7 @@ impl Sim {
                     bytes[at..].copy_from_slice(&payload[offset as usize..(offset + len) as usize]);
                 }
                 Body::Hello(hello) => bytes[at..].copy_from_slice(&hello.emit()),
+                Body::Paths(entries) => assert_eq!(Paths::emit(entries, &mut bytes[at..]), 6),
                 Body::Reset(reset) => bytes[at..].copy_from_slice(&reset.emit()),
             }
             self.put(i, bytes);

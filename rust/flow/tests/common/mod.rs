@@ -18,7 +18,7 @@ pub use link::Link;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
-use machnet_flow::{Config, Event, Flow, Setup};
+use machnet_flow::{Config, Event, Flow, Setup, Syns};
 use machnet_wire::{Hello, Nanos, Seq};
 use trace::Line;
 
@@ -124,7 +124,13 @@ impl Sim {
     pub fn setup(&self, i: usize) -> Setup {
         let end = &self.ends[i];
         let (local_port, remote_port) = if i == A { (40_000, 80) } else { (80, 40_000) };
-        Setup { local_port, remote_port, hello: Hello::new(end.tag, 7, end.mtu), first: end.first }
+        Setup {
+            local_port,
+            remote_port,
+            hello: Hello::new(end.tag, 7, end.mtu),
+            first: end.first,
+            syns: Syns::ONE,
+        }
     }
 
     /// Connects and waits until both ends know.

@@ -1,0 +1,117 @@
+//! Which UDP ports a packet has that does not simply go by its connection's path.
+
+use core::ops::RangeInclusive;
+
+use machnet_flow::{Body, Transmit};
+use machnet_rss::Pair;
+use machnet_wire::{Flags, Kind, Nanos, PathEntry, Paths};
+
+use crate::path::{Form, OutPath};
+use crate::random::Random;
+use crate::view::Outgoing;
+
+/// What a packet that is about routes has, beside what its flow gave it.
+#[derive(Debug, Default)]
+pub(crate) struct Detour {
+    /// Its UDP ports; `None`: those of the path.
+    pub pair: Option<Pair>,
+    /// Of PATHS: the entries.
+    pub entries: Vec<PathEntry>,
+    /// There are more, for another packet.
+    pub more: bool,
+}
+
+/// Where the ports of probes come from, and when.
+pub(crate) struct Ground<'a> {
+    pub random: &'a mut Random,
+    pub ports: &'a RangeInclusive<u16>,
+    pub now: Nanos,
+    pub retry: Nanos,
+}
+
+/// Whether a packet goes by its path as it is: all do but those of the handshake, probes and reports.
+#[inline]
+pub(crate) fn is_plain(packet: &Transmit<'_, Outgoing>) -> bool {
+    matches!(packet.header.kind, Kind::Data | Kind::Ack)
+}
+
+impl Ground<'_> {
+    fn draw(&mut self) -> Pair {
+        Pair::draw(self.random, self.ports)
+    }
+}
+
+impl Detour {
+    /// Completes a packet that is not [plain](is_plain), but for the entries of PATHS.
+    #[cold]
+    pub fn of(packet: &mut Transmit<'_, Outgoing>, path: &mut OutPath, mut ground: Ground<'_>) -> Self {
+        // A flow's first transmission; later ones are copies of it, or follow silence.
+        let first = packet.header.tx == packet.header.unit;
+        match packet.header.kind {
+            Kind::Syn if !first => Self { pair: Some(ground.draw()), ..Self::default() },
+            Kind::SynAck => Self { pair: Some(syn_ack(packet, path, first, ground)), ..Self::default() },
+            Kind::Ping if packet.header.flags.has(Flags::REPORT) => {
+                Self { pair: Some(ground.draw()), ..Self::default() }
+            }
+            Kind::Paths => path.take_report(),
+            _ => Self::default(),
+        }
+    }
+}
+
+/// The pair of a SYN-ACK, which tells how the SYN came that it answers.
+fn syn_ack(
+    packet: &mut Transmit<'_, Outgoing>,
+    path: &mut OutPath,
+    first: bool,
+    mut ground: Ground<'_>,
+) -> Pair {
+    let (pair, verified, mirrors) = (path.pair(), path.is_verified(), path.form() == Form::Mirror);
+    let Some(rss) = path.rss_mut() else {
+        // One queue at each end: every pair does, and a later one may get through where the first did not.
+        if !first {
+            path.set_pair(ground.draw(), true);
+        }
+        return path.pair();
+    };
+    let syn = rss.syns.pop_front();
+    if let (Body::Hello(hello), Some(_)) = (&mut packet.body, syn) {
+        hello.hit = syn;
+    }
+    if mirrors {
+        return syn.map_or(pair, |syn| Pair { src: syn.src, dst: syn.dst }.mirrored());
+    }
+    // A pair that the pool knew is used for all copies that come together; who asks again later has perhaps not got them.
+    let asks = rss.asks;
+    let known = verified && asks && ground.now < rss.began + ground.retry;
+    let chosen = if first || known { pair } else { ground.draw() };
+    if asks && !(verified && chosen == pair) {
+        packet.header.flags |= Flags::REPORT;
+    }
+    if !asks {
+        path.set_pair(chosen, true);
+    }
+    chosen
+}
+
+impl OutPath {
+    /// What the next PATHS packet says, as far as it fits. Of a mirrored connection each report goes on the mirror of the probe, so that
+    /// the peer sees where that leads.
+    fn take_report(&mut self) -> Detour {
+        let mirrors = self.form() == Form::Mirror;
+        let Some(rss) = self.rss_mut() else { return Detour::default() };
+        let most = if mirrors { 1 } else { Paths::MAX };
+        let rest = rss.owed.split_off(rss.owed.len().min(most));
+        let entries = core::mem::replace(&mut rss.owed, rest);
+        rss.told = true;
+        let more = !rss.owed.is_empty();
+        if !more {
+            rss.tell_at = Nanos::MAX;
+        }
+        let pair = entries
+            .first()
+            .filter(|_| mirrors)
+            .map(|probe| Pair { src: probe.src, dst: probe.dst }.mirrored());
+        Detour { pair, entries, more }
+    }
+}

@@ -1,0 +1,193 @@
+//! What follows from reports, from time and from silence: another pair, probes, or that there is none.
+
+use machnet_rss::{Learned, Pair, Reach, Search, Step, spray};
+use machnet_wire::{Nanos, PathEntry};
+
+use crate::ids::ConnIndex;
+use crate::path::{Form, InPath};
+use crate::state::Core;
+
+/// Probes of a first batch to a peer with `queues` queues from a host with `own`.
+pub(super) fn batch(form: Form, queues: u16, own: u16) -> u16 {
+    match form {
+        Form::Mirrored => spray::mirrored_batch(queues, own),
+        Form::Own | Form::Mirror => spray::batch(queues),
+    }
+}
+
+impl Core {
+    /// The peer of a connection says that a pair of ours led to a queue of its own, by a packet that came as `came` says.
+    pub(super) fn on_report(&mut self, index: ConnIndex, entry: PathEntry, came: InPath) {
+        let (now, own) = (self.clock.now, self.router.queue.0);
+        let shared = self.own.shared();
+        let config = &shared.config;
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        let Some(peer) = conn.flow.peer() else { return };
+        let (path, pair) = (&mut conn.path, Pair { src: entry.src, dst: entry.dst });
+        let mirrored = path.form() == Form::Mirrored;
+        // Whatever a peer says, nothing leaves by ports that a firewall does not expect.
+        let ours = |port| config.udp_ports.contains(&port);
+        if path.form() == Form::Mirror || !ours(pair.src) || !(ours(pair.dst) || pair.dst == peer.steer) {
+            return;
+        }
+        if mirrored && came.pair.mirrored() != pair {
+            return;
+        }
+        let reach = Reach { queue: entry.queue, home: if mirrored { came.queue.0 } else { 0 } };
+        let hit = reach == Reach { queue: peer.queue, home: if mirrored { own } else { 0 } };
+        if config.rss.paper {
+            if hit && !path.is_verified() {
+                path.set_pair(pair, true);
+            }
+            return;
+        }
+        let counters = self.own.counters();
+        match shared.pool().learn(path.peer(), peer.epoch, pair, reach, now) {
+            Learned::Ignored => return,
+            Learned::New => counters.pairs_verified.add(1),
+            Learned::Remapped => counters.rss_remapped.add(1),
+            Learned::Known => {}
+        }
+        if hit {
+            if !path.is_verified() {
+                path.set_pair(pair, true);
+                path.end_search();
+            }
+            return;
+        }
+        if path.is_verified() && path.pair() != pair {
+            return;
+        }
+        // At least it gets through.
+        path.set_pair(pair, false);
+        let size = batch(path.form(), peer.queues, self.router.queues());
+        let rss = path.rss_or_new(now);
+        let step = match &mut rss.search {
+            Some(search) => search.on_report(false),
+            None => rss.seek(Search::new(&config.rss.search, size, now)).on_time(now),
+        };
+        rss.heard = true;
+        self.pursue(index, step);
+    }
+
+    /// Does what a search asks for.
+    fn pursue(&mut self, index: ConnIndex, step: Step) {
+        let Step::Spray(probes) = step else {
+            if step == Step::GiveUp {
+                self.give_up(index, true);
+            }
+            return;
+        };
+        let (now, own) = (self.clock.now, self.router.queue.0);
+        let shared = self.own.shared();
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        let Some(peer) = conn.flow.peer() else { return };
+        let path = &mut conn.path;
+        let (address, tag) = (path.peer(), conn.flow.tag());
+        let home = if path.form() == Form::Mirrored { own } else { 0 };
+        let mut pool = shared.pool();
+        // Another connection may have found one.
+        let reach = Reach { queue: peer.queue, home };
+        if let Some(pair) = pool.pick(address, peer.epoch, reach, now, &mut self.random) {
+            path.set_pair(pair, true);
+            return path.end_search();
+        }
+        let Some(rss) = path.rss_mut() else { return };
+        let Some(search) = &mut rss.search else { return };
+        if search.batch() > 1 && !rss.heard {
+            // The peer is silent, which says nothing about its NIC. When it speaks again it will say where our packets go.
+            return path.end_search();
+        }
+        if pool.may_spray(address, tag, now) {
+            let counters = self.own.counters();
+            counters.probes_sent.add(probes.into());
+            if search.batch() > 1 {
+                counters.searches_retried.add(1);
+            }
+            if !core::mem::replace(&mut rss.counted, true) {
+                counters.searches.add(1);
+            }
+            search.on_sent(probes, now);
+            drop(pool);
+            self.with(index, |flow, _| flow.probe_routes(probes));
+        } else if pool.has_given_up(address, now) {
+            drop(pool);
+            self.give_up(index, false);
+        } else {
+            search.put_off(now);
+        }
+    }
+
+    /// No pair of ours reaches the wanted queue, as far as was tried. `tried`: by this connection itself.
+    fn give_up(&mut self, index: ConnIndex, tried: bool) {
+        let now = self.clock.now;
+        let shared = self.own.shared();
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        let Some(peer) = conn.flow.peer() else { return };
+        let (queue, queues) = (peer.queue, peer.queues);
+        let path = &mut conn.path;
+        path.end_search();
+        path.rss_or_new(now).given_up = true;
+        if !tried {
+            return;
+        }
+        self.own.counters().searches_given_up.add(1);
+        if shared.pool().give_up(path.peer(), now) {
+            shared.warn_given_up(path.peer(), queue, queues, now);
+        }
+    }
+
+    /// Time has come for what a connection has to do for RSS--, if it has.
+    #[cold]
+    pub fn rss_due(&mut self, index: ConnIndex) {
+        let now = self.clock.now;
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        let Some(rss) = conn.path.rss_mut() else { return };
+        let tell = rss.tell_at <= now;
+        if tell {
+            rss.tell_at = Nanos::MAX;
+        }
+        let step = rss.search.as_mut().map_or(Step::Wait, |search| search.on_time(now));
+        if tell {
+            self.with(index, |flow, _| flow.report_routes());
+        }
+        self.pursue(index, step);
+        // Files it under its next time.
+        self.with(index, |_, _| ());
+    }
+
+    /// What goes out on a connection's path seems not to arrive: another one is tried. `search`: and looked for.
+    #[cold]
+    pub fn repath(&mut self, index: ConnIndex, search: bool) {
+        let (now, own, queues) = (self.clock.now, self.router.queue.0, self.router.queues());
+        let shared = self.own.shared();
+        let config = &shared.config;
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        let Some(peer) = conn.flow.peer() else { return };
+        let path = &mut conn.path;
+        if path.is_local() || path.form() == Form::Mirror || config.rss.paper {
+            return;
+        }
+        self.own.counters().repathed.add(1);
+        let home = if path.form() == Form::Mirrored { own } else { 0 };
+        let mut pool = shared.pool();
+        pool.forget(path.peer(), path.pair());
+        let reach = Reach { queue: peer.queue, home };
+        if let Some(pair) = pool.pick(path.peer(), peer.epoch, reach, now, &mut self.random) {
+            return path.set_pair(pair, true);
+        }
+        let any = path.form() == Form::Own && peer.queues <= 1;
+        let mut pair = Pair::draw(&mut self.random, &config.udp_ports);
+        if path.form() == Form::Own && peer.steer != 0 {
+            pair.dst = peer.steer;
+        }
+        path.set_pair(pair, any || pair.dst == peer.steer);
+        if path.is_verified() || !search {
+            return;
+        }
+        let size = batch(path.form(), peer.queues, queues);
+        let step = path.rss_or_new(now).seek(Search::new(&config.rss.search, size, now)).on_time(now);
+        drop(pool);
+        self.pursue(index, step);
+    }
+}

@@ -1,0 +1,90 @@
+//! RSS--: how connections find the queues of each other's NIC, whose keys are secret, and how few packets that takes.
+
+use machnet_rss::spray;
+use machnet_shm::FlowId;
+use machnet_sim::{AppNo, World, pattern};
+use machnet_wire::Nanos;
+
+/// Two sidecars with so many engines, an application on each engine, listening on port 8000 + engine on the second sidecar.
+struct Pair {
+    w: World,
+    clients: Vec<AppNo>,
+    servers: Vec<AppNo>,
+}
+
+impl Pair {
+    fn new(seed: u64, n: u16, m: u16) -> Self {
+        let mut w = World::seeded(seed);
+        let (a, b) = (w.add(1, m), w.add(2, n));
+        let clients = (0..m).map(|engine| w.app(a, engine)).collect();
+        let servers: Vec<_> = (0..n).map(|engine| w.app(b, engine)).collect();
+        for (engine, &server) in servers.iter().enumerate() {
+            w.listen(server, 8000 + engine as u16);
+        }
+        Self { w, clients, servers }
+    }
+
+    fn connect(&mut self, client: usize, server: usize) -> (FlowId, FlowId) {
+        let ip = self.w.sidecars[1].ip;
+        self.w.connect(self.clients[client], self.servers[server], ip, 8000 + server as u16)
+    }
+
+    fn count(&self, name: &str) -> [u64; 2] {
+        [0, 1].map(|host| self.w.counter(host, name))
+    }
+
+    fn sum(&self, name: &str) -> u64 {
+        self.count(name).iter().sum()
+    }
+}
+
+/// Both directions of a connection that has been set up stay on their engines' queues.
+#[test]
+fn a_first_contact_finds_both_queues() {
+    for (seed, n, m) in [(1, 2, 2), (2, 4, 4), (3, 8, 8), (4, 1, 8), (5, 8, 1), (6, 3, 5)] {
+        let mut p = Pair::new(seed, n, m);
+        let (near, far) = p.connect(usize::from(m) - 1, usize::from(n) - 1);
+        let batch = spray::batch(m);
+        let sprayed = p.count("syn_sprayed");
+        assert_eq!(sprayed, [if m > 1 { batch.into() } else { 0 }, 0], "seed {seed}");
+        p.w.pass(Nanos::millis(200));
+        let quiet = p.sum("misdirected");
+        let (client, server) = (p.clients[usize::from(m) - 1], p.servers[usize::from(n) - 1]);
+        p.w.carry((client, near), (server, far), pattern(100_000, 1));
+        p.w.carry((server, far), (client, near), pattern(100_000, 2));
+        assert_eq!(p.sum("misdirected"), quiet, "seed {seed}: {:#?}", [p.w.counters(0), p.w.counters(1)]);
+        assert_eq!(p.sum("rx_bad_machnet"), 0);
+        p.w.assert_nothing_is_lost();
+    }
+}
+
+#[test]
+fn a_second_connection_takes_one_syn_and_one_syn_ack() {
+    for (seed, n, m) in [(11, 4, 4), (12, 8, 8), (13, 1, 8), (14, 8, 1), (15, 3, 5)] {
+        let mut p = Pair::new(seed, n, m);
+        p.connect(0, 0);
+        // Counts of flows are a second old at most.
+        p.w.pass(Nanos::millis(1100));
+        let before = p.count("flow_hellos_sent");
+        p.connect(0, 0);
+        p.w.pass(Nanos::millis(1100));
+        let after = p.count("flow_hellos_sent");
+        assert_eq!([after[0] - before[0], after[1] - before[1]], [1, 1], "seed {seed}");
+        p.w.assert_nothing_is_lost();
+    }
+}
+
+/// One queue at each end: nothing is searched for, nothing is told.
+#[test]
+fn single_queues_cost_nothing() {
+    let mut p = Pair::new(21, 1, 1);
+    let (near, far) = p.connect(0, 0);
+    let (client, server) = (p.clients[0], p.servers[0]);
+    p.w.carry((client, near), (server, far), pattern(100_000, 1));
+    p.w.pass(Nanos::millis(1100));
+    for name in ["syn_sprayed", "probes_sent", "paths_sent", "searches", "misdirected", "pairs_verified"] {
+        assert_eq!(p.sum(name), 0, "{name}");
+    }
+    assert_eq!(p.sum("flow_hellos_sent"), 2);
+    p.w.assert_nothing_is_lost();
+}

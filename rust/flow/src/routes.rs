@@ -1,0 +1,132 @@
+//! What the engine has asked to be sent so that both ends learn which UDP ports lead to which receive queue, and what the flow sends along
+//! for that. Which ports a packet has is the engine's alone; the flow only says when it goes.
+
+use alloc::boxed::Box;
+
+use machnet_wire::{Nanos, PathEntry, Seq};
+
+use crate::hellos::take_one;
+
+/// Probes, reports, and the path word of packets that the peer has not confirmed. Few connections ever need it, so it has no memory before.
+#[derive(Debug, Clone, Default, Hash)]
+pub(crate) struct Routes(Option<Box<State>>);
+
+#[derive(Debug, Clone, Default, Hash)]
+struct State {
+    probes_due: u16,
+    report_due: bool,
+    hit: Option<PathEntry>,
+    repeats: Repeats,
+}
+
+/// The same question, again and again.
+#[derive(Debug, Clone, Default, Hash)]
+struct Repeats {
+    count: u8,
+    /// The last one, and what we expected next then.
+    at: Nanos,
+    next: Seq,
+}
+
+/// A packet that is due for the sake of routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// PATHS.
+    Report,
+    /// A PING that asks which queue it reached.
+    Probe,
+}
+
+impl Routes {
+    /// So many more probes are to be sent.
+    pub fn probe(&mut self, probes: u16) {
+        let state = self.state();
+        state.probes_due = state.probes_due.saturating_add(probes);
+    }
+
+    /// The engine has something to report.
+    pub fn report(&mut self) {
+        self.state().report_due = true;
+    }
+
+    /// Until [`Routes::on_confirmed`] acknowledgements and data carry this.
+    pub fn set_hit(&mut self, hit: PathEntry) {
+        self.state().hit = Some(hit);
+    }
+
+    /// The peer knows of the connection, and has read what came along.
+    pub fn on_confirmed(&mut self) {
+        if let Some(state) = &mut self.0 {
+            state.hit = None;
+        }
+        self.tidy();
+    }
+
+    /// What acknowledgements and data carry.
+    #[inline]
+    pub fn hit(&self) -> Option<PathEntry> {
+        self.0.as_ref().and_then(|state| state.hit)
+    }
+
+    /// The peer asks, for what it has asked before or to see whether we live, while we expect `next`. Copies that the network made come
+    /// together, and a keep-alive comes alone: neither says that our answers are lost.
+    pub fn on_repeat(&mut self, now: Nanos, next: Seq) {
+        let repeats = &mut self.state().repeats;
+        let (same, pause) = (repeats.count > 0 && next == repeats.next, now - repeats.at);
+        if same && pause < COPIES {
+            return;
+        }
+        let count = if same && pause < APART { repeats.count.saturating_add(1) } else { 1 };
+        *repeats = Repeats { count, at: now, next };
+    }
+
+    /// Whether it asked `enough` times; it is counted anew then.
+    pub fn take_repeats(&mut self, enough: u8) -> bool {
+        let taken = self.0.as_ref().is_some_and(|state| state.repeats.count >= enough);
+        if taken {
+            self.state().repeats = Repeats::default();
+            self.tidy();
+        }
+        taken
+    }
+
+    /// Whether anything is due.
+    #[inline]
+    pub fn is_due(&self) -> bool {
+        self.0.as_ref().is_some_and(|state| state.report_due || state.probes_due > 0)
+    }
+
+    /// What is due next. It goes out now.
+    pub fn take(&mut self) -> Option<Errand> {
+        let state = self.0.as_mut()?;
+        let errand = if core::mem::take(&mut state.report_due) {
+            Errand::Report
+        } else {
+            take_one(&mut state.probes_due).then_some(Errand::Probe)?
+        };
+        self.tidy();
+        Some(errand)
+    }
+
+    /// The flow is over.
+    pub fn end(&mut self) {
+        self.0 = None;
+    }
+
+    fn state(&mut self) -> &mut State {
+        self.0.get_or_insert_default()
+    }
+
+    /// Gives the memory back when nothing is left in it.
+    fn tidy(&mut self) {
+        let idle = |state: &State| state.hit.is_none() && state.repeats.count == 0;
+        if !self.is_due() && self.0.as_deref().is_some_and(idle) {
+            self.0 = None;
+        }
+    }
+}
+
+/// Questions closer than that are copies of one.
+const COPIES: Nanos = Nanos::micros(150);
+/// Questions further apart than that have nothing to do with each other: a keep-alive comes again after 1 s.
+const APART: Nanos = Nanos::millis(500);

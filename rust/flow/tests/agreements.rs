@@ -1,0 +1,225 @@
+//! What the two ends agree on in their hellos, and what of version 3 a flow understands without using it itself: ranges, cookies,
+//! padding; lanes, seals and parts, which it has not agreed on.
+
+mod common;
+
+use common::{A, B, Choices, Sim, message};
+use machnet_flow::{Closed, Event, FlowError};
+use machnet_wire::{
+    Flags, Header, Hello, Kind, Nanos, Packet, ParseError, Part, Reason, SackRange, Seq, header,
+};
+
+/// The next packet of B's to A, as far as a test does not vary it.
+fn from_b(sim: &Sim, kind: Kind) -> Header {
+    let newest = sim.ends[A].newest.expect("A has sent something");
+    Header {
+        src: newest.dst,
+        dst: newest.src,
+        tag: sim.ends[A].tag,
+        unit: Seq(1000),
+        tx: Seq(5000),
+        ack: Seq(1000),
+        credit: 1000,
+        ..Header::new(kind)
+    }
+}
+
+/// Its bytes.
+fn bytes(header: &Header, part: Option<Part>, sack: &[u64], body: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; header::LEN + 8 * (sack.len() + 1)];
+    let at = header.emit_with(None, part, sack, &mut out);
+    out.truncate(at);
+    out.extend(body);
+    out
+}
+
+/// Gives a packet to A, and what A makes of it.
+fn give(sim: &mut Sim, bytes: &[u8]) -> Result<(), FlowError> {
+    let packet = Packet::parse(bytes).expect("it parses");
+    let (now, end) = (sim.now, &mut sim.ends[A]);
+    let taken = end.flow.as_mut().expect("a flow").on_packet(now, &packet, &mut end.channel);
+    sim.pump(A);
+    taken
+}
+
+/// Two ends that know each other, and the packets of A that were recorded from then on.
+fn established(seed: u64) -> Sim {
+    let mut sim = Sim::new(seed);
+    sim.establish();
+    sim.run_for(Nanos::millis(5));
+    sim.record = Some(Vec::new());
+    sim
+}
+
+/// Eight units of A's are in flight, and B tells of those in `set`, in bits or in ranges.
+fn told(seed: u64, set: &[bool], ranges: bool) -> (u32, u32, machnet_flow::Stats) {
+    let mut sim = established(seed);
+    let open = bytes(&from_b(&sim, Kind::Ack), None, &[], b"");
+    give(&mut sim, &open).expect("credit");
+    sim.links[A].down = true;
+    for n in 0..8 {
+        sim.send(A, &message(n, 10));
+    }
+    sim.pump(A);
+    assert_eq!(sim.flow(A).in_flight(), 8, "seed {seed}");
+    let mut header = Header { tx: Seq(5001), ..from_b(&sim, Kind::Ack) };
+    let mut words = [0; header::SACK_WORDS_MAX];
+    let n = if ranges {
+        header.flags = Flags::RANGES;
+        let mut named: Vec<SackRange> = Vec::new();
+        for first in (0..set.len()).filter(|&i| set[i]).map(|i| i as u16) {
+            match named.last_mut() {
+                Some(last) if last.first + last.count == first => last.count += 1,
+                _ => named.push(SackRange { first, count: 1 }),
+            }
+        }
+        SackRange::to_words(&named, &mut words)
+    } else {
+        words[0] = set.iter().enumerate().map(|(i, &there)| u64::from(there) << i).sum();
+        1
+    };
+    give(&mut sim, &bytes(&header, None, &words[..n], b"")).expect("taken");
+    let flow = sim.flow(A);
+    (flow.in_flight(), flow.queued(), flow.stats())
+}
+
+#[test]
+fn ranges_say_what_bits_say() {
+    for seed in 0..200 {
+        let mut choices = Choices::seeded(seed);
+        let mut set: Vec<bool> = (0..7).map(|_| choices.chance(500)).collect();
+        set[choices.below(7) as usize] = true;
+        let (bits, ranges) = (told(seed, &set, false), told(seed, &set, true));
+        assert_eq!(format!("{bits:?}"), format!("{ranges:?}"), "seed {seed}, {set:?}");
+        assert!(bits.0 < 8, "seed {seed}: nothing was taken for arrived");
+    }
+}
+
+#[test]
+fn a_range_of_units_that_were_never_sent_breaks_the_protocol() {
+    for (range, fits) in [((0, 1), true), ((0, 2), false), ((1, 1), false), ((0, 16_384), false)] {
+        let mut sim = established(1);
+        let open = bytes(&from_b(&sim, Kind::Ack), None, &[], b"");
+        give(&mut sim, &open).expect("credit");
+        sim.links[A].down = true;
+        sim.send(A, &message(0, 10));
+        sim.send(A, &message(1, 10));
+        sim.pump(A);
+        let header = Header { flags: Flags::RANGES, tx: Seq(5001), ..from_b(&sim, Kind::Ack) };
+        let mut words = [0; header::SACK_WORDS_MAX];
+        SackRange::to_words(&[SackRange { first: range.0, count: range.1 }], &mut words);
+        let taken = give(&mut sim, &bytes(&header, None, &words[..1], b""));
+        assert_eq!(taken.is_ok(), fits, "{range:?}: {taken:?}");
+        let closed = (!fits).then_some(Closed::ByUs(Reason::Protocol));
+        assert_eq!(sim.ends[A].channel.closed(), closed, "{range:?}");
+    }
+}
+
+#[test]
+fn what_was_not_agreed_is_dropped_or_ends_the_connection() {
+    const BOTH: Flags = Flags(Flags::BEGIN.0 | Flags::END.0);
+    let lane = |value| Err(FlowError::Malformed(ParseError::Field { what: "machnet lane", value }));
+    for kind in [Kind::Data, Kind::Ack, Kind::Ping, Kind::Paths] {
+        let mut sim = established(2);
+        let body = if kind == Kind::Paths { &[0; 6][..] } else { b"" };
+        let flags = if kind == Kind::Data { BOTH } else { Flags::PROBE };
+        for n in [1, 7] {
+            let header = Header { lane: n, flags, ..from_b(&sim, kind) };
+            assert_eq!(give(&mut sim, &bytes(&header, None, &[], body)), lane(n.into()), "{kind:?}");
+        }
+        assert_eq!(sim.ends[A].channel.closed(), None);
+        assert_eq!(sim.record.as_ref().map(Vec::len), Some(0), "{kind:?} on another lane was answered");
+
+        let header = Header { flags: flags | Flags::SEALED, ..from_b(&sim, kind) };
+        let sealed = [body, &[7; 16]].concat();
+        let taken = give(&mut sim, &bytes(&header, None, &[], &sealed));
+        assert_eq!(taken, Err(FlowError::Protocol("a seal that was not agreed on")), "{kind:?}");
+        assert_eq!(sim.ends[A].channel.closed(), Some(Closed::ByUs(Reason::Protocol)));
+    }
+    let mut sim = established(3);
+    let header = Header { flags: Flags::BEGIN | Flags::PART, message_len: 5000, ..from_b(&sim, Kind::Data) };
+    let part = Some(Part { offset: 10, unit_len: 1424 });
+    let stranger = Header { tag: header.tag + 1, ..header };
+    assert_eq!(give(&mut sim, &bytes(&stranger, part, &[], b"part")), Err(FlowError::Tag));
+    let taken = give(&mut sim, &bytes(&header, part, &[], b"part"));
+    assert_eq!(taken, Err(FlowError::Protocol("a part of a unit, which this end does not take")));
+    assert_eq!(sim.ends[A].channel.closed(), Some(Closed::ByUs(Reason::Protocol)));
+}
+
+#[test]
+fn a_hello_in_an_acknowledgement_is_checked_and_changes_nothing() {
+    let mut sim = established(4);
+    let header = Header { flags: Flags::HELLO, ..from_b(&sim, Kind::Ack) };
+    let peer = Hello { cookie: 99, ..Hello::new(sim.ends[B].tag, 7, 1500) };
+    let other = Hello { tag: peer.tag + 1, ..peer };
+    let (own, tag) = (bytes(&header, None, &[], &peer.emit()), other.tag);
+    assert_eq!(give(&mut sim, &own), Ok(()));
+    let taken = give(&mut sim, &bytes(&header, None, &[], &other.emit()));
+    assert_eq!(taken, Err(FlowError::Malformed(ParseError::Field { what: "machnet hello tag", value: tag })));
+    let small = Hello { mtu: 100, ..peer };
+    let taken = give(&mut sim, &bytes(&header, None, &[], &small.emit()));
+    assert_eq!(taken, Err(FlowError::Malformed(ParseError::Field { what: "machnet hello mtu", value: 100 })));
+    assert_eq!((sim.ends[A].channel.closed(), sim.flow(A).unit_size()), (None, 1424));
+    assert_eq!(sim.flow(A).peer().map(|peer| peer.cookie), Some(0));
+}
+
+#[test]
+fn a_ping_is_answered_whatever_it_is_padded_with() {
+    let mut sim = established(5);
+    for (n, padding) in [(0, 0), (1, 1), (2, 1424), (3, 8000)] {
+        let header = Header { tx: Seq(5000 + n), ts: 9 * n, ..from_b(&sim, Kind::Ping) };
+        assert_eq!(give(&mut sim, &bytes(&header, None, &[], &vec![n as u8; padding])), Ok(()));
+        let (_, answer) = sim.record.as_mut().and_then(Vec::pop).expect("an answer");
+        let answer = Packet::parse(&answer).unwrap();
+        assert_eq!((answer.header.kind, answer.payload.len()), (Kind::Ack, 0));
+        assert_eq!((answer.header.ack_tx, answer.header.ts_echo), (header.tx, header.ts));
+    }
+    assert_eq!(sim.ends[A].channel.events, [Event::Established]);
+}
+
+/// A server that keeps nothing of a caller gives it a cookie; the test is the server.
+#[test]
+fn a_cookie_goes_back_with_the_callers_hello_and_nothing_else_goes_before_it_is_answered() {
+    const COOKIE: u64 = 0x0123_4567_89ab_cdef;
+    let mut sim = Sim::new(6);
+    sim.links[A].down = true;
+    sim.record = Some(Vec::new());
+    sim.connect();
+    let hello = Hello { cookie: COOKIE, ..Hello::new(0xb2, 7, 1400) };
+    let answer =
+        Header { flags: Flags::ECHO, ack_tx: Seq(1000), tx: Seq(4999), ..from_b(&sim, Kind::SynAck) };
+    assert_eq!(give(&mut sim, &bytes(&answer, None, &[], &hello.emit())), Ok(()));
+    assert_eq!(sim.ends[A].channel.told(Event::Established), 1);
+    sim.send(A, b"nobody would take this yet");
+    sim.run_for(Nanos::millis(200));
+    let sent: Vec<Vec<u8>> = sim.record.take().into_iter().flatten().skip(1).map(|(_, b)| b).collect();
+    assert!(sent.len() > 3, "it is repeated: {}", sent.len());
+    let own = Hello { cookie: COOKIE, ..Hello::new(sim.ends[A].tag, 7, 1500) };
+    for bytes in &sent {
+        let packet = Packet::parse(bytes).unwrap();
+        let header = packet.header;
+        assert_eq!((header.kind, header.tag, header.unit), (Kind::Ack, 0xb2, Seq(1000)));
+        assert!(header.flags.has(Flags::HELLO | Flags::PROBE));
+        assert_eq!(Hello::parse(packet.payload), Ok(own));
+    }
+    sim.record = Some(Vec::new());
+    let answer = bytes(&from_b(&sim, Kind::Ack), None, &[], b"");
+    assert_eq!(give(&mut sim, &answer), Ok(()));
+    let sent = sim.record.take().unwrap_or_default();
+    let kinds: Vec<_> = sent.iter().map(|(_, bytes)| Packet::parse(bytes).unwrap().header).collect();
+    assert!(kinds.iter().any(|header| header.kind == Kind::Data), "{kinds:?}");
+    assert!(kinds.iter().all(|header| !header.flags.has(Flags::HELLO)), "{kinds:?}");
+    assert_eq!(sim.flow(A).unit_size(), 1400 - 76);
+}
+
+#[test]
+fn a_unit_leaves_room_for_the_seal_agreed_on() {
+    assert_eq!((machnet_wire::unit_size(1500, 0), machnet_wire::unit_size(1500, 16)), (1424, 1408));
+    let mut sim = Sim::new(7);
+    sim.connect();
+    let hello = Hello { seal: 16, lanes: 8, parts: true, ..Hello::new(0xb2, 7, 1500) };
+    let answer =
+        Header { flags: Flags::ECHO, ack_tx: Seq(1000), tx: Seq(4999), ..from_b(&sim, Kind::SynAck) };
+    assert_eq!(give(&mut sim, &bytes(&answer, None, &[], &hello.emit())), Ok(()));
+    assert_eq!(sim.flow(A).unit_size(), 1424, "this end has asked for no seal");
+}
