@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use machnet_sim::figures::isolation::Isolation;
 use machnet_sim::figures::setup::Setup;
 use machnet_wire::Nanos;
 
@@ -12,8 +13,7 @@ pub enum Command {
     /// Print this and end.
     Print(String),
     Setup(Vec<Setup>, Option<PathBuf>),
-    /// Seed, runs of each arm, and the time of each.
-    Isolation(u64, u32, Nanos, Option<PathBuf>),
+    Isolation(Isolation, Option<PathBuf>),
     /// Seed, numbers of engines, and the time of each.
     Scaling(u64, Vec<u16>, Nanos, Option<PathBuf>),
 }
@@ -26,10 +26,12 @@ usage: machnet-sim FIGURE [OPTION...]
   setup        how long connections take to be set up, and how many packets
     --engines SxC[,...]    engines of the server and of the client, 1x1 to 64x64 (1x1,2x2,4x4,8x8)
     --connections N        first contacts, and later connections (10000)
+    --paper                as the paper does it: no hand-over, no pool, 300 ms until a set-up is tried again
 
   isolation    what a quiet application feels of three noisy ones: alone, on an engine of its own, on theirs, and with random port pairs
     --runs N               runs of each, with seeds of their own (8)
     --duration MS          virtual time of each run (50)
+    --ring N               descriptors of a receive ring, 64 to 32768 (4096)
 
   scaling      requests a second of a server with more and more engines, with RSS-- and without
     --engines N[,...]      its engines, 1 to 64 (1,2,4,8)
@@ -65,6 +67,8 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
             (_, "--json") => options.json = Some(PathBuf::from(value("FILE")?)),
             ("setup", "--engines") => options.pairs = Some(pairs(&value("SxC[,...]")?)?),
             ("scaling", "--engines") => options.engines = Some(engines(&value("N[,...]")?)?),
+            ("setup", "--paper") if glued.is_none() => options.paper = true,
+            ("isolation", "--ring") => options.ring = Some(number(&name, &value("N")?, 64, 32_768)?),
             ("isolation", "--runs") => options.runs = Some(number(&name, &value("N")?, 1, 1000)?),
             ("isolation" | "scaling", "--duration") => {
                 options.duration = Some(Nanos::millis(number(&name, &value("MS")?, 1, 10_000)?));
@@ -80,12 +84,16 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
         "setup" => {
             let each = options.pairs.unwrap_or_else(|| [1, 2, 4, 8].map(|n| (n, n)).to_vec());
             let connections = options.connections.unwrap_or(10_000);
-            let each = each.into_iter().map(|engines| Setup { engines, connections, seed }).collect();
+            let each = each
+                .into_iter()
+                .map(|engines| Setup { engines, connections, paper: options.paper, seed })
+                .collect();
             Ok(Command::Setup(each, json))
         }
         "isolation" => {
             let time = options.duration.unwrap_or(Nanos::millis(50));
-            Ok(Command::Isolation(seed, options.runs.unwrap_or(8), time, json))
+            let (runs, ring) = (options.runs.unwrap_or(8), options.ring.unwrap_or(4096));
+            Ok(Command::Isolation(Isolation { runs, time, ring, seed }, json))
         }
         "scaling" => {
             let time = options.duration.unwrap_or(Nanos::millis(10));
@@ -105,6 +113,8 @@ struct Options {
     connections: Option<u32>,
     engines: Option<Vec<u16>>,
     runs: Option<u32>,
+    ring: Option<u16>,
+    paper: bool,
     duration: Option<Nanos>,
 }
 
@@ -155,13 +165,16 @@ mod tests {
             panic!("another command")
         };
         assert_eq!(each.iter().map(|one| one.engines).collect::<Vec<_>>(), [(4, 4), (3, 5)]);
-        assert!(each.iter().all(|one| (one.connections, one.seed) == (7, 9)));
+        assert!(each.iter().all(|one| (one.connections, one.seed, one.paper) == (7, 9, false)));
+        assert!(
+            matches!(asked("setup --paper"), Ok(Command::Setup(each, None)) if each.iter().all(|one| one.paper))
+        );
         assert_eq!(json, Some(PathBuf::from("rows.json")));
-        let Ok(Command::Isolation(2, 3, time, None)) = asked("isolation --runs 3 --duration 7 --seed 2")
+        let Ok(Command::Isolation(asked_for, None)) = asked("isolation --runs 3 --duration 7 --seed 2")
         else {
             panic!("another command")
         };
-        assert_eq!(time, Nanos::millis(7));
+        assert_eq!((asked_for.runs, asked_for.time, asked_for.seed), (3, Nanos::millis(7), 2));
         let Ok(Command::Scaling(1, engines, ..)) = asked("scaling --engines 1,3") else {
             panic!("another command")
         };

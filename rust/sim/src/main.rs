@@ -21,8 +21,8 @@ fn main() -> ExitCode {
             let rows: Vec<_> = each.iter().flat_map(setup::run).collect();
             show(setup::HEADING, &rows, json.as_deref())
         }
-        Ok(Command::Isolation(seed, runs, time, json)) => {
-            show(isolation::HEADING, &isolation::run(seed, runs, time), json.as_deref())
+        Ok(Command::Isolation(isolation, json)) => {
+            show(isolation::HEADING, &isolation::run(&isolation), json.as_deref())
         }
         Ok(Command::Scaling(seed, engines, time, json)) => {
             show(scaling::HEADING, &scaling::run(seed, &engines, time), json.as_deref())

@@ -45,6 +45,9 @@ impl Core {
             form,
             ..Contact::LOCAL
         };
+        if rss.off {
+            return contact;
+        }
         if rss.paper {
             let batch = spray::batch(queues);
             contact.syns = Syns { first: batch, again: batch, answers: 1 };
@@ -84,6 +87,9 @@ impl Core {
         if config.rss.paper {
             contact.syns.answers = spray::batch(hello.queues);
             return contact;
+        }
+        if config.rss.off {
+            return Contact { syn: None, ..contact };
         }
         contact.asks = hello.queues > 1;
         if contact.asks && hello.steer != 0 {
@@ -125,7 +131,7 @@ impl Core {
         if path.is_local() || path.form() == Form::Own && queues <= 1 && peer.queues <= 1 {
             return path.verify();
         }
-        if config.rss.paper {
+        if config.rss.paper || config.rss.off {
             return;
         }
         shared.pool().meet(path.peer(), peer.epoch, peer.queues, now);

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use machnet_nic::sim::{Link, SwitchPort};
-use machnet_shm::FlowId;
+use machnet_shm::{FlowId, Geometry};
 use machnet_wire::Nanos;
 use serde::Serialize;
 
@@ -67,16 +67,30 @@ impl fmt::Display for Row {
     }
 }
 
-/// Measures every arm, `runs` times `time` each, every run with a seed of its own: in an arm of chance one run shows one draw.
-pub fn run(seed: u64, runs: u32, time: Nanos) -> Vec<Row> {
-    Arm::ALL.map(|arm| measure(arm, seed, runs, time)).to_vec()
+/// How it is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Isolation {
+    /// Runs of each arm, each with a seed of its own: in an arm of chance one run shows one draw.
+    pub runs: u32,
+    /// Virtual time of each.
+    pub time: Nanos,
+    /// Descriptors of every receive ring. What peers may have on their way to a ring fits into it, so a short one keeps the noisy
+    /// applications' queues short, too.
+    pub ring: u16,
+    pub seed: u64,
+}
+
+/// Measures every arm.
+pub fn run(isolation: &Isolation) -> Vec<Row> {
+    Arm::ALL.map(|arm| measure(arm, isolation)).to_vec()
 }
 
 /// Measures one arm.
-pub fn measure(arm: Arm, seed: u64, runs: u32, time: Nanos) -> Row {
+pub fn measure(arm: Arm, isolation: &Isolation) -> Row {
+    let Isolation { runs, time, ring, seed } = *isolation;
     let (mut took, mut noisy, mut handed) = (Vec::new(), 0, 0);
     for run in 0..runs {
-        let mut scene = Scene::new(arm, seed.wrapping_add(run.into()));
+        let mut scene = Scene::new(arm, ring, seed.wrapping_add(run.into()));
         scene.start();
         let before = (scene.noisy(), scene.w.counter(SERVER, "handover_out"));
         took.append(&mut scene.watch(time));
@@ -104,8 +118,9 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(arm: Arm, seed: u64) -> Scene {
+    fn new(arm: Arm, ring: u16, seed: u64) -> Scene {
         let mut w = world(seed, Link { delay: ONE_WAY, rate: Some(RATE), ..Link::default() });
+        w.descriptors = ring;
         // Each noisy application has an engine of its client's, so that the server is what they wait for.
         add_hosts(&mut w, &[2, NOISY, 1], |config| config.rss.off = arm == Arm::Random);
         w.net.set_port(SERVER, Some(SwitchPort { rate: RATE, buffer: 4 << 20 }));
@@ -119,7 +134,7 @@ impl Scene {
     /// An application of the server by its engine and port, and one of a client by its host and engine, with connections between
     /// them. Gives the client's ends.
     fn pair(w: &mut World, at: (u16, u16), from: (usize, u16), flows: u32) -> (AppNo, Vec<FlowId>) {
-        let (server, client) = (w.app(SERVER, at.0), w.app(from.0, from.1));
+        let (server, client) = (w.app_with(SERVER, at.0, CHANNEL), w.app_with(from.0, from.1, CHANNEL));
         w.listen(server, at.1);
         w.apps[server].echoes = true;
         w.apps[client].echoes = true;
@@ -175,6 +190,8 @@ impl Scene {
 const SERVER: usize = 0;
 /// Noisy applications, each with so many connections and messages of 64 bytes under way on each.
 const NOISY: u16 = 3;
+/// A channel with so many units that no connection waits for any: the engine is what is shared.
+const CHANNEL: Geometry = Geometry { units: 4096, flows: 64, unit_size: 1424 };
 const FLOWS: u32 = 16;
 const IN_FLIGHT: u64 = 8;
 /// Bits per second of every link, and of the port before the server.
