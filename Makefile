@@ -77,6 +77,11 @@ sim: ## every fault with every other in full, with SEEDS=n seeds, and n times 10
 	MACHNET_SEEDS=$(SEEDS) cargo test --locked -p machnet-engine --test matrix -- --nocapture
 	MACHNET_SEEDS=$$(( $(SEEDS) * 100000 )) cargo test --locked -p machnet-flow --test ops -- --nocapture
 
+.PHONY: rss-proof
+CONTACTS := 10000
+rss-proof: ## CONTACTS=10000 first contacts for each number of engines against RSS--'s formula, and what faults cost (docs/rss.md)
+	MACHNET_CONTACTS=$(CONTACTS) cargo test --locked -p machnet-engine --test rss_proof --test rss_proof_pool --test rss_proof_faults -- --nocapture --test-threads 1
+
 .PHONY: test-loom
 test-loom: | $(LOG) ## every interleaving of the rings and of the sleep protocol, within loom's bounds
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO_TEST) -p machnet-shm --profile loom --test loom_ring -- $(REPORT_TIME) 2>&1 | tee $(LOG)/loom.log
@@ -103,6 +108,7 @@ test-go: | $(LOG) ## Go unit tests and the whole stack in one process
 
 .PHONY: test-e2e
 test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between network namespaces (skipped unless root)
+	@scripts/deps.sh tshark || echo "test-e2e: without tshark docs/machnet.lua is not tested"
 	cd tests && go test -count=1 -race -timeout 30m -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
 	cd tests && go test -count=1 -race -timeout 30m -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
 	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json

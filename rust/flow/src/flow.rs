@@ -214,10 +214,14 @@ impl<T, H> Flow<T, H> {
         self.hellos.syn_acks_due()
     }
 
-    /// Retransmission timeouts since the last progress; where no unit is out, checks of the peer's silence since a question that it did
+    /// Retransmission timeouts since the last progress; where none is queued, checks of the peer's silence since a question that it did
     /// not answer. What goes out, or its answer, seems not to arrive.
     pub fn unanswered(&self) -> u32 {
-        if self.sender.in_flight() > 0 { self.loss_timer.in_row() } else { self.silence.checks(&self.config) }
+        if self.sender.queue.is_empty() {
+            self.silence.checks(&self.config)
+        } else {
+            self.loss_timer.in_row()
+        }
     }
 
     /// Whether `enough` questions of the peer's (PING, units sent again) came one after the other though each was answered: the answers

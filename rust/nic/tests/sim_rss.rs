@@ -137,6 +137,11 @@ fn a_steered_port_comes_in_on_its_queue_and_all_others_where_the_hash_says() {
         "another key and table change no rule"
     );
     assert_eq!(spread((&mut a, 1), (&mut b, 2), to(702)), [100, 0, 0, 0]);
+    let mut again = net.reopen(1);
+    assert!(
+        spread((&mut a, 1), (&mut again, 2), to(700)).iter().all(|n| *n > 10),
+        "opened anew it knows no rule"
+    );
     let mut plain = net.add_host(Host::new(3).queues(2));
     assert!(!plain[1].steer(700), "a NIC that cannot");
 }

@@ -199,6 +199,17 @@ impl App {
         }
     }
 
+    /// Forgets the connections that are closed, so that a test of very many stays quick.
+    pub fn forget_closed(&mut self) {
+        self.conns.retain(|_, conn| !conn.closed || !conn.outgoing.is_empty());
+        let conns = &self.conns;
+        self.flows.retain(|key, _| conns.contains_key(key));
+        self.dialled.retain(|e| conns.contains_key(&e.flow.key()));
+        self.accepted.retain(|e| conns.contains_key(&e.flow.key()));
+        self.busy.retain(|key| conns.contains_key(key));
+        self.taken = self.accepted.len();
+    }
+
     /// Takes what came and sends what fits; how much that was.
     pub fn poll(&mut self) -> usize {
         self.touched = false;

@@ -49,6 +49,11 @@ impl<T, H> Flow<T, H> {
         let known = self.ends.is_peer(hello.tag);
         match self.life.state() {
             State::SynReceived if known => {
+                // Where a SYN buys several SYN-ACKs its copies buy none: not before it is asked for again.
+                let copy = |last: Echo| now - last.at < self.config.syn_retry / 2;
+                if self.ends.local().syns.answers > 1 && self.acks.echo().is_some_and(copy) {
+                    return Ok(());
+                }
                 // Another copy, perhaps by another route: it buys another SYN-ACK.
                 self.hellos.answer(self.ends.local().syns.answers.max(1));
                 self.acks.on_hello(Echo::new(now, gap, &packet.header));

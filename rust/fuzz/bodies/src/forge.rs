@@ -23,8 +23,16 @@ pub fn machnet(choices: &mut Choices, target: &Target, from: Mac, to: Station) -
     let mut header = next(target, kind);
     let mut body = body(choices, target, &mut header);
     let mut sack = Vec::new();
+    // Questions about routes and claims about them, of whatever port and queue.
+    if matches!(kind, Kind::Ping | Kind::SynAck) && choices.chance(600) {
+        header.flags |= Flags::REPORT;
+    }
+    let hit = (matches!(kind, Kind::Data | Kind::Ack) && choices.chance(150)).then(|| entry(choices));
     for _ in 0..choices.below(4) {
         deviate(choices, &mut header, &mut sack, &mut body);
+    }
+    if hit.is_some() {
+        header.flags |= Flags::HIT;
     }
     // The first port decides the queue.
     let ports = (31_580 + u16::from(choices.byte()), 31_580);
@@ -36,15 +44,24 @@ pub fn machnet(choices: &mut Choices, target: &Target, from: Mac, to: Station) -
         src_port: ports.0,
         dst_port: ports.1,
     };
-    (header, emit(&route, &header, &sack, &body))
+    (header, emit(&route, &header, hit, &sack, &body))
+}
+
+/// Where a pair of UDP ports is said to lead: one of those that are in use, or any, and a queue that there may be.
+fn entry(choices: &mut Choices) -> PathEntry {
+    let port = |choices: &mut Choices| match choices.below(4) {
+        0 => choices.below(1 << 16) as u16,
+        _ => 31_580 + choices.below(1024) as u16,
+    };
+    PathEntry { src: port(choices), dst: port(choices), queue: choices.below(5) as u16 }
 }
 
 /// The frame of a packet.
-pub fn emit(route: &Route, header: &Header, sack: &[u64], body: &[u8]) -> Vec<u8> {
-    let len = machnet_wire::header::LEN + 8 * sack.len() + body.len();
+pub fn emit(route: &Route, header: &Header, hit: Option<PathEntry>, sack: &[u64], body: &[u8]) -> Vec<u8> {
+    let len = machnet_wire::header::LEN + 8 * (sack.len() + usize::from(hit.is_some())) + body.len();
     let mut bytes = vec![0; frame::UDP_HEADERS + len];
     let at = frame::emit_udp(route, len, &mut bytes);
-    let at = at + header.emit(sack, &mut bytes[at..]);
+    let at = at + header.emit_with(hit, None, sack, &mut bytes[at..]);
     bytes[at..].copy_from_slice(body);
     frame::write_udp_checksum(&mut bytes);
     bytes
@@ -107,8 +124,11 @@ fn body(choices: &mut Choices, target: &Target, header: &mut Header) -> Vec<u8> 
         Kind::Syn | Kind::SynAck => {
             let mtu = [1500, 576, 1460, 9001][choices.below(4) as usize];
             let tag = 0x1000 + choices.below(4) as u32;
-            let hit = Some(PathEntry { src: 31_580, dst: 31_581, queue: 1 });
-            Hello { queues: 2, queue: 1, hit, ..Hello::new(tag, 1, mtu) }.emit().to_vec()
+            let hit = choices.chance(700).then(|| entry(choices));
+            let queues = [2, 2, 1, 8, u16::MAX][choices.below(5) as usize];
+            let queue = [queues - 1, 0][choices.below(2) as usize];
+            let (mirrored, steer) = (choices.chance(100), if choices.chance(100) { 31_600 } else { 0 });
+            Hello { queues, queue, hit, mirrored, steer, ..Hello::new(tag, 1, mtu) }.emit().to_vec()
         }
         Kind::Rst => {
             let reason = [Reason::Closed, Reason::Refused, Reason::Aborted, Reason::Protocol]
@@ -120,7 +140,10 @@ fn body(choices: &mut Choices, target: &Target, header: &mut Header) -> Vec<u8> 
             };
             Reset { epoch: 1, echo, reason }.emit().to_vec()
         }
-        Kind::Paths => vec![0; 6],
+        Kind::Paths => {
+            let entries = (0..1 + choices.below(8)).map(|_| entry(choices));
+            entries.flat_map(|e| [e.src, e.dst, e.queue].map(u16::to_be_bytes).concat()).collect()
+        }
         Kind::Data => unit(choices, header),
         Kind::Ack | Kind::Ping => Vec::new(),
     }

@@ -1,7 +1,7 @@
 //! Frames into real engines with live connections.
 //!
 //! ```text
-//! A 10.0.0.1 client --.                      B has two engines; its server echoes. The bytes choose frames for A and for B:
+//! A 10.0.0.1 client --.                      A and B have two engines, and B echoes. The bytes choose frames for A and for B:
 //! C 10.0.0.3 client --+-- B 10.0.0.2 server  forged packets of A's and of the stranger's own connections under tags that a
 //! stranger 10.0.0.9 --'                      wiretap knows, damaged copies of real ones, ARP, ICMP, plain bytes; and what the
 //!                                            applications do meanwhile.
@@ -60,7 +60,7 @@ impl Scene {
     fn set() -> Scene {
         let mut world = World::seeded(1);
         for n in 1..=3 {
-            world.add_with(n, if n == 2 { 2 } else { 1 }, |config| {
+            world.add_with(n, if n == 3 { 1 } else { 2 }, |config| {
                 // The attacker may lie about who is where; these two are known for good.
                 config.neighbor.fixed = vec![(ip(2), mac(2)), (ip(3), mac(3)), (STRANGER.ip, STRANGER.mac)];
                 config.neighbor.fixed.retain(|(other, _)| *other != ip(n));
@@ -290,7 +290,7 @@ impl Scene {
                     src_port: 31_580,
                     dst_port: 31_580,
                 };
-                self.world.net.inject(host, &forge::emit(&route, &header, &[], &body));
+                self.world.net.inject(host, &forge::emit(&route, &header, None, &[], &body));
                 self.world.pass(Nanos::micros(10));
             }
         }

@@ -91,8 +91,9 @@ impl Host {
         Host { tx_checksum: true, rx_checksum: true, ..self }
     }
 
-    fn info(&self, index: u16) -> Info {
-        Info {
+    /// What each queue is told of the NIC.
+    fn infos(&self) -> Vec<Info> {
+        let info = |index| Info {
             mac: self.mac,
             mtu: self.mtu,
             queues: self.queues,
@@ -101,7 +102,13 @@ impl Host {
             tx_checksum: self.tx_checksum,
             rx_checksum: self.rx_checksum,
             interrupts: self.interrupts,
-        }
+        };
+        (0..self.queues).map(info).collect()
+    }
+
+    /// The indirection table of a NIC that was just opened.
+    fn first_table(&self) -> Vec<u16> {
+        (0..self.table).map(|entry| entry % self.queues).collect()
     }
 }
 
@@ -156,7 +163,7 @@ impl Net {
         assert!((1..=128).contains(&host.queues), "{} queues, allowed are 1..=128", host.queues);
         assert!(host.descriptors > 0, "a ring of 0 descriptors");
         assert!(host.table > 0, "an indirection table of 0 entries");
-        let infos: Vec<Info> = (0..host.queues).map(|i| host.info(i)).collect();
+        let infos = host.infos();
         let id = self.lock().add_host(host);
         let queues = infos.into_iter().map(|info| SimQueue::new(self.clone(), id, info)).collect();
         Opened { queues, port: Arc::new(SimPort { net: self.clone(), host: id }) }
@@ -165,6 +172,13 @@ impl Net {
     /// Adds a host and gives its queues, in order: [`Net::open`] for tests that do not need the port.
     pub fn add_host(&self, host: Host) -> Vec<SimQueue> {
         self.open(host).queues
+    }
+
+    /// Opens a host's NIC anew, as a process does that starts in place of one that died: with empty rings, another key, the first table
+    /// and no steered ports. The queues given before are to be used no more.
+    pub fn reopen(&self, host: usize) -> Vec<SimQueue> {
+        let infos = self.lock().nic(host).reopen();
+        infos.into_iter().map(|info| SimQueue::new(self.clone(), host, info)).collect()
     }
 
     /// The time now.

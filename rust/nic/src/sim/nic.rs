@@ -3,7 +3,7 @@
 use super::dice::Dice;
 use super::link::Steal;
 use super::{HashOver, Host};
-use crate::{PortCounters, Toeplitz};
+use crate::{Info, PortCounters, Toeplitz};
 use machnet_wire::frame::{self, Frame};
 use machnet_wire::{Nanos, ether};
 use std::collections::{BTreeMap, VecDeque};
@@ -58,7 +58,7 @@ impl Nic {
     /// With a secret key for its hash, the first number drawn.
     pub fn new(host: Host, mut dice: Dice) -> Nic {
         let hash = Toeplitz::secret(dice.draw());
-        let table = (0..host.table).map(|entry| entry % host.queues).collect();
+        let table = host.first_table();
         let queues = (0..host.queues).map(|_| RxQueue::new(&host)).collect();
         Nic {
             host,
@@ -216,6 +216,15 @@ impl Nic {
                 let _ = bell.reader.read(&mut [0]);
             }
         }
+    }
+
+    /// As a process finds it that opens it anew; what each of its queues is told.
+    pub fn reopen(&mut self) -> Vec<Info> {
+        self.rekey();
+        self.table = self.host.first_table();
+        self.steered.clear();
+        self.queues.iter_mut().for_each(|queue| *queue = RxQueue::new(&self.host));
+        self.host.infos()
     }
 
     /// Draws another secret key.
