@@ -126,7 +126,7 @@ impl Ports {
     fn first(&self, key: ConnKey, tag: u32, count: usize) -> usize {
         let mut hasher = DefaultHasher::new();
         (self.secret, key, tag).hash(&mut hasher);
-        (u128::from(hasher.finish()) * count as u128 >> 64) as usize
+        ((u128::from(hasher.finish()) * count as u128) >> 64) as usize
     }
 
     /// Claims a key for a flow of an engine. False: another flow of this sidecar has it.
