@@ -77,11 +77,6 @@ impl Router {
         self.queues
     }
 
-    /// Among how many queues peers have to find ours.
-    pub fn sought_queues(&self) -> u16 {
-        if self.steer == 0 { self.queues } else { 1 }
-    }
-
     /// Whether frames wait to be sent.
     #[inline]
     pub fn has_waiting(&self) -> bool {

@@ -129,7 +129,7 @@ impl Shared {
             reports_bell: Bell::new()?,
             channels: AtomicU64::new(1),
             connect_timeout: AtomicU64::new(config.connect_timeout.0),
-            flow: Arc::new(config.flow),
+            flow: Arc::new(flow_config(&config)),
             config,
         }))
     }
@@ -352,6 +352,12 @@ impl Bell {
         let mut sink = [0; 64];
         while matches!((&self.near).read(&mut sink), Ok(n) if n == sink.len()) {}
     }
+}
+
+/// The settings of flows. The paper's engine asks again after 300 ms.
+fn flow_config(config: &EngineConfig) -> machnet_flow::Config {
+    let syn_retry = if config.rss.paper { Nanos::millis(300) } else { config.flow.syn_retry };
+    machnet_flow::Config { syn_retry, ..config.flow }
 }
 
 const NOTES: usize = 256;

@@ -35,10 +35,13 @@ impl Core {
     /// How a connection that is dialled here, under the tag `tag`, calls its peer. Where nothing is known, as many SYNs go out as make it
     /// likely that one reaches the queue that the peer will want, and one of the SYN-ACKs that they buy ours.
     pub fn first_contact(&mut self, peer: Ipv4Addr, tag: u32) -> Contact {
-        let (now, own, queues) = (self.clock.now, self.router.queue.0, self.router.sought_queues());
+        let (now, own) = (self.clock.now, self.router.queue.0);
         let config = &self.own.shared().config;
         let rss = &config.rss;
         let form = if rss.mirrored { Form::Mirrored } else { Form::Own };
+        // Where the NIC steers, every SYN-ACK finds our queue.
+        let steered = self.router.steer != 0 && !rss.mirrored;
+        let queues = if steered { 1 } else { self.router.queues() };
         let mut contact = Contact {
             pair: Pair::draw(&mut self.random, &config.udp_ports),
             verified: false,
@@ -81,11 +84,11 @@ impl Core {
         if hello.mirrored {
             return Contact { pair: from.pair.mirrored(), form: Form::Mirror, ..contact };
         }
+        contact.asks = hello.queues > 1;
         if config.rss.paper {
             contact.syns.answers = spray::batch(hello.queues);
             return contact;
         }
-        contact.asks = hello.queues > 1;
         if contact.asks && hello.steer != 0 {
             contact.pair.dst = hello.steer;
             contact.verified = true;

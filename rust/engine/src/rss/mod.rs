@@ -67,6 +67,19 @@ pub enum Pairing {
     GivenUp,
 }
 
+/// When the engine of the paper looks at its applications' requests again: every 50 us (docs/rss.md).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Paper {
+    pub look_at: Nanos,
+}
+
+impl Paper {
+    /// It has looked at `now`.
+    pub fn at(now: Nanos) -> Self {
+        Self { look_at: Nanos((now.0 / LOOK.0 + 1) * LOOK.0) }
+    }
+}
+
 impl Rss {
     /// Of a connection that begins, or that something happens to for the first time.
     pub fn new(now: Nanos) -> Self {
@@ -152,3 +165,5 @@ const TOGETHER: Nanos = Nanos::micros(25);
 /// to `COMPLAINT_MAX` while it does not.
 const COMPLAINT: Nanos = Nanos::millis(1);
 const COMPLAINT_MAX: Nanos = Nanos::secs(1);
+/// How often the engine of the paper looks at requests.
+const LOOK: Nanos = Nanos::micros(50);
