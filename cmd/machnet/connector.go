@@ -49,7 +49,9 @@ func workerConnect(ctx context.Context, e endpoint, in *json.Decoder, out *json.
 			}
 			took := time.Since(before)
 			_ = latency.RecordValue(max(1, took.Nanoseconds()))
-			if err := endBothWays(conn); err != nil {
+			if order.Keep {
+				defer conn.Close()
+			} else if err := endBothWays(conn); err != nil {
 				return err
 			}
 			result.Messages++

@@ -39,4 +39,5 @@ type connectOrder struct {
 	Addr        string
 	Connections int
 	Pause       time.Duration // before each
+	Keep        bool          // none is closed before the worker ends
 }

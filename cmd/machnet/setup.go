@@ -25,6 +25,7 @@ type setupConfig struct {
 	connections int           // of the pooled phase and of TCP's, each; of the simulation both phases
 	first       int           // first contacts, each between two new sidecars
 	rounds      int           // that the pooled phase and TCP's are cut into
+	open        int           // connections beside those that are measured, idle
 	pause       time.Duration // before each connection but the first contacts
 	paper       bool
 	verbose     bool
@@ -54,6 +55,7 @@ func runSetup(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	fs.IntVar(&c.connections, "connections", 10000, "connections of each phase but the first contacts of --link memif and veth")
 	fs.IntVar(&c.first, "first", 30, "first contacts, each between two new sidecars (with --link memif or veth); 0: none")
 	fs.IntVar(&c.rounds, "rounds", 10, "rounds in which pooled connections and TCP's take turns; figures are medians over them (with --link memif or veth)")
+	fs.IntVar(&c.open, "open", 0, "connections that are open and idle meanwhile, in phases pooled and tcp (with --link memif or veth)")
 	fs.DurationVar(&c.pause, "pause", 0, "how long all is quiet before each connection but the first contacts (with --link memif or veth)")
 	fs.BoolVar(&c.paper, "paper", false, "set up as the Machnet paper does, without hand-over and pool, to compare")
 	file := fs.String("json", "", "write an array of rows to this file; - is standard output")
@@ -76,7 +78,7 @@ func runSetup(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	return writeJSON(*file, stdout, rows)
 }
 
-// The bounds of --connections: over a link TCP has one of its 28 000 ports fewer for a minute after each.
+// The bounds of --connections, and of --open: over a link TCP has one of its 28 000 ports fewer for a minute after each.
 const (
 	mostConnections    = 20000
 	mostSimConnections = 1000000
@@ -94,7 +96,7 @@ func (c *setupConfig) check(pairs *string, given map[string]bool) error {
 			*pairs = "1x1,2x2,4x4,8x8"
 		}
 		most = mostSimConnections
-		for _, name := range []string{"first", "rounds", "pause", "verbose"} {
+		for _, name := range []string{"first", "rounds", "open", "pause", "verbose"} {
 			if given[name] {
 				return usagef("--%s with --link sim: its first contacts are as many as --connections, and nobody else uses its time; leave it out", name)
 			}
@@ -111,6 +113,8 @@ func (c *setupConfig) check(pairs *string, given map[string]bool) error {
 		return usagef("--connections %d: 1 to %d with --link %s", c.connections, most, c.link)
 	case c.first < 0 || c.first > 10000:
 		return usagef("--first %d: 0 to 10000 first contacts", c.first)
+	case c.open < 0 || c.open > mostConnections:
+		return usagef("--open %d: 0 to %d", c.open, mostConnections)
 	case c.pause < 0:
 		return usagef("--pause %v: a pause cannot be negative", c.pause)
 	case c.rounds < 1 || c.rounds > c.connections && c.link != linkSim:
@@ -217,7 +221,14 @@ func writeSetups(out io.Writer, c setupConfig, rows []setupRow) {
 		fmt.Fprintf(out, "Engines in virtual time, %d connections of each phase.\n\n", c.connections)
 	} else {
 		fmt.Fprintf(out, "Phase first: %d first contacts, each between two new sidecars, whose engines wait without sleeping. Phases pooled and tcp: %d connections each, in %d interleaved\n"+
-			"rounds, medians over these; TCP over veth, each host's processes on a core of their own.\n\n", c.first, c.connections, c.rounds)
+			"rounds, medians over these; TCP over veth, each host's processes on a core of their own.\n", c.first, c.connections, c.rounds)
+		if c.open > 0 {
+			fmt.Fprintf(out, "Beside these %d connections are open and idle.\n", c.open)
+		}
+		if c.pause > 0 {
+			fmt.Fprintf(out, "Before each of these all is quiet for %v.\n", c.pause)
+		}
+		fmt.Fprintln(out)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, strings.Join([]string{"link", "engines", "phase", "in the first batch", "packets", "until settled", "p50 us", "p99 us", "p99.9 us", "p50 / TCP"}, "\t")+"\t")

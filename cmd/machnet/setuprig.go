@@ -103,6 +103,17 @@ func (r *rig) pooledSetups(ctx context.Context, c setupConfig, engines enginePai
 	if tcpBeside {
 		phases = append(phases, phaseTCP)
 	}
+	if c.open > 0 {
+		progress.step(fmt.Sprintf("%v engines, opening %d connections", engines, c.open))
+		if _, err := a.connector.connect(ctx, connectOrder{Addr: b.addr, Connections: c.open, Keep: true}); err != nil {
+			return nil, err
+		}
+		if tcpBeside {
+			if _, err := tcpA.connector.connect(ctx, connectOrder{Addr: tcpB.addr, Connections: c.open, Keep: true}); err != nil {
+				return nil, err
+			}
+		}
+	}
 	samples := map[string][]sample{}
 	sum := setupCounts{}
 	for round := range c.rounds {
@@ -181,7 +192,7 @@ func (r *rig) buildSetup(ctx context.Context, c setupConfig, engines enginePair,
 		*host
 		own, peer int
 	}{{hostA, engines.client, engines.server}, {hostB, engines.server, engines.client}} {
-		h.device = append(h.device, "--engines", strconv.Itoa(h.own), "--idle", idle)
+		h.device = append(h.device, "--engines", strconv.Itoa(h.own), "--idle", idle, "--flows", strconv.Itoa(c.open+256))
 		if c.link == linkMemif {
 			h.device = append(h.device, "--memif-peer-queues", strconv.Itoa(h.peer))
 		}

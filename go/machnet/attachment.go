@@ -191,12 +191,12 @@ func (e *events) Down(code core.Code) {
 func (at *attachment) newConn(ev *core.Event) *Conn {
 	c := &Conn{
 		at: at, ch: at.ch, id: ev.Conn,
-		local:  addrFrom(ev.LocalIP, ev.LocalPort),
-		remote: addrFrom(ev.RemoteIP, ev.RemotePort),
+		local:  *addrFrom(ev.LocalIP, ev.LocalPort),
+		remote: *addrFrom(ev.RemoteIP, ev.RemotePort),
 		whole:  at.whole,
 	}
-	c.rd.waiter = at.ch.NewWaiter(core.ForData)
-	c.wr.waiter = at.ch.NewWaiter(core.ForTokens)
+	at.ch.Begin(&c.rd.waiter, core.ForData)
+	at.ch.Begin(&c.wr.waiter, core.ForTokens)
 	at.conns[c.id] = c
 	return c
 }

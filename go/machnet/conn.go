@@ -24,8 +24,8 @@ type Conn struct {
 	at     *attachment
 	ch     *core.Channel
 	id     uint64
-	local  *Addr
-	remote *Addr
+	local  Addr
+	remote Addr
 	whole  int // bytes that are sent as one message at once, if other connections leave room
 
 	rd, wr  half
@@ -44,15 +44,15 @@ type Conn struct {
 type half struct {
 	// mu is held by the one goroutine that receives or sends, also while it waits, so that messages do not mix.
 	mu       sync.Mutex
-	waiter   *core.Waiter
+	waiter   core.Waiter
 	deadline deadline
 }
 
 // LocalAddr is this end's *Addr.
-func (c *Conn) LocalAddr() net.Addr { return c.local }
+func (c *Conn) LocalAddr() net.Addr { return &c.local }
 
 // RemoteAddr is the other end's *Addr.
-func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+func (c *Conn) RemoteAddr() net.Addr { return &c.remote }
 
 // Read reads up to len(p) bytes, waiting for at least one. Message boundaries do not show: the rest of a message stays for
 // the next Read, and one Read may return bytes of several messages. After everything the peer has sent before its Close
@@ -92,7 +92,7 @@ func (c *Conn) receive(ctx context.Context, p []byte, mode core.RecvMode, info *
 			}
 			return 0, err
 		}
-		n, code := c.ch.Recv(c.rd.waiter, c.id, p, mode, info)
+		n, code := c.ch.Recv(&c.rd.waiter, c.id, p, mode, info)
 		if code == core.OK {
 			c.quiet = info.Flags&core.More == 0
 			return n, nil
@@ -213,7 +213,7 @@ func (c *Conn) abortMessage() core.Code {
 // read is dropped. Blocked calls return net.ErrClosed.
 func (c *Conn) Close() error {
 	if !c.closed.CompareAndSwap(false, true) {
-		return opError("close", c.local, c.remote, net.ErrClosed)
+		return opError("close", &c.local, &c.remote, net.ErrClosed)
 	}
 	c.ch.CloseConn(c.id)
 	c.gone()
@@ -263,14 +263,14 @@ func (c *Conn) CloseWrite() error {
 				err = c.codeError(code)
 			}
 		}
-		return opError("close", c.local, c.remote, err)
+		return opError("close", &c.local, &c.remote, err)
 	}
 }
 
 // CloseRead ends this end's reading: Read returns io.EOF from now on, and what the peer sends is dropped.
 func (c *Conn) CloseRead() error {
 	if err := c.alive(); err != nil {
-		return opError("close", c.local, c.remote, err)
+		return opError("close", &c.local, &c.remote, err)
 	}
 	if c.skipped.CompareAndSwap(false, true) {
 		c.rd.waiter.Wake()
@@ -292,7 +292,7 @@ func (c *Conn) discard() {
 			}
 			return
 		}
-		_, code := c.ch.Recv(c.rd.waiter, c.id, p, core.Stream, &info)
+		_, code := c.ch.Recv(&c.rd.waiter, c.id, p, core.Stream, &info)
 		waited = code == core.Again
 		switch code {
 		case core.OK, core.Aborted:
@@ -324,7 +324,7 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(&c.wr,
 
 func (c *Conn) setDeadline(h *half, t time.Time) error {
 	if c.closed.Load() {
-		return opError("set", nil, c.local, net.ErrClosed)
+		return opError("set", nil, &c.local, net.ErrClosed)
 	}
 	h.deadline.setTo(t, h.waiter.Wake)
 	return nil
@@ -338,9 +338,9 @@ func (c *Conn) fail(err error) {
 }
 
 func (c *Conn) readError(err error) error {
-	return opError("read", c.local, c.remote, err)
+	return opError("read", &c.local, &c.remote, err)
 }
 
 func (c *Conn) writeError(err error) error {
-	return opError("write", c.local, c.remote, err)
+	return opError("write", &c.local, &c.remote, err)
 }

@@ -113,7 +113,8 @@ func (d *Dialer) bound(ctx context.Context) (context.Context, context.CancelFunc
 
 // dialing is one dial under way.
 type dialing struct {
-	waiter *core.Waiter
+	waiter core.Waiter
+	id     uint32 // the sidecar's number for it
 	conn   *Conn // when it has succeeded; under the attachment's mu
 	err    error // when it has failed
 }
@@ -127,18 +128,20 @@ func (d *dialing) fail(err error) {
 }
 
 func (at *attachment) dial(ctx context.Context, ip uint32, port, localPort uint16, timeout time.Duration) (*Conn, error) {
-	d := &dialing{waiter: at.ch.NewWaiter(core.ForEvent)}
-	var id uint32
+	d := new(dialing)
+	at.ch.Begin(&d.waiter, core.ForEvent)
 	code := at.ch.Dial(ctx, ip, port, localPort, timeout, func(given uint32) {
 		at.mu.Lock()
 		defer at.mu.Unlock()
-		id = given
-		at.dials[id] = d
+		d.id = given
+		at.dials[given] = d
 	})
 	if code != core.OK {
 		return nil, at.askError(ctx, code)
 	}
-	defer context.AfterFunc(ctx, d.waiter.Wake)()
+	if ctx.Done() != nil {
+		defer context.AfterFunc(ctx, d.waiter.Wake)()
+	}
 	for {
 		at.mu.Lock()
 		conn, err := d.conn, d.err
@@ -147,9 +150,9 @@ func (at *attachment) dial(ctx context.Context, ip uint32, port, localPort uint1
 				err = contextError(ctx)
 			}
 			if err != nil {
-				delete(at.dials, id)
+				delete(at.dials, d.id)
 				at.mu.Unlock()
-				at.ch.CancelDial(id)
+				at.ch.CancelDial(d.id)
 				return nil, err
 			}
 		}

@@ -70,6 +70,7 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 		"too many connections": {[]string{"bench", "setup", "--connections", "20001"}, 2, []string{"--connections 20001", "1 to 20000 with --link memif"}},
 		"empty rounds":         {[]string{"bench", "setup", "--connections", "3", "--rounds", "4"}, 2, []string{"--rounds 4", "--connections, 3"}},
 		"no first contact":     {[]string{"bench", "setup", "--first", "-1"}, 2, []string{"--first -1", "0 to 10000"}},
+		"too many open":        {[]string{"bench", "setup", "--open", "20001"}, 2, []string{"--open 20001", "0 to 20000"}},
 		"a pause of no time":   {[]string{"bench", "setup", "--pause", "-1s"}, 2, []string{"--pause -1s", "cannot be negative"}},
 		"rounds of no clock":   {[]string{"bench", "setup", "--link", "sim", "--rounds", "2"}, 2, []string{"--rounds with --link sim", "leave it out"}},
 		"stray argument":       {[]string{"demo", "now"}, 2, []string{`"now"`}},

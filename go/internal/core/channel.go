@@ -106,6 +106,9 @@ func (c *Channel) Info() Info { return c.info }
 // NewWaiter makes a place to wait.
 func (c *Channel) NewWaiter(k Kind) *Waiter { return c.newWaiter(k) }
 
+// Begin makes a zero Waiter such a place.
+func (c *Channel) Begin(w *Waiter, k Kind) { c.begin(w, k) }
+
 // waitForBell returns after the doorbell has rung.
 func (c *Channel) waitForBell() error {
 	err := c.bell.wait(c.pipe.look)

@@ -63,7 +63,8 @@ func newHub(r rings, yield time.Duration) *hub {
 	return h
 }
 
-// Waiter is the place where one goroutine at a time waits for something to happen on a channel.
+// Waiter is the place where one goroutine at a time waits for something to happen on a channel, and may be a part of what it waits for:
+// see Channel.Begin. It must not be copied.
 type Waiter struct {
 	hub    *hub
 	tokens bool // wake also when send tokens come back
@@ -71,7 +72,7 @@ type Waiter struct {
 	holds  bool // the role; of its goroutine alone, like looked
 	looked bool // Look found nothing, so that the next Wait sleeps at once
 	state  atomic.Uint32
-	note   chan struct{} // holds one; sent by whoever finds the state asleep
+	note   chan struct{} // holds one; sent by whoever finds the state asleep; made for the first sleep
 }
 
 // Kind says what a Waiter waits for.
@@ -93,7 +94,14 @@ const (
 )
 
 func (h *hub) newWaiter(k Kind) *Waiter {
-	return &Waiter{hub: h, tokens: k == ForTokens, drains: k == ForData, note: make(chan struct{}, 1)}
+	w := new(Waiter)
+	h.begin(w, k)
+	return w
+}
+
+// begin makes a zero Waiter one of this hub's.
+func (h *hub) begin(w *Waiter, k Kind) {
+	w.hub, w.tokens, w.drains = h, k == ForTokens, k == ForData
 }
 
 // Wake makes the current wait return, or the next one. Anybody may call it, also with locks held.
@@ -181,6 +189,9 @@ func (w *Waiter) found() bool {
 // sleep returns after a Wake.
 func (w *Waiter) sleep() {
 	h := w.hub
+	if w.note == nil {
+		w.note = make(chan struct{}, 1)
+	}
 	if !w.state.CompareAndSwap(awake, asleep) {
 		w.state.Store(awake)
 		return

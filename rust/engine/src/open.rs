@@ -14,6 +14,7 @@ use crate::ids::{ChannelIndex, ConnIndex, ConnKey};
 use crate::listen::{Declined, Listen};
 use crate::path::{Form, InPath, NextHop};
 use crate::ports::{EPHEMERAL, Owner};
+use crate::router::Router;
 use crate::rss::Contact;
 use crate::state::Core;
 use crate::view::Outgoing;
@@ -104,7 +105,7 @@ impl Core {
         let opened = self.channels.get_mut(at).and_then(|channel| channel.end.open_flow());
         let Some(id) = opened else {
             if claimed {
-                self.shared().ports.release(key);
+                self.shared().ports.claims.release(key);
             }
             return Err(self.full(Limit::Connections, flows, asked));
         };
@@ -160,13 +161,13 @@ impl Core {
         if !channel.listeners.contains_key(&owner.listener) {
             return Err(Declined::Gone);
         }
-        let ports = &self.own.shared().ports;
-        if shared && !ports.claim(key, self.own.index()) {
+        let claims = &self.own.shared().ports.claims;
+        if shared && !claims.claim(key, self.own.index()) {
             return Err(Declined::Claimed);
         }
         let Some(id) = channel.end.open_flow() else {
             if shared {
-                ports.release(key);
+                claims.release(key);
             }
             return Err(Declined::Full(Limit::Connections, channel.end.geometry().flows));
         };
@@ -240,9 +241,9 @@ impl Core {
         (ip, port): (Ipv4Addr, u16),
         local_port: u16,
     ) -> Result<Option<(ConnKey, bool)>, Reason> {
-        let reversed_is_free = |core: &Self, local: u16| {
+        let reversed_is_free = |router: &Router, local: u16| {
             // Both ends of a local connection live here; one port for both would be one key for two flows.
-            ip != core.router.station.ip || local != port
+            ip != router.station.ip || local != port
         };
         if local_port != 0 {
             let key = ConnKey::new(ip, port, local_port);
@@ -252,27 +253,24 @@ impl Core {
             {
                 self.drop_flow(old);
             }
-            if !reversed_is_free(self, local_port)
+            if !reversed_is_free(&self.router, local_port)
                 || self.conns.find(key).is_some()
-                || !self.shared().ports.claim(key, self.own.index())
+                || !self.shared().ports.claims.claim(key, self.own.index())
             {
                 return Err(Reason::InUse);
             }
             return Ok(Some((key, true)));
         }
         let (engines, share) = (self.shared().engines(), self.ephemeral_share());
-        for _ in 0..share {
-            self.next_ephemeral = (self.next_ephemeral + 1) % share.max(1);
-            let local = EPHEMERAL + self.next_ephemeral * engines + self.own.index().0;
-            let key = ConnKey::new(ip, port, local);
-            if self.conns.find(key).is_none()
-                && reversed_is_free(self, local)
-                && self.shared().ports.is_free(key)
-            {
-                return Ok(Some((key, false)));
-            }
-        }
-        Ok(None)
+        let Core { ephemeral, conns, router, own, .. } = self;
+        let key_of = |number: u16| ConnKey::new(ip, port, EPHEMERAL + number * engines + own.index().0);
+        let found = ephemeral.find(share, |number| {
+            let key = key_of(number);
+            conns.find(key).is_none()
+                && reversed_is_free(router, key.local_port())
+                && own.shared().ports.is_free(key)
+        });
+        Ok(found.map(|number| (key_of(number), false)))
     }
 
     fn setup(&mut self, local_port: u16, remote_port: u16, came: Option<InPath>) -> Setup {

@@ -13,6 +13,7 @@ use crate::conn::{self, Bound};
 use crate::conns::{Conns, World};
 use crate::counters::Counters;
 use crate::ending::Ending;
+use crate::ephemeral::Ephemeral;
 use crate::full::Warnings;
 use crate::ids::ConnIndex;
 use crate::random::Random;
@@ -31,8 +32,7 @@ pub(crate) struct Core {
     pub channels: Channels,
     pub admission: Admission,
     pub random: Random,
-    /// How far the search for a free local port has come.
-    pub next_ephemeral: u16,
+    pub ephemeral: Ephemeral,
     pub ending: Ending,
     pub warnings: Warnings,
     /// A buffer for what a channel returned, kept for the next time.
@@ -46,7 +46,8 @@ pub(crate) struct Core {
 
 impl Core {
     pub fn new(own: EngineHandle, nic: &machnet_nic::Info, now: Nanos) -> Self {
-        let mut random = Random::new(own.shared().config.secret, own.index().0.into());
+        let (secret, stream) = (own.shared().config.secret, u64::from(own.index().0));
+        let mut random = Random::new(secret, stream);
         let router = Router::new(own.clone(), nic, now);
         Self {
             clock: Clock::new(now),
@@ -54,7 +55,7 @@ impl Core {
             channels: Channels::new(own.clone(), now),
             admission: Admission::new(&[(router.queue, nic.descriptors)]),
             router,
-            next_ephemeral: random.draw() as u16 & 0x3fff,
+            ephemeral: Ephemeral::new(Random::new(secret, stream | 1 << 32)),
             random,
             ending: Ending::new(),
             warnings: Warnings::default(),
@@ -161,7 +162,7 @@ impl Core {
         let Some(mut conn) = self.conns.remove(index) else { return };
         self.admission.end(&mut conn.claim);
         if conn.claimed {
-            self.shared().ports.release(conn.key);
+            self.shared().ports.claims.release(conn.key);
         }
         self.router.end_path(&conn.path);
         if conn.bound != Bound::Free {

@@ -149,7 +149,7 @@ impl Rig {
             flows.into_iter().for_each(|flow| self.w.apps[app].close(flow));
         }
         self.w.run("ending", |w| w.sidecars.iter().flat_map(|s| &s.engines).all(|e| e.flows() == 0));
-        assert_eq!(self.w.sidecars[1].shared.ports.claims(), 0, "seed {}", self.w.seed);
+        assert_eq!(self.w.sidecars[1].shared.ports.claimed(), 0, "seed {}", self.w.seed);
         for slot in 0..self.slots.len() {
             let app = self.slots[slot].0;
             if self.slots[slot].1.is_none() {

@@ -1,0 +1,67 @@
+//go:build linux && cgo && (amd64 || arm64)
+
+package machnettest_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"testing"
+
+	"github.com/machnet/machnet/go/machnet"
+	"github.com/machnet/machnet/go/machnettest"
+)
+
+// BenchmarkDial connects and closes again, both ends in this process: what is counted is of both, or of one and a half, since the server
+// does nothing but close.
+func BenchmarkDial(b *testing.B) {
+	network, err := machnettest.New(1, machnettest.Link{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer network.Close()
+	var stacks []*machnet.Stack
+	for _, ip := range []string{"10.0.0.1", "10.0.0.2"} {
+		host, err := network.AddHost(netip.MustParseAddr(ip), 1)
+		if err != nil {
+			b.Fatal(err)
+		}
+		stack, err := host.Attach(context.Background())
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer stack.Close()
+		stacks = append(stacks, stack)
+	}
+	listener, err := (&machnet.ListenConfig{Stack: stacks[1]}).Listen(context.Background(), "machnet", ":7000")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+	dialer := machnet.Dialer{Stack: stacks[0]}
+	address := listener.Addr().(*machnet.Addr)
+	end := make([]byte, 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		conn, err := dialer.DialMachnet(context.Background(), address)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := conn.Read(end); !errors.Is(err, io.EOF) {
+			b.Fatal(err)
+		}
+		if err := conn.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
