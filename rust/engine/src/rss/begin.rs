@@ -48,6 +48,9 @@ impl Core {
             form,
             ..Contact::LOCAL
         };
+        if rss.off {
+            return contact;
+        }
         if rss.paper {
             let batch = spray::batch(queues);
             contact.syns = Syns { first: batch, again: batch, answers: 1 };
@@ -83,6 +86,9 @@ impl Core {
             Contact { pair, verified: hello.queues <= 1, syn: told.then_some(from), ..Contact::LOCAL };
         if hello.mirrored {
             return Contact { pair: from.pair.mirrored(), form: Form::Mirror, ..contact };
+        }
+        if config.rss.off {
+            return Contact { syn: None, ..contact };
         }
         contact.asks = hello.queues > 1;
         if config.rss.paper {
@@ -128,7 +134,7 @@ impl Core {
         if path.is_local() || path.form() == Form::Own && queues <= 1 && peer.queues <= 1 {
             return path.verify();
         }
-        if config.rss.paper {
+        if config.rss.paper || config.rss.off {
             return;
         }
         shared.pool().meet(path.peer(), peer.epoch, peer.queues, now);
