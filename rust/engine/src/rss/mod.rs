@@ -124,6 +124,11 @@ impl Rss {
         }
     }
 
+    /// A report came since the search began.
+    pub fn is_heard(&self) -> bool {
+        self.heard
+    }
+
     /// No other pair is searched for any more.
     pub fn end_search(&mut self) {
         self.search = None;

@@ -92,6 +92,10 @@ impl Core {
         let Some(conn) = self.conns.get_mut(index) else { return };
         let Some(peer) = conn.flow.peer() else { return };
         let path = &mut conn.path;
+        if !conn.flow.is_established() {
+            // It is over, and sends no probes.
+            return path.end_search();
+        }
         let (address, tag) = (path.peer(), conn.flow.tag());
         let home = if path.form() == Form::Mirrored { own } else { 0 };
         let mut pool = shared.pool();
