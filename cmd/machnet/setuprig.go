@@ -95,7 +95,7 @@ func us(h *hdrhistogram.Histogram, percentile float64) float64 {
 
 // pooledSetups measures connections after the first, and TCP's, in turn.
 func (r *rig) pooledSetups(ctx context.Context, c setupConfig, engines enginePair, tcpBeside bool, progress *progress) ([]setupRow, error) {
-	a, b, tcpA, tcpB, err := r.buildSetup(ctx, c, engines, "adaptive", tcpBeside)
+	a, b, tcpA, tcpB, err := r.buildSetup(ctx, c, engines, c.idle, tcpBeside)
 	if err != nil {
 		return nil, err
 	}
