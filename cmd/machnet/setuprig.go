@@ -193,6 +193,9 @@ func (r *rig) buildSetup(ctx context.Context, c setupConfig, engines enginePair,
 		own, peer int
 	}{{hostA, engines.client, engines.server}, {hostB, engines.server, engines.client}} {
 		h.device = append(h.device, "--engines", strconv.Itoa(h.own), "--idle", idle, "--flows", strconv.Itoa(c.open+256))
+		if c.open > 0 { // TCP does not ask idle peers for a sign of life either
+			h.device = append(h.device, "--keepalive", "0")
+		}
 		if c.link == linkMemif {
 			h.device = append(h.device, "--memif-peer-queues", strconv.Itoa(h.peer))
 		}
