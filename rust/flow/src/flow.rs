@@ -266,11 +266,6 @@ impl<T, H> Flow<T, H> {
         self.ends.peer()
     }
 
-    /// The ends as given.
-    pub fn setup(&self) -> &Setup {
-        self.ends.local()
-    }
-
     /// Most payload of one packet of this flow, bytes: the smaller MTU of both ends, less the authentication tag agreed on.
     #[inline]
     pub fn unit_size(&self) -> u32 {
@@ -383,6 +378,6 @@ mod tests {
     #[test]
     fn an_idle_flow_is_small() {
         let size = size_of::<Flow<u64, u64>>();
-        assert!(size <= 912, "{size} bytes, and there may be a hundred thousand");
+        assert!(size <= 784, "{size} bytes, and there may be a hundred thousand");
     }
 }
