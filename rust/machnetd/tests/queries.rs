@@ -197,7 +197,10 @@ fn answers_have_the_fields_that_are_documented() {
     let pair = Pair::new("q-doc", 1);
     let documented = documented();
     let names: Vec<_> = documented.iter().filter_map(|(question, _)| question["query"].as_str()).collect();
-    assert_eq!(names, ["stats", "channels", "connections", "connection", "peers", "drain", "log"]);
+    assert_eq!(
+        names,
+        ["stats", "channels", "listeners", "connections", "connection", "peers", "drain", "log"]
+    );
     for (mut question, example) in documented {
         if question["query"] == "connection" {
             let all = pair.ask(json!({"version": 1, "query": "connections"}));
