@@ -94,6 +94,9 @@ type State struct {
 	NextHopMAC *string  `json:"next_hop_mac"`   // nil: not known, or the peer is on this host
 	LocalPort  int      `json:"local_udp_port"` // of the packets to the peer
 	PeerPort   int      `json:"peer_udp_port"`  // likewise
+	Pair       *string  `json:"pair"`           // whether these lead to the peer's right queue: "verified", "searching", "unverified" or "given up"; nil: the peer is on this host
+	PeerQueue  *int     `json:"peer_queue"`     // the receive queue on which the peer wants our packets; nil: it has not said yet
+	Astray     uint64   `json:"misdirected"`    // packets of the peer that came on another queue than ours
 	Counters   Counters `json:"counters"`
 }
 

@@ -176,7 +176,7 @@ impl ConnectionState {
             timeout: flow.timeout(),
             next_hop: conn.path.next_hop(),
             udp_ports: (conn.path.pair().src, conn.path.pair().dst),
-            pairing: conn.path.pairing(),
+            pairing: (!conn.path.is_local()).then(|| conn.path.pairing()),
             wanted_queue: flow.peer().map(|peer| peer.queue),
             misdirected: conn.path.misdirected(),
             counters: flow.stats(),

@@ -196,8 +196,8 @@ pub struct ConnectionState {
     pub next_hop: Option<(Ipv4Addr, Option<Mac>)>,
     /// UDP ports (source, destination) of our direction.
     pub udp_ports: (u16, u16),
-    /// Whether they lead to the queue that the peer wants.
-    pub pairing: Pairing,
+    /// Whether they lead to the queue that the peer wants; `None` for a peer on this host.
+    pub pairing: Option<Pairing>,
     /// That queue, once the peer has said.
     pub wanted_queue: Option<u16>,
     /// Packets that came on another queue than this engine's, though the peer could have known better.

@@ -187,7 +187,9 @@ fn assert_alike(path: &str, example: &Value, fact: &Value) {
             fact.iter().for_each(|fact| assert_alike(path, &example[0], fact));
         }
         (Value::Null, _) | (_, Value::Null) => {}
-        (Value::Number(_), Value::Number(_)) | (Value::String(_), Value::String(_)) => {}
+        (Value::Number(_), Value::Number(_))
+        | (Value::String(_), Value::String(_))
+        | (Value::Bool(_), Value::Bool(_)) => {}
         (example, fact) => panic!("{path}: {example} is documented, {fact} is there"),
     }
 }

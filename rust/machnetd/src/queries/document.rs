@@ -5,7 +5,9 @@ use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use machnet_engine::neighbor::NeighborState;
-use machnet_engine::{ChannelRow, ConnectionRow, ConnectionStage, ConnectionState, ListenerRow, Waiting};
+use machnet_engine::{
+    ChannelRow, ConnectionRow, ConnectionStage, ConnectionState, ListenerRow, Pairing, Waiting,
+};
 use machnet_host::{Listed, Peer, PeerState, Row, State};
 use machnet_wire::{Mac, Nanos, Sample};
 use serde::{Serialize, Serializer};
@@ -304,6 +306,9 @@ struct Full {
     next_hop_mac: Option<String>,
     local_udp_port: u16,
     peer_udp_port: u16,
+    pair: Option<&'static str>,
+    peer_queue: Option<u16>,
+    misdirected: u64,
     counters: Counts<&'static str>,
 }
 
@@ -325,6 +330,14 @@ impl Full {
             next_hop_mac: state.next_hop.and_then(|(_, mac)| Some(mac?.to_string())),
             local_udp_port: state.udp_ports.0,
             peer_udp_port: state.udp_ports.1,
+            pair: state.pairing.map(|pairing| match pairing {
+                Pairing::Verified => "verified",
+                Pairing::Searching => "searching",
+                Pairing::Unverified => "unverified",
+                Pairing::GivenUp => "given up",
+            }),
+            peer_queue: state.wanted_queue,
+            misdirected: state.misdirected,
             counters: Counts::of(&state.counters.samples()),
         }
     }
