@@ -108,6 +108,7 @@ test-go: | $(LOG) ## Go unit tests and the whole stack in one process
 
 .PHONY: test-e2e
 test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between network namespaces (skipped unless root)
+	@scripts/deps.sh tshark || echo "test-e2e: without tshark docs/machnet.lua is not tested"
 	cd tests && go test -count=1 -race -timeout 30m -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
 	cd tests && go test -count=1 -race -timeout 30m -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
 	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json

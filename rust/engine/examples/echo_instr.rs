@@ -1,109 +1,207 @@
-//! What an echo costs: two engines joined by a pair of plain queues in one thread, an application on each, 64 bytes.
-//! Prints nanoseconds per echo, and per pass (an echo is four: there are two engines, and each sees it twice). For instructions:
-//! `valgrind --tool=callgrind target/release/examples/echo_instr 20000 1`.
+//! What an echo costs: two hosts joined by pairs of plain queues, all in one thread, with applications that echo 64 bytes.
+//! Prints nanoseconds per echo, and per pass (an echo is four: there are two engines, and each sees it twice), and what connections
+//! cost in memory of their own (`RssAnon`) when they are idle. For instructions: `make bench-instr`.
 //!
-//! Arguments: echoes (1000000), in flight (1), bytes (64).
+//! Arguments: echoes of each engine (1000000), in flight at each (1), bytes (64), engines of each host (1), connections of each
+//! engine (1), of these those that carry the echoes in turn (all).
 
 mod plain;
 
-use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use machnet_engine::{Engine, UserId};
-use machnet_shm::{AppEnd, Delivery, FlowId, Fragment, Geometry, Request};
+use machnet_shm::{AppEnd, Delivery, FlowId, Fragment, Geometry, Origin, Request};
 use machnet_wire::Nanos;
 use plain::{Frames, Plain};
 
+/// An engine and its application.
 struct Side {
     engine: Engine<Plain>,
     app: AppEnd,
-    flow: Option<FlowId>,
+    flows: Vec<FlowId>,
+    echoes: bool,
+    sent: usize,
+    done: usize,
 }
 
-fn side(n: u8, to: &Arc<Mutex<Frames>>, from: &Arc<Mutex<Frames>>) -> Side {
-    let (shared, mut engines) = plain::engines(n, &[[to, from]]);
-    let (app, end) = machnet_shm::pair(Geometry::DEFAULT).expect("memory");
-    assert!(shared.handle(0).expect("in range").attach(end, UserId(1000)).is_ok());
-    Side { engine: engines.remove(0), app, flow: None }
-}
-
-/// Takes messages; returns their number, and answers each when `echo`.
-fn poll(side: &mut Side, echo: bool) -> usize {
-    let mut got = 0;
-    let (tx, rx) = (&mut side.app.tx, &mut side.app.rx);
-    if tx.ready() {
-        tx.reclaim(|_| {}).expect("sound");
-    }
-    while let Some(delivery) = rx.delivery().expect("sound") {
-        match delivery {
-            Delivery::Established(e) => side.flow = Some(e.flow),
-            Delivery::Data(data) => {
-                got += 1;
-                if echo {
-                    let mut bytes = [0; 2048];
-                    let bytes = &mut bytes[..data.len.into()];
-                    if data.token.has_buffer() {
-                        rx.read(data.token, 0, bytes);
-                    } else {
-                        bytes.copy_from_slice(&data.inline[..data.len.into()]);
+impl Side {
+    /// Takes what came. Messages are counted, or answered.
+    fn poll(&mut self) {
+        let (tx, rx) = (&mut self.app.tx, &mut self.app.rx);
+        if tx.ready() {
+            tx.reclaim(|_| {}).expect("sound");
+        }
+        while let Some(delivery) = rx.delivery().expect("sound") {
+            match delivery {
+                Delivery::Established(e) => {
+                    self.flows.push(e.flow);
+                    if matches!(e.origin, Origin::Accepted(_)) {
+                        rx.accepted(e.flow);
                     }
-                    tx.data(data.flow, data.fragment, bytes).expect("tokens");
                 }
-                rx.give_back(data.token);
+                Delivery::Data(data) => {
+                    self.done += 1;
+                    if self.echoes {
+                        let mut bytes = [0; 2048];
+                        let bytes = &mut bytes[..data.len.into()];
+                        if data.token.has_buffer() {
+                            rx.read(data.token, 0, bytes);
+                        } else {
+                            bytes.copy_from_slice(&data.inline[..data.len.into()]);
+                        }
+                        tx.data(data.flow, data.fragment, bytes).expect("tokens");
+                    }
+                    rx.give_back(data.token);
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
     }
-    got
+}
+
+/// The engines of host `n`, each with a queue of its own and an application; `wires`: to and from.
+fn host(n: u8, wires: &[[&Arc<Mutex<Frames>>; 2]], connections: usize, echoes: bool) -> Vec<Side> {
+    let (shared, engines) = plain::engines(n, wires);
+    let side = |(index, engine): (usize, Engine<Plain>)| {
+        let geometry =
+            Geometry { flows: Geometry::DEFAULT.flows.max(connections as u32), ..Geometry::DEFAULT };
+        let (app, end) = machnet_shm::pair(geometry).expect("memory");
+        assert!(shared.handle(index as u16).expect("in range").attach(end, UserId(1000)).is_ok());
+        Side { engine, app, flows: Vec::new(), echoes, sent: 0, done: 0 }
+    };
+    engines.into_iter().enumerate().map(side).collect()
+}
+
+/// Both hosts, and the time.
+struct Hosts {
+    clients: Vec<Side>,
+    servers: Vec<Side>,
+    now: u64,
+    /// The longest round of an engine since the last look, wall-clock nanoseconds.
+    longest: u128,
+}
+
+impl Hosts {
+    fn round(&mut self, step: u64) {
+        self.now += step;
+        for side in self.clients.iter_mut().chain(&mut self.servers) {
+            side.engine.run_once(Nanos(self.now));
+        }
+    }
+
+    /// A round that is timed, and everything that applications do about it.
+    fn round_and_poll(&mut self) {
+        self.now += ROUND;
+        for side in self.clients.iter_mut().chain(&mut self.servers) {
+            let begun = Instant::now();
+            side.engine.run_once(Nanos(self.now));
+            self.longest = self.longest.max(begun.elapsed().as_nanos());
+            side.poll();
+        }
+    }
+
+    /// Opens `connections` at each engine.
+    fn connect(&mut self, connections: usize) {
+        for (i, server) in self.servers.iter_mut().enumerate() {
+            let port = 80 + i as u16;
+            let listen =
+                Request::Listen { id: 1, ip: Ipv4Addr::UNSPECIFIED, port, backlog: 64, reuse_port: false };
+            assert!(server.app.tx.request(listen));
+        }
+        self.round_and_poll();
+        let mut dialled = 0;
+        while dialled < connections {
+            let more = (connections - dialled).min(32);
+            for (i, client) in self.clients.iter_mut().enumerate() {
+                for n in 0..more {
+                    let (id, ip, port) = ((dialled + n) as u32, Ipv4Addr::new(10, 0, 0, 2), 80 + i as u16);
+                    assert!(client.app.tx.request(Request::Connect {
+                        id,
+                        ip,
+                        port,
+                        local_port: 0,
+                        timeout_ms: 0
+                    }));
+                }
+            }
+            dialled += more;
+            while self.clients.iter().chain(&self.servers).any(|side| side.flows.len() < dialled) {
+                self.round_and_poll();
+            }
+        }
+    }
+
+    /// Runs until no connection has anything to do but to ask whether its peer lives, and a little longer.
+    fn idle(&mut self) {
+        for _ in 0..IDLE / STEP {
+            self.round(STEP);
+        }
+        self.clients.iter_mut().chain(&mut self.servers).for_each(Side::poll);
+    }
+}
+
+/// Memory of this process that no other shares, bytes.
+fn anonymous() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("there on Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("there since Linux 4.5");
+    line.trim().trim_end_matches(" kB").parse::<i64>().expect("a number") * 1024
 }
 
 fn main() {
     let argument =
         |n: usize, default: usize| std::env::args().nth(n).and_then(|a| a.parse().ok()).unwrap_or(default);
     let (echoes, inflight, bytes) = (argument(1, 1_000_000), argument(2, 1), argument(3, 64));
-    let (ab, ba) = (Frames::new(), Frames::new());
-    let sides = RefCell::new((side(1, &ab, &ba), side(2, &ba, &ab)));
-    let mut now = 0u64;
-    let mut round = |sides: &mut (Side, Side)| {
-        now += 300;
-        sides.0.engine.run_once(Nanos(now));
-        sides.1.engine.run_once(Nanos(now));
-    };
-    let mut both = sides.borrow_mut();
-    let both = &mut *both;
-    let listen =
-        Request::Listen { id: 1, ip: Ipv4Addr::UNSPECIFIED, port: 80, backlog: 8, reuse_port: false };
-    assert!(both.1.app.tx.request(listen));
-    round(both);
-    let ip = Ipv4Addr::new(10, 0, 0, 2);
-    assert!(both.0.app.tx.request(Request::Connect { id: 1, ip, port: 80, local_port: 0, timeout_ms: 0 }));
-    while both.0.flow.is_none() || both.1.flow.is_none() {
-        round(both);
-        poll(&mut both.0, false);
-        poll(&mut both.1, true);
-    }
-    let flow = both.0.flow.expect("established");
+    let (engines, connections) = (argument(4, 1), argument(5, 1));
+    let active = argument(6, connections);
+    let wires: Vec<_> = (0..engines).map(|_| [Frames::new(), Frames::new()]).collect();
+    let (there, back): (Vec<_>, Vec<_>) = wires.iter().map(|[to, from]| ([to, from], [from, to])).unzip();
+    let (clients, servers) = (host(1, &there, connections, false), host(2, &back, connections, true));
+    let mut hosts = Hosts { clients, servers, now: 0, longest: 0 };
+    hosts.idle();
+    let before = anonymous();
+    hosts.connect(connections);
+    let longest = hosts.longest;
     let message = vec![7; bytes];
     let fragment = Fragment { begin: true, end: true, message_len: bytes as u32 };
-    let (mut sent, mut done, mut rounds) = (0, 0, 0u64);
+    let mut rounds = 0u64;
     let begun = Instant::now();
-    while done < echoes {
-        while sent < echoes && sent - done < inflight && both.0.app.tx.data(flow, fragment, &message).is_ok()
-        {
-            sent += 1;
+    while hosts.clients.iter().any(|client| client.done < echoes) {
+        for client in &mut hosts.clients {
+            while client.sent < echoes && client.sent - client.done < inflight {
+                let flow = client.flows[client.sent % active];
+                if client.app.tx.data(flow, fragment, &message).is_err() {
+                    break;
+                }
+                client.sent += 1;
+            }
         }
-        round(both);
-        poll(&mut both.1, true);
-        done += poll(&mut both.0, false);
+        hosts.round(ROUND);
+        hosts.servers.iter_mut().for_each(Side::poll);
+        hosts.clients.iter_mut().for_each(Side::poll);
         rounds += 1;
     }
-    let took = begun.elapsed().as_nanos() as f64 / echoes as f64;
+    let all = (echoes * engines) as f64;
+    let took = begun.elapsed().as_nanos() as f64 / all;
     println!(
-        "{bytes} B, {inflight} in flight: {took:.0} ns per echo, {:.0} ns per pass, {:.2} rounds per echo",
+        "{bytes} B, {inflight} in flight at each of {engines} engines: {took:.0} ns per echo, {:.0} ns per pass, {:.2} rounds per echo",
         took / 4.0,
         rounds as f64 / echoes as f64
     );
-    println!("{:?}", both.0.engine.usage());
+    println!("{:?}", hosts.clients[0].engine.usage());
+    hosts.idle();
+    let ends = (2 * engines * connections) as i64;
+    println!(
+        "{connections} connections at each engine, {active} of them used: {} bytes of memory for each end when idle; the longest round while they began: {} us",
+        (anonymous() - before) / ends,
+        longest / 1000
+    );
 }
+
+/// Virtual time of a round in which something happens, nanoseconds.
+const ROUND: u64 = 300;
+/// And of those in which nothing does.
+const STEP: u64 = 200_000;
+/// Longer than it takes an idle connection to give its memory back.
+const IDLE: u64 = 3_000_000_000;

@@ -19,10 +19,11 @@ pub struct Engine<Q> {
 
 impl<Q: Queue> Engine<Q> {
     /// Engine `index` of those that `shared` was made for, over its queue. `None` beyond the last.
-    pub fn new(shared: &Arc<Shared>, index: u16, nic: Q, now: Nanos) -> Option<Self> {
+    pub fn new(shared: &Arc<Shared>, index: u16, mut nic: Q, now: Nanos) -> Option<Self> {
         // At once, or what this NIC cannot count would be read as 0.
         shared.inboxes.get(usize::from(index))?.counts.queue.set(nic.counters().values());
-        let core = Core::new(shared.handle(index)?, nic.info(), now);
+        let mut core = Core::new(shared.handle(index)?, nic.info(), now);
+        core.router.steer = steered_port(shared, index, &mut nic).unwrap_or(0);
         Some(Self { nic, core, burst: shared.config.burst.clamp(1, 64), interrupt: None })
     }
 
@@ -103,6 +104,7 @@ impl<Q: Queue> Engine<Q> {
             return Some(core.clock.now);
         }
         let due = core.shared().neighbors.due().min(core.ending.due(core.clock.now));
+        let due = core.paper.map_or(due, |paper| due.min(paper.look_at));
         let due = (due != Nanos::MAX).then_some(due);
         due.into_iter().chain(core.conns.next_deadline()).chain(core.channels.attention_due()).min()
     }
@@ -209,4 +211,12 @@ impl<Q: Queue> Engine<Q> {
             || core.admission.rings_due()
             || !core.queries.is_empty()
     }
+}
+
+/// A UDP destination port that leads to the engine's own queue, where the NIC can see to that.
+fn steered_port(shared: &Shared, index: u16, nic: &mut impl Queue) -> Option<u16> {
+    let ports = &shared.config.udp_ports;
+    let port = ports.end().checked_sub(index).filter(|port| ports.contains(port))?;
+    let helps = nic.info().queues > 1 && !shared.config.rss.paper;
+    (helps && nic.steer(port)).then_some(port)
 }

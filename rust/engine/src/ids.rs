@@ -86,6 +86,13 @@ impl ConnKey {
         Self(u64::from(peer.to_bits()) << 32 | u64::from(peer_port) << 16 | u64::from(local_port))
     }
 
+    /// All its bits in few: keys of one peer differ by their ports, those of one port by their peers.
+    #[inline]
+    pub(crate) fn folded(self) -> u16 {
+        let all = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (all >> 48) as u16
+    }
+
     /// The peer's address and port.
     pub(crate) fn peer(self) -> (Ipv4Addr, u16) {
         (Ipv4Addr::from_bits((self.0 >> 32) as u32), (self.0 >> 16) as u16)

@@ -105,7 +105,7 @@ impl Core {
         let opened = self.channels.get_mut(at).and_then(|channel| channel.end.open_flow());
         let Some(id) = opened else {
             if claimed {
-                self.shared().ports.release(key);
+                self.shared().ports.claims.release(key);
             }
             return Err(self.full(Limit::Connections, flows, asked));
         };
@@ -161,13 +161,13 @@ impl Core {
         if !channel.listeners.contains_key(&owner.listener) {
             return Err(Declined::Gone);
         }
-        let ports = &self.own.shared().ports;
-        if shared && !ports.claim(key, self.own.index()) {
+        let claims = &self.own.shared().ports.claims;
+        if shared && !claims.claim(key, self.own.index()) {
             return Err(Declined::Claimed);
         }
         let Some(id) = channel.end.open_flow() else {
             if shared {
-                ports.release(key);
+                claims.release(key);
             }
             return Err(Declined::Full(Limit::Connections, channel.end.geometry().flows));
         };
@@ -255,7 +255,7 @@ impl Core {
             }
             if !reversed_is_free(&self.router, local_port)
                 || self.conns.find(key).is_some()
-                || !self.shared().ports.claim(key, self.own.index())
+                || !self.shared().ports.claims.claim(key, self.own.index())
             {
                 return Err(Reason::InUse);
             }

@@ -10,6 +10,7 @@ use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::claims::Claims;
 use crate::ids::{ChannelNumber, ConnKey, EngineIndex, UserId};
 
 /// Who listens on a port.
@@ -38,12 +39,12 @@ pub struct Ports {
     /// Keeps peers from choosing a listener.
     secret: [u64; 2],
     table: Mutex<Table>,
+    pub(crate) claims: Claims,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     listeners: HashMap<u16, Listeners>,
-    claims: HashMap<ConnKey, EngineIndex>,
     cursor: u16,
 }
 
@@ -59,7 +60,7 @@ struct Listeners {
 impl Ports {
     /// No listeners yet.
     pub fn new(secret: [u64; 2]) -> Self {
-        Self { secret, table: Mutex::default() }
+        Self { secret, ..Self::default() }
     }
 
     /// Opens `port`, or for 0 a free port of the ephemeral range, for a listener; with `shared_by` for all listeners of that user that
@@ -108,10 +109,10 @@ impl Ports {
 
     /// Where a SYN with this key and this tag of its sender goes when `declined` listeners had no room for it. `None`: nobody is left.
     pub(crate) fn find(&self, key: ConnKey, tag: u32, declined: usize) -> Option<Destination> {
-        let table = self.lock();
-        if let Some(&engine) = table.claims.get(&key) {
+        if let Some(engine) = self.claims.holder(key) {
             return Some(Destination::Flow(engine));
         }
+        let table = self.lock();
         let Listeners { shared_by, owners } = table.listeners.get(&key.local_port())?;
         if declined >= owners.len() {
             return None;
@@ -126,29 +127,12 @@ impl Ports {
     fn first(&self, key: ConnKey, tag: u32, count: usize) -> usize {
         let mut hasher = DefaultHasher::new();
         (self.secret, key, tag).hash(&mut hasher);
-        (u128::from(hasher.finish()) * count as u128 >> 64) as usize
-    }
-
-    /// Claims a key for a flow of an engine. False: another flow of this sidecar has it.
-    pub(crate) fn claim(&self, key: ConnKey, engine: EngineIndex) -> bool {
-        match self.lock().claims.entry(key) {
-            Entry::Occupied(_) => false,
-            Entry::Vacant(free) => {
-                free.insert(engine);
-                true
-            }
-        }
+        ((u128::from(hasher.finish()) * count as u128) >> 64) as usize
     }
 
     /// Whether a dial may have a key without claiming it: nobody else has, nor listens on its port.
     pub(crate) fn is_free(&self, key: ConnKey) -> bool {
-        let table = self.lock();
-        !table.listeners.contains_key(&key.local_port()) && !table.claims.contains_key(&key)
-    }
-
-    /// Gives a claim back.
-    pub(crate) fn release(&self, key: ConnKey) {
-        self.lock().claims.remove(&key);
+        !self.is_open(key.local_port()) && self.claims.holder(key).is_none()
     }
 
     /// How many listeners are open.
@@ -157,8 +141,8 @@ impl Ports {
     }
 
     /// How many keys are claimed.
-    pub fn claims(&self) -> usize {
-        self.lock().claims.len()
+    pub fn claimed(&self) -> usize {
+        self.claims.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -259,12 +243,11 @@ mod tests {
         let ports = Ports::default();
         assert!(ports.listen(80, owner(ONE), None).is_some());
         assert!(ports.is_free(ConnKey::new(Ipv4Addr::LOCALHOST, 1, 81)) && !ports.is_free(key(1)));
-        assert!(ports.claim(key(1), EngineIndex(5)) && !ports.claim(key(1), EngineIndex(6)));
+        assert!(ports.claims.claim(key(1), EngineIndex(5)));
         assert_eq!(ports.find(key(1), 7, 0), Some(Destination::Flow(EngineIndex(5))));
         assert!(matches!(ports.find(key(2), 7, 0), Some(Destination::Listener { .. })));
-        ports.release(key(1));
+        ports.claims.release(key(1));
         assert!(matches!(ports.find(key(1), 7, 0), Some(Destination::Listener { .. })));
-        assert!(ports.claim(key(1), EngineIndex(6)));
     }
 
     #[test]

@@ -77,11 +77,6 @@ impl Router {
         self.queues
     }
 
-    /// Among how many queues peers have to find ours.
-    pub fn sought_queues(&self) -> u16 {
-        if self.steer == 0 { self.queues } else { 1 }
-    }
-
     /// Whether frames wait to be sent.
     #[inline]
     pub fn has_waiting(&self) -> bool {
@@ -171,7 +166,7 @@ impl Router {
 impl Router {
     /// Sends a connection's packet by its route, or round the local loop; a unit that it carries is read from `units`. False: there is no
     /// room for another.
-    #[inline]
+    #[inline(always)]
     pub fn send<Q: Queue>(
         &mut self,
         nic: &mut Q,
@@ -196,6 +191,7 @@ impl Router {
 
     /// The same for a packet that is about routes.
     #[cold]
+    #[inline(never)]
     pub fn send_detour<Q: Queue>(
         &mut self,
         nic: &mut Q,

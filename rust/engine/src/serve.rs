@@ -6,6 +6,7 @@ use machnet_wire as wire;
 
 use crate::channel::{Channel, End};
 use crate::ids::{ChannelIndex, ConnIndex};
+use crate::rss::Paper;
 use crate::shared::Note;
 use crate::state::Core;
 use crate::view::{Outgoing, View};
@@ -47,10 +48,14 @@ impl Core {
     pub fn serve_channels(&mut self, burst: usize) -> usize {
         let mut work = 0;
         let mut turn = 0;
+        let requests = self.paper.is_none_or(|paper| paper.look_at <= self.clock.now);
+        if let (true, Some(paper)) = (requests, &mut self.paper) {
+            *paper = Paper::at(self.clock.now);
+        }
         // One that ends leaves the list, and another takes its turn in the next round.
         while let Some(at) = self.channels.polled_at(turn) {
             turn += 1;
-            match self.serve(at, burst) {
+            match self.serve(at, burst, requests) {
                 Ok(0) => {}
                 Ok(n) => {
                     work += n;
@@ -65,13 +70,13 @@ impl Core {
     }
 
     #[inline]
-    fn serve(&mut self, at: ChannelIndex, burst: usize) -> Result<usize, PeerFault> {
+    fn serve(&mut self, at: ChannelIndex, burst: usize, requests: bool) -> Result<usize, PeerFault> {
         let Some(channel) = self.channels.get_mut(at) else { return Ok(0) };
         if channel.draining {
             return Ok(0);
         }
         let mut work = 0;
-        if let Some(request) = channel.end.request()? {
+        if requests && let Some(request) = channel.end.request()? {
             self.on_request(at, request);
             work += 1;
         }

@@ -18,6 +18,7 @@ use crate::full::Warnings;
 use crate::ids::ConnIndex;
 use crate::random::Random;
 use crate::router::Router;
+use crate::rss::Paper;
 use crate::shared::{EngineHandle, Report, Shared};
 use crate::view::{News, Outgoing, View};
 
@@ -39,6 +40,8 @@ pub(crate) struct Core {
     /// A buffer for connections that are due, kept for the next time.
     due: Vec<ConnIndex>,
     pub queries: Queries,
+    /// In the paper's form only.
+    pub paper: Option<Paper>,
 }
 
 impl Core {
@@ -59,6 +62,7 @@ impl Core {
             returned: Vec::new(),
             due: Vec::new(),
             queries: Queries::default(),
+            paper: own.shared().config.rss.paper.then(|| Paper::at(now)),
             own,
         }
     }
@@ -158,7 +162,7 @@ impl Core {
         let Some(mut conn) = self.conns.remove(index) else { return };
         self.admission.end(&mut conn.claim);
         if conn.claimed {
-            self.shared().ports.release(conn.key);
+            self.shared().ports.claims.release(conn.key);
         }
         self.router.end_path(&conn.path);
         if conn.bound != Bound::Free {

@@ -189,20 +189,25 @@ impl Scene {
         }
     }
 
-    /// Beats until all is well again.
-    fn recover(&mut self, since: Nanos, spared: usize) -> Recovery {
-        let (mut last, mut wrong, mut served) = (since, self.misdirected(), None);
-        while self.w.now - last < QUIET && self.w.now - since < Nanos::secs(3) {
-            self.beat(spared);
-            served.get_or_insert(self.w.now - since);
+    /// Beats until all is well again, `since` a time at which `wrong` packets had come in on wrong queues.
+    fn recover(&mut self, since: Nanos, mut wrong: u64, spared: usize) -> Recovery {
+        self.beat(spared);
+        let (served, mut right) = (self.w.now - since, Nanos::ZERO);
+        let (mut quiet_since, end) = (self.w.now, self.w.now + Nanos::secs(3));
+        while self.w.now - quiet_since < QUIET {
             let now = self.misdirected();
             if now != wrong {
-                (last, wrong) = (self.w.now, now);
+                wrong = now;
+                quiet_since = self.w.now;
+                right = self.w.now - since;
+            }
+            if self.w.now >= end {
+                return Recovery { served, right: None };
             }
             self.w.pass(Nanos::millis(1));
+            self.beat(spared);
         }
-        let quiet = self.w.now - last >= QUIET;
-        Recovery { served: served.unwrap_or_default(), right: quiet.then_some(last - since) }
+        Recovery { served, right: Some(right) }
     }
 
     fn misdirected(&self) -> u64 {
@@ -261,13 +266,14 @@ fn suffer(fault: Fault, moment: Moment, seed: u64) {
     let mut s = Scene::new(seed);
     let ids = s.dial();
     let mut big = None;
-    let (over, spared) = match moment {
+    let (over, wrong, spared) = match moment {
         Moment::SetUp => {
             // SYNs are on their way, or have just come.
             s.w.pass(Nanos::micros(15));
             let over = s.inflict(fault);
+            let wrong = s.misdirected();
             s.dialled(&ids);
-            (over, 0)
+            (over, wrong, 0)
         }
         Moment::Message => {
             s.dialled(&ids);
@@ -281,13 +287,14 @@ fn suffer(fault: Fault, moment: Moment, seed: u64) {
             });
             s.pairs.lock().expect("one thread").seen.clear();
             s.beat(1);
-            big = Some((conn, s.w.now));
-            (s.inflict(fault), 1)
+            big = Some(conn);
+            let over = s.inflict(fault);
+            (over, s.misdirected(), 1)
         }
     };
-    let recovery = s.recover(over, spared);
+    let recovery = s.recover(over, wrong, spared);
     let mut arrived = "-".to_owned();
-    if let Some((conn, _)) = big {
+    if let Some(conn) = big {
         s.w.run("the long message's echo", |w| {
             let state = w.apps[conn.client].peek(conn.near);
             state.over.is_some() || !state.received.is_empty()

@@ -37,8 +37,9 @@ pub(crate) struct Acks {
     by: Nanos,
     /// Units that came in order and are not acknowledged yet.
     pending: u8,
-    /// The packet that the next one answers.
-    echo: Option<Echo>,
+    /// The packet that the next one answers, if `answers`.
+    echo: Echo,
+    answers: bool,
     /// A unit was refused and the peer does not know yet.
     refused: bool,
     /// Room for the SACK words of the packet that goes out, once there has been one that has any.
@@ -51,8 +52,8 @@ pub(crate) struct Echo {
     pub tx: Seq,
     pub ts: u32,
     pub at: Nanos,
-    /// How long before `at` the receive ring had last been looked at.
-    pub gap: Nanos,
+    /// How long before `at` the receive ring had last been looked at, nanoseconds; 4.3 s and more are 4.3 s.
+    pub gap: u32,
 }
 
 /// When the acknowledgement of a unit is due.
@@ -63,15 +64,25 @@ enum Plan {
 }
 
 impl Echo {
+    const NONE: Echo = Echo { tx: Seq(0), ts: 0, at: Nanos::ZERO, gap: 0 };
+
     #[inline]
     pub fn new(now: Nanos, gap: Nanos, header: &Header) -> Self {
-        Echo { tx: header.tx, ts: header.ts, at: now, gap }
+        Echo { tx: header.tx, ts: header.ts, at: now, gap: gap.0.min(u32::MAX.into()) as u32 }
     }
 }
 
 impl Acks {
     pub fn new() -> Self {
-        Acks { at_once: false, by: Nanos::MAX, pending: 0, echo: None, refused: false, words: None }
+        Acks {
+            at_once: false,
+            by: Nanos::MAX,
+            pending: 0,
+            echo: Echo::NONE,
+            answers: false,
+            refused: false,
+            words: None,
+        }
     }
 
     /// Gives memory back that only SACK words need.
@@ -82,7 +93,7 @@ impl Acks {
     /// A unit came. `runs_out`: the peer comes to the end of its credit and has more to send.
     #[inline]
     pub fn on_unit(&mut self, now: Nanos, echo: Echo, arrival: Arrival, runs_out: bool, config: &Config) {
-        self.echo = Some(echo);
+        self.answer(echo);
         match self.plan(arrival, runs_out, config) {
             Plan::AtOnce => self.at_once = true,
             Plan::After(delay) => self.by = self.by.min(now + delay),
@@ -104,13 +115,18 @@ impl Acks {
 
     /// The peer wants an answer: PING, any packet with PROBE, and after the end any unit.
     pub fn on_question(&mut self, echo: Echo) {
-        self.echo = Some(echo);
+        self.answer(echo);
         self.at_once = true;
     }
 
     /// A SYN or a SYN-ACK came: whatever goes next answers it.
     pub fn on_hello(&mut self, echo: Echo) {
-        self.echo = Some(echo);
+        self.answer(echo);
+    }
+
+    #[inline]
+    fn answer(&mut self, echo: Echo) {
+        (self.echo, self.answers) = (echo, true);
     }
 
     /// The peer does not know yet, or does not seem to know, that its SYN-ACK has arrived.
@@ -160,7 +176,7 @@ impl Acks {
 
     /// The packet that the next one answers.
     pub fn echo(&self) -> Option<Echo> {
-        self.echo
+        self.answers.then_some(self.echo)
     }
 
     /// A packet goes out, and acknowledges everything: which packet it answers, and whether it says that a unit was refused.
@@ -169,7 +185,8 @@ impl Acks {
         self.at_once = false;
         self.pending = 0;
         self.by = Nanos::MAX;
-        (self.echo.take(), core::mem::take(&mut self.refused))
+        let answered = core::mem::take(&mut self.answers).then_some(self.echo);
+        (answered, core::mem::take(&mut self.refused))
     }
 
     /// Takes down what has arrived beyond `ack`, for [`Acks::words`]; how many words that are.

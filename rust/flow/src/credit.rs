@@ -226,7 +226,7 @@ impl Credit {
         self.advertised = 0;
         self.target = (self.target / 2).max(config.credit_first).clamp(1, config.credit_max.max(1));
         if self.reserved > 0 {
-            counts.credit_lapsed += 1;
+            counts.credit_lapsed();
         }
         self.give_up(io);
     }
@@ -236,7 +236,9 @@ impl Credit {
         let kept = (last.since(next) + 1).max(0) as u32;
         self.advertised_edge = next + kept;
         self.advertised = kept;
-        counts.credit_lapsed += u64::from(self.reserved > kept);
+        if self.reserved > kept {
+            counts.credit_lapsed();
+        }
         self.keep(kept, io);
     }
 

@@ -214,10 +214,14 @@ impl<T, H> Flow<T, H> {
         self.hellos.syn_acks_due()
     }
 
-    /// Retransmission timeouts since the last progress; where no unit is out, checks of the peer's silence since a question that it did
+    /// Retransmission timeouts since the last progress; where none is queued, checks of the peer's silence since a question that it did
     /// not answer. What goes out, or its answer, seems not to arrive.
     pub fn unanswered(&self) -> u32 {
-        if self.sender.in_flight() > 0 { self.loss_timer.in_row() } else { self.silence.checks(&self.config) }
+        if self.sender.queue.is_empty() {
+            self.silence.checks(&self.config)
+        } else {
+            self.loss_timer.in_row()
+        }
     }
 
     /// Whether `enough` questions of the peer's (PING, units sent again) came one after the other though each was answered: the answers
@@ -260,11 +264,6 @@ impl<T, H> Flow<T, H> {
     /// What the peer said of itself, once it has.
     pub fn peer(&self) -> Option<&Hello> {
         self.ends.peer()
-    }
-
-    /// The ends as given.
-    pub fn setup(&self) -> &Setup {
-        self.ends.local()
     }
 
     /// Most payload of one packet of this flow, bytes: the smaller MTU of both ends, less the authentication tag agreed on.
@@ -379,6 +378,6 @@ mod tests {
     #[test]
     fn an_idle_flow_is_small() {
         let size = size_of::<Flow<u64, u64>>();
-        assert!(size <= 912, "{size} bytes, and there may be a hundred thousand");
+        assert!(size <= 784, "{size} bytes, and there may be a hundred thousand");
     }
 }

@@ -75,10 +75,10 @@ impl Hellos {
         self.syn_acks_due = 0;
     }
 
-    /// The next pause is longer, at most `rto_max`: whoever waits for a place in a listener's backlog takes it soon after it is
+    /// The next pause is longer, at most `rto_max` (or as long as the first): whoever waits for a place in a listener's backlog takes it soon after it is
     /// free.
     pub fn back_off(&mut self, config: &Config) {
-        self.pause = (self.pause * 2).min(config.rto_max);
+        self.pause = (self.pause * 2).min(config.rto_max.max(config.syn_retry));
     }
 
     /// The packet goes once more after the pause, or up to a quarter sooner: those that were turned away together must not come

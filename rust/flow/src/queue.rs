@@ -280,8 +280,9 @@ impl<T> Queue<T> {
         if queued + units > most {
             return false;
         }
-        self.meta.reserve(self.first, queued, queued + units);
-        self.tokens.reserve(self.first, queued, queued + units);
+        if self.meta.reserve(self.first, queued, queued + units) {
+            self.tokens.reserve(self.first, queued, queued + units);
+        }
         true
     }
 

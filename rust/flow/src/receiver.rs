@@ -175,7 +175,7 @@ impl<H> Receiver<H> {
             return Ok(false);
         }
         self.credit.used(context.now);
-        counts.units_delivered += 1;
+        counts.units_delivered();
         self.open = open;
         self.next = self.next + 1;
         Ok(true)
@@ -264,7 +264,7 @@ impl<H> Receiver<H> {
                     };
                     io.deliver_held(fragment, held);
                     self.credit.used(context.now);
-                    counts.units_delivered += 1;
+                    counts.units_delivered();
                     self.next = self.next + 1;
                 }
                 Some(Waiting::Fin) => self.take_mark(context, true, counts, io)?,

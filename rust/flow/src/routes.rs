@@ -54,6 +54,11 @@ impl Routes {
         self.state().hit = Some(hit);
     }
 
+    /// Gives the memory back, unless something is due.
+    pub fn rest(&mut self) {
+        self.0.take_if(|state| state.probes_due == 0 && !state.report_due && state.hit.is_none());
+    }
+
     /// The peer knows of the connection, and has read what came along.
     pub fn on_confirmed(&mut self) {
         if let Some(state) = &mut self.0 {

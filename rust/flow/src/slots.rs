@@ -21,17 +21,19 @@ impl<E: Default> Slots<E> {
         self.slots = Box::default();
     }
 
-    /// Makes room for the live numbers `first..first + len` and keeps what is at the first `live` of them.
+    /// Makes room for the live numbers `first..first + len` and keeps what is at the first `live` of them. True: it had to grow.
     #[inline]
-    pub fn reserve(&mut self, first: Seq, live: u32, len: u32) {
-        if len as usize > self.slots.len() {
+    pub fn reserve(&mut self, first: Seq, live: u32, len: u32) -> bool {
+        let grows = len as usize > self.slots.len();
+        if grows {
             self.grow(first, live, len);
         }
+        grows
     }
 
     #[cold]
     fn grow(&mut self, first: Seq, live: u32, len: u32) {
-        let room = (len as usize).next_power_of_two().max(FIRST);
+        let room = (len as usize).next_power_of_two();
         let mut old = core::mem::replace(&mut self.slots, (0..room).map(|_| E::default()).collect());
         for i in 0..live.min(old.len() as u32) {
             let at = first + i;
@@ -50,8 +52,6 @@ impl<E: Default> Slots<E> {
         &mut self.slots[n.0 as usize & mask]
     }
 }
-
-const FIRST: usize = 4;
 
 #[cfg(test)]
 mod tests {

@@ -60,18 +60,41 @@ machnet_wire::samples! {
 /// The counters as a flow keeps them.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Counts {
-    pub packets_sent: u64,
-    pub packets_received: u64,
-    pub acks_sent: u64,
-    pub units_sent: u64,
-    pub units_delivered: u64,
-    pub rtt_samples: u64,
-    pub credit_lapsed: u64,
-    pub pings_sent: u32,
-    pub hellos_sent: u32,
-    /// The others; those above are zero in it.
+    often: Often,
+    /// The others, and of those above what 32 bits cannot hold.
     rare: Option<Box<Stats>>,
 }
+
+/// Declares the counters that every connection has, with a method for each that counts one.
+macro_rules! often {
+    ($($name:ident)+) => {
+        #[derive(Clone, Copy, Default, Debug)]
+        struct Often {
+            $($name: u32,)+
+        }
+
+        impl Counts {
+            $(
+                #[inline]
+                pub fn $name(&mut self) {
+                    self.often.$name = self.often.$name.wrapping_add(1);
+                    if self.often.$name == 0 {
+                        self.rare().$name += 1 << 32;
+                    }
+                }
+            )+
+
+            /// All of them.
+            pub fn stats(&self) -> Stats {
+                let mut all = self.rare.as_deref().copied().unwrap_or_default();
+                $(all.$name += u64::from(self.often.$name);)+
+                all
+            }
+        }
+    };
+}
+
+often! { packets_sent packets_received acks_sent units_sent units_delivered rtt_samples credit_lapsed pings_sent hellos_sent }
 
 impl Counts {
     /// The counters that most connections never need.
@@ -79,25 +102,24 @@ impl Counts {
     pub fn rare(&mut self) -> &mut Stats {
         self.rare.get_or_insert_default()
     }
-
-    /// All of them.
-    pub fn stats(&self) -> Stats {
-        Stats {
-            packets_sent: self.packets_sent,
-            packets_received: self.packets_received,
-            acks_sent: self.acks_sent,
-            units_sent: self.units_sent,
-            units_delivered: self.units_delivered,
-            rtt_samples: self.rtt_samples,
-            credit_lapsed: self.credit_lapsed,
-            pings_sent: self.pings_sent.into(),
-            hellos_sent: self.hellos_sent.into(),
-            ..self.rare.as_deref().copied().unwrap_or_default()
-        }
-    }
 }
 
 /// Counters decide nothing: two flows that differ only in them go on alike, so they are no part of a flow's hash.
 impl core::hash::Hash for Counts {
     fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_where_32_bits_end() {
+        let mut counts = Counts::default();
+        counts.often.units_sent = u32::MAX - 1;
+        (0..3).for_each(|_| counts.units_sent());
+        counts.rare().lost += 2;
+        let all = counts.stats();
+        assert_eq!((all.units_sent, all.lost, all.units_delivered), ((1 << 32) + 1, 2, 0));
+    }
 }

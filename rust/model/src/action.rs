@@ -30,6 +30,10 @@ pub enum Action {
     Restart(usize),
     /// The application takes a connection from its listener.
     Accept(usize),
+    /// The engine looks for another route: it asks where a packet leads.
+    Probe(usize),
+    /// One of several listeners of the port closes; the others go on.
+    Unlisten(usize),
 }
 
 impl Action {
@@ -46,7 +50,9 @@ impl Action {
             | Action::Reset(i)
             | Action::Leave(i)
             | Action::Restart(i)
-            | Action::Accept(i) => *i,
+            | Action::Accept(i)
+            | Action::Probe(i)
+            | Action::Unlisten(i) => *i,
         }
     }
 }

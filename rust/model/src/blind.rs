@@ -54,6 +54,8 @@ fn forge(end: &End, out: &mut Vec<(&'static str, Vec<u8>)>) {
         out.push(("ACK", packet(Header { credit: 9, ..of(Kind::Ack) }, b"")));
         out.push(("ACK", packet(Header { flags: Flags::PROBE, ..of(Kind::Ack) }, b"")));
         out.push(("PING", packet(of(Kind::Ping), b"")));
+        out.push(("PING", packet(Header { flags: Flags::REPORT, ..of(Kind::Ping) }, b"")));
+        out.push(("PATHS", packet(of(Kind::Paths), &[0, 1, 0, 2, 0, 0])));
         for echo in [0, WRONG, record.tag, record.peer()] {
             // With tag 0 an echo of what we send is proof; while our SYN is out that is our own tag, in its body.
             let calling = record.dialled && !record.established;

@@ -28,6 +28,10 @@ pub struct Record {
     /// Messages delivered.
     pub delivered: u32,
     pub peer_fin: bool,
+    /// The peer has told where a packet led.
+    pub reported: bool,
+    /// The listener that answered, of several.
+    pub listener: u8,
     /// Units of the peer's that we acknowledged in a packet.
     pub acked: u32,
     pub closed: Option<Closed>,

@@ -130,9 +130,28 @@ pub fn run(scenario: &Scenario) -> bool {
 
 /// The bounds in words; what cannot happen is left out.
 fn bounds(scenario: &Scenario) -> String {
-    let Bounds { copies, timeouts, connects, sends, fins, closes, resets, leaves, restarts, accepts } =
-        scenario.bounds;
-    let mut text = format!("{}copies {copies}", if scenario.open { "open, " } else { "" });
+    let Bounds {
+        copies,
+        timeouts,
+        connects,
+        sends,
+        fins,
+        closes,
+        resets,
+        leaves,
+        restarts,
+        accepts,
+        probes,
+        unlistens,
+    } = scenario.bounds;
+    let mut text = String::new();
+    if scenario.open {
+        text += "open, ";
+    }
+    if scenario.syns > 1 {
+        text += &format!("SYNs {}, ", scenario.syns);
+    }
+    text += &format!("copies {copies}");
     for (name, n) in [
         ("timeouts", timeouts),
         ("calls", connects),
@@ -143,6 +162,8 @@ fn bounds(scenario: &Scenario) -> String {
         ("leaves", leaves),
         ("restarts", restarts),
         ("accepts", accepts),
+        ("probes", probes),
+        ("unlistens", unlistens),
     ] {
         if n != [0, 0] {
             text += &format!(", {name} {}+{}", n[0], n[1]);

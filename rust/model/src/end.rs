@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use machnet_flow::{Body, Flow, FlowError, Setup, Syns, Unit};
-use machnet_wire::{Fragment, Header, Hello, Kind, Nanos, Packet, Reason, Reset, Seq, header};
+use machnet_wire::{
+    Flags, Fragment, Header, Hello, Kind, Nanos, Packet, PathEntry, Paths, Reason, Reset, Seq, header,
+};
 
 use crate::channel::{Channel, Record};
 use crate::rule::Rule;
@@ -28,14 +30,28 @@ pub struct End {
     pub due: bool,
     /// SYNs that have arrived and bought no SYN-ACK yet.
     owed: u8,
-    /// Tags of the connections that have a place in the listener's backlog: half-open, or established and not taken.
-    pub places: Vec<u32>,
+    /// Copies of a first SYN; with several, routes are asked for and told.
+    syns: u16,
+    /// The listeners that are open, by their numbers.
+    listeners: Vec<u8>,
+    /// Places in the listeners' backlogs: of connections that are half-open, or established and not taken.
+    pub places: Vec<Place>,
+    /// Tags of the callers whose SYN a listener had answered that closed then.
+    pub left_to_others: Vec<u32>,
     /// Tags of the callers whose SYN found none.
     pub turned_away: Vec<u32>,
 }
 
+/// A place in a listener's backlog.
+#[derive(Clone, Copy, Hash, Debug)]
+pub struct Place {
+    /// The connection's.
+    pub tag: u32,
+    pub listener: u8,
+}
+
 impl End {
-    pub fn new(side: usize) -> End {
+    pub fn new(side: usize, scenario: &Scenario) -> End {
         End {
             side,
             now: Nanos::secs(1),
@@ -46,7 +62,10 @@ impl End {
             drawn: 0,
             due: false,
             owed: 0,
+            syns: scenario.syns,
+            listeners: (0..scenario.listeners).filter(|_| scenario.listens[side]).collect(),
             places: Vec::new(),
+            left_to_others: Vec::new(),
             turned_away: Vec::new(),
         }
     }
@@ -80,14 +99,15 @@ impl End {
         if self.flow.is_some() {
             self.forget();
         }
-        let setup = self.setup();
+        let setup = self.setup(self.syns);
         let flow = Flow::connect(self.now, scenario.config, setup, scenario.connect_timeout);
-        self.begin(flow, true, true);
+        self.begin(flow, Record { dialled: true, taken: true, ..Record::default() });
     }
 
     /// The connection that has waited longest for the application to take it.
     fn offered(&self) -> Option<u32> {
-        self.places.iter().copied().find(|tag| self.record(*tag).is_some_and(|record| record.established))
+        let mut tags = self.places.iter().map(|place| place.tag);
+        tags.find(|tag| self.record(*tag).is_some_and(|record| record.established))
     }
 
     pub fn may_accept(&self) -> bool {
@@ -96,7 +116,7 @@ impl End {
 
     pub fn accept(&mut self) {
         let Some(tag) = self.offered() else { return };
-        self.places.retain(|place| *place != tag);
+        self.places.retain(|place| place.tag != tag);
         if self.channel.record.tag == tag {
             self.channel.record.taken = true;
         } else if let Some(record) = Arc::make_mut(&mut self.past).iter_mut().find(|record| record.tag == tag)
@@ -174,6 +194,33 @@ impl End {
         }
     }
 
+    /// Whether a listener may close while others go on, and nobody waits there to be taken.
+    pub fn may_unlisten(&self) -> bool {
+        self.listeners.len() > 1 && self.offered().is_none()
+    }
+
+    /// As rust/engine/src/listen.rs does where the port has other listeners: a half-open connection is forgotten without a word, and a
+    /// caller that has no answer yet meets one of them when it asks again.
+    pub fn unlisten(&mut self) {
+        let record = &self.channel.record;
+        let half_open =
+            self.flow.is_some() && !record.dialled && !record.established && record.closed.is_none();
+        let closes = if half_open { record.listener } else { self.listeners[0] };
+        self.listeners.retain(|listener| *listener != closes);
+        if half_open {
+            self.left_to_others.push(record.peer());
+            self.forget();
+        }
+        self.places.retain(|place| place.listener != closes);
+    }
+
+    /// The engine asks where a packet leads.
+    pub fn probe(&mut self) {
+        if let Some(flow) = &mut self.flow {
+            flow.probe_routes(1);
+        }
+    }
+
     // What happens to it.
 
     /// The sidecar starts anew and knows nothing any more.
@@ -205,7 +252,8 @@ impl End {
         self.owed += u8::from(header.kind == Kind::Syn);
         let Some(flow) = &mut self.flow else { return self.stranger(scenario, &packet, out) };
         match flow.on_packet(self.now, &packet, &mut self.channel) {
-            Ok(()) | Err(FlowError::Over) => {}
+            Ok(()) => self.on_routes(&packet),
+            Err(FlowError::Over) => {}
             Err(FlowError::Tag) => {
                 if header.kind != Kind::Rst {
                     out.push(self.refuse(header.tag, Reason::Closed));
@@ -221,24 +269,45 @@ impl End {
         }
     }
 
+    /// What a packet that was taken asks or tells about routes.
+    fn on_routes(&mut self, packet: &Packet<'_>) {
+        let Some(flow) = self.flow.as_mut().filter(|flow| flow.is_established()) else { return };
+        match packet.header.kind {
+            Kind::SynAck => {
+                let Ok(hello) = Hello::parse(packet.payload) else { return };
+                let peers = flow.peer().is_some_and(|peer| peer.tag == hello.tag);
+                if peers && packet.header.flags.has(Flags::REPORT) {
+                    flow.set_hit(ROUTE);
+                    flow.report_routes();
+                }
+                self.channel.record.reported |= peers && hello.hit.is_some();
+            }
+            Kind::Ping if packet.header.flags.has(Flags::REPORT) => flow.report_routes(),
+            Kind::Paths => self.channel.record.reported = true,
+            _ => {}
+        }
+        self.channel.record.reported |= packet.hit.is_some();
+    }
+
     /// A packet of no flow.
     fn stranger(&mut self, scenario: &Scenario, packet: &Packet<'_>, out: &mut Vec<Vec<u8>>) {
         match packet.header.kind {
-            Kind::Syn if scenario.listens[self.side] => {
-                if scenario.backlog.is_some_and(|most| self.places.len() >= most) {
-                    let caller = Hello::parse(packet.payload).map_or(0, |hello| hello.tag);
+            Kind::Syn if !self.listeners.is_empty() => {
+                let caller = Hello::parse(packet.payload).map_or(0, |hello| hello.tag);
+                let Some(listener) = self.listener(scenario, caller) else {
                     if !self.turned_away.contains(&caller) {
                         self.turned_away.push(caller);
                     }
                     return;
-                }
-                let setup = self.setup();
+                };
+                let setup = self.setup(1);
                 match Flow::accept(self.now, Nanos::ZERO, scenario.config, setup, packet) {
                     Ok(flow) => {
                         if scenario.backlog.is_some() {
-                            self.places.push(flow.tag());
+                            self.places.push(Place { tag: flow.tag(), listener });
                         }
-                        self.begin(flow, false, scenario.backlog.is_none());
+                        let taken = scenario.backlog.is_none();
+                        self.begin(flow, Record { taken, listener, ..Record::default() });
                     }
                     Err(error) => self.channel.fault(Rule::Honest, error.to_string()),
                 }
@@ -252,17 +321,26 @@ impl End {
         }
     }
 
-    fn setup(&mut self) -> Setup {
+    /// The listener that takes a SYN: the one whose turn it is by the caller's tag, or the next that has a place.
+    fn listener(&self, scenario: &Scenario, caller: u32) -> Option<u8> {
+        let count = self.listeners.len();
+        let in_turn = (0..count).map(|n| self.listeners[(caller as usize + n) % count]);
+        let taken = |listener| self.places.iter().filter(|place| place.listener == listener).count();
+        in_turn.into_iter().find(|listener| scenario.backlog.is_none_or(|most| taken(*listener) < most))
+    }
+
+    fn setup(&mut self, syns: u16) -> Setup {
         self.drawn += 1;
         let (local_port, remote_port) = if self.side == 0 { (40_000, 80) } else { (80, 40_000) };
         // A tag is never drawn twice, in the model; in the world it is once in 2^32.
         let tag = 0xa0 + 0x10 * self.side as u32 + self.drawn;
         let hello = Hello::new(tag, self.epoch, 1500);
-        Setup { local_port, remote_port, hello, first: FIRST, syns: Syns::ONE }
+        let syns = Syns { first: syns, ..Syns::ONE };
+        Setup { local_port, remote_port, hello, first: FIRST, syns }
     }
 
-    fn begin(&mut self, flow: Flow<u64, Vec<u8>>, dialled: bool, taken: bool) {
-        self.replace_channel(Record { tag: flow.tag(), dialled, taken, ..Record::default() });
+    fn begin(&mut self, flow: Flow<u64, Vec<u8>>, record: Record) {
+        self.replace_channel(Record { tag: flow.tag(), ..record });
         self.flow = Some(flow);
     }
 
@@ -291,7 +369,7 @@ impl End {
     fn leave_place(&mut self) {
         let record = &self.channel.record;
         if !record.established {
-            self.places.retain(|place| *place != record.tag);
+            self.places.retain(|place| place.tag != record.tag);
         }
     }
 
@@ -342,17 +420,30 @@ impl End {
     pub fn transmit(&mut self, out: &mut Vec<Vec<u8>>) {
         self.due = false;
         while let Some(flow) = &mut self.flow {
-            let Some(t) = flow.poll_transmit(self.now, &mut self.channel) else { break };
+            let Some(mut t) = flow.poll_transmit(self.now, &mut self.channel) else { break };
+            if let Body::Paths(entries) = &mut t.body {
+                *entries = &[ROUTE];
+            }
+            if let (Kind::SynAck, Body::Hello(hello), 2..) = (t.header.kind, &mut t.body, self.syns) {
+                t.header.flags |= Flags::REPORT;
+                hello.hit = Some(ROUTE);
+            }
             let mut bytes = vec![0; t.len()];
             let at = t.header.emit_with(t.hit, None, t.sack, &mut bytes);
             match t.body {
                 Body::None => {}
                 Body::Unit { tx, .. } => bytes[at..].copy_from_slice(self.channel.payload(*tx)),
+                Body::Paths(entries) => drop(Paths::emit(entries, &mut bytes[at..])),
                 Body::Hello(hello) => bytes[at..].copy_from_slice(&hello.emit()),
-                Body::Paths(_) => unreachable!("nobody asked for it"),
                 Body::Reset(reset) => bytes[at..].copy_from_slice(&reset.emit()),
             }
             let header = t.header;
+            if !self.channel.record.established
+                && !matches!(header.kind, Kind::Syn | Kind::SynAck | Kind::Rst)
+            {
+                self.channel
+                    .fault(Rule::Unproven, format!("{:?} to a peer that has proved nothing", header.kind));
+            }
             if header.kind == Kind::SynAck {
                 match self.owed.checked_sub(1) {
                     Some(left) => self.owed = left,
@@ -384,5 +475,7 @@ fn payload(from: u32, to: u32, n: u32) -> Vec<u8> {
     [from, to, n].iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
+/// Where a packet led. The rules of a connection do not depend on it.
+const ROUTE: PathEntry = PathEntry { src: 1, dst: 2, queue: 0 };
 /// Every connection numbers from here, so that the numbers of an old one fit a new one and only tags tell them apart.
 pub const FIRST: Seq = Seq(1000);

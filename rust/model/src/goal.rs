@@ -8,6 +8,10 @@ pub enum Goal {
     Again,
     /// They are, and the listener's application has the connection, though a SYN of the caller's had found the backlog full.
     Waited,
+    /// They are, by a listener that took over when another one of its port closed, which had answered the caller's SYN.
+    TookOver,
+    /// Both are established, and each was told where a packet of its own led.
+    Reported,
     /// Every message was delivered that was sent, and some was.
     Delivered,
     /// Both ends were told Clean.
@@ -30,6 +34,8 @@ impl Goal {
             Goal::Established => "established",
             Goal::Again => "established again",
             Goal::Waited => "served after a full backlog",
+            Goal::TookOver => "served by another listener",
+            Goal::Reported => "told of routes",
             Goal::Delivered => "everything delivered",
             Goal::Clean => "closed clean",
             Goal::Refused => "refused",

@@ -19,6 +19,11 @@ pub fn is_met(goal: Goal, world: &World) -> bool {
             let served = b.channel.record.taken && b.turned_away.contains(&a.channel.record.tag);
             established(world) && served
         }
+        Goal::TookOver => {
+            let [a, b] = [0, 1].map(|i| world.end(i));
+            established(world) && b.left_to_others.contains(&a.channel.record.tag)
+        }
+        Goal::Reported => established(world) && records().into_iter().all(|record| record.reported),
         Goal::Delivered => {
             let [a, b] = records();
             let of = |x: &Record, y: &Record| x.peer() == y.tag && x.delivered == y.sent;

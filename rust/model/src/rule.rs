@@ -13,6 +13,14 @@ pub enum Rule {
     Books,
     /// Whoever was told that he is connected has a place in the backlog, or was taken from it.
     Served,
+    /// Whoever was accepted has been told that he is connected.
+    NoGhost,
+    /// A place in a backlog is that of a connection: one that is not established yet, or one that waits to be taken.
+    Places,
+    /// To a peer that has not shown that it knows our tag go answers to its SYNs, and nothing else.
+    Unproven,
+    /// One PATHS at most for what asks for it, and none for PATHS.
+    OnePaths,
     /// A connection that is not established has nothing reserved.
     HalfOpenIsFree,
     /// At most one SYN-ACK for each SYN, and no more bytes than came.
@@ -44,6 +52,10 @@ impl Rule {
             Rule::CleanIsTrue => "clean is true",
             Rule::Books => "books balance",
             Rule::Served => "who is connected is served",
+            Rule::NoGhost => "who is accepted was connected",
+            Rule::Places => "a place is a connection's",
+            Rule::Unproven => "the unproven get SYN-ACKs only",
+            Rule::OnePaths => "one PATHS for a question",
             Rule::HalfOpenIsFree => "half-open reserves nothing",
             Rule::OneSynAck => "one SYN-ACK for a SYN",
             Rule::NoRstForRst => "no RST for an RST",

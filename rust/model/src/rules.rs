@@ -17,7 +17,7 @@ pub fn after(before: &End, ends: [&End; 2], i: usize, action: &Action, out: &[Ve
     {
         return Some(fault);
     }
-    if let Some(fault) = served(ends) {
+    if let Some(fault) = served(ends).or_else(|| places(end)) {
         return Some(fault);
     }
     for record in end.records() {
@@ -51,7 +51,7 @@ fn served(ends: [&End; 2]) -> Option<Fault> {
         let (caller, listener) = (&ends[i].channel.record, ends[1 - i]);
         let peer = listener.record(caller.peer()).filter(|peer| listener.lives(peer.tag))?;
         let believes = caller.dialled && caller.established && caller.closed.is_none();
-        let has_place = peer.taken || listener.places.contains(&peer.tag);
+        let has_place = peer.taken || listener.places.iter().any(|place| place.tag == peer.tag);
         (believes && !has_place).then(|| {
             Fault::new(
                 Rule::Served,
@@ -59,6 +59,15 @@ fn served(ends: [&End; 2]) -> Option<Fault> {
             )
         })
     })
+}
+
+/// Whether each place is that of a connection which is half-open, or established and not taken.
+fn places(end: &End) -> Option<Fault> {
+    let lost = end.places.iter().find(|place| {
+        !end.record(place.tag)
+            .is_some_and(|record| !record.taken && (record.established || end.lives(record.tag)))
+    })?;
+    Some(Fault::new(Rule::Places, format!("{:x} has a place, and is no more", lost.tag)))
 }
 
 /// What a packet may be answered with.
@@ -70,15 +79,24 @@ fn answer(came: &[u8], out: &[Vec<u8>]) -> Option<Fault> {
         Kind::Syn if out.iter().map(Vec::len).sum::<usize>() > came.len() => {
             Some(Fault::new(Rule::OneSynAck, "a SYN was answered by more bytes than it has"))
         }
+        Kind::Paths if went(Kind::Paths) > 0 => {
+            Some(Fault::new(Rule::OnePaths, "PATHS were answered by some"))
+        }
+        _ if went(Kind::Paths) > 1 => Some(Fault::new(Rule::OnePaths, "two PATHS for one packet")),
         _ => None,
     }
 }
 
 fn established(record: &Record, other: &End) -> Option<Fault> {
-    let knows = other.record(record.peer()).is_some_and(|peer| peer.peers.contains(&record.tag));
-    (!knows).then(|| {
+    let peer = other.record(record.peer()).filter(|peer| peer.peers.contains(&record.tag));
+    let Some(peer) = peer else {
         let what = format!("{:x} is established with {:x}, which never knew it", record.tag, record.peer());
-        Fault::new(Rule::KnownPeer, what)
+        return Some(Fault::new(Rule::KnownPeer, what));
+    };
+    (!record.dialled && !peer.established).then(|| {
+        let what =
+            format!("{:x} accepts {:x}, which was never told that it is connected", record.tag, peer.tag);
+        Fault::new(Rule::NoGhost, what)
     })
 }
 

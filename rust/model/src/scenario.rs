@@ -29,6 +29,10 @@ pub struct Bounds {
     pub restarts: [u8; 2],
     /// Connections that each application takes from its listener, where that has a backlog.
     pub accepts: [u8; 2],
+    /// Probes of each engine: PINGs that ask where they lead.
+    pub probes: [u8; 2],
+    /// Listeners that close while others of their port go on.
+    pub unlistens: [u8; 2],
 }
 
 /// One run of the checker.
@@ -40,6 +44,10 @@ pub struct Scenario {
     /// How many connections a listener begins or keeps for its application at a time. None: the application takes each as it
     /// comes.
     pub backlog: Option<usize>,
+    /// Listeners that share the port.
+    pub listeners: u8,
+    /// Copies of a call's first SYN. More than one: there are several routes, and both ends tell each other where packets led.
+    pub syns: u16,
     /// It begins with a connection that was established without faults; otherwise with nothing.
     pub open: bool,
     /// Packets are taken together before anything is sent; otherwise each is answered at once.
@@ -57,6 +65,8 @@ impl Scenario {
             name,
             listens: [false, true],
             backlog: None,
+            listeners: 1,
+            syns: 1,
             open: false,
             bursts: false,
             config: Config::default(),
@@ -74,6 +84,11 @@ impl Scenario {
 
     fn listens(self, listens: [bool; 2]) -> Scenario {
         Scenario { listens, ..self }
+    }
+
+    /// With several routes, which the first SYN tries together.
+    fn sprayed(self, syns: u16) -> Scenario {
+        Scenario { syns, ..self }
     }
 
     /// Times so short that silence and orphans come to their end within a few timeouts.
@@ -194,6 +209,57 @@ impl Scenario {
                     Bounds { resets: [1, 0], sends: [1, 0], accepts: [0, 2], ..twice(0, [1, 1]) },
                     &[Waited, Again, Delivered],
                 )
+            },
+            Scenario::new("spray", call(1, [1, 0]), &[Established, Reported]).sprayed(2),
+            Scenario::new("spray-three", call(0, [1, 0]), &[Established, Reported]).sprayed(3),
+            Scenario::new(
+                "spray-and-send",
+                Bounds { sends: [1, 0], ..call(0, [1, 0]) },
+                &[Reported, Delivered],
+            )
+            .sprayed(2),
+            Scenario::new(
+                "spray-and-reuse",
+                Bounds { resets: [1, 0], ..twice(0, [0, 0]) },
+                &[Again, Reported, Reset],
+            )
+            .sprayed(2),
+            Scenario::new(
+                "spray-and-restart",
+                Bounds { restarts: [0, 1], ..twice(1, [0, 0]) },
+                &[Again, Reported],
+            )
+            .sprayed(2),
+            Scenario::open(
+                "probe",
+                Bounds { probes: [1, 1], sends: [1, 0], ..faults(1, [1, 0]) },
+                &[Reported, Delivered],
+            ),
+            Scenario::open(
+                "probe-and-close",
+                Bounds { probes: [1, 1], fins: [1, 1], ..faults(0, [0, 0]) },
+                &[Reported, Clean],
+            ),
+            // Two listeners share a port, each with one place. One closes while it has answered a SYN.
+            Scenario {
+                backlog: Some(1),
+                listeners: 2,
+                ..Scenario::new(
+                    "listeners",
+                    Bounds { unlistens: [0, 1], accepts: [0, 1], ..call(1, [1, 0]) },
+                    &[Established, TookOver],
+                )
+                .sprayed(2)
+            },
+            Scenario {
+                backlog: Some(1),
+                listeners: 2,
+                ..Scenario::new(
+                    "listeners-full",
+                    Bounds { resets: [1, 0], accepts: [0, 1], ..twice(0, [0, 0]) },
+                    &[Again, Reset],
+                )
+                .sprayed(2)
             },
             Scenario {
                 bursts: true,

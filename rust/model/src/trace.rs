@@ -86,6 +86,8 @@ fn describe(action: &Action) -> String {
         Action::Leave(i) => of("leaves", *i),
         Action::Restart(i) => of("restarts and forgets", *i),
         Action::Accept(i) => of("takes a connection", *i),
+        Action::Probe(i) => of("asks where a packet leads", *i),
+        Action::Unlisten(i) => of("closes one of its listeners", *i),
     }
 }
 
@@ -93,7 +95,13 @@ fn packet(bytes: &[u8]) -> String {
     let Ok(p) = Packet::parse(bytes) else { return "bytes that do not parse".to_owned() };
     let h = &p.header;
     let mut text = format!("{:?} tag {:x} unit {} tx {} ack {}", h.kind, h.tag, h.unit.0, h.tx.0, h.ack.0);
-    for (flag, name) in [(Flags::FIN, " FIN"), (Flags::PROBE, " PROBE"), (Flags::REFUSED, " REFUSED")] {
+    for (flag, name) in [
+        (Flags::FIN, " FIN"),
+        (Flags::PROBE, " PROBE"),
+        (Flags::REFUSED, " REFUSED"),
+        (Flags::REPORT, " REPORT"),
+        (Flags::HIT, " HIT"),
+    ] {
         if h.flags.has(flag) {
             text += name;
         }

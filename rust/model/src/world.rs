@@ -61,7 +61,7 @@ pub fn digest<T: Hash>(value: &T) -> u64 {
 impl World {
     pub fn new(scenario: &Scenario) -> World {
         World {
-            ends: [0, 1].map(|side| Sealed::new(End::new(side))),
+            ends: [0, 1].map(|side| Sealed::new(End::new(side, scenario))),
             packets: Vec::new(),
             left: scenario.bounds,
             fault: None,
@@ -106,6 +106,8 @@ impl World {
                 (left.leaves[i] > 0 && end.may_leave(), Action::Leave(i)),
                 (left.restarts[i] > 0 && end.flow.is_some(), Action::Restart(i)),
                 (left.accepts[i] > 0 && end.may_accept(), Action::Accept(i)),
+                (left.probes[i] > 0 && end.is_established(), Action::Probe(i)),
+                (left.unlistens[i] > 0 && end.may_unlisten(), Action::Unlisten(i)),
             ] {
                 if may {
                     out.push(action);
@@ -151,6 +153,8 @@ impl World {
             Action::Leave(i) => less(&mut left.leaves[*i]),
             Action::Restart(i) => less(&mut left.restarts[*i]),
             Action::Accept(i) => less(&mut left.accepts[*i]),
+            Action::Probe(i) => less(&mut left.probes[*i]),
+            Action::Unlisten(i) => less(&mut left.unlistens[*i]),
         }
     }
 
@@ -189,6 +193,8 @@ fn run(end: &mut End, scenario: &Scenario, action: &Action, out: &mut Vec<Vec<u8
         Action::Leave(_) => end.leave(),
         Action::Restart(_) => end.restart(),
         Action::Accept(_) => end.accept(),
+        Action::Probe(_) => end.probe(),
+        Action::Unlisten(_) => end.unlisten(),
     }
     end.note_call();
     if scenario.bursts && !matches!(action, Action::Transmit(_)) {

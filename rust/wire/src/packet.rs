@@ -135,6 +135,21 @@ impl<'a> Packet<'a> {
     /// Reads a packet and checks what can be checked without the connection.
     #[inline]
     pub fn parse(b: &'a [u8]) -> Result<Packet<'a>, ParseError> {
+        // What few have is looked for elsewhere, so that the others are read without a thought of it.
+        match b.first_chunk::<4>() {
+            Some(start) if u32::from_be_bytes(*start) & RARE != 0 => Packet::parse_uncommon(b),
+            _ => Packet::read::<false>(b),
+        }
+    }
+
+    #[cold]
+    fn parse_uncommon(b: &'a [u8]) -> Result<Packet<'a>, ParseError> {
+        Packet::read::<true>(b)
+    }
+
+    /// Reads a packet; `UNCOMMON`: one with any of [`RARE`].
+    #[inline(always)]
+    fn read<const UNCOMMON: bool>(b: &'a [u8]) -> Result<Packet<'a>, ParseError> {
         let (h, rest) = field::split::<LEN>("machnet header", b)?;
         let refuse = |what, value: u32| Err(ParseError::Field { what, value });
         let start = field::u32_at(h, at::START);
@@ -168,7 +183,7 @@ impl<'a> Packet<'a> {
             gap: field::u16_at(h, at::GAP),
             message_len: field::u32_at(h, at::MESSAGE_LEN),
         };
-        let Around { hit, part, sack, payload, seal } = if start & RARE == 0 {
+        let Around { hit, part, sack, payload, seal } = if !UNCOMMON {
             let (sack, payload) = split_sack(rest, words)?;
             if kind == Kind::Ack && !payload.is_empty() {
                 return refuse("machnet acknowledgement with a payload", payload.len() as u32);
@@ -201,7 +216,6 @@ const RARE: u32 = 0xe0_0000
 const RESERVED: u16 = 0xc000;
 
 /// What follows a header with any of [`RARE`].
-#[cold]
 fn uncommon(
     kind: Kind,
     flags: Flags,

@@ -35,16 +35,22 @@ impl Core {
     /// How a connection that is dialled here, under the tag `tag`, calls its peer. Where nothing is known, as many SYNs go out as make it
     /// likely that one reaches the queue that the peer will want, and one of the SYN-ACKs that they buy ours.
     pub fn first_contact(&mut self, peer: Ipv4Addr, tag: u32) -> Contact {
-        let (now, own, queues) = (self.clock.now, self.router.queue.0, self.router.sought_queues());
+        let (now, own) = (self.clock.now, self.router.queue.0);
         let config = &self.own.shared().config;
         let rss = &config.rss;
         let form = if rss.mirrored { Form::Mirrored } else { Form::Own };
+        // Where the NIC steers, every SYN-ACK finds our queue.
+        let steered = self.router.steer != 0 && !rss.mirrored;
+        let queues = if steered { 1 } else { self.router.queues() };
         let mut contact = Contact {
             pair: Pair::draw(&mut self.random, &config.udp_ports),
             verified: false,
             form,
             ..Contact::LOCAL
         };
+        if rss.off {
+            return contact;
+        }
         if rss.paper {
             let batch = spray::batch(queues);
             contact.syns = Syns { first: batch, again: batch, answers: 1 };
@@ -81,11 +87,14 @@ impl Core {
         if hello.mirrored {
             return Contact { pair: from.pair.mirrored(), form: Form::Mirror, ..contact };
         }
+        if config.rss.off {
+            return Contact { syn: None, ..contact };
+        }
+        contact.asks = hello.queues > 1;
         if config.rss.paper {
             contact.syns.answers = spray::batch(hello.queues);
             return contact;
         }
-        contact.asks = hello.queues > 1;
         if contact.asks && hello.steer != 0 {
             contact.pair.dst = hello.steer;
             contact.verified = true;
@@ -125,13 +134,13 @@ impl Core {
         if path.is_local() || path.form() == Form::Own && queues <= 1 && peer.queues <= 1 {
             return path.verify();
         }
-        if config.rss.paper {
+        if config.rss.paper || config.rss.off {
             return;
         }
         shared.pool().meet(path.peer(), peer.epoch, peer.queues, now);
         match path.form() {
             Form::Mirror => return path.verify(),
-            Form::Own if peer.queues <= 1 => return path.verify(),
+            Form::Own if peer.queues <= 1 => path.verify(),
             Form::Own if peer.steer != 0 && !path.is_verified() => {
                 let src = Pair::draw(&mut self.random, &config.udp_ports).src;
                 return path.set_pair(Pair { src, dst: peer.steer }, true);
@@ -139,7 +148,7 @@ impl Core {
             Form::Own | Form::Mirrored => {}
         }
         if path.is_verified() {
-            return;
+            return path.tidy();
         }
         let batch = super::search::batch(path.form(), peer.queues, queues);
         let mut search = Search::new(&config.rss.search, batch, now);

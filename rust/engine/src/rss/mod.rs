@@ -9,6 +9,7 @@ mod arrive;
 mod begin;
 mod depart;
 mod search;
+mod warning;
 
 use std::collections::VecDeque;
 
@@ -18,6 +19,7 @@ use machnet_wire::{Nanos, PathEntry};
 pub(crate) use arrive::is_about_routes;
 pub(crate) use begin::Contact;
 pub(crate) use depart::{Detour, Ground, is_plain};
+pub(crate) use warning::GivenUp;
 
 /// What RSS-- has to do for a connection, for as long as there is something to do.
 #[derive(Debug)]
@@ -67,6 +69,19 @@ pub enum Pairing {
     GivenUp,
 }
 
+/// When the engine of the paper looks at its applications' requests again: every 50 us (docs/rss.md).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Paper {
+    pub look_at: Nanos,
+}
+
+impl Paper {
+    /// It has looked at `now`.
+    pub fn at(now: Nanos) -> Self {
+        Self { look_at: Nanos((now.0 / LOOK.0 + 1) * LOOK.0) }
+    }
+}
+
 impl Rss {
     /// Of a connection that begins, or that something happens to for the first time.
     pub fn new(now: Nanos) -> Self {
@@ -107,6 +122,11 @@ impl Rss {
             None if self.given_up => Pairing::GivenUp,
             None => Pairing::Unverified,
         }
+    }
+
+    /// A report came since the search began.
+    pub fn is_heard(&self) -> bool {
+        self.heard
     }
 
     /// No other pair is searched for any more.
@@ -152,3 +172,5 @@ const TOGETHER: Nanos = Nanos::micros(25);
 /// to `COMPLAINT_MAX` while it does not.
 const COMPLAINT: Nanos = Nanos::millis(1);
 const COMPLAINT_MAX: Nanos = Nanos::secs(1);
+/// How often the engine of the paper looks at requests.
+const LOOK: Nanos = Nanos::micros(50);

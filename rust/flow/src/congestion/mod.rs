@@ -70,7 +70,14 @@ struct Drain {
 /// Watches for a path that has become longer.
 #[derive(Debug, Clone, Hash)]
 struct Rebase {
+    /// The delay was as it should be for the last time, or was measured anew.
     since: Nanos,
+    /// What was measured since; kept for the next time.
+    measured: Option<Box<Measured>>,
+}
+
+#[derive(Debug, Clone, Hash)]
+struct Measured {
     least: Nanos,
     sum: u64,
     samples: u32,
@@ -87,7 +94,7 @@ impl Congestion {
             over: false,
             excess: 0,
             drain: Drain::default(),
-            rebase: Rebase::since(Nanos::ZERO),
+            rebase: Rebase { since: Nanos::ZERO, measured: None },
             before_timeout: None,
         }
     }
@@ -242,10 +249,11 @@ impl Congestion {
     fn consider_rebase(&mut self, now: Nanos, delay: Nanos, base: Nanos) -> Option<Nanos> {
         let allowed = base_queueing(base);
         if delay - base <= allowed || self.units() > REBASE_WINDOW * ONE {
-            self.rebase = Rebase::since(now);
+            self.rebase.restart(now);
             return None;
         }
-        let r = &mut self.rebase;
+        let since = self.rebase.since;
+        let r = self.rebase.measured.get_or_insert_with(|| Box::new(Measured::NOTHING));
         r.least = r.least.min(delay);
         r.sum = r.sum.saturating_add(delay.0);
         r.samples += 1;
@@ -255,19 +263,27 @@ impl Congestion {
         // A queue goes up and down; a long way is always as long.
         let steady = Nanos(r.sum / u64::from(r.samples)) - r.least <= allowed / 4;
         let least = r.least;
-        if !steady && now - r.since < REBASE_AFTER {
+        if !steady && now - since < REBASE_AFTER {
             return None;
         }
-        self.rebase = Rebase::since(now);
+        self.rebase.restart(now);
         self.fabric.start_anew();
         Some(least)
     }
 }
 
 impl Rebase {
-    fn since(now: Nanos) -> Self {
-        Rebase { since: now, least: Nanos::MAX, sum: 0, samples: 0 }
+    #[inline]
+    fn restart(&mut self, now: Nanos) {
+        self.since = now;
+        if let Some(measured) = &mut self.measured {
+            **measured = Measured::NOTHING;
+        }
     }
+}
+
+impl Measured {
+    const NOTHING: Measured = Measured { least: Nanos::MAX, sum: 0, samples: 0 };
 }
 
 /// The endpoint's target, of 255: a quarter of the peer's ring. The ring's fill stands for the delay in it, because

@@ -98,13 +98,14 @@ impl<T, H> Flow<T, H> {
             self.sender.rest();
             self.receiver.rest();
             self.acks.rest();
+            self.routes.rest();
         }
     }
 
     /// The handshake's packet was not answered.
     fn on_hello_timer(&mut self, now: Nanos) {
         match self.life.state() {
-            State::SynSent => self.hellos.call(self.ends.local().syns.again.max(1)),
+            State::SynSent => self.hellos.call(self.ends.syns().again.max(1)),
             State::Open if self.hellos.unconfirmed() => self.acks.on_unconfirmed(),
             _ => return,
         }

@@ -68,6 +68,7 @@ impl<T, H> Flow<T, H> {
         if !self.life.is_open() {
             // The third packet of the handshake, or data that overtook it.
             self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io);
+            self.ends.on_confirmed();
         }
         self.on_open(now, packet, io)
     }
@@ -113,10 +114,11 @@ impl<T, H> Flow<T, H> {
 
     #[inline]
     fn heard(&mut self, now: Nanos) {
-        self.counts.packets_received += 1;
+        self.counts.packets_received();
         self.silence.on_packet(now);
         if self.hellos.on_packet(&mut self.timers) {
             self.routes.on_confirmed();
+            self.ends.on_confirmed();
         }
     }
 
@@ -267,7 +269,7 @@ impl<T, H> Flow<T, H> {
     pub(super) fn sample(&mut self, now: Nanos, packet: &Packet<'_>, gap: Nanos) {
         let header = &packet.header;
         let Some(rtt) = self.numbering.round_trip(now, header) else { return };
-        self.counts.rtt_samples += 1;
+        self.counts.rtt_samples();
         self.rtt.sample(rtt);
         // What the packets may have lain in rings while nobody looked is no delay of the path.
         let unseen = gap + Nanos(u64::from(header.gap) * DELAY_STEP);

@@ -60,12 +60,12 @@ impl<T, H> Flow<T, H> {
             }
         }
         if self.acks.goes_alone() {
-            self.counts.acks_sent += 1;
+            self.counts.acks_sent();
             let probe = if self.hellos.unconfirmed() { Flags::PROBE } else { Flags::NONE };
             return Some(self.send_bare(now, Kind::Ack, probe, io));
         }
         if self.silence.take_ping() {
-            self.counts.pings_sent += 1;
+            self.counts.pings_sent();
             return Some(self.send_bare(now, Kind::Ping, Flags::NONE, io));
         }
         None
@@ -105,7 +105,7 @@ impl<T, H> Flow<T, H> {
         if retransmits {
             self.counts.rare().retransmitted += 1;
         } else {
-            self.counts.units_sent += 1;
+            self.counts.units_sent();
             self.sender.allowance.announce(behind > 0);
         }
         if choice.uncovered {
@@ -156,13 +156,13 @@ impl<T, H> Flow<T, H> {
     fn run_errand<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) -> Option<Transmit<'_, T>> {
         match self.routes.take()? {
             Errand::Report => {
-                self.counts.acks_sent += 1;
+                self.counts.acks_sent();
                 let probe = if self.hellos.unconfirmed() { Flags::PROBE } else { Flags::NONE };
                 let packet = self.send_bare(now, Kind::Paths, probe, io);
                 Some(Transmit { body: Body::Paths(&[]), ..packet })
             }
             Errand::Probe => {
-                self.counts.pings_sent += 1;
+                self.counts.pings_sent();
                 Some(self.send_bare(now, Kind::Ping, Flags::REPORT, io))
             }
         }
@@ -179,7 +179,7 @@ impl<T, H> Flow<T, H> {
         if !self.acks.goes_alone() && !self.silence.take_ping() {
             return None;
         }
-        self.counts.acks_sent += 1;
+        self.counts.acks_sent();
         let ack = self.send_bare(now, Kind::Ack, Flags::PROBE | Flags::HELLO, io);
         Some(Transmit { body: Body::Hello(hello), ..ack })
     }
@@ -192,33 +192,23 @@ impl<T, H> Flow<T, H> {
             return Some(Transmit { header, hit: None, sack: &[], body: Body::Reset(reset) });
         }
         if self.hellos.take_syn_ack() {
-            self.counts.hellos_sent += 1;
+            self.counts.hellos_sent();
             let echo = self.acks.echo();
             let header = self.header(now, Kind::SynAck, io);
             if let Some(echo) = echo {
                 // The next copy answers the same SYN unless another comes.
                 self.acks.on_hello(echo);
             }
-            return Some(Transmit {
-                header,
-                hit: None,
-                sack: &[],
-                body: Body::Hello(self.ends.local().hello),
-            });
+            return Some(Transmit { header, hit: None, sack: &[], body: Body::Hello(*self.ends.hello()?) });
         }
         if self.hellos.take_syn() {
-            self.counts.hellos_sent += 1;
+            self.counts.hellos_sent();
             let mut header = self.header(now, Kind::Syn, io);
             header.tag = 0;
-            return Some(Transmit {
-                header,
-                hit: None,
-                sack: &[],
-                body: Body::Hello(self.ends.local().hello),
-            });
+            return Some(Transmit { header, hit: None, sack: &[], body: Body::Hello(*self.ends.hello()?) });
         }
         if self.life.state() == State::Linger && self.acks.goes_alone() {
-            self.counts.acks_sent += 1;
+            self.counts.acks_sent();
             return Some(self.send_bare(now, Kind::Ack, Flags::NONE, io));
         }
         None
@@ -228,8 +218,7 @@ impl<T, H> Flow<T, H> {
     #[inline]
     fn header<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, kind: Kind, io: &mut I) -> Header {
         let mut header = Header::new(kind);
-        header.src = self.ends.local().local_port;
-        header.dst = self.ends.local().remote_port;
+        (header.src, header.dst) = self.ends.ports();
         header.tag = self.ends.peer_tag();
         header.unit = self.sender.queue.next();
         header.tx = self.numbering.take();
@@ -258,12 +247,12 @@ impl<T, H> Flow<T, H> {
             header.ack_tx = echo.tx;
             header.ts_echo = echo.ts;
             header.ack_delay = delay_steps(now - echo.at);
-            header.gap = delay_steps(echo.gap + Nanos(DELAY_STEP - 1));
+            header.gap = delay_steps(Nanos(u64::from(echo.gap) + DELAY_STEP - 1));
         }
         if refused {
             header.flags |= Flags::REFUSED;
         }
-        self.counts.packets_sent += 1;
+        self.counts.packets_sent();
         header
     }
 }

@@ -49,8 +49,13 @@ impl<T, H> Flow<T, H> {
         let known = self.ends.is_peer(hello.tag);
         match self.life.state() {
             State::SynReceived if known => {
+                // Where a SYN buys several SYN-ACKs its copies buy none: not before it is asked for again.
+                let copy = |last: Echo| now - last.at < self.config.syn_retry / 2;
+                if self.ends.syns().answers > 1 && self.acks.echo().is_some_and(copy) {
+                    return Ok(());
+                }
                 // Another copy, perhaps by another route: it buys another SYN-ACK.
-                self.hellos.answer(self.ends.local().syns.answers.max(1));
+                self.hellos.answer(self.ends.syns().answers.max(1));
                 self.acks.on_hello(Echo::new(now, gap, &packet.header));
                 Ok(())
             }
@@ -64,7 +69,7 @@ impl<T, H> Flow<T, H> {
                 if self.ends.peer().is_none() {
                     self.on_hello(now, gap, hello, packet);
                 }
-                self.hellos.answer(self.ends.local().syns.answers.max(1));
+                self.hellos.answer(self.ends.syns().answers.max(1));
                 Ok(())
             }
             State::Open => {
@@ -91,7 +96,7 @@ impl<T, H> Flow<T, H> {
             return Ok(());
         }
         let header = &packet.header;
-        if header.ack != self.ends.local().first {
+        if header.ack != self.sender.queue.first() {
             return Err(self.fail("SYN-ACK acknowledges units", io));
         }
         self.on_hello(now, io.gap(), hello, packet);
