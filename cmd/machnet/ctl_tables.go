@@ -122,6 +122,21 @@ func channelsTable(ctx context.Context, a asked, out io.Writer) error {
 	return t.to.Flush()
 }
 
+func listenersTable(ctx context.Context, a asked, out io.Writer) error {
+	listeners, err := control.Listeners(ctx, a.socket)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(listeners, func(a, b control.Listener) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Engine, b.Engine), cmp.Compare(a.Channel, b.Channel))
+	})
+	t := newTable(out, "PORT", "CHANNEL", "ENGINE", "PID", "UID", "REUSE-PORT", "BACKLOG", "WAITING")
+	for _, l := range listeners {
+		t.row(l.Port, l.Channel, l.Engine, l.PID, l.UID, l.ReusePort, l.Backlog, l.Waiting)
+	}
+	return t.to.Flush()
+}
+
 func connectionsTable(ctx context.Context, a asked, out io.Writer) error {
 	var connections []control.Connection
 	var err error

@@ -47,6 +47,18 @@ type Channel struct {
 	Units       Units  `json:"units"`
 }
 
+// Listener is one row of the listeners.
+type Listener struct {
+	Port      int    `json:"port"`
+	Channel   uint64 `json:"channel"`
+	Engine    int    `json:"engine"`
+	PID       int    `json:"pid"`
+	UID       uint32 `json:"uid"`
+	ReusePort bool   `json:"reuse_port"` // other listeners of this user may have the port, too
+	Backlog   int    `json:"backlog"`    // connections that may wait at a time
+	Waiting   int    `json:"waiting"`    // connections that the application has not taken
+}
+
 // Units are packets of a channel's memory.
 type Units struct {
 	Total     int `json:"total"`     // in each direction

@@ -5,7 +5,9 @@ use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use machnet_engine::neighbor::NeighborState;
-use machnet_engine::{ChannelRow, ConnectionRow, ConnectionStage, ConnectionState, Pairing, Waiting};
+use machnet_engine::{
+    ChannelRow, ConnectionRow, ConnectionStage, ConnectionState, ListenerRow, Pairing, Waiting,
+};
 use machnet_host::{Listed, Peer, PeerState, Row, State};
 use machnet_wire::{Mac, Nanos, Sample};
 use serde::{Serialize, Serializer};
@@ -73,6 +75,7 @@ impl Document {
     pub fn add(&mut self, rows: &Listed) {
         match rows {
             Listed::Channels(rows) => rows.iter().for_each(|row| self.row(&Channel::from(row))),
+            Listed::Listeners(rows) => rows.iter().for_each(|row| self.row(&Listener::from(row))),
             Listed::Connections(engine, rows) => {
                 rows.iter().for_each(|row| self.row(&Connection::new(*engine, row)));
             }
@@ -222,6 +225,33 @@ impl From<&(Row, ChannelRow)> for Channel {
             connections: row.connections,
             listeners: row.listeners,
             units: Units { total, submitted, delivered, reserved },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Listener {
+    port: u16,
+    channel: u64,
+    engine: u16,
+    pid: i32,
+    uid: u32,
+    reuse_port: bool,
+    backlog: u32,
+    waiting: u32,
+}
+
+impl From<&(Row, ListenerRow)> for Listener {
+    fn from((known, row): &(Row, ListenerRow)) -> Listener {
+        Listener {
+            port: row.port,
+            channel: row.channel,
+            engine: known.engine,
+            pid: known.owner.pid,
+            uid: known.owner.uid,
+            reuse_port: row.reuse_port,
+            backlog: row.backlog,
+            waiting: row.waiting,
         }
     }
 }
