@@ -16,6 +16,9 @@ pub struct RssConfig {
     pub mirrored: bool,
     /// As the paper does it, to compare with: no hand-over, no pool, 300 ms until a set-up is tried again.
     pub paper: bool,
+    /// None of it: pairs are random and stay what they are, nothing is told or searched for, and whatever lands elsewhere is handed over. To
+    /// measure what it is worth; no setting of a sidecar.
+    pub off: bool,
 }
 
 /// Configuration of all engines of one sidecar.

@@ -74,7 +74,9 @@ impl Core {
         let owner = Owner { engine: self.own.index(), channel: number, listener: id };
         match self.own.shared().ports.listen(port, owner, reuse_port.then_some(channel.user)) {
             Some(port) => {
-                channel.listeners.insert(id, Listener { port, backlog: backlog.max(1), waiting: 0 });
+                channel
+                    .listeners
+                    .insert(id, Listener { port, reuse_port, backlog: backlog.max(1), waiting: 0 });
                 self.counters().listens.add(1);
                 Reply::Listening { id, port }
             }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use args::Command;
-use machnet_sim::figures::setup;
+use machnet_sim::figures::{isolation, scaling, setup};
 use serde::Serialize;
 
 fn main() -> ExitCode {
@@ -20,6 +20,12 @@ fn main() -> ExitCode {
         Ok(Command::Setup(each, json)) => {
             let rows: Vec<_> = each.iter().flat_map(setup::run).collect();
             show(setup::HEADING, &rows, json.as_deref())
+        }
+        Ok(Command::Isolation(isolation, json)) => {
+            show(isolation::HEADING, &isolation::run(&isolation), json.as_deref())
+        }
+        Ok(Command::Scaling(seed, engines, time, json)) => {
+            show(scaling::HEADING, &scaling::run(seed, &engines, time), json.as_deref())
         }
         Err(mistake) => {
             eprintln!("machnet-sim: {mistake}");

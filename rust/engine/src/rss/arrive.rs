@@ -1,5 +1,6 @@
 //! What packets that came say about UDP ports and queues, and how they came.
 
+use machnet_rss::Pair;
 use machnet_wire::{Flags, Hello, Kind, Packet, PathEntry, Paths, Reset};
 
 use super::{COMPLAINT, COMPLAINT_MAX};
@@ -87,7 +88,8 @@ impl Core {
     /// A SYN-ACK tells where a SYN of ours led; and it came by a pair of the peer's.
     fn on_syn_ack(&mut self, index: ConnIndex, from: InPath, packet: &Packet<'_>) {
         let (now, own) = (self.clock.now, self.router.queue);
-        let paper = self.shared().config.rss.paper;
+        let rss = &self.shared().config.rss;
+        let (paper, silent) = (rss.paper, rss.paper || rss.off);
         let Ok(hello) = Hello::parse(packet.payload) else { return };
         let Some(conn) = self.conns.get_mut(index) else { return };
         if !conn.flow.is_established() || conn.flow.peer().is_none_or(|peer| peer.tag != hello.tag) {
@@ -95,11 +97,15 @@ impl Core {
         }
         let own_form = conn.path.form() == Form::Own;
         if let Some(hit) = hello.hit {
+            if !conn.path.is_heard() && conn.path.pair() != (Pair { src: hit.src, dst: hit.dst }) {
+                // A SYN by another pair was answered, and perhaps the first one never arrived.
+                self.own.shared().pool().forget(conn.path.peer(), conn.path.pair());
+            }
             self.on_report(index, hit, from);
         }
         let (asks, right) = (packet.header.flags.has(Flags::REPORT), from.queue == own);
         let Some(conn) = self.conns.get_mut(index) else { return };
-        let tells = own_form && !paper && (asks || !right);
+        let tells = own_form && !silent && (asks || !right);
         let now_due = tells && conn.path.rss_or_new(now).owe(from.entry(), right, now);
         self.with(index, |flow, _| {
             if right && (asks || paper) {
@@ -129,6 +135,9 @@ impl Core {
     fn on_misdirected(&mut self, index: ConnIndex, from: InPath) {
         let now = self.clock.now;
         self.counters().misdirected.add(1);
+        if self.shared().config.rss.off {
+            return;
+        }
         let Some(conn) = self.conns.get_mut(index) else { return };
         let mirrored = conn.path.form() == Form::Mirrored;
         let rss = conn.path.rss_or_new(now);

@@ -48,6 +48,9 @@ impl Core {
             form,
             ..Contact::LOCAL
         };
+        if rss.off {
+            return contact;
+        }
         if rss.paper {
             let batch = spray::batch(queues);
             contact.syns = Syns { first: batch, again: batch, answers: 1 };
@@ -83,6 +86,9 @@ impl Core {
             Contact { pair, verified: hello.queues <= 1, syn: told.then_some(from), ..Contact::LOCAL };
         if hello.mirrored {
             return Contact { pair: from.pair.mirrored(), form: Form::Mirror, ..contact };
+        }
+        if config.rss.off {
+            return Contact { syn: None, ..contact };
         }
         contact.asks = hello.queues > 1;
         if config.rss.paper {
@@ -128,13 +134,13 @@ impl Core {
         if path.is_local() || path.form() == Form::Own && queues <= 1 && peer.queues <= 1 {
             return path.verify();
         }
-        if config.rss.paper {
+        if config.rss.paper || config.rss.off {
             return;
         }
         shared.pool().meet(path.peer(), peer.epoch, peer.queues, now);
         match path.form() {
             Form::Mirror => return path.verify(),
-            Form::Own if peer.queues <= 1 => return path.verify(),
+            Form::Own if peer.queues <= 1 => path.verify(),
             Form::Own if peer.steer != 0 && !path.is_verified() => {
                 let src = Pair::draw(&mut self.random, &config.udp_ports).src;
                 return path.set_pair(Pair { src, dst: peer.steer }, true);
@@ -142,7 +148,7 @@ impl Core {
             Form::Own | Form::Mirrored => {}
         }
         if path.is_verified() {
-            return;
+            return path.tidy();
         }
         let batch = super::search::batch(path.form(), peer.queues, queues);
         let mut search = Search::new(&config.rss.search, batch, now);

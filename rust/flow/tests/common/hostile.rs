@@ -2,7 +2,9 @@
 
 use super::{A, B, Channel, Choices, Sim, message};
 use machnet_flow::{Config, Event, FlowError};
-use machnet_wire::{Flags, Header, Hello, Kind, Nanos, Packet, Reason, Reset, Seq, header};
+use machnet_wire::{
+    Flags, Header, Hello, Kind, Nanos, Packet, Part, PathEntry, Reason, Reset, SackRange, Seq, header, packet,
+};
 
 /// What the peer can know: our tag, what we said last, and what it said itself.
 struct Forger {
@@ -57,12 +59,41 @@ impl Forger {
         }
         (h.want, h.backlog) = (choices.byte(), choices.byte());
         let words = choices.below(40).saturating_sub(23);
-        let sack: Vec<u64> =
+        let mut sack: Vec<u64> =
             (0..words).map(|_| if choices.chance(20) { choices.next() } else { 0 }).collect();
-        let body = self.body(choices, &mut h);
-        let mut bytes = vec![0; header::LEN + 8 * sack.len() + body.len()];
-        let at = h.emit(&sack, &mut bytes);
-        bytes[at..].copy_from_slice(&body);
+        let mut body = self.body(choices, &mut h);
+        let (mut hit, mut part) = (None, None);
+        if choices.chance(100) {
+            match choices.below(8) {
+                0 => h.lane = choices.below(8) as u8,
+                1 => h.flags |= Flags::REPORT,
+                2 => hit = Some(PathEntry { src: 1, dst: 2, queue: choices.below(4) as u16 }),
+                3 if kind == Kind::Data => {
+                    let offset = choices.below(1500) as u16;
+                    let unit_len = offset + body.len() as u16 + choices.below(2) as u16;
+                    part = Some(Part { offset, unit_len });
+                    if h.flags.has(Flags::BEGIN) {
+                        h.message_len = unit_len.into();
+                    }
+                }
+                4 => {
+                    h.flags |= Flags::SEALED;
+                    body.extend([7; packet::SEAL]);
+                }
+                5 if kind == Kind::Ack => {
+                    h.flags |= Flags::HELLO;
+                    let hello = Hello::new(choices.below(3) as u32 + 0xa1, 7, 1500);
+                    body = Hello { cookie: choices.next(), ..hello }.emit().to_vec();
+                }
+                _ => sack = ranges(choices, &mut h),
+            }
+        }
+        h.flags |= if hit.is_some() { Flags::HIT } else { Flags::NONE };
+        h.flags |= if part.is_some() { Flags::PART } else { Flags::NONE };
+        let mut bytes = vec![0; header::LEN + 8 * (sack.len() + 2)];
+        let at = h.emit_with(hit, part, &sack, &mut bytes);
+        bytes.truncate(at);
+        bytes.extend(&body);
         let parses = Packet::parse(&bytes).is_ok();
         if parses && h.tag == self.tag && self.tx.before(h.tx) {
             self.tx = h.tx;
@@ -75,7 +106,8 @@ impl Forger {
             Kind::Syn | Kind::SynAck => {
                 let mtu = [1500, 576, 9001, 1460][choices.below(4) as usize];
                 let tag = choices.below(3) as u32 + 0xa1;
-                Hello::new(tag, 7, mtu).emit().to_vec()
+                let cookie = if choices.chance(100) { choices.next() } else { 0 };
+                Hello { cookie, ..Hello::new(tag, 7, mtu) }.emit().to_vec()
             }
             Kind::Rst => {
                 let reason = if choices.chance(500) { Reason::Closed } else { Reason::Aborted };
@@ -101,6 +133,22 @@ impl Forger {
         }
         body
     }
+}
+
+/// Ranges of units that may be in flight, or not.
+fn ranges(choices: &mut Choices, h: &mut Header) -> Vec<u64> {
+    h.flags |= Flags::RANGES;
+    let mut named = Vec::new();
+    let mut first = 0;
+    for _ in 0..1 + choices.below(4) {
+        first += choices.below(4) as u16;
+        let count = if choices.chance(20) { choices.below(16_384) } else { 1 + choices.below(4) } as u16;
+        named.push(SackRange { first, count });
+        first += count + 1;
+    }
+    let mut words = [0; header::SACK_WORDS_MAX];
+    let n = SackRange::to_words(&named, &mut words);
+    words[..n].to_vec()
 }
 
 /// What a run came to.

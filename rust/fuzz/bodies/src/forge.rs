@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 
 use machnet_wire::frame::{self, Route};
 use machnet_wire::{
-    Flags, Header, Hello, Kind, Mac, PathEntry, Reason, Reset, Seq, arp, checksum, ether, icmp, ipv4, udp,
+    Flags, Header, Hello, Kind, Mac, Part, PathEntry, Reason, Reset, SackRange, Seq, arp, checksum, ether,
+    icmp, ipv4, packet, udp,
 };
 
 use crate::flow_sim::Choices;
@@ -22,17 +23,14 @@ pub fn machnet(choices: &mut Choices, target: &Target, from: Mac, to: Station) -
     let kind = kind(choices, target);
     let mut header = next(target, kind);
     let mut body = body(choices, target, &mut header);
-    let mut sack = Vec::new();
+    let mut words = Words::default();
     // Questions about routes and claims about them, of whatever port and queue.
     if matches!(kind, Kind::Ping | Kind::SynAck) && choices.chance(600) {
         header.flags |= Flags::REPORT;
     }
-    let hit = (matches!(kind, Kind::Data | Kind::Ack) && choices.chance(150)).then(|| entry(choices));
+    words.hit = (matches!(kind, Kind::Data | Kind::Ack) && choices.chance(150)).then(|| entry(choices));
     for _ in 0..choices.below(4) {
-        deviate(choices, &mut header, &mut sack, &mut body);
-    }
-    if hit.is_some() {
-        header.flags |= Flags::HIT;
+        deviate(choices, &mut header, &mut words, &mut body);
     }
     // The first port decides the queue.
     let ports = (31_580 + u16::from(choices.byte()), 31_580);
@@ -44,7 +42,7 @@ pub fn machnet(choices: &mut Choices, target: &Target, from: Mac, to: Station) -
         src_port: ports.0,
         dst_port: ports.1,
     };
-    (header, emit(&route, &header, hit, &sack, &body))
+    (header, emit(&route, &header, &words, &body))
 }
 
 /// Where a pair of UDP ports is said to lead: one of those that are in use, or any, and a queue that there may be.
@@ -56,12 +54,26 @@ fn entry(choices: &mut Choices) -> PathEntry {
     PathEntry { src: port(choices), dst: port(choices), queue: choices.below(5) as u16 }
 }
 
-/// The frame of a packet.
-pub fn emit(route: &Route, header: &Header, hit: Option<PathEntry>, sack: &[u64], body: &[u8]) -> Vec<u8> {
-    let len = machnet_wire::header::LEN + 8 * (sack.len() + usize::from(hit.is_some())) + body.len();
-    let mut bytes = vec![0; frame::UDP_HEADERS + len];
-    let at = frame::emit_udp(route, len, &mut bytes);
-    let at = at + header.emit_with(hit, None, sack, &mut bytes[at..]);
+/// What stands between header and payload.
+#[derive(Debug, Default)]
+pub struct Words {
+    hit: Option<PathEntry>,
+    part: Option<Part>,
+    sack: Vec<u64>,
+}
+
+/// The frame of a packet. The flags of a path word and of a part word are as the words are.
+pub fn emit(route: &Route, header: &Header, words: &Words, body: &[u8]) -> Vec<u8> {
+    let Words { hit, part, sack } = words;
+    let len = machnet_wire::header::LEN + 8 * (sack.len() + hit.iter().count() + part.iter().count());
+    let mut bytes = vec![0; frame::UDP_HEADERS + len + body.len()];
+    let at = frame::emit_udp(route, len + body.len(), &mut bytes);
+    let mut header = *header;
+    header.flags = Flags(header.flags.0 & !(Flags::HIT.0 | Flags::PART.0));
+    for (there, flag) in [(hit.is_some(), Flags::HIT), (part.is_some(), Flags::PART)] {
+        header.flags |= if there { flag } else { Flags::NONE };
+    }
+    let at = at + header.emit_with(*hit, *part, sack, &mut bytes[at..]);
     bytes[at..].copy_from_slice(body);
     frame::write_udp_checksum(&mut bytes);
     bytes
@@ -128,7 +140,8 @@ fn body(choices: &mut Choices, target: &Target, header: &mut Header) -> Vec<u8> 
             let queues = [2, 2, 1, 8, u16::MAX][choices.below(5) as usize];
             let queue = [queues - 1, 0][choices.below(2) as usize];
             let (mirrored, steer) = (choices.chance(100), if choices.chance(100) { 31_600 } else { 0 });
-            Hello { queues, queue, hit, mirrored, steer, ..Hello::new(tag, 1, mtu) }.emit().to_vec()
+            let cookie = if choices.chance(100) { choices.next() } else { 0 };
+            Hello { queues, queue, hit, mirrored, steer, cookie, ..Hello::new(tag, 1, mtu) }.emit().to_vec()
         }
         Kind::Rst => {
             let reason = [Reason::Closed, Reason::Refused, Reason::Aborted, Reason::Protocol]
@@ -171,8 +184,9 @@ fn unit(choices: &mut Choices, header: &mut Header) -> Vec<u8> {
 }
 
 /// Makes one thing wrong, or only unusual.
-fn deviate(choices: &mut Choices, header: &mut Header, sack: &mut Vec<u64>, body: &mut Vec<u8>) {
-    let field = choices.below(18);
+fn deviate(choices: &mut Choices, header: &mut Header, words: &mut Words, body: &mut Vec<u8>) {
+    let field = choices.below(24);
+    let sack = &mut words.sack;
     match field {
         0 => header.flags = Flags(header.flags.0 ^ u16::from(choices.byte() & 127)),
         1 => header.src = number(choices, header.src.into()) as u16,
@@ -196,6 +210,25 @@ fn deviate(choices: &mut Choices, header: &mut Header, sack: &mut Vec<u64>, body
             if let Some(word) = sack.last_mut() {
                 *word = if choices.chance(500) { 1 << choices.below(64) } else { choices.next() };
             }
+        }
+        17 => header.flags = Flags(header.flags.0 ^ choices.word() as u16),
+        18 => header.lane = choices.below(8) as u8,
+        19 => words.hit = Some(entry(choices)),
+        20 => {
+            let (offset, more) = (choices.below(1500) as u16, choices.below(2) as u16);
+            words.part = Some(Part { offset, unit_len: offset + body.len() as u16 + more });
+        }
+        21 => {
+            header.flags |= Flags::SEALED;
+            body.extend([7; packet::SEAL]);
+        }
+        22 => {
+            header.flags |= Flags::RANGES;
+            let first = choices.below(4) as u16;
+            let ranges = [SackRange { first, count: 1 + choices.below(4) as u16 }];
+            let mut all = [0; machnet_wire::header::SACK_WORDS_MAX];
+            let n = SackRange::to_words(&ranges, &mut all);
+            *sack = all[..n].to_vec();
         }
         _ => {
             let len = body.len() as u64;

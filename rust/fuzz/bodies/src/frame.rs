@@ -290,7 +290,7 @@ impl Scene {
                     src_port: 31_580,
                     dst_port: 31_580,
                 };
-                self.world.net.inject(host, &forge::emit(&route, &header, None, &[], &body));
+                self.world.net.inject(host, &forge::emit(&route, &header, &forge::Words::default(), &body));
                 self.world.pass(Nanos::micros(10));
             }
         }

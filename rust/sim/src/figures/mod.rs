@@ -1,8 +1,11 @@
 //! The figures that are taken in virtual time, each a function from its arguments and a seed to rows: the program `machnet-sim` prints
 //! them, and tests hold what was promised of them.
 
+pub mod isolation;
+pub mod scaling;
 pub mod setup;
 
+use machnet_engine::EngineConfig;
 use machnet_nic::sim::Link;
 use machnet_shm::Geometry;
 use machnet_wire::{Mac, Nanos};
@@ -23,13 +26,14 @@ fn world(seed: u64, link: Link) -> World {
     world
 }
 
-/// Adds hosts 10.0.0.1, 10.0.0.2 and so on with so many engines each, numbered from 0.
-fn add_hosts(world: &mut World, engines: &[u16]) {
+/// Adds hosts 10.0.0.1, 10.0.0.2 and so on with so many engines each, numbered from 0, and with other settings.
+fn add_hosts(world: &mut World, engines: &[u16], change: impl Fn(&mut EngineConfig)) {
     let count = engines.len() as u8;
     for (n, &engines) in (1..=count).zip(engines) {
         world.add_with(n, engines, |config| {
             config.neighbor.fixed =
                 (1..=count).filter(|other| *other != n).map(|n| (ip(n), mac(n))).collect();
+            change(config);
         });
     }
 }
