@@ -143,13 +143,16 @@ lint: ## rustfmt, clippy, gofmt, go vet, staticcheck; warnings are errors
 	for m in $(GO_MODULES); do (cd $$m && go vet ./... && go run $(STATICCHECK) ./...); done
 
 .PHONY: bench
-bench: build ## the tables of docs/performance.md (seven minutes; those over veth only as root)
+bench: build ## the tables of docs/performance.md (twelve minutes; those over veth only as root)
 	$(BIN)/machnet bench --link memif --size 64,1024,32768 --rounds 5 --duration 500ms
 	$(BIN)/machnet bench --link local --size 64 --rounds 5 --duration 500ms
 	$(BIN)/machnet bench churn
+	$(BIN)/machnet bench setup --link sim
+	$(BIN)/machnet bench setup --link memif
 	if [ $$(id -u) -ne 0 ]; then echo "bench: not root, so nothing over veth"; exit 0; fi; \
 	    $(BIN)/machnet bench --link memif --kernel frames --throughput --rounds 5 --duration 500ms; \
 	    $(BIN)/machnet bench --link veth --size 64,1024,32768 --rounds 5 --duration 500ms; \
+	    $(BIN)/machnet bench setup --link veth; \
 	    $(BIN)/machnet bench --link veth --loss 0.0001 --size 64 --inflight 1 --rounds 3 --duration 500ms; \
 	    $(BIN)/machnet bench --link veth --loss 1 --size 64 --inflight 1 --rounds 3 --duration 500ms; \
 	    $(BIN)/machnet bench --link veth --kernel frames --throughput --rounds 5 --duration 500ms; \

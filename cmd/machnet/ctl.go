@@ -32,6 +32,8 @@ func questions() []question {
 			query: plain("stats"), table: statsTable, counters: true},
 		{name: "channels", summary: "attached applications",
 			query: plain("channels"), table: channelsTable},
+		{name: "listeners", summary: "ports listened on, and who waits there to be accepted",
+			query: plain("listeners"), table: listenersTable},
 		{name: "connections", positional: "[CHANNEL]", summary: "connections, of one channel or of all",
 			query: connectionsQuery, table: connectionsTable},
 		{name: "connection", positional: "ENGINE ID", least: 2, summary: "all about one connection, named as `connections` names it",

@@ -122,6 +122,21 @@ func channelsTable(ctx context.Context, a asked, out io.Writer) error {
 	return t.to.Flush()
 }
 
+func listenersTable(ctx context.Context, a asked, out io.Writer) error {
+	listeners, err := control.Listeners(ctx, a.socket)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(listeners, func(a, b control.Listener) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Engine, b.Engine), cmp.Compare(a.Channel, b.Channel))
+	})
+	t := newTable(out, "PORT", "CHANNEL", "ENGINE", "PID", "UID", "REUSE-PORT", "BACKLOG", "WAITING")
+	for _, l := range listeners {
+		t.row(l.Port, l.Channel, l.Engine, l.PID, l.UID, l.ReusePort, l.Backlog, l.Waiting)
+	}
+	return t.to.Flush()
+}
+
 func connectionsTable(ctx context.Context, a asked, out io.Writer) error {
 	var connections []control.Connection
 	var err error
@@ -154,6 +169,7 @@ func connectionTable(ctx context.Context, a asked, out io.Writer) error {
 		{"state", c.State}, {"origin", c.Origin}, {"queued", c.Queued}, {"in-flight", c.InFlight}, {"rtt", optionalTime(c.RTT)},
 		{"window", c.Window}, {"unit-size", c.UnitSize}, {"credit", c.Credit}, {"promised", c.Promised}, {"peer-waits-for", optional(c.Waits)},
 		{"timeout", optionalTime(&c.Timeout)}, {"next-hop", optional(c.NextHop)}, {"next-hop-mac", optional(c.NextHopMAC)}, {"local-udp-port", c.LocalPort}, {"peer-udp-port", c.PeerPort},
+		{"pair", optional(c.Pair)}, {"peer-queue", optional(c.PeerQueue)}, {"misdirected", c.Astray},
 	} {
 		t.row(row[0], row[1])
 	}

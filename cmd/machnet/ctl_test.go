@@ -112,7 +112,7 @@ port      rx_missed   not-counted
 			[]string{"connection", "0", "7-1"}, `{"version":1,"query":"connection","engine":0,"connection":"7-1"}`,
 			`{"version":1,"query":"connection","engine":0,"connection":"7-1","channel":1,"local":"10.0.0.1:80","peer":"10.0.0.2:4000","state":"open","origin":"accepted",
 			"queued":2,"in_flight":1,"rtt_ns":null,"window":16,"unit_size":1424,"credit":8,"promised":9,"waits":"receive ring","timeout_ns":1500000,"next_hop":"10.0.0.2",
-			"next_hop_mac":null,"local_udp_port":50000,"peer_udp_port":50001,"counters":{"rtos":0,"lost":3}}`,
+			"next_hop_mac":null,"local_udp_port":50000,"peer_udp_port":50001,"pair":"given up","peer_queue":3,"misdirected":7,"counters":{"rtos":0,"lost":3}}`,
 			`WHAT            VALUE
 engine          0
 id              7-1
@@ -134,6 +134,9 @@ next-hop        10.0.0.2
 next-hop-mac    -
 local-udp-port  50000
 peer-udp-port   50001
+pair            given_up
+peer-queue      3
+misdirected     7
 
 OF          COUNTER  VALUE
 connection  lost     3

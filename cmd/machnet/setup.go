@@ -27,6 +27,7 @@ type setupConfig struct {
 	rounds      int           // that the pooled phase and TCP's are cut into
 	open        int           // connections beside those that are measured, idle
 	pause       time.Duration // before each connection but the first contacts
+	idle        string        // how the engines wait, but for first contacts
 	paper       bool
 	verbose     bool
 }
@@ -57,6 +58,7 @@ func runSetup(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	fs.IntVar(&c.rounds, "rounds", 10, "rounds in which pooled connections and TCP's take turns; figures are medians over them (with --link memif or veth)")
 	fs.IntVar(&c.open, "open", 0, "connections that are open and idle meanwhile, in phases pooled and tcp (with --link memif or veth)")
 	fs.DurationVar(&c.pause, "pause", 0, "how long all is quiet before each connection but the first contacts (with --link memif or veth)")
+	fs.StringVar(&c.idle, "idle", "adaptive", "how engines wait for work in phase pooled, as machnetd's --idle: adaptive, yield or spin (with --link memif or veth)")
 	fs.BoolVar(&c.paper, "paper", false, "set up as the Machnet paper does, without hand-over and pool, to compare")
 	file := fs.String("json", "", "write an array of rows to this file; - is standard output")
 	fs.BoolVar(&c.verbose, "verbose", false, "show what the sidecars log")
@@ -96,7 +98,7 @@ func (c *setupConfig) check(pairs *string, given map[string]bool) error {
 			*pairs = "1x1,2x2,4x4,8x8"
 		}
 		most = mostSimConnections
-		for _, name := range []string{"first", "rounds", "open", "pause", "verbose"} {
+		for _, name := range []string{"first", "rounds", "open", "pause", "idle", "verbose"} {
 			if given[name] {
 				return usagef("--%s with --link sim: its first contacts are as many as --connections, and nobody else uses its time; leave it out", name)
 			}
@@ -113,6 +115,8 @@ func (c *setupConfig) check(pairs *string, given map[string]bool) error {
 		return usagef("--connections %d: 1 to %d with --link %s", c.connections, most, c.link)
 	case c.first < 0 || c.first > 10000:
 		return usagef("--first %d: 0 to 10000 first contacts", c.first)
+	case c.idle != "adaptive" && c.idle != "yield" && c.idle != "spin":
+		return usagef("--idle %q: use adaptive, yield or spin", c.idle)
 	case c.open < 0 || c.open > mostConnections:
 		return usagef("--open %d: 0 to %d", c.open, mostConnections)
 	case c.pause < 0:

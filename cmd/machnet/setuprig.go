@@ -95,7 +95,7 @@ func us(h *hdrhistogram.Histogram, percentile float64) float64 {
 
 // pooledSetups measures connections after the first, and TCP's, in turn.
 func (r *rig) pooledSetups(ctx context.Context, c setupConfig, engines enginePair, tcpBeside bool, progress *progress) ([]setupRow, error) {
-	a, b, tcpA, tcpB, err := r.buildSetup(ctx, c, engines, "adaptive", tcpBeside)
+	a, b, tcpA, tcpB, err := r.buildSetup(ctx, c, engines, c.idle, tcpBeside)
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +193,9 @@ func (r *rig) buildSetup(ctx context.Context, c setupConfig, engines enginePair,
 		own, peer int
 	}{{hostA, engines.client, engines.server}, {hostB, engines.server, engines.client}} {
 		h.device = append(h.device, "--engines", strconv.Itoa(h.own), "--idle", idle, "--flows", strconv.Itoa(c.open+256))
+		if c.open > 0 { // TCP does not ask idle peers for a sign of life either
+			h.device = append(h.device, "--keepalive", "0")
+		}
 		if c.link == linkMemif {
 			h.device = append(h.device, "--memif-peer-queues", strconv.Itoa(h.peer))
 		}

@@ -47,6 +47,18 @@ type Channel struct {
 	Units       Units  `json:"units"`
 }
 
+// Listener is one row of the listeners.
+type Listener struct {
+	Port      int    `json:"port"`
+	Channel   uint64 `json:"channel"`
+	Engine    int    `json:"engine"`
+	PID       int    `json:"pid"`
+	UID       uint32 `json:"uid"`
+	ReusePort bool   `json:"reuse_port"` // other listeners of this user may have the port, too
+	Backlog   int    `json:"backlog"`    // connections that may wait at a time
+	Waiting   int    `json:"waiting"`    // connections that the application has not taken
+}
+
 // Units are packets of a channel's memory.
 type Units struct {
 	Total     int `json:"total"`     // in each direction
@@ -82,6 +94,9 @@ type State struct {
 	NextHopMAC *string  `json:"next_hop_mac"`   // nil: not known, or the peer is on this host
 	LocalPort  int      `json:"local_udp_port"` // of the packets to the peer
 	PeerPort   int      `json:"peer_udp_port"`  // likewise
+	Pair       *string  `json:"pair"`           // whether these lead to the peer's right queue: "verified", "searching", "unverified" or "given up"; nil: the peer is on this host
+	PeerQueue  *int     `json:"peer_queue"`     // the receive queue on which the peer wants our packets; nil: it has not said yet
+	Astray     uint64   `json:"misdirected"`    // packets of the peer that came on another queue than ours
 	Counters   Counters `json:"counters"`
 }
 

@@ -32,6 +32,17 @@ func Channels(ctx context.Context, socket string) ([]Channel, error) {
 	return answer.Channels, nil
 }
 
+// Listeners returns the listeners of all channels; those that share a port have a row each.
+func Listeners(ctx context.Context, socket string) ([]Listener, error) {
+	answer, err := ask[struct {
+		Listeners []Listener `json:"listeners"`
+	}](ctx, socket, Query{Name: "listeners"})
+	if err != nil {
+		return nil, err
+	}
+	return answer.Listeners, nil
+}
+
 // Connections returns the connections of all channels.
 func Connections(ctx context.Context, socket string) ([]Connection, error) {
 	return connections(ctx, socket, Query{Name: "connections"})

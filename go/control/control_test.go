@@ -114,6 +114,12 @@ func TestEveryQuestionIsAskedAndItsAnswerReadAsDocumented(t *testing.T) {
 			`{"version":1,"query":"channels","channels":[]}`,
 			[]Channel{},
 		},
+		"listeners": {
+			func(ctx context.Context, socket string) (any, error) { return Listeners(ctx, socket) },
+			map[string]any{"version": 1., "query": "listeners"},
+			`{"version":1,"query":"listeners","listeners":[{"port":80,"channel":1,"engine":2,"pid":3,"uid":4,"reuse_port":true,"backlog":5,"waiting":6}]}`,
+			[]Listener{{80, 1, 2, 3, 4, true, 5, 6}},
+		},
 		"connections": {
 			func(ctx context.Context, socket string) (any, error) { return Connections(ctx, socket) },
 			map[string]any{"version": 1., "query": "connections"},

@@ -71,6 +71,7 @@ func TestEachMistakeIsOneSentence(t *testing.T) {
 		"empty rounds":         {[]string{"bench", "setup", "--connections", "3", "--rounds", "4"}, 2, []string{"--rounds 4", "--connections, 3"}},
 		"no first contact":     {[]string{"bench", "setup", "--first", "-1"}, 2, []string{"--first -1", "0 to 10000"}},
 		"too many open":        {[]string{"bench", "setup", "--open", "20001"}, 2, []string{"--open 20001", "0 to 20000"}},
+		"waiting in style":     {[]string{"bench", "setup", "--idle", "lazily"}, 2, []string{`--idle "lazily"`, "adaptive, yield or spin"}},
 		"a pause of no time":   {[]string{"bench", "setup", "--pause", "-1s"}, 2, []string{"--pause -1s", "cannot be negative"}},
 		"rounds of no clock":   {[]string{"bench", "setup", "--link", "sim", "--rounds", "2"}, 2, []string{"--rounds with --link sim", "leave it out"}},
 		"stray argument":       {[]string{"demo", "now"}, 2, []string{`"now"`}},

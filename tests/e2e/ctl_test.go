@@ -55,7 +55,7 @@ func TestCtlShowsChannelsConnectionsAndPeers(t *testing.T) {
 	p := newPair(t)
 	from, to := p.a.attach(t), p.b.attach(t)
 	dialled, accepted := connect(t, from, to)
-	listen(t, to)
+	port := listen(t, to).Addr().(*machnet.Addr).Port
 	for range 3 { // the window opens, and a round trip is measured
 		if err := dialled.Send([]byte("read")); err != nil {
 			t.Fatal(err)
@@ -80,6 +80,21 @@ func TestCtlShowsChannelsConnectionsAndPeers(t *testing.T) {
 			if len(row) != 11 {
 				t.Errorf("the table has %d columns: %q", len(row), row)
 			}
+		}
+	})
+
+	t.Run("listeners", func(t *testing.T) {
+		listeners, err := control.Listeners(within(t), p.b.socket)
+		l := sole(t, listeners, err)
+		want := control.Listener{
+			Port: int(port), Channel: l.Channel, Engine: 0, PID: os.Getpid(), UID: uint32(os.Getuid()), ReusePort: false, Backlog: 128, Waiting: 0,
+		}
+		if l != want {
+			t.Errorf("listener %+v, want %+v", l, want)
+		}
+		row := line(t, p.b.ctl(t, "listeners"), fmt.Sprint(port), fmt.Sprint(l.Channel), "0", fmt.Sprint(os.Getpid()), fmt.Sprint(os.Getuid()), "false", "128", "0")
+		if len(row) != 8 {
+			t.Errorf("the table has %d columns: %q", len(row), row)
 		}
 	})
 
@@ -176,6 +191,10 @@ func TestCtlShowsChannelsConnectionsAndPeers(t *testing.T) {
 			{control.Query{Name: "channels"}, &struct {
 				head
 				Channels []control.Channel `json:"channels"`
+			}{}},
+			{control.Query{Name: "listeners"}, &struct {
+				head
+				Listeners []control.Listener `json:"listeners"`
 			}{}},
 			{control.Query{Name: "connections"}, &struct {
 				head

@@ -35,8 +35,8 @@ func TestEnginesOfBothSidesFindEachOthersQueues(t *testing.T) {
 			}
 			handed := handovers(t, p)
 			before := misdirected(t, p)
-			for range 5 {
-				echoOnAll(t, conns, 50)
+			for range 3 {
+				echoOnAll(t, conns, 20)
 			}
 			if now := misdirected(t, p); now != before {
 				t.Errorf("packets on a wrong queue were %v, are %v after set-up", before, now)
@@ -46,7 +46,7 @@ func TestEnginesOfBothSidesFindEachOthersQueues(t *testing.T) {
 			}
 			for side, s := range []*sidecar{p.a, p.b} {
 				counters, many := s.counters(t), engines[1-side] > 1
-				if many != (counters["pairs_verified"] > 0) || counters["searches_given_up"] > 0 {
+				if many && counters["pairs_verified"] == 0 || counters["searches_given_up"] > 0 {
 					t.Errorf("sidecar %s: %d pairs verified, %d searches given up, and its peer has %d queues",
 						s.ip, counters["pairs_verified"], counters["searches_given_up"], engines[1-side])
 				}

@@ -7,13 +7,14 @@ use std::net::Ipv4Addr;
 use machnet_shm::Origin;
 use machnet_wire::Nanos;
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Listener};
 use crate::channels::Channels;
 use crate::conn::Conn;
 use crate::conns::Conns;
 use crate::ids::{ChannelIndex, ChannelNumber, ConnHandle, EngineIndex};
 use crate::query::{
-    Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, Query, Rows, Units,
+    Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, ListenerRow, Query,
+    Rows, Units,
 };
 
 /// Questions that are not answered in full yet, oldest first.
@@ -73,6 +74,12 @@ impl Subjects<'_> {
                     .filter_map(|place| self.channels.get(ChannelIndex(place as u32)));
                 (Rows::Channels(some.map(ChannelRow::of).collect()), end)
             }
+            Query::Listeners => {
+                // A channel may have a thousand: one of them at each step.
+                let channel = self.channels.get(ChannelIndex((places.start / STEP) as u32));
+                let rows = channel.map(|channel| ListenerRow::of(channel).collect()).unwrap_or_default();
+                (Rows::Listeners(rows), self.channels.places() * STEP)
+            }
             Query::Connections { channel } => {
                 let end = self.conns.places();
                 let some = (places.start..places.end.min(end)).filter_map(|place| self.conns.at(place));
@@ -117,6 +124,18 @@ impl ChannelRow {
     }
 }
 
+impl ListenerRow {
+    fn of(channel: &Channel) -> impl Iterator<Item = Self> {
+        channel.listeners.values().map(|&Listener { port, reuse_port, backlog, waiting }| Self {
+            port,
+            channel: channel.number.0,
+            reuse_port,
+            backlog,
+            waiting,
+        })
+    }
+}
+
 impl ConnectionRow {
     pub(crate) fn of(
         conn: &Conn,
@@ -157,7 +176,7 @@ impl ConnectionState {
             timeout: flow.timeout(),
             next_hop: conn.path.next_hop(),
             udp_ports: (conn.path.pair().src, conn.path.pair().dst),
-            pairing: conn.path.pairing(),
+            pairing: (!conn.path.is_local()).then(|| conn.path.pairing()),
             wanted_queue: flow.peer().map(|peer| peer.queue),
             misdirected: conn.path.misdirected(),
             counters: flow.stats(),

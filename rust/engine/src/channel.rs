@@ -37,6 +37,8 @@ pub(crate) struct Channel {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Listener {
     pub port: u16,
+    /// Whether others may have the port, too.
+    pub reuse_port: bool,
     pub backlog: u32,
     /// Connections that the application has not taken: half-open ones, and those that wait for it.
     pub waiting: u32,

@@ -79,8 +79,8 @@ pub use ids::{ChannelNumber, EngineIndex, UserId};
 pub use machnet_flow::Stats as FlowCounters;
 pub use ports::{EPHEMERAL, Owner, Ports};
 pub use query::{
-    Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, NotAConnectionId,
-    PeerRow, Query, Rows, Units,
+    Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, ListenerRow,
+    NotAConnectionId, PeerRow, Query, Rows, Units,
 };
 pub use rss::Pairing;
 pub use shared::{EngineHandle, Leftover, Report, Shared};

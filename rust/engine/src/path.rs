@@ -205,6 +205,11 @@ impl OutPath {
         self.form = Form::Mirror;
     }
 
+    /// Whether anything is known of the pair, or of others that were tried.
+    pub fn is_heard(&self) -> bool {
+        self.verified || self.rss.as_ref().is_some_and(|rss| rss.is_heard())
+    }
+
     /// How far it is with its pair.
     pub fn pairing(&self) -> Pairing {
         match &self.rss {

@@ -19,6 +19,8 @@ use crate::rss::Pairing;
 pub enum Query {
     /// Its channels.
     Channels,
+    /// The listeners of its channels.
+    Listeners,
     /// Its connections, or those of one channel.
     Connections {
         /// The channel's number.
@@ -37,7 +39,7 @@ pub struct Answer {
     pub query: u64,
     /// Which engine answers.
     pub engine: u16,
-    /// Some rows, 64 at most.
+    /// Some rows, 64 at most; of listeners, those of one channel.
     pub rows: Rows,
     /// This engine has nothing to add.
     pub last: bool,
@@ -48,6 +50,8 @@ pub struct Answer {
 pub enum Rows {
     /// Of [`Query::Channels`].
     Channels(Vec<ChannelRow>),
+    /// Of [`Query::Listeners`].
+    Listeners(Vec<ListenerRow>),
     /// Of [`Query::Connections`].
     Connections(Vec<ConnectionRow>),
     /// Of [`Query::Connection`]; `None`: there is no such connection.
@@ -60,6 +64,7 @@ impl Rows {
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Rows::Channels(rows) => rows.is_empty(),
+            Rows::Listeners(rows) => rows.is_empty(),
             Rows::Connections(rows) => rows.is_empty(),
             Rows::Connection(_) => false,
             Rows::Peers(rows) => rows.is_empty(),
@@ -80,6 +85,21 @@ pub struct ChannelRow {
     pub listeners: u32,
     /// Its units.
     pub units: Units,
+}
+
+/// A listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerRow {
+    /// The port.
+    pub port: u16,
+    /// Whose it is, by the channel's number within the sidecar.
+    pub channel: u64,
+    /// Whether other listeners of its user may have the port, too.
+    pub reuse_port: bool,
+    /// Connections that may wait for the application at a time.
+    pub backlog: u32,
+    /// Connections that the application has not taken, half-open ones included.
+    pub waiting: u32,
 }
 
 /// Units of one channel, by who has them.
@@ -176,8 +196,8 @@ pub struct ConnectionState {
     pub next_hop: Option<(Ipv4Addr, Option<Mac>)>,
     /// UDP ports (source, destination) of our direction.
     pub udp_ports: (u16, u16),
-    /// Whether they lead to the queue that the peer wants.
-    pub pairing: Pairing,
+    /// Whether they lead to the queue that the peer wants; `None` for a peer on this host.
+    pub pairing: Option<Pairing>,
     /// That queue, once the peer has said.
     pub wanted_queue: Option<u16>,
     /// Packets that came on another queue than this engine's, though the peer could have known better.

@@ -166,7 +166,7 @@ impl Router {
 impl Router {
     /// Sends a connection's packet by its route, or round the local loop; a unit that it carries is read from `units`. False: there is no
     /// room for another.
-    #[inline]
+    #[inline(always)]
     pub fn send<Q: Queue>(
         &mut self,
         nic: &mut Q,
@@ -191,6 +191,7 @@ impl Router {
 
     /// The same for a packet that is about routes.
     #[cold]
+    #[inline(never)]
     pub fn send_detour<Q: Queue>(
         &mut self,
         nic: &mut Q,

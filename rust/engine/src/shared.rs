@@ -2,7 +2,6 @@
 //! that sleeps.
 
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -22,6 +21,7 @@ use crate::path::Handed;
 use crate::peers::Heard;
 use crate::ports::Ports;
 use crate::query::{Answer, Query};
+use crate::rss::GivenUp;
 
 /// The state that all engines of a sidecar stand on. Made once, before the engines.
 pub struct Shared {
@@ -123,7 +123,7 @@ impl Shared {
             ports: Ports::new(config.secret),
             heard: Arc::default(),
             pool: Mutex::new(Pool::new(config.rss.search.clone())),
-            given_up: Mutex::default(),
+            given_up: Mutex::new(WarningLimit::every(Nanos::secs(60))),
             inboxes,
             reports: SegQueue::new(),
             reports_bell: Bell::new()?,
@@ -150,13 +150,11 @@ impl Shared {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Warns that no pair was found which reaches queue `queue` of a peer.
-    pub(crate) fn warn_given_up(&self, peer: Ipv4Addr, queue: u16, queues: u16, now: Nanos) {
+    /// Warns that searches at a peer were given up, at most once a minute.
+    pub(crate) fn warn_given_up(&self, given_up: GivenUp<'_>, now: Nanos) {
         let mut limit = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(suppressed) = limit.allow(now) {
-            log::warn!(
-                "{peer}: no UDP ports were found that lead to its receive queue {queue} of {queues}; its NIC seems not to spread packets by UDP ports. Its machnetd hands our packets over between its engines, which costs it time for each{suppressed}"
-            );
+            log::warn!("{given_up}{suppressed}");
         }
     }
 

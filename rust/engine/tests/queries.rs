@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use machnet_engine::{
-    Answer, ChannelRow, ConnectionRow, ConnectionStage, ConnectionState, PeerRow, Query, Report, Rows, Units,
-    Waiting,
+    Answer, ChannelRow, ConnectionRow, ConnectionStage, ConnectionState, ListenerRow, PeerRow, Query, Report,
+    Rows, Units, Waiting,
 };
 use machnet_shm::{FlowId, Geometry};
 use machnet_sim::{AppNo, Cost, World, pattern};
@@ -119,6 +119,7 @@ impl Busy {
 fn length(rows: &Rows) -> usize {
     match rows {
         Rows::Channels(rows) => rows.len(),
+        Rows::Listeners(rows) => rows.len(),
         Rows::Connections(rows) => rows.len(),
         Rows::Connection(_) => 1,
         Rows::Peers(rows) => rows.len(),
@@ -148,6 +149,38 @@ fn thousands_of_connections_are_listed_a_few_a_round_while_traffic_goes_on() {
     let used = rows.iter().filter(|row| row.queued > 0).count();
     assert_eq!(used, 1, "one of them has something under way");
     busy.w.run("echoes", |w| w.apps[client].conn(flow).received.len() == 100);
+}
+
+#[test]
+fn listeners_are_listed_with_whoever_waits_for_them() {
+    let mut busy = Busy::new(24, 0);
+    let local = busy.client;
+    let more = busy.w.app(0, 0);
+    busy.w.apps[local].accepts = false;
+    busy.w.listen(local, 80);
+    let shared: Vec<_> = [local, more].map(|app| (app, busy.w.apps[app].listen_shared(81, 7))).into();
+    busy.w.run("listening", |w| shared.iter().all(|&(app, id)| w.apps[app].reply(id).is_some()));
+    let ip = busy.w.sidecars[0].ip;
+    (0..3).for_each(|_| {
+        busy.w.apps[busy.server].dial(ip, 80, 0, 0);
+    });
+    busy.w.run("waiting", |w| w.apps[local].accepted.len() == 3);
+    busy.ask(5, Query::Listeners);
+    let mut rows: Vec<ListenerRow> = Vec::new();
+    for part in busy.answers(1, |_| {}) {
+        let Rows::Listeners(some) = part.rows else { panic!("{part:?}") };
+        assert!(some.iter().all(|row| row.channel == some[0].channel), "one channel in each round");
+        rows.extend(some);
+    }
+    rows.sort_by_key(|row| (row.channel, row.port));
+    let row = |app: AppNo, port, reuse_port, backlog, waiting| ListenerRow {
+        port,
+        channel: busy.w.apps[app].number,
+        reuse_port,
+        backlog,
+        waiting,
+    };
+    assert_eq!(rows, [row(local, 80, false, 64, 3), row(local, 81, true, 7, 0), row(more, 81, true, 7, 0)]);
 }
 
 #[test]

@@ -392,3 +392,74 @@ fn nothing_asks_a_peer_with_one_queue_where_its_packets_went() {
     assert_eq!(t.count("probes_sent")[1], 0);
     t.w.assert_nothing_is_lost();
 }
+
+/// A pair that was known does not arrive any more, in one direction or the other: the set-up after the next SYN takes others, and the dead
+/// one is not tried again.
+#[test]
+fn a_known_pair_that_is_dead_is_forgotten() {
+    for (from, to) in [(0, 1), (1, 0)] {
+        let mut t = Two::new(13, 4, 4);
+        t.connect();
+        t.w.pass(Nanos::millis(100));
+        // Nothing of the pairs that are known arrives.
+        let (known, fresh) =
+            (Arc::new(Mutex::new(std::collections::HashSet::new())), t.w.now + Nanos::millis(1));
+        let (net, seen) = (t.w.net.clone(), Arc::clone(&known));
+        let clock = Arc::new(Mutex::new(net.now()));
+        let now = Arc::clone(&clock);
+        t.w.net.lose_if(from, to, move |frame| {
+            let first = *now.lock().expect("one thread") < fresh;
+            look(frame, |pair, packet| {
+                let mut known = seen.lock().expect("one thread");
+                if first && matches!(packet.header.kind, Kind::Syn | Kind::SynAck) {
+                    known.insert(pair);
+                }
+                known.contains(&pair)
+            }) == Some(true)
+        });
+        let ip = t.w.sidecars[1].ip;
+        let mut times = Vec::new();
+        for _ in 0..8 {
+            let (client, server, begun) = (t.client, t.server, t.w.now);
+            let (id, accepted) = (t.w.apps[client].dial(ip, 8000, 0, 0), t.w.apps[server].accepted.len());
+            t.w.run("connecting", |w| {
+                *clock.lock().expect("one thread") = net.now();
+                w.apps[client].dialled(id).is_some() && w.apps[server].accepted.len() > accepted
+            });
+            times.push(t.w.now - begun);
+            let near = t.w.apps[client].dialled(id).expect("dialled").flow;
+            let far = t.w.apps[server].accepted[accepted].flow;
+            t.both_ways((near, far), 1000);
+            t.w.pass(Nanos::millis(50));
+            t.assert_on_course((near, far));
+        }
+        assert!(times[0] > Nanos::millis(7) && times[0] < Nanos::millis(12), "from {from}: {times:?}");
+        assert!(times[1..].iter().all(|&took| took < Nanos::millis(1)), "from {from}: {times:?}");
+        t.w.assert_nothing_is_lost();
+    }
+}
+
+/// Another sidecar with the same addresses, another epoch and another key: what was known of the first is worth nothing.
+#[test]
+fn a_peer_that_starts_anew_is_met_anew() {
+    let mut t = Two::new(17, 4, 4);
+    let flows = t.connect();
+    t.w.pass(Nanos::millis(100));
+    t.assert_on_course(flows);
+    t.w.sidecars[1].running = false;
+    let ip = t.w.sidecars[1].ip;
+    let next = t.w.add_on(3, Host::new(3).queues(4), |config| config.neighbor.ip = ip);
+    let server = t.w.app(next, 3);
+    t.w.listen(server, 8000);
+    // The address is known under the first one's MAC until the link says otherwise.
+    t.w.sidecars[0].shared.neighbors.learn(ip, machnet_wire::Mac([2, 0, 0, 0, 0, 3]), true, t.w.now);
+    for _ in 0..3 {
+        let (near, far) = t.w.connect(t.client, server, ip, 8000);
+        t.w.pass(Nanos::millis(100));
+        let before = [t.w.counter(0, "misdirected"), t.w.counter(next, "misdirected")];
+        t.w.carry((t.client, near), (server, far), pattern(20_000, 1));
+        t.w.carry((server, far), (t.client, near), pattern(20_000, 2));
+        assert_eq!([t.w.counter(0, "misdirected"), t.w.counter(next, "misdirected")], before);
+    }
+    assert!(t.w.counter(next, "rss_remapped") == 0 && t.w.counter(0, "rss_remapped") == 0);
+}

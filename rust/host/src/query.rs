@@ -7,8 +7,8 @@ use std::ops::Bound;
 
 use machnet_engine::neighbor::{NeighborRow, NeighborState};
 use machnet_engine::{
-    Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionState, EngineHandle, PeerRow, Query, Rows,
-    Shared,
+    Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionState, EngineHandle, ListenerRow, PeerRow,
+    Query, Rows, Shared,
 };
 use machnet_wire::{Mac, Nanos};
 
@@ -19,6 +19,8 @@ use crate::channels::{Channels, Row};
 pub enum Question {
     /// Its channels.
     Channels,
+    /// The listeners of its channels.
+    Listeners,
     /// Its connections, or those of one channel.
     Connections {
         /// The channel's number.
@@ -51,6 +53,8 @@ pub struct Part {
 pub enum Listed {
     /// Of [`Question::Channels`].
     Channels(Vec<(Row, ChannelRow)>),
+    /// Of [`Question::Listeners`], each with its channel.
+    Listeners(Vec<(Row, ListenerRow)>),
     /// Of [`Question::Connections`], with their engine.
     Connections(u16, Vec<ConnectionRow>),
     /// Of [`Question::Connection`], with its engine; `None`: there is no such connection.
@@ -146,6 +150,7 @@ impl Questions {
         }
         let (query, only) = match question {
             Question::Channels => (Query::Channels, None),
+            Question::Listeners => (Query::Listeners, None),
             Question::Connections { channel } => {
                 (Query::Connections { channel }, channel.and_then(|number| channels.engine(number)))
             }
@@ -182,6 +187,10 @@ impl Questions {
                 // One that is over meanwhile has no owner any more, and is left out.
                 let known = rows.into_iter().filter_map(|row| Some((channels.row(row.channel)?, row)));
                 Listed::Channels(known.collect())
+            }
+            Rows::Listeners(rows) => {
+                let known = rows.into_iter().filter_map(|row| Some((channels.row(row.channel)?, row)));
+                Listed::Listeners(known.collect())
             }
             Rows::Connections(rows) => Listed::Connections(engine, rows),
             Rows::Connection(state) => Listed::Connection(engine, state),

@@ -43,6 +43,8 @@ pub enum Learned {
     Known,
     /// The pair was known to lead elsewhere: the peer's key or table has changed, and all else that was known of it is forgotten.
     Remapped,
+    /// The same once too often: its pairs keep to no queue, and searching at it is given up from now on.
+    Wanders,
     /// Nothing: the peer has no such queue, was never met, or was met with another epoch since.
     Ignored,
 }
@@ -283,8 +285,7 @@ impl Peer {
             }
             self.verified.clear();
             self.verified.push(verified);
-            self.on_remap(config, now);
-            return Learned::Remapped;
+            return if self.on_remap(config, now) { Learned::Wanders } else { Learned::Remapped };
         }
         let alike = self.verified.iter().filter(|known| known.reach == reach).count();
         let full = self.verified.len() >= config.pairs_per_peer.max(1);
@@ -298,15 +299,18 @@ impl Peer {
         Learned::New
     }
 
-    /// A NIC whose pairs change their queue again and again keeps no promise: searching at it is given up for a while.
-    fn on_remap(&mut self, config: &Config, now: Nanos) {
+    /// A NIC whose pairs change their queue again and again keeps no promise: searching at it is given up for a while. True: from now on.
+    fn on_remap(&mut self, config: &Config, now: Nanos) -> bool {
         if now >= self.remaps_since + config.give_up_for {
             (self.remaps, self.remaps_since) = (0, now);
         }
         self.remaps = self.remaps.saturating_add(1);
-        if self.remaps >= config.remaps_max {
+        let wanders = self.remaps >= config.remaps_max;
+        let news = wanders && now >= self.given_up_until;
+        if wanders {
             self.given_up_until = self.given_up_until.max(now + config.give_up_for);
         }
+        news
     }
 
     fn replace_oldest(&mut self, by: Verified, among: impl Fn(&Verified) -> bool) {

@@ -70,10 +70,13 @@ impl Naive {
                     (peer.window, peer.remaps) = (now, vec![]);
                 }
                 peer.remaps.push(now);
+                let news = peer.given_up.is_none_or(|until| now >= until);
                 if peer.remaps.len() >= usize::from(config.remaps_max) {
                     peer.given_up = Some(now + config.give_up_for);
+                    if news { Learned::Wanders } else { Learned::Remapped }
+                } else {
+                    Learned::Remapped
                 }
-                Learned::Remapped
             }
             None => {
                 let alike: Vec<Nanos> = peer.verified.iter().filter(|k| k.1 == reach).map(|k| k.2).collect();
@@ -127,7 +130,7 @@ impl Naive {
 /// Times move on by at least a nanosecond with each step, so that no two entries are of one age.
 #[test]
 fn random_use_of_the_pool_is_that_of_a_plain_list() {
-    let mut seen = [0; 4];
+    let mut seen = [0; 5];
     for seed in 0..400 {
         let mut dice = Dice(seed);
         let config = Config {
@@ -200,7 +203,7 @@ fn random_use_of_the_pool_is_that_of_a_plain_list() {
             assert_eq!((pool.peers(), pool.pairs()), (naive.peers.len(), naive.pairs()), "{place}");
         }
     }
-    assert!(seen.iter().all(|count| *count > 1000), "too little of something: {seen:?}");
+    assert!(seen.iter().all(|count| *count > 300), "too little of something: {seen:?}");
 }
 
 #[test]
@@ -270,7 +273,9 @@ fn pairs_that_wander_are_given_up() {
     let mut remaps = 0;
     while !pool.has_given_up(peer, Nanos::millis(remaps)) {
         let reach = Reach { queue: (remaps % 4) as u16, home: 0 };
-        pool.learn(peer, 1, pair, reach, Nanos::millis(remaps));
+        let learned = pool.learn(peer, 1, pair, reach, Nanos::millis(remaps));
+        let expected = [(0, Learned::New), (8, Learned::Wanders)].into_iter().find(|(n, _)| *n == remaps);
+        assert_eq!(learned, expected.map_or(Learned::Remapped, |(_, learned)| learned));
         remaps += 1;
         assert!(remaps < 20, "never");
     }

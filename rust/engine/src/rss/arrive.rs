@@ -1,5 +1,6 @@
 //! What packets that came say about UDP ports and queues, and how they came.
 
+use machnet_rss::Pair;
 use machnet_wire::{Flags, Hello, Kind, Packet, PathEntry, Paths, Reset};
 
 use super::{COMPLAINT, COMPLAINT_MAX};
@@ -96,6 +97,10 @@ impl Core {
         }
         let own_form = conn.path.form() == Form::Own;
         if let Some(hit) = hello.hit {
+            if !conn.path.is_heard() && conn.path.pair() != (Pair { src: hit.src, dst: hit.dst }) {
+                // A SYN by another pair was answered, and perhaps the first one never arrived.
+                self.own.shared().pool().forget(conn.path.peer(), conn.path.pair());
+            }
             self.on_report(index, hit, from);
         }
         let (asks, right) = (packet.header.flags.has(Flags::REPORT), from.queue == own);

@@ -140,7 +140,7 @@ impl Core {
         shared.pool().meet(path.peer(), peer.epoch, peer.queues, now);
         match path.form() {
             Form::Mirror => return path.verify(),
-            Form::Own if peer.queues <= 1 => return path.verify(),
+            Form::Own if peer.queues <= 1 => path.verify(),
             Form::Own if peer.steer != 0 && !path.is_verified() => {
                 let src = Pair::draw(&mut self.random, &config.udp_ports).src;
                 return path.set_pair(Pair { src, dst: peer.steer }, true);
@@ -148,7 +148,7 @@ impl Core {
             Form::Own | Form::Mirrored => {}
         }
         if path.is_verified() {
-            return;
+            return path.tidy();
         }
         let batch = super::search::batch(path.form(), peer.queues, queues);
         let mut search = Search::new(&config.rss.search, batch, now);

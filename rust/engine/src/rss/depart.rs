@@ -19,6 +19,8 @@ pub(crate) struct Detour {
     pub entries: Vec<PathEntry>,
     /// There are more, for another packet.
     pub more: bool,
+    /// A pair that was known, by which the packets before this one seem not to have arrived.
+    pub dead: Option<Pair>,
 }
 
 /// Where the ports of probes come from, and when.
@@ -49,7 +51,7 @@ impl Detour {
         let first = packet.header.tx == packet.header.unit;
         match packet.header.kind {
             Kind::Syn if !first => Self { pair: Some(ground.draw()), ..Self::default() },
-            Kind::SynAck => Self { pair: Some(syn_ack(packet, path, first, ground)), ..Self::default() },
+            Kind::SynAck => syn_ack(packet, path, first, ground),
             Kind::Ping if packet.header.flags.has(Flags::REPORT) => {
                 Self { pair: Some(ground.draw()), ..Self::default() }
             }
@@ -65,33 +67,35 @@ fn syn_ack(
     path: &mut OutPath,
     first: bool,
     mut ground: Ground<'_>,
-) -> Pair {
+) -> Detour {
+    let by = |pair| Detour { pair: Some(pair), ..Detour::default() };
     let (pair, verified, mirrors) = (path.pair(), path.is_verified(), path.form() == Form::Mirror);
     let Some(rss) = path.rss_mut() else {
         // One queue at each end: every pair does, and a later one may get through where the first did not.
         if !first {
             path.set_pair(ground.draw(), true);
         }
-        return path.pair();
+        return by(path.pair());
     };
     let syn = rss.syns.pop_front();
     if let (Body::Hello(hello), Some(_)) = (&mut packet.body, syn) {
         hello.hit = syn;
     }
     if mirrors {
-        return syn.map_or(pair, |syn| Pair { src: syn.src, dst: syn.dst }.mirrored());
+        return by(syn.map_or(pair, |syn| Pair { src: syn.src, dst: syn.dst }.mirrored()));
     }
     // A pair that the pool knew is used for all copies that come together; who asks again later has perhaps not got them.
     let asks = rss.asks;
-    let known = verified && asks && ground.now < rss.began + ground.retry;
-    let chosen = if first || known { pair } else { ground.draw() };
-    if asks && !(verified && chosen == pair) {
+    let known = verified && asks;
+    let dead = known && !first && ground.now >= rss.began + ground.retry / 2;
+    let chosen = if first || known && !dead { pair } else { ground.draw() };
+    if asks && (!known || dead) {
         packet.header.flags |= Flags::REPORT;
     }
-    if !asks {
-        path.set_pair(chosen, true);
+    if !asks || dead {
+        path.set_pair(chosen, !asks);
     }
-    chosen
+    Detour { dead: dead.then_some(pair), ..by(chosen) }
 }
 
 impl OutPath {
@@ -112,6 +116,6 @@ impl OutPath {
             .first()
             .filter(|_| mirrors)
             .map(|probe| Pair { src: probe.src, dst: probe.dst }.mirrored());
-        Detour { pair, entries, more }
+        Detour { pair, entries, more, dead: None }
     }
 }

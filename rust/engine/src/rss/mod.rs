@@ -9,6 +9,7 @@ mod arrive;
 mod begin;
 mod depart;
 mod search;
+mod warning;
 
 use std::collections::VecDeque;
 
@@ -18,6 +19,7 @@ use machnet_wire::{Nanos, PathEntry};
 pub(crate) use arrive::is_about_routes;
 pub(crate) use begin::Contact;
 pub(crate) use depart::{Detour, Ground, is_plain};
+pub(crate) use warning::GivenUp;
 
 /// What RSS-- has to do for a connection, for as long as there is something to do.
 #[derive(Debug)]
@@ -120,6 +122,11 @@ impl Rss {
             None if self.given_up => Pairing::GivenUp,
             None => Pairing::Unverified,
         }
+    }
+
+    /// A report came since the search began.
+    pub fn is_heard(&self) -> bool {
+        self.heard
     }
 
     /// No other pair is searched for any more.

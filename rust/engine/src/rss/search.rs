@@ -3,6 +3,7 @@
 use machnet_rss::{Learned, Pair, Reach, Search, Step, spray};
 use machnet_wire::{Nanos, PathEntry};
 
+use super::GivenUp;
 use crate::ids::ConnIndex;
 use crate::path::{Form, InPath};
 use crate::state::Core;
@@ -42,10 +43,18 @@ impl Core {
             return;
         }
         let counters = self.own.counters();
-        match shared.pool().learn(path.peer(), peer.epoch, pair, reach, now) {
+        let learned = shared.pool().learn(path.peer(), peer.epoch, pair, reach, now);
+        match learned {
             Learned::Ignored => return,
             Learned::New => counters.pairs_verified.add(1),
             Learned::Remapped => counters.rss_remapped.add(1),
+            Learned::Wanders => {
+                counters.rss_remapped.add(1);
+                counters.searches_given_up.add(1);
+                let (peer, wanted, queues) = (path.peer(), peer.queue, peer.queues);
+                let given_up = GivenUp { peer, wanted, queues, reached: &[], wanders: true };
+                shared.warn_given_up(given_up, now);
+            }
             Learned::Known => {}
         }
         if hit {
@@ -83,6 +92,10 @@ impl Core {
         let Some(conn) = self.conns.get_mut(index) else { return };
         let Some(peer) = conn.flow.peer() else { return };
         let path = &mut conn.path;
+        if !conn.flow.is_established() {
+            // It is over, and sends no probes.
+            return path.end_search();
+        }
         let (address, tag) = (path.peer(), conn.flow.tag());
         let home = if path.form() == Form::Mirrored { own } else { 0 };
         let mut pool = shared.pool();
@@ -132,8 +145,13 @@ impl Core {
             return;
         }
         self.own.counters().searches_given_up.add(1);
-        if shared.pool().give_up(path.peer(), now) {
-            shared.warn_given_up(path.peer(), queue, queues, now);
+        let peer = path.peer();
+        let mut pool = shared.pool();
+        if pool.give_up(peer, now) {
+            let reached = pool.reached(peer);
+            drop(pool);
+            let given_up = GivenUp { peer, wanted: queue, queues, reached: &reached, wanders: false };
+            shared.warn_given_up(given_up, now);
         }
     }
 

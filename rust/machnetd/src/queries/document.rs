@@ -5,7 +5,9 @@ use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use machnet_engine::neighbor::NeighborState;
-use machnet_engine::{ChannelRow, ConnectionRow, ConnectionStage, ConnectionState, Waiting};
+use machnet_engine::{
+    ChannelRow, ConnectionRow, ConnectionStage, ConnectionState, ListenerRow, Pairing, Waiting,
+};
 use machnet_host::{Listed, Peer, PeerState, Row, State};
 use machnet_wire::{Mac, Nanos, Sample};
 use serde::{Serialize, Serializer};
@@ -73,6 +75,7 @@ impl Document {
     pub fn add(&mut self, rows: &Listed) {
         match rows {
             Listed::Channels(rows) => rows.iter().for_each(|row| self.row(&Channel::from(row))),
+            Listed::Listeners(rows) => rows.iter().for_each(|row| self.row(&Listener::from(row))),
             Listed::Connections(engine, rows) => {
                 rows.iter().for_each(|row| self.row(&Connection::new(*engine, row)));
             }
@@ -227,6 +230,33 @@ impl From<&(Row, ChannelRow)> for Channel {
 }
 
 #[derive(Serialize)]
+struct Listener {
+    port: u16,
+    channel: u64,
+    engine: u16,
+    pid: i32,
+    uid: u32,
+    reuse_port: bool,
+    backlog: u32,
+    waiting: u32,
+}
+
+impl From<&(Row, ListenerRow)> for Listener {
+    fn from((known, row): &(Row, ListenerRow)) -> Listener {
+        Listener {
+            port: row.port,
+            channel: row.channel,
+            engine: known.engine,
+            pid: known.owner.pid,
+            uid: known.owner.uid,
+            reuse_port: row.reuse_port,
+            backlog: row.backlog,
+            waiting: row.waiting,
+        }
+    }
+}
+
+#[derive(Serialize)]
 struct Connection {
     engine: u16,
     connection: String,
@@ -276,6 +306,9 @@ struct Full {
     next_hop_mac: Option<String>,
     local_udp_port: u16,
     peer_udp_port: u16,
+    pair: Option<&'static str>,
+    peer_queue: Option<u16>,
+    misdirected: u64,
     counters: Counts<&'static str>,
 }
 
@@ -297,6 +330,14 @@ impl Full {
             next_hop_mac: state.next_hop.and_then(|(_, mac)| Some(mac?.to_string())),
             local_udp_port: state.udp_ports.0,
             peer_udp_port: state.udp_ports.1,
+            pair: state.pairing.map(|pairing| match pairing {
+                Pairing::Verified => "verified",
+                Pairing::Searching => "searching",
+                Pairing::Unverified => "unverified",
+                Pairing::GivenUp => "given up",
+            }),
+            peer_queue: state.wanted_queue,
+            misdirected: state.misdirected,
             counters: Counts::of(&state.counters.samples()),
         }
     }

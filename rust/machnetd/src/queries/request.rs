@@ -39,6 +39,7 @@ impl Request {
         match self {
             Request::Stats => "stats",
             Request::Ask(Question::Channels) => "channels",
+            Request::Ask(Question::Listeners) => "listeners",
             Request::Ask(Question::Connections { .. }) => "connections",
             Request::Ask(Question::Connection { .. }) => "connection",
             Request::Ask(Question::Peers) => "peers",
@@ -134,6 +135,7 @@ impl Fields {
         Ok(match query {
             "stats" => Request::Stats,
             "channels" => Request::Ask(Question::Channels),
+            "listeners" => Request::Ask(Question::Listeners),
             "connections" => {
                 Request::Ask(Question::Connections { channel: self.number("channel", u64::MAX)? })
             }
@@ -205,8 +207,7 @@ pub const LONGEST: usize = 4096;
 /// Characters of a value that are repeated in an answer.
 const SHOWN: usize = 64;
 const EXAMPLE: &str = r#"{"version":1,"query":"stats"}"#;
-const NAMES: &str =
-    r#""stats", "channels", "connections", "connection", "peers", "drain" or "log" (docs/control.md)"#;
+const NAMES: &str = r#""stats", "channels", "listeners", "connections", "connection", "peers", "drain" or "log" (docs/control.md)"#;
 
 #[cfg(test)]
 mod tests {
