@@ -131,11 +131,18 @@ impl Core {
         }
         let mut last = None;
         loop {
-            let found = self.shared().ports.find(key, hello.tag, passed.declined.into());
+            let found = self.shared().ports.find(key, hello.tag, passed.declined, self.clock.now);
             let (engine, listener) = match found {
-                None => break,
-                Some(Destination::Flow(engine)) => (engine, None),
-                Some(Destination::Listener { owner, shared }) => (owner.engine, Some((owner, shared))),
+                Destination::Nobody { waits } => {
+                    passed.waits |= waits;
+                    break;
+                }
+                Destination::Flow(engine) => (engine, None),
+                Destination::Listener { owner, shared, declined } => {
+                    passed.waits |= declined > passed.declined;
+                    passed.declined = declined;
+                    (owner.engine, Some((owner, shared)))
+                }
             };
             if engine != self.own.index() {
                 return self.pass_on(engine, from, bytes, passed);
@@ -153,7 +160,12 @@ impl Core {
                 }
                 Err(declined) => {
                     passed.declined += 1;
-                    passed.waits |= declined == Declined::Backlog;
+                    if declined == Declined::Backlog {
+                        passed.waits = true;
+                        if shared {
+                            self.shared().ports.mark_full(key.local_port(), owner, self.clock.now);
+                        }
+                    }
                     last = Some((declined, owner));
                 }
             }

@@ -10,6 +10,8 @@ use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use machnet_wire::Nanos;
+
 use crate::claims::Claims;
 use crate::ids::{ChannelNumber, ConnKey, EngineIndex, UserId};
 
@@ -29,8 +31,10 @@ pub struct Owner {
 pub(crate) enum Destination {
     /// An engine has claimed its key for a flow.
     Flow(EngineIndex),
-    /// A listener. `shared`: there may be others, so whoever takes the SYN claims its key.
-    Listener { owner: Owner, shared: bool },
+    /// A listener, behind so many that had no room. `shared`: there may be others, so whoever takes the SYN claims its key.
+    Listener { owner: Owner, shared: bool, declined: u16 },
+    /// Nobody is left. `waits`: one that was left out will have room soon.
+    Nobody { waits: bool },
 }
 
 /// The table.
@@ -53,8 +57,8 @@ struct Table {
 struct Listeners {
     /// The user whose listeners share the port; `None`: there is one, and there may be no other.
     shared_by: Option<UserId>,
-    /// In the order in which they came.
-    owners: Vec<Owner>,
+    /// In the order in which they came, each with the time until which its backlog is taken to be full.
+    owners: Vec<(Owner, Nanos)>,
 }
 
 impl Ports {
@@ -74,10 +78,10 @@ impl Ports {
                 if shared_by.is_none() || taken.shared_by != shared_by {
                     return None;
                 }
-                taken.owners.push(owner);
+                taken.owners.push((owner, Nanos::ZERO));
             }
             Entry::Vacant(free) => {
-                free.insert(Listeners { shared_by, owners: vec![owner] });
+                free.insert(Listeners { shared_by, owners: vec![(owner, Nanos::ZERO)] });
             }
         }
         Some(port)
@@ -87,7 +91,7 @@ impl Ports {
     pub fn unlisten(&self, port: u16, channel: ChannelNumber, listener: u32) {
         let mut table = self.lock();
         if let Entry::Occupied(mut at) = table.listeners.entry(port) {
-            at.get_mut().owners.retain(|owner| owner.channel != channel || owner.listener != listener);
+            at.get_mut().owners.retain(|(owner, _)| owner.channel != channel || owner.listener != listener);
             if at.get().owners.is_empty() {
                 at.remove();
             }
@@ -97,7 +101,7 @@ impl Ports {
     /// Closes every listener of a channel.
     pub fn forget(&self, channel: ChannelNumber) {
         self.lock().listeners.retain(|_, at| {
-            at.owners.retain(|owner| owner.channel != channel);
+            at.owners.retain(|(owner, _)| owner.channel != channel);
             !at.owners.is_empty()
         });
     }
@@ -107,20 +111,36 @@ impl Ports {
         self.lock().listeners.contains_key(&port)
     }
 
-    /// Where a SYN with this key and this tag of its sender goes when `declined` listeners had no room for it. `None`: nobody is left.
-    pub(crate) fn find(&self, key: ConnKey, tag: u32, declined: usize) -> Option<Destination> {
+    /// Where a SYN with this key and this tag of its sender goes when `declined` listeners had no room for it.
+    pub(crate) fn find(&self, key: ConnKey, tag: u32, declined: u16, now: Nanos) -> Destination {
         if let Some(engine) = self.claims.holder(key) {
-            return Some(Destination::Flow(engine));
+            return Destination::Flow(engine);
         }
         let table = self.lock();
-        let Listeners { shared_by, owners } = table.listeners.get(&key.local_port())?;
-        if declined >= owners.len() {
-            return None;
+        let Some(Listeners { shared_by, owners }) = table.listeners.get(&key.local_port()) else {
+            return Destination::Nobody { waits: false };
+        };
+        let count = owners.len();
+        let first = if count > 1 { self.first(key, tag, count) } else { 0 };
+        let mut waits = false;
+        for nth in usize::from(declined)..count {
+            let (owner, full_until) = owners[(first + nth) % count];
+            if full_until <= now {
+                return Destination::Listener { owner, shared: shared_by.is_some(), declined: nth as u16 };
+            }
+            waits = true;
         }
-        let shared = shared_by.is_some();
-        let first = if owners.len() > 1 { self.first(key, tag, owners.len()) } else { 0 };
-        let owner = owners[(first + declined) % owners.len()];
-        Some(Destination::Listener { owner, shared })
+        Destination::Nobody { waits }
+    }
+
+    /// A listener that shares its port has no place in its backlog: it is left out for a while, so that a flood of SYNs is not passed
+    /// from one full listener to the next.
+    pub(crate) fn mark_full(&self, port: u16, full: Owner, now: Nanos) {
+        let mut table = self.lock();
+        let owners = table.listeners.get_mut(&port).map(|at| at.owners.iter_mut());
+        if let Some((_, until)) = owners.and_then(|mut owners| owners.find(|(owner, _)| *owner == full)) {
+            *until = now.saturating_add(FULL_FOR);
+        }
     }
 
     /// Whose turn it is, of `count`.
@@ -164,6 +184,9 @@ impl Table {
     }
 }
 
+/// How long a listener without room is left out: much shorter than the pause before a caller asks again.
+const FULL_FOR: Nanos = Nanos::millis(1);
+
 /// The first ephemeral Machnet port. Engine `i` of `n` takes those that leave `i` when divided by `n`, so that engines
 /// need not agree on each one.
 pub const EPHEMERAL: u16 = 32768;
@@ -190,14 +213,14 @@ mod tests {
         let ports = Ports::default();
         assert_eq!(ports.listen(80, owner(ONE), None), Some(80));
         assert_eq!(ports.listen(80, owner(TWO), None), None);
-        let found = |ports: &Ports| ports.find(key(1), 7, 0);
-        assert_eq!(found(&ports), Some(Destination::Listener { owner: owner(ONE), shared: false }));
+        let found = |ports: &Ports| ports.find(key(1), 7, 0, Nanos::ZERO);
+        assert_eq!(found(&ports), Destination::Listener { owner: owner(ONE), shared: false, declined: 0 });
         ports.unlisten(80, TWO, 3);
         assert!(ports.is_open(80), "another channel's");
         ports.unlisten(80, ONE, 3);
         assert_eq!(ports.listen(80, owner(TWO), None), Some(80));
         ports.forget(TWO);
-        assert_eq!((found(&ports), ports.listeners()), (None, 0));
+        assert_eq!((found(&ports), ports.listeners()), (Destination::Nobody { waits: false }, 0));
     }
 
     #[test]
@@ -224,9 +247,11 @@ mod tests {
         owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, Some(UserId(0))).is_some()));
         let mut firsts = [0u32; 4];
         for n in 0..8000u32 {
-            let asked = |declined| match ports.find(key(n as u16), n, declined) {
-                Some(Destination::Listener { owner, shared: true }) => Some(owner.engine.place()),
-                None => None,
+            let asked = |declined| match ports.find(key(n as u16), n, declined, Nanos::ZERO) {
+                Destination::Listener { owner, shared: true, declined: nth } if nth == declined => {
+                    Some(owner.engine.place())
+                }
+                Destination::Nobody { waits: false } => None,
                 other => panic!("{other:?}"),
             };
             let order: Vec<_> = (0..4).map(|declined| asked(declined).expect("one of four")).collect();
@@ -239,15 +264,34 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_without_room_is_left_out_for_a_while() {
+        let ports = Ports::new([5, 6]);
+        let owners: Vec<_> = (1..=3).map(|n| owner(ChannelNumber(n))).collect();
+        owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, Some(UserId(0))).is_some()));
+        let now = Nanos::secs(1);
+        let found = |now| (0..50).map(|n| ports.find(key(n), 7, 0, now)).collect::<Vec<_>>();
+        let with = |all: &[Destination], one| {
+            all.iter().filter(|to| matches!(to, Destination::Listener { owner, .. } if *owner == one)).count()
+        };
+        ports.mark_full(80, owners[1], now);
+        let all = found(now);
+        assert_eq!(with(&all, owners[0]) + with(&all, owners[2]), 50);
+        assert!(with(&all, owners[0]) > 5 && with(&all, owners[2]) > 5);
+        assert!(with(&found(now + FULL_FOR), owners[1]) > 5);
+        owners.iter().for_each(|&owner| ports.mark_full(80, owner, now));
+        assert_eq!(found(now), vec![Destination::Nobody { waits: true }; 50]);
+    }
+
+    #[test]
     fn whoever_claims_a_key_gets_its_later_syns_until_it_releases_it() {
         let ports = Ports::default();
         assert!(ports.listen(80, owner(ONE), None).is_some());
         assert!(ports.is_free(ConnKey::new(Ipv4Addr::LOCALHOST, 1, 81)) && !ports.is_free(key(1)));
         assert!(ports.claims.claim(key(1), EngineIndex(5)));
-        assert_eq!(ports.find(key(1), 7, 0), Some(Destination::Flow(EngineIndex(5))));
-        assert!(matches!(ports.find(key(2), 7, 0), Some(Destination::Listener { .. })));
+        assert_eq!(ports.find(key(1), 7, 0, Nanos::ZERO), Destination::Flow(EngineIndex(5)));
+        assert!(matches!(ports.find(key(2), 7, 0, Nanos::ZERO), Destination::Listener { .. }));
         ports.claims.release(key(1));
-        assert!(matches!(ports.find(key(1), 7, 0), Some(Destination::Listener { .. })));
+        assert!(matches!(ports.find(key(1), 7, 0, Nanos::ZERO), Destination::Listener { .. }));
     }
 
     #[test]

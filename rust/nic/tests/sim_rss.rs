@@ -81,6 +81,8 @@ fn without_ports_in_the_hash_a_peer_has_one_queue_and_without_a_hash_all_have_th
     for (n, peer) in (3..).zip(&mut peers) {
         assert_eq!(spread((peer, n), (&mut b, 2), (0..64).map(|port| (port, 31580))), [64, 0, 0, 0]);
     }
+    net.set_hash(0, HashOver::Turns);
+    assert_eq!(spread((&mut peers[0], 3), (&mut b, 2), (0..64).map(|_| (7, 31580))), [16; 4]);
 }
 
 #[test]

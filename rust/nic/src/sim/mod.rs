@@ -61,6 +61,8 @@ pub enum HashOver {
     Addresses,
     /// Nothing: all that anybody sends comes in on queue 0.
     Nothing,
+    /// Nothing, and each packet comes in on the next queue, as behind a bond that balances by packets.
+    Turns,
 }
 
 impl Host {

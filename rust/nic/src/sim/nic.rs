@@ -15,6 +15,8 @@ pub(crate) struct Nic {
     hash: Toeplitz,
     /// The queue of each hash, modulo its length.
     table: Vec<u16>,
+    /// Packets that came in by [`HashOver::Turns`].
+    turns: u32,
     /// UDP destination ports with a queue of their own.
     steered: BTreeMap<u16, u16>,
     queues: Vec<RxQueue>,
@@ -64,6 +66,7 @@ impl Nic {
             host,
             hash,
             table,
+            turns: 0,
             steered: BTreeMap::new(),
             queues,
             counters: Counters::default(),
@@ -101,7 +104,7 @@ impl Nic {
     }
 
     /// The receive queue of a frame: that which its port is steered to, else that which the hash chooses, else 0.
-    pub fn queue(&self, frame: &[u8]) -> u16 {
+    pub fn queue(&mut self, frame: &[u8]) -> u16 {
         if self.host.queues == 1 {
             return 0;
         }
@@ -115,6 +118,10 @@ impl Nic {
             HashOver::Ports => self.hash.of_frame(frame),
             HashOver::Addresses => self.hash.of_addresses(frame),
             HashOver::Nothing => None,
+            HashOver::Turns => {
+                self.turns = self.turns.wrapping_add(1);
+                Some(self.turns)
+            }
         };
         hash.map_or(0, |hash| self.table[hash as usize % self.table.len()])
     }
