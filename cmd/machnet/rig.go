@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -229,7 +230,7 @@ func (r *rig) startWorker(role, name string, e endpoint, addr string, core int) 
 	}
 	p, in, out, err := procs.Start(procs.Spec{
 		Name: name, Path: self, Core: core, Namespace: e.network,
-		Args: []string{workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--addr", addr},
+		Args: []string{workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--engine", strconv.Itoa(e.engine), "--addr", addr},
 		// Bound to one core, the runtime would choose one P, with which the goroutine that polls holds up all others.
 		Env: []string{"GOMAXPROCS=2"},
 	})

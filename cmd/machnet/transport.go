@@ -17,7 +17,15 @@ var transports = []string{"machnet", "tcp", "udp"}
 type endpoint struct {
 	transport string
 	socket    string           // machnet: the sidecar's
+	engine    int              // machnet: the number of the sidecar's engine and one; 0 leaves the choice to the sidecar
 	network   *netns.Namespace // in which its process is started; nil for that of this process
+}
+
+func (e endpoint) onEngine() machnet.Engine {
+	if e.engine == 0 {
+		return machnet.Engine{}
+	}
+	return machnet.OnEngine(e.engine - 1)
 }
 
 // dial connects to an echo. TCP_NODELAY is on in every TCP connection that Go makes.
@@ -26,7 +34,7 @@ func (e endpoint) dial(ctx context.Context, addr string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, e.transport, addr)
 	}
-	stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket})
+	stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket, Engine: e.onEngine()})
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +77,7 @@ func (e endpoint) serve(ctx context.Context, addr string, ready func(net.Addr), 
 	var listener net.Listener
 	var err error
 	if e.transport == "machnet" {
-		stack, attachErr := machnet.Attach(ctx, machnet.Config{Socket: e.socket})
+		stack, attachErr := machnet.Attach(ctx, machnet.Config{Socket: e.socket, Engine: e.onEngine()})
 		if attachErr != nil {
 			return attachErr
 		}

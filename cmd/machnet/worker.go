@@ -19,6 +19,7 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	fs := flag.NewFlagSet(workerCommand, flag.ContinueOnError)
 	transport := fs.String("transport", "machnet", "machnet, tcp or udp")
 	socket := fs.String("socket", "", "the sidecar's control socket (machnet)")
+	engine := fs.Int("engine", 0, "number of the sidecar's engine and one; 0 leaves the choice to the sidecar")
 	addr := fs.String("addr", "", "where to listen, whom to dial, or (churn) how long to stay attached and away, and how many idle channels to keep")
 	if len(args) == 0 {
 		return usagef("serve, drive, connect or churn")
@@ -29,7 +30,7 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if err := checkTransport(*transport); err != nil {
 		return err
 	}
-	e := endpoint{transport: *transport, socket: *socket}
+	e := endpoint{transport: *transport, socket: *socket, engine: *engine}
 	out := json.NewEncoder(stdout)
 	var err error
 	switch args[0] {

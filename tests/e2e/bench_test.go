@@ -361,3 +361,32 @@ func TestBenchChurn(t *testing.T) {
 		t.Fatalf("exit code %d: %s", code, c.errs)
 	}
 }
+
+// Isolation is measured in three arms, of which one has no noise.
+func TestBenchIsolation(t *testing.T) {
+	c := startCommand(t, "bench", "isolation", "--rounds", "1", "--duration", "50ms", "--noisy", "2", "--inflight", "8", "--json", "-")
+	if code := c.exit(t, time.Minute); code != 0 {
+		t.Fatalf("exit code %d: %s", code, c.errs)
+	}
+	var rows []benchRow
+	if err := json.Unmarshal([]byte(c.out.String()), &rows); err != nil || len(rows) != 3 {
+		t.Fatalf("%d rows, %v: %s", len(rows), err, c.out)
+	}
+	for i, arm := range []string{"unloaded", "dedicated", "shared"} {
+		if rows[i]["arm"] != arm {
+			t.Errorf("row %d is of %v, want %s", i, rows[i]["arm"], arm)
+		}
+		for _, name := range []string{"p50_us", "p99_us", "p999_us"} {
+			rows[i].number(t, name, 1e-3, 1e9)
+		}
+		if noise := rows[i]["noisy_per_s"].(float64); (noise > 0) != (i > 0) {
+			t.Errorf("%s: %v echoes/s of the noisy ones", arm, noise)
+		}
+	}
+	c.leavesNothing(t)
+
+	c = startCommand(t, "bench", "isolation", "--noisy", "0")
+	if code := c.exit(t, time.Minute); code != 2 || !strings.Contains(c.errs.String(), "--noisy 0: 1 to 64 pairs") {
+		t.Fatalf("exit code %d: %s", code, c.errs)
+	}
+}

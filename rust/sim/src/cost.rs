@@ -38,7 +38,7 @@ pub struct Parts {
     pub unit_in: Nanos,
     /// A unit taken from an application.
     pub unit_out: Nanos,
-    /// A frame handed to another engine, beside `frame_in`.
+    /// A frame taken from the NIC and handed to another engine, instead of `frame_in`.
     pub hand_out: Nanos,
     /// A packet that another engine handed over, worked through.
     pub hand_in: Nanos,
@@ -47,13 +47,13 @@ pub struct Parts {
 impl Parts {
     /// As `scripts/parts-instr.sh` counted them, at the pace of one machine; docs/performance.md, "Figures in virtual time", has the whole.
     pub const MEASURED: Parts = Parts {
-        round: instructions(418),
-        frame_in: instructions(416),
-        frame_out: instructions(693),
-        unit_in: instructions(532),
-        unit_out: instructions(643),
-        hand_out: Nanos(instructions(398).0 + CACHE_LINES.0),
-        hand_in: Nanos(instructions(457).0 + CACHE_LINES.0),
+        round: instructions(431),
+        frame_in: instructions(451),
+        frame_out: instructions(802),
+        unit_in: instructions(580),
+        unit_out: instructions(641),
+        hand_out: Nanos(instructions(448).0 + CACHE_LINES.0),
+        hand_in: Nanos(instructions(732).0 + CACHE_LINES.0),
     };
 
     /// What this much work costs, the round itself not included.

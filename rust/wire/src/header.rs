@@ -1,5 +1,7 @@
 //! The Machnet header: 48 bytes after UDP's. What follows it is in `packet`; docs/wire.md has the tables.
 
+use core::fmt;
+
 use crate::{Fragment, Nanos, Part, PathEntry, Seq, field};
 
 /// The version in every packet.
@@ -71,8 +73,8 @@ impl Kind {
     }
 }
 
-/// Flags of a packet. The two highest bits are 0.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+/// Flags of a packet. The two highest bits are 0. Their `Debug` form is their names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags(pub u16);
 
 impl Flags {
@@ -118,6 +120,37 @@ impl Flags {
     #[inline]
     pub const fn with(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 14] = [
+            "BEGIN",
+            "END",
+            "ABORT",
+            "FIN",
+            "ECHO",
+            "REFUSED",
+            "PROBE",
+            "DRAIN_EPOCH",
+            "REPORT",
+            "HIT",
+            "RANGES",
+            "SEALED",
+            "PART",
+            "HELLO",
+        ];
+        f.write_str("[")?;
+        let mut space = "";
+        for (_, name) in NAMES.iter().enumerate().filter(|(i, _)| self.0 >> i & 1 == 1) {
+            write!(f, "{space}{name}")?;
+            space = " ";
+        }
+        match self.0 >> NAMES.len() {
+            0 => f.write_str("]"),
+            _ => write!(f, "{space}{:#x}]", self.0 & !0 << NAMES.len()),
+        }
     }
 }
 
@@ -281,4 +314,19 @@ pub const fn delay_steps(time: Nanos) -> u16 {
 #[inline]
 pub const fn delay_of(steps: u16) -> Option<Nanos> {
     if steps == u16::MAX { None } else { Some(Nanos(steps as u64 * DELAY_STEP)) }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::format;
+
+    #[test]
+    fn flags_are_told_by_name() {
+        assert_eq!(format!("{:?}", Flags::NONE), "[]");
+        assert_eq!(format!("{:?}", Flags::BEGIN | Flags::PROBE | Flags::HELLO), "[BEGIN PROBE HELLO]");
+        let each: std::vec::Vec<_> = (0..16).map(|i| format!("{:?}", Flags(1 << i))).collect();
+        assert_eq!(each[9..], ["[HIT]", "[RANGES]", "[SEALED]", "[PART]", "[HELLO]", "[0x4000]", "[0x8000]"]);
+    }
 }

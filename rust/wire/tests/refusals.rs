@@ -5,7 +5,7 @@ mod common;
 use common::read;
 use machnet_wire::frame::{self, Frame, UDP_HEADERS};
 use machnet_wire::{
-    Flags, Header, Hello, Kind, Packet, ParseError, Paths, Reset, SackRange, ether, header, ipv4,
+    Flags, Header, Hello, Kind, Packet, ParseError, Part, Paths, Reset, SackRange, ether, header, ipv4,
 };
 
 /// What a golden frame becomes with some bytes changed, and the field that is blamed. The offsets are of docs/wire.md.
@@ -170,5 +170,19 @@ fn ranges_out_of_order_touching_empty_or_out_of_reach_are_refused() {
         let refused = parse(bad);
         let named = matches!(refused, Err(ParseError::Field { what: "machnet sack ranges", .. }));
         assert!(named, "{bad:?}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_part_of_no_bytes_is_none() {
+    let parse = |payload: usize| {
+        let header = Header { flags: Flags::PART, ..Header::new(Kind::Data) };
+        let mut bytes = vec![0; header::LEN + 8 + payload];
+        header.emit_with(None, Some(Part { offset: 7, unit_len: 9 }), &[], &mut bytes);
+        Packet::parse(&bytes).map(|packet| packet.payload.len())
+    };
+    assert_eq!((parse(1), parse(2)), (Ok(1), Ok(2)));
+    for wrong in [0, 3] {
+        assert!(matches!(parse(wrong), Err(ParseError::Field { what: "machnet part", .. })), "{wrong} bytes");
     }
 }

@@ -142,7 +142,7 @@ fn ranges(choices: &mut Choices, h: &mut Header) -> Vec<u64> {
     let mut first = 0;
     for _ in 0..1 + choices.below(4) {
         first += choices.below(4) as u16;
-        let count = if choices.chance(20) { choices.below(16_384) } else { 1 + choices.below(4) } as u16;
+        let count = if choices.chance(20) { choices.below(8000) } else { 1 + choices.below(4) } as u16;
         named.push(SackRange { first, count });
         first += count + 1;
     }

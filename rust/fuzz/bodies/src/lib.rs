@@ -16,6 +16,9 @@ mod take_apart;
 
 use std::borrow::Cow;
 
+use machnet_wire::frame::Frame;
+use machnet_wire::{Flags, Packet};
+
 use flow_sim::{Choices, Sim, hostile, ops};
 
 /// What a run came to, by name: tells two runs apart, and whether inputs reach what they are meant to.
@@ -57,7 +60,30 @@ fn wire(data: &[u8]) -> Trail {
     if first & 1 != 0 {
         forge::repair(&mut bytes);
     }
-    vec![("formats".into(), take_apart::take_apart(&bytes).into())]
+    let mut trail = vec![("formats".into(), take_apart::take_apart(&bytes).into())];
+    trail.extend(uncommon(&bytes));
+    trail
+}
+
+/// What few packets have, if the bytes are one or carry one.
+fn uncommon(bytes: &[u8]) -> Trail {
+    let inner = match machnet_wire::frame::parse(bytes) {
+        Ok(Frame::Udp { payload, .. }) => payload,
+        _ => bytes,
+    };
+    let Ok(packet) = Packet::parse(inner) else { return Trail::new() };
+    let flags = [
+        ("report", Flags::REPORT),
+        ("hit", Flags::HIT),
+        ("ranges", Flags::RANGES),
+        ("sealed", Flags::SEALED),
+        ("part", Flags::PART),
+        ("hello", Flags::HELLO),
+    ];
+    let mut trail: Trail =
+        flags.into_iter().map(|(name, flag)| (name.into(), packet.header.flags.has(flag).into())).collect();
+    trail.push(("lane".into(), packet.header.lane.into()));
+    trail
 }
 
 fn trail(sim: &Sim) -> Trail {

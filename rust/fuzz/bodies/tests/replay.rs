@@ -83,5 +83,5 @@ fn packet() {
 
 #[test]
 fn wire() {
-    replay("wire", &["formats"]);
+    replay("wire", &["formats", "report", "hit", "ranges", "sealed", "part", "hello", "lane"]);
 }
