@@ -74,6 +74,23 @@ fn a_second_connection_takes_one_syn_and_one_syn_ack() {
     }
 }
 
+/// A SYN goes where the last connection to its port lives: from the second one on no packet is handed over.
+#[test]
+fn later_connections_to_a_port_need_no_hand_over() {
+    for (seed, n, m) in [(31, 4, 4), (32, 8, 8), (33, 8, 1), (34, 3, 5)] {
+        let mut p = Pair::new(seed, n, m);
+        p.connect(0, usize::from(n) - 1);
+        p.w.pass(Nanos::millis(200));
+        let before = p.sum("handover_out");
+        for _ in 0..20 {
+            p.connect(0, usize::from(n) - 1);
+        }
+        p.w.pass(Nanos::millis(200));
+        assert_eq!(p.sum("handover_out"), before, "seed {seed}");
+        p.w.assert_nothing_is_lost();
+    }
+}
+
 /// One queue at each end: nothing is searched for, nothing is told.
 #[test]
 fn single_queues_cost_nothing() {
