@@ -1,9 +1,13 @@
 //! RSS--: how connections find the queues of each other's NIC, whose keys are secret, and how few packets that takes.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
 use machnet_rss::spray;
 use machnet_shm::FlowId;
 use machnet_sim::{AppNo, World, pattern};
-use machnet_wire::Nanos;
+use machnet_wire::frame::{self, Frame};
+use machnet_wire::{Kind, Nanos, Packet};
 
 /// Two sidecars with so many engines, an application on each engine, listening on port 8000 + engine on the second sidecar.
 struct Pair {
@@ -77,7 +81,7 @@ fn a_second_connection_takes_one_syn_and_one_syn_ack() {
 /// A SYN goes where the last connection to its port lives: from the second one on no packet is handed over.
 #[test]
 fn later_connections_to_a_port_need_no_hand_over() {
-    for (seed, n, m) in [(31, 4, 4), (32, 8, 8), (33, 8, 1), (34, 3, 5)] {
+    for (seed, n, m) in [(41, 4, 4), (42, 8, 8), (43, 8, 1), (44, 3, 5)] {
         let mut p = Pair::new(seed, n, m);
         p.connect(0, usize::from(n) - 1);
         p.w.pass(Nanos::millis(200));
@@ -89,6 +93,29 @@ fn later_connections_to_a_port_need_no_hand_over() {
         assert_eq!(p.sum("handover_out"), before, "seed {seed}");
         p.w.assert_nothing_is_lost();
     }
+}
+
+/// Each SYN of a batch has a pair of its own, and so has each of the SYN-ACKs that it buys.
+#[test]
+fn each_packet_of_a_batch_tries_another_pair() {
+    let mut p = Pair::new(31, 4, 4);
+    let tried = [(0, 1, Kind::Syn), (1, 0, Kind::SynAck)].map(|(from, to, kind)| {
+        let tried = Arc::new(Mutex::new(BTreeSet::new()));
+        let copy = Arc::clone(&tried);
+        p.w.net.lose_if(from, to, move |frame| {
+            if let Ok(Frame::Udp { udp, payload, .. }) = frame::parse(frame)
+                && Packet::parse(payload).is_ok_and(|packet| packet.header.kind == kind)
+            {
+                copy.lock().expect("one thread").insert((udp.src, udp.dst));
+            }
+            false
+        });
+        tried
+    });
+    p.connect(0, 0);
+    p.w.pass(Nanos::millis(5));
+    let batch = usize::from(spray::batch(4));
+    assert_eq!(tried.map(|tried| tried.lock().expect("one thread").len()), [batch, batch]);
 }
 
 /// One queue at each end: nothing is searched for, nothing is told.
