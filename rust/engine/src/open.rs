@@ -112,7 +112,7 @@ impl Core {
         let mut setup = self.setup(key.local_port(), port, None);
         let contact = match hop {
             NextHop::Loop => Contact::LOCAL,
-            _ => self.first_contact(ip, setup.hello.tag),
+            _ => self.first_contact(peer, setup.hello.tag),
         };
         setup.syns = contact.syns;
         setup.hello.mirrored = contact.form == Form::Mirrored;

@@ -78,6 +78,23 @@ fn a_second_connection_takes_one_syn_and_one_syn_ack() {
     }
 }
 
+/// A SYN goes where the last connection to its port lives: from the second one on no packet is handed over.
+#[test]
+fn later_connections_to_a_port_need_no_hand_over() {
+    for (seed, n, m) in [(41, 4, 4), (42, 8, 8), (43, 8, 1), (44, 3, 5)] {
+        let mut p = Pair::new(seed, n, m);
+        p.connect(0, usize::from(n) - 1);
+        p.w.pass(Nanos::millis(200));
+        let before = p.sum("handover_out");
+        for _ in 0..20 {
+            p.connect(0, usize::from(n) - 1);
+        }
+        p.w.pass(Nanos::millis(200));
+        assert_eq!(p.sum("handover_out"), before, "seed {seed}");
+        p.w.assert_nothing_is_lost();
+    }
+}
+
 /// Each SYN of a batch has a pair of its own, and so has each of the SYN-ACKs that it buys.
 #[test]
 fn each_packet_of_a_batch_tries_another_pair() {

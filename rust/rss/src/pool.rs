@@ -126,6 +126,31 @@ impl Pool {
         self.choose(peer, now, random, |_, verified| verified.reach.home == home)
     }
 
+    /// A connection to a port of a peer lives on this queue of it, as the next one to that port probably will.
+    pub fn lives(&mut self, peer: Ipv4Addr, port: u16, queue: u16) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        known.ports.retain(|&(other, _)| other != port);
+        known.ports.truncate(PORTS_MAX - 1);
+        known.ports.insert(0, (port, queue));
+    }
+
+    /// For a SYN to a port: a verified pair that leads to the queue on which the last connection to that port lives, else one that
+    /// leads to any, as [`Pool::pick_any`].
+    pub fn pick_for(
+        &mut self,
+        peer: Ipv4Addr,
+        port: u16,
+        home: u16,
+        now: Nanos,
+        random: &mut impl Draw,
+    ) -> Option<Pair> {
+        let lived = self.peers.get(&peer)?.ports.iter().find(|&&(other, _)| other == port);
+        let direct = lived.map(|&(_, queue)| Reach { queue, home });
+        direct
+            .and_then(|reach| self.choose(peer, now, random, |_, verified| verified.reach == reach))
+            .or_else(|| self.pick_any(peer, home, now, random))
+    }
+
     /// A pair stopped working.
     pub fn forget(&mut self, peer: Ipv4Addr, pair: Pair) {
         if let Some(known) = self.peers.get_mut(&peer) {
@@ -219,6 +244,7 @@ impl Pool {
             epoch,
             queues: queues.max(1),
             verified: Vec::new(),
+            ports: Vec::new(),
             used,
             given_up_until: Nanos::ZERO,
             remaps: 0,
@@ -260,6 +286,8 @@ struct Peer {
     epoch: u64,
     queues: u16,
     verified: Vec<Verified>,
+    /// Ports, and the queues on which the last connections to them live; the latest first.
+    ports: Vec<(u16, u16)>,
     used: u64,
     given_up_until: Nanos,
     /// Remaps since `remaps_since`.
@@ -322,5 +350,7 @@ impl Peer {
     }
 }
 
+/// Ports of a peer whose queues are remembered.
+const PORTS_MAX: usize = 16;
 /// Peers that are sprayed to at once.
 const SPRAYS_MAX: usize = 1024;

@@ -286,3 +286,37 @@ fn pairs_that_wander_are_given_up() {
     let news = [61, 62, 121].map(|at| pool.give_up(peer, Nanos::secs(at)));
     assert_eq!(news, [true, false, true]);
 }
+
+#[test]
+fn a_syn_goes_to_the_queue_on_which_the_last_connection_to_its_port_lives() {
+    let mut dice = Dice(5);
+    let mut pool = Pool::new(Config::default());
+    let peer = Ipv4Addr::new(10, 0, 0, 1);
+    let pair_of = |queue: u16| Pair { src: 1000 + queue, dst: 2000 };
+    assert_eq!(pool.pick_for(peer, 7000, 0, Nanos::ZERO, &mut dice), None, "nobody was met");
+    pool.meet(peer, 1, 4, Nanos::ZERO);
+    for queue in 0..4 {
+        pool.learn(peer, 1, pair_of(queue), Reach { queue, home: 0 }, Nanos::ZERO);
+    }
+    pool.lives(peer, 7000, 2);
+    pool.lives(peer, 7001, 3);
+    let mut elsewhere = 0;
+    for _ in 0..50 {
+        assert_eq!(pool.pick_for(peer, 7000, 0, Nanos::ZERO, &mut dice), Some(pair_of(2)));
+        assert_eq!(pool.pick_for(peer, 7001, 0, Nanos::ZERO, &mut dice), Some(pair_of(3)));
+        elsewhere += u32::from(pool.pick_for(peer, 7002, 0, Nanos::ZERO, &mut dice) != Some(pair_of(0)));
+    }
+    assert!(elsewhere > 0, "a port that nobody called goes anywhere");
+    pool.lives(peer, 7000, 1);
+    assert_eq!(pool.pick_for(peer, 7000, 0, Nanos::ZERO, &mut dice), Some(pair_of(1)), "it has moved");
+    pool.forget(peer, pair_of(1));
+    assert!(
+        pool.pick_for(peer, 7000, 0, Nanos::ZERO, &mut dice).is_some(),
+        "no pair leads there: any will do"
+    );
+    // Many other ports push it out.
+    pool.learn(peer, 1, pair_of(1), Reach { queue: 1, home: 0 }, Nanos::ZERO);
+    (8000..9000).for_each(|port| pool.lives(peer, port, 0));
+    let others = (0..50).filter(|_| pool.pick_for(peer, 7000, 0, Nanos::ZERO, &mut dice) != Some(pair_of(1)));
+    assert!(others.count() > 0, "only so many ports are remembered");
+}

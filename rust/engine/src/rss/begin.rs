@@ -4,6 +4,7 @@ use core::net::Ipv4Addr;
 
 use machnet_flow::Syns;
 use machnet_rss::{Pair, Reach, Search, spray};
+use machnet_shm::Origin;
 use machnet_wire::Hello;
 
 use super::Rss;
@@ -34,7 +35,7 @@ impl Contact {
 impl Core {
     /// How a connection that is dialled here, under the tag `tag`, calls its peer. Where nothing is known, as many SYNs go out as make it
     /// likely that one reaches the queue that the peer will want, and one of the SYN-ACKs that they buy ours.
-    pub fn first_contact(&mut self, peer: Ipv4Addr, tag: u32) -> Contact {
+    pub fn first_contact(&mut self, (peer, port): (Ipv4Addr, u16), tag: u32) -> Contact {
         let (now, own) = (self.clock.now, self.router.queue.0);
         let config = &self.own.shared().config;
         let rss = &config.rss;
@@ -58,7 +59,7 @@ impl Core {
         }
         let mut pool = self.own.shared().pool();
         let home = if rss.mirrored { own } else { 0 };
-        if let Some(pair) = pool.pick_any(peer, home, now, &mut self.random) {
+        if let Some(pair) = pool.pick_for(peer, port, home, now, &mut self.random) {
             self.own.counters().pool_hits.add(1);
             contact.pair = pair;
             return contact;
@@ -137,7 +138,13 @@ impl Core {
         if config.rss.paper || config.rss.off {
             return;
         }
-        shared.pool().meet(path.peer(), peer.epoch, peer.queues, now);
+        {
+            let mut pool = shared.pool();
+            pool.meet(path.peer(), peer.epoch, peer.queues, now);
+            if let Origin::Dialled(_) = conn.origin {
+                pool.lives(path.peer(), conn.key.peer().1, peer.queue);
+            }
+        }
         match path.form() {
             Form::Mirror => return path.verify(),
             Form::Own if peer.queues <= 1 => path.verify(),
