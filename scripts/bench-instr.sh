@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Instructions of one 64 B echo through two channels, engines and flows in one thread, counted by callgrind: the difference of a
 # long and a short run, so that start and handshake cancel. Counts of code that was inlined go to the file that it comes from.
+# Then the same with eight engines on each side, and with 10 000 connections, whose share of the work is to be small.
 #
 #   scripts/bench-instr.sh [FILES]     with a number: also the so many files that cost most
 set -euo pipefail
@@ -9,11 +10,20 @@ command -v valgrind >/dev/null || { echo "make bench-instr: needs valgrind (apt-
 cargo build --release --locked --quiet -p machnet-engine --example echo_instr
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for inflight in 1 32; do
-    for echoes in 1000 11000; do
-        valgrind --tool=callgrind --callgrind-out-file="$work/$inflight.$echoes" \
-            target/release/examples/echo_instr $echoes $inflight >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+count() { # NAME SHORT LONG, then what follows the echoes: in flight, bytes, engines, connections of each, of these used
+    local name=$1 short=$2 long=$3
+    shift 3
+    for echoes in "$short" "$long"; do
+        valgrind --tool=callgrind --callgrind-out-file="$work/$name.$echoes" \
+            target/release/examples/echo_instr "$echoes" "$@" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+        mv "$work/$name.$echoes" "$work/$name.$([ "$echoes" = "$short" ] && echo short || echo long)"
     done
+}
+for inflight in 1 32; do
+    count $inflight 1000 11000 $inflight
+    count $inflight-engines 500 1750 $inflight 64 8
+    count $inflight-idle 1000 11000 $inflight 64 1 10000 1
+    count $inflight-turns 1000 11000 $inflight 64 1 10000 16
 done
 python3 - "$work" "${1:-0}" <<'PY'
 import collections, os, re, sys
@@ -44,17 +54,26 @@ def stage(file):
             return name
     return "Rust's and C's libraries, inlined or called by these"
 
-each = {n: costs(f"{work}/{n}.11000") for n in (1, 32)}
-for n in each:
-    each[n].subtract(costs(f"{work}/{n}.1000"))
+def each(name, echoes):
+    cost = costs(f"{work}/{name}.long")
+    cost.subtract(costs(f"{work}/{name}.short"))
+    return {file: n / echoes for file, n in cost.items()}
+
+base = {n: each(n, 10_000) for n in (1, 32)}
 stages = collections.defaultdict(collections.Counter)
-for n, cost in each.items():
+for n, cost in base.items():
     for file, count in cost.items():
-        stages[stage(file)][n] += count / 10_000
-print(f"{'instructions per echo':56}{'1 in flight':>14}{'32 in flight':>14}")
+        stages[stage(file)][n] += count
+print(f"{'instructions per echo':56}{'1 in flight':>18}{'32 in flight':>18}")
 for name in sorted(stages, key=lambda s: -stages[s][1]):
-    print(f"{name:56}{stages[name][1]:14,.0f}{stages[name][32]:14,.0f}")
-print(f"{'all':56}" + "".join(f"{sum(s[n] for s in stages.values()):14,.0f}" for n in each))
-for file, count in each[1].most_common(most):
-    print(f"{file.removeprefix(here)[-54:]:56}{count / 10_000:14,.0f}{each[32][file] / 10_000:14,.0f}")
+    print(f"{name:56}{stages[name][1]:18,.0f}{stages[name][32]:18,.0f}")
+all = {n: sum(cost.values()) for n, cost in base.items()}
+print(f"{'all':56}{all[1]:18,.0f}{all[32]:18,.0f}")
+for name, what in (("engines", "8 engines on each side, as many in flight at each"),
+                   ("idle", "10 000 connections, of which one is used"),
+                   ("turns", "10 000 connections, of which 16 are used in turn")):
+    counts = [sum(each(f"{n}-{name}", 10_000).values()) for n in all]
+    print(f"{what:56}" + "".join(f"{c:10,.0f} {c / base_n - 1:+6.1%}" for c, base_n in zip(counts, all.values())))
+for file, count in sorted(base[1].items(), key=lambda item: -item[1])[:most]:
+    print(f"{file.removeprefix(here)[-54:]:56}{count:18,.0f}{base[32].get(file, 0):18,.0f}")
 PY

@@ -145,7 +145,7 @@ impl Conns {
     pub fn remove(&mut self, index: ConnIndex) -> Option<Conn> {
         let conn = self.table.remove(index)?;
         self.peers.release(conn.peer);
-        self.totals.retire(&conn.flow.stats());
+        self.totals.retire(index.place(), &conn.flow.stats());
         self.own.counters().flows.set(self.table.len() as u64);
         Some(conn)
     }
@@ -279,16 +279,24 @@ impl Conns {
         self.wheel.next_deadline().into_iter().chain(self.totals.due()).min()
     }
 
-    /// Lets other threads read what flows counted, once in a while; whether it did. `worked`: something happened in this round.
+    /// Lets other threads read what flows counted, once in a while and in steps; whether it did one. `worked`: something happened in this round.
     #[inline]
     pub fn publish(&mut self, worked: bool, now: Nanos) -> bool {
         let due = self.totals.is_due(worked, now);
         if due {
             let table = &self.table;
-            let sums = self.totals.collect(now, |add| table.iter().for_each(|conn| add(&conn.flow.stats())));
-            self.own.inbox().counts.flows.set(sums);
+            let stats = |place| table.at(place).map(|(_, conn)| conn.flow.stats());
+            if let Some(sums) = self.totals.step(now, table.places(), stats) {
+                self.own.inbox().counts.flows.set(sums);
+            }
         }
         due
+    }
+
+    /// Whether [`Conns::publish`] has more to do.
+    #[inline]
+    pub fn is_publishing(&self) -> bool {
+        self.totals.is_summing()
     }
 }
 

@@ -209,6 +209,7 @@ impl<Q: Queue> Engine<Q> {
         self.has_to_send()
             || core.router.has_looped()
             || core.admission.rings_due()
+            || core.conns.is_publishing()
             || !core.queries.is_empty()
     }
 }

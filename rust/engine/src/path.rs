@@ -327,7 +327,10 @@ pub(crate) fn emit_frame(
 /// channel `units` or what the packet says itself.
 #[inline]
 pub(crate) fn emit(packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>, out: &mut [u8]) {
-    let at = packet.header.emit_with(packet.hit, None, packet.sack, out);
+    let at = match packet.hit {
+        None => packet.header.emit(packet.sack, out),
+        hit => packet.header.emit_with(hit, None, packet.sack, out),
+    };
     let out = &mut out[at..];
     match &packet.body {
         Body::None => {}

@@ -164,7 +164,7 @@ impl Router {
 
 /// What leaves.
 impl Router {
-    /// Sends a connection's packet by its route, or round the local loop; a unit that it carries is read from `units`. False: there is no
+    /// Sends a connection's packet by its route, or round the local loop; `len` is that of its frame, and a unit that it carries is read from `units`. False: there is no
     /// room for another.
     #[inline(always)]
     pub fn send<Q: Queue>(
@@ -172,10 +172,10 @@ impl Router {
         nic: &mut Q,
         route: Option<&Route>,
         packet: &Transmit<'_, Outgoing>,
+        len: usize,
         units: Option<&EngineEnd>,
     ) -> bool {
         let Some(route) = route else { return self.send_local(packet, units) };
-        let len = path::frame_len(packet);
         let fill = |out: &mut [u8]| path::emit_frame(route, packet, units, out);
         if nic.transmit(len, Offload::Udp4, fill).is_err() {
             // The flow counts it as sent, so it is built all the same and goes first in the next round.
@@ -211,7 +211,7 @@ impl Router {
             dst_port: pair.dst,
             ..*route
         });
-        self.send(nic, aside.as_ref().or(route), &packet, None)
+        self.send(nic, aside.as_ref().or(route), &packet, path::frame_len(&packet), None)
     }
 
     /// A packet that goes from one application of this host to another.

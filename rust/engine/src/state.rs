@@ -195,16 +195,13 @@ impl Core {
         let passed = self.conns.due(self.clock.now, |index| due.push(index));
         for index in due.drain(..) {
             let due = self.with(index, |flow, io| {
-                let before = flow.unanswered();
                 if flow.next_timeout().is_some_and(|due| due <= io.now()) {
                     flow.on_timeout(io.now(), io);
                 }
-                let unanswered = flow.unanswered();
-                let lost = unanswered > before && unanswered % LOST == 0;
-                (lost.then_some(unanswered), io.path.rss_due() <= io.now())
+                (flow.take_unanswered(), io.path.rss_due() <= io.now())
             });
-            let Some((lost, routes)) = due else { continue };
-            if let Some(unanswered) = lost {
+            let Some((unanswered, routes)) = due else { continue };
+            if unanswered > 0 && unanswered % LOST == 0 {
                 // A dead peer is not sprayed to again and again.
                 self.repath(index, unanswered == LOST);
             }

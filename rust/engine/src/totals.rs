@@ -7,6 +7,10 @@ use machnet_wire::Nanos;
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     gone: Sums,
+    /// The sums that are being made.
+    sums: Sums,
+    /// While they are: the first place of the table that is not in them.
+    next: Option<usize>,
     collected: Nanos,
     /// Something happened since.
     stale: bool,
@@ -25,9 +29,13 @@ impl Sums {
 }
 
 impl Totals {
-    /// Keeps what a flow counted that ends now.
-    pub fn retire(&mut self, stats: &Stats) {
+    /// Keeps what the flow at a place of the table counted, which ends now.
+    pub fn retire(&mut self, place: usize, stats: &Stats) {
         self.gone.add(stats);
+        if self.next.is_some_and(|next| place >= next) {
+            // Or the sums would be less than the last ones.
+            self.sums.add(stats);
+        }
         self.stale = true;
     }
 
@@ -36,27 +44,70 @@ impl Totals {
         self.stale.then(|| self.collected + EVERY)
     }
 
-    /// At the end of a round: whether the sums are to be made now. At most once a second: a walk over ten thousand flows costs a
-    /// millisecond.
+    /// Whether sums are being made: a step of that is due in each round.
+    #[inline]
+    pub fn is_summing(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// At the end of a round: whether sums are to be made. At most once a second.
     #[inline]
     pub fn is_due(&mut self, worked: bool, now: Nanos) -> bool {
         self.stale |= worked;
-        self.due().is_some_and(|due| due <= now)
+        self.is_summing() || self.due().is_some_and(|due| due <= now)
     }
 
-    /// Makes the sums; `each` shows the counters of every flow alive.
+    /// One step of it; `stats` are the counters of what is at a place, if something is, and there are `places`. The sums, if that
+    /// was the last one: a walk over ten thousand flows takes a millisecond, and would hold up everybody's packets.
     #[cold]
-    pub fn collect(
+    pub fn step(
         &mut self,
         now: Nanos,
-        each: impl FnOnce(&mut dyn FnMut(&Stats)),
-    ) -> [Option<u64>; Stats::TABLE.len()] {
-        let mut sums = self.gone;
-        each(&mut |stats| sums.add(stats));
-        self.stale = false;
+        places: usize,
+        stats: impl Fn(usize) -> Option<Stats>,
+    ) -> Option<[Option<u64>; Stats::TABLE.len()]> {
+        let first = self.next.unwrap_or_else(|| {
+            self.sums = self.gone;
+            self.stale = false;
+            0
+        });
+        let end = places.min(first + STEP);
+        (first..end).filter_map(stats).for_each(|stats| self.sums.add(&stats));
+        self.next = (end < places).then_some(end);
+        if self.next.is_some() {
+            return None;
+        }
         self.collected = now;
-        sums.0.map(Some)
+        Some(self.sums.0.map(Some))
     }
 }
 
+/// Places that are looked at in one round: about as much work as a burst of packets.
+const STEP: usize = 64;
 const EVERY: Nanos = Nanos::secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(units_sent: u64) -> Stats {
+        Stats { units_sent, ..Stats::default() }
+    }
+
+    #[test]
+    fn sums_never_shrink_though_flows_end_while_they_are_made() {
+        let mut totals = Totals::default();
+        let mut table: Vec<_> = (0..STEP * 3).map(|n| Some(stats(n as u64))).collect();
+        let at = Stats::TABLE.iter().position(|d| d.name == "units_sent").expect("declared");
+        let all = (STEP * 3 * (STEP * 3 - 1) / 2) as u64;
+        // One each of those that are in the sums by then, and of those that are not.
+        for (turn, gone) in [(1, 7), (2, STEP * 2 + 7)] {
+            let now = EVERY * turn;
+            assert!(totals.is_due(true, now) && totals.step(now, table.len(), |n| table[n]).is_none());
+            totals.retire(gone, &table[gone].take().expect("there"));
+            assert!(totals.is_summing() && totals.step(now, table.len(), |n| table[n]).is_none());
+            let sums = totals.step(now, table.len(), |n| table[n]).expect("the last step");
+            assert_eq!((sums[at], totals.is_summing()), (Some(all), false), "after {gone}");
+        }
+    }
+}

@@ -97,9 +97,10 @@ impl<Q: Queue> Engine<Q> {
                     }
                     continue;
                 }
-                deficit -= path::frame_len(&packet) as i32;
+                let len = path::frame_len(&packet);
+                deficit -= len as i32;
                 *sent += 1;
-                if !router.send(nic, route.as_ref(), &packet, io.units()) {
+                if !router.send(nic, route.as_ref(), &packet, len, io.units()) {
                     return Turn::NoRoom;
                 }
             }

@@ -1,9 +1,13 @@
 //! RSS--: how connections find the queues of each other's NIC, whose keys are secret, and how few packets that takes.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
 use machnet_rss::spray;
 use machnet_shm::FlowId;
 use machnet_sim::{AppNo, World, pattern};
-use machnet_wire::Nanos;
+use machnet_wire::frame::{self, Frame};
+use machnet_wire::{Kind, Nanos, Packet};
 
 /// Two sidecars with so many engines, an application on each engine, listening on port 8000 + engine on the second sidecar.
 struct Pair {
@@ -72,6 +76,29 @@ fn a_second_connection_takes_one_syn_and_one_syn_ack() {
         assert_eq!([after[0] - before[0], after[1] - before[1]], [1, 1], "seed {seed}");
         p.w.assert_nothing_is_lost();
     }
+}
+
+/// Each SYN of a batch has a pair of its own, and so has each of the SYN-ACKs that it buys.
+#[test]
+fn each_packet_of_a_batch_tries_another_pair() {
+    let mut p = Pair::new(31, 4, 4);
+    let tried = [(0, 1, Kind::Syn), (1, 0, Kind::SynAck)].map(|(from, to, kind)| {
+        let tried = Arc::new(Mutex::new(BTreeSet::new()));
+        let copy = Arc::clone(&tried);
+        p.w.net.lose_if(from, to, move |frame| {
+            if let Ok(Frame::Udp { udp, payload, .. }) = frame::parse(frame)
+                && Packet::parse(payload).is_ok_and(|packet| packet.header.kind == kind)
+            {
+                copy.lock().expect("one thread").insert((udp.src, udp.dst));
+            }
+            false
+        });
+        tried
+    });
+    p.connect(0, 0);
+    p.w.pass(Nanos::millis(5));
+    let batch = usize::from(spray::batch(4));
+    assert_eq!(tried.map(|tried| tried.lock().expect("one thread").len()), [batch, batch]);
 }
 
 /// One queue at each end: nothing is searched for, nothing is told.

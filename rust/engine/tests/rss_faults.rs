@@ -419,7 +419,7 @@ fn a_known_pair_that_is_dead_is_forgotten() {
         });
         let ip = t.w.sidecars[1].ip;
         let mut times = Vec::new();
-        for _ in 0..8 {
+        for _ in 0..40 {
             let (client, server, begun) = (t.client, t.server, t.w.now);
             let (id, accepted) = (t.w.apps[client].dial(ip, 8000, 0, 0), t.w.apps[server].accepted.len());
             t.w.run("connecting", |w| {
@@ -430,9 +430,10 @@ fn a_known_pair_that_is_dead_is_forgotten() {
             let near = t.w.apps[client].dialled(id).expect("dialled").flow;
             let far = t.w.apps[server].accepted[accepted].flow;
             t.both_ways((near, far), 1000);
-            t.w.pass(Nanos::millis(50));
+            t.w.pass(Nanos::millis(20));
             t.assert_on_course((near, far));
         }
+        assert_eq!(t.count("repathed"), [0, 0], "from {from}");
         assert!(times[0] > Nanos::millis(7) && times[0] < Nanos::millis(12), "from {from}: {times:?}");
         assert!(times[1..].iter().all(|&took| took < Nanos::millis(1)), "from {from}: {times:?}");
         t.w.assert_nothing_is_lost();
@@ -462,4 +463,19 @@ fn a_peer_that_starts_anew_is_met_anew() {
         assert_eq!([t.w.counter(0, "misdirected"), t.w.counter(next, "misdirected")], before);
     }
     assert!(t.w.counter(next, "rss_remapped") == 0 && t.w.counter(0, "rss_remapped") == 0);
+}
+
+/// What a search has not found is nothing against a NIC where its connection ended meanwhile.
+#[test]
+fn a_connection_that_ends_ends_its_search() {
+    for seed in 0..8 {
+        let nic = Host { hash: HashOver::Addresses, ..Host::new(2).queues(4) };
+        let mut t = Two::with(seed, nic, Host::new(1), |_| {});
+        let (near, far) = t.connect();
+        t.w.apps[t.client].close(near);
+        t.w.apps[t.server].close(far);
+        t.w.pass(Nanos::millis(300));
+        assert_eq!(t.count("searches_given_up"), [0, 0], "seed {seed}");
+        assert!(t.count("probes_sent")[0] < 2 * u64::from(spray::batch(4)), "seed {seed}");
+    }
 }

@@ -214,14 +214,12 @@ impl<T, H> Flow<T, H> {
         self.hellos.syn_acks_due()
     }
 
-    /// Retransmission timeouts since the last progress; where none is queued, checks of the peer's silence since a question that it did
-    /// not answer. What goes out, or its answer, seems not to arrive.
-    pub fn unanswered(&self) -> u32 {
-        if self.sender.queue.is_empty() {
-            self.silence.checks(&self.config)
-        } else {
-            self.loss_timer.in_row()
-        }
+    /// After [`Flow::on_timeout`]: how often in a row the peer has left something unanswered by now, if that was once more; 0: it was not.
+    /// That is retransmission timeouts since the last progress, or, where no unit is out, checks of its silence since a question. What goes
+    /// out, or its answer, seems not to arrive.
+    #[inline]
+    pub fn take_unanswered(&mut self) -> u32 {
+        self.routes.take_unanswered()
     }
 
     /// Whether `enough` questions of the peer's (PING, units sent again) came one after the other though each was answered: the answers

@@ -1,6 +1,8 @@
 //! Loss detection by time: a unit is lost when one sent later has arrived and it itself should have (RFC 8985). The
 //! transmission numbers make "sent later" exact, also for repetitions.
 
+use alloc::boxed::Box;
+
 use machnet_wire::{Nanos, Seq};
 
 use crate::rtt::Rtt;
@@ -15,7 +17,13 @@ pub(crate) struct Rack {
     rtt: Nanos,
     /// Units have been seen to arrive out of order, and not for being repeated.
     reordering: bool,
-    /// Needless repetitions widen the window for reordering; RFC 8985 section 6.2.
+    /// There from the first needless repetition on.
+    window: Option<Box<Window>>,
+}
+
+/// The window for reordering. Needless repetitions widen it; RFC 8985 section 6.2.
+#[derive(Debug, Clone, Hash)]
+struct Window {
     steps: u32,
     widen_next_at: Nanos,
     narrow_at: Nanos,
@@ -24,15 +32,7 @@ pub(crate) struct Rack {
 impl Rack {
     pub fn new(first: Seq) -> Self {
         let before = Seq(first.0.wrapping_sub(1));
-        Rack {
-            newest: before,
-            highest: before,
-            rtt: Nanos::ZERO,
-            reordering: false,
-            steps: 1,
-            widen_next_at: Nanos::ZERO,
-            narrow_at: Nanos::ZERO,
-        }
+        Rack { newest: before, highest: before, rtt: Nanos::ZERO, reordering: false, window: None }
     }
 
     /// The latest transmission known to have arrived.
@@ -59,17 +59,27 @@ impl Rack {
         } else if !retransmitted {
             self.reordering = true;
         }
-        if needless && now >= self.widen_next_at {
-            self.reordering = true;
-            self.steps = (self.steps + 1).min(STEPS_MAX);
-            self.widen_next_at = now + self.rtt;
-            self.narrow_at = now + self.rtt * NARROW_AFTER;
-        } else if self.steps > 1 && now >= self.narrow_at {
-            self.steps = 1;
+        if needless || self.window.is_some() {
+            self.adapt(now, needless);
         }
         if trustworthy && self.newest.before(tx) {
             self.newest = tx;
             self.rtt = now - sent;
+        }
+    }
+
+    /// Widens the window for reordering, or narrows it.
+    #[cold]
+    fn adapt(&mut self, now: Nanos, needless: bool) {
+        let narrow = || Box::new(Window { steps: 1, widen_next_at: Nanos::ZERO, narrow_at: Nanos::ZERO });
+        let window = self.window.get_or_insert_with(narrow);
+        if needless && now >= window.widen_next_at {
+            self.reordering = true;
+            window.steps = (window.steps + 1).min(STEPS_MAX);
+            window.widen_next_at = now + self.rtt;
+            window.narrow_at = now + self.rtt * NARROW_AFTER;
+        } else if window.steps > 1 && now >= window.narrow_at {
+            window.steps = 1;
         }
     }
 
@@ -80,7 +90,9 @@ impl Rack {
             return self.rtt;
         }
         let step = (rtt.least() / 4).max(STEP_MIN);
-        self.rtt + (step * u64::from(self.steps)).min(rtt.or_zero().max(STEP_MIN))
+        self.rtt
+            + (step * u64::from(self.window.as_ref().map_or(1, |window| window.steps)))
+                .min(rtt.or_zero().max(STEP_MIN))
     }
 }
 

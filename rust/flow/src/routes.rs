@@ -17,6 +17,8 @@ struct State {
     report_due: bool,
     hit: Option<PathEntry>,
     repeats: Repeats,
+    /// Times in a row that the peer left something unanswered, where the engine has not heard of the last one.
+    unanswered: u32,
 }
 
 /// The same question, again and again.
@@ -56,7 +58,9 @@ impl Routes {
 
     /// Gives the memory back, unless something is due.
     pub fn rest(&mut self) {
-        self.0.take_if(|state| state.probes_due == 0 && !state.report_due && state.hit.is_none());
+        self.0.take_if(|state| {
+            state.probes_due == 0 && !state.report_due && state.hit.is_none() && state.unanswered == 0
+        });
     }
 
     /// The peer knows of the connection, and has read what came along.
@@ -95,6 +99,20 @@ impl Routes {
         taken
     }
 
+    /// The peer has left something unanswered once more, `times` in a row by now.
+    pub fn on_unanswered(&mut self, times: u32) {
+        self.state().unanswered = times;
+    }
+
+    /// How often that was, if it has happened.
+    #[inline]
+    pub fn take_unanswered(&mut self) -> u32 {
+        let Some(state) = &mut self.0 else { return 0 };
+        let times = core::mem::take(&mut state.unanswered);
+        self.tidy();
+        times
+    }
+
     /// Whether anything is due.
     #[inline]
     pub fn is_due(&self) -> bool {
@@ -124,7 +142,7 @@ impl Routes {
 
     /// Gives the memory back when nothing is left in it.
     fn tidy(&mut self) {
-        let idle = |state: &State| state.hit.is_none() && state.repeats.count == 0;
+        let idle = |state: &State| state.hit.is_none() && state.repeats.count == 0 && state.unanswered == 0;
         if !self.is_due() && self.0.as_deref().is_some_and(idle) {
             self.0 = None;
         }

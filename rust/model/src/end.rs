@@ -324,9 +324,10 @@ impl End {
     /// The listener that takes a SYN: the one whose turn it is by the caller's tag, or the next that has a place.
     fn listener(&self, scenario: &Scenario, caller: u32) -> Option<u8> {
         let count = self.listeners.len();
-        let in_turn = (0..count).map(|n| self.listeners[(caller as usize + n) % count]);
         let taken = |listener| self.places.iter().filter(|place| place.listener == listener).count();
-        in_turn.into_iter().find(|listener| scenario.backlog.is_none_or(|most| taken(*listener) < most))
+        (0..count)
+            .map(|n| self.listeners[(caller as usize + n) % count])
+            .find(|listener| scenario.backlog.is_none_or(|most| taken(*listener) < most))
     }
 
     fn setup(&mut self, syns: u16) -> Setup {
