@@ -147,6 +147,9 @@ bench: build ## the tables of docs/performance.md (twelve minutes; those over ve
 	$(BIN)/machnet bench --link memif --size 64,1024,32768 --rounds 5 --duration 500ms
 	$(BIN)/machnet bench --link local --size 64 --rounds 5 --duration 500ms
 	$(BIN)/machnet bench churn
+	$(BIN)/machnet bench isolation
+	$(BIN)/machnet-sim isolation
+	$(BIN)/machnet-sim scaling
 	$(BIN)/machnet bench setup --link sim
 	$(BIN)/machnet bench setup --link memif
 	if [ $$(id -u) -ne 0 ]; then echo "bench: not root, so nothing over veth"; exit 0; fi; \
@@ -162,6 +165,11 @@ bench: build ## the tables of docs/performance.md (twelve minutes; those over ve
 bench-instr: ## instructions of one 64 B echo, by stage (callgrind); FILES=n names the n files that cost most
 	@scripts/deps.sh valgrind
 	@scripts/bench-instr.sh $(or $(FILES),0)
+
+.PHONY: bench-parts
+bench-parts: ## what the parts of an engine's round cost (callgrind), for the figures in virtual time
+	@scripts/deps.sh valgrind
+	@scripts/parts-instr.sh
 
 .PHONY: header
 header: ## write the C header anew

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Instructions of one 64 B echo through two channels, engines and flows in one thread, counted by callgrind: the difference of a
 # long and a short run, so that start and handshake cancel. Counts of code that was inlined go to the file that it comes from.
-# Then the same with eight engines on each side, and with 10 000 connections, whose share of the work is to be small.
+# Then the same with eight engines on each side, and with 10 000 connections of which one is used, or 16 in turn; these beside 16 alone,
+# because taking turns has a price of its own.
 #
 #   scripts/bench-instr.sh [FILES]     with a number: also the so many files that cost most
 set -euo pipefail
@@ -23,6 +24,7 @@ for inflight in 1 32; do
     count $inflight 1000 11000 $inflight
     count $inflight-engines 500 1750 $inflight 64 8
     count $inflight-idle 1000 11000 $inflight 64 1 10000 1
+    count $inflight-sixteen 1000 11000 $inflight 64 1 16
     count $inflight-turns 1000 11000 $inflight 64 1 10000 16
 done
 python3 - "$work" "${1:-0}" <<'PY'
@@ -69,11 +71,14 @@ for name in sorted(stages, key=lambda s: -stages[s][1]):
     print(f"{name:56}{stages[name][1]:18,.0f}{stages[name][32]:18,.0f}")
 all = {n: sum(cost.values()) for n, cost in base.items()}
 print(f"{'all':56}{all[1]:18,.0f}{all[32]:18,.0f}")
-for name, what in (("engines", "8 engines on each side, as many in flight at each"),
-                   ("idle", "10 000 connections, of which one is used"),
-                   ("turns", "10 000 connections, of which 16 are used in turn")):
-    counts = [sum(each(f"{n}-{name}", 10_000).values()) for n in all]
-    print(f"{what:56}" + "".join(f"{c:10,.0f} {c / base_n - 1:+6.1%}" for c, base_n in zip(counts, all.values())))
+def row(name, what, beside):
+    counts = {n: sum(each(f"{n}-{name}", 10_000).values()) for n in all}
+    print(f"{what:56}" + "".join(f"{c:10,.0f} {c / beside[n] - 1:+6.1%} " for n, c in counts.items()))
+    return counts
+row("engines", "8 engines on each side, as many in flight at each", all)
+row("idle", "10 000 connections, of which one is used", all)
+sixteen = row("sixteen", "16 connections, used in turn", all)
+row("turns", "10 000 connections, of which 16 are used in turn", sixteen)
 for file, count in sorted(base[1].items(), key=lambda item: -item[1])[:most]:
     print(f"{file.removeprefix(here)[-54:]:56}{count:18,.0f}{base[32].get(file, 0):18,.0f}")
 PY

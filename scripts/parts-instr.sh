@@ -4,7 +4,7 @@
 # Then, on the real clock, how many of them this machine makes in a nanosecond.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-command -v valgrind >/dev/null || { echo "scripts/parts-instr.sh: needs valgrind (apt-get install valgrind)" >&2; exit 1; }
+command -v valgrind >/dev/null || { echo "make bench-parts: needs valgrind (apt-get install valgrind)" >&2; exit 1; }
 cargo build --release --locked --quiet -p machnet-engine --example parts_instr --example echo_instr
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

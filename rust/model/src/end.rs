@@ -242,6 +242,8 @@ impl End {
         if let (Some(at), Some(flow)) = (self.next_timeout(), &mut self.flow) {
             self.now = self.now.max(at);
             flow.on_timeout(self.now, &mut self.channel);
+            // The engine would try another route, which is all the same here.
+            flow.take_unanswered();
         }
     }
 

@@ -45,7 +45,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// As `scripts/parts-instr.sh` counted them, at the pace of one machine; docs/performance.md, "Figures in virtual time", has the whole.
+    /// As `make bench-parts` counted them, at the pace of one machine; docs/performance.md, "Figures in virtual time", has the whole.
     pub const MEASURED: Parts = Parts {
         round: instructions(431),
         frame_in: instructions(451),
@@ -112,5 +112,23 @@ impl Work {
             handed_out: self.handed_out - before.handed_out,
             handed_in: self.handed_in - before.handed_in,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_worked_through_by_the_engine_that_it_is_for() {
+        let parts = Parts::MEASURED;
+        let came = Work { frames_in: 3, units_in: 2, ..Work::default() };
+        assert_eq!(parts.of(came), parts.frame_in * 3 + parts.unit_in * 2);
+        let front = Work { handed_out: 3, units_in: 0, ..came };
+        assert_eq!(parts.of(front), parts.hand_out * 3);
+        let back = Work { frames_in: 0, handed_in: 3, ..came };
+        assert_eq!(parts.of(back), parts.hand_in * 3 + parts.unit_in * 2);
+        assert!(parts.of(front) + parts.of(back) > parts.of(came), "to hand over is dearer than not to");
+        assert_eq!(parts.of(front.since(front)), Nanos::ZERO);
     }
 }
