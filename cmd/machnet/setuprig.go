@@ -271,8 +271,8 @@ func (c setupCounts) minus(d setupCounts) setupCounts {
 	return setupCounts{hellos: c.hellos - d.hellos, probes: c.probes - d.probes, late: c.late - d.late}
 }
 
-// summed is after how long what connections counted is in the sums of their engine, which are made once a second.
-const summed = 1100 * time.Millisecond
+// summed is after how long what connections counted is in the sums of their engine, which are made once a second, and later on a busy machine.
+const summed = 1500 * time.Millisecond
 
 // countSetups waits until all that was done is counted.
 func countSetups(ctx context.Context, hosts ...*setupHost) (setupCounts, error) {

@@ -37,7 +37,7 @@ func setupRows(t *testing.T, args ...string) []benchRow {
 		}
 		if r["phase"] != "tcp" {
 			r.number(t, "first_batch", 0, 1)
-			r.number(t, "packets", 2, 100)
+			r.number(t, "packets", 1, 100) // 2 and more, but sums may lack what was counted just now
 		}
 	}
 	return rows
