@@ -1,9 +1,10 @@
 -- Wireshark's view of Machnet's packets, version 3 (docs/wire.md). To use it:
 --
---   tshark -X lua_script:docs/machnet.lua -r capture.pcap -Y 'machnet.kind == "DATA" && machnet.flags.probe'
+--   tshark -X lua_script:docs/machnet.lua -r capture.pcap -Y 'machnet.kind == "DATA" && machnet.flags.probe == 1'
 --
--- or copy it to the folder that Wireshark calls "Personal Lua Plugins" (Help, About, Folders). Not as root: there Wireshark
--- reads no Lua, and does not say so. What a receiver would refuse is marked with machnet.malformed.
+-- or copy it to the folder that Wireshark calls "Personal Lua Plugins" (Help, About, Folders). Best not as root: where Wireshark's
+-- init.lua says run_user_scripts_when_superuser = false, Lua is left out without a word. What a receiver would refuse is marked with
+-- machnet.malformed.
 
 local machnet = Proto("machnet", "Machnet")
 

@@ -177,6 +177,41 @@ func TestAListOfPacketsShowsWherePairsLead(t *testing.T) {
 	}
 }
 
+// The filters of docs/wire.md find what they say, and no more: a field alone, without a value, finds whatever has it.
+func TestFiltersOfTheDocumentFindWhatTheySay(t *testing.T) {
+	document, err := os.ReadFile("../../docs/wire.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vectors := readVectors(t)
+	var frames [][]byte
+	for _, v := range vectors {
+		frames = append(frames, v.frame)
+	}
+	for filter, want := range map[string][]string{
+		`machnet.kind == "SYN"`:      {"syn", "syn_full"},
+		"machnet.flags.report == 1":  {"data_words", "ping_report", "syn_ack_cookie"},
+		"machnet.hello.queue == 2":   {"syn"},
+		"machnet.sack.first <= 1003": {"ack_sack", "data_with_sack", "data_words"},
+		"machnet.malformed":          nil,
+	} {
+		if !bytes.Contains(document, []byte("`"+filter+"`")) {
+			t.Errorf("docs/wire.md has no filter %s", filter)
+		}
+		var found []string
+		for _, number := range strings.Fields(string(tshark(t, frames, "-Y", filter, "-T", "fields", "-e", "frame.number"))) {
+			n, err := strconv.Atoi(number)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = append(found, vectors[n-1].name)
+		}
+		if !slices.Equal(found, want) {
+			t.Errorf("%s finds %v, and not %v", filter, found, want)
+		}
+	}
+}
+
 // cut takes the last byte away.
 func cut(frame []byte) []byte {
 	frame = slices.Clone(frame[:len(frame)-1])
@@ -247,7 +282,7 @@ func tshark(t *testing.T, frames [][]byte, how ...string) []byte {
 	run := exec.Command(program, append([]string{"-n", "-X", "lua_script:machnet.lua", "-r", "frames.pcap"}, how...)...)
 	run.Dir, run.Env = folder, append(os.Environ(), "HOME="+folder, "XDG_CONFIG_HOME="+folder)
 	if os.Geteuid() == 0 {
-		// As root it leaves the script out, and says nothing.
+		// As root it may leave the script out, and say nothing.
 		run.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
 	var said bytes.Buffer
