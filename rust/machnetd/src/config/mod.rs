@@ -64,7 +64,7 @@ pub struct Config {
     pub exclusive: bool,
     /// Frames and units at once, 1..=32.
     pub burst: u16,
-    /// UDP ports of routes.
+    /// UDP ports of our packets.
     pub udp_ports: RangeInclusive<u16>,
     /// From a batch of probes that missed to the next.
     pub rss_retry: Nanos,
