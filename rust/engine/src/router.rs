@@ -205,7 +205,7 @@ impl Router {
         false
     }
 
-    /// The same for a packet that is about routes.
+    /// As [`Router::send`], for a packet that has a pair or reports of its own.
     #[cold]
     #[inline(never)]
     pub fn send_detour<Q: Queue>(

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::ids::ConnHandle;
 use crate::neighbor::Lookup;
 use crate::path;
-use crate::rss::{self, Detour, Ground};
+use crate::rss::{self, Detour, PairSource};
 use crate::state::Core;
 use crate::view::News;
 
@@ -72,8 +72,8 @@ impl<Q: Queue> Engine<Q> {
                     let Some(mut packet) = next.take() else { return Turn::Done };
                     let config = &own.shared().config;
                     let (ports, retry) = (&config.udp_ports, config.rss.search.retry);
-                    let ground = Ground { random, ports, now: io.now(), retry };
-                    let detour = Detour::of(&mut packet, io.path, ground);
+                    let source = PairSource { random, ports, now: io.now(), retry };
+                    let detour = Detour::of(&mut packet, io.path, source);
                     if let Some(pair) = detour.dead {
                         own.shared().pool().forget(io.path.peer(), pair);
                     }
@@ -81,7 +81,7 @@ impl<Q: Queue> Engine<Q> {
                     *sent += 1;
                     let went = router.send_detour(nic, route.as_ref(), packet, &detour);
                     if detour.more {
-                        flow.report_routes();
+                        flow.report_pairs();
                     }
                     if !went {
                         return Turn::NoRoom;

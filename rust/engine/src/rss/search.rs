@@ -122,7 +122,7 @@ impl Core {
             }
             search.on_sent(probes, now);
             drop(pool);
-            self.with(index, |flow, _| flow.probe_routes(probes));
+            self.with(index, |flow, _| flow.probe_pairs(probes));
         } else if pool.has_given_up(address, now) {
             drop(pool);
             self.give_up(index, false);
@@ -167,7 +167,7 @@ impl Core {
         }
         let step = rss.search.as_mut().map_or(Step::Wait, |search| search.on_time(now));
         if tell {
-            self.with(index, |flow, _| flow.report_routes());
+            self.with(index, |flow, _| flow.report_pairs());
         }
         self.pursue(index, step);
         // Files it under its next time.
@@ -195,11 +195,12 @@ impl Core {
             return path.set_pair(pair, true);
         }
         let any = path.form() == Form::Own && peer.queues <= 1;
+        let steered = path.form() == Form::Own && peer.steer != 0;
         let mut pair = Pair::draw(&mut self.random, &config.udp_ports);
-        if path.form() == Form::Own && peer.steer != 0 {
+        if steered {
             pair.dst = peer.steer;
         }
-        path.set_pair(pair, any || pair.dst == peer.steer);
+        path.set_pair(pair, any || steered);
         if path.is_verified() || !search {
             return;
         }

@@ -106,7 +106,7 @@ impl<T, H> Flow<T, H> {
         self.counts.packets_received();
         self.silence.on_packet(now);
         if self.hellos.on_packet(&mut self.timers) {
-            self.routes.on_confirmed();
+            self.pairs.on_confirmed();
             self.ends.on_confirmed();
         }
     }
@@ -135,7 +135,7 @@ impl<T, H> Flow<T, H> {
                 kind => kind == Kind::Ping && !header.flags.has(Flags::REPORT),
             };
             if again {
-                self.routes.on_repeat(now, self.receiver.next());
+                self.pairs.on_repeat(now, self.receiver.next());
             }
         }
         self.check_closed(now, io);
