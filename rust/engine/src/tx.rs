@@ -83,9 +83,6 @@ impl<Q: Queue> Engine<Q> {
                     let (ports, retry) = (&config.udp_ports, config.rss.search.retry);
                     let ground = Ground { random, ports, now: io.now(), retry };
                     let detour = Detour::of(&mut packet, io.path, ground);
-                    if let Some(pair) = detour.dead {
-                        own.shared().pool().forget(io.path.peer(), pair);
-                    }
                     deficit -= (path::frame_len(&packet) + Paths::ENTRY * detour.entries.len()) as i32;
                     *sent += 1;
                     let went = router.send_detour(nic, route.as_ref(), packet, &detour);

@@ -119,17 +119,27 @@ impl Core {
         Some(Box::new(rss))
     }
 
-    /// Both ends know of each other: what they say of themselves is true, and a search begins whose first probes were SYNs or SYN-ACKs,
-    /// unless the path needs none.
+    /// Both ends know of each other: what they say of themselves is true, and what came of their SYNs and SYN-ACKs counts.
     pub fn rss_established(&mut self, index: ConnIndex) {
+        self.rss_met(index);
+        let doubted =
+            self.conns.get_mut(index).and_then(|conn| conn.path.rss_mut()).and_then(|rss| rss.begin());
+        if let Some(pair) = doubted {
+            self.doubt(index, pair);
+        }
+    }
+
+    /// A search begins whose first probes were SYNs or SYN-ACKs, unless the path needs none.
+    fn rss_met(&mut self, index: ConnIndex) {
         let (now, queues) = (self.clock.now, self.router.queues());
         let shared = self.own.shared();
         let config = &shared.config;
         let Some(conn) = self.conns.get_mut(index) else { return };
         let Some(peer) = conn.flow.peer().copied() else { return };
+        let tag = conn.flow.tag();
         let path = &mut conn.path;
-        if peer.mirrored && path.form() == Form::Own {
-            // Both ends called each other.
+        if peer.mirrored && (path.form() == Form::Own || path.form() == Form::Mirrored && peer.tag > tag) {
+            // Both ends called each other; where both want to choose, one of them does.
             path.mirror();
         }
         if path.is_local() || path.form() == Form::Own && queues <= 1 && peer.queues <= 1 {
