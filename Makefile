@@ -13,7 +13,7 @@ GOARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 CLIENT_ARCHIVE := go/internal/core/lib/linux_$(GOARCH)/libmachnet.a
 CORE_ARCHIVE := go/machnettest/lib/linux_$(GOARCH)/libmachnetcore.a
 # The shared library is the same object; its name changes with MACHNET_ABI, and so does the version of its symbols.
-ABI := 1
+ABI := $(shell sed -n 's/^\#define MACHNET_ABI //p' rust/machnet/include/machnet.h)
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 PREFIX ?= /usr/local
 DESTDIR ?=

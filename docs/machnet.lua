@@ -1,9 +1,10 @@
 -- Wireshark's view of Machnet's packets, version 3 (docs/wire.md). To use it:
 --
---   tshark -X lua_script:docs/machnet.lua -r capture.pcap -Y 'machnet.kind == "DATA" && machnet.flags.probe'
+--   tshark -X lua_script:docs/machnet.lua -r capture.pcap -Y 'machnet.kind == "DATA" && machnet.flags.probe == 1'
 --
--- or copy it to the folder that Wireshark calls "Personal Lua Plugins" (Help, About, Folders). Not as root: there Wireshark
--- reads no Lua, and does not say so. What a receiver would refuse is marked with machnet.malformed.
+-- or copy it to the folder that Wireshark calls "Personal Lua Plugins" (Help, About, Folders). Best not as root: where Wireshark's
+-- init.lua says run_user_scripts_when_superuser = false, Lua is left out without a word. What a receiver would refuse is marked with
+-- machnet.malformed.
 
 local machnet = Proto("machnet", "Machnet")
 
@@ -191,7 +192,12 @@ local function sack_ranges(tree, words, ack)
     return named, fit
 end
 
-local function dissect_hello(tree, body, refuse)
+-- Source and destination port of a UDP packet, and the queue that it reached.
+local function reached(src, dst, queue)
+    return src .. ">" .. dst .. "@" .. queue
+end
+
+local function dissect_hello(tree, body, info, refuse)
     if body.len ~= HELLO then return refuse("machnet hello") end
     local b = body:bytes()
     local hello = tree:add(machnet, b, "Hello")
@@ -200,8 +206,7 @@ local function dissect_hello(tree, body, refuse)
     local mtu = add(hello, f.hello_mtu, b(12, 2))
     local queues = add(hello, f.hello_queues, b(14, 2))
     local queue = add(hello, f.hello_queue, b(16, 2))
-    add(hello, f.hello_hit_src, b(18, 2))
-    add(hello, f.hello_hit_dst, b(20, 2))
+    local hit_src, hit_dst = add(hello, f.hello_hit_src, b(18, 2)), add(hello, f.hello_hit_dst, b(20, 2))
     local hit_queue = add(hello, f.hello_hit_queue, b(22, 2))
     add(hello, f.hello_steer, b(24, 2))
     local seal = add(hello, f.hello_seal, b(26, 1))
@@ -212,6 +217,8 @@ local function dissect_hello(tree, body, refuse)
     if set ~= "" then flags:append_text(" (" .. set .. ")") end
     local reserved = add(hello, f.hello_reserved, b(30, 2))
     add(hello, f.hello_cookie, b(32, 8))
+    info[#info + 1] = "wants queue " .. queue .. " of " .. queues
+    if hit_src ~= 0 or hit_dst ~= 0 then info[#info + 1] = "answers " .. reached(hit_src, hit_dst, hit_queue) end
     if mtu < 576 or mtu > 9001 then return refuse("machnet hello mtu") end
     if queue >= queues then return refuse("machnet hello queue") end
     if hit_queue >= queues then return refuse("machnet hello hit queue") end
@@ -234,7 +241,7 @@ local function dissect_reset(tree, body, refuse)
     return reasons[reason]
 end
 
-local function dissect_paths(tree, body, refuse)
+local function dissect_paths(tree, body, info, refuse)
     local n = math.floor(body.len / ENTRY)
     for i = 0, n - 1 do
         local bytes = body:bytes(i * ENTRY, ENTRY)
@@ -242,6 +249,7 @@ local function dissect_paths(tree, body, refuse)
         local src, dst = add(path, f.path_src, bytes(0, 2)), add(path, f.path_dst, bytes(2, 2))
         local queue = add(path, f.path_queue, bytes(4, 2))
         path:append_text(": " .. src .. " to " .. dst .. " reached queue " .. queue)
+        info[#info + 1] = reached(src, dst, queue)
     end
     if n == 0 or n > 32 or body.len % ENTRY ~= 0 then refuse("machnet paths length") end
 end
@@ -256,7 +264,7 @@ local function dissect_words(tree, rest, has, words, ack, info)
         local queue = add(hit, f.hit_queue, b(4, 2))
         local reserved = add(hit, f.hit_reserved, b(6, 2))
         hit:append_text(": " .. src .. " to " .. dst .. " reached queue " .. queue)
-        info[#info + 1] = "hit " .. src .. ">" .. dst .. "@" .. queue
+        info[#info + 1] = "hit " .. reached(src, dst, queue)
         if reserved ~= 0 then return "machnet path word reserved" end
     end
     local part
@@ -391,6 +399,8 @@ function machnet.dissector(tvb, pinfo, root)
     local info = { kind, src .. " > " .. dst, string.format("tag %08x", tag), "unit " .. unit, "tx " .. tx, "ack " .. ack, "credit " .. credit }
     if lane > 0 then info[#info + 1] = "lane " .. lane end
     if set ~= "" then info[#info + 1] = "[" .. set .. "]" end
+    -- What tells one copy of a SYN, one answer or one probe from the others.
+    if kind == "SYN" or kind == "SYN-ACK" or has.REPORT then info[#info + 1] = "by " .. pinfo.src_port .. ">" .. pinfo.dst_port end
     local what = check_flags(kind, has, tvb(2, 2):bitfield(0, 2) ~= 0, lane)
     if what then refuse(what) end
     if len < tvb:reported_len() then return finish(table.concat(info, " ") .. " [cut by the capture]") end
@@ -404,12 +414,12 @@ function machnet.dissector(tvb, pinfo, root)
     what = check_unit(kind, has, payload, part and part.unit_len or payload, message_len)
     if what then refuse(what) end
     if kind == "SYN" or kind == "SYN-ACK" or has.HELLO and kind == "ACK" then
-        dissect_hello(tree, body, refuse)
+        dissect_hello(tree, body, info, refuse)
     elseif kind == "RST" then
         local reason = dissect_reset(tree, body, refuse)
         if reason then info[#info + 1] = "reason: " .. reason end
     elseif kind == "PATHS" then
-        dissect_paths(tree, body, refuse)
+        dissect_paths(tree, body, info, refuse)
     elseif payload > 0 then
         tree:add(kind == "PING" and f.padding or f.payload, body:bytes())
         info[#info + 1] = "len " .. payload

@@ -169,7 +169,7 @@ func connectionTable(ctx context.Context, a asked, out io.Writer) error {
 		{"state", c.State}, {"origin", c.Origin}, {"queued", c.Queued}, {"in-flight", c.InFlight}, {"rtt", optionalTime(c.RTT)},
 		{"window", c.Window}, {"unit-size", c.UnitSize}, {"credit", c.Credit}, {"promised", c.Promised}, {"peer-waits-for", optional(c.Waits)},
 		{"timeout", optionalTime(&c.Timeout)}, {"next-hop", optional(c.NextHop)}, {"next-hop-mac", optional(c.NextHopMAC)}, {"local-udp-port", c.LocalPort}, {"peer-udp-port", c.PeerPort},
-		{"pair", optional(c.Pair)}, {"peer-queue", optional(c.PeerQueue)}, {"misdirected", c.Astray},
+		{"pair", optional(c.Pair)}, {"peer-queue", optional(c.PeerQueue)}, {"misdirected", c.Misdirected},
 	} {
 		t.row(row[0], row[1])
 	}

@@ -84,20 +84,20 @@ type Connection struct {
 // State is all that an engine knows of one connection.
 type State struct {
 	Connection
-	Window     uint64   `json:"window"`         // units that congestion control lets be in flight
-	UnitSize   int      `json:"unit_size"`      // most payload of a packet, bytes
-	Credit     uint64   `json:"credit"`         // units that the peer has room for beyond those sent
-	Promised   uint64   `json:"promised"`       // units that the peer was promised room for
-	Waits      *string  `json:"waits"`          // what the peer waits for before it may send: "reader", "units" or "receive ring"; nil: nothing
-	Timeout    uint64   `json:"timeout_ns"`     // after so long without an acknowledgement, what is in flight is sent again
-	NextHop    *string  `json:"next_hop"`       // IP; nil: the peer is on this host, or there is none yet
-	NextHopMAC *string  `json:"next_hop_mac"`   // nil: not known, or the peer is on this host
-	LocalPort  int      `json:"local_udp_port"` // of the packets to the peer
-	PeerPort   int      `json:"peer_udp_port"`  // likewise
-	Pair       *string  `json:"pair"`           // whether these lead to the peer's right queue: "verified", "searching", "unverified" or "given up"; nil: the peer is on this host
-	PeerQueue  *int     `json:"peer_queue"`     // the receive queue on which the peer wants our packets; nil: it has not said yet
-	Astray     uint64   `json:"misdirected"`    // packets of the peer that came on another queue than ours
-	Counters   Counters `json:"counters"`
+	Window      uint64   `json:"window"`         // units that congestion control lets be in flight
+	UnitSize    int      `json:"unit_size"`      // most payload of a packet, bytes
+	Credit      uint64   `json:"credit"`         // units that the peer has room for beyond those sent
+	Promised    uint64   `json:"promised"`       // units that the peer was promised room for
+	Waits       *string  `json:"waits"`          // what the peer waits for before it may send: "reader", "units" or "receive ring"; nil: nothing
+	Timeout     uint64   `json:"timeout_ns"`     // after so long without an acknowledgement, what is in flight is sent again
+	NextHop     *string  `json:"next_hop"`       // IP; nil: the peer is on this host, or there is none yet
+	NextHopMAC  *string  `json:"next_hop_mac"`   // nil: not known, or the peer is on this host
+	LocalPort   int      `json:"local_udp_port"` // of the packets to the peer
+	PeerPort    int      `json:"peer_udp_port"`  // likewise
+	Pair        *string  `json:"pair"`           // whether these lead to the peer's right queue: "verified", "searching", "unverified" or "given up"; nil: the peer is on this host
+	PeerQueue   *int     `json:"peer_queue"`     // the receive queue on which the peer wants our packets; nil: it has not said yet
+	Misdirected uint64   `json:"misdirected"`    // packets of the peer that came on another queue than ours
+	Counters    Counters `json:"counters"`
 }
 
 // Peer is another host, or this one where it is connected to itself.

@@ -150,6 +150,68 @@ func TestWhatAReceiverRefusesIsMarked(t *testing.T) {
 	}
 }
 
+// In the list of packets one sees how a connection finds its pairs: by which UDP ports each packet went, and what was said of others.
+func TestAListOfPacketsShowsWherePairsLead(t *testing.T) {
+	want := map[string]string{
+		"syn":         "by 40001>31580 wants queue 2 of 4",
+		"syn_ack":     "by 40002>31580 wants queue 1 of 2 answers 40001>31580@1",
+		"ping_report": "[REPORT] by 40001>31580",
+		"paths":       "40001>31580@1 41000>31581@0 65535>1024@3",
+		"data_hit":    "hit 40002>31580@2",
+	}
+	var names []string
+	var frames [][]byte
+	for _, v := range readVectors(t) {
+		if _, ok := want[v.name]; ok {
+			names, frames = append(names, v.name), append(frames, v.frame)
+		}
+	}
+	if len(names) != len(want) {
+		t.Fatalf("of the vectors there are only %v", names)
+	}
+	lines := strings.Split(strings.TrimSpace(string(tshark(t, frames, "-T", "fields", "-e", "_ws.col.Info"))), "\n")
+	for i, name := range names {
+		if !strings.Contains(lines[i], want[name]) {
+			t.Errorf("%s is listed as %q, without %q", name, lines[i], want[name])
+		}
+	}
+}
+
+// The filters of docs/wire.md find what they say, and no more: a field alone, without a value, finds whatever has it.
+func TestFiltersOfTheDocumentFindWhatTheySay(t *testing.T) {
+	document, err := os.ReadFile("../../docs/wire.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vectors := readVectors(t)
+	var frames [][]byte
+	for _, v := range vectors {
+		frames = append(frames, v.frame)
+	}
+	for filter, want := range map[string][]string{
+		`machnet.kind == "SYN"`:      {"syn", "syn_full"},
+		"machnet.flags.report == 1":  {"data_words", "ping_report", "syn_ack_cookie"},
+		"machnet.hello.queue == 2":   {"syn"},
+		"machnet.sack.first <= 1003": {"ack_sack", "data_with_sack", "data_words"},
+		"machnet.malformed":          nil,
+	} {
+		if !bytes.Contains(document, []byte("`"+filter+"`")) {
+			t.Errorf("docs/wire.md has no filter %s", filter)
+		}
+		var found []string
+		for _, number := range strings.Fields(string(tshark(t, frames, "-Y", filter, "-T", "fields", "-e", "frame.number"))) {
+			n, err := strconv.Atoi(number)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = append(found, vectors[n-1].name)
+		}
+		if !slices.Equal(found, want) {
+			t.Errorf("%s finds %v, and not %v", filter, found, want)
+		}
+	}
+}
+
 // cut takes the last byte away.
 func cut(frame []byte) []byte {
 	frame = slices.Clone(frame[:len(frame)-1])
@@ -189,7 +251,13 @@ func merged(a, b fields) fields {
 // dissect gives what tshark shows of each frame's Machnet packet; nil: of none.
 func dissect(t *testing.T, frames [][]byte) []fields {
 	t.Helper()
-	tshark, err := exec.LookPath("tshark")
+	return parse(t, tshark(t, frames, "-T", "pdml"), len(frames))
+}
+
+// tshark gives what it prints of a capture of these frames.
+func tshark(t *testing.T, frames [][]byte, how ...string) []byte {
+	t.Helper()
+	program, err := exec.LookPath("tshark")
 	if err != nil {
 		t.Skip("tshark is not on this machine (apt-get install tshark)")
 	}
@@ -211,10 +279,10 @@ func dissect(t *testing.T, frames [][]byte) []fields {
 	if err := os.Chmod(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	run := exec.Command(tshark, "-n", "-X", "lua_script:machnet.lua", "-r", "frames.pcap", "-T", "pdml")
+	run := exec.Command(program, append([]string{"-n", "-X", "lua_script:machnet.lua", "-r", "frames.pcap"}, how...)...)
 	run.Dir, run.Env = folder, append(os.Environ(), "HOME="+folder, "XDG_CONFIG_HOME="+folder)
 	if os.Geteuid() == 0 {
-		// As root it leaves the script out, and says nothing.
+		// As root it may leave the script out, and say nothing.
 		run.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
 	var said bytes.Buffer
@@ -226,7 +294,7 @@ func dissect(t *testing.T, frames [][]byte) []fields {
 	if strings.Contains(said.String(), "Lua") || bytes.Contains(out, []byte("Lua Error")) {
 		t.Fatalf("the script fails: %s%s", said.String(), regexp.MustCompile(`Lua Error[^"]*`).Find(out))
 	}
-	return parse(t, out, len(frames))
+	return out
 }
 
 // parse reads tshark's XML.

@@ -46,11 +46,13 @@ func filesBelow(t *testing.T, root string) (files []string) {
 func TestWhatIsInstalledServesCAndPython(t *testing.T) {
 	p := sharedPair(t)
 	root := shortTempDir(t)
+	abi := strings.TrimSpace(run(t, nil, "sed", "-n", "s/^#define MACHNET_ABI //p", "../../rust/machnet/include/machnet.h"))
+	soname := "libmachnet.so." + abi
 	install := []string{"--no-print-directory", "-C", "../..", "DESTDIR=" + root, "PREFIX=/usr"}
 	run(t, nil, "make", append(install, "install")...)
 	want := []string{
 		"/usr/bin/machnet", "/usr/bin/machnetd", "/usr/include/machnet.h", "/usr/lib/libmachnet.a", "/usr/lib/libmachnet.so",
-		"/usr/lib/libmachnet.so.1", "/usr/lib/pkgconfig/machnet.pc",
+		"/usr/lib/" + soname, "/usr/lib/pkgconfig/machnet.pc",
 	}
 	if files := filesBelow(t, root); !slices.Equal(files, want) {
 		t.Fatalf("make install made %q, want %q", files, want)
@@ -58,12 +60,12 @@ func TestWhatIsInstalledServesCAndPython(t *testing.T) {
 	library := root + "/usr/lib"
 	for line := range strings.Lines(run(t, nil, "nm", "-D", "--defined-only", library+"/libmachnet.so")) {
 		fields := strings.Fields(line)
-		if name := fields[len(fields)-1]; !strings.HasPrefix(name, "machnet_") && name != "MACHNET_1" {
+		if name := fields[len(fields)-1]; !strings.HasPrefix(name, "machnet_") && name != "MACHNET_"+abi {
 			t.Errorf("the shared library exports %s", name)
 		}
 	}
-	if dynamic := run(t, nil, "readelf", "-d", library+"/libmachnet.so"); !strings.Contains(dynamic, "[libmachnet.so.1]") {
-		t.Errorf("no soname libmachnet.so.1:\n%s", dynamic)
+	if dynamic := run(t, nil, "readelf", "-d", library+"/libmachnet.so"); !strings.Contains(dynamic, "["+soname+"]") {
+		t.Errorf("no soname %s:\n%s", soname, dynamic)
 	}
 
 	packages := []string{"PKG_CONFIG_LIBDIR=" + library + "/pkgconfig", "PKG_CONFIG_SYSROOT_DIR=" + root}

@@ -9,7 +9,7 @@ package core
 #include "machnet.h"
 
 // Fails at link time when the archive is not the one this header belongs to.
-void (*machnet_abi_witness)(void) = machnet_abi_1;
+void (*machnet_abi_witness)(void) = machnet_abi_2;
 
 #cgo noescape machnet_recv_some
 #cgo nocallback machnet_recv_some

@@ -127,8 +127,8 @@
 // The other end's sidecar is ending and takes no more.
 #define MACHNET_EPEER_ENDING -37
 
-// Version of this C API; `machnet_abi_1` is its link-time witness.
-#define MACHNET_ABI 1
+// Version of this C API; `machnet_abi_2` is its link-time witness.
+#define MACHNET_ABI 2
 
 // Longest message in bytes: 8 MiB.
 #define MACHNET_MAX_MESSAGE (8 << 20)
@@ -341,7 +341,7 @@ extern "C" {
 #endif // __cplusplus
 
 // Link-time witness of the ABI: a program that refers to it cannot link another version's archive.
-void machnet_abi_1(void);
+void machnet_abi_2(void);
 
 // Begins to attach to the sidecar at `socket_path` (null: $MACHNET_SOCKET, else /var/run/machnet/machnet.sock).
 // MACHNET_EINVAL or MACHNET_ENOBUFS come from here, and then `*out` is null; every other error comes from

@@ -73,7 +73,7 @@ machnet_wire::samples! {
         pairs_verified: Counter, Count;
         /// connections that began with a pair that was known
         pool_hits: Counter, Count;
-        /// searches begun for a pair that leads to the queue which a peer wants
+        /// searches by probes for a pair that leads to the queue which a peer wants, because nothing sent before had hit
         searches: Counter, Count;
         /// batches of probes sent because those before did not hit within the retry time
         searches_retried: Counter, Count;

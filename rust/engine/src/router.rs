@@ -189,7 +189,7 @@ impl Router {
         true
     }
 
-    /// The same for a packet that is about routes.
+    /// The same for a packet that has a pair or reports of its own.
     #[cold]
     #[inline(never)]
     pub fn send_detour<Q: Queue>(

@@ -10,7 +10,7 @@ use crate::ids::{ConnIndex, ConnKey};
 use crate::listen::Passed;
 use crate::path::{self, Form, Handed, InPath};
 use crate::random::tag_owner;
-use crate::rss::is_about_routes;
+use crate::rss::is_about_pairs;
 use crate::state::Core;
 
 /// How a packet came to this engine: decides whether it may be handed on.
@@ -82,18 +82,18 @@ impl Core {
         packet: &Packet<'_>,
         came: Came,
     ) {
-        let astray = from.queue != self.router.queue;
+        let misdirected = from.queue != self.router.queue;
         let taken = self.with(index, |flow, io| {
             flow.on_packet(io.now(), packet, io)?;
             // A SYN for a connection that is there is answered, but anybody may have sent it.
             if packet.header.tag == flow.tag() {
                 io.heard_peer();
             }
-            Ok(astray || is_about_routes(packet) || io.path.form() == Form::Mirror)
+            Ok(misdirected || is_about_pairs(packet) || io.path.form() == Form::Mirror)
         });
         match taken {
             Some(Ok(false)) | None => {}
-            Some(Ok(true)) => self.on_routes(index, from, packet),
+            Some(Ok(true)) => self.on_pairs(index, from, packet),
             Some(Err(error)) => self.not_taken(error, index, key, from, bytes, packet, came),
         }
     }

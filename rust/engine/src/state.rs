@@ -200,12 +200,12 @@ impl Core {
                 }
                 (flow.take_unanswered(), io.path.rss_due() <= io.now())
             });
-            let Some((unanswered, routes)) = due else { continue };
+            let Some((unanswered, rss)) = due else { continue };
             if unanswered > 0 && unanswered % LOST == 0 {
                 // A dead peer is not sprayed to again and again.
                 self.repath(index, unanswered == LOST);
             }
-            if routes {
+            if rss {
                 self.rss_due(index);
             }
         }

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::ids::{ConnHandle, ConnIndex};
 use crate::neighbor::Lookup;
 use crate::path;
-use crate::rss::{self, Detour, Ground};
+use crate::rss::{self, Detour, PairSource};
 use crate::state::Core;
 
 /// How a connection's turn ended.
@@ -81,13 +81,13 @@ impl<Q: Queue> Engine<Q> {
                 if !rss::is_plain(&packet) {
                     let config = &own.shared().config;
                     let (ports, retry) = (&config.udp_ports, config.rss.search.retry);
-                    let ground = Ground { random, ports, now: io.now(), retry };
-                    let detour = Detour::of(&mut packet, io.path, ground);
+                    let source = PairSource { random, ports, now: io.now(), retry };
+                    let detour = Detour::of(&mut packet, io.path, source);
                     deficit -= (path::frame_len(&packet) + Paths::ENTRY * detour.entries.len()) as i32;
                     *sent += 1;
                     let went = router.send_detour(nic, route.as_ref(), packet, &detour);
                     if detour.more {
-                        flow.report_routes();
+                        flow.report_pairs();
                     }
                     if !went {
                         return Turn::NoRoom;

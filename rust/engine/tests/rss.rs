@@ -52,6 +52,9 @@ fn a_first_contact_finds_both_queues() {
         let sprayed = p.count("syn_sprayed");
         assert_eq!(sprayed, [if m > 1 { batch.into() } else { 0 }, 0], "seed {seed}");
         p.w.pass(Nanos::millis(200));
+        // What SYNs and SYN-ACKs have found is no search.
+        assert_eq!(p.sum("searches") > 0, p.sum("probes_sent") > 0, "seed {seed}");
+        assert!(p.sum("searches") == 0 || n > m, "seed {seed}");
         let quiet = p.sum("misdirected");
         let (client, server) = (p.clients[usize::from(m) - 1], p.servers[usize::from(n) - 1]);
         p.w.carry((client, near), (server, far), pattern(100_000, 1));
@@ -116,6 +119,33 @@ fn each_packet_of_a_batch_tries_another_pair() {
     p.w.pass(Nanos::millis(5));
     let batch = usize::from(spray::batch(4));
     assert_eq!(tried.map(|tried| tried.lock().expect("one thread").len()), [batch, batch]);
+}
+
+/// However long the first answer to ARP takes: all SYNs of the batch go then, and not only the one that a timer asks for.
+#[test]
+fn a_batch_waits_whole_for_its_next_hop() {
+    let mut p = Pair::new(32, 4, 4);
+    let (asked, syns) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
+    let copies = (Arc::clone(&asked), Arc::clone(&syns));
+    p.w.net.lose_if(0, 1, move |frame| match frame::parse(frame) {
+        Ok(Frame::Udp { payload, .. }) => {
+            let is_syn = Packet::parse(payload).is_ok_and(|packet| packet.header.kind == Kind::Syn);
+            *copies.1.lock().expect("one thread") += usize::from(is_syn);
+            false
+        }
+        _ => {
+            let mut asked = copies.0.lock().expect("one thread");
+            *asked += 1;
+            *asked <= 1
+        }
+    });
+    let begun = p.w.now;
+    p.connect(0, 0);
+    assert!(*asked.lock().expect("one thread") > 1 && p.w.now - begun > Nanos::millis(10));
+    p.w.pass(Nanos::millis(5));
+    // A timer may ask for one more in the same moment.
+    let (syns, batch) = (*syns.lock().expect("one thread"), usize::from(spray::batch(4)));
+    assert!((batch..=batch + 1).contains(&syns), "{syns} SYNs");
 }
 
 /// One queue at each end: nothing is searched for, nothing is told.

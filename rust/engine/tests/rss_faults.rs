@@ -217,9 +217,9 @@ fn a_nic_that_hashes_addresses_only_costs_a_search_and_then_hand_overs() {
         let batch = u64::from(spray::batch(4));
         assert_eq!(sent + 1, batch + 2 * batch + 4 * batch + 8 * batch.min(16), "{hash:?}");
         let flows = t.connect();
-        let (over, astray) = (t.count("handover_out")[1], t.count("misdirected")[1]);
+        let (over, misdirected) = (t.count("handover_out")[1], t.count("misdirected")[1]);
         t.both_ways(flows, 100_000);
-        assert!(t.count("handover_out")[1] > over + 70 && t.count("misdirected")[1] > astray + 70);
+        assert!(t.count("handover_out")[1] > over + 70 && t.count("misdirected")[1] > misdirected + 70);
         t.w.pass(Nanos::millis(200));
         assert_eq!(t.count("probes_sent")[0], sent, "{hash:?}: nobody searches for a while");
         // The connection goes on, and its peer is told less and less often that it is on the wrong queue.

@@ -18,8 +18,8 @@ use crate::hellos::Hellos;
 use crate::life::{Life, State};
 use crate::loss_timer::LossTimer;
 use crate::numbering::Numbering;
+use crate::pairs::Pairs;
 use crate::receiver::Receiver;
-use crate::routes::Routes;
 use crate::rtt::Rtt;
 use crate::sender::Sender;
 use crate::silence::Silence;
@@ -41,7 +41,7 @@ pub struct Flow<T, H> {
     life: Life,
     hellos: Hellos,
     silence: Silence,
-    routes: Routes,
+    pairs: Pairs,
     numbering: Numbering,
     // What we send.
     sender: Sender<T>,
@@ -72,7 +72,7 @@ impl<T, H> Flow<T, H> {
             life: Life::new(state),
             hellos: Hellos::new(&config),
             silence: Silence::new(now),
-            routes: Routes::default(),
+            pairs: Pairs::default(),
             numbering: Numbering::new(local.first),
             sender: Sender::new(local.first),
             loss_timer: LossTimer::new(now),
@@ -187,24 +187,24 @@ impl<T, H> Flow<T, H> {
 
     /// Has `probes` PINGs with REPORT sent, each of which the engine gives UDP ports of its own: the peer tells by PATHS which queue each
     /// reached. An established flow only, for nobody else is sent more than was asked for.
-    pub fn probe_routes(&mut self, probes: u16) {
+    pub fn probe_pairs(&mut self, probes: u16) {
         if self.life.is_open() {
-            self.routes.probe(probes);
+            self.pairs.probe(probes);
         }
     }
 
     /// The same, by PINGs with PROBE, too: what went before was not answered, so the peer's answers may be what is lost.
-    pub fn feel_routes(&mut self, probes: u16) {
+    pub fn feel_pairs(&mut self, probes: u16) {
         if self.life.is_open() {
-            self.routes.feel(probes);
+            self.pairs.feel(probes);
         }
     }
 
     /// Has a PATHS packet sent, whose entries the engine fills in, before anything else. It acknowledges and promises as an ACK does, and
     /// goes in place of one that is due.
-    pub fn report_routes(&mut self) {
+    pub fn report_pairs(&mut self) {
         if self.life.is_open() {
-            self.routes.report();
+            self.pairs.report();
         }
     }
 
@@ -212,7 +212,7 @@ impl<T, H> Flow<T, H> {
     /// pair of its UDP ports, and the queue of ours that it reached.
     pub fn set_hit(&mut self, hit: PathEntry) {
         if self.hellos.unconfirmed() {
-            self.routes.set_hit(hit);
+            self.pairs.set_hit(hit);
         }
     }
 
@@ -226,13 +226,13 @@ impl<T, H> Flow<T, H> {
     /// out, or its answer, seems not to arrive.
     #[inline]
     pub fn take_unanswered(&mut self) -> u32 {
-        self.routes.take_unanswered()
+        self.pairs.take_unanswered()
     }
 
     /// Whether `enough` questions of the peer's (PING, units sent again) came one after the other though each was answered, or one more
     /// after that: the answers seem not to arrive. `enough`: 1 or more.
     pub fn take_repeats(&mut self, enough: u8) -> bool {
-        self.routes.take_repeats(enough)
+        self.pairs.take_repeats(enough)
     }
 
     /// When to call [`Flow::on_timeout`] at the latest. `None`: nothing is awaited.
@@ -361,7 +361,7 @@ impl<T, H> Flow<T, H> {
         self.acks.on_end();
         self.silence.end();
         self.hellos.end();
-        self.routes.end();
+        self.pairs.end();
         self.timers.clear_all();
         self.life.enter(state);
         io.event(Event::Closed(closed));

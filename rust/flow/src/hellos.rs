@@ -21,9 +21,9 @@ impl Hellos {
         Hellos { syns_due: 0, syn_acks_due: 0, unconfirmed: false, pause: config.syn_retry }
     }
 
-    /// So many copies of the SYN are to be sent.
+    /// So many copies of the SYN are to be sent, or as many as still wait, if those are more: a next hop may be found late.
     pub fn call(&mut self, copies: u16) {
-        self.syns_due = copies;
+        self.syns_due = self.syns_due.max(copies);
     }
 
     /// A SYN came, and buys so many SYN-ACKs.

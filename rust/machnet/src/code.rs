@@ -72,8 +72,8 @@ pub const MACHNET_EENDING: i32 = -36;
 /// The other end's sidecar is ending and takes no more.
 pub const MACHNET_EPEER_ENDING: i32 = -37;
 
-/// Version of this C API; `machnet_abi_1` is its link-time witness.
-pub const MACHNET_ABI: u32 = 1;
+/// Version of this C API; `machnet_abi_2` is its link-time witness.
+pub const MACHNET_ABI: u32 = 2;
 /// Longest message in bytes: 8 MiB.
 pub const MACHNET_MAX_MESSAGE: u32 = 8 << 20;
 /// Bytes that always hold a whole error sentence with its final zero.

@@ -30,7 +30,7 @@ pub enum Action {
     Restart(usize),
     /// The application takes a connection from its listener.
     Accept(usize),
-    /// The engine looks for another route: it asks where a packet leads.
+    /// The engine looks for another pair: it asks where a packet leads.
     Probe(usize),
     /// One of several listeners of the port closes; the others go on.
     Unlisten(usize),

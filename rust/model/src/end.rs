@@ -30,7 +30,7 @@ pub struct End {
     pub due: bool,
     /// SYNs that have arrived and bought no SYN-ACK yet.
     owed: u8,
-    /// Copies of a first SYN; with several, routes are asked for and told.
+    /// Copies of a first SYN; with several, both ends ask where their pairs lead, and tell.
     syns: u16,
     /// The listeners that are open, by their numbers.
     listeners: Vec<u8>,
@@ -217,7 +217,7 @@ impl End {
     /// The engine asks where a packet leads.
     pub fn probe(&mut self) {
         if let Some(flow) = &mut self.flow {
-            flow.probe_routes(1);
+            flow.probe_pairs(1);
         }
     }
 
@@ -242,7 +242,7 @@ impl End {
         if let (Some(at), Some(flow)) = (self.next_timeout(), &mut self.flow) {
             self.now = self.now.max(at);
             flow.on_timeout(self.now, &mut self.channel);
-            // The engine would try another route, which is all the same here.
+            // The engine would try another pair, which is all the same here.
             flow.take_unanswered();
         }
     }
@@ -254,7 +254,7 @@ impl End {
         self.owed += u8::from(header.kind == Kind::Syn);
         let Some(flow) = &mut self.flow else { return self.stranger(scenario, &packet, out) };
         match flow.on_packet(self.now, &packet, &mut self.channel) {
-            Ok(()) => self.on_routes(&packet),
+            Ok(()) => self.on_pairs(&packet),
             Err(FlowError::Over) => {}
             Err(FlowError::Tag) => {
                 if header.kind != Kind::Rst {
@@ -271,8 +271,8 @@ impl End {
         }
     }
 
-    /// What a packet that was taken asks or tells about routes.
-    fn on_routes(&mut self, packet: &Packet<'_>) {
+    /// What a packet that was taken asks or tells about pairs.
+    fn on_pairs(&mut self, packet: &Packet<'_>) {
         let Some(flow) = self.flow.as_mut().filter(|flow| flow.is_established()) else { return };
         match packet.header.kind {
             Kind::SynAck => {
@@ -280,11 +280,11 @@ impl End {
                 let peers = flow.peer().is_some_and(|peer| peer.tag == hello.tag);
                 if peers && packet.header.flags.has(Flags::REPORT) {
                     flow.set_hit(ROUTE);
-                    flow.report_routes();
+                    flow.report_pairs();
                 }
                 self.channel.record.reported |= peers && hello.hit.is_some();
             }
-            Kind::Ping if packet.header.flags.has(Flags::REPORT) => flow.report_routes(),
+            Kind::Ping if packet.header.flags.has(Flags::REPORT) => flow.report_pairs(),
             Kind::Paths => self.channel.record.reported = true,
             _ => {}
         }

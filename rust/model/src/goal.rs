@@ -35,7 +35,7 @@ impl Goal {
             Goal::Again => "established again",
             Goal::Waited => "served after a full backlog",
             Goal::TookOver => "served by another listener",
-            Goal::Reported => "told of routes",
+            Goal::Reported => "told where a pair leads",
             Goal::Delivered => "everything delivered",
             Goal::Clean => "closed clean",
             Goal::Refused => "refused",

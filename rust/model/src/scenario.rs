@@ -46,7 +46,7 @@ pub struct Scenario {
     pub backlog: Option<usize>,
     /// Listeners that share the port.
     pub listeners: u8,
-    /// Copies of a call's first SYN. More than one: there are several routes, and both ends tell each other where packets led.
+    /// Copies of a call's first SYN. More than one: each goes by a pair of its own, and both ends tell each other where packets led.
     pub syns: u16,
     /// It begins with a connection that was established without faults; otherwise with nothing.
     pub open: bool,
@@ -86,7 +86,7 @@ impl Scenario {
         Scenario { listens, ..self }
     }
 
-    /// With several routes, which the first SYN tries together.
+    /// With several pairs, which the first SYN tries together.
     fn sprayed(self, syns: u16) -> Scenario {
         Scenario { syns, ..self }
     }

@@ -22,7 +22,6 @@ pub struct Pool {
     /// Who sprayed to a peer last, and when, for as long as that keeps others from it. Apart from `peers`, so that an application which
     /// calls addresses that never answer pushes nobody out of the pool.
     sprays: BTreeMap<Ipv4Addr, Spray>,
-    pairs: usize,
 }
 
 /// Where a pair leads.
@@ -52,14 +51,7 @@ pub enum Learned {
 impl Pool {
     /// An empty pool.
     pub fn new(config: Config) -> Pool {
-        Pool {
-            config,
-            peers: BTreeMap::new(),
-            by_use: BTreeMap::new(),
-            uses: 0,
-            sprays: BTreeMap::new(),
-            pairs: 0,
-        }
+        Pool { config, peers: BTreeMap::new(), by_use: BTreeMap::new(), uses: 0, sprays: BTreeMap::new() }
     }
 
     /// A hello of a peer that has shown that it knows our tag (a forged one must not come here): it runs as `epoch`, with `queues`
@@ -96,9 +88,7 @@ impl Pool {
         if reach.queue >= known.queues || !pair.is_some() {
             return Learned::Ignored;
         }
-        let before = known.verified.len();
         let learned = known.learn(config, pair, reach, now);
-        self.pairs = self.pairs + known.verified.len() - before;
         self.touch(peer);
         learned
     }
@@ -115,17 +105,6 @@ impl Pool {
         self.choose(peer, now, random, |known, verified| known.epoch == epoch && verified.reach == reach)
     }
 
-    /// A verified pair that leads to any queue of a peer, whatever epoch it may run as: for a SYN. `home` as in [`Reach`].
-    pub fn pick_any(
-        &mut self,
-        peer: Ipv4Addr,
-        home: u16,
-        now: Nanos,
-        random: &mut impl Draw,
-    ) -> Option<Pair> {
-        self.choose(peer, now, random, |_, verified| verified.reach.home == home)
-    }
-
     /// A connection to a port of a peer lives on this queue of it, as the next one to that port probably will.
     pub fn lives(&mut self, peer: Ipv4Addr, port: u16, queue: u16) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
@@ -135,7 +114,7 @@ impl Pool {
     }
 
     /// For a SYN to a port: a verified pair that leads to the queue on which the last connection to that port lives, else one that
-    /// leads to any, as [`Pool::pick_any`].
+    /// leads to any, whatever epoch the peer may run as. `home` as in [`Reach`].
     pub fn pick_for(
         &mut self,
         peer: Ipv4Addr,
@@ -148,7 +127,7 @@ impl Pool {
         let direct = lived.map(|&(_, queue)| Reach { queue, home });
         direct
             .and_then(|reach| self.choose(peer, now, random, |_, verified| verified.reach == reach))
-            .or_else(|| self.pick_any(peer, home, now, random))
+            .or_else(|| self.choose(peer, now, random, |_, verified| verified.reach.home == home))
     }
 
     /// Packets on a pair seem not to arrive: it is not chosen until a report confirms it, and forgotten where none does. True: it was
@@ -210,7 +189,7 @@ impl Pool {
 
     /// Pairs in the pool.
     pub fn pairs(&self) -> usize {
-        self.pairs
+        self.peers.values().map(|known| known.verified.len()).sum()
     }
 
     /// Peers in the pool.
@@ -227,11 +206,9 @@ impl Pool {
     ) -> Option<Pair> {
         let max_age = self.config.max_age;
         let known = self.peers.get_mut(&peer)?;
-        let before = known.verified.len();
         known.verified.retain(|verified| {
             now < verified.at + max_age && (verified.is_certain() || now < verified.doubted_at + CONFIRMED)
         });
-        self.pairs = self.pairs + known.verified.len() - before;
         let fitting = known.verified.iter().filter(|verified| verified.is_certain() && fits(known, verified));
         let count = fitting.clone().count();
         if count == 0 {
@@ -261,7 +238,6 @@ impl Pool {
     fn drop_peer(&mut self, peer: Ipv4Addr) {
         if let Some(known) = self.peers.remove(&peer) {
             self.by_use.remove(&known.used);
-            self.pairs -= known.verified.len();
         }
     }
 

@@ -109,7 +109,7 @@ impl Net {
             half.wanted = self.dice.below(u64::from(end.queues)) as u16;
         }
         let client = &mut self.ends[0];
-        let known = client.pool.pick_any(PEER, 0, now, &mut self.dice);
+        let known = client.pool.pick_for(PEER, 7000, 0, now, &mut self.dice);
         let queues = client.queues.max(client.pool.queues(PEER).unwrap_or(1));
         let syns = if known.is_some() { 1 } else { spray::batch(queues) };
         let mut flying: VecDeque<Flying> = VecDeque::new();

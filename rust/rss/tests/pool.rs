@@ -188,7 +188,7 @@ fn random_use_of_the_pool_is_that_of_a_plain_list() {
                     assert!(picked.is_none_or(|pair| fitting.contains(&pair)), "{place}");
                 }
                 6 => {
-                    let picked = pool.pick_any(ip, reach.home, now, &mut dice);
+                    let picked = pool.pick_for(ip, 7000, reach.home, now, &mut dice);
                     let fitting = naive.fitting(ip, now, |_, r| r.home == reach.home);
                     assert_eq!(picked.is_some(), !fitting.is_empty(), "{place}");
                     assert!(picked.is_none_or(|pair| fitting.contains(&pair)), "{place}");

@@ -8,17 +8,17 @@ use crate::ids::ConnIndex;
 use crate::path::{Form, InPath};
 use crate::state::Core;
 
-/// Whether a packet is about routes, wherever it came: it has a hello, a reset, reports or a path word, asks for a report, or asks again.
+/// Whether a packet is about pairs, wherever it came: it has a hello, a reset, reports or a path word, asks for a report, or asks again.
 #[inline]
-pub(crate) fn is_about_routes(packet: &Packet<'_>) -> bool {
+pub(crate) fn is_about_pairs(packet: &Packet<'_>) -> bool {
     const FLAGS: u16 = Flags::REPORT.0 | Flags::HIT.0 | Flags::PROBE.0;
     !matches!(packet.header.kind, Kind::Data | Kind::Ack) || packet.header.flags.0 & FLAGS != 0
 }
 
 impl Core {
-    /// A packet that [is about routes](is_about_routes), or that came on another queue than this engine's, was taken by its connection.
+    /// A packet that [is about pairs](is_about_pairs), or that came on another queue than this engine's, was taken by its connection.
     #[cold]
-    pub fn on_routes(&mut self, index: ConnIndex, from: InPath, packet: &Packet<'_>) {
+    pub fn on_pairs(&mut self, index: ConnIndex, from: InPath, packet: &Packet<'_>) {
         let (now, own) = (self.clock.now, self.router.queue);
         let header = &packet.header;
         let Some(conn) = self.conns.get_mut(index) else { return };
@@ -50,7 +50,7 @@ impl Core {
         if asks {
             // In place of the acknowledgement, which the sender wants at once.
             conn.path.rss_or_new(now).owe(from.entry(), from.queue == own, now);
-            self.with(index, |flow, _| flow.report_routes());
+            self.with(index, |flow, _| flow.report_pairs());
         } else {
             if conn.path.form() == Form::Mirror {
                 conn.path.set_pair(from.pair.mirrored(), true);
@@ -113,7 +113,7 @@ impl Core {
                 flow.set_hit(from.entry());
             }
             if now_due {
-                flow.report_routes();
+                flow.report_pairs();
             }
         });
         if let Some(conn) = self.conns.get_mut(index) {
@@ -161,7 +161,7 @@ impl Core {
             return;
         }
         rss.owe(from.entry(), false, now);
-        self.with(index, |flow, _| flow.report_routes());
+        self.with(index, |flow, _| flow.report_pairs());
     }
 }
 

@@ -171,11 +171,6 @@ impl Core {
         let mut search = Search::new(&config.rss.search, batch, now);
         let sent = conn.flow.stats().hellos_sent.min(u16::MAX.into()) as u16;
         search.on_sent(sent, now);
-        let rss = path.rss_or_new(now);
-        rss.seek(search);
-        if sent > 1 {
-            rss.counted = true;
-            self.own.counters().searches.add(1);
-        }
+        path.rss_or_new(now).seek(search);
     }
 }

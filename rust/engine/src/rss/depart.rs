@@ -10,7 +10,7 @@ use crate::path::{Form, OutPath};
 use crate::random::Random;
 use crate::view::Outgoing;
 
-/// What a packet that is about routes has, beside what its flow gave it.
+/// What a packet that is not [plain](is_plain) has, beside what its flow gave it.
 #[derive(Debug, Default)]
 pub(crate) struct Detour {
     /// Its UDP ports; `None`: those of the path.
@@ -21,8 +21,8 @@ pub(crate) struct Detour {
     pub more: bool,
 }
 
-/// Where the ports of probes come from, and when.
-pub(crate) struct Ground<'a> {
+/// What the choice of a pair depends on: randomness, the ports that may be drawn, and time.
+pub(crate) struct PairSource<'a> {
     pub random: &'a mut Random,
     pub ports: &'a RangeInclusive<u16>,
     pub now: Nanos,
@@ -35,7 +35,7 @@ pub(crate) fn is_plain(packet: &Transmit<'_, Outgoing>) -> bool {
     matches!(packet.header.kind, Kind::Data | Kind::Ack)
 }
 
-impl Ground<'_> {
+impl PairSource<'_> {
     fn draw(&mut self) -> Pair {
         Pair::draw(self.random, self.ports)
     }
@@ -44,15 +44,15 @@ impl Ground<'_> {
 impl Detour {
     /// Completes a packet that is not [plain](is_plain), but for the entries of PATHS.
     #[cold]
-    pub fn of(packet: &mut Transmit<'_, Outgoing>, path: &mut OutPath, mut ground: Ground<'_>) -> Self {
+    pub fn of(packet: &mut Transmit<'_, Outgoing>, path: &mut OutPath, mut source: PairSource<'_>) -> Self {
         // A flow's first transmission; later ones are copies of it, or follow silence.
         let first = packet.header.tx == packet.header.unit;
         match packet.header.kind {
-            Kind::Syn if !first => Self { pair: Some(ground.draw()), ..Self::default() },
-            Kind::SynAck => syn_ack(packet, path, first, ground),
+            Kind::Syn if !first => Self { pair: Some(source.draw()), ..Self::default() },
+            Kind::SynAck => syn_ack(packet, path, first, source),
             Kind::Ping if packet.header.flags.has(Flags::REPORT) => {
                 let doubted = path.rss_mut().and_then(|rss| rss.doubted.take());
-                Self { pair: Some(doubted.unwrap_or_else(|| ground.draw())), ..Self::default() }
+                Self { pair: Some(doubted.unwrap_or_else(|| source.draw())), ..Self::default() }
             }
             Kind::Paths => path.take_report(),
             _ => Self::default(),
@@ -65,14 +65,14 @@ fn syn_ack(
     packet: &mut Transmit<'_, Outgoing>,
     path: &mut OutPath,
     first: bool,
-    mut ground: Ground<'_>,
+    mut source: PairSource<'_>,
 ) -> Detour {
     let by = |pair| Detour { pair: Some(pair), ..Detour::default() };
     let (pair, verified, mirrors) = (path.pair(), path.is_verified(), path.form() == Form::Mirror);
     let Some(rss) = path.rss_mut() else {
         // One queue at each end: every pair does, and a later one may get through where the first did not.
         if !first {
-            path.set_pair(ground.draw(), true);
+            path.set_pair(source.draw(), true);
         }
         return by(path.pair());
     };
@@ -87,8 +87,8 @@ fn syn_ack(
     // sent that SYN, so the pool hears of it only when the peer has shown itself.
     let asks = rss.asks;
     let known = verified && asks;
-    let dead = known && !first && ground.now >= rss.began + ground.retry / 2;
-    let chosen = if first || known && !dead { pair } else { ground.draw() };
+    let dead = known && !first && source.now >= rss.began + source.retry / 2;
+    let chosen = if first || known && !dead { pair } else { source.draw() };
     if asks && (!known || dead) {
         packet.header.flags |= Flags::REPORT;
     }

@@ -16,9 +16,9 @@ use std::collections::VecDeque;
 use machnet_rss::{Pair, Search};
 use machnet_wire::{Nanos, PathEntry};
 
-pub(crate) use arrive::is_about_routes;
+pub(crate) use arrive::is_about_pairs;
 pub(crate) use begin::Contact;
-pub(crate) use depart::{Detour, Ground, is_plain};
+pub(crate) use depart::{Detour, PairSource, is_plain};
 pub(crate) use warning::GivenUp;
 
 /// What RSS-- has to do for a connection, for as long as there is something to do.

@@ -178,7 +178,7 @@ impl Core {
         }
         let step = rss.search.as_mut().map_or(Step::Wait, |search| search.on_time(now));
         if tell {
-            self.with(index, |flow, _| flow.report_routes());
+            self.with(index, |flow, _| flow.report_pairs());
         }
         self.pursue(index, step);
         if let Some(conn) = self.conns.get_mut(index) {
@@ -204,7 +204,7 @@ impl Core {
     /// Asks where packets of a connection lead that go by pairs of their own.
     fn probe(&mut self, index: ConnIndex, probes: u16) {
         self.own.counters().probes_sent.add(probes.into());
-        self.with(index, |flow, _| flow.probe_routes(probes));
+        self.with(index, |flow, _| flow.probe_pairs(probes));
     }
 
     /// What goes out on a connection's path seems not to arrive: another one is tried. `search`: and looked for.
@@ -243,7 +243,7 @@ impl Core {
             // Of the new pair nothing is known either, as of the peer's own that answers come by: each of these is another chance for both.
             rss.feels = true;
             self.counters().probes_sent.add(FEELERS.into());
-            self.with(index, |flow, _| flow.feel_routes(FEELERS));
+            self.with(index, |flow, _| flow.feel_pairs(FEELERS));
         }
     }
 }

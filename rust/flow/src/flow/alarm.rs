@@ -63,7 +63,7 @@ impl<T, H> Flow<T, H> {
         } else {
             self.counts.rare().rtos += 1;
             self.loss_timer.back_off();
-            self.routes.on_unanswered(self.loss_timer.in_row());
+            self.pairs.on_unanswered(self.loss_timer.in_row());
             self.sender.on_timeout(self.numbering.next());
             self.congestion.on_timeout(now);
             self.silence.watch(now, &self.config, &mut self.timers);
@@ -99,11 +99,11 @@ impl<T, H> Flow<T, H> {
             self.sender.rest();
             self.receiver.rest();
             self.acks.rest();
-            self.routes.rest();
+            self.pairs.rest();
         }
         let checks = self.silence.checks(&self.config);
         if checks > 0 && self.sender.queue.is_empty() {
-            self.routes.on_unanswered(checks);
+            self.pairs.on_unanswered(checks);
         }
     }
 

@@ -117,7 +117,7 @@ impl<T, H> Flow<T, H> {
         self.counts.packets_received();
         self.silence.on_packet(now);
         if self.hellos.on_packet(&mut self.timers) {
-            self.routes.on_confirmed();
+            self.pairs.on_confirmed();
             self.ends.on_confirmed();
         }
     }
@@ -148,7 +148,7 @@ impl<T, H> Flow<T, H> {
                 }
             };
             if again {
-                self.routes.on_repeat(now, self.receiver.next(), self.config.keep_alive);
+                self.pairs.on_repeat(now, self.receiver.next(), self.config.keep_alive);
             }
         }
         self.check_closed(now, io);

@@ -5,7 +5,7 @@ use machnet_wire::{Flags, Header, Hello, Kind, Nanos, PathEntry};
 
 use super::Flow;
 use crate::life::State;
-use crate::routes::Errand;
+use crate::pairs::Due;
 use crate::sender::{Choice, Tail};
 use crate::timers::Timer;
 use crate::{Body, Io, Transmit};
@@ -26,8 +26,8 @@ impl<T, H> Flow<T, H> {
         {
             return self.poll_unknown(now, hello, io);
         }
-        if self.routes.is_due() {
-            return self.run_errand(now, io);
+        if self.pairs.is_due() {
+            return self.poll_pairs(now, io);
         }
         if !self.sender.queue.is_empty() {
             if self.sender.in_flight() == 0 {
@@ -46,7 +46,7 @@ impl<T, H> Flow<T, H> {
                     self.ends.unit_size().saturating_sub(self.sender.queue.meta(choice.unit).len.into())
                         as usize
                         / 8;
-                let hit = self.routes.hit().filter(|_| room > 0);
+                let hit = self.pairs.hit().filter(|_| room > 0);
                 let room = room - usize::from(hit.is_some());
                 if !self.acks.goes_before_unit(words, room) {
                     return self.send_unit(now, choice, hit, room, io);
@@ -144,7 +144,7 @@ impl<T, H> Flow<T, H> {
     ) -> Transmit<'_, T> {
         let mut header = self.header(now, kind, io);
         header.flags |= flags;
-        let hit = self.routes.hit().filter(|_| kind == Kind::Ack);
+        let hit = self.pairs.hit().filter(|_| kind == Kind::Ack);
         if hit.is_some() {
             header.flags |= Flags::HIT;
         }
@@ -153,19 +153,19 @@ impl<T, H> Flow<T, H> {
     }
 
     #[cold]
-    fn run_errand<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) -> Option<Transmit<'_, T>> {
-        match self.routes.take()? {
-            Errand::Report => {
+    fn poll_pairs<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) -> Option<Transmit<'_, T>> {
+        match self.pairs.take()? {
+            Due::Report => {
                 self.counts.acks_sent();
                 let probe = if self.hellos.unconfirmed() { Flags::PROBE } else { Flags::NONE };
                 let packet = self.send_bare(now, Kind::Paths, probe, io);
                 Some(Transmit { body: Body::Paths(&[]), ..packet })
             }
-            Errand::Probe => {
+            Due::Probe => {
                 self.counts.pings_sent();
                 Some(self.send_bare(now, Kind::Ping, Flags::REPORT, io))
             }
-            Errand::Feeler => {
+            Due::Feeler => {
                 self.counts.pings_sent();
                 Some(self.send_bare(now, Kind::Ping, Flags::REPORT | Flags::PROBE, io))
             }

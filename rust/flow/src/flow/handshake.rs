@@ -54,7 +54,7 @@ impl<T, H> Flow<T, H> {
                 if self.ends.syns().answers > 1 && self.acks.echo().is_some_and(copy) {
                     return Ok(());
                 }
-                // Another copy, perhaps by another route: it buys another SYN-ACK.
+                // Another copy, perhaps by other UDP ports: it buys another SYN-ACK.
                 self.hellos.answer(self.ends.syns().answers.max(1));
                 self.acks.on_hello(Echo::new(now, gap, &packet.header));
                 Ok(())

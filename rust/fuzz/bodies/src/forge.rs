@@ -24,7 +24,7 @@ pub fn machnet(choices: &mut Choices, target: &Target, from: Mac, to: Station) -
     let mut header = next(target, kind);
     let mut body = body(choices, target, &mut header);
     let mut words = Words::default();
-    // Questions about routes and claims about them, of whatever port and queue.
+    // Questions about pairs and claims about them, of whatever port and queue.
     if matches!(kind, Kind::Ping | Kind::SynAck) && choices.chance(600) {
         header.flags |= Flags::REPORT;
     }

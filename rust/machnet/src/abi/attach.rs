@@ -13,7 +13,7 @@ use core::ptr::null_mut;
 
 /// Link-time witness of the ABI: a program that refers to it cannot link another version's archive.
 #[unsafe(no_mangle)]
-pub extern "C" fn machnet_abi_1() {}
+pub extern "C" fn machnet_abi_2() {}
 
 /// Begins to attach to the sidecar at `socket_path` (null: $MACHNET_SOCKET, else /var/run/machnet/machnet.sock).
 /// MACHNET_EINVAL or MACHNET_ENOBUFS come from here, and then `*out` is null; every other error comes from

@@ -64,9 +64,9 @@ pub struct Config {
     pub exclusive: bool,
     /// Frames and units at once, 1..=32.
     pub burst: u16,
-    /// UDP ports of routes.
+    /// UDP ports of our packets.
     pub udp_ports: RangeInclusive<u16>,
-    /// From a batch of probes that missed to the next.
+    /// From a batch of probes that missed to the next, and from a SYN to its first repetition.
     pub rss_retry: Nanos,
     /// Answers come on the mirrors of our pairs.
     pub mirrored: bool,

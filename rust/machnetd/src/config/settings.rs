@@ -140,7 +140,7 @@ settings! {
         burst: "--burst" Number "N", "8, or 16 if exclusive", "frames and units taken at once, 1 to 32";
     }
     rss: Rss {
-        udp_ports: "--udp-ports" Text "FIRST-LAST", "31580-32603", "UDP ports that packets go out on and come in by, 1 to 65535";
+        udp_ports: "--udp-ports" Text "FIRST-LAST", "31580-32603", "UDP ports, source and destination, of what leaves here, 1 to 65535";
         retry_ms: "--rss-retry" Number "MS", "10", "time until a missed queue is tried for again, 1 to 10000 ms";
         reverse: "--reverse" Text "FORM", "own", "pairs of answers: own, or mirrored where only replies get in";
         paper: "--paper" Switch "BOOL", "false", "set-up as in the paper, to compare: no hand-over, 300 ms retry";

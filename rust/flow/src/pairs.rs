@@ -9,7 +9,7 @@ use crate::hellos::take_one;
 
 /// Probes, reports, and the path word of packets that the peer has not confirmed. Few connections ever need it, so it has no memory before.
 #[derive(Debug, Clone, Default, Hash)]
-pub(crate) struct Routes(Option<Box<State>>);
+pub(crate) struct Pairs(Option<Box<State>>);
 
 #[derive(Debug, Clone, Default, Hash)]
 struct State {
@@ -31,9 +31,9 @@ struct Repeats {
     next: Seq,
 }
 
-/// A packet that is due for the sake of routes.
+/// A packet that is due for the sake of pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Errand {
+pub(crate) enum Due {
     /// PATHS.
     Report,
     /// A PING that asks which queue it reached.
@@ -42,7 +42,7 @@ pub(crate) enum Errand {
     Feeler,
 }
 
-impl Routes {
+impl Pairs {
     /// So many more probes are to be sent.
     pub fn probe(&mut self, probes: u16) {
         let state = self.state();
@@ -60,7 +60,7 @@ impl Routes {
         self.state().report_due = true;
     }
 
-    /// Until [`Routes::on_confirmed`] acknowledgements and data carry this.
+    /// Until [`Pairs::on_confirmed`] acknowledgements and data carry this.
     pub fn set_hit(&mut self, hit: PathEntry) {
         self.state().hit = Some(hit);
     }
@@ -134,17 +134,17 @@ impl Routes {
     }
 
     /// What is due next. It goes out now.
-    pub fn take(&mut self) -> Option<Errand> {
+    pub fn take(&mut self) -> Option<Due> {
         let state = self.0.as_mut()?;
-        let errand = if core::mem::take(&mut state.report_due) {
-            Errand::Report
+        let due = if core::mem::take(&mut state.report_due) {
+            Due::Report
         } else if take_one(&mut state.feelers_due) {
-            Errand::Feeler
+            Due::Feeler
         } else {
-            take_one(&mut state.probes_due).then_some(Errand::Probe)?
+            take_one(&mut state.probes_due).then_some(Due::Probe)?
         };
         self.tidy();
-        Some(errand)
+        Some(due)
     }
 
     /// The flow is over.
