@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use machnet_engine::EngineConfig;
 use machnet_nic::sim::{HashOver, Host};
 use machnet_shm::{FlowId, Geometry};
 use machnet_sim::{AppNo, World, pattern};
@@ -17,9 +18,13 @@ struct Two {
 
 impl Two {
     fn new(seed: u64, host: impl Fn(u8) -> Host) -> Self {
+        Self::with(seed, host, |_| {})
+    }
+
+    fn with(seed: u64, host: impl Fn(u8) -> Host, change: impl Fn(&mut EngineConfig)) -> Self {
         let mut w = World::seeded(seed);
         let (n, m) = (host(2).queues, host(1).queues);
-        let (a, b) = (w.add_on(1, host(1), |_| {}), w.add_on(2, host(2), |_| {}));
+        let (a, b) = (w.add_on(1, host(1), &change), w.add_on(2, host(2), &change));
         let geometry = Geometry { flows: 4096, ..Geometry::DEFAULT };
         let (client, server) = (w.app_with(a, m - 1, geometry), w.app_with(b, n - 1, geometry));
         w.listen(server, 8000);
@@ -129,4 +134,17 @@ fn hosts_short_of_time_forget_no_pair() {
     );
     assert!(t.count("repathed").iter().all(|&n| n > 0), "nobody noticed");
     assert_eq!(t.count("syn_sprayed"), before);
+}
+
+/// A question that comes again after its answer was heard is none that comes again for want of one.
+#[test]
+fn keep_alives_that_follow_each_other_closely_say_nothing_of_the_path() {
+    for keep_alive in [100, 200, 400, 1000] {
+        let keep_alive = Nanos::millis(keep_alive);
+        let mut t = Two::with(1, |n| Host::new(n).queues(4), |config| config.flow.keep_alive = keep_alive);
+        t.connect();
+        t.w.pass(Nanos::secs(5));
+        assert!(t.count("flow_pings_sent").iter().sum::<u64>() >= 4, "they ask");
+        assert_eq!(t.count("repathed"), [0, 0], "{keep_alive:?}");
+    }
 }

@@ -136,10 +136,9 @@ impl Core {
         let config = &shared.config;
         let Some(conn) = self.conns.get_mut(index) else { return };
         let Some(peer) = conn.flow.peer().copied() else { return };
-        let tag = conn.flow.tag();
         let path = &mut conn.path;
-        if peer.mirrored && (path.form() == Form::Own || path.form() == Form::Mirrored && peer.tag > tag) {
-            // Both ends called each other; where both want to choose, one of them does.
+        if peer.mirrored && path.form() == Form::Own {
+            // Both ends called each other.
             path.mirror();
         }
         if path.is_local() || path.form() == Form::Own && queues <= 1 && peer.queues <= 1 {
