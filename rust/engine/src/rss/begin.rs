@@ -150,8 +150,8 @@ impl Core {
         {
             let mut pool = shared.pool();
             pool.meet(path.peer(), peer.epoch, peer.queues, now);
-            if let Origin::Dialled(_) = conn.origin {
-                pool.lives(path.peer(), conn.key.peer().1, peer.queue);
+            if let Origin::Dialled(_) = conn.who.origin {
+                pool.lives(path.peer(), conn.who.key.peer().1, peer.queue);
             }
         }
         match path.form() {
