@@ -416,7 +416,7 @@ fn forged_syns_that_come_again_take_nothing_from_the_pool() {
     });
     let (a, b) = (s.w.sidecars[A].ip, s.w.sidecars[B].ip);
     let epoch = s.w.sidecars[A].shared.config.epoch;
-    for i in 0..100u32 {
+    for i in 0..40u32 {
         let route = Route {
             src_mac: Host::new(1).mac,
             dst_mac: Host::new(2).mac,
