@@ -25,7 +25,7 @@ func commands() []command {
 		{"ping", "round-trip time to a peer's echo", runPing},
 		{"echo", "serve the echo that ping and bench --remote talk to", runEcho},
 		{"bench", "latency and throughput beside kernel TCP and UDP; bench setup: of connecting; bench churn and bench isolation: what neighbours feel of each other", runBench},
-		{"ctl", "ask a running sidecar: stats, channels, connections, peers; drain a channel, set its log level", runCtl},
+		{"ctl", "ask a running sidecar: stats, channels, listeners, connections, peers; drain a channel, set its log level", runCtl},
 		{"version", "print the version", runVersion},
 	}
 }
