@@ -24,10 +24,10 @@ func TestEnginesOfBothSidesFindEachOthersQueues(t *testing.T) {
 			// Searches may be under way at first, and a machine that is short of cores has connections take another path for want of
 			// answers; apart from that nothing comes in on a wrong queue.
 			deadline := time.Now().Add(patience)
-			last := routes(t, p)
+			last := onWrongQueues(t, p)
 			for still, settled := 0, false; still < 3; {
 				echoOnAll(t, conns, 20)
-				now := routes(t, p)
+				now := onWrongQueues(t, p)
 				switch {
 				case now == last:
 					still, settled = still+1, true
@@ -121,7 +121,7 @@ func echoOnAll(t *testing.T, conns []*machnet.Conn, messages int) {
 // taken is what both sidecars together count of packets on wrong queues.
 type taken struct{ misdirected, handed, repathed int }
 
-func routes(t *testing.T, p *pair) (sum taken) {
+func onWrongQueues(t *testing.T, p *pair) (sum taken) {
 	t.Helper()
 	for _, s := range []*sidecar{p.a, p.b} {
 		counters := s.counters(t)

@@ -89,7 +89,10 @@ struct Hosts {
 impl Hosts {
     fn round(&mut self, step: u64) {
         self.now += step;
-        for side in self.clients.iter_mut().chain(&mut self.servers) {
+        for side in &mut self.clients {
+            side.engine.run_once(Nanos(self.now));
+        }
+        for side in &mut self.servers {
             side.engine.run_once(Nanos(self.now));
         }
     }

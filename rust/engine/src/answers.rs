@@ -107,7 +107,7 @@ impl Subjects<'_> {
     fn connection(&self, handle: ConnHandle, conn: &Conn) -> ConnectionRow {
         let channel = conn.bound.place().and_then(|(at, _)| self.channels.get(at));
         let channel = channel.map(|channel| channel.number);
-        ConnectionRow::of(conn, ConnectionId(handle), channel, self.conns.ip)
+        ConnectionRow::of(conn, ConnectionId(handle), channel, self.conns.ip())
     }
 }
 
@@ -144,18 +144,18 @@ impl ConnectionRow {
         ip: Ipv4Addr,
     ) -> Self {
         let flow = &conn.flow;
-        let closing = conn.released || flow.is_finished() || flow.is_lingering() || flow.is_done();
+        let closing = conn.who.released || flow.is_finished() || flow.is_lingering() || flow.is_done();
         Self {
             connection,
             channel: channel.map(|number| number.0),
-            local: (ip, conn.key.local_port()),
-            peer: conn.key.peer(),
+            local: (ip, conn.who.key.local_port()),
+            peer: conn.who.key.peer(),
             stage: match flow.is_established() {
                 _ if closing => ConnectionStage::Closing,
                 true => ConnectionStage::Open,
                 false => ConnectionStage::Opening,
             },
-            dialled: matches!(conn.origin, Origin::Dialled(_)),
+            dialled: matches!(conn.who.origin, Origin::Dialled(_)),
             queued: flow.queued(),
             in_flight: flow.in_flight(),
             rtt: flow.rtt(),

@@ -13,14 +13,8 @@ use crate::view::Outgoing;
 /// One connection.
 pub(crate) struct Conn {
     pub flow: Flow<Outgoing, HeldUnit>,
-    pub key: ConnKey,
+    pub who: Who,
     pub bound: Bound,
-    /// How it came to be.
-    pub origin: Origin,
-    /// The application has let go of the handle.
-    pub released: bool,
-    /// Number of the peer's address in `Peers`.
-    pub peer: u32,
     /// How our packets get to the peer.
     pub path: OutPath,
     /// When the wheel will next ask about this flow.
@@ -39,9 +33,20 @@ pub(crate) struct Conn {
     pub reason: Option<Reason>,
 }
 
+/// Who a connection is, to its peer and to its application.
+pub(crate) struct Who {
+    pub key: ConnKey,
+    /// How it came to be.
+    pub origin: Origin,
+    /// Number of the peer's address in `Peers`.
+    pub peer: u32,
+    /// The application has let go of the handle.
+    pub released: bool,
+}
+
 impl Keyed for Conn {
     fn key(&self) -> ConnKey {
-        self.key
+        self.who.key
     }
 }
 

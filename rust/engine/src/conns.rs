@@ -18,13 +18,11 @@ use crate::shared::EngineHandle;
 use crate::table::Table;
 use crate::timer_wheel::TimerWheel;
 use crate::totals::Totals;
-use crate::view::{About, News, Outgoing, View};
+use crate::view::{News, Outgoing, View};
 
 /// The connections of one engine.
 pub(crate) struct Conns {
     own: EngineHandle,
-    /// Our address.
-    pub ip: Ipv4Addr,
     table: Table<Conn>,
     pub peers: Peers,
     pub drain_epoch: DrainEpoch,
@@ -45,15 +43,21 @@ pub(crate) struct World<'a> {
     pub admission: &'a mut Admission,
 }
 
-/// What a connection whose turn to send is over asks for.
+/// How a connection's turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TurnEnd {
-    /// Nothing now.
+pub(crate) enum Turn {
+    /// It has nothing more to send now.
     Done,
-    /// That its peer may send: it waits for this.
+    /// The same, and it asks that its peer may send: it waits for this.
     Waits(CreditWait),
-    /// To be forgotten: it has sent its last.
+    /// It has sent its last, and is to be forgotten.
     Over,
+    /// It has more to send, and waits for its next turn.
+    More,
+    /// The NIC, or the local loop, is full, or this round has sent enough; the turn goes on in the next.
+    NoRoom,
+    /// Its next hop is not known, so it could not begin.
+    NoRoute,
 }
 
 impl Conns {
@@ -61,7 +65,6 @@ impl Conns {
     pub fn new(own: EngineHandle, secret: u64, now: Nanos) -> Self {
         let peers = Peers::new(std::sync::Arc::clone(&own.shared().heard));
         Self {
-            ip: own.shared().config.neighbor.ip,
             own,
             table: Table::new(secret),
             peers,
@@ -71,6 +74,11 @@ impl Conns {
             ready: VecDeque::new(),
             parked: Vec::new(),
         }
+    }
+
+    /// Our address.
+    pub fn ip(&self) -> Ipv4Addr {
+        self.own.shared().config.neighbor.ip
     }
 
     /// How many there are.
@@ -101,12 +109,6 @@ impl Conns {
     #[inline]
     pub fn entry(&mut self, index: ConnIndex) -> Option<(ConnHandle, &mut Conn)> {
         self.table.entry(index)
-    }
-
-    /// The connection with this handle, if it is still there, to change it.
-    #[inline]
-    pub fn resolve_mut(&mut self, handle: ConnHandle) -> Option<&mut Conn> {
-        self.table.resolve_mut(handle)
     }
 
     /// How many places the table has, used and free ones.
@@ -144,7 +146,7 @@ impl Conns {
     /// Takes a connection out.
     pub fn remove(&mut self, index: ConnIndex) -> Option<Conn> {
         let conn = self.table.remove(index)?;
-        self.peers.release(conn.peer);
+        self.peers.release(conn.who.peer);
         self.totals.retire(index.place(), &conn.flow.stats());
         self.own.counters().flows.set(self.table.len() as u64);
         Some(conn)
@@ -157,10 +159,38 @@ impl Conns {
         &mut self,
         index: ConnIndex,
         world: World<'_>,
+        news: &mut News,
         call: impl FnOnce(&mut Flow<Outgoing, HeldUnit>, &mut View<'_>) -> R,
-    ) -> Option<(R, News)> {
-        let World { clock, channels, admission } = world;
+    ) -> Option<R> {
         let (handle, conn) = self.table.entry(index)?;
+        let common = Common { own: &self.own, peers: &self.peers, drain_epoch: self.drain_epoch.bit() };
+        let called = common.call(conn, world, news, call);
+        if !conn.queued {
+            conn.queued = true;
+            self.ready.push_back(handle);
+        }
+        Some(called)
+    }
+}
+
+/// What the connections of an engine have in common, for a call of a flow.
+struct Common<'a> {
+    own: &'a EngineHandle,
+    peers: &'a Peers,
+    drain_epoch: bool,
+}
+
+impl Common<'_> {
+    /// Calls a flow with its channel at hand.
+    #[inline]
+    fn call<R>(
+        self,
+        conn: &mut Conn,
+        world: World<'_>,
+        news: &mut News,
+        call: impl FnOnce(&mut Flow<Outgoing, HeldUnit>, &mut View<'_>) -> R,
+    ) -> R {
+        let World { clock, channels, admission } = world;
         if conn.stalls != clock.stalls {
             conn.stalls = clock.stalls;
             conn.flow.stalled(clock.now);
@@ -171,25 +201,17 @@ impl Conns {
         };
         let mut view = View {
             lane,
-            counters: self.own.counters(),
+            own: self.own,
             clock,
-            about: About { ip: self.ip, key: conn.key, origin: &conn.origin },
-            released: conn.released,
-            peers: &self.peers,
-            peer: conn.peer,
-            drain_epoch: self.drain_epoch.bit(),
+            who: &conn.who,
+            peers: self.peers,
+            drain_epoch: self.drain_epoch,
             path: &mut conn.path,
             admission,
             claim: &mut conn.claim,
-            news: News::default(),
+            news,
         };
-        let out = call(&mut conn.flow, &mut view);
-        let news = view.news;
-        if !conn.queued {
-            conn.queued = true;
-            self.ready.push_back(handle);
-        }
-        Some((out, news))
+        call(&mut conn.flow, &mut view)
     }
 }
 
@@ -229,21 +251,36 @@ impl Conns {
         self.ready.extend(self.parked.drain(..));
     }
 
-    /// A connection's turn is over, as it has nothing more to send. It is called again when it asks to be, or when something happens to it.
-    /// `ending`: the sidecar ends, and does not stay to acknowledge repetitions.
+    /// Gives a connection its turn: `send` may use its deficit up. With nothing more to send it is called again when it asks to be, or when
+    /// something happens to it. `None`: it is gone, or was filed twice (`Core::on_closed`) and has had its turn; another one would file
+    /// it again, without end. `ending`: the sidecar ends, and does not stay to acknowledge repetitions.
     #[inline]
-    pub fn end_turn(&mut self, index: ConnIndex, deficit: i32, ending: bool) -> TurnEnd {
-        let Some(conn) = self.table.get_mut(index) else { return TurnEnd::Done };
+    pub fn turn(
+        &mut self,
+        handle: ConnHandle,
+        world: World<'_>,
+        news: &mut News,
+        ending: bool,
+        send: impl FnOnce(&mut Flow<Outgoing, HeldUnit>, &mut View<'_>, &mut i32) -> Turn,
+    ) -> Option<Turn> {
+        let conn = self.table.resolve_mut(handle).filter(|conn| conn.queued)?;
+        let common = Common { own: &self.own, peers: &self.peers, drain_epoch: self.drain_epoch.bit() };
+        let mut deficit = conn.deficit;
+        let turn = common.call(conn, world, news, |flow, view| send(flow, view, &mut deficit));
+        if turn != Turn::Done {
+            conn.deficit = deficit;
+            return Some(turn);
+        }
         conn.queued = false;
         conn.deficit = deficit.min(0);
         if conn.flow.is_done() || ending && conn.flow.is_lingering() {
-            return TurnEnd::Over;
+            return Some(Turn::Over);
         }
-        schedule(&mut self.wheel, index, conn);
-        match conn.flow.credit_wait() {
-            Some(wait) if conn.claim.has_to_wait(wait) => TurnEnd::Waits(wait),
-            _ => TurnEnd::Done,
-        }
+        schedule(&mut self.wheel, handle.index, conn);
+        Some(match conn.flow.credit_wait() {
+            Some(wait) if conn.claim.has_to_wait(wait) => Turn::Waits(wait),
+            _ => Turn::Done,
+        })
     }
 }
 

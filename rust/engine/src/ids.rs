@@ -1,6 +1,7 @@
 //! What things of an engine are called. Each is a number of its own type, so that none is taken for another.
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use core::net::Ipv4Addr;
 use core::num::NonZeroU32;
 
@@ -40,9 +41,20 @@ pub(crate) struct ConnHandle {
     pub generation: u32,
 }
 
-/// What tells the connections of a host apart: the peer's address, the peer's Machnet port, and ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ConnKey(u64);
+/// What tells the connections of a host apart: the peer's address, the peer's Machnet port, and ours. In two halves, so that a table of keys
+/// and indices has no gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnKey {
+    peer: u32,
+    ports: u32,
+}
+
+impl Hash for ConnKey {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.bits());
+    }
+}
 
 impl EngineIndex {
     /// Its place among the engines.
@@ -83,25 +95,30 @@ impl ConnKey {
     /// The key of a connection with a peer.
     #[inline]
     pub(crate) fn new(peer: Ipv4Addr, peer_port: u16, local_port: u16) -> Self {
-        Self(u64::from(peer.to_bits()) << 32 | u64::from(peer_port) << 16 | u64::from(local_port))
+        Self { peer: peer.to_bits(), ports: u32::from(peer_port) << 16 | u32::from(local_port) }
+    }
+
+    #[inline]
+    fn bits(self) -> u64 {
+        u64::from(self.peer) << 32 | u64::from(self.ports)
     }
 
     /// All its bits in few: keys of one peer differ by their ports, those of one port by their peers.
     #[inline]
     pub(crate) fn folded(self) -> u16 {
-        let all = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let all = self.bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (all >> 48) as u16
     }
 
     /// The peer's address and port.
     pub(crate) fn peer(self) -> (Ipv4Addr, u16) {
-        (Ipv4Addr::from_bits((self.0 >> 32) as u32), (self.0 >> 16) as u16)
+        (Ipv4Addr::from_bits(self.peer), (self.ports >> 16) as u16)
     }
 
     /// Our port.
     #[inline]
     pub(crate) fn local_port(self) -> u16 {
-        self.0 as u16
+        self.ports as u16
     }
 }
 

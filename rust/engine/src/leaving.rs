@@ -80,7 +80,7 @@ impl Core {
     /// else a reset. A sidecar that ends waits for no peer's FIN: it resets behind its own.
     fn forsake(&mut self, index: ConnIndex) {
         let Some(conn) = self.conns.get_mut(index) else { return };
-        conn.released = true;
+        conn.who.released = true;
         let ends = self.ending.shutdown;
         self.with(index, |flow, io| {
             if flow.message_open() {

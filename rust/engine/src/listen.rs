@@ -108,8 +108,8 @@ impl Core {
     /// False: it is something else.
     pub fn leave_to_others(&mut self, index: ConnIndex) -> bool {
         let leaves = self.conns.get(index).is_some_and(|conn| {
-            matches!((conn.bound, conn.origin), (Bound::Opening { .. }, Origin::Accepted(_)))
-                && self.shared().ports.is_open(conn.key.local_port())
+            matches!((conn.bound, conn.who.origin), (Bound::Opening { .. }, Origin::Accepted(_)))
+                && self.shared().ports.is_open(conn.who.key.local_port())
         });
         if leaves {
             self.drop_flow(index);

@@ -8,7 +8,7 @@ use machnet_shm::{FlowId, HeldUnit, Limit, Origin, Reason, Reply, Request};
 use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
 use crate::admission::Claim;
-use crate::conn::{Bound, Conn};
+use crate::conn::{Bound, Conn, Who};
 use crate::full::Asked;
 use crate::ids::{ChannelIndex, ConnIndex, ConnKey};
 use crate::listen::{Declined, Listen};
@@ -66,7 +66,7 @@ impl Core {
     pub fn is_opening(&self, index: ConnIndex, origin: Origin) -> bool {
         self.conns
             .get(index)
-            .is_some_and(|conn| conn.origin == origin && matches!(conn.bound, Bound::Opening { .. }))
+            .is_some_and(|conn| conn.who.origin == origin && matches!(conn.bound, Bound::Opening { .. }))
     }
 
     /// Resets a flow, and tells the application this reason.
@@ -191,11 +191,13 @@ impl Core {
         let path = self.router.begin_path(ip, birth.hop, &birth.contact, rss, self.clock.now);
         let conn = Conn {
             flow,
-            key: birth.key,
+            who: Who {
+                key: birth.key,
+                origin: birth.origin,
+                peer: self.conns.peers.acquire(ip, self.clock.now),
+                released: false,
+            },
             bound: Bound::Opening { channel: birth.channel, id: birth.id },
-            origin: birth.origin,
-            released: false,
-            peer: self.conns.peers.acquire(ip, self.clock.now),
             scheduled: Nanos::MAX,
             queued: false,
             claim: Claim::new(birth.channel, (!path.is_local()).then_some(self.router.queue)),

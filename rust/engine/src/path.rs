@@ -319,7 +319,7 @@ pub(crate) fn emit_frame(
     units: Option<&EngineEnd>,
     out: &mut [u8],
 ) {
-    let at = frame::emit_udp(route, packet.len(), out);
+    let at = frame::emit_udp(route, out.len() - frame::UDP_HEADERS, out);
     emit(packet, units, &mut out[at..]);
 }
 
@@ -327,10 +327,7 @@ pub(crate) fn emit_frame(
 /// channel `units` or what the packet says itself.
 #[inline]
 pub(crate) fn emit(packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>, out: &mut [u8]) {
-    let at = match packet.hit {
-        None => packet.header.emit(packet.sack, out),
-        hit => packet.header.emit_with(hit, None, packet.sack, out),
-    };
+    let at = packet.header.emit_with(packet.hit, None, packet.sack, out);
     let out = &mut out[at..];
     match &packet.body {
         Body::None => {}

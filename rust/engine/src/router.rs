@@ -181,15 +181,31 @@ impl Router {
             // The flow counts it as sent, so it is built all the same and goes first in the next round.
             let mut built = vec![0; len];
             fill(&mut built);
-            self.stash = Some(built);
-            self.own.counters().tx_full.add(1);
-            return false;
+            return self.keep(built);
         }
         self.own.counters().tx_frames.add(1);
         true
     }
 
-    /// The same for a packet that has a pair or reports of its own.
+    /// Sends a packet of a connection that is built. False: it waits, there is no room.
+    #[inline(never)]
+    fn send_built<Q: Queue>(&mut self, nic: &mut Q, built: Vec<u8>) -> bool {
+        if nic.transmit(built.len(), Offload::Udp4, |out| out.copy_from_slice(&built)).is_err() {
+            return self.keep(built);
+        }
+        self.own.counters().tx_frames.add(1);
+        true
+    }
+
+    /// There is no room for a packet of a connection, which goes first when there is.
+    #[cold]
+    fn keep(&mut self, built: Vec<u8>) -> bool {
+        self.stash = Some(built);
+        self.own.counters().tx_full.add(1);
+        false
+    }
+
+    /// As [`Router::send`], for a packet that has a pair or reports of its own.
     #[cold]
     #[inline(never)]
     pub fn send_detour<Q: Queue>(
@@ -211,7 +227,11 @@ impl Router {
             dst_port: pair.dst,
             ..*route
         });
-        self.send(nic, aside.as_ref().or(route), &packet, path::frame_len(&packet), None)
+        let Some(route) = aside.as_ref().or(route) else { return self.send_local(&packet, None) };
+        // Built first: the one place where a frame is written straight into a descriptor is for those that are common.
+        let mut built = vec![0; path::frame_len(&packet)];
+        path::emit_frame(route, &packet, None, &mut built);
+        self.send_built(nic, built)
     }
 
     /// A packet that goes from one application of this host to another.
@@ -235,12 +255,9 @@ impl Router {
     #[inline]
     pub fn send_waiting<Q: Queue>(&mut self, nic: &mut Q, sent: &mut usize) -> bool {
         if let Some(built) = self.stash.take() {
-            if nic.transmit(built.len(), Offload::Udp4, |out| out.copy_from_slice(&built)).is_err() {
-                self.stash = Some(built);
-                self.own.counters().tx_full.add(1);
+            if !self.send_built(nic, built) {
                 return false;
             }
-            self.own.counters().tx_frames.add(1);
             *sent += 1;
         }
         while let Some(control) = self.control.pop_front() {

@@ -61,14 +61,13 @@ impl Core {
     /// One Machnet packet, wherever it came from.
     #[inline]
     pub(crate) fn on_machnet(&mut self, from: InPath, bytes: &[u8], came: Came) {
-        let packet = match path::parse(bytes) {
-            Ok(packet) => packet,
-            Err(_) => return self.counters().rx_bad_machnet.add(1),
-        };
+        // Looked at where it is: moved out, it would be copied.
+        let parsed = path::parse(bytes);
+        let Ok(packet) = &parsed else { return self.counters().rx_bad_machnet.add(1) };
         let key = ConnKey::new(from.peer, packet.header.src, packet.header.dst);
         match self.conns.find(key) {
-            Some(index) => self.flow_packet(index, key, from, bytes, &packet, came),
-            None => self.on_unknown(key, from, bytes, &packet, came),
+            Some(index) => self.flow_packet(index, key, from, bytes, packet, came),
+            None => self.on_unknown(key, from, bytes, packet, came),
         }
     }
 

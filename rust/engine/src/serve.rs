@@ -189,7 +189,7 @@ impl Core {
         let channel = self.channels.get_mut(at)?;
         channel.free_place(id);
         let index = channel.conn(id)?;
-        self.conns.get_mut(index)?.released = true;
+        self.conns.get_mut(index)?.who.released = true;
         Some(index)
     }
 

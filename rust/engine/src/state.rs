@@ -87,7 +87,8 @@ impl Core {
     ) -> Option<R> {
         let world =
             World { clock: &self.clock, channels: &mut self.channels, admission: &mut self.admission };
-        let (out, news) = self.conns.with(index, world, call)?;
+        let mut news = News::default();
+        let out = self.conns.with(index, world, &mut news, call)?;
         if !news.is_none() {
             self.on_news(index, news);
         }
@@ -109,7 +110,7 @@ impl Core {
         let Some(conn) = self.conns.get_mut(index) else { return };
         let Bound::Opening { channel, id } = conn.bound else { return };
         conn.bound = Bound::Open { channel, id };
-        let (local, origin) = (conn.path.is_local(), conn.origin);
+        let (local, origin) = (conn.path.is_local(), conn.who.origin);
         if !local {
             self.conns.drain_epoch.newcomer(self.clock.now);
             self.rss_established(index);
@@ -130,7 +131,7 @@ impl Core {
             Reason::Refused if matches!(bound, Bound::Open { .. }) => Reason::Reset,
             why => why,
         };
-        let (origin, released) = (conn.origin, conn.released);
+        let (origin, released) = (conn.who.origin, conn.who.released);
         if conn.path.is_unknown() {
             // It may be parked until its next hop is known; it has nothing to wait for any more.
             self.conns.ready_again(handle);
@@ -162,12 +163,12 @@ impl Core {
         let Some(mut conn) = self.conns.remove(index) else { return };
         self.admission.end(&mut conn.claim);
         if conn.claimed {
-            self.shared().ports.claims.release(conn.key);
+            self.shared().ports.claims.release(conn.who.key);
         }
         self.router.end_path(&conn.path);
         if conn.bound != Bound::Free {
             // Superseded before it was established: the application never heard of it.
-            self.end_place(conn.bound, conn.released, Reason::Gone);
+            self.end_place(conn.bound, conn.who.released, Reason::Gone);
         }
     }
 

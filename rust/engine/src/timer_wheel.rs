@@ -14,6 +14,8 @@ pub struct TimerWheel<K> {
     levels: [Level; LEVELS],
     /// Everything before this tick has fired. In units of 2^SHIFT ns.
     tick: u64,
+    /// Nothing is to be done before: an entry of the lowest level fires then, or a slot of a higher one begins. `Nanos::MAX`: there is none.
+    due: Nanos,
     len: usize,
     entries: Vec<Entry<K>>,
     /// The first of the chain of entries that are free.
@@ -40,7 +42,7 @@ impl<K: Copy> TimerWheel<K> {
     pub fn new(now: Nanos) -> Self {
         let level = || Level { slots: Box::new([END; SLOTS]), occupied: [0; SLOTS / 64] };
         let levels = core::array::from_fn(|_| level());
-        Self { levels, tick: now.0 >> SHIFT, len: 0, entries: Vec::new(), free: END }
+        Self { levels, tick: now.0 >> SHIFT, due: Nanos::MAX, len: 0, entries: Vec::new(), free: END }
     }
 
     /// Files `key` for `at`; a time in the past fires in the next [`TimerWheel::expire`].
@@ -67,21 +69,28 @@ impl<K: Copy> TimerWheel<K> {
     #[inline]
     pub fn expire(&mut self, now: Nanos, mut fire: impl FnMut(Nanos, K)) {
         let target = now.0 >> SHIFT;
-        if self.len == 0 {
+        if now < self.due {
             self.tick = self.tick.max(target);
             return;
         }
         loop {
             self.expire_slot(now, &mut fire);
             if self.tick >= target {
-                return;
+                break;
             }
             self.advance(target);
         }
+        self.due = self.find_due().unwrap_or(Nanos::MAX);
     }
 
     /// When [`TimerWheel::expire`] should be called next: exact for a near deadline, earlier than a far one.
+    #[inline]
     pub fn next_deadline(&self) -> Option<Nanos> {
+        (self.due != Nanos::MAX).then_some(self.due)
+    }
+
+    /// Looks for what is to be done next.
+    fn find_due(&self) -> Option<Nanos> {
         if self.len == 0 {
             return None;
         }
@@ -112,8 +121,10 @@ impl<K: Copy> TimerWheel<K> {
         }
         let shift = BITS * level as u32;
         let turn = (1u64 << (BITS * (LEVELS as u32))) - (1 << shift);
-        let slot = ((self.tick + distance.min(turn)) >> shift) as usize % SLOTS;
-        entry.next = self.levels[level].push(slot, place);
+        let slot = (self.tick + distance.min(turn)) >> shift;
+        let begins = if level == 0 { entry.at } else { Nanos(slot << shift << SHIFT) };
+        self.due = self.due.min(begins);
+        entry.next = self.levels[level].push(slot as usize % SLOTS, place);
     }
 
     fn expire_slot(&mut self, now: Nanos, fire: &mut impl FnMut(Nanos, K)) {

@@ -5,24 +5,14 @@ use machnet_shm::Reason;
 use machnet_wire::Paths;
 
 use crate::conn::Bound;
-use crate::conns::{TurnEnd, World};
+use crate::conns::{Turn, World};
 use crate::engine::Engine;
-use crate::ids::{ConnHandle, ConnIndex};
+use crate::ids::ConnHandle;
 use crate::neighbor::Lookup;
 use crate::path;
 use crate::rss::{self, Detour, PairSource};
 use crate::state::Core;
-
-/// How a connection's turn ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// It has nothing more to send now.
-    Done,
-    /// It has, and waits for its next turn.
-    More,
-    /// The NIC, or the local loop, is full, or this round has sent enough; the turn goes on in the next.
-    NoRoom,
-}
+use crate::view::News;
 
 impl<Q: Queue> Engine<Q> {
     /// Lets connections send in turn, while there is room. Returns packets built.
@@ -37,7 +27,7 @@ impl<Q: Queue> Engine<Q> {
         }
         while let Some(handle) = self.core.conns.next_ready() {
             match self.turn(handle, &mut sent) {
-                Turn::Done => {}
+                Turn::Done | Turn::Waits(_) | Turn::Over | Turn::NoRoute => {}
                 Turn::More => self.core.conns.ready_again(handle),
                 Turn::NoRoom => {
                     self.core.conns.ready_first(handle);
@@ -51,42 +41,40 @@ impl<Q: Queue> Engine<Q> {
     /// The turn of one connection.
     #[inline]
     fn turn(&mut self, handle: ConnHandle, sent: &mut usize) -> Turn {
-        let Core { conns, router, channels, admission, clock, random, own, .. } = &mut self.core;
-        let Some(conn) = conns.resolve_mut(handle) else { return Turn::Done };
-        if !conn.queued {
-            // It was filed twice (`Core::on_closed`) and has had its turn. Another one would file it again, without end.
-            return Turn::Done;
-        }
-        let route = match router.route(&mut conn.path, clock.now) {
-            Ok(route) => route,
-            Err(lookup) => return self.core.park(handle, lookup),
-        };
-        let mut deficit = conn.deficit;
-        if deficit <= 0 {
-            // A turn begins; one that was interrupted goes on with what was left of it.
-            deficit += (self.burst * usize::from(router.mtu) / 2) as i32;
-        }
-        let (nic, most) = (&mut self.nic, self.burst * 2);
+        let Core { conns, router, channels, admission, clock, random, own, ending, .. } = &mut self.core;
+        let (nic, burst) = (&mut self.nic, self.burst);
         let world = World { clock, channels, admission };
-        let called = conns.with(handle.index, world, |flow, io| {
+        let (mut news, mut missing) = (News::default(), Lookup::Asking);
+        let called = conns.turn(handle, world, &mut news, ending.shutdown, |flow, io, deficit| {
+            let route = match router.route(io.path, io.now()) {
+                Ok(route) => route,
+                Err(lookup) => {
+                    missing = lookup;
+                    return Turn::NoRoute;
+                }
+            };
+            if *deficit <= 0 {
+                // A turn begins; one that was interrupted goes on with what was left of it.
+                *deficit += (burst * usize::from(router.mtu) / 2) as i32;
+            }
             loop {
-                if deficit <= 0 {
+                if *deficit <= 0 {
                     return Turn::More;
                 }
-                if *sent >= most {
+                if *sent >= burst * 2 {
                     return Turn::NoRoom;
                 }
-                let Some(mut packet) = flow.poll_transmit(io.now(), io) else { return Turn::Done };
+                // Looked at where it is: moved out, it would be copied.
+                let mut next = flow.poll_transmit(io.now(), io);
+                let Some(packet) = &mut next else { return Turn::Done };
                 packet.header.backlog = router.backlog;
-                if !rss::is_plain(&packet) {
+                if !rss::is_plain(packet) {
+                    let Some(mut packet) = next.take() else { return Turn::Done };
                     let config = &own.shared().config;
                     let (ports, retry) = (&config.udp_ports, config.rss.search.retry);
                     let source = PairSource { random, ports, now: io.now(), retry };
                     let detour = Detour::of(&mut packet, io.path, source);
-                    if let Some(pair) = detour.dead {
-                        own.shared().pool().forget(io.path.peer(), pair);
-                    }
-                    deficit -= (path::frame_len(&packet) + Paths::ENTRY * detour.entries.len()) as i32;
+                    *deficit -= (path::frame_len(&packet) + Paths::ENTRY * detour.entries.len()) as i32;
                     *sent += 1;
                     let went = router.send_detour(nic, route.as_ref(), packet, &detour);
                     if detour.more {
@@ -97,22 +85,20 @@ impl<Q: Queue> Engine<Q> {
                     }
                     continue;
                 }
-                let len = path::frame_len(&packet);
-                deficit -= len as i32;
+                let len = path::frame_len(packet);
+                *deficit -= len as i32;
                 *sent += 1;
-                if !router.send(nic, route.as_ref(), &packet, len, io.units()) {
+                if !router.send(nic, route.as_ref(), packet, len, io.units()) {
                     return Turn::NoRoom;
                 }
             }
         });
-        let Some((turn, news)) = called else { return Turn::Done };
+        let Some(turn) = called else { return Turn::Done };
         match turn {
-            Turn::Done => self.core.end_turn(handle.index, deficit),
-            Turn::More | Turn::NoRoom => {
-                if let Some(conn) = self.core.conns.get_mut(handle.index) {
-                    conn.deficit = deficit;
-                }
-            }
+            Turn::Done | Turn::More | Turn::NoRoom => {}
+            Turn::Waits(wait) => self.core.wait_for_credit(handle.index, wait),
+            Turn::Over => self.core.drop_flow(handle.index),
+            Turn::NoRoute => self.core.park(handle, missing),
         }
         if !news.is_none() {
             self.core.on_news(handle.index, news);
@@ -122,21 +108,11 @@ impl<Q: Queue> Engine<Q> {
 }
 
 impl Core {
-    /// A connection has nothing more to send.
-    #[inline]
-    fn end_turn(&mut self, index: ConnIndex, deficit: i32) {
-        match self.conns.end_turn(index, deficit, self.ending.shutdown) {
-            TurnEnd::Done => {}
-            TurnEnd::Waits(wait) => self.wait_for_credit(index, wait),
-            TurnEnd::Over => self.drop_flow(index),
-        }
-    }
-
     /// The next hop is not known: the connection waits for it, or ends.
     #[cold]
-    fn park(&mut self, handle: ConnHandle, lookup: Lookup) -> Turn {
+    fn park(&mut self, handle: ConnHandle, lookup: Lookup) {
         let index = handle.index;
-        let Some(conn) = self.conns.get(index) else { return Turn::Done };
+        let Some(conn) = self.conns.get(index) else { return };
         match conn.bound {
             // Over, and what it would still say cannot be said.
             Bound::Free => self.drop_flow(index),
@@ -149,6 +125,5 @@ impl Core {
                 self.conns.park(handle);
             }
         }
-        Turn::Done
     }
 }

@@ -1,17 +1,15 @@
 //! What a flow sees of its engine during one call: its channel, what may be promised to its peer, the time.
 
-use core::net::Ipv4Addr;
 use machnet_flow::{Closed, Event, Io};
-
-use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, Origin, TxUnit};
+use machnet_shm::{EngineEnd, Established, FlowId, HeldUnit, TxUnit};
 use machnet_wire::{Fragment, Nanos};
 
 use crate::admission::{Admission, Claim};
 use crate::clock::Clock;
-use crate::counters::Counters;
-use crate::ids::ConnKey;
+use crate::conn::Who;
 use crate::path::OutPath;
 use crate::peers::Peers;
+use crate::shared::EngineHandle;
 
 /// A unit to send, until it is acknowledged.
 #[derive(Debug)]
@@ -26,38 +24,20 @@ pub(crate) enum Outgoing {
 pub(crate) struct View<'a> {
     /// The channel and the flow's handle there; none when the application is gone.
     pub lane: Option<(&'a mut EngineEnd, FlowId)>,
-    pub counters: &'a Counters,
+    pub own: &'a EngineHandle,
     pub clock: &'a Clock,
-    /// What the application hears of it when it is established.
-    pub about: About<'a>,
-    /// The application has let go of the handle: nothing is delivered any more.
-    pub released: bool,
-    /// All peers, and the number of this one.
+    /// Which connection it is.
+    pub who: &'a Who,
+    /// All peers.
     pub peers: &'a Peers,
-    pub peer: u32,
     pub drain_epoch: bool,
     /// How its packets go.
     pub path: &'a mut OutPath,
     /// What the flow promises comes out of this, and is noted in its claim.
     pub admission: &'a mut Admission,
     pub claim: &'a mut Claim,
-    pub news: News,
-}
-
-/// Who a connection is.
-pub(crate) struct About<'a> {
-    /// Our address.
-    pub ip: Ipv4Addr,
-    pub key: ConnKey,
-    pub origin: &'a Origin,
-}
-
-impl About<'_> {
-    /// What the application hears, which knows it as `flow`.
-    fn established(&self, flow: FlowId) -> Established {
-        let Self { ip, key, origin } = *self;
-        Established { flow, origin: *origin, local: (ip, key.local_port()), peer: key.peer() }
-    }
+    /// What becomes of it.
+    pub news: &'a mut News,
 }
 
 /// What became of a flow in a call.
@@ -84,7 +64,7 @@ impl Io for View<'_> {
         let Some((end, id)) = &mut self.lane else { return false };
         let delivered = end.deliver(*id, unit, payload);
         if delivered {
-            self.counters.rx_units.add(1);
+            self.own.counters().rx_units.add(1);
             self.came(1);
         }
         delivered
@@ -98,7 +78,7 @@ impl Io for View<'_> {
 
     fn deliver_held(&mut self, unit: Fragment, held: HeldUnit) {
         if let Some((end, id)) = &mut self.lane {
-            self.counters.rx_units.add(1);
+            self.own.counters().rx_units.add(1);
             end.deliver_held(*id, unit, held);
         }
     }
@@ -126,7 +106,7 @@ impl Io for View<'_> {
         let Some((end, id)) = &mut self.lane else { return 0 };
         let (taken, exceeds) = self.admission.take(self.claim, more, |n| end.grant(*id, n));
         if exceeds {
-            self.counters.budget_overruns.add(taken.into());
+            self.own.counters().budget_overruns.add(taken.into());
         }
         taken
     }
@@ -153,14 +133,14 @@ impl Io for View<'_> {
     }
 
     fn peer_heard(&self) -> Nanos {
-        self.peers.last_heard(self.peer)
+        self.peers.last_heard(self.who.peer)
     }
 
     fn event(&mut self, event: Event) {
         if let Some((end, id)) = &mut self.lane {
             match event {
-                Event::Established => end.established(&self.about.established(*id)),
-                Event::PeerFin | Event::Aborted if self.released => end.ungrant(*id, 1),
+                Event::Established => end.established(&established(self.own, self.who, *id)),
+                Event::PeerFin | Event::Aborted if self.who.released => end.ungrant(*id, 1),
                 Event::PeerFin => end.fin(*id),
                 Event::Aborted => end.aborted(*id),
                 Event::Closed(_) => {}
@@ -175,6 +155,12 @@ impl Io for View<'_> {
             Event::PeerFin | Event::Aborted => {}
         }
     }
+}
+
+/// What the application hears when a connection is established, which it knows as `flow` from then on.
+fn established(own: &EngineHandle, who: &Who, flow: FlowId) -> Established {
+    let ip = own.shared().config.neighbor.ip;
+    Established { flow, origin: who.origin, local: (ip, who.key.local_port()), peer: who.key.peer() }
 }
 
 impl View<'_> {
@@ -193,7 +179,7 @@ impl View<'_> {
     /// Something that only the peer could have sent came from it.
     #[inline]
     pub fn heard_peer(&self) {
-        self.peers.heard(self.peer, self.clock.now);
+        self.peers.heard(self.who.peer, self.clock.now);
     }
 
     /// The application has read something of the connection.

@@ -7,22 +7,22 @@ use crate::Config;
 /// Estimates of the round-trip time, the peer's own delay taken out. RFC 6298, gains 1/8 and 1/4.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Rtt {
-    /// `Nanos::MAX` until the first sample.
+    /// Zero until the first sample.
     smoothed: Nanos,
     variation: Nanos,
-    /// The least sample: the path's own delay, as far as this end can tell.
+    /// The least sample: the path's own delay, as far as this end can tell. `Nanos::MAX` until the first sample.
     least: Nanos,
 }
 
 impl Rtt {
     pub fn new() -> Self {
-        Rtt { smoothed: Nanos::MAX, variation: Nanos::ZERO, least: Nanos::MAX }
+        Rtt { smoothed: Nanos::ZERO, variation: Nanos::ZERO, least: Nanos::MAX }
     }
 
     #[inline]
     pub fn sample(&mut self, rtt: Nanos) {
         let smoothed = self.smoothed;
-        if smoothed == Nanos::MAX {
+        if self.least == Nanos::MAX {
             self.smoothed = rtt;
             self.variation = rtt / 2;
         } else {
@@ -40,13 +40,13 @@ impl Rtt {
 
     #[inline]
     pub fn smoothed(&self) -> Option<Nanos> {
-        (self.smoothed != Nanos::MAX).then_some(self.smoothed)
+        (self.least != Nanos::MAX).then_some(self.smoothed)
     }
 
     /// The smoothed time, or zero before the first sample.
     #[inline]
     pub fn or_zero(&self) -> Nanos {
-        if self.smoothed == Nanos::MAX { Nanos::ZERO } else { self.smoothed }
+        self.smoothed
     }
 
     /// The path's own delay, zero before the first sample.

@@ -264,12 +264,9 @@ impl Header {
         debug_assert_eq!(self.flags.has(Flags::HIT), hit.is_some());
         debug_assert_eq!(self.flags.has(Flags::PART), part.is_some());
         let (h, mut rest) = field::split_mut::<LEN>(out);
-        let start = u32::from(VERSION) << 28
-            | (self.kind as u32) << 24
-            | u32::from(self.lane) << 21
-            | (sack.len() as u32) << 16
-            | u32::from(self.flags.0);
-        field::put32(h, at::START, start);
+        h[at::START] = VERSION << 4 | self.kind as u8;
+        h[at::START + 1] = self.lane << 5 | sack.len() as u8;
+        field::put16(h, at::START + 2, self.flags.0);
         field::put16(h, at::SRC, self.src);
         field::put16(h, at::DST, self.dst);
         field::put32(h, at::TAG, self.tag);

@@ -163,10 +163,24 @@ impl<'a> Packet<'a> {
         if words > SACK_WORDS_MAX {
             return refuse("machnet sack words", words as u32);
         }
+        let (flags, lane) = (Flags(start as u16), (start >> 21 & 7) as u8);
+        let Around { hit, part, sack, payload, seal } = if !UNCOMMON {
+            let (sack, payload) = split_sack(rest, words)?;
+            if kind == Kind::Ack && !payload.is_empty() {
+                return refuse("machnet acknowledgement with a payload", payload.len() as u32);
+            }
+            Around { hit: None, part: None, sack, payload, seal: None }
+        } else {
+            uncommon(kind, flags, lane, words, rest)?
+        };
+        let message_len = field::u32_at(h, at::MESSAGE_LEN);
+        let unit_len = part.map_or(payload.len(), |part| part.unit_len.into());
+        check_unit(kind, flags, message_len, payload.len(), unit_len)?;
+        // Read when nothing can go wrong any more, or most of it would be put aside until then.
         let header = Header {
             kind,
-            flags: Flags(start as u16),
-            lane: (start >> 21 & 7) as u8,
+            flags,
+            lane,
             src: field::u16_at(h, at::SRC),
             dst: field::u16_at(h, at::DST),
             tag: field::u32_at(h, at::TAG),
@@ -181,18 +195,8 @@ impl<'a> Packet<'a> {
             ts_echo: field::u32_at(h, at::TS_ECHO),
             ack_delay: field::u16_at(h, at::ACK_DELAY),
             gap: field::u16_at(h, at::GAP),
-            message_len: field::u32_at(h, at::MESSAGE_LEN),
+            message_len,
         };
-        let Around { hit, part, sack, payload, seal } = if !UNCOMMON {
-            let (sack, payload) = split_sack(rest, words)?;
-            if kind == Kind::Ack && !payload.is_empty() {
-                return refuse("machnet acknowledgement with a payload", payload.len() as u32);
-            }
-            Around { hit: None, part: None, sack, payload, seal: None }
-        } else {
-            uncommon(kind, header.flags, header.lane, words, rest)?
-        };
-        check_unit(&header, payload.len(), part.map_or(payload.len(), |part| part.unit_len.into()))?;
         Ok(Packet { header, hit, part, sack, payload, seal })
     }
 }
@@ -285,11 +289,17 @@ fn split_sack(b: &[u8], words: usize) -> Result<(Sack<'_>, &[u8]), ParseError> {
 }
 
 /// Flags that make a unit, the payload that goes with them, and the length of the whole unit.
-#[inline]
-fn check_unit(h: &Header, payload: usize, unit_len: usize) -> Result<(), ParseError> {
+#[inline(always)]
+fn check_unit(
+    kind: Kind,
+    flags: Flags,
+    message_len: u32,
+    payload: usize,
+    unit_len: usize,
+) -> Result<(), ParseError> {
     const UNIT: u16 = Flags::BEGIN.0 | Flags::END.0 | Flags::ABORT.0 | Flags::FIN.0;
-    let unit = h.flags.0 & UNIT;
-    let flags_fit = match h.kind {
+    let unit = flags.0 & UNIT;
+    let flags_fit = match kind {
         Kind::Data => {
             unit & (Flags::ABORT.0 | Flags::FIN.0) == 0
                 || (unit == Flags::ABORT.0 || unit == Flags::FIN.0) && payload == 0
@@ -297,16 +307,16 @@ fn check_unit(h: &Header, payload: usize, unit_len: usize) -> Result<(), ParseEr
         _ => unit == 0,
     };
     if !flags_fit {
-        return Err(ParseError::Field { what: "machnet unit flags", value: h.flags.0.into() });
+        return Err(ParseError::Field { what: "machnet unit flags", value: flags.0.into() });
     }
-    let begin = h.flags.has(Flags::BEGIN);
-    let length_fits = match (begin, h.flags.has(Flags::END)) {
-        (true, true) => h.message_len as usize == unit_len,
-        (true, false) => h.message_len as usize > unit_len,
-        _ => h.message_len == 0,
+    let begin = flags.has(Flags::BEGIN);
+    let length_fits = match (begin, flags.has(Flags::END)) {
+        (true, true) => message_len as usize == unit_len,
+        (true, false) => message_len as usize > unit_len,
+        _ => message_len == 0,
     };
     if !length_fits {
-        return Err(ParseError::Field { what: "machnet message length", value: h.message_len });
+        return Err(ParseError::Field { what: "machnet message length", value: message_len });
     }
     Ok(())
 }

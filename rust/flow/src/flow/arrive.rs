@@ -26,8 +26,8 @@ impl<T, H> Flow<T, H> {
         if header.tag == self.ends.tag()
             && self.life.is_open()
             && matches!(header.kind, Kind::Data | Kind::Ack)
+            && !needs_agreement(packet)
         {
-            self.check_agreed(packet, io)?;
             return self.on_open(now, packet, io);
         }
         self.on_other(now, packet, io)
@@ -64,7 +64,9 @@ impl<T, H> Flow<T, H> {
             }
             State::Dead => return Err(FlowError::Over),
         }
-        self.check_agreed(packet, io)?;
+        if needs_agreement(packet) {
+            self.check_agreed(packet, io)?;
+        }
         if !self.life.is_open() {
             // The third packet of the handshake, or data that overtook it.
             self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io);
@@ -73,23 +75,10 @@ impl<T, H> Flow<T, H> {
         self.on_open(now, packet, io)
     }
 
-    /// Whether the packet, which carries our tag, has nothing that needs an agreement: a flow agrees on one lane, on no seals and
-    /// on no parts, and knows its peer's hello already.
-    #[inline]
-    fn check_agreed<I: Io<Tx = T, Held = H>>(
-        &mut self,
-        packet: &Packet<'_>,
-        io: &mut I,
-    ) -> Result<(), FlowError> {
-        const ASKS: u16 = Flags::SEALED.0 | Flags::PART.0 | Flags::HELLO.0;
-        if packet.header.flags.0 & ASKS | u16::from(packet.header.lane) == 0 {
-            return Ok(());
-        }
-        self.check_uncommon(packet, io)
-    }
-
+    /// Whether a packet that carries our tag and [needs an agreement](needs_agreement) has it: a flow agrees on one lane, on no seals
+    /// and on no parts, and knows its peer's hello already.
     #[cold]
-    fn check_uncommon<I: Io<Tx = T, Held = H>>(
+    fn check_agreed<I: Io<Tx = T, Held = H>>(
         &mut self,
         packet: &Packet<'_>,
         io: &mut I,
@@ -143,10 +132,12 @@ impl<T, H> Flow<T, H> {
             self.acks.on_question(Echo::new(now, io.gap(), header));
             let again = match header.kind {
                 Kind::Data => header.unit.before(self.receiver.next()),
-                kind => kind == Kind::Ping && !header.flags.has(Flags::REPORT),
+                kind => {
+                    kind == Kind::Ping && (!header.flags.has(Flags::REPORT) || header.flags.has(Flags::PROBE))
+                }
             };
             if again {
-                self.pairs.on_repeat(now, self.receiver.next());
+                self.pairs.on_repeat(now, self.receiver.next(), self.config.keep_alive);
             }
         }
         self.check_closed(now, io);
@@ -275,4 +266,11 @@ impl<T, H> Flow<T, H> {
         let unseen = gap + Nanos(u64::from(header.gap) * DELAY_STEP);
         self.congestion.on_delay(rtt - unseen, header.backlog);
     }
+}
+
+/// Whether a packet has anything that both ends must have agreed on.
+#[inline]
+fn needs_agreement(packet: &Packet<'_>) -> bool {
+    const ASKS: u16 = Flags::SEALED.0 | Flags::PART.0 | Flags::HELLO.0;
+    packet.header.flags.0 & ASKS | u16::from(packet.header.lane) != 0
 }

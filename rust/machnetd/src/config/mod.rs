@@ -66,7 +66,7 @@ pub struct Config {
     pub burst: u16,
     /// UDP ports of our packets.
     pub udp_ports: RangeInclusive<u16>,
-    /// From a batch of probes that missed to the next.
+    /// From a batch of probes that missed to the next, and from a SYN to its first repetition.
     pub rss_retry: Nanos,
     /// Answers come on the mirrors of our pairs.
     pub mirrored: bool,

@@ -46,6 +46,7 @@ impl Config {
         engine.burst = usize::from(self.burst);
         engine.udp_ports = self.udp_ports.clone();
         engine.rss.search.retry = self.rss_retry;
+        engine.flow.syn_retry = self.rss_retry;
         engine.rss.mirrored = self.mirrored;
         engine.rss.paper = self.paper;
         engine.connect_timeout = self.connect;

@@ -445,6 +445,7 @@ listen = "127.0.0.1:9464"
     assert_eq!(from_file.keepalive, None);
     let engine = from_file.engine([1, 2, 3]);
     assert_eq!((engine.udp_ports, engine.rss.search.retry), (40000..=40999, Nanos::millis(25)));
+    assert_eq!(engine.flow.syn_retry, Nanos::millis(25), "silence is met after the same time");
     assert!(engine.rss.mirrored && !engine.rss.paper);
     assert!(config("", &format!("{MINIMAL} --paper true")).unwrap().engine([1, 2, 3]).rss.paper);
     for key in KEYS {
