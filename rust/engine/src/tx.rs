@@ -74,9 +74,6 @@ impl<Q: Queue> Engine<Q> {
                     let (ports, retry) = (&config.udp_ports, config.rss.search.retry);
                     let source = PairSource { random, ports, now: io.now(), retry };
                     let detour = Detour::of(&mut packet, io.path, source);
-                    if let Some(pair) = detour.dead {
-                        own.shared().pool().forget(io.path.peer(), pair);
-                    }
                     *deficit -= (path::frame_len(&packet) + Paths::ENTRY * detour.entries.len()) as i32;
                     *sent += 1;
                     let went = router.send_detour(nic, route.as_ref(), packet, &detour);

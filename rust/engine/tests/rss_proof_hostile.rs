@@ -403,6 +403,46 @@ fn a_spoofed_source_is_sent_no_more_bytes_than_were_sent_in_its_name() {
     }
 }
 
+/// SYNs in the name of a host that is known, and again as if their answers had not arrived: what is known of its pairs stays known.
+#[test]
+fn forged_syns_that_come_again_take_nothing_from_the_pool() {
+    let mut s = Scene::new(77);
+    s.connect(None);
+    s.pass(Nanos::millis(100), None);
+    // A would answer that it never asked.
+    s.w.net.lose_if(B, A, |bytes| {
+        matches!(frame::parse(bytes), Ok(Frame::Udp { payload, .. })
+            if Packet::parse(payload).is_ok_and(|packet| (1000..1100).contains(&packet.header.dst)))
+    });
+    let (a, b) = (s.w.sidecars[A].ip, s.w.sidecars[B].ip);
+    let epoch = s.w.sidecars[A].shared.config.epoch;
+    for i in 0..40u32 {
+        let route = Route {
+            src_mac: Host::new(1).mac,
+            dst_mac: Host::new(2).mac,
+            src_ip: a,
+            dst_ip: b,
+            src_port: 31_580 + i as u16,
+            dst_port: 31_600,
+        };
+        let hello = Hello { queues: ENGINES, ..Hello::new(77 + i, epoch, 1500) };
+        for copy in 0..2 {
+            let (src, tx) = (1000 + i as u16, Seq(7 + copy));
+            let header = Header { src, dst: 8000, unit: Seq(7), tx, ..Header::new(Kind::Syn) };
+            s.w.net.inject(B, &emit(&route, &header, None, &hello.emit()));
+            s.w.pass(Nanos::millis(7));
+        }
+    }
+    let before = s.w.counter(B, "pool_hits");
+    let (client, accepted) = (s.client, s.w.apps.iter().map(|app| app.accepted.len()).sum::<usize>());
+    let id = s.w.apps[client].dial(b, 8000, 0, 0);
+    s.run("connecting", None, |w| {
+        w.apps[client].dialled(id).is_some()
+            && w.apps.iter().map(|app| app.accepted.len()).sum::<usize>() > accepted
+    });
+    assert_eq!(s.w.counter(B, "pool_hits"), before + 1, "seed {}", s.w.seed);
+}
+
 fn read(bytes: &[u8]) -> (Route, Header) {
     let Ok(Frame::Udp { ether, ip, udp, payload, .. }) = frame::parse(bytes) else { panic!("{bytes:?}") };
     let route = Route {

@@ -193,6 +193,13 @@ impl<T, H> Flow<T, H> {
         }
     }
 
+    /// The same, by PINGs with PROBE, too: what went before was not answered, so the peer's answers may be what is lost.
+    pub fn feel_pairs(&mut self, probes: u16) {
+        if self.life.is_open() {
+            self.pairs.feel(probes);
+        }
+    }
+
     /// Has a PATHS packet sent, whose entries the engine fills in, before anything else. It acknowledges and promises as an ACK does, and
     /// goes in place of one that is due.
     pub fn report_pairs(&mut self) {
@@ -222,8 +229,8 @@ impl<T, H> Flow<T, H> {
         self.pairs.take_unanswered()
     }
 
-    /// Whether `enough` questions of the peer's (PING, units sent again) came one after the other though each was answered: the answers
-    /// seem not to arrive. They are counted anew then.
+    /// Whether `enough` questions of the peer's (PING, units sent again) came one after the other though each was answered, or one more
+    /// after that: the answers seem not to arrive. `enough`: 1 or more.
     pub fn take_repeats(&mut self, enough: u8) -> bool {
         self.pairs.take_repeats(enough)
     }

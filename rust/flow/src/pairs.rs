@@ -14,6 +14,7 @@ pub(crate) struct Pairs(Option<Box<State>>);
 #[derive(Debug, Clone, Default, Hash)]
 struct State {
     probes_due: u16,
+    feelers_due: u16,
     report_due: bool,
     hit: Option<PathEntry>,
     repeats: Repeats,
@@ -37,6 +38,8 @@ pub(crate) enum Due {
     Report,
     /// A PING that asks which queue it reached.
     Probe,
+    /// The same, where nothing was answered.
+    Feeler,
 }
 
 impl Pairs {
@@ -44,6 +47,12 @@ impl Pairs {
     pub fn probe(&mut self, probes: u16) {
         let state = self.state();
         state.probes_due = state.probes_due.saturating_add(probes);
+    }
+
+    /// So many more probes are to be sent that say that nothing was answered.
+    pub fn feel(&mut self, probes: u16) {
+        let state = self.state();
+        state.feelers_due = state.feelers_due.saturating_add(probes);
     }
 
     /// The engine has something to report.
@@ -59,7 +68,11 @@ impl Pairs {
     /// Gives the memory back, unless something is due.
     pub fn rest(&mut self) {
         self.0.take_if(|state| {
-            state.probes_due == 0 && !state.report_due && state.hit.is_none() && state.unanswered == 0
+            state.probes_due == 0
+                && state.feelers_due == 0
+                && !state.report_due
+                && state.hit.is_none()
+                && state.unanswered == 0
         });
     }
 
@@ -78,23 +91,24 @@ impl Pairs {
     }
 
     /// The peer asks, for what it has asked before or to see whether we live, while we expect `next`. Copies that the network made come
-    /// together, and a keep-alive comes alone: neither says that our answers are lost.
-    pub fn on_repeat(&mut self, now: Nanos, next: Seq) {
+    /// together, and a keep-alive comes alone, `keep_alive` after the last: neither says that our answers are lost.
+    pub fn on_repeat(&mut self, now: Nanos, next: Seq, keep_alive: Nanos) {
         let repeats = &mut self.state().repeats;
         let (same, pause) = (repeats.count > 0 && next == repeats.next, now - repeats.at);
         if same && pause < COPIES {
             return;
         }
-        let count = if same && pause < APART { repeats.count.saturating_add(1) } else { 1 };
+        let count =
+            if same && pause < APART.min(keep_alive / 2) { repeats.count.saturating_add(1) } else { 1 };
         *repeats = Repeats { count, at: now, next };
     }
 
-    /// Whether it asked `enough` times; it is counted anew then.
+    /// Whether it asked `enough` times, or once more after that.
     pub fn take_repeats(&mut self, enough: u8) -> bool {
-        let taken = self.0.as_ref().is_some_and(|state| state.repeats.count >= enough);
+        let Some(state) = &mut self.0 else { return false };
+        let taken = state.repeats.count >= enough;
         if taken {
-            self.state().repeats = Repeats::default();
-            self.tidy();
+            state.repeats.count = enough - 1;
         }
         taken
     }
@@ -116,7 +130,7 @@ impl Pairs {
     /// Whether anything is due.
     #[inline]
     pub fn is_due(&self) -> bool {
-        self.0.as_ref().is_some_and(|state| state.report_due || state.probes_due > 0)
+        self.0.as_ref().is_some_and(|state| state.report_due || state.probes_due > 0 || state.feelers_due > 0)
     }
 
     /// What is due next. It goes out now.
@@ -124,6 +138,8 @@ impl Pairs {
         let state = self.0.as_mut()?;
         let due = if core::mem::take(&mut state.report_due) {
             Due::Report
+        } else if take_one(&mut state.feelers_due) {
+            Due::Feeler
         } else {
             take_one(&mut state.probes_due).then_some(Due::Probe)?
         };
@@ -151,5 +167,5 @@ impl Pairs {
 
 /// Questions closer than that are copies of one.
 const COPIES: Nanos = Nanos::micros(150);
-/// Questions further apart than that have nothing to do with each other: a keep-alive comes again after 1 s.
+/// Questions further apart than that have nothing to do with each other.
 const APART: Nanos = Nanos::millis(500);

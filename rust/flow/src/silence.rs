@@ -17,6 +17,8 @@ pub(crate) struct Silence {
     ping_due: bool,
     /// A PING waits for its answer.
     ping_out: bool,
+    /// A PING that was due at the last check had not gone out since the one before: what was not asked says nothing of the path.
+    unsent: bool,
     /// How long the peer has owed an answer and said nothing; `Nanos::MAX` when it owed none at the last check.
     waited: Nanos,
     /// When the peer's silence was last checked.
@@ -25,7 +27,14 @@ pub(crate) struct Silence {
 
 impl Silence {
     pub fn new(now: Nanos) -> Self {
-        Silence { last_heard: now, ping_due: false, ping_out: false, waited: Nanos::MAX, checked_at: now }
+        Silence {
+            last_heard: now,
+            ping_due: false,
+            ping_out: false,
+            unsent: false,
+            waited: Nanos::MAX,
+            checked_at: now,
+        }
     }
 
     /// The peer has said something that it alone can say.
@@ -80,9 +89,9 @@ impl Silence {
         due
     }
 
-    /// Checks since the question that was not answered.
+    /// Checks since the question that was not answered; 0 while it waits for room to be sent.
     pub fn checks(&self, config: &Config) -> u32 {
-        if self.waited == Nanos::MAX { 0 } else { (self.waited.0 / step(config).0) as u32 }
+        if self.waited == Nanos::MAX || self.unsent { 0 } else { (self.waited.0 / step(config).0) as u32 }
     }
 
     /// The flow is over.
@@ -101,6 +110,7 @@ impl Silence {
         timers: &mut Timers,
     ) -> bool {
         let step = step(config);
+        self.unsent = self.ping_due;
         match self.waited {
             _ if !(owes || self.ping_out) => {
                 let idle_until = self.last_heard + config.keep_alive;
@@ -136,3 +146,23 @@ fn step(config: &Config) -> Nanos {
 
 /// Steps in which the peer's silence is counted; as many PINGs may be lost.
 const STEPS: u64 = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_that_finds_no_room_to_be_sent_is_none_that_was_not_answered() {
+        let config = Config::default();
+        let (mut silence, mut timers) = (Silence::new(Nanos::ZERO), Timers::new());
+        let mut now = config.keep_alive;
+        let mut check = |silence: &mut Silence| {
+            assert!(!silence.on_timer(now, false, || Nanos::ZERO, &config, &mut timers));
+            now += step(&config);
+            silence.checks(&config)
+        };
+        assert_eq!([(); 4].map(|()| check(&mut silence)), [0; 4]);
+        assert!(silence.take_ping());
+        assert!(check(&mut silence) > 0);
+    }
+}

@@ -130,29 +130,34 @@ impl Pool {
             .or_else(|| self.choose(peer, now, random, |_, verified| verified.reach.home == home))
     }
 
-    /// A pair stopped working.
-    pub fn forget(&mut self, peer: Ipv4Addr, pair: Pair) {
-        if let Some(known) = self.peers.get_mut(&peer) {
-            known.verified.retain(|verified| verified.pair != pair);
-        }
+    /// Packets on a pair seem not to arrive: it is not chosen until a report confirms it, and forgotten where none does. True: it was
+    /// known, and nobody had doubted it so far.
+    pub fn doubt(&mut self, peer: Ipv4Addr, pair: Pair, now: Nanos) -> bool {
+        let Some(known) = self.peers.get_mut(&peer) else { return false };
+        let doubted = known.verified.iter_mut().find(|known| known.pair == pair && known.is_certain());
+        doubted.map(|known| known.doubted_at = now).is_some()
     }
 
     /// Whether the connection `who` (its own tag) may send a batch, or the rest of one, to a peer now; then it counts as sent. Not while
-    /// another connection has one out that may bring what this one would, not where a search was given up, and not to more peers at
-    /// once than the pool has room for.
+    /// another connection has one out that may bring what this one would, not where a search was given up, not to more peers at
+    /// once than the pool has room for, and not again and again because a peer says now this and now that.
     pub fn may_spray(&mut self, peer: Ipv4Addr, who: u32, now: Nanos) -> bool {
         let retry = self.config.retry;
         let last = self.sprays.get(&peer);
-        if self.has_given_up(peer, now) || last.is_some_and(|last| last.who != who && now < last.at + retry) {
+        let recent = last.filter(|last| now < last.at + retry);
+        if self.has_given_up(peer, now)
+            || recent.is_some_and(|last| last.who != who || last.times >= BATCHES_AT_ONCE)
+        {
             return false;
         }
+        let times = recent.map_or(1, |last| last.times + 1);
         if last.is_none() && self.sprays.len() >= SPRAYS_MAX {
             self.sprays.retain(|_, last| now < last.at + retry);
             if self.sprays.len() >= SPRAYS_MAX {
                 return false;
             }
         }
-        self.sprays.insert(peer, Spray { who, at: now });
+        self.sprays.insert(peer, Spray { who, at: now, times });
         true
     }
 
@@ -201,8 +206,10 @@ impl Pool {
     ) -> Option<Pair> {
         let max_age = self.config.max_age;
         let known = self.peers.get_mut(&peer)?;
-        known.verified.retain(|verified| now < verified.at + max_age);
-        let fitting = known.verified.iter().filter(|verified| fits(known, verified));
+        known.verified.retain(|verified| {
+            now < verified.at + max_age && (verified.is_certain() || now < verified.doubted_at + CONFIRMED)
+        });
+        let fitting = known.verified.iter().filter(|verified| verified.is_certain() && fits(known, verified));
         let count = fitting.clone().count();
         if count == 0 {
             return None;
@@ -253,6 +260,8 @@ impl Pool {
 struct Spray {
     who: u32,
     at: Nanos,
+    /// Batches and rests of batches that followed each other within the retry time.
+    times: u8,
 }
 
 #[derive(Debug)]
@@ -275,14 +284,22 @@ struct Verified {
     reach: Reach,
     /// When the peer last said so.
     at: Nanos,
+    /// Since when it seems not to work; `Nanos::MAX`: it does.
+    doubted_at: Nanos,
+}
+
+impl Verified {
+    fn is_certain(&self) -> bool {
+        self.doubted_at == Nanos::MAX
+    }
 }
 
 impl Peer {
     fn learn(&mut self, config: &Config, pair: Pair, reach: Reach, now: Nanos) -> Learned {
-        let verified = Verified { pair, reach, at: now };
+        let verified = Verified { pair, reach, at: now, doubted_at: Nanos::MAX };
         if let Some(known) = self.verified.iter_mut().find(|known| known.pair == pair) {
             if known.reach == reach {
-                known.at = now;
+                *known = verified;
                 return Learned::Known;
             }
             self.verified.clear();
@@ -326,5 +343,9 @@ impl Peer {
 
 /// Ports of a peer whose queues are remembered.
 const PORTS_MAX: usize = 16;
+/// Times that one connection may spray to a peer within the retry time: SYNs, the rest of their batch, and that of a search after them.
+const BATCHES_AT_ONCE: u8 = 3;
+/// How long a pair that is doubted may take to be confirmed.
+const CONFIRMED: Nanos = Nanos::secs(1);
 /// Peers that are sprayed to at once.
 const SPRAYS_MAX: usize = 1024;

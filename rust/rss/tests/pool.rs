@@ -12,7 +12,7 @@ use machnet_wire::Nanos;
 struct Naive {
     config: Config,
     peers: Vec<NaivePeer>,
-    sprays: Vec<(Ipv4Addr, u32, Nanos)>,
+    sprays: Vec<(Ipv4Addr, u32, Nanos, u32)>,
 }
 
 struct NaivePeer {
@@ -20,6 +20,8 @@ struct NaivePeer {
     epoch: u64,
     queues: u16,
     verified: Vec<(Pair, Reach, Nanos)>,
+    /// Pairs that seem not to work, and since when.
+    doubted: Vec<(Pair, Nanos)>,
     given_up: Option<Nanos>,
     remaps: Vec<Nanos>,
     window: Nanos,
@@ -48,8 +50,16 @@ impl Naive {
         if self.peers.len() == self.config.peers_max {
             self.peers.remove(0);
         }
-        let peer =
-            NaivePeer { ip, epoch, queues, verified: vec![], given_up: None, remaps: vec![], window: now };
+        let peer = NaivePeer {
+            ip,
+            epoch,
+            queues,
+            verified: vec![],
+            doubted: vec![],
+            given_up: None,
+            remaps: vec![],
+            window: now,
+        };
         self.peers.push(peer);
         other
     }
@@ -59,6 +69,7 @@ impl Naive {
         let Some(peer) = self.find(ip).filter(|peer| peer.epoch == epoch && reach.queue < peer.queues) else {
             return Learned::Ignored;
         };
+        peer.doubted.retain(|doubted| doubted.0 != pair);
         let learned = match peer.verified.iter().position(|known| known.0 == pair) {
             Some(at) if peer.verified[at].1 == reach => {
                 peer.verified[at].2 = now;
@@ -99,8 +110,11 @@ impl Naive {
     fn fitting(&mut self, ip: Ipv4Addr, now: Nanos, fits: impl Fn(&NaivePeer, Reach) -> bool) -> Vec<Pair> {
         let max_age = self.config.max_age;
         let Some(peer) = self.find(ip) else { return vec![] };
-        peer.verified.retain(|known| now < known.2 + max_age);
-        let fitting: Vec<Pair> = peer.verified.iter().filter(|k| fits(peer, k.1)).map(|k| k.0).collect();
+        let gone = |pair| peer.doubted.iter().any(|d| d.0 == pair && now >= d.1 + Nanos::secs(1));
+        peer.verified.retain(|known| now < known.2 + max_age && !gone(known.0));
+        let certain = |pair| !peer.doubted.iter().any(|doubted| doubted.0 == pair);
+        let fitting: Vec<Pair> =
+            peer.verified.iter().filter(|k| certain(k.0) && fits(peer, k.1)).map(|k| k.0).collect();
         if !fitting.is_empty() {
             self.use_it(ip);
         }
@@ -113,12 +127,12 @@ impl Naive {
 
     fn may_spray(&mut self, ip: Ipv4Addr, who: u32, now: Nanos) -> bool {
         let retry = self.config.retry;
-        let other = self.sprays.iter().any(|last| last.0 == ip && last.1 != who && now < last.2 + retry);
-        if other || self.has_given_up(ip, now) {
+        let recent = self.sprays.iter().find(|last| last.0 == ip && now < last.2 + retry).copied();
+        if recent.is_some_and(|last| last.1 != who || last.3 == 3) || self.has_given_up(ip, now) {
             return false;
         }
         self.sprays.retain(|last| last.0 != ip);
-        self.sprays.push((ip, who, now));
+        self.sprays.push((ip, who, now, recent.map_or(1, |last| last.3 + 1)));
         true
     }
 
@@ -180,10 +194,13 @@ fn random_use_of_the_pool_is_that_of_a_plain_list() {
                     assert!(picked.is_none_or(|pair| fitting.contains(&pair)), "{place}");
                 }
                 7 => {
-                    pool.forget(ip, pair);
-                    if let Some(peer) = naive.find(ip) {
-                        peer.verified.retain(|known| known.0 != pair);
-                    }
+                    let news = naive.find(ip).is_some_and(|peer| {
+                        let news = peer.verified.iter().any(|known| known.0 == pair)
+                            && !peer.doubted.iter().any(|doubted| doubted.0 == pair);
+                        peer.doubted.extend(news.then_some((pair, now)));
+                        news
+                    });
+                    assert_eq!(pool.doubt(ip, pair, now), news, "{place}");
                 }
                 8 => {
                     let who = dice.below(3) as u32;
@@ -309,7 +326,7 @@ fn a_syn_goes_to_the_queue_on_which_the_last_connection_to_its_port_lives() {
     assert!(elsewhere > 0, "a port that nobody called goes anywhere");
     pool.lives(peer, 7000, 1);
     assert_eq!(pool.pick_for(peer, 7000, 0, Nanos::ZERO, &mut dice), Some(pair_of(1)), "it has moved");
-    pool.forget(peer, pair_of(1));
+    assert!(pool.doubt(peer, pair_of(1), Nanos::ZERO));
     assert!(
         pool.pick_for(peer, 7000, 0, Nanos::ZERO, &mut dice).is_some(),
         "no pair leads there: any will do"
@@ -319,4 +336,39 @@ fn a_syn_goes_to_the_queue_on_which_the_last_connection_to_its_port_lives() {
     (8000..9000).for_each(|port| pool.lives(peer, port, 0));
     let others = (0..50).filter(|_| pool.pick_for(peer, 7000, 0, Nanos::ZERO, &mut dice) != Some(pair_of(1)));
     assert!(others.count() > 0, "only so many ports are remembered");
+}
+
+/// A pair that seems dead is not chosen any more, and gone a second later, unless somebody hears of it.
+#[test]
+fn a_pair_that_is_doubted_is_chosen_again_when_it_is_confirmed() {
+    let mut dice = Dice(6);
+    for confirmed in [true, false] {
+        let mut pool = Pool::new(Config::default());
+        let (peer, pair, reach) =
+            (Ipv4Addr::new(10, 0, 0, 1), Pair { src: 1, dst: 2 }, Reach { queue: 1, home: 0 });
+        assert!(!pool.doubt(peer, pair, Nanos::ZERO), "nobody was met");
+        pool.meet(peer, 1, 4, Nanos::ZERO);
+        assert!(!pool.doubt(peer, pair, Nanos::ZERO), "it is not known");
+        pool.learn(peer, 1, pair, reach, Nanos::ZERO);
+        assert!(pool.doubt(peer, pair, Nanos::millis(1)));
+        assert!(!pool.doubt(peer, pair, Nanos::millis(2)), "it is no news");
+        assert_eq!(pool.pick(peer, 1, reach, Nanos::millis(3), &mut dice), None);
+        assert_eq!(pool.pairs(), 1);
+        if confirmed {
+            assert_eq!(pool.learn(peer, 1, pair, reach, Nanos::millis(4)), Learned::Known);
+            assert_eq!(pool.pick(peer, 1, reach, Nanos::millis(5), &mut dice), Some(pair));
+        }
+        let later = pool.pick(peer, 1, reach, Nanos::millis(1001), &mut dice);
+        assert_eq!((later, pool.pairs()), if confirmed { (Some(pair), 1) } else { (None, 0) });
+    }
+}
+
+/// A peer whose reports contradict each other has a connection search again and again; others must not pay for that.
+#[test]
+fn one_connection_sprays_three_times_at_once() {
+    let (mut pool, peer) = (Pool::new(Config::default()), Ipv4Addr::new(10, 0, 0, 1));
+    let sprays = |pool: &mut Pool, from| {
+        (0..1000u64).filter(|n| pool.may_spray(peer, 1, from + Nanos::micros(*n))).count()
+    };
+    assert_eq!([0, 20, 40].map(|at| sprays(&mut pool, Nanos::millis(at))), [3, 3, 3]);
 }

@@ -3,7 +3,7 @@
 use machnet_rss::Pair;
 use machnet_wire::{Flags, Hello, Kind, Packet, PathEntry, Paths, Reset};
 
-use super::{COMPLAINT, COMPLAINT_MAX};
+use super::{COMPLAINT, COMPLAINT_MAX, OWED};
 use crate::ids::ConnIndex;
 use crate::path::{Form, InPath};
 use crate::state::Core;
@@ -80,7 +80,7 @@ impl Core {
         let asks = peer.queues > 1 && conn.path.form() == Form::Own;
         let rss = conn.path.rss_or_new(now);
         rss.asks |= asks;
-        if rss.syns.len() < due {
+        if rss.syns.len() < due.min(OWED) {
             rss.syns.push_back(from.entry());
         }
     }
@@ -99,7 +99,8 @@ impl Core {
         if let Some(hit) = hello.hit {
             if !conn.path.is_heard() && conn.path.pair() != (Pair { src: hit.src, dst: hit.dst }) {
                 // A SYN by another pair was answered, and perhaps the first one never arrived.
-                self.own.shared().pool().forget(conn.path.peer(), conn.path.pair());
+                let pair = conn.path.pair();
+                self.doubt(index, pair);
             }
             self.on_report(index, hit, from);
         }

@@ -119,9 +119,18 @@ impl Core {
         Some(Box::new(rss))
     }
 
-    /// Both ends know of each other: what they say of themselves is true, and a search begins whose first probes were SYNs or SYN-ACKs,
-    /// unless the path needs none.
+    /// Both ends know of each other: what they say of themselves is true, and what came of their SYNs and SYN-ACKs counts.
     pub fn rss_established(&mut self, index: ConnIndex) {
+        self.rss_met(index);
+        let doubted =
+            self.conns.get_mut(index).and_then(|conn| conn.path.rss_mut()).and_then(|rss| rss.begin());
+        if let Some(pair) = doubted {
+            self.doubt(index, pair);
+        }
+    }
+
+    /// A search begins whose first probes were SYNs or SYN-ACKs, unless the path needs none.
+    fn rss_met(&mut self, index: ConnIndex) {
         let (now, queues) = (self.clock.now, self.router.queues());
         let shared = self.own.shared();
         let config = &shared.config;

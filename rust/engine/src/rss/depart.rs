@@ -19,8 +19,6 @@ pub(crate) struct Detour {
     pub entries: Vec<PathEntry>,
     /// There are more, for another packet.
     pub more: bool,
-    /// A pair that was known, by which the packets before this one seem not to have arrived.
-    pub dead: Option<Pair>,
 }
 
 /// What the choice of a pair depends on: randomness, the ports that may be drawn, and time.
@@ -53,7 +51,8 @@ impl Detour {
             Kind::Syn if !first => Self { pair: Some(source.draw()), ..Self::default() },
             Kind::SynAck => syn_ack(packet, path, first, source),
             Kind::Ping if packet.header.flags.has(Flags::REPORT) => {
-                Self { pair: Some(source.draw()), ..Self::default() }
+                let doubted = path.rss_mut().and_then(|rss| rss.doubted.take());
+                Self { pair: Some(doubted.unwrap_or_else(|| source.draw())), ..Self::default() }
             }
             Kind::Paths => path.take_report(),
             _ => Self::default(),
@@ -84,7 +83,8 @@ fn syn_ack(
     if mirrors {
         return by(syn.map_or(pair, |syn| Pair { src: syn.src, dst: syn.dst }.mirrored()));
     }
-    // A pair that the pool knew is used for all copies that come together; who asks again later has perhaps not got them.
+    // A pair that the pool knew is used for all copies that come together; who asks again later has perhaps not got them. Anybody may have
+    // sent that SYN, so the pool hears of it only when the peer has shown itself.
     let asks = rss.asks;
     let known = verified && asks;
     let dead = known && !first && source.now >= rss.began + source.retry / 2;
@@ -92,10 +92,13 @@ fn syn_ack(
     if asks && (!known || dead) {
         packet.header.flags |= Flags::REPORT;
     }
+    if dead {
+        rss.doubted = Some(pair);
+    }
     if !asks || dead {
         path.set_pair(chosen, !asks);
     }
-    Detour { dead: dead.then_some(pair), ..by(chosen) }
+    by(chosen)
 }
 
 impl OutPath {
@@ -116,6 +119,6 @@ impl OutPath {
             .first()
             .filter(|_| mirrors)
             .map(|probe| Pair { src: probe.src, dst: probe.dst }.mirrored());
-        Detour { pair, entries, more, dead: None }
+        Detour { pair, entries, more }
     }
 }

@@ -38,6 +38,10 @@ pub(crate) struct Rss {
     began: Nanos,
     /// SYN-ACKs ask which of the peer's queues they reached, unless their pair is verified.
     asks: bool,
+    /// A pair that was known, by which packets seem not to have arrived: the next probe goes by it.
+    doubted: Option<Pair>,
+    /// Nothing is known to get through: the first pair that is reported to hit becomes the path.
+    feels: bool,
     /// What the peer is to be told of its pairs.
     owed: Vec<PathEntry>,
     /// When it is told at the latest; `Nanos::MAX`: nothing waits.
@@ -93,6 +97,8 @@ impl Rss {
             syns: VecDeque::new(),
             began: now,
             asks: false,
+            doubted: None,
+            feels: false,
             owed: Vec::new(),
             tell_at: Nanos::MAX,
             told_hit: false,
@@ -102,6 +108,12 @@ impl Rss {
             complain_at: now + COMPLAINT,
             pause: COMPLAINT,
         }
+    }
+
+    /// Both ends know of each other: no SYN is answered any more. The pair, if there is one, that is to be doubted.
+    fn begin(&mut self) -> Option<Pair> {
+        self.syns = VecDeque::new();
+        self.doubted.take()
     }
 
     /// Begins a search.
@@ -146,6 +158,8 @@ impl Rss {
             && !self.given_up
             && self.syns.is_empty()
             && self.owed.is_empty()
+            && self.doubted.is_none()
+            && !self.feels
             && self.misdirected == 0
     }
 

@@ -43,7 +43,18 @@ impl Core {
             return;
         }
         let counters = self.own.counters();
-        let learned = shared.pool().learn(path.peer(), peer.epoch, pair, reach, now);
+        // Between single queues there is nothing to learn but that a pair gets through.
+        let single = !mirrored && peer.queues <= 1 && self.router.queues() <= 1;
+        let learned = if single {
+            Learned::Known
+        } else {
+            let mut pool = shared.pool();
+            if pool.queues(path.peer()).is_none() {
+                // It has made room for others since they met.
+                pool.meet(path.peer(), peer.epoch, peer.queues, now);
+            }
+            pool.learn(path.peer(), peer.epoch, pair, reach, now)
+        };
         match learned {
             Learned::Ignored => return,
             Learned::New => counters.pairs_verified.add(1),
@@ -58,7 +69,8 @@ impl Core {
             Learned::Known => {}
         }
         if hit {
-            if !path.is_verified() {
+            let feels = path.rss_mut().is_some_and(|rss| core::mem::take(&mut rss.feels));
+            if feels || !path.is_verified() {
                 path.set_pair(pair, true);
                 path.end_search();
             }
@@ -113,7 +125,6 @@ impl Core {
         }
         if pool.may_spray(address, tag, now) {
             let counters = self.own.counters();
-            counters.probes_sent.add(probes.into());
             if search.batch() > 1 {
                 counters.searches_retried.add(1);
             }
@@ -122,7 +133,7 @@ impl Core {
             }
             search.on_sent(probes, now);
             drop(pool);
-            self.with(index, |flow, _| flow.probe_pairs(probes));
+            self.probe(index, probes);
         } else if pool.has_given_up(address, now) {
             drop(pool);
             self.give_up(index, false);
@@ -170,43 +181,72 @@ impl Core {
             self.with(index, |flow, _| flow.report_pairs());
         }
         self.pursue(index, step);
+        if let Some(conn) = self.conns.get_mut(index) {
+            conn.path.tidy();
+        }
         // Files it under its next time.
         self.with(index, |_, _| ());
+    }
+
+    /// Packets of a connection on a pair of ours seem not to arrive. Where it was known to the pool a probe asks by it whether it still
+    /// leads anywhere: perhaps the peer had no time to answer.
+    pub(super) fn doubt(&mut self, index: ConnIndex, pair: Pair) {
+        let now = self.clock.now;
+        let shared = self.own.shared();
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        if !shared.pool().doubt(conn.path.peer(), pair, now) {
+            return;
+        }
+        conn.path.rss_or_new(now).doubted = Some(pair);
+        self.probe(index, 1);
+    }
+
+    /// Asks where packets of a connection lead that go by pairs of their own.
+    fn probe(&mut self, index: ConnIndex, probes: u16) {
+        self.own.counters().probes_sent.add(probes.into());
+        self.with(index, |flow, _| flow.probe_pairs(probes));
     }
 
     /// What goes out on a connection's path seems not to arrive: another one is tried. `search`: and looked for.
     #[cold]
     pub fn repath(&mut self, index: ConnIndex, search: bool) {
         let (now, own, queues) = (self.clock.now, self.router.queue.0, self.router.queues());
-        let shared = self.own.shared();
-        let config = &shared.config;
         let Some(conn) = self.conns.get_mut(index) else { return };
-        let Some(peer) = conn.flow.peer() else { return };
-        let path = &mut conn.path;
-        if path.is_local() || path.form() == Form::Mirror || config.rss.paper {
+        let Some(peer) = conn.flow.peer().copied() else { return };
+        let (form, before) = (conn.path.form(), conn.path.pair());
+        if conn.path.is_local() || form == Form::Mirror || self.shared().config.rss.paper {
             return;
         }
-        self.own.counters().repathed.add(1);
-        let home = if path.form() == Form::Mirrored { own } else { 0 };
-        let mut pool = shared.pool();
-        pool.forget(path.peer(), path.pair());
-        let reach = Reach { queue: peer.queue, home };
-        if let Some(pair) = pool.pick(path.peer(), peer.epoch, reach, now, &mut self.random) {
-            return path.set_pair(pair, true);
-        }
-        let any = path.form() == Form::Own && peer.queues <= 1;
-        let steered = path.form() == Form::Own && peer.steer != 0;
-        let mut pair = Pair::draw(&mut self.random, &config.udp_ports);
-        if steered {
+        self.counters().repathed.add(1);
+        self.doubt(index, before);
+        let config = &self.own.shared().config;
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        let path = &mut conn.path;
+        let reach = Reach { queue: peer.queue, home: if form == Form::Mirrored { own } else { 0 } };
+        let known = self.own.shared().pool().pick(path.peer(), peer.epoch, reach, now, &mut self.random);
+        let mut pair = known.unwrap_or_else(|| Pair::draw(&mut self.random, &config.udp_ports));
+        let (any, steers) = (form == Form::Own && peer.queues <= 1, form == Form::Own && peer.steer != 0);
+        if known.is_none() && steers {
             pair.dst = peer.steer;
         }
-        path.set_pair(pair, any || steered);
-        if path.is_verified() || !search {
+        path.set_pair(pair, known.is_some() || any || steers);
+        if config.rss.off {
             return;
         }
-        let size = batch(path.form(), peer.queues, queues);
-        let step = path.rss_or_new(now).seek(Search::new(&config.rss.search, size, now)).on_time(now);
-        drop(pool);
-        self.pursue(index, step);
+        let verified = path.is_verified();
+        let rss = path.rss_or_new(now);
+        if search && !verified && rss.search.is_none() {
+            let size = batch(form, peer.queues, queues);
+            let step = rss.seek(Search::new(&config.rss.search, size, now)).on_time(now);
+            self.pursue(index, step);
+        } else {
+            // Of the new pair nothing is known either, as of the peer's own that answers come by: each of these is another chance for both.
+            rss.feels = true;
+            self.counters().probes_sent.add(FEELERS.into());
+            self.with(index, |flow, _| flow.feel_pairs(FEELERS));
+        }
     }
 }
+
+/// Probes by which a connection whose packets seem not to arrive feels for a pair that gets through.
+const FEELERS: u16 = 2;

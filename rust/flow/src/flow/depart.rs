@@ -165,6 +165,10 @@ impl<T, H> Flow<T, H> {
                 self.counts.pings_sent();
                 Some(self.send_bare(now, Kind::Ping, Flags::REPORT, io))
             }
+            Due::Feeler => {
+                self.counts.pings_sent();
+                Some(self.send_bare(now, Kind::Ping, Flags::REPORT | Flags::PROBE, io))
+            }
         }
     }
 
