@@ -164,8 +164,8 @@ impl Router {
 
 /// What leaves.
 impl Router {
-    /// Sends a connection's packet by its route, or round the local loop; `len` is that of its frame, and a unit that it carries is read from `units`. False: there is no
-    /// room for another.
+    /// Sends a connection's packet by its route, or round the local loop; `len` is that of its frame, and a unit that it carries is read
+    /// from `units`. False: there is no room for another.
     #[inline(always)]
     pub fn send<Q: Queue>(
         &mut self,

@@ -271,7 +271,11 @@ mod tests {
                     wheel.insert(Nanos(now + far), key);
                     model.insert((now + far, key), ());
                 }
-                assert_eq!(wheel.next_deadline(), wheel.find_due(), "seed {seed}: what is kept, and what is there");
+                assert_eq!(
+                    wheel.next_deadline(),
+                    wheel.find_due(),
+                    "seed {seed}: what is kept, and what is there"
+                );
                 if let Some(next) = wheel.next_deadline() {
                     let true_next = model.keys().next().map(|k| k.0);
                     assert!(Some(next.0) <= true_next, "seed {seed}: late");

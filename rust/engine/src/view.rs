@@ -20,7 +20,7 @@ pub(crate) enum Outgoing {
     End,
 }
 
-/// What a flow sees of its engine during one call. Only [`crate::conns::Conns::with`] makes one.
+/// What a flow sees of its engine during one call. Only `crate::conns` makes one.
 pub(crate) struct View<'a> {
     /// The channel and the flow's handle there; none when the application is gone.
     pub lane: Option<(&'a mut EngineEnd, FlowId)>,
