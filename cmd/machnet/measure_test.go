@@ -93,3 +93,17 @@ func TestTheLongestRunWithoutAnEchoIsTheOneTold(t *testing.T) {
 		t.Errorf("measure = %v, want 32 s named", err)
 	}
 }
+
+func TestPaperSetupsThatWereTriedAgainAreNoSuccess(t *testing.T) {
+	h := load.NewHistogram()
+	for _, took := range []time.Duration{50 * time.Microsecond, 90 * time.Millisecond, 300100 * time.Microsecond, 600 * time.Millisecond} {
+		if err := h.RecordValue(took.Nanoseconds()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for paper, want := range map[bool]uint64{true: 2, false: 0} {
+		if c := (setupConfig{paper: paper}); c.triedAgain(h) != want {
+			t.Errorf("paper %v: %d were tried again, want %d", paper, c.triedAgain(h), want)
+		}
+	}
+}

@@ -115,8 +115,8 @@ func (d *Dialer) bound(ctx context.Context) (context.Context, context.CancelFunc
 type dialing struct {
 	waiter core.Waiter
 	id     uint32 // the sidecar's number for it
-	conn   *Conn // when it has succeeded; under the attachment's mu
-	err    error // when it has failed
+	conn   *Conn  // when it has succeeded; under the attachment's mu
+	err    error  // when it has failed
 }
 
 // fail ends the dial. The attachment's mu is held.

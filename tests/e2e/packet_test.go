@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/machnet/machnet/cmd/netns"
+	"github.com/machnet/machnet/go/machnet"
 )
 
 // What is peculiar to af_packet, the kernel's packet sockets, between two namespaces.
@@ -146,15 +147,20 @@ func TestADeviceThatIsDownIsTold(t *testing.T) {
 
 func TestTwoEnginesShareADevice(t *testing.T) {
 	p := newVethPair(t, 1500, "--engines", "2")
-	from, to := p.a.attach(t), p.b.attach(t)
-	l := listen(t, to)
-	go echoEach(l)
-	// The kernel spreads flows over the queues of a device by a hash that nobody knows.
+	// The kernel spreads flows over the queues of a device by a hash that nobody knows, so each engine has what belongs to its applications
+	// only because the ends look for UDP ports that lead there.
 	const flows = 32
+	var from [2]*machnet.Stack
+	var to [2]*machnet.Listener
+	for engine := range 2 {
+		from[engine] = p.a.attachTo(t, engine)
+		to[engine] = listen(t, p.b.attachTo(t, engine))
+		go echoEach(to[engine])
+	}
 	var all sync.WaitGroup
 	for i := range flows {
 		all.Go(func() {
-			c := dial(t, from, l.Addr())
+			c := dial(t, from[i%2], to[i/2%2].Addr())
 			_ = c.SetDeadline(time.Now().Add(patience))
 			for round := range 20 {
 				sent := bytes.Repeat([]byte{byte(i), byte(round)}, 2000)

@@ -32,6 +32,11 @@ impl fmt::Display for GivenUp<'_> {
                 f,
                 "{peer}: whatever UDP ports our packets have, they come to its receive queue {one} of {queues}: its NIC seems to hash IP addresses only, or to use one queue"
             )?,
+            // Of an ordinary connection such a pair would have been taken.
+            many if many.contains(&wanted) => write!(
+                f,
+                "{peer}: no UDP ports were found that lead to its receive queue {wanted} of {queues} and, exchanged, back to the one that we want: where hashes are symmetric, rss.reverse = \"mirrored\" leaves some queues out"
+            )?,
             many => {
                 write!(
                     f,
@@ -78,6 +83,7 @@ mod tests {
             given_up(&[0, 1, 2], false),
             "no UDP ports were found that lead to its receive queue 3 of 4; our packets reached 0, 1 and 2: its NIC seems to use fewer queues than there are engines"
         );
+        assert!(given_up(&[0, 3], false).contains("and, exchanged, back to the one that we want"));
         assert_eq!(given_up(&[], false), "no UDP ports were found that lead to its receive queue 3 of 4");
         assert!(
             given_up(&[1], true).starts_with("the same UDP ports lead to one of its receive queues and then")
