@@ -91,15 +91,14 @@ impl Pairs {
     }
 
     /// The peer asks, for what it has asked before or to see whether we live, while we expect `next`. Copies that the network made come
-    /// together, and a keep-alive comes alone, `keep_alive` after the last: neither says that our answers are lost.
-    pub fn on_repeat(&mut self, now: Nanos, next: Seq, keep_alive: Nanos) {
+    /// together, and say nothing of our answers.
+    pub fn on_repeat(&mut self, now: Nanos, next: Seq) {
         let repeats = &mut self.state().repeats;
         let (same, pause) = (repeats.count > 0 && next == repeats.next, now - repeats.at);
         if same && pause < COPIES {
             return;
         }
-        let count =
-            if same && pause < APART.min(keep_alive / 2) { repeats.count.saturating_add(1) } else { 1 };
+        let count = if same && pause < APART { repeats.count.saturating_add(1) } else { 1 };
         *repeats = Repeats { count, at: now, next };
     }
 

@@ -17,6 +17,8 @@ pub(crate) struct Silence {
     ping_due: bool,
     /// A PING waits for its answer.
     ping_out: bool,
+    /// The next PING asks again, for want of an answer.
+    again: bool,
     /// A PING that was due at the last check had not gone out since the one before: what was not asked says nothing of the path.
     unsent: bool,
     /// How long the peer has owed an answer and said nothing; `Nanos::MAX` when it owed none at the last check.
@@ -31,6 +33,7 @@ impl Silence {
             last_heard: now,
             ping_due: false,
             ping_out: false,
+            again: false,
             unsent: false,
             waited: Nanos::MAX,
             checked_at: now,
@@ -42,6 +45,7 @@ impl Silence {
     pub fn on_packet(&mut self, now: Nanos) {
         self.last_heard = now;
         self.ping_out = false;
+        self.again = false;
     }
 
     /// The connection is open.
@@ -89,6 +93,11 @@ impl Silence {
         due
     }
 
+    /// Whether the PING that goes out asks again.
+    pub fn asks_again(&self) -> bool {
+        self.again
+    }
+
     /// Checks since the question that was not answered; 0 while it waits for room to be sent.
     pub fn checks(&self, config: &Config) -> u32 {
         if self.waited == Nanos::MAX || self.unsent { 0 } else { (self.waited.0 / step(config).0) as u32 }
@@ -133,6 +142,7 @@ impl Silence {
                     return true;
                 }
                 self.ping_due |= self.ping_out;
+                self.again = self.ping_out && !self.unsent;
             }
         }
         timers.set(Timer::Silence, now + step);

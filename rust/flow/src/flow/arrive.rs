@@ -132,12 +132,10 @@ impl<T, H> Flow<T, H> {
             self.acks.on_question(Echo::new(now, io.gap(), header));
             let again = match header.kind {
                 Kind::Data => header.unit.before(self.receiver.next()),
-                kind => {
-                    kind == Kind::Ping && (!header.flags.has(Flags::REPORT) || header.flags.has(Flags::PROBE))
-                }
+                kind => kind == Kind::Ping && header.flags.has(Flags::PROBE),
             };
             if again {
-                self.pairs.on_repeat(now, self.receiver.next(), self.config.keep_alive);
+                self.pairs.on_repeat(now, self.receiver.next());
             }
         }
         self.check_closed(now, io);

@@ -66,7 +66,8 @@ impl<T, H> Flow<T, H> {
         }
         if self.silence.take_ping() {
             self.counts.pings_sent();
-            return Some(self.send_bare(now, Kind::Ping, Flags::NONE, io));
+            let again = if self.silence.asks_again() { Flags::PROBE } else { Flags::NONE };
+            return Some(self.send_bare(now, Kind::Ping, again, io));
         }
         None
     }
