@@ -1,12 +1,11 @@
 //! Whoever is refused because something is full learns what, whose, and how many; whoever runs the sidecar that refuses learns it
 //! from a counter, and once a second from the log.
 
-use std::cell::RefCell;
 use std::net::Ipv4Addr;
 
 use machnet_engine::{ChannelNumber, EngineIndex, Owner};
 use machnet_shm::{Geometry, Limit, Reason, Reply};
-use machnet_sim::{AppNo, World};
+use machnet_sim::{AppNo, World, keep_warnings, warnings};
 use machnet_wire::Nanos;
 
 const FOUR: Geometry = Geometry { flows: 4, ..Geometry::DEFAULT };
@@ -178,36 +177,4 @@ fn a_flood_of_refusals_is_a_line_a_second_that_counts_them() {
         lines[1..].iter().all(|line| suppressed(line).is_some_and(|n| (80..=100).contains(&n))),
         "{lines:?}"
     );
-}
-
-thread_local! {
-    /// Warnings logged on this thread. Each test has a thread of its own.
-    static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The warnings that this test has logged since the last call.
-fn warnings() -> Vec<String> {
-    SAID.take()
-}
-
-fn keep_warnings() {
-    // Another test may have set the logger already.
-    let _ = log::set_logger(&Keep);
-    log::set_max_level(log::LevelFilter::Warn);
-}
-
-struct Keep;
-
-impl log::Log for Keep {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            SAID.with_borrow_mut(|said| said.push(record.args().to_string()));
-        }
-    }
-
-    fn flush(&self) {}
 }

@@ -1,9 +1,7 @@
 //! What the log says where a NIC keeps no queue for a pair of UDP ports: once, with what was seen, and not again within a minute.
 
-use std::cell::RefCell;
-
 use machnet_nic::sim::{HashOver, Host};
-use machnet_sim::{World, pattern};
+use machnet_sim::{World, keep_warnings, pattern, warnings};
 use machnet_wire::Nanos;
 
 /// Four engines at each end, and a connection that is used after each `change` of the world.
@@ -46,35 +44,4 @@ fn a_nic_whose_pairs_wander_is_warned_of_and_searched_no_more() {
     assert!(text.starts_with(seen), "{text}");
     assert!(w.counter(0, "searches_given_up") > 0, "seed {}", w.seed);
     assert!(w.counter(0, "rss_remapped") < 20, "seed {}: {}", w.seed, w.counter(0, "rss_remapped"));
-}
-
-thread_local! {
-    static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The warnings that this test has logged since the last call.
-fn warnings() -> Vec<String> {
-    SAID.take()
-}
-
-fn keep_warnings() {
-    // Another test may have set the logger already.
-    let _ = log::set_logger(&Keep);
-    log::set_max_level(log::LevelFilter::Warn);
-}
-
-struct Keep;
-
-impl log::Log for Keep {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            SAID.with_borrow_mut(|said| said.push(record.args().to_string()));
-        }
-    }
-
-    fn flush(&self) {}
 }

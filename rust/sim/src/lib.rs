@@ -6,8 +6,10 @@
 mod app;
 mod cost;
 pub mod figures;
+mod log;
 mod world;
 
+pub use self::log::{keep_warnings, warnings};
 pub use app::{App, Conn, Out};
 pub use cost::{Cost, Parts, Work};
 pub use world::{AppNo, Core, Sidecar, World, pattern};
