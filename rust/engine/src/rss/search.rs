@@ -28,7 +28,11 @@ impl Core {
         let mirrored = path.form() == Form::Mirrored;
         // Whatever a peer says, nothing leaves by ports that a firewall does not expect.
         let ours = |port| config.udp_ports.contains(&port);
-        if path.form() == Form::Mirror || !ours(pair.src) || !(ours(pair.dst) || pair.dst == peer.steer) {
+        if config.rss.off
+            || path.form() == Form::Mirror
+            || !ours(pair.src)
+            || !(ours(pair.dst) || pair.dst == peer.steer)
+        {
             return;
         }
         if mirrored && came.pair.mirrored() != pair {
