@@ -3,12 +3,13 @@
 //!
 //! Arguments: load (idle, echo, send, receive, hand-out, hand-in), messages of 64 bytes (rounds where it is idle), in flight.
 
+mod app;
 mod plain;
 
 use std::net::Ipv4Addr;
 
 use machnet_engine::{Counters, Engine, UserId};
-use machnet_shm::{AppEnd, Delivery, Established, FlowId, Fragment, Geometry, Request};
+use machnet_shm::{AppEnd, FlowId, Fragment, Geometry, Request};
 use machnet_wire::Nanos;
 use plain::{Frames, Plain};
 
@@ -58,26 +59,7 @@ impl World {
 
     /// Takes what came to an application, and sends it back if it is to `echo`; gives how many messages.
     fn poll(&mut self, app: usize, echo: bool) -> usize {
-        let AppEnd { tx, rx, .. } = &mut self.apps[app];
-        if tx.ready() {
-            tx.reclaim(|_| {}).expect("sound");
-        }
-        let mut got = 0;
-        while let Some(delivery) = rx.delivery().expect("sound") {
-            match delivery {
-                Delivery::Established(Established { flow, .. }) if app == 0 => self.flow = Some(flow),
-                Delivery::Established(e) => rx.accepted(e.flow),
-                Delivery::Data(data) => {
-                    got += 1;
-                    if echo {
-                        tx.data(data.flow, data.fragment, &data.inline[..data.len.into()]).expect("tokens");
-                    }
-                    rx.give_back(data.token);
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-        got
+        app::poll(&mut self.apps[app], echo, &mut self.flow)
     }
 }
 

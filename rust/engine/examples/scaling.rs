@@ -6,6 +6,7 @@
 //!
 //! Arguments: rounds (11), milliseconds of each (200).
 
+mod app;
 mod plain;
 
 use std::net::Ipv4Addr;
@@ -13,7 +14,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use machnet_engine::{Engine, Shared, UserId};
-use machnet_shm::{AppEnd, Delivery, Established, FlowId, Fragment, Geometry, Request};
+use machnet_shm::{AppEnd, FlowId, Fragment, Geometry, Request};
 use machnet_wire::Nanos;
 use plain::{Frames, Plain};
 
@@ -37,26 +38,7 @@ impl Pair {
 
     /// Takes what came to an application; the server's sends it back. Gives how many messages.
     fn poll(&mut self, app: usize) -> usize {
-        let AppEnd { tx, rx, .. } = &mut self.apps[app];
-        if tx.ready() {
-            tx.reclaim(|_| {}).expect("sound");
-        }
-        let mut got = 0;
-        while let Some(delivery) = rx.delivery().expect("sound") {
-            match delivery {
-                Delivery::Established(Established { flow, .. }) if app == 0 => self.flow = Some(flow),
-                Delivery::Established(e) => rx.accepted(e.flow),
-                Delivery::Data(data) => {
-                    got += 1;
-                    if app == 1 {
-                        tx.data(data.flow, data.fragment, &data.inline[..data.len.into()]).expect("tokens");
-                    }
-                    rx.give_back(data.token);
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-        got
+        app::poll(&mut self.apps[app], app == 1, &mut self.flow)
     }
 
     /// Connects to port `port` of the server, and echoes for this long; gives echoes a second, and a second of processor time. Threads

@@ -58,8 +58,7 @@ impl Core {
             return contact;
         }
         let mut pool = self.own.shared().pool();
-        let home = if rss.mirrored { own } else { 0 };
-        if let Some(pair) = pool.pick_for(peer, port, home, now, &mut self.random) {
+        if let Some(pair) = pool.pick_for(peer, port, super::home(form, own), now, &mut self.random) {
             self.own.counters().pool_hits.add(1);
             contact.pair = pair;
             return contact;

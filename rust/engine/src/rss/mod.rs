@@ -16,10 +16,17 @@ use std::collections::VecDeque;
 use machnet_rss::{Pair, Search};
 use machnet_wire::{Nanos, PathEntry};
 
+use crate::path::Form;
+
 pub(crate) use arrive::is_about_pairs;
 pub(crate) use begin::Contact;
 pub(crate) use depart::{Detour, PairSource, is_plain};
 pub(crate) use warning::GivenUp;
+
+/// [`machnet_rss::Reach::home`] of a pair whose mirror comes to the queue `own`: it says something where the peer mirrors our pairs.
+fn home(form: Form, own: u16) -> u16 {
+    if form == Form::Mirrored { own } else { 0 }
+}
 
 /// What RSS-- has to do for a connection, for as long as there is something to do.
 #[derive(Debug)]

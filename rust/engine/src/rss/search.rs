@@ -16,6 +16,11 @@ pub(super) fn batch(form: Form, queues: u16, own: u16) -> u16 {
     }
 }
 
+/// Where a pair of ours has to lead: to the `queue` that the peer wants and, in the mirrored form, its mirror to our `own` one.
+fn wanted(form: Form, queue: u16, own: u16) -> Reach {
+    Reach { queue, home: super::home(form, own) }
+}
+
 impl Core {
     /// The peer of a connection says that a pair of ours led to a queue of its own, by a packet that came as `came` says.
     pub(super) fn on_report(&mut self, index: ConnIndex, entry: PathEntry, came: InPath) {
@@ -38,8 +43,8 @@ impl Core {
         if mirrored && came.pair.mirrored() != pair {
             return;
         }
-        let reach = Reach { queue: entry.queue, home: if mirrored { came.queue.0 } else { 0 } };
-        let hit = reach == Reach { queue: peer.queue, home: if mirrored { own } else { 0 } };
+        let reach = wanted(path.form(), entry.queue, came.queue.0);
+        let hit = reach == wanted(path.form(), peer.queue, own);
         if config.rss.paper {
             if hit && !path.is_verified() {
                 path.set_pair(pair, true);
@@ -113,10 +118,9 @@ impl Core {
             return path.end_search();
         }
         let (address, tag) = (path.peer(), conn.flow.tag());
-        let home = if path.form() == Form::Mirrored { own } else { 0 };
         let mut pool = shared.pool();
         // Another connection may have found one.
-        let reach = Reach { queue: peer.queue, home };
+        let reach = wanted(path.form(), peer.queue, own);
         if let Some(pair) = pool.pick(address, peer.epoch, reach, now, &mut self.random) {
             path.set_pair(pair, true);
             return path.end_search();
@@ -226,7 +230,7 @@ impl Core {
         let config = &self.own.shared().config;
         let Some(conn) = self.conns.get_mut(index) else { return };
         let path = &mut conn.path;
-        let reach = Reach { queue: peer.queue, home: if form == Form::Mirrored { own } else { 0 } };
+        let reach = wanted(form, peer.queue, own);
         let known = self.own.shared().pool().pick(path.peer(), peer.epoch, reach, now, &mut self.random);
         let mut pair = known.unwrap_or_else(|| Pair::draw(&mut self.random, &config.udp_ports));
         let (any, steers) = (form == Form::Own && peer.queues <= 1, form == Form::Own && peer.steer != 0);
