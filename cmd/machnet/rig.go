@@ -125,9 +125,9 @@ func (r *rig) sidecarProcesses() []*procs.Process {
 // explain tells a failure from its cause: a process that dies makes others fail, and any of them may be heard first.
 // The cause is the sidecar that ended, or what was killed; what the workers say about it follows.
 func (r *rig) explain(err error) error {
-	const moment = 300 * time.Millisecond // for the deaths and last words that belong together
 	var causes, others []string
-	for deadline := time.Now().Add(moment); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	// The deaths and last words that belong together come within a moment, and on a busy machine within the time that a process takes to end.
+	for deadline := time.Now().Add(stopGrace); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		causes, others = nil, nil
 		for _, p := range append(r.sidecarProcesses(), r.workerProcesses()...) {
 			switch {
