@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/machnet/machnet/cmd/internal/load"
-	"github.com/machnet/machnet/cmd/internal/procs"
 )
 
 // churnConfig says what to measure: how much an application is slowed down while another one attaches and leaves.
@@ -132,20 +130,11 @@ func churn(ctx context.Context, c churnConfig, progress *progress) (*churnRow, e
 // churn runs the rounds. Engine and pair share the first core; the sidecar's other threads keep off it, and the process that attaches has
 // the last, so that what is measured is what the sidecar does to its applications, and not what a busy machine does to all.
 func (r *rig) churn(ctx context.Context, c churnConfig, progress *progress) (*churnRounds, error) {
-	cores, err := procs.Cores()
+	a, first, last, err := r.localHost("the process that attaches would be measured with the pair")
 	if err != nil {
 		return nil, err
 	}
-	if len(cores) < 2 {
-		return nil, errors.New("one core only: the process that attaches would be measured with the pair; give two")
-	}
-	first, last := cores[0], cores[len(cores)-1]
-	a, _, err := r.hosts(benchConfig{link: linkLocal, kernel: kernelLoopback})
-	if err != nil {
-		return nil, err
-	}
-	a.device = append(a.device, "--cores", strconv.Itoa(a.core), "--units", strconv.Itoa(c.units), "--flows", strconv.Itoa(c.flows), "--max-channels", strconv.Itoa(c.idle+256))
-	a.core = -1
+	a.device = append(a.device, "--cores", strconv.Itoa(first), "--units", strconv.Itoa(c.units), "--flows", strconv.Itoa(c.flows), "--max-channels", strconv.Itoa(c.idle+256))
 	s, err := r.startSidecar(ctx, a)
 	if err != nil {
 		return nil, err

@@ -3,14 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/machnet/machnet/cmd/internal/load"
 	"github.com/machnet/machnet/go/machnet"
@@ -38,38 +34,24 @@ func workerChurn(ctx context.Context, e endpoint, how string, in *json.Decoder, 
 		}
 		defer stack.Close()
 	}
-	if err := out.Encode(workerLine{Ready: true}); err != nil {
-		return err
-	}
-	for {
-		var order churnOrder
-		if err := in.Decode(&order); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("read a command: %w", err)
-		}
-		latency, result := load.NewHistogram(), workResult{}
+	return obey(in, out, func(order churnOrder) (*load.Result, error) {
+		found := &load.Result{Latency: load.NewHistogram()}
 		began := time.Now()
 		for time.Since(began) < order.For {
 			before := time.Now()
 			stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket})
 			if err != nil {
-				return err
+				return nil, err
 			}
-			_ = latency.RecordValue(max(1, time.Since(before).Nanoseconds()))
-			result.Messages++
+			_ = found.Latency.RecordValue(max(1, time.Since(before).Nanoseconds()))
+			found.Messages++
 			time.Sleep(rest)
 			if err := stack.Close(); err != nil {
-				return err
+				return nil, err
 			}
 			time.Sleep(rest)
 		}
-		result.Seconds = time.Since(began).Seconds()
-		if result.Latency, err = latency.Encode(hdrhistogram.V2CompressedEncodingCookieBase); err != nil {
-			return err
-		}
-		if err := out.Encode(workerLine{Result: &result}); err != nil {
-			return err
-		}
-	}
+		found.Seconds = time.Since(began).Seconds()
+		return found, nil
+	})
 }

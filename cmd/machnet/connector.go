@@ -9,8 +9,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"github.com/machnet/machnet/cmd/internal/load"
 	"github.com/machnet/machnet/go/machnet"
 )
@@ -28,43 +26,34 @@ func workerConnect(ctx context.Context, e endpoint, in *json.Decoder, out *json.
 		defer stack.Close()
 		dialer = &machnet.Dialer{Stack: stack}
 	}
-	if err := out.Encode(workerLine{Ready: true}); err != nil {
-		return err
-	}
-	for {
-		var order connectOrder
-		if err := in.Decode(&order); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("read a command: %w", err)
+	var kept []net.Conn
+	defer func() {
+		for _, conn := range kept {
+			conn.Close()
 		}
-		latency, result := load.NewHistogram(), workResult{}
+	}()
+	return obey(in, out, func(order connectOrder) (*load.Result, error) {
+		found := &load.Result{Latency: load.NewHistogram()}
 		began := time.Now()
 		for range order.Connections {
 			time.Sleep(order.Pause)
 			before := time.Now()
 			conn, err := dialer.DialContext(ctx, e.transport, order.Addr)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			took := time.Since(before)
-			_ = latency.RecordValue(max(1, took.Nanoseconds()))
+			_ = found.Latency.RecordValue(max(1, took.Nanoseconds()))
 			if order.Keep {
-				defer conn.Close()
+				kept = append(kept, conn)
 			} else if err := endBothWays(conn); err != nil {
-				return err
+				return nil, err
 			}
-			result.Messages++
+			found.Messages++
 		}
-		result.Seconds = time.Since(began).Seconds()
-		var err error
-		if result.Latency, err = latency.Encode(hdrhistogram.V2CompressedEncodingCookieBase); err != nil {
-			return err
-		}
-		if err := out.Encode(workerLine{Result: &result}); err != nil {
-			return err
-		}
-	}
+		found.Seconds = time.Since(began).Seconds()
+		return found, nil
+	})
 }
 
 // endBothWays closes a connection and waits until its server has done so, too: a server that falls behind would be measured otherwise.

@@ -30,3 +30,18 @@ func (r *rig) hosts(c benchConfig) (a, b *host, err error) {
 	}
 	return a, b, nil
 }
+
+// localHost is the one host of a benchmark within a sidecar, which takes no core yet, and the first and the last core of this machine;
+// otherwise says what one core alone would do to the benchmark.
+func (r *rig) localHost(otherwise string) (a *host, first, last int, err error) {
+	a, b, err := r.hosts(benchConfig{link: linkLocal, kernel: kernelLoopback})
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	first, last = a.core, b.core
+	if first == last {
+		return nil, 0, 0, fmt.Errorf("one core only: %s; give two", otherwise)
+	}
+	a.core = -1
+	return a, first, last, nil
+}

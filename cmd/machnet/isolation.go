@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/machnet/machnet/cmd/internal/load"
-	"github.com/machnet/machnet/cmd/internal/procs"
 )
 
 // isolationConfig says what to measure: how much a quiet application is slowed down by noisy ones, on an engine of its own and on theirs.
@@ -93,20 +92,11 @@ func writeIsolation(out io.Writer, c isolationConfig, rows []isolationRow) {
 // isolation runs the rounds. The first engine and the noisy pairs share the first core, the second and the quiet pairs the last, so that
 // the quiet ones meet the others in the engine that they share, or nowhere.
 func (r *rig) isolation(ctx context.Context, c isolationConfig, progress *progress) ([]isolationRow, error) {
-	cores, err := procs.Cores()
-	if err != nil {
-		return nil, err
-	}
-	if len(cores) < 2 {
-		return nil, errors.New("one core only: two engines would share it, and nothing could be isolated; give two")
-	}
-	first, last := cores[0], cores[len(cores)-1]
-	a, _, err := r.hosts(benchConfig{link: linkLocal, kernel: kernelLoopback})
+	a, first, last, err := r.localHost("two engines would share it, and nothing could be isolated")
 	if err != nil {
 		return nil, err
 	}
 	a.device = append(a.device, "--engines", "2", "--cores", fmt.Sprintf("%d,%d", first, last))
-	a.core = -1
 	s, err := r.startSidecar(ctx, a)
 	if err != nil {
 		return nil, err

@@ -1,9 +1,15 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/machnet/machnet/cmd/internal/load"
 )
 
 // A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive|connect|churn`. It obeys
@@ -40,4 +46,31 @@ type connectOrder struct {
 	Connections int
 	Pause       time.Duration // before each
 	Keep        bool          // none is closed before the worker ends
+}
+
+// obey says that a worker is ready, and answers each order with what do found, until there are no more.
+func obey[Order any](in *json.Decoder, out *json.Encoder, do func(Order) (*load.Result, error)) error {
+	if err := out.Encode(workerLine{Ready: true}); err != nil {
+		return err
+	}
+	for {
+		var order Order
+		if err := in.Decode(&order); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read a command: %w", err)
+		}
+		found, err := do(order)
+		if err != nil {
+			return err
+		}
+		latency, err := found.Latency.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+		if err != nil {
+			return err
+		}
+		result := workResult{Messages: found.Messages, All: found.All, Lost: found.Lost, Seconds: found.Seconds, Latency: latency}
+		if err := out.Encode(workerLine{Result: &result}); err != nil {
+			return err
+		}
+	}
 }

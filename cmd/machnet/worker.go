@@ -5,12 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"net"
 	"os"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/machnet/machnet/cmd/internal/load"
 )
@@ -81,29 +78,8 @@ func workerDrive(ctx context.Context, e endpoint, addr string, out *json.Encoder
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if err := out.Encode(workerLine{Ready: true}); err != nil {
-		return err
-	}
-	in := json.NewDecoder(os.Stdin)
-	for {
-		var p load.Params
-		if err := in.Decode(&p); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("read a command: %w", err)
-		}
+	return obey(json.NewDecoder(os.Stdin), out, func(p load.Params) (*load.Result, error) {
 		p.Resend = e.transport == "udp"
-		result, err := load.Drive(conn, p)
-		if err != nil {
-			return err
-		}
-		latency, err := result.Latency.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
-		if err != nil {
-			return err
-		}
-		line := workResult{Messages: result.Messages, All: result.All, Lost: result.Lost, Seconds: result.Seconds, Latency: latency}
-		if err := out.Encode(workerLine{Result: &line}); err != nil {
-			return err
-		}
-	}
+		return load.Drive(conn, p)
+	})
 }
