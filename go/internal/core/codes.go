@@ -131,5 +131,15 @@ type Options struct {
 	Socket string // path of the control socket
 	FD     int    // with UseFD, a connected SOCK_SEQPACKET socket, of which a copy is made
 	UseFD  bool
-	Engine int // from 1; 0 is any
+	Engine int    // from 1; 0 is any
+	Group  uint32 // the same for all channels of one application; 0 is none
 }
+
+// Sharing says with which other listeners one may have its port, all of which must say the same.
+type Sharing uint32
+
+// The flags of machnet_listen_begin.
+const (
+	WithUser  Sharing = 1 // those of the same user
+	WithGroup Sharing = 2 // those of the same application
+)

@@ -17,6 +17,7 @@ func (*capi) ready() bool                                          { return fals
 func (*capi) readyTx() bool                                        { return false }
 func (*capi) hasEvents() bool                                      { return false }
 func (*capi) hasEventsTx() bool                                    { return false }
+func (*capi) settled() bool                                        { return true }
 func (*capi) poll(func(*Event)) Code                               { return Unsupported }
 func (*capi) pollTx(func(*Event)) Code                             { return Unsupported }
 func (*capi) arm() bool                                            { return false }
@@ -29,7 +30,7 @@ func (*capi) abort(uint64) Code                                    { return Unsu
 func (*capi) finish(uint64) Code                                   { return Unsupported }
 func (*capi) close(uint64) Code                                    { return Unsupported }
 func (*capi) reset(uint64) Code                                    { return Unsupported }
-func (*capi) listen(uint32, uint16, int, bool) (uint32, Code)      { return 0, Unsupported }
+func (*capi) listen(uint32, uint16, int, Sharing) (uint32, Code)   { return 0, Unsupported }
 func (*capi) unlisten(uint32) Code                                 { return Unsupported }
 func (*capi) accepted(uint64) Code                                 { return Unsupported }
 func (*capi) dial(uint32, uint16, uint16, uint32) (uint32, Code)   { return 0, Unsupported }
