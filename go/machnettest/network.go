@@ -7,7 +7,7 @@ package machnettest
 #include "machnet_host.h"
 
 // Fails at link time when the archive is not the one this header belongs to.
-void (*machnettest_abi_witness)(void) = machnet_host_abi_1;
+void (*machnettest_abi_witness)(void) = machnet_host_abi_2;
 */
 import "C"
 

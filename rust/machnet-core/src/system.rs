@@ -17,6 +17,13 @@ pub fn socketpair() -> Result<(Fd, Fd), Error> {
     Ok((Fd::own(ends[0]), Fd::own(ends[1])))
 }
 
+/// A socket that the caller gives up; it does not block from here on, whatever it did before.
+pub fn own(socket: RawFd) -> Fd {
+    // SAFETY: these touch the flags of a descriptor alone; one that is none is refused.
+    unsafe { libc::fcntl(socket, libc::F_SETFL, libc::fcntl(socket, libc::F_GETFL) | libc::O_NONBLOCK) };
+    Fd::own(socket)
+}
+
 /// This process, which all applications here are.
 pub fn owner() -> Owner {
     // SAFETY: no arguments, and neither call can fail.
