@@ -67,8 +67,8 @@ int machnet_host_start(struct machnet_host_net *net);
 int machnet_host_step(struct machnet_host_net *net,
                       uint64_t nanoseconds);
 
-// Attaches whatever speaks over this connected SOCK_SEQPACKET socket, whose other end may be another process's. The host owns the
-// socket from here on, also where it returns -1: when the host is not there (any more).
+// Attaches whatever speaks over this connected SOCK_SEQPACKET socket, whose other end may be another process's. The host works on a
+// copy: the caller closes its own. 0, or -1 when the host is not there (any more), or this is no descriptor.
 int machnet_host_serve(struct machnet_host_net *net,
                        int host,
                        int socket);

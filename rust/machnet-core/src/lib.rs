@@ -124,16 +124,13 @@ pub unsafe extern "C" fn machnet_host_step(net: *mut machnet_host_net, nanosecon
     0
 }
 
-/// Attaches whatever speaks over this connected SOCK_SEQPACKET socket, whose other end may be another process's. The host owns the
-/// socket from here on, also where it returns -1: when the host is not there (any more).
+/// Attaches whatever speaks over this connected SOCK_SEQPACKET socket, whose other end may be another process's. The host works on a
+/// copy: the caller closes its own. 0, or -1 when the host is not there (any more), or this is no descriptor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_host_serve(net: *mut machnet_host_net, host: c_int, socket: c_int) -> c_int {
-    if socket < 0 {
-        return FAILED;
-    }
-    let socket = system::own(socket);
     // SAFETY: null or live, by the caller's contract.
-    let (Some(net), Ok(host)) = (unsafe { net.as_ref() }, usize::try_from(host)) else { return FAILED };
+    let Some(net) = (unsafe { net.as_ref() }) else { return FAILED };
+    let (Ok(host), Some(socket)) = (usize::try_from(host), system::copy(socket)) else { return FAILED };
     if net.0.with(|world| world.serve(host, socket)) { 0 } else { FAILED }
 }
 
