@@ -88,7 +88,7 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 		backlog = defaultBacklog
 	}
 	l := &Listener{
-		stack: s, backlog: backlog, reusePort: lc.ReusePort, follows: !lc.FailFast && !s.options.UseFD,
+		stack: s, backlog: backlog, reusePort: lc.ReusePort, follows: !lc.FailFast,
 		turn: make(chan struct{}, 1), note: make(chan struct{}, 1),
 	}
 	if code := l.ask(ctx, at, a.Port); code != core.OK {
