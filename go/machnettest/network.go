@@ -16,9 +16,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"sync"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -47,18 +48,18 @@ type Host struct {
 	ip      netip.Addr
 }
 
-// ErrClosed is what the methods of a network return after its Close.
-var ErrClosed = errors.New("machnettest: the network is closed")
+// ErrClosed is what the methods of a network return after its Close. It wraps net.ErrClosed, so that the stacks of its hosts end.
+var ErrClosed = fmt.Errorf("machnettest: the network is closed: %w", net.ErrClosed)
 
 // New makes a network without hosts and starts it. The seed decides which packets suffer.
 func New(seed uint64, link Link) (*Network, error) {
 	l := link.c()
-	net := C.machnet_host_new(C.uint64_t(seed), &l)
-	if net == nil || C.machnet_host_start(net) != 0 {
-		C.machnet_host_free(net)
+	host := C.machnet_host_new(C.uint64_t(seed), &l)
+	if host == nil || C.machnet_host_start(host) != 0 {
+		C.machnet_host_free(host)
 		return nil, errors.New("machnettest: the system gives no thread or sockets for a network")
 	}
-	return &Network{net: net}, nil
+	return &Network{net: host}, nil
 }
 
 func (l Link) c() C.machnet_host_link {
@@ -130,25 +131,21 @@ func (h *Host) Addr() netip.Addr { return h.ip }
 
 // Attach attaches to the host, as machnet.Attach does to a sidecar.
 func (h *Host) Attach(ctx context.Context) (*machnet.Stack, error) {
-	fd, err := h.connect()
-	if err != nil {
-		return nil, err
-	}
-	defer syscall.Close(fd) // AttachFD works on a copy
-	return machnet.AttachFD(ctx, uintptr(fd))
+	return machnet.Attach(ctx, machnet.Config{Connect: h.connect})
 }
 
-func (h *Host) connect() (int, error) {
+// connect gives a socket to the host, as machnet.Config.Connect does.
+func (h *Host) connect(context.Context) (*os.File, error) {
 	h.network.mu.RLock()
 	defer h.network.mu.RUnlock()
 	if h.network.net == nil {
-		return -1, ErrClosed
+		return nil, ErrClosed
 	}
 	fd := int(C.machnet_host_connect(h.network.net, h.number))
 	if fd < 0 {
-		return -1, fmt.Errorf("machnettest: attach to %v: the host was killed: %w", h.ip, machnet.ErrNoSidecar)
+		return nil, fmt.Errorf("%v was killed: %w", h.ip, machnet.ErrNoSidecar)
 	}
-	return fd, nil
+	return os.NewFile(uintptr(fd), "machnettest"), nil
 }
 
 // Kill ends the host as a killed process ends: its applications' connections fail at once, its peers hear nothing.

@@ -119,7 +119,7 @@ func TestNobodyListensIsRefused(t *testing.T) {
 func TestAKilledHostIsNoticedAtOnce(t *testing.T) {
 	_, server, near, far := hosts(t, machnettest.Link{})
 	listenAndDial(t, near, far)
-	listener, err := (&machnet.ListenConfig{Stack: far}).Listen(context.Background(), "machnet", "10.0.0.2:7001")
+	listener, err := (&machnet.ListenConfig{Stack: far, FailFast: true}).Listen(context.Background(), "machnet", "10.0.0.2:7001")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,8 +140,39 @@ func TestAKilledHostIsNoticedAtOnce(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("accept on a killed host did not return within 5 s")
 	}
+	select {
+	case <-far.Done():
+		t.Fatalf("the stack has ended with its host, which may come back: %v", far.Err())
+	default:
+	}
 	if _, err := server.Attach(context.Background()); !errors.Is(err, machnet.ErrNoSidecar) {
 		t.Fatalf("attach to a killed host = %v, want ErrNoSidecar", err)
+	}
+}
+
+func TestAStackEndsWithItsNetwork(t *testing.T) {
+	network, _, _, far := hosts(t, machnettest.Link{})
+	listener, err := (&machnet.ListenConfig{Stack: far}).Listen(t.Context(), "machnet", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := far.Err(); err != nil {
+		t.Fatalf("before the end: %v", err)
+	}
+	network.Close()
+	select {
+	case <-far.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the stack still waits for a host of a network that is closed")
+	}
+	if err := far.Err(); !errors.Is(err, net.ErrClosed) || !errors.Is(err, machnettest.ErrClosed) {
+		t.Errorf("Err() = %v, want the error of Config.Connect", err)
+	}
+	if _, err := listener.Accept(); !errors.Is(err, machnettest.ErrClosed) {
+		t.Errorf("Accept = %v, want the error of Config.Connect", err)
+	}
+	if _, err := (&machnet.Dialer{Stack: far}).Dial("machnet", "10.0.0.1:9"); !errors.Is(err, machnettest.ErrClosed) {
+		t.Errorf("Dial = %v, want the error of Config.Connect", err)
 	}
 }
 
