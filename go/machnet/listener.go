@@ -46,11 +46,11 @@ func Listen(network, address string) (net.Listener, error) {
 
 // Listen is the package's Listen with a context, which bounds the setting up only. The net.Listener is a *Listener.
 func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	a, err := resolve(ctx, "listen", network, address)
+	addrs, err := resolve(ctx, nil, "listen", network, address)
 	if err != nil {
 		return nil, err
 	}
-	l, err := lc.ListenMachnet(ctx, a)
+	l, err := lc.ListenMachnet(ctx, &addrs[0])
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +61,9 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, error) {
 	fail := func(err error) (*Listener, error) {
 		return nil, opError("listen", nil, a, err)
+	}
+	if err := a.check(); err != nil {
+		return fail(err)
 	}
 	if err := contextError(ctx); err != nil {
 		return fail(err)
@@ -183,9 +186,9 @@ const (
 func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) (asked bool, code core.Code) {
 	p := &place{l: l, at: at}
 	at.ch.Begin(&p.waiter, core.ForEvent)
-	sharing := core.WithGroup
+	sharing := core.Group
 	if l.reusePort {
-		sharing |= core.WithUser
+		sharing |= core.ReusePort
 	}
 	var down, over bool
 	code = at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, sharing, func(given uint32) {
