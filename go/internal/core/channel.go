@@ -413,8 +413,8 @@ func (c *Channel) Settled() bool {
 		return true
 	}
 	defer c.unlockTx()
-	c.pollTx()
-	return c.api.settled()
+	n, code := c.api.unacked(0)
+	return n == 0 || code != OK
 }
 
 // Dial asks for a connection; timeout 0 is the sidecar's own. registered and Canceled are as with Listen.

@@ -17,7 +17,6 @@ func (*capi) ready() bool                                          { return fals
 func (*capi) readyTx() bool                                        { return false }
 func (*capi) hasEvents() bool                                      { return false }
 func (*capi) hasEventsTx() bool                                    { return false }
-func (*capi) settled() bool                                        { return true }
 func (*capi) poll(func(*Event)) Code                               { return Unsupported }
 func (*capi) pollTx(func(*Event)) Code                             { return Unsupported }
 func (*capi) arm() bool                                            { return false }
