@@ -373,7 +373,7 @@ func (l *Listener) Close() error {
 		l.mu.Unlock()
 		return opError("close", nil, l.addr, net.ErrClosed)
 	}
-	places, queue := l.places, l.queue
+	places, queue := slices.Clone(l.places), l.queue
 	l.finish(net.ErrClosed)
 	l.mu.Unlock()
 	l.deadline.stop()
