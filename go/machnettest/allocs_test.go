@@ -16,7 +16,7 @@ import (
 // Both ends are in this process, so that what is counted is a request and its reply, sent and received each. Not with the race detector,
 // under which a sync.Pool forgets on purpose.
 func TestSendingAndReceivingMakesNoGarbage(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	send := map[string]func(c *machnet.Conn, p []byte, b net.Buffers) error{
 		"Write":       func(c *machnet.Conn, p []byte, _ net.Buffers) error { _, err := c.Write(p); return err },
 		"Send":        func(c *machnet.Conn, p []byte, _ net.Buffers) error { return c.Send(p) },

@@ -176,7 +176,7 @@ func TestADialToWhatMachnetDoesNotReachSaysWhatToDo(t *testing.T) {
 }
 
 func TestAListenerTakesTheAddressOfANameThatIsTheSidecars(t *testing.T) {
-	_, _, near, _ := hosts(t, machnettest.Link{})
+	_, _, near, _ := hosts(t, machnettest.Options{})
 	usual := net.DefaultResolver
 	t.Cleanup(func() { net.DefaultResolver = usual })
 	net.DefaultResolver = zone{"me.test.": addrs("127.0.1.1", "10.0.0.1"), "other.test.": addrs("127.0.1.1", "10.0.0.2")}.resolver()
