@@ -151,7 +151,11 @@ const (
 func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) core.Code {
 	var id uint32
 	var down, over bool
-	code := at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, l.reusePort, func(given uint32) {
+	var sharing core.Sharing
+	if l.reusePort {
+		sharing = core.ReusePort
+	}
+	code := at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, sharing, func(given uint32) {
 		at.mu.Lock()
 		defer at.mu.Unlock()
 		l.mu.Lock()
