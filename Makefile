@@ -104,8 +104,9 @@ test-c: ## the headers from C and C++, both archives in one program, signals, fo
 test-go: | $(LOG) ## Go unit tests and the whole stack in one process
 	go test -count=1 -race -json ./go/... > $(LOG)/go.json || { scripts/go-failures.sh $(LOG)/go.json; exit 1; }
 	cd go/machnettest && go test -count=1 -race -json ./... > ../../$(LOG)/gotest.json || { ../../scripts/go-failures.sh ../../$(LOG)/gotest.json; exit 1; }
+	cd go/machnettest && go test -count=1 -run NoGarbage -json . > ../../$(LOG)/allocs.json || { ../../scripts/go-failures.sh ../../$(LOG)/allocs.json; exit 1; }
 	cd cmd && go test -count=1 -race -json ./... > ../$(LOG)/cmd.json || { ../scripts/go-failures.sh ../$(LOG)/cmd.json; exit 1; }
-	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/gotest.json $(LOG)/cmd.json
+	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/gotest.json $(LOG)/allocs.json $(LOG)/cmd.json
 
 .PHONY: test-e2e
 test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between network namespaces (skipped unless root)
