@@ -46,7 +46,7 @@ impl Warnings {
             Limit::Connections => (
                 &counters.full_connections,
                 &mut self.connections,
-                "connections, as many as one may have; it should close some, or raise flows (--flows)",
+                "connections, as many as its channels hold; it should close some, or attach more channels (--channels-per-application), or larger ones (--flows)",
             ),
             Limit::EngineConnections => (
                 &counters.full_engine,

@@ -75,7 +75,7 @@ pub use config::{EngineConfig, RssConfig, UDP_PORT};
 pub use counters::{Counters, Samples};
 pub use engine::Engine;
 pub use idle::Idle;
-pub use ids::{ChannelNumber, EngineIndex, UserId};
+pub use ids::{ApplicationNumber, ChannelNumber, EngineIndex, Member, UserId};
 pub use machnet_flow::Stats as FlowCounters;
 pub use ports::{EPHEMERAL, Owner, Ports};
 pub use query::{

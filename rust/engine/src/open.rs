@@ -35,7 +35,7 @@ impl Core {
     pub fn on_request(&mut self, at: ChannelIndex, request: Request) {
         let reply = match request {
             Request::Listen { id, ip, port, backlog, reuse_port } => {
-                Some(self.listen(at, Listen { id, ip, port, backlog, reuse_port }))
+                Some(self.listen(at, Listen { id, ip, port, backlog, reuse_port, group: false }))
             }
             Request::Unlisten { id } => {
                 self.unlisten(at, id);
@@ -138,11 +138,15 @@ impl Core {
         hello: &Hello,
     ) -> Result<(), Declined> {
         if let Some(limit) = self.most_flows() {
-            return Err(Declined::Full(Limit::EngineConnections, limit));
+            return Err(Declined::Engine(limit));
         }
         let at = self.channels.find(owner.channel).ok_or(Declined::Gone)?;
         if self.is_full(at, owner.listener) {
             return Err(Declined::Backlog);
+        }
+        let now = self.clock.now;
+        if let Some(full) = self.channels.get_mut(at).and_then(|channel| channel.full(now)) {
+            return Err(Declined::Channel(full));
         }
         let Some(hop) = self.router.next_hop(from.peer) else {
             // Nor is there a way for an answer.
@@ -169,8 +173,9 @@ impl Core {
             if shared {
                 claims.release(key);
             }
-            return Err(Declined::Full(Limit::Connections, channel.end.geometry().flows));
+            return Err(Declined::Gone);
         };
+        channel.full(now);
         channel.take_place(id, owner.listener);
         let birth = Birth {
             key,
