@@ -77,7 +77,8 @@ pub use engine::Engine;
 pub use idle::Idle;
 pub use ids::{ApplicationNumber, ChannelNumber, EngineIndex, Member, UserId};
 pub use machnet_flow::Stats as FlowCounters;
-pub use ports::{EPHEMERAL, Owner, Ports};
+pub use ephemeral::EPHEMERAL;
+pub use ports::{Owner, Ports};
 pub use query::{
     Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, ListenerRow,
     NotAConnectionId, PeerRow, Query, Rows, Units,

@@ -10,10 +10,11 @@ use machnet_wire::{self as wire, Hello, Packet};
 
 use crate::channel::Listener;
 use crate::conn::Bound;
+use crate::ephemeral::EPHEMERAL;
 use crate::full::Asked;
 use crate::ids::{ChannelIndex, ConnIndex, ConnKey, EngineIndex, Member};
 use crate::path::InPath;
-use crate::ports::{Destination, EPHEMERAL, Full, Owner, Sharing};
+use crate::ports::{Destination, Full, Owner, Sharing};
 use crate::state::Core;
 
 /// How far a SYN has come on its way to a listener.

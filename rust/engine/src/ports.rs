@@ -17,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use machnet_wire::Nanos;
 
 use crate::claims::Claims;
+use crate::ephemeral::EPHEMERAL;
 use crate::ids::{ApplicationNumber, ChannelNumber, ConnKey, EngineIndex, UserId};
 
 /// Who listens on a port.
@@ -297,10 +298,6 @@ const FULL_FOR: Nanos = Nanos::millis(1);
 /// How long an application of several channels has to attach one more when all are full, before its callers are refused: a hundred times what
 /// that takes on a machine that has a core to spare.
 const GRACE: Nanos = Nanos::millis(250);
-
-/// The first ephemeral Machnet port. Engine `i` of `n` takes those that leave `i` when divided by `n`, so that engines
-/// need not agree on each one.
-pub const EPHEMERAL: u16 = 32768;
 
 #[cfg(test)]
 mod tests {

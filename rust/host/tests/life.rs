@@ -12,7 +12,8 @@ use machnet_nic::sim::SimQueue;
 use machnet_shm::{AttachError, ClientAttach, ClientHello, Fd, FlowId, PeerFault, Reply, Request, Status};
 use machnet_wire::Nanos;
 
-const CHANNELS: ChannelConfig = ChannelConfig { most: 10, units: 16, flows: 2 };
+const CHANNELS: ChannelConfig =
+    ChannelConfig { applications: 10, per_application: 2, descriptors: None, units: 16, flows: 2 };
 const OWNER: Owner = Owner { pid: 4711, uid: 1000 };
 
 impl Rig {
@@ -95,7 +96,7 @@ fn what_an_engine_has_no_room_to_be_told_is_told_later() {
     let (_app, number) = rig.attach(None, OWNER);
     rig.fill_notes();
     // One that attaches now gets its channel back, and its place is free.
-    let offer = rig.host.offer(ClientHello { engine: None }).expect("room");
+    let offer = rig.host.offer(ClientHello::default(), 1000).expect("room");
     let (_refused, end) = machnet_shm::pair(offer.welcome.geometry).expect("memory");
     assert!(rig.host.attach(offer.place, OWNER, end).is_err());
     assert_eq!(rig.states(), [(number, State::Attached)]);
@@ -137,17 +138,17 @@ fn all_engines_end_when_they_are_told_and_say_what_they_had() {
 fn channels_offered_from_now_on_are_as_was_said_last() {
     let mut rig = Rig::new(1);
     let units =
-        |rig: &Rig| rig.host.offer(ClientHello { engine: None }).map(|offer| offer.welcome.geometry.units);
+        |rig: &Rig| rig.host.offer(ClientHello::default(), 1000).map(|offer| offer.welcome.geometry.units);
     assert_eq!(units(&rig), Ok(16));
     rig.host.set_channels(ChannelConfig { units: 64, ..CHANNELS }).expect("in bounds");
     assert_eq!(units(&rig), Ok(64));
-    let refused = rig.host.set_channels(ChannelConfig { units: 65, most: 0, ..CHANNELS }).unwrap_err();
+    let refused = rig.host.set_channels(ChannelConfig { units: 65, applications: 0, ..CHANNELS }).unwrap_err();
     assert!(
         refused.to_string().starts_with("channels of 65 units of 1424 bytes and 2 connections; "),
         "{refused}"
     );
     assert_eq!(units(&rig), Ok(64), "all stays as it was");
-    rig.host.set_channels(ChannelConfig { most: 0, ..CHANNELS }).expect("in bounds");
+    rig.host.set_channels(ChannelConfig { applications: 0, ..CHANNELS }).expect("in bounds");
     assert!(matches!(units(&rig), Err((Status::NoResources, _))));
 }
 
@@ -162,19 +163,19 @@ fn a_host_needs_queues_and_channels_within_bounds() {
 #[test]
 fn an_application_attaches_step_by_step_or_is_told_why_not() {
     let mut rig = Rig::new(1);
-    rig.host.set_channels(ChannelConfig { most: 1, ..CHANNELS }).expect("in bounds");
+    rig.host.set_channels(ChannelConfig { applications: 1, ..CHANNELS }).expect("in bounds");
     let connect = || {
         let (near, far) = sockets();
-        (ClientAttach::new(near, None).expect("a hello"), Attaching::new(far))
+        (ClientAttach::new(near, ClientHello::default()).expect("a hello"), Attaching::new(far, 1000))
     };
     let (mut client, mut attaching) = connect();
-    let Ok(Step::Welcome(welcome)) = attaching.step(&rig.host) else { panic!("not welcome") };
+    let Ok(Step::Welcome(welcome)) = attaching.step(&mut rig.host) else { panic!("not welcome") };
     assert_eq!((welcome.engine, welcome.ip, welcome.mtu), (0, IP, 1500));
-    assert!(matches!(attaching.step(&rig.host), Ok(Step::Wait)), "it has no memory yet");
+    assert!(matches!(attaching.step(&mut rig.host), Ok(Step::Wait)), "it has no memory yet");
     // Its place counts already.
     let (mut second, mut refused) = connect();
-    let full = "all 1 channels (control.max_channels) are taken; try later or raise it";
-    let Err(AttachError::Refused(Status::NoResources, text)) = refused.step(&rig.host) else {
+    let full = "1 applications have channels, the most (control.max_channels); try later or raise it";
+    let Err(AttachError::Refused(Status::NoResources, text)) = refused.step(&mut rig.host) else {
         panic!("served")
     };
     assert_eq!(text.as_str(), full);
@@ -185,7 +186,7 @@ fn an_application_attaches_step_by_step_or_is_told_why_not() {
     attaching.make(&welcome, &mut || steps += 1).expect("memory");
     assert!(steps > 0);
     assert!(matches!(client.step(), Ok(None)), "it has mapped it, and is not told that it is attached");
-    let Ok(Step::Ready(place, channel)) = attaching.step(&rig.host) else { panic!("not ready") };
+    let Ok(Step::Ready(place, channel)) = attaching.step(&mut rig.host) else { panic!("not ready") };
     let (_app, told) = client.step().expect("attached").expect("its end");
     assert_eq!(told, welcome);
     let number = rig.host.attach(place, OWNER, *channel).unwrap_or_else(|_| panic!("the engine has no room"));
@@ -196,9 +197,9 @@ fn an_application_attaches_step_by_step_or_is_told_why_not() {
     rig.run();
     assert_eq!(rig.over().len(), 1);
     let (_client, mut attaching) = connect();
-    assert!(matches!(attaching.step(&rig.host), Ok(Step::Welcome(_))));
+    assert!(matches!(attaching.step(&mut rig.host), Ok(Step::Welcome(_))));
     let _memory = attaching.give_up();
-    assert!(rig.host.offer(ClientHello { engine: None }).is_ok());
+    assert!(rig.host.offer(ClientHello::default(), 1000).is_ok());
 }
 
 #[test]
