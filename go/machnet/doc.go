@@ -21,8 +21,7 @@
 // Listeners go on: Accept waits, and the listener has its port again at the next sidecar, so that a server needs to do nothing when its
 // sidecar is restarted. Only where that cannot be does the listener end, with the reason: EADDRINUSE when another program was faster to
 // take the port, EADDRNOTAVAIL when the sidecar has another address, ErrVersion, or EINVAL when it lacks the engine that was asked
-// for. ListenConfig.FailFast has Accept fail with ENETDOWN instead of waiting. A stack of AttachFD cannot attach again, so its listeners
-// fail in the same way.
+// for. ListenConfig.FailFast has Accept fail with ENETDOWN instead of waiting.
 //
 // # Errors
 //

@@ -45,11 +45,11 @@ func Listen(network, address string) (net.Listener, error) {
 
 // Listen is the package's Listen with a context, which bounds the setting up only. The net.Listener is a *Listener.
 func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	a, err := resolve(ctx, "listen", network, address)
+	addrs, err := resolve(ctx, nil, "listen", network, address)
 	if err != nil {
 		return nil, err
 	}
-	l, err := lc.ListenMachnet(ctx, a)
+	l, err := lc.ListenMachnet(ctx, &addrs[0])
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +60,9 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, error) {
 	fail := func(err error) (*Listener, error) {
 		return nil, opError("listen", nil, a, err)
+	}
+	if err := a.check(); err != nil {
+		return fail(err)
 	}
 	if err := contextError(ctx); err != nil {
 		return fail(err)
@@ -85,7 +88,7 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 		backlog = defaultBacklog
 	}
 	l := &Listener{
-		stack: s, backlog: backlog, reusePort: lc.ReusePort, follows: !lc.FailFast && !s.options.UseFD,
+		stack: s, backlog: backlog, reusePort: lc.ReusePort, follows: !lc.FailFast,
 		turn: make(chan struct{}, 1), note: make(chan struct{}, 1),
 	}
 	if code := l.ask(ctx, at, a.Port); code != core.OK {
@@ -148,7 +151,11 @@ const (
 func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) core.Code {
 	var id uint32
 	var down, over bool
-	code := at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, l.reusePort, func(given uint32) {
+	var sharing core.Sharing
+	if l.reusePort {
+		sharing = core.ReusePort
+	}
+	code := at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, sharing, func(given uint32) {
 		at.mu.Lock()
 		defer at.mu.Unlock()
 		l.mu.Lock()

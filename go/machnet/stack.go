@@ -3,7 +3,7 @@ package machnet
 import (
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -11,8 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/machnet/machnet/go/internal/core"
 )
 
 // MaxMessage is the largest message, in bytes. Larger Writes are split, larger Sends fail with ErrTooLarge.
@@ -31,23 +29,29 @@ func OnEngine(number int) Engine { return Engine{number + 1} }
 type Config struct {
 	// Socket is the sidecar's control socket: by default $MACHNET_SOCKET, or DefaultSocket.
 	Socket string
+	// Connect, if not nil, gives a connected SOCK_SEQPACKET socket to the sidecar instead, and Socket is not used. It is for hosts that
+	// run in this process, or where another process hands out sockets. It is called for every channel, also after the
+	// sidecar has ended, by one goroutine at a time; the stack closes the file. An error means that there is no sidecar now, and the
+	// stack asks again later, after 250 ms at most; one that wraps net.ErrClosed means that there will be none any more, and ends the stack.
+	Connect func(ctx context.Context) (*os.File, error)
 	// Engine is the engine to attach to; by default the sidecar chooses.
 	Engine Engine
 	// Yield is how long a goroutine that waits usually looks at the shared memory before it sleeps, giving the core away
 	// between looks: 0 means 50 us, negative means to sleep at once. Where waits are longer it is up to six times as long,
 	// where they are longer than that it shrinks to 2 us.
 	Yield time.Duration
+	// Logger hears of what happens between the stack and its sidecar: attached, the sidecar has ended, attached again, a limit was met. nil
+	// logs nothing.
+	Logger *slog.Logger
 }
 
 // Stack is a program's place at a sidecar: what it dials from and listens on. It may be used by many goroutines at once.
 //
 // When the sidecar ends, everything that belonged to it fails with ENETDOWN, and the stack attaches again as soon as a sidecar listens at
-// the same socket: by itself, so that its listeners go on (see ListenConfig.FailFast), and at once when the program dials or listens. A
-// stack of AttachFD cannot attach again.
+// the same socket: by itself, so that its listeners go on (see ListenConfig.FailFast), and at once when the program dials or listens.
 type Stack struct {
-	socket  string // for errors
-	options core.Options
-	yield   time.Duration
+	source source
+	log    *slog.Logger // nil logs nothing
 
 	turn    chan struct{} // holds one: the goroutine that attaches
 	closing context.Context
@@ -56,47 +60,23 @@ type Stack struct {
 	mu        sync.Mutex
 	at        *attachment            // the last one; it may have ended
 	listeners map[*Listener]struct{} // those that follow the stack from sidecar to sidecar
-	err       error                  // net.ErrClosed after Close
+	err       error                  // why the stack has ended: net.ErrClosed after Close
 }
 
 // Attach connects to a sidecar. The context bounds the attaching only.
 func Attach(ctx context.Context, c Config) (*Stack, error) {
-	socket := c.Socket
-	if socket == "" {
-		socket = os.Getenv("MACHNET_SOCKET")
+	s := &Stack{
+		source: newSource(c), log: c.Logger,
+		turn: make(chan struct{}, 1), listeners: make(map[*Listener]struct{}),
 	}
-	if socket == "" {
-		socket = DefaultSocket
-	}
-	yield := c.Yield
-	switch {
-	case yield == 0:
-		yield = core.YieldFor
-	case yield < 0:
-		yield = 0
-	}
-	return newStack(ctx, socket, core.Options{Socket: socket, Engine: c.Engine.plusOne}, yield)
-}
-
-// AttachFD attaches over a connected SOCK_SEQPACKET socket, of which it takes a copy. It is for hosts that run
-// in this process or that hand out their own sockets. Such a stack does not attach again when its sidecar ends.
-func AttachFD(ctx context.Context, fd uintptr) (*Stack, error) {
-	return newStack(ctx, fmt.Sprintf("socket %d", fd), core.Options{FD: int(fd), UseFD: true}, core.YieldFor)
-}
-
-func newStack(ctx context.Context, socket string, o core.Options, yield time.Duration) (*Stack, error) {
-	at, err := attach(ctx, socket, o, yield)
+	at, err := s.source.attach(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &Stack{
-		socket: socket, options: o, yield: yield, at: at,
-		turn: make(chan struct{}, 1), listeners: make(map[*Listener]struct{}),
-	}
+	s.at = at
 	s.closing, s.stop = context.WithCancel(context.Background())
-	if !o.UseFD {
-		go s.keep(at)
-	}
+	s.logAttached("attached", at)
+	go s.keep(at)
 	return s, nil
 }
 
@@ -116,6 +96,7 @@ func (s *Stack) keep(at *attachment) {
 			return
 		}
 		at.detach()
+		s.logLost(at)
 		if time.Since(at.since) > longestPause {
 			pause = 0 // not after a shorter time: a sidecar that ends each attachment at once would be asked without a pause
 		}
@@ -132,6 +113,10 @@ func (s *Stack) keep(at *attachment) {
 				at = next
 				break
 			}
+			if errors.Is(err, net.ErrClosed) {
+				s.end(err) // unless the stack is closed already, the source is
+				return
+			}
 			if errors.Is(err, ErrVersion) || errors.Is(err, syscall.EINVAL) {
 				s.endListeners(err) // a sidecar of that version, or without that engine, will never take this program
 			}
@@ -142,7 +127,7 @@ func (s *Stack) keep(at *attachment) {
 // current is the stack's attachment, made anew if its sidecar has ended.
 func (s *Stack) current(ctx context.Context) (*attachment, error) {
 	at, err := s.attached()
-	if err == nil || s.options.UseFD || errors.Is(err, net.ErrClosed) {
+	if err == nil || errors.Is(err, net.ErrClosed) {
 		return at, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -157,7 +142,7 @@ func (s *Stack) current(ctx context.Context) (*attachment, error) {
 	if at, err := s.attached(); err == nil || errors.Is(err, net.ErrClosed) {
 		return at, err // somebody else was faster
 	}
-	next, err := attach(ctx, s.socket, s.options, s.yield)
+	next, err := s.source.attach(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, s.waitError(err)
@@ -166,9 +151,10 @@ func (s *Stack) current(ctx context.Context) (*attachment, error) {
 	}
 	s.mu.Lock()
 	if s.err != nil {
+		err := s.err
 		s.mu.Unlock()
 		next.close()
-		return nil, net.ErrClosed
+		return nil, err
 	}
 	last := s.at
 	s.at = next
@@ -177,6 +163,7 @@ func (s *Stack) current(ctx context.Context) (*attachment, error) {
 		listeners = append(listeners, l)
 	}
 	s.mu.Unlock()
+	s.logAttached("attached again", next)
 	last.detach()
 	// Listening again may wait for room, and for longer than this caller wants to.
 	followed := make(chan struct{})
@@ -194,10 +181,10 @@ func (s *Stack) current(ctx context.Context) (*attachment, error) {
 	}
 }
 
-// waitError is the error of a wait that a context has ended: net.ErrClosed where it ended because the stack was closed.
+// waitError is the error of a wait that a context has ended: the stack's, where it ended because the stack has.
 func (s *Stack) waitError(err error) error {
 	if s.closing.Err() != nil {
-		return net.ErrClosed
+		return s.Err()
 	}
 	return err
 }
@@ -278,22 +265,51 @@ func (s *Stack) LocalAddrs() []netip.Addr {
 	return []netip.Addr{s.at.addr()}
 }
 
-// Close ends the attachment: its connections are closed, after the sidecar has sent what was written to them, and its
+// Close ends the stack: its connections are closed, after the sidecar has sent what was written to them, and its
 // listeners. Every blocked call fails with net.ErrClosed.
 func (s *Stack) Close() error {
+	s.end(net.ErrClosed)
+	return nil
+}
+
+// end ends the stack, unless it has ended.
+func (s *Stack) end(err error) {
 	s.mu.Lock()
 	if s.err != nil {
 		s.mu.Unlock()
-		return nil
+		return
 	}
-	s.err = net.ErrClosed
+	s.err = err
 	at, listeners := s.at, s.listeners
 	s.listeners = nil
 	s.mu.Unlock()
 	s.stop()
 	for l := range listeners {
-		l.end(net.ErrClosed)
+		l.end(err)
 	}
 	at.close()
-	return nil
+}
+
+// Done is closed when the stack has ended for good: by Close, or because Config.Connect said that there will be no sidecar any more. The end
+// of a sidecar does not close it.
+func (s *Stack) Done() <-chan struct{} { return s.closing.Done() }
+
+// Err is why the stack has ended, nil before Done is closed: net.ErrClosed after Close, or else an error that wraps it.
+func (s *Stack) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+func (s *Stack) logAttached(what string, at *attachment) {
+	if s.log != nil {
+		info := at.ch.Info()
+		s.log.Info("machnet: "+what, "sidecar", s.source.name, "address", at.addr(), "engine", info.Engine)
+	}
+}
+
+func (s *Stack) logLost(at *attachment) {
+	if s.log != nil && s.closing.Err() == nil {
+		s.log.Warn("machnet: the sidecar has ended; attaching again", "sidecar", s.source.name, "reason", at.usable())
+	}
 }

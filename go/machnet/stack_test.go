@@ -8,8 +8,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/machnet/machnet/go/internal/core"
 )
 
 func TestAnAttemptToAttachAgainEndsWithTheStack(t *testing.T) {
@@ -19,7 +17,7 @@ func TestAnAttemptToAttachAgainEndsWithTheStack(t *testing.T) {
 	}
 	defer silent.Close()
 	s := &Stack{
-		socket: silent.Addr().String(), options: core.Options{Socket: silent.Addr().String()}, turn: make(chan struct{}, 1),
+		source: newSource(Config{Socket: silent.Addr().String()}), turn: make(chan struct{}, 1),
 		at: &attachment{err: syscall.ENETDOWN},
 	}
 	s.closing, s.stop = context.WithCancel(context.Background())
@@ -31,6 +29,7 @@ func TestAnAttemptToAttachAgainEndsWithTheStack(t *testing.T) {
 	if _, err := silent.Accept(); err != nil {
 		t.Fatal(err)
 	}
+	s.err = net.ErrClosed
 	s.stop()
 	for range cap(results) {
 		select {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use machnet_shm::{EngineEnd, FlowId, PeerFault};
+use machnet_shm::{EngineEnd, FlowId, FlowStats, PeerFault};
 use machnet_wire::Nanos;
 
 use crate::ids::{ChannelNumber, ConnIndex, Member};
@@ -26,6 +26,8 @@ pub(crate) struct Channel {
     offered: Vec<Option<u32>>,
     /// Since when it has had as many connections as it may, as was seen when one was asked for.
     full_since: Option<Nanos>,
+    /// By index of the application's handle: what was known of a connection when it ended, until the application lets go of it.
+    ended: HashMap<u32, (FlowId, FlowStats)>,
     /// The application is served no more; what it submitted is still delivered.
     pub draining: bool,
     /// When the linger of a channel that drains is over.
@@ -73,6 +75,7 @@ impl Channel {
             listeners: HashMap::new(),
             offered: vec![None; flows],
             full_since: None,
+            ended: HashMap::new(),
             draining: false,
             linger_until: Nanos::MAX,
             why: End::Left,
@@ -126,6 +129,21 @@ impl Channel {
             return None;
         }
         Some(Full { bound, since: *self.full_since.get_or_insert(now) })
+    }
+
+    /// A connection has ended that the application has a handle of.
+    pub fn keep_last(&mut self, id: FlowId, last: FlowStats) {
+        self.ended.insert(id.index, (id, last));
+    }
+
+    /// What was known of a connection when it ended.
+    pub fn ended(&self, id: FlowId) -> Option<FlowStats> {
+        self.ended.get(&id.index).filter(|(ended, _)| *ended == id).map(|&(_, last)| last)
+    }
+
+    /// The application has let go of a connection.
+    pub fn forget_last(&mut self, id: FlowId) {
+        self.ended.remove(&id.index);
     }
 
     /// Whether a listener's backlog is full, as far as is known. `None`: there is no such listener.

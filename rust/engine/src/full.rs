@@ -61,7 +61,7 @@ impl Warnings {
             Limit::Ports => (
                 &counters.full_ports,
                 &mut self.ports,
-                "ports, all that are given where none is named, are in use; close some, or name a port below 32768",
+                "ports, all that are given where none is named, are in use; close some, or name a port that is free",
             ),
             // The peer's own sidecar warns of its limits.
             Limit::PeerConnections | Limit::PeerEngineConnections => return Reason::Full(limit, bound),

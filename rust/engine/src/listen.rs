@@ -79,12 +79,11 @@ impl Core {
         }
         let owner = Owner { engine: self.own.index(), channel: number, listener: id };
         let Member { user, application } = channel.member;
-        let sharing = Sharing { user: reuse_port.then_some(user), application: application.filter(|_| group) };
+        let sharing =
+            Sharing { user: reuse_port.then_some(user), application: application.filter(|_| group) };
         match self.own.shared().ports.listen(port, owner, sharing) {
             Some(port) => {
-                channel
-                    .listeners
-                    .insert(id, Listener { port, sharing, backlog: backlog.max(1), waiting: 0 });
+                channel.listeners.insert(id, Listener { port, sharing, backlog: backlog.max(1), waiting: 0 });
                 self.counters().listens.add(1);
                 Reply::Listening { id, port }
             }
@@ -179,7 +178,8 @@ impl Core {
                 }
                 Err(Declined::Channel(why)) => {
                     passed.waits |= sharing.application.is_some() && why.is_new(now);
-                    let of_all = if shared { self.shared().ports.mark_full(port, owner, Some(why), now) } else { 0 };
+                    let of_all =
+                        if shared { self.shared().ports.mark_full(port, owner, Some(why), now) } else { 0 };
                     full = Some((Limit::Connections, of_all.max(why.bound), owner));
                 }
                 Err(Declined::Engine(bound)) => full = Some((Limit::EngineConnections, bound, owner)),

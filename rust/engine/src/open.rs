@@ -35,8 +35,8 @@ impl Core {
     /// One request of the application of channel `at`.
     pub fn on_request(&mut self, at: ChannelIndex, request: Request) {
         let reply = match request {
-            Request::Listen { id, ip, port, backlog, reuse_port } => {
-                Some(self.listen(at, Listen { id, ip, port, backlog, reuse_port, group: false }))
+            Request::Listen { id, ip, port, backlog, reuse_port, group } => {
+                Some(self.listen(at, Listen { id, ip, port, backlog, reuse_port, group }))
             }
             Request::Unlisten { id } => {
                 self.unlisten(at, id);
@@ -48,6 +48,11 @@ impl Core {
                 .map(|reason| Reply::ConnectFailed { id, reason }),
             Request::Cancel { id } => {
                 self.cancel(at, id);
+                None
+            }
+            Request::Stats { id, flow } => Some(Reply::Stats { id, stats: self.stats_of(at, flow) }),
+            Request::KeepAlive { flow, after } => {
+                self.keep_alive(at, flow, after);
                 None
             }
         };

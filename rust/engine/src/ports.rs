@@ -188,7 +188,9 @@ impl Ports {
                 return Destination::Listener { owner, sharing, declined: nth as u16 };
             }
             match place.full {
-                Some(why) if place.sharing.application.is_none() || !why.is_new(now) => full = full.or(Some(place.owner)),
+                Some(why) if place.sharing.application.is_none() || !why.is_new(now) => {
+                    full = full.or(Some(place.owner))
+                }
                 _ => waits = true,
             }
         }
@@ -337,7 +339,10 @@ mod tests {
         assert_eq!(ports.listen(80, owner(ONE), Sharing::NONE), Some(80));
         assert_eq!(ports.listen(80, owner(TWO), Sharing::NONE), None);
         let found = |ports: &Ports| ports.find(key(1), 7, HERE, 0, Nanos::ZERO);
-        assert_eq!(found(&ports), Destination::Listener { owner: owner(ONE), sharing: Sharing::NONE, declined: 0 });
+        assert_eq!(
+            found(&ports),
+            Destination::Listener { owner: owner(ONE), sharing: Sharing::NONE, declined: 0 }
+        );
         ports.unlisten(80, TWO, 3);
         assert!(ports.is_open(80), "another channel's");
         ports.unlisten(80, ONE, 3);

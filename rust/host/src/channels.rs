@@ -388,7 +388,8 @@ mod tests {
         // A channel of one that is there needs no place among the applications, whose limit is met.
         assert!(ask(&mut channels, None).unwrap_err().starts_with("3 applications"));
         assert!(ask_as(&mut channels, 7, 51, None).is_ok());
-        let full = "this application has 3 channels, the most (channels.per_application); close some or raise it";
+        let full =
+            "this application has 3 channels, the most (channels.per_application); close some or raise it";
         assert_eq!(ask_as(&mut channels, 7, 50, None).unwrap_err(), full);
         // Attached, or draining, a channel counts once.
         for (channel, place) in (1..).zip(one.drain(..2)) {

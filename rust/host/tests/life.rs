@@ -9,7 +9,9 @@ use common::{IP, Rig, open};
 use machnet_engine::{End, Engine, EngineConfig, neighbor};
 use machnet_host::{Attaching, ChannelConfig, Event, Host, HostError, Over, Owner, Row, State, Step};
 use machnet_nic::sim::SimQueue;
-use machnet_shm::{AttachError, ClientAttach, ClientHello, Fd, FlowId, PeerFault, Reply, Request, Status};
+use machnet_shm::{
+    AppEnd, AttachError, ClientAttach, ClientHello, Fd, FlowId, PeerFault, Reply, Request, Status,
+};
 use machnet_wire::Nanos;
 
 const CHANNELS: ChannelConfig =
@@ -46,7 +48,10 @@ fn a_channel_is_listed_until_it_is_over_and_that_is_told_once() {
     let mut rig = Rig::new(2);
     let (_first, a) = rig.attach(None, OWNER);
     let (_second, b) = rig.attach(None, OWNER);
-    let row = |channel, engine, state| Row { channel, engine, owner: OWNER, state };
+    let row = |channel, engine, state| {
+        let application = u64::from(engine) + 1;
+        Row { channel, engine, application, owner: OWNER, state }
+    };
     assert!(rig.host.channels().eq([row(a, 0, State::Attached), row(b, 1, State::Attached)]));
     rig.run();
     assert!(rig.over().is_empty());
@@ -137,19 +142,21 @@ fn all_engines_end_when_they_are_told_and_say_what_they_had() {
 #[test]
 fn channels_offered_from_now_on_are_as_was_said_last() {
     let mut rig = Rig::new(1);
-    let units =
-        |rig: &Rig| rig.host.offer(ClientHello::default(), 1000).map(|offer| offer.welcome.geometry.units);
-    assert_eq!(units(&rig), Ok(16));
+    let units = |rig: &mut Rig| {
+        rig.host.offer(ClientHello::default(), 1000).map(|offer| offer.welcome.geometry.units)
+    };
+    assert_eq!(units(&mut rig), Ok(16));
     rig.host.set_channels(ChannelConfig { units: 64, ..CHANNELS }).expect("in bounds");
-    assert_eq!(units(&rig), Ok(64));
-    let refused = rig.host.set_channels(ChannelConfig { units: 65, applications: 0, ..CHANNELS }).unwrap_err();
+    assert_eq!(units(&mut rig), Ok(64));
+    let refused =
+        rig.host.set_channels(ChannelConfig { units: 65, applications: 0, ..CHANNELS }).unwrap_err();
     assert!(
         refused.to_string().starts_with("channels of 65 units of 1424 bytes and 2 connections; "),
         "{refused}"
     );
-    assert_eq!(units(&rig), Ok(64), "all stays as it was");
+    assert_eq!(units(&mut rig), Ok(64), "all stays as it was");
     rig.host.set_channels(ChannelConfig { applications: 0, ..CHANNELS }).expect("in bounds");
-    assert!(matches!(units(&rig), Err((Status::NoResources, _))));
+    assert!(matches!(units(&mut rig), Err((Status::NoResources, _))));
 }
 
 #[test]
@@ -205,19 +212,39 @@ fn an_application_attaches_step_by_step_or_is_told_why_not() {
 #[test]
 fn a_port_is_shared_within_the_user_that_the_kernel_named_at_attach() {
     let mut rig = Rig::new(2);
-    let mut listens = |uid, pid| {
-        let (mut app, _) = rig.attach(None, Owner { pid, uid });
-        let request = Request::Listen { id: 1, ip: IP, port: 80, backlog: 1, reuse_port: true };
-        assert!(app.tx.request(request));
-        app.tx.flush();
-        rig.run();
-        let reply = app.rx.reply().expect("a sound reply");
-        (app, matches!(reply, Some(Reply::Listening { port: 80, .. })))
-    };
-    let first = listens(1000, 1);
-    let second = listens(1000, 2);
-    let others = listens(1001, 3);
-    assert_eq!((first.1, second.1, others.1), (true, true, false));
+    let mut apps = Vec::new();
+    let listens = [1000, 1000, 1001].map(|uid| listens(&mut rig, &mut apps, (uid, 0), true, false));
+    assert_eq!(listens, [true, true, false]);
+}
+
+#[test]
+fn a_port_is_shared_by_the_channels_of_an_application() {
+    let mut rig = Rig::new(2);
+    let mut apps = Vec::new();
+    // By user and group: one application has two channels; those of another user, of another group and of none are others.
+    let who = [(1000, 7), (1000, 7), (1001, 7), (1000, 8), (1000, 0)];
+    let listens = who.map(|who| listens(&mut rig, &mut apps, who, false, true));
+    assert_eq!(listens, [true, true, false, false, false]);
+    let applications: Vec<_> = rig.host.channels().map(|row| row.application).collect();
+    assert_eq!(applications, [1, 1, 2, 3, 4]);
+}
+
+/// Whether another channel, of this user and group, may listen on a port that others listen on.
+fn listens(
+    rig: &mut Rig,
+    apps: &mut Vec<AppEnd>,
+    (uid, in_group): (u32, u32),
+    reuse_port: bool,
+    group: bool,
+) -> bool {
+    let pid = apps.len() as i32;
+    let (mut app, _) = rig.attach_in(in_group, None, Owner { pid, uid });
+    assert!(app.tx.request(Request::Listen { id: 1, ip: IP, port: 80, backlog: 1, reuse_port, group }));
+    app.tx.flush();
+    rig.run();
+    let reply = app.rx.reply().expect("a sound reply");
+    apps.push(app);
+    matches!(reply, Some(Reply::Listening { port: 80, .. }))
 }
 
 /// A connected pair. Of a stream, which does as long as one message at a time is under way.
