@@ -5,7 +5,7 @@ go 1.26.0
 require github.com/HdrHistogram/hdrhistogram-go v1.4.0
 
 require (
-	github.com/machnet/machnet v0.0.0
+	github.com/machnet/machnet v0.1.0
 	golang.org/x/sys v0.49.0
 )
 

@@ -3,8 +3,8 @@ module github.com/machnet/machnet/tests
 go 1.26.0
 
 require (
-	github.com/machnet/machnet v0.0.0
-	github.com/machnet/machnet/cmd v0.0.0
+	github.com/machnet/machnet v0.1.0
+	github.com/machnet/machnet/cmd v0.1.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/client_model v0.6.3
 	github.com/prometheus/common v0.74.0

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/machnet/machnet/cmd/internal/load"
 )
 
 // Placements. With own, host A's application and sidecar share one core and host B's the other; TCP's client and
@@ -24,6 +22,8 @@ type arm struct {
 	wait      string
 	server    *worker
 	client    *worker
+
+	connections int // that the client has, of which the server knows
 }
 
 // build starts the sidecars and the arms.
@@ -47,7 +47,7 @@ func (r *rig) build(ctx context.Context, c benchConfig) ([]*arm, error) {
 		if !c.has(transport) {
 			continue
 		}
-		client, server := endpoint{transport: transport, network: a.network}, endpoint{transport: transport, network: b.network}
+		client, server := endpoint{transport: transport, network: a.network}, endpoint{transport: transport, network: b.network, buffer: c.buffer()}
 		placements := []string{placementOwn, placementSame}
 		if c.link == linkLocal {
 			placements = placements[1:]
@@ -71,21 +71,23 @@ func (r *rig) build(ctx context.Context, c benchConfig) ([]*arm, error) {
 const machnetWait = "sidecar adaptive, application yields 50 us, or up to 300 us where waits are that long, then parks"
 
 func (r *rig) buildMachnet(ctx context.Context, c benchConfig, a, b *host) (*arm, error) {
-	sa, err := r.startSidecar(ctx, a)
+	sa, sb, placement, clientCore, err := r.startSidecars(ctx, c.link, a, b)
 	if err != nil {
 		return nil, err
 	}
-	sb, placement, clientCore := sa, placementEngine, b.core
-	if c.link != linkLocal {
-		if sb, err = r.startSidecar(ctx, b); err != nil {
-			return nil, err
-		}
-		placement, clientCore = placementOwn, a.core
-	}
 	client := endpoint{transport: "machnet", socket: sa.socket, network: a.network}
-	server := endpoint{transport: "machnet", socket: sb.socket, network: b.network}
+	server := endpoint{transport: "machnet", socket: sb.socket, network: b.network, buffer: c.buffer()}
 	arm := &arm{transport: "machnet", placement: placement, wait: machnetWait}
 	return arm, r.startArm(ctx, arm, server, client, sb.ip+":7000", "", b.core, clientCore)
+}
+
+// startSidecars starts the sidecars of both hosts, or the one of both, and says what is where.
+func (r *rig) startSidecars(ctx context.Context, link string, a, b *host) (sa, sb *sidecar, placement string, clientCore int, err error) {
+	if sa, err = r.startSidecar(ctx, a); err != nil || link == linkLocal {
+		return sa, sa, placementEngine, b.core, err
+	}
+	sb, err = r.startSidecar(ctx, b)
+	return sa, sb, placementOwn, a.core, err
 }
 
 // buildRemote measures through sidecars that run already.
@@ -128,14 +130,14 @@ func (r *rig) startArm(ctx context.Context, a *arm, server, client endpoint, ser
 	if err != nil {
 		return err
 	}
-	a.client = w
+	a.client, a.connections = w, 1
 	_, err = w.next(ctx)
 	return err
 }
 
 // runOnce has an arm do one run.
-func (a *arm) runOnce(ctx context.Context, p load.Params) (*workResult, error) {
-	if err := a.client.in.Encode(p); err != nil {
+func (a *arm) runOnce(ctx context.Context, order driveOrder) (*workResult, error) {
+	if err := a.client.in.Encode(order); err != nil {
 		return nil, errors.Join(err, context.Cause(ctx))
 	}
 	line, err := a.client.next(ctx)
@@ -149,6 +151,6 @@ func (a *arm) runOnce(ctx context.Context, p load.Params) (*workResult, error) {
 }
 
 // skips says that a case means nothing to an arm: a datagram holds one message.
-func (a *arm) skips(p load.Params) bool {
+func (a *arm) skips(p driveOrder) bool {
 	return a.transport == "udp" && (p.Buffered || p.Size > largestDatagram)
 }

@@ -5,8 +5,8 @@ go 1.26.0
 require (
 	github.com/coder/websocket v1.8.15
 	github.com/jackc/pgx/v5 v5.13.0
-	github.com/machnet/machnet v0.0.0
-	github.com/machnet/machnet/go/machnettest v0.0.0
+	github.com/machnet/machnet v0.1.0
+	github.com/machnet/machnet/go/machnettest v0.1.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/tidwall/redcon v1.6.4
 	go.uber.org/goleak v1.3.0

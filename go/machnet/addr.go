@@ -1,8 +1,6 @@
 package machnet
 
 import (
-	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"strconv"
@@ -43,47 +41,15 @@ func (a *Addr) opAddr() net.Addr {
 	return a
 }
 
-// ResolveAddr turns "10.0.0.2:7000", "host:7000" or ":7000" into an Addr, asking the net.DefaultResolver about names. The
-// network must be "machnet". A name with several IPv4 addresses gives the first; IPv6 is not spoken.
-func ResolveAddr(network, address string) (*Addr, error) {
-	return resolve(context.Background(), "resolve", network, address)
-}
-
-func resolve(ctx context.Context, op, netw, address string) (*Addr, error) {
-	fail := func(err error) (*Addr, error) {
-		return nil, &net.OpError{Op: op, Net: netw, Err: err}
+// check is nil, or why nothing can be dialled or listened on at a.
+func (a *Addr) check() error {
+	if a == nil {
+		return &net.AddrError{Err: "missing address"}
 	}
-	if netw != network {
-		return fail(net.UnknownNetworkError(netw))
+	if a.IP.IsValid() && !a.IP.Unmap().Is4() {
+		return &net.AddrError{Err: "Machnet speaks IPv4 only", Addr: a.String()}
 	}
-	host, service, err := net.SplitHostPort(address)
-	if err != nil {
-		return fail(err)
-	}
-	port, err := strconv.ParseUint(service, 10, 16)
-	if err != nil {
-		return fail(&net.AddrError{Err: "the port of a Machnet address is a number from 0 to 65535", Addr: address})
-	}
-	a := &Addr{Port: uint16(port)}
-	if host == "" {
-		return a, nil
-	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		if ip = ip.Unmap(); !ip.Is4() {
-			return fail(&net.AddrError{Err: "Machnet speaks IPv4 only", Addr: address})
-		}
-		a.IP = ip
-		return a, nil
-	}
-	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", host)
-	if err != nil {
-		return fail(err)
-	}
-	if len(found) == 0 {
-		return fail(errors.New("lookup " + host + ": no IPv4 address"))
-	}
-	a.IP = found[0].Unmap()
-	return a, nil
+	return nil
 }
 
 // hostOrder is the IP as the C API takes it; 0 for none.

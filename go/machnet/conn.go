@@ -30,6 +30,7 @@ type Conn struct {
 
 	rd, wr  half
 	closed  atomic.Bool
+	lingers atomic.Int64          // what SetLinger said, plus one; 0: nothing, or below 0
 	broken  atomic.Pointer[error] // why nothing works any more although nobody closed the connection: the sidecar is gone
 	skipped atomic.Bool           // CloseRead was called
 
@@ -209,13 +210,17 @@ func (c *Conn) abortMessage() core.Code {
 	return code
 }
 
-// Close ends the connection in both directions. What was written is delivered by the sidecar in the background; what was not
-// read is dropped. Blocked calls return net.ErrClosed.
+// Close ends the connection in both directions. What was written is delivered by the sidecar in the background, unless SetLinger said
+// otherwise; what was not read is dropped. Blocked calls return net.ErrClosed, and so does a second Close.
 func (c *Conn) Close() error {
 	if !c.closed.CompareAndSwap(false, true) {
 		return opError("close", &c.local, &c.remote, net.ErrClosed)
 	}
-	c.ch.CloseConn(c.id)
+	if c.lingers.Load() == lingerReset {
+		c.ch.ResetConn(c.id)
+	} else {
+		c.ch.CloseConn(c.id)
+	}
 	c.gone()
 	return nil
 }

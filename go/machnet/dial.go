@@ -19,6 +19,8 @@ type Dialer struct {
 	Deadline time.Time
 	// LocalAddr is the local address; its IP must be the sidecar's or none, its port may be 0. nil leaves both to the sidecar.
 	LocalAddr *Addr
+	// Resolver looks names up; nil is net.DefaultResolver.
+	Resolver *net.Resolver
 }
 
 // Dial connects to an address of the network "machnet", from the Default stack.
@@ -36,24 +38,31 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 // no host answers, with ETIMEDOUT; while there is no sidecar, with ENETDOWN. Where a limit is met, the error says which, whose, how much and
 // what to change; it is ENOBUFS, with ECONNREFUSED too where the limit is the other end's. The context bounds the dialling only. The
 // net.Conn is a *Conn.
+//
+// Where the host is a name with several IPv4 addresses, they are tried one after the other, as by net.Dialer: each has its part of the
+// time that is left, at least 2 s where there is as much, and if none can be dialled, the error is the first one's. A name with IPv6
+// addresses alone is refused, and so is 127.0.0.1, in words that say what to dial.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := d.bound(ctx)
 	defer cancel()
-	raddr, err := resolve(ctx, "dial", network, address)
+	addrs, err := resolve(ctx, d.Resolver, "dial", network, address)
 	if err != nil {
 		return nil, err
 	}
-	c, err := d.DialMachnet(ctx, raddr)
+	c, err := d.dialSerial(ctx, addrs)
 	if err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// DialMachnet is DialContext for an address that is resolved already. Without an IP it is the local sidecar's.
+// DialMachnet is DialContext for one address that is resolved already. Without an IP it is the local sidecar's.
 func (d *Dialer) DialMachnet(ctx context.Context, raddr *Addr) (*Conn, error) {
 	fail := func(err error) (*Conn, error) {
 		return nil, opError("dial", d.LocalAddr, raddr, err)
+	}
+	if err := raddr.check(); err != nil {
+		return fail(err)
 	}
 	if raddr.Port == 0 {
 		return fail(errors.New("port 0 cannot be dialled"))
@@ -78,8 +87,14 @@ func (d *Dialer) DialMachnet(ctx context.Context, raddr *Addr) (*Conn, error) {
 	if ip == 0 {
 		ip = at.ch.Info().IP
 	}
+	if err := refuseLoopback(raddr, at.addr()); err != nil {
+		return fail(err)
+	}
 	var localPort uint16
 	if d.LocalAddr != nil {
+		if err := d.LocalAddr.check(); err != nil {
+			return fail(err)
+		}
 		if err := at.checkLocal(d.LocalAddr); err != nil {
 			return fail(err)
 		}
@@ -92,7 +107,7 @@ func (d *Dialer) DialMachnet(ctx context.Context, raddr *Addr) (*Conn, error) {
 	}
 	c, err := at.dial(ctx, ip, raddr.Port, localPort, patience)
 	if err != nil {
-		return fail(err)
+		return fail(explainLocal(raddr, at.addr(), err, net.InterfaceAddrs))
 	}
 	return c, nil
 }

@@ -119,7 +119,7 @@ impl Hosts {
         for (engine, server) in self.servers.iter_mut().enumerate() {
             for n in 0..ports {
                 let (id, ip, port) = (n as u32, Ipv4Addr::UNSPECIFIED, port(engine, n));
-                let listen = Request::Listen { id, ip, port, backlog: 64, reuse_port: false };
+                let listen = Request::Listen { id, ip, port, backlog: 64, reuse_port: false, group: false };
                 assert!(server.app.tx.request(listen));
             }
         }

@@ -93,8 +93,14 @@ fn main() {
         now: 0,
         looked_at: None,
     };
-    let listen =
-        Request::Listen { id: 1, ip: Ipv4Addr::UNSPECIFIED, port: 80, backlog: 8, reuse_port: false };
+    let listen = Request::Listen {
+        id: 1,
+        ip: Ipv4Addr::UNSPECIFIED,
+        port: 80,
+        backlog: 8,
+        reuse_port: false,
+        group: false,
+    };
     assert!(w.apps[1].tx.request(listen));
     w.round(ROUND);
     let ip = Ipv4Addr::new(10, 0, 0, 2);

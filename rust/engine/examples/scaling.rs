@@ -49,8 +49,14 @@ impl Pair {
             now += 300;
             pair.round(Nanos(now))
         };
-        let listen =
-            Request::Listen { id: 1, ip: Ipv4Addr::UNSPECIFIED, port, backlog: 8, reuse_port: false };
+        let listen = Request::Listen {
+            id: 1,
+            ip: Ipv4Addr::UNSPECIFIED,
+            port,
+            backlog: 8,
+            reuse_port: false,
+            group: false,
+        };
         assert!(self.apps[1].tx.request(listen));
         round(&mut self);
         let ip = Ipv4Addr::new(10, 0, 0, 2);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use machnet_shm::{EngineEnd, FlowId, PeerFault};
+use machnet_shm::{EngineEnd, FlowId, FlowStats, PeerFault};
 use machnet_wire::Nanos;
 
 use crate::ids::{ChannelNumber, ConnIndex, UserId};
@@ -23,6 +23,8 @@ pub(crate) struct Channel {
     pub listeners: HashMap<u32, Listener>,
     /// By index of the application's handle: the listener in whose backlog it has a place.
     offered: Vec<Option<u32>>,
+    /// By index of the application's handle: what was known of a connection when it ended, until the application lets go of it.
+    ended: HashMap<u32, (FlowId, FlowStats)>,
     /// The application is served no more; what it submitted is still delivered.
     pub draining: bool,
     /// When the linger of a channel that drains is over.
@@ -69,6 +71,7 @@ impl Channel {
             live: 0,
             listeners: HashMap::new(),
             offered: vec![None; flows],
+            ended: HashMap::new(),
             draining: false,
             linger_until: Nanos::MAX,
             why: End::Left,
@@ -111,6 +114,21 @@ impl Channel {
         if self.conns.get_mut(id.index as usize).and_then(Option::take).is_some() {
             self.live -= 1;
         }
+    }
+
+    /// A connection has ended that the application has a handle of.
+    pub fn keep_last(&mut self, id: FlowId, last: FlowStats) {
+        self.ended.insert(id.index, (id, last));
+    }
+
+    /// What was known of a connection when it ended.
+    pub fn ended(&self, id: FlowId) -> Option<FlowStats> {
+        self.ended.get(&id.index).filter(|(ended, _)| *ended == id).map(|&(_, last)| last)
+    }
+
+    /// The application has let go of a connection.
+    pub fn forget_last(&mut self, id: FlowId) {
+        self.ended.remove(&id.index);
     }
 
     /// Whether a listener's backlog is full, as far as is known. `None`: there is no such listener.

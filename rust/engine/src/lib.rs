@@ -62,6 +62,7 @@ mod rx;
 mod serve;
 mod shared;
 mod state;
+mod stats;
 mod table;
 mod timer_wheel;
 mod totals;

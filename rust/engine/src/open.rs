@@ -34,7 +34,7 @@ impl Core {
     /// One request of the application of channel `at`.
     pub fn on_request(&mut self, at: ChannelIndex, request: Request) {
         let reply = match request {
-            Request::Listen { id, ip, port, backlog, reuse_port } => {
+            Request::Listen { id, ip, port, backlog, reuse_port, group: _ } => {
                 Some(self.listen(at, Listen { id, ip, port, backlog, reuse_port }))
             }
             Request::Unlisten { id } => {
@@ -47,6 +47,11 @@ impl Core {
                 .map(|reason| Reply::ConnectFailed { id, reason }),
             Request::Cancel { id } => {
                 self.cancel(at, id);
+                None
+            }
+            Request::Stats { id, flow } => Some(Reply::Stats { id, stats: self.stats_of(at, flow) }),
+            Request::KeepAlive { flow, after } => {
+                self.keep_alive(at, flow, after);
                 None
             }
         };

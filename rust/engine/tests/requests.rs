@@ -118,6 +118,7 @@ fn more_listeners_than_a_ring_holds_come_and_go_in_their_order() {
         port: 8000 + id as u16,
         backlog: 1,
         reuse_port: false,
+        group: false,
     };
     for _ in 0..2 {
         app.requests =

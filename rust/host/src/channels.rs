@@ -216,7 +216,7 @@ mod tests {
 
     fn ask(channels: &Channels, engine: Option<u32>) -> Result<Place, (Status, Text)> {
         let welcome = Welcome { geometry: Geometry::DEFAULT, engine: 0, ip: Ipv4Addr::LOCALHOST, mtu: 1500 };
-        let offer = channels.offer(ClientHello { engine }, welcome)?;
+        let offer = channels.offer(ClientHello { engine, group: 0 }, welcome)?;
         assert_eq!(offer.welcome.engine, u32::from(offer.place.engine()));
         Ok(offer.place)
     }

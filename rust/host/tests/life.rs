@@ -95,7 +95,7 @@ fn what_an_engine_has_no_room_to_be_told_is_told_later() {
     let (_app, number) = rig.attach(None, OWNER);
     rig.fill_notes();
     // One that attaches now gets its channel back, and its place is free.
-    let offer = rig.host.offer(ClientHello { engine: None }).expect("room");
+    let offer = rig.host.offer(ClientHello::default()).expect("room");
     let (_refused, end) = machnet_shm::pair(offer.welcome.geometry).expect("memory");
     assert!(rig.host.attach(offer.place, OWNER, end).is_err());
     assert_eq!(rig.states(), [(number, State::Attached)]);
@@ -136,8 +136,7 @@ fn all_engines_end_when_they_are_told_and_say_what_they_had() {
 #[test]
 fn channels_offered_from_now_on_are_as_was_said_last() {
     let mut rig = Rig::new(1);
-    let units =
-        |rig: &Rig| rig.host.offer(ClientHello { engine: None }).map(|offer| offer.welcome.geometry.units);
+    let units = |rig: &Rig| rig.host.offer(ClientHello::default()).map(|offer| offer.welcome.geometry.units);
     assert_eq!(units(&rig), Ok(16));
     rig.host.set_channels(ChannelConfig { units: 64, ..CHANNELS }).expect("in bounds");
     assert_eq!(units(&rig), Ok(64));
@@ -165,7 +164,7 @@ fn an_application_attaches_step_by_step_or_is_told_why_not() {
     rig.host.set_channels(ChannelConfig { most: 1, ..CHANNELS }).expect("in bounds");
     let connect = || {
         let (near, far) = sockets();
-        (ClientAttach::new(near, None).expect("a hello"), Attaching::new(far))
+        (ClientAttach::new(near, ClientHello::default()).expect("a hello"), Attaching::new(far))
     };
     let (mut client, mut attaching) = connect();
     let Ok(Step::Welcome(welcome)) = attaching.step(&rig.host) else { panic!("not welcome") };
@@ -198,7 +197,7 @@ fn an_application_attaches_step_by_step_or_is_told_why_not() {
     let (_client, mut attaching) = connect();
     assert!(matches!(attaching.step(&rig.host), Ok(Step::Welcome(_))));
     let _memory = attaching.give_up();
-    assert!(rig.host.offer(ClientHello { engine: None }).is_ok());
+    assert!(rig.host.offer(ClientHello::default()).is_ok());
 }
 
 #[test]
@@ -206,7 +205,7 @@ fn a_port_is_shared_within_the_user_that_the_kernel_named_at_attach() {
     let mut rig = Rig::new(2);
     let mut listens = |uid, pid| {
         let (mut app, _) = rig.attach(None, Owner { pid, uid });
-        let request = Request::Listen { id: 1, ip: IP, port: 80, backlog: 1, reuse_port: true };
+        let request = Request::Listen { id: 1, ip: IP, port: 80, backlog: 1, reuse_port: true, group: false };
         assert!(app.tx.request(request));
         app.tx.flush();
         rig.run();

@@ -128,7 +128,7 @@ impl App {
     fn ask_to_listen(&mut self, id: u32, port: u16, backlog: u32, reuse_port: bool) {
         self.touched = true;
         let ip = Ipv4Addr::UNSPECIFIED;
-        assert!(self.end.tx.request(Request::Listen { id, ip, port, backlog, reuse_port }));
+        assert!(self.end.tx.request(Request::Listen { id, ip, port, backlog, reuse_port, group: false }));
         self.end.tx.flush();
     }
 
@@ -377,6 +377,7 @@ fn id_of(reply: &Reply) -> u32 {
         Reply::Listening { id, .. }
         | Reply::ListenFailed { id, .. }
         | Reply::Unlistened { id }
-        | Reply::ConnectFailed { id, .. } => id,
+        | Reply::ConnectFailed { id, .. }
+        | Reply::Stats { id, .. } => id,
     }
 }

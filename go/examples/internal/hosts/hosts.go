@@ -4,7 +4,6 @@ package hosts
 import (
 	"context"
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -15,35 +14,14 @@ import (
 // Two gives a dialer on one host and a listener on another, until the test ends. One packet in a hundred is lost between them.
 func Two(t testing.TB) (*machnet.Dialer, net.Listener) {
 	t.Helper()
-	network, err := machnettest.New(1, machnettest.Link{Loss: 0.01})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(network.Trace())
-		}
-		_ = network.Close()
-	})
-	attach := func(ip string) *machnet.Stack {
-		host, err := network.AddHost(netip.MustParseAddr(ip), 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		stack, err := host.Attach(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = stack.Close() })
-		return stack
-	}
-	client, server := attach("10.0.0.1"), attach("10.0.0.2")
-	l, err := (&machnet.ListenConfig{Stack: server}).Listen(context.Background(), "machnet", ":0")
+	network := machnettest.NewNetwork(t, machnettest.Options{Loss: 0.01})
+	lc := machnet.ListenConfig{Stack: network.Host(1).Stack()}
+	l, err := lc.Listen(t.Context(), "machnet", ":0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	return &machnet.Dialer{Stack: client, Timeout: 10 * time.Second}, l
+	return &machnet.Dialer{Stack: network.Host(0).Stack(), Timeout: 10 * time.Second}, l
 }
 
 // Serve runs a server until the test ends: its context ends then, and it has to return nil.

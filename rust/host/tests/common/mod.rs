@@ -34,7 +34,7 @@ impl Rig {
 
     /// An application attaches, to this engine if it names one.
     pub fn attach(&mut self, engine: Option<u32>, owner: Owner) -> (AppEnd, u64) {
-        let offer = self.host.offer(ClientHello { engine }).expect("room");
+        let offer = self.host.offer(ClientHello { engine, group: 0 }).expect("room");
         let (app, end) = machnet_shm::pair(offer.welcome.geometry).expect("memory");
         let number =
             self.host.attach(offer.place, owner, end).unwrap_or_else(|_| panic!("the engine has no room"));

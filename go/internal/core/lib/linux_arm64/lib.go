@@ -7,6 +7,6 @@ package linux_arm64
 // #cgo LDFLAGS: ${SRCDIR}/libmachnet.a -lm -ldl -lpthread
 //
 // #if !__has_include("libmachnet.a")
-// #error "the archive of the C client is not there: run `make build` (or `make archives`) in the clone of Machnet, the one that go.mod's replace names"
+// #error "libmachnet.a is missing beside lib.go, so this copy of the module is not whole: get it anew (go clean -modcache, go mod vendor); in a clone of Machnet run `make archives`"
 // #endif
 import "C"

@@ -1,0 +1,9 @@
+//go:build linux && (amd64 || arm64) && cgo && machnet_source
+
+package machnettest
+
+// What Cargo left in the clone, with its line tables, instead of the archive that git keeps (docs/packaging.md).
+
+// #cgo amd64 LDFLAGS: ${SRCDIR}/../../target/x86_64-unknown-linux-gnu/archive/libmachnet_core.a -lm -ldl -lpthread
+// #cgo arm64 LDFLAGS: ${SRCDIR}/../../target/aarch64-unknown-linux-gnu/archive/libmachnet_core.a -lm -ldl -lpthread
+import "C"
