@@ -164,6 +164,11 @@ bench: build ## the tables of docs/performance.md (twelve minutes; those over ve
 	    $(BIN)/machnet bench --link veth --kernel frames --throughput --rounds 5 --duration 500ms; \
 	    $(BIN)/machnet bench --link veth --throughput --loss 1 --rounds 3 --duration 500ms
 
+.PHONY: bench-go
+bench-go: build ## Go beside the C program on the same sidecars, and 1 to 10 000 connections beside TCP (three minutes)
+	$(BIN)/machnet bench go
+	$(BIN)/machnet bench --connections 1,10,100,1000,10000 --rounds 5 --duration 1s
+
 .PHONY: bench-instr
 bench-instr: ## instructions of one 64 B echo, by stage (callgrind); FILES=n names the n files that cost most
 	@scripts/deps.sh valgrind
