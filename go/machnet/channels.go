@@ -431,7 +431,7 @@ func (s *Stack) wanted() int {
 		}
 		wanted = max(wanted, l.backlog)
 	}
-	return min(wanted, s.channels[0].capacity/2)
+	return min(wanted, max(1, s.channels[0].capacity/2))
 }
 
 // giveBack leaves the last of the channels that have been empty for some time, unless there would be little room without it.
