@@ -27,12 +27,13 @@ type attachment struct {
 	conns     map[uint64]*Conn
 	places    map[uint32]*place // of listeners, by their numbers in the sidecar
 	dials     map[uint32]*dialing
-	begun     int       // dials that have taken a place and no number yet
-	fullUntil time.Time // the sidecar said that it has no room: connections that were closed here are not over there yet
-	leaving   bool      // it is to be given back, and nothing new begins on it
-	ending    map[uint32]struct{}
-	empty     int   // looks in a row that found it without connections; of whoever keeps the stack
-	err       error // why it is of no use any more
+	questions map[uint32]*question // about connections, by their numbers in the sidecar; nil before the first
+	begun     int                  // dials that have taken a place and no number yet
+	fullUntil time.Time            // the sidecar said that it has no room: connections that were closed here are not over there yet
+	leaving   bool                 // it is to be given back, and nothing new begins on it
+	ending    map[uint32]struct{}  // the numbers of its listeners then, of which the sidecar has not said that they have ended
+	empty     int                  // looks in a row that found it without connections; of whoever keeps the stack
+	err       error                // why it is of no use any more
 }
 
 // attach makes an attachment of a stack, which tells it what to call.
@@ -120,6 +121,9 @@ func (at *attachment) fail(err error) {
 	}
 	for _, d := range at.dials {
 		d.fail(err)
+	}
+	for _, q := range at.questions {
+		q.waiter.Wake()
 	}
 	clear(at.places)
 	at.changed()
@@ -247,9 +251,10 @@ func (at *attachment) onEvent(ev *core.Event) (unwanted bool) {
 		}
 	case core.EvClosed:
 		if c := at.conns[ev.Conn]; c != nil {
-			c.rd.waiter.Wake()
-			c.wr.waiter.Wake()
+			c.ended(codeError(ev.Code))
 		}
+	case core.EvStats:
+		at.onStats(ev)
 	case core.EvConnected:
 		d := at.dials[ev.ID]
 		if d == nil { // cancelled, but the sidecar had made the connection before it knew
