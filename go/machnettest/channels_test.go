@@ -398,7 +398,7 @@ func TestDialsCancelledAtAnyMomentLeaveNothingBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() // nobody accepts
+	defer l.Close()                                                                 // nobody accepts
 	first, err := (&machnet.Dialer{Stack: near}).Dial("machnet", l.Addr().String()) // the hosts know each other from now on
 	if err != nil {
 		t.Fatal(err)
