@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/machnet/machnet/cmd/internal/load"
 )
 
 // Placements. With own, host A's application and sidecar share one core and host B's the other; TCP's client and
@@ -24,6 +22,8 @@ type arm struct {
 	wait      string
 	server    *worker
 	client    *worker
+
+	connections int // that the client has, of which the server knows
 }
 
 // build starts the sidecars and the arms.
@@ -47,7 +47,7 @@ func (r *rig) build(ctx context.Context, c benchConfig) ([]*arm, error) {
 		if !c.has(transport) {
 			continue
 		}
-		client, server := endpoint{transport: transport, network: a.network}, endpoint{transport: transport, network: b.network}
+		client, server := endpoint{transport: transport, network: a.network}, endpoint{transport: transport, network: b.network, buffer: c.buffer()}
 		placements := []string{placementOwn, placementSame}
 		if c.link == linkLocal {
 			placements = placements[1:]
@@ -83,7 +83,7 @@ func (r *rig) buildMachnet(ctx context.Context, c benchConfig, a, b *host) (*arm
 		placement, clientCore = placementOwn, a.core
 	}
 	client := endpoint{transport: "machnet", socket: sa.socket, network: a.network}
-	server := endpoint{transport: "machnet", socket: sb.socket, network: b.network}
+	server := endpoint{transport: "machnet", socket: sb.socket, network: b.network, buffer: c.buffer()}
 	arm := &arm{transport: "machnet", placement: placement, wait: machnetWait}
 	return arm, r.startArm(ctx, arm, server, client, sb.ip+":7000", "", b.core, clientCore)
 }
@@ -128,14 +128,14 @@ func (r *rig) startArm(ctx context.Context, a *arm, server, client endpoint, ser
 	if err != nil {
 		return err
 	}
-	a.client = w
+	a.client, a.connections = w, 1
 	_, err = w.next(ctx)
 	return err
 }
 
 // runOnce has an arm do one run.
-func (a *arm) runOnce(ctx context.Context, p load.Params) (*workResult, error) {
-	if err := a.client.in.Encode(p); err != nil {
+func (a *arm) runOnce(ctx context.Context, order driveOrder) (*workResult, error) {
+	if err := a.client.in.Encode(order); err != nil {
 		return nil, errors.Join(err, context.Cause(ctx))
 	}
 	line, err := a.client.next(ctx)
@@ -149,6 +149,6 @@ func (a *arm) runOnce(ctx context.Context, p load.Params) (*workResult, error) {
 }
 
 // skips says that a case means nothing to an arm: a datagram holds one message.
-func (a *arm) skips(p load.Params) bool {
+func (a *arm) skips(p driveOrder) bool {
 	return a.transport == "udp" && (p.Buffered || p.Size > largestDatagram)
 }

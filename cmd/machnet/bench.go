@@ -30,7 +30,8 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	fs.BoolVar(&c.throughput, "throughput", false, "measure throughput: 8 messages in flight, of 64 B to 8 MiB; --size and --inflight choose others")
 	names := fs.String("transport", "machnet,tcp", "transports to measure: machnet, tcp, udp")
 	sizes := fs.String("size", "64,1024,32768", "message sizes in bytes, 8 to 8388608")
-	inflights := fs.String("inflight", "1,32", "messages in flight on the one connection")
+	conns := fs.String("connections", "1", "connections of the one client, with a goroutine for each at both ends; with more than one, one message is in flight on each\nunless --inflight says otherwise")
+	inflights := fs.String("inflight", "1,32", "messages in flight on each connection")
 	fs.BoolVar(&c.buffered, "buffered", true, "give rows with several in flight a second time, through a buffered writer")
 	fs.IntVar(&c.rounds, "rounds", 5, "rounds; figures are medians over them")
 	fs.DurationVar(&c.duration, "duration", time.Second, "length of one round of one arm")
@@ -54,6 +55,14 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		}
 		c.buffered = c.buffered && given["buffered"]
 	}
+	if given["connections"] && !c.throughput {
+		if !given["inflight"] {
+			*inflights = "1"
+		}
+		if !given["size"] {
+			*sizes = "64"
+		}
+	}
 	c.transports = strings.Split(*names, ",")
 	for _, name := range c.transports {
 		if err := checkTransport(name); err != nil {
@@ -63,6 +72,9 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	var err error
 	if c.sizes, err = integers(*sizes, load.MinSize, load.MaxSize); err != nil {
 		return usagef("--size %v", err)
+	}
+	if c.conns, err = integers(*conns, 1, mostBenchConnections); err != nil {
+		return usagef("--connections %v", err)
 	}
 	if c.inflights, err = integers(*inflights, 1, 1<<16); err != nil {
 		return usagef("--inflight %v", err)
@@ -80,14 +92,10 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 			c.kernel = kernelLoopback
 		}
 	}
-	rows, err := bench(ctx, c, newProgress(stderr))
-	if err != nil {
+	if err := allowDescriptors(c.mostConns()); err != nil {
 		return err
 	}
-	if *file != "-" {
-		writeTable(stdout, c, rows)
-	}
-	return writeJSON(*file, stdout, rows)
+	return reported(*file, stdout, func() ([]row, error) { return bench(ctx, c, newProgress(stderr)) }, func(rows []row) { writeTable(stdout, c, rows) })
 }
 
 // bench runs the rounds: for each row of the table the arms take turns, and each round begins with another arm.
@@ -117,7 +125,7 @@ func (r *rig) rounds(ctx context.Context, c benchConfig, progress *progress) ([]
 					done++
 					continue
 				}
-				progress.show(done, total, fmt.Sprintf("%s, %s, %d in flight", arms[i].transport, byteSize(p.Size), p.Inflight))
+				progress.show(done, total, fmt.Sprintf("%s, %d connections, %s, %d in flight", arms[i].transport, p.Connections, byteSize(p.Size), p.Inflight))
 				s, err := r.measure(ctx, arms[i], p)
 				if err != nil {
 					return nil, err

@@ -15,7 +15,8 @@ type benchConfig struct {
 	kernel     string // the link of the kernel's transports
 	transports []string
 	sizes      []int
-	inflights  []int
+	conns      []int // of one client process
+	inflights  []int // messages on each connection
 	buffered   bool // rows with several in flight come a second time, buffered
 	rounds     int
 	duration   time.Duration // of one round of one arm
@@ -81,6 +82,10 @@ func (c *benchConfig) check(linkGiven bool) error {
 		return usagef("--rate %v: 1 to 10000000 messages a second, or 0 for a closed loop", c.rate)
 	case c.rate > 0 && c.throughput:
 		return usagef("--rate with --throughput: an open loop has the throughput of its rate; use one of them")
+	case c.mostConns() > 1 && udp:
+		return usagef("--connections %d with udp: what finds the server's one socket full is lost; use machnet and tcp", c.mostConns())
+	case c.mostConns() > 1 && c.rate > 0:
+		return usagef("--connections %d with --rate: an open loop has one connection; leave one of them out", c.mostConns())
 	case c.rate > 0 && udp:
 		return usagef("--rate with udp: a lost datagram has no latency; use machnet and tcp")
 	case udp && slices.Min(c.sizes) > largestDatagram:
@@ -90,24 +95,36 @@ func (c *benchConfig) check(linkGiven bool) error {
 }
 
 // cases lists what every arm runs, a row of the table each.
-func (c benchConfig) cases() []load.Params {
-	var cases []load.Params
+func (c benchConfig) cases() []driveOrder {
+	var cases []driveOrder
 	inflights := c.inflights
 	if c.rate > 0 {
 		inflights = []int{1} // an open loop has as many in flight as are due
 	}
-	for _, inflight := range inflights {
-		for _, size := range c.sizes {
-			p := load.Params{Size: size, Inflight: inflight, Rate: c.rate, Warmup: c.duration / 10, Duration: c.duration}
-			cases = append(cases, p)
-			if inflight > 1 && c.buffered && c.rate == 0 {
-				p.Buffered = true
-				cases = append(cases, p)
+	for _, conns := range c.conns {
+		for _, inflight := range inflights {
+			for _, size := range c.sizes {
+				p := load.Params{Size: size, Inflight: inflight, Rate: c.rate, Warmup: c.duration / 10, Duration: c.duration}
+				cases = append(cases, driveOrder{Params: p, Connections: conns})
+				if inflight > 1 && c.buffered && c.rate == 0 {
+					p.Buffered = true
+					cases = append(cases, driveOrder{Params: p, Connections: conns})
+				}
 			}
 		}
 	}
 	return cases
 }
+
+func (c benchConfig) mostConns() int { return slices.Max(c.conns) }
+
+// buffer is what a server of streams reads at a time.
+func (c benchConfig) buffer() int {
+	return load.BufferSize(slices.Max(c.sizes), slices.Max(c.inflights), c.mostConns())
+}
+
+// mostBenchConnections is how many connections a client may have: below TCP's 28 000 ports from one address to one server.
+const mostBenchConnections = 20000
 
 // largestDatagram is the largest message measured over UDP, in bytes: a datagram holds less than 64 KiB.
 const largestDatagram = 60 << 10

@@ -53,14 +53,14 @@ func runChurn(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	case c.pause < 0:
 		return usagef("--pause %v: a pause cannot be negative", c.pause)
 	}
-	result, err := churn(ctx, c, newProgress(stderr))
-	if err != nil {
-		return err
+	measure := func() ([]churnRow, error) {
+		row, err := churn(ctx, c, newProgress(stderr))
+		if err != nil {
+			return nil, err
+		}
+		return []churnRow{*row}, nil
 	}
-	if *file != "-" {
-		result.write(stdout, c)
-	}
-	return writeJSON(*file, stdout, []churnRow{*result})
+	return reported(*file, stdout, measure, func(rows []churnRow) { rows[0].write(stdout, c) })
 }
 
 // churnRow is what `bench churn` found: medians over the rounds; ratios are of these medians.
@@ -151,7 +151,7 @@ func (r *rig) churn(ctx context.Context, c churnConfig, progress *progress) (*ch
 	if _, err := other.next(ctx); err != nil {
 		return nil, err
 	}
-	p := load.Params{Size: c.size, Inflight: 1, Warmup: c.duration / 10, Duration: c.duration}
+	p := driveOrder{Params: load.Params{Size: c.size, Inflight: 1, Warmup: c.duration / 10, Duration: c.duration}, Connections: 1}
 	all := &churnRounds{}
 	for round := range c.rounds {
 		var spent [2]cpuTimes

@@ -15,7 +15,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return err
 	}
 	c := benchConfig{
-		link: linkMemif, kernel: kernelLoopback, transports: []string{"machnet", "tcp"}, sizes: []int{64, 1024, 32768}, inflights: []int{1, 32},
+		link: linkMemif, kernel: kernelLoopback, transports: []string{"machnet", "tcp"}, sizes: []int{64, 1024, 32768}, conns: []int{1}, inflights: []int{1, 32},
 		buffered: true, rounds: 3, duration: 300 * time.Millisecond,
 	}
 	fmt.Fprintln(stdout, "Two machnetd sidecars as two hosts joined by memif (no root, no hugepages, no NIC):")

@@ -68,14 +68,10 @@ func runIsolation(ctx context.Context, args []string, stdout, stderr io.Writer) 
 		return usagef("--duration %v: a round lasts at least 10ms", c.duration)
 	}
 	progress := newProgress(stderr)
-	rows, err := onRig(ctx, c.verbose, progress, func(ctx context.Context, r *rig) ([]isolationRow, error) { return r.isolation(ctx, c, progress) })
-	if err != nil {
-		return err
+	measure := func() ([]isolationRow, error) {
+		return onRig(ctx, c.verbose, progress, func(ctx context.Context, r *rig) ([]isolationRow, error) { return r.isolation(ctx, c, progress) })
 	}
-	if *file != "-" {
-		writeIsolation(stdout, c, rows)
-	}
-	return writeJSON(*file, stdout, rows)
+	return reported(*file, stdout, measure, func(rows []isolationRow) { writeIsolation(stdout, c, rows) })
 }
 
 func writeIsolation(out io.Writer, c isolationConfig, rows []isolationRow) {
@@ -120,7 +116,7 @@ func (r *rig) isolation(ctx context.Context, c isolationConfig, progress *progre
 			return nil, err
 		}
 	}
-	p := load.Params{Size: c.size, Inflight: 1, Warmup: c.duration / 10, Duration: c.duration}
+	p := driveOrder{Params: load.Params{Size: c.size, Inflight: 1, Warmup: c.duration / 10, Duration: c.duration}, Connections: 1}
 	noise := p
 	noise.Inflight = c.inflight
 	samples := make([][]sample, len(isolationArms))
@@ -148,7 +144,7 @@ func (r *rig) isolation(ctx context.Context, c isolationConfig, progress *progre
 }
 
 // beside measures a quiet pair while the noisy ones are at work; others of the sample are their echoes a second.
-func beside(ctx context.Context, quiet *arm, p load.Params, noisy []*arm, noise load.Params) (sample, error) {
+func beside(ctx context.Context, quiet *arm, p driveOrder, noisy []*arm, noise driveOrder) (sample, error) {
 	for _, one := range noisy {
 		if err := one.client.in.Encode(noise); err != nil {
 			return sample{}, errors.Join(err, context.Cause(ctx))

@@ -4,19 +4,23 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/machnet/machnet/cmd/internal/load"
 )
 
 // measure has one arm do one run, and reads what every process spent meanwhile. The sidecars, which wake up
 // now and then even when idle, are paused while the kernel's transports run, so that they do not disturb those.
-func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error) {
+func (r *rig) measure(ctx context.Context, a *arm, p driveOrder) (sample, error) {
 	for _, s := range r.sidecars {
 		if a.transport == "machnet" {
 			s.Resume()
 		} else {
 			s.Pause()
 		}
+	}
+	if a.connections != p.Connections {
+		if _, err := a.runOnce(ctx, driveOrder{Connections: p.Connections, ConnectOnly: true}); err != nil {
+			return sample{}, err
+		}
+		a.connections = p.Connections
 	}
 	var lost int64
 	for longest := p.Duration * 32; ; p.Duration *= 2 {
@@ -37,7 +41,7 @@ func (r *rig) measure(ctx context.Context, a *arm, p load.Params) (sample, error
 		lost += result.Lost
 		// A short round, or one on a busy machine, may end before what is in flight has come back once, which says little; so a
 		// longer one follows.
-		if result.Messages < int64(p.Inflight) && p.Duration < longest {
+		if result.Messages < int64(p.Inflight)*int64(p.Connections) && p.Duration < longest {
 			continue
 		}
 		if result.Messages == 0 {

@@ -65,7 +65,7 @@ func fakeArm(t *testing.T, results ...workResult) (*rig, *arm) {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.close)
-	a := &arm{transport: "udp", placement: placementAsIs}
+	a := &arm{transport: "udp", placement: placementAsIs, connections: 1}
 	if a.client, err = r.startWorker("drive", "udp client", endpoint{transport: "udp"}, "", -1); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func fakeArm(t *testing.T, results ...workResult) (*rig, *arm) {
 
 func TestARunThatWasTooShortCountsOnlyByItsLosses(t *testing.T) {
 	r, a := fakeArm(t, workResult{Messages: 1, All: 1, Lost: 3, Seconds: 1}, workResult{Messages: 10, All: 10, Lost: 4, Seconds: 1})
-	s, err := r.measure(t.Context(), a, load.Params{Size: 64, Inflight: 2, Duration: time.Second})
+	s, err := r.measure(t.Context(), a, driveOrder{Params: load.Params{Size: 64, Inflight: 2, Duration: time.Second}, Connections: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestARunThatWasTooShortCountsOnlyByItsLosses(t *testing.T) {
 
 func TestTheLongestRunWithoutAnEchoIsTheOneTold(t *testing.T) {
 	r, a := fakeArm(t, workResult{Seconds: 1})
-	_, err := r.measure(t.Context(), a, load.Params{Size: 64, Inflight: 2, Duration: time.Second})
+	_, err := r.measure(t.Context(), a, driveOrder{Params: load.Params{Size: 64, Inflight: 2, Duration: time.Second}, Connections: 1})
 	if err == nil || !strings.Contains(err.Error(), "no echo of 64 bytes came back in 32s") {
 		t.Errorf("measure = %v, want 32 s named", err)
 	}

@@ -35,6 +35,13 @@ func (r *workResult) histogram() (*hdrhistogram.Histogram, error) {
 	return hdrhistogram.Decode(r.Latency)
 }
 
+// driveOrder has a worker send frames over so many connections, no more and no fewer being open.
+type driveOrder struct {
+	load.Params
+	Connections int
+	ConnectOnly bool // to measure none of what connecting costs
+}
+
 // churnOrder has a worker attach and leave in a loop.
 type churnOrder struct {
 	For time.Duration

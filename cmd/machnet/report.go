@@ -2,14 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/tabwriter"
-
-	"github.com/machnet/machnet/cmd/internal/load"
 )
 
 // row is one line of the results: medians over the rounds. Ratios are this row's figure divided by TCP's; null where
@@ -20,7 +20,8 @@ type row struct {
 	Kernel     string  `json:"kernel"`       // the link of TCP and UDP
 	Loss       float64 `json:"loss_percent"` // of the frames, dropped at random by the link
 	Size       int     `json:"size"`         // bytes
-	Inflight   int     `json:"inflight"`     // messages; 0 in an open loop: as many as are due
+	Conns      int     `json:"connections"`  // of one client process, a goroutine each at both ends
+	Inflight   int     `json:"inflight"`     // messages on each; 0 in an open loop: as many as are due
 	Batched    bool    `json:"batched"`      // several messages may go in one write
 	Rounds     int     `json:"rounds"`
 	Loop       string  `json:"loop"` // "closed", or "open at N/s"
@@ -28,7 +29,7 @@ type row struct {
 	P50        float64 `json:"p50_us"`
 	P99        float64 `json:"p99_us"`
 	P999       float64 `json:"p999_us"`
-	Rate       float64 `json:"msgs_per_s"` // completed round trips a second on one connection
+	Rate       float64 `json:"msgs_per_s"` // completed round trips a second, all connections together
 	Gbps       float64 `json:"gbps"`       // payload, one way
 	CPUApp     float64 `json:"cpu_us_per_msg_app"`
 	CPUSidecar float64 `json:"cpu_us_per_msg_sidecar"`
@@ -46,7 +47,7 @@ type row struct {
 }
 
 // makeRows turns the samples of one case, by arm, into rows.
-func makeRows(c benchConfig, arms []*arm, p load.Params, samples [][]sample) []row {
+func makeRows(c benchConfig, arms []*arm, p driveOrder, samples [][]sample) []row {
 	var rows []row
 	for i, a := range arms {
 		if len(samples[i]) == 0 {
@@ -54,7 +55,7 @@ func makeRows(c benchConfig, arms []*arm, p load.Params, samples [][]sample) []r
 		}
 		of := func(f func(sample) float64) float64 { return median(samples[i], f) }
 		r := row{
-			Transport: a.transport, Link: c.link, Kernel: c.kernel, Loss: c.loss, Size: p.Size, Inflight: p.Inflight, Batched: p.Buffered, Rounds: c.rounds,
+			Transport: a.transport, Link: c.link, Kernel: c.kernel, Loss: c.loss, Size: p.Size, Conns: p.Connections, Inflight: p.Inflight, Batched: p.Buffered, Rounds: c.rounds,
 			Loop: "closed", Wait: a.wait, Placement: a.placement,
 			P50: of(func(s sample) float64 { return s.p50 }), P99: of(func(s sample) float64 { return s.p99 }),
 			P999: of(func(s sample) float64 { return s.p999 }), Rate: of(func(s sample) float64 { return s.rate }),
@@ -126,7 +127,12 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 	if c.rate > 0 {
 		loop = fmt.Sprintf("open loop at %g messages/s: latency counts from when a message was due", c.rate)
 	}
-	fmt.Fprintf(out, "Echo round trips over one connection, %s.\n", loop)
+	many := c.mostConns() > 1
+	if many {
+		fmt.Fprintf(out, "Echo round trips over connections with a goroutine each at both ends, %s.\n", loop)
+	} else {
+		fmt.Fprintf(out, "Echo round trips over one connection, %s.\n", loop)
+	}
 	switch {
 	case c.kernel == kernelFrames:
 		fmt.Fprintln(out, "TCP and UDP: over veth without segmentation offload.")
@@ -140,9 +146,12 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	heads, of := c.columns()
 	heads = append([]string{"size", "in flight", "writes", "transport", "placement"}, heads...)
+	if many {
+		heads = append([]string{"connections"}, heads...)
+	}
 	fmt.Fprintln(w, strings.Join(heads, "\t")+"\t")
 	for i, r := range rows {
-		if i > 0 && (r.Size != rows[i-1].Size || r.Inflight != rows[i-1].Inflight || r.Batched != rows[i-1].Batched) {
+		if i > 0 && (r.Size != rows[i-1].Size || r.Conns != rows[i-1].Conns || r.Inflight != rows[i-1].Inflight || r.Batched != rows[i-1].Batched) {
 			fmt.Fprintln(w, strings.Repeat("\t", len(heads)))
 		}
 		writes := "each"
@@ -153,7 +162,11 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 		if r.Inflight == 0 {
 			inflight = "open"
 		}
-		fmt.Fprintln(w, strings.Join(append([]string{byteSize(r.Size), inflight, writes, r.Transport, r.Placement}, of(r)...), "\t")+"\t")
+		cells := append([]string{byteSize(r.Size), inflight, writes, r.Transport, r.Placement}, of(r)...)
+		if many {
+			cells = append([]string{strconv.Itoa(r.Conns)}, cells...)
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t")+"\t")
 	}
 	w.Flush()
 	fmt.Fprintln(out)
@@ -201,8 +214,25 @@ func byteSize(n int) string {
 	return fmt.Sprintf("%d B", n)
 }
 
-// writeJSON writes rows to a file; "" is none, and "-" is standard output.
-func writeJSON[T any](file string, stdout io.Writer, rows []T) error {
+// reported has measure make the rows, shows them, and writes them as JSON to a file; "" is none, and "-" is standard output, where they are not
+// shown then. A file that cannot be written is an error before anything is measured, which may take minutes.
+func reported[T any](file string, stdout io.Writer, measure func() ([]T, error), show func([]T)) error {
+	to := stdout
+	if file != "" && file != "-" {
+		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o644) // what is in it stays until there are rows
+		if err != nil {
+			return fmt.Errorf("--json: %w", err)
+		}
+		defer f.Close()
+		to = f
+	}
+	rows, err := measure()
+	if err != nil {
+		return err
+	}
+	if file != "-" {
+		show(rows)
+	}
 	if file == "" {
 		return nil
 	}
@@ -210,10 +240,13 @@ func writeJSON[T any](file string, stdout io.Writer, rows []T) error {
 	if err != nil {
 		return err
 	}
-	text = append(text, '\n')
-	if file == "-" {
-		_, err = stdout.Write(text)
-		return err
+	if f, ok := to.(*os.File); ok && file != "-" {
+		if err := f.Truncate(0); err != nil && !errors.Is(err, syscall.EINVAL) { // a pipe or a device has no length
+			return fmt.Errorf("--json: %w", err)
+		}
 	}
-	return os.WriteFile(file, text, 0o644)
+	if _, err := to.Write(append(text, '\n')); err != nil {
+		return fmt.Errorf("--json: %w", err)
+	}
+	return nil
 }

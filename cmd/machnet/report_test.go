@@ -23,7 +23,7 @@ func TestRatiosAreToTCPInTheirPlacementAndToItsBestWhereItWasMeasured(t *testing
 			for i := range tc.arms {
 				samples = append(samples, []sample{{p50: float64(i + 1)}})
 			}
-			r := makeRows(benchConfig{rounds: 1}, tc.arms, load.Params{Size: 64, Inflight: 1}, samples)[0]
+			r := makeRows(benchConfig{rounds: 1}, tc.arms, driveOrder{Params: load.Params{Size: 64, Inflight: 1}, Connections: 1}, samples)[0]
 			for which, ratio := range map[string]struct {
 				got  *float64
 				want float64 // 0: none
@@ -48,7 +48,7 @@ func TestTheTableTellsWhatTCPWentOver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := new(strings.Builder)
-			writeTable(out, benchConfig{link: tc.link, kernel: tc.kernel, rounds: 1, duration: time.Second}, nil)
+			writeTable(out, benchConfig{link: tc.link, kernel: tc.kernel, conns: []int{1}, rounds: 1, duration: time.Second}, nil)
 			if said := strings.Contains(out.String(), "TCP and UDP:"); said != (tc.want != "") || !strings.Contains(out.String(), tc.want) {
 				t.Errorf("the table says %q, want %q in it", out, tc.want)
 			}
@@ -61,7 +61,7 @@ func TestTheTableSaysWhenTheMachineWasTooBusy(t *testing.T) {
 		0: "", 14: "", 70: "THE MACHINE WAS BUSY: what has nothing to do with this measurement used 70 % of a core.",
 	} {
 		out := new(strings.Builder)
-		writeTable(out, benchConfig{rounds: 1, duration: time.Second}, []row{{Strangers: percent}})
+		writeTable(out, benchConfig{conns: []int{1}, rounds: 1, duration: time.Second}, []row{{Strangers: percent}})
 		if said := strings.Contains(out.String(), "BUSY"); said != (want != "") || !strings.Contains(out.String(), want) {
 			t.Errorf("with %v %% the table says %q, want %q in it", percent, out, want)
 		}

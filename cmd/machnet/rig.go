@@ -230,7 +230,8 @@ func (r *rig) startWorker(role, name string, e endpoint, addr string, core int) 
 	}
 	p, in, out, err := procs.Start(procs.Spec{
 		Name: name, Path: self, Core: core, Namespace: e.network,
-		Args: []string{workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--engine", strconv.Itoa(e.engine), "--addr", addr},
+		Args: []string{workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--engine", strconv.Itoa(e.engine), "--addr", addr,
+			"--buffer", strconv.Itoa(e.buffer), fmt.Sprintf("--messages=%v", e.messages)},
 		// Bound to one core, the runtime would choose one P, with which the goroutine that polls holds up all others.
 		Env: []string{"GOMAXPROCS=2"},
 	})

@@ -70,14 +70,8 @@ func runSetup(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err := c.check(pairs, given); err != nil {
 		return err
 	}
-	rows, err := setups(ctx, c, newProgress(stderr))
-	if err != nil {
-		return err
-	}
-	if *file != "-" {
-		writeSetups(stdout, c, rows)
-	}
-	return writeJSON(*file, stdout, rows)
+	measure := func() ([]setupRow, error) { return setups(ctx, c, newProgress(stderr)) }
+	return reported(*file, stdout, measure, func(rows []setupRow) { writeSetups(stdout, c, rows) })
 }
 
 // The bounds of --connections, and of --open: over a link TCP has one of its 28 000 ports fewer for a minute after each.

@@ -19,6 +19,8 @@ type endpoint struct {
 	socket    string           // machnet: the sidecar's
 	engine    int              // machnet: the number of the sidecar's engine and one; 0 leaves the choice to the sidecar
 	network   *netns.Namespace // in which its process is started; nil for that of this process
+	buffer    int              // bytes that a server of streams reads at a time; 0: as suits one connection
+	messages  bool             // machnet: a server takes messages, and not a stream
 }
 
 func (e endpoint) onEngine() machnet.Engine {
@@ -28,34 +30,44 @@ func (e endpoint) onEngine() machnet.Engine {
 	return machnet.OnEngine(e.engine - 1)
 }
 
-// dial connects to an echo. TCP_NODELAY is on in every TCP connection that Go makes.
-func (e endpoint) dial(ctx context.Context, addr string) (net.Conn, error) {
+// dialer connects to echoes; all connections are of one stack, which closeAll closes. TCP_NODELAY is on in every TCP connection that Go makes.
+func (e endpoint) dialer(ctx context.Context) (dial func(ctx context.Context, addr string) (net.Conn, error), closeAll func(), err error) {
 	if e.transport != "machnet" {
 		var d net.Dialer
-		return d.DialContext(ctx, e.transport, addr)
+		return func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, e.transport, addr) }, func() {}, nil
 	}
 	stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket, Engine: e.onEngine()})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	d := machnet.Dialer{Stack: stack}
-	conn, err := d.DialContext(ctx, "machnet", addr)
+	dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "machnet", addr) }
+	return dial, func() { _ = stack.Close() }, nil
+}
+
+// dial connects to an echo once.
+func (e endpoint) dial(ctx context.Context, addr string) (net.Conn, error) {
+	dial, closeAll, err := e.dialer(ctx)
 	if err != nil {
-		_ = stack.Close()
 		return nil, err
 	}
-	return stackConn{conn, stack}, nil
+	conn, err := dial(ctx, addr)
+	if err != nil {
+		closeAll()
+		return nil, err
+	}
+	return onlyConn{conn, closeAll}, nil
 }
 
-// stackConn closes the attachment with its only connection.
-type stackConn struct {
+// onlyConn closes its stack with itself.
+type onlyConn struct {
 	net.Conn
-	stack *machnet.Stack
+	closeAll func()
 }
 
-func (c stackConn) Close() error {
+func (c onlyConn) Close() error {
 	err := c.Conn.Close()
-	_ = c.stack.Close()
+	c.closeAll()
 	return err
 }
 
@@ -92,11 +104,19 @@ func (e endpoint) serve(ctx context.Context, addr string, ready func(net.Addr), 
 	}
 	defer context.AfterFunc(ctx, func() { listener.Close() })()
 	ready(listener.Addr())
-	return unlessDone(ctx, load.ServeListener(listener, func(err error) {
+	failed := func(err error) {
 		if ctx.Err() == nil { // else connections end because the caller wanted it
 			report(err)
 		}
-	}))
+	}
+	if e.messages {
+		return unlessDone(ctx, load.ServeMessages(listener, failed))
+	}
+	buffer := e.buffer
+	if buffer == 0 {
+		buffer = load.BufferSize(0, 1, 1)
+	}
+	return unlessDone(ctx, load.ServeListener(listener, buffer, failed))
 }
 
 // unlessDone drops an error that came because the context has ended.

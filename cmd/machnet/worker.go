@@ -16,6 +16,8 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	fs := flag.NewFlagSet(workerCommand, flag.ContinueOnError)
 	transport := fs.String("transport", "machnet", "machnet, tcp or udp")
 	socket := fs.String("socket", "", "the sidecar's control socket (machnet)")
+	buffer := fs.Int("buffer", 0, "bytes that a server of streams reads at a time; 0: as suits one connection")
+	messages := fs.Bool("messages", false, "a server takes messages and not a stream (machnet)")
 	engine := fs.Int("engine", 0, "number of the sidecar's engine and one; 0 leaves the choice to the sidecar")
 	addr := fs.String("addr", "", "where to listen, whom to dial, or (churn) how long to stay attached and away, and how many idle channels to keep")
 	if len(args) == 0 {
@@ -27,7 +29,7 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if err := checkTransport(*transport); err != nil {
 		return err
 	}
-	e := endpoint{transport: *transport, socket: *socket, engine: *engine}
+	e := endpoint{transport: *transport, socket: *socket, engine: *engine, buffer: *buffer, messages: *messages}
 	out := json.NewEncoder(stdout)
 	var err error
 	switch args[0] {
@@ -72,14 +74,22 @@ func workerServe(ctx context.Context, e endpoint, addr string, out *json.Encoder
 }
 
 func workerDrive(ctx context.Context, e endpoint, addr string, out *json.Encoder) error {
-	conn, err := e.dial(ctx, addr)
+	dial, closeAll, err := e.dialer(ctx)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	return obey(json.NewDecoder(os.Stdin), out, func(p load.Params) (*load.Result, error) {
-		p.Resend = e.transport == "udp"
-		return load.Drive(conn, p)
+	defer closeAll()
+	conns := &connections{dial: func() (net.Conn, error) { return dial(ctx, addr) }}
+	defer conns.close()
+	defer context.AfterFunc(ctx, conns.close)()
+	if err := conns.become(1); err != nil {
+		return err
+	}
+	return obey(json.NewDecoder(os.Stdin), out, func(order driveOrder) (*load.Result, error) {
+		if err := conns.become(order.Connections); err != nil || order.ConnectOnly {
+			return &load.Result{Latency: load.NewHistogram()}, err
+		}
+		order.Resend = e.transport == "udp"
+		return load.Drive(conns.all, order.Params)
 	})
 }

@@ -17,7 +17,7 @@ import (
 
 // A place in a backlog is given back by Accept, or by closing the listener, and by nothing else that a program does not do.
 func TestADialWaitsForAPlaceInTheBacklog(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	lc := &machnet.ListenConfig{Stack: far, Backlog: 1}
 	l, err := lc.Listen(context.Background(), "machnet", "10.0.0.2:"+port)
 	if err != nil {

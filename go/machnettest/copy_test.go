@@ -19,7 +19,7 @@ import (
 type reader struct{ io.Reader }
 
 func TestCopiesThroughTCPAndMachnetKeepEveryByte(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{Loss: 0.001})
+	_, _, near, far := hosts(t, machnettest.Options{Loss: 0.001})
 	sent := pattern(5)
 	for len(sent) < 3<<20 {
 		sent = append(sent, sent...)
@@ -58,7 +58,7 @@ func TestCopiesThroughTCPAndMachnetKeepEveryByte(t *testing.T) {
 }
 
 func TestReadFromSendsEachReadAtOnceAsAMessage(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	a, b := connection(t, near, far, "10.0.0.2")
 	source, feed := io.Pipe()
 	type result struct {
@@ -95,7 +95,7 @@ func TestReadFromSendsEachReadAtOnceAsAMessage(t *testing.T) {
 }
 
 func TestCopiesEndAsReadAndWriteDo(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	t.Run("WriteTo at the peer's end", func(t *testing.T) {
 		a, b := connection(t, near, far, "10.0.0.2")
 		for _, message := range []string{"ab", "", "c", ""} {
@@ -163,7 +163,7 @@ func TestCopiesEndAsReadAndWriteDo(t *testing.T) {
 }
 
 func TestCloseWithoutLingerDiscardsAndResets(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	ours, peer := connection(t, near, far, "10.0.0.2")
 	theirs, tcpPeer := tcpConnection(t)
 	type lingerer interface {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/netip"
 	"testing"
 
 	"github.com/machnet/machnet/go/machnet"
@@ -16,25 +15,8 @@ import (
 // BenchmarkDial connects and closes again, both ends in this process: what is counted is of both, or of one and a half, since the server
 // does nothing but close.
 func BenchmarkDial(b *testing.B) {
-	network, err := machnettest.New(1, machnettest.Link{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer network.Close()
-	var stacks []*machnet.Stack
-	for _, ip := range []string{"10.0.0.1", "10.0.0.2"} {
-		host, err := network.AddHost(netip.MustParseAddr(ip), 1)
-		if err != nil {
-			b.Fatal(err)
-		}
-		stack, err := host.Attach(context.Background())
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer stack.Close()
-		stacks = append(stacks, stack)
-	}
-	listener, err := (&machnet.ListenConfig{Stack: stacks[1]}).Listen(context.Background(), "machnet", ":7000")
+	network := machnettest.NewNetwork(b, machnettest.Options{})
+	listener, err := network.Host(1).Listen("machnet", ":7000")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -48,7 +30,7 @@ func BenchmarkDial(b *testing.B) {
 			_ = conn.Close()
 		}
 	}()
-	dialer := machnet.Dialer{Stack: stacks[0]}
+	dialer := machnet.Dialer{Stack: network.Host(0).Stack()}
 	address := listener.Addr().(*machnet.Addr)
 	end := make([]byte, 1)
 	b.ReportAllocs()

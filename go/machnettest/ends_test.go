@@ -41,7 +41,7 @@ func ended(err error) bool {
 }
 
 func TestAWriterWhoNeverReadsHearsThatItsPeerHasClosed(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	for _, name := range []string{"Write", "long Write", "Send", "empty Send", "long Send", "SendBuffers", "TrySend"} {
 		t.Run(name, func(t *testing.T) {
 			a, b := connection(t, near, far, "10.0.0.2")
@@ -74,7 +74,7 @@ func TestAWriterWhoNeverReadsHearsThatItsPeerHasClosed(t *testing.T) {
 }
 
 func TestAWriterThatWaitsIsWokenWhenItsPeerCloses(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	for name, send := range map[string]func(c *machnet.Conn) error{
 		"Write": func(c *machnet.Conn) error { _, err := c.Write(make([]byte, 64<<20)); return err },
 		"Send":  func(c *machnet.Conn) error { return c.Send(make([]byte, machnet.MaxMessage)) },
@@ -102,7 +102,7 @@ func TestAWriterThatWaitsIsWokenWhenItsPeerCloses(t *testing.T) {
 }
 
 func TestAPeerThatOnlySendsNoMoreIsWrittenTo(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	a, b := connection(t, near, far, "10.0.0.2")
 	if err := b.CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func TestAPeerThatOnlySendsNoMoreIsWrittenTo(t *testing.T) {
 }
 
 func TestAnHTTPHandlerHearsThatItsClientHasGone(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	l, err := (&machnet.ListenConfig{Stack: far}).Listen(t.Context(), "machnet", ":0")
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 )
 
 func TestAStreamSurvivesFivePercentOfEveryFault(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{
+	_, _, near, far := hosts(t, machnettest.Options{
 		Loss: 0.05, Duplication: 0.05, Reorder: 0.05, Corruption: 0.05, Delay: 20 * time.Microsecond, Jitter: 20 * time.Microsecond,
 	})
 	conn := listenAndDial(t, near, far)

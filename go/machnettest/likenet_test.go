@@ -125,7 +125,7 @@ func whileReading(c conn, what func()) string {
 }
 
 func TestConnDoesInSmallThingsAsTCPDoes(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	for name, does := range smallThings {
 		t.Run(name, func(t *testing.T) {
 			c, peer := connection(t, near, far, "10.0.0.2")
@@ -162,7 +162,7 @@ func tcpConnection(t *testing.T) (dialled, accepted *net.TCPConn) {
 }
 
 func TestListenerDoesInSmallThingsAsTCPDoes(t *testing.T) {
-	_, _, near, _ := hosts(t, machnettest.Link{})
+	_, _, near, _ := hosts(t, machnettest.Options{})
 	type listener interface {
 		net.Listener
 		SetDeadline(time.Time) error
@@ -197,7 +197,7 @@ func TestListenerDoesInSmallThingsAsTCPDoes(t *testing.T) {
 }
 
 func TestADialThatItsTimeEndsFailsAsThatOfPackageNet(t *testing.T) {
-	_, _, near, _ := hosts(t, machnettest.Link{})
+	_, _, near, _ := hosts(t, machnettest.Options{})
 	over := func(context.Context) (context.Context, context.CancelFunc) {
 		return context.WithDeadline(t.Context(), past())
 	}
@@ -244,7 +244,7 @@ func TestADialThatItsTimeEndsFailsAsThatOfPackageNet(t *testing.T) {
 }
 
 func TestWhoeverWaitsForAContextGetsItsError(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	a, _ := connection(t, near, far, "10.0.0.2")
 	l, err := (&machnet.ListenConfig{Stack: near}).Listen(t.Context(), "machnet", ":0")
 	if err != nil {
@@ -282,7 +282,7 @@ func TestWhoeverWaitsForAContextGetsItsError(t *testing.T) {
 }
 
 func TestTrySendNamesWhatItCanNeverSend(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	a, b := connection(t, near, far, "10.0.0.2")
 	for _, size := range []int{machnet.MaxMessage + 1, machnet.MaxMessage} {
 		err := a.TrySend(make([]byte, size))

@@ -47,7 +47,7 @@ extern "C" {
 #endif // __cplusplus
 
 // Link-time witness of this API.
-void machnet_host_abi_1(void);
+void machnet_host_abi_2(void);
 
 // A network without hosts, standing still at time 0. `seed` decides every fault; `link` null: 10 us and faultless.
 // Null when the system refuses.
@@ -67,6 +67,12 @@ int machnet_host_start(struct machnet_host_net *net);
 int machnet_host_step(struct machnet_host_net *net,
                       uint64_t nanoseconds);
 
+// Attaches whatever speaks over this connected SOCK_SEQPACKET socket, whose other end may be another process's. The host works on a
+// copy: the caller closes its own. 0, or -1 when the host is not there (any more), or this is no descriptor.
+int machnet_host_serve(struct machnet_host_net *net,
+                       int host,
+                       int socket);
+
 // A connected socket for machnet_attach_fd, which owns it from then on; -1 when the host is not there (any more).
 int machnet_host_connect(struct machnet_host_net *net,
                          int host);
@@ -76,8 +82,20 @@ int machnet_host_connect(struct machnet_host_net *net,
 int machnet_host_kill(struct machnet_host_net *net,
                       int host);
 
+// A host starts anew under its address and with its plan, as a process does after another has died: it knows nothing of what was. If
+// it lives, it dies first. 0, or -1 when there is no such host, or the system refuses a descriptor; then it is dead.
+int machnet_host_restart(struct machnet_host_net *net,
+                         int host);
+
 // Changes how all links treat packets from now on; null: 10 us and faultless. 0, or -1.
 int machnet_host_set_links(struct machnet_host_net *net, const struct machnet_host_link *link);
+
+// Changes how the link from one host to another treats packets from now on, in this direction alone; null: 10 us and faultless. 0, or
+// -1 when there are no two such hosts.
+int machnet_host_set_link(struct machnet_host_net *net,
+                          int from,
+                          int to,
+                          const struct machnet_host_link *link);
 
 // A counter of a host, summed over its engines; -1 when there is no such host or counter.
 int64_t machnet_host_counter(struct machnet_host_net *net, int host, const char *name);

@@ -96,7 +96,7 @@ func addrs(texts ...string) []netip.Addr {
 }
 
 func TestADialTriesAllAddressesOfAName(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	listener, err := (&machnet.ListenConfig{Stack: far}).Listen(t.Context(), "machnet", ":"+port)
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +146,7 @@ func TestADialTriesAllAddressesOfAName(t *testing.T) {
 }
 
 func TestADialToWhatMachnetDoesNotReachSaysWhatToDo(t *testing.T) {
-	_, _, near, _ := hosts(t, machnettest.Link{})
+	_, _, near, _ := hosts(t, machnettest.Options{})
 	d := machnet.Dialer{Stack: near, Timeout: 10 * time.Second, Resolver: zone{"six.test.": addrs("2001:db8::1", "2001:db8::2")}.resolver()}
 	for name, tc := range map[string]struct {
 		address string
@@ -176,7 +176,7 @@ func TestADialToWhatMachnetDoesNotReachSaysWhatToDo(t *testing.T) {
 }
 
 func TestAddressesThatNobodyCanDialAreRefusedInWords(t *testing.T) {
-	_, _, near, _ := hosts(t, machnettest.Link{})
+	_, _, near, _ := hosts(t, machnettest.Options{})
 	six := &machnet.Addr{IP: netip.MustParseAddr("2001:db8::1"), Port: 7000}
 	for name, a := range map[string]*machnet.Addr{"IPv6": six, "none": nil, "no port": {IP: netip.MustParseAddr("10.0.0.2")}} {
 		t.Run(name, func(t *testing.T) {

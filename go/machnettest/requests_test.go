@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"strings"
 	"sync"
 	"syscall"
@@ -62,7 +61,7 @@ func serve(t *testing.T, stack *machnet.Stack) (address string) {
 }
 
 func TestDialsBeyondTheRingOfRequestsWaitForRoom(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	address := serve(t, far)
 	conns := make([]net.Conn, 250)
 	for i, err := range atOnce(t, len(conns), func(i int) (err error) {
@@ -82,7 +81,7 @@ func TestDialsBeyondTheRingOfRequestsWaitForRoom(t *testing.T) {
 
 // What is closed goes to the sidecar before what listens later, though there was no room for it: its port is free at once.
 func TestListenersByTheThousandComeAndGoTogetherAndGiveTheirPortsBack(t *testing.T) {
-	_, _, near, _ := hosts(t, machnettest.Link{})
+	_, _, near, _ := hosts(t, machnettest.Options{})
 	lc := machnet.ListenConfig{Stack: near}
 	for round := range 3 {
 		listeners := make([]net.Listener, many)
@@ -103,7 +102,7 @@ func TestListenersByTheThousandComeAndGoTogetherAndGiveTheirPortsBack(t *testing
 }
 
 func TestDialsThatAreGivenUpTogetherHoldNoConnection(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	address := serve(t, far)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -139,7 +138,7 @@ func TestDialsThatAreGivenUpTogetherHoldNoConnection(t *testing.T) {
 }
 
 func TestDialsTowardsSilenceAllEndWithoutAnotherRequest(t *testing.T) {
-	_, _, near, _ := hosts(t, machnettest.Link{})
+	_, _, near, _ := hosts(t, machnettest.Options{})
 	dialer := machnet.Dialer{Stack: near}
 	for i, err := range atOnce(t, 250, func(int) error {
 		_, err := dialer.Dial("machnet", "10.0.0.99:"+port)
@@ -152,7 +151,7 @@ func TestDialsTowardsSilenceAllEndWithoutAnotherRequest(t *testing.T) {
 }
 
 func TestAThousandDialsAtOnceEachConnectOrAreRefusedForWantOfConnections(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Link{})
+	_, _, near, far := hosts(t, machnettest.Options{})
 	address := serve(t, far)
 	const own = "this process has 256 connections, as many as one may have; close some, or raise flows (--flows) of this host's machnetd"
 	conns := make([]net.Conn, many)
@@ -176,19 +175,10 @@ func TestAThousandDialsAtOnceEachConnectOrAreRefusedForWantOfConnections(t *test
 
 // One process has filled another that listens: to a third it is the other end that has no room, and that end's sidecar counts it.
 func TestAFullPeerIsToldApartFromOneself(t *testing.T) {
-	network, server, near, far := hosts(t, machnettest.Link{})
+	network, server, near, far := hosts(t, machnettest.Options{})
 	address := serve(t, far)
-	third, err := network.AddHost(netip.MustParseAddr("10.0.0.3"), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	other, err := third.Attach(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { other.Close() })
+	third := network.AddHost(machnettest.HostOptions{})
+	other := third.Stack()
 	for i := range 256 {
 		conn, err := (&machnet.Dialer{Stack: near}).Dial("machnet", address)
 		if err != nil {
@@ -196,15 +186,15 @@ func TestAFullPeerIsToldApartFromOneself(t *testing.T) {
 		}
 		defer conn.Close()
 	}
-	_, err = (&machnet.Dialer{Stack: other}).Dial("machnet", address)
+	_, err := (&machnet.Dialer{Stack: other}).Dial("machnet", address)
 	const peers = "the process that listens there has 256 connections"
 	if !errors.Is(err, syscall.ECONNREFUSED) || err == nil || !strings.Contains(err.Error(), peers) {
 		t.Errorf("got %v, want ECONNREFUSED and %q", err, peers)
 	}
-	if n := counter(t, server, "full_connections"); n != 1 {
+	if n := server.Counter("full_connections"); n != 1 {
 		t.Errorf("the host that refused counts %d, want 1", n)
 	}
-	if n := counter(t, third, "connects_peer_full"); n != 1 {
+	if n := third.Counter("connects_peer_full"); n != 1 {
 		t.Errorf("the host that was refused counts %d, want 1", n)
 	}
 }

@@ -151,22 +151,11 @@ func echoes(t *testing.T, conn *machnet.Conn, count, size int) {
 // One stack has 64 connections that are full in both directions. Another of its connections works as ever, be it with the same
 // peer, whose stack is as full, or with a third host, whose counters speak of that one connection alone.
 func TestTheConnectionsThatNobodyReadsBlockOnlyThemselves(t *testing.T) {
-	network, err := machnettest.New(1, machnettest.Link{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { network.Close() })
+	network := machnettest.NewNetwork(t, machnettest.Options{Hosts: 3})
 	hosts, stacks := make([]*machnettest.Host, 3), make([]*machnet.Stack, 3)
-	for i, ip := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"} {
-		if hosts[i], err = network.AddHost(netip.MustParseAddr(ip), 1); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if stacks[i], err = hosts[i].Attach(ctx); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { stacks[i].Close() })
+	for i := range hosts {
+		hosts[i] = network.Host(i)
+		stacks[i] = hosts[i].Stack()
 	}
 	full := fill(t, stacks[0], stacks[1], "10.0.0.2", 64)
 
@@ -174,9 +163,9 @@ func TestTheConnectionsThatNobodyReadsBlockOnlyThemselves(t *testing.T) {
 	go echoMessages(other)
 	echoes(t, third, 1000, 64)
 	// What the third host sent always found a unit of its connection's own: nothing was refused, to be sent again.
-	within(t, "the third host to count its units", func() bool { return counter(t, hosts[2], "flow_units_sent") >= 1000 })
+	within(t, "the third host to count its units", func() bool { return hosts[2].Counter("flow_units_sent") >= 1000 })
 	for _, name := range []string{"flow_refused_by_peer", "flow_refused"} {
-		if n := counter(t, hosts[2], name); n != 0 {
+		if n := hosts[2].Counter(name); n != 0 {
 			t.Errorf("%s = %d after 1000 echoes of one packet, want 0", name, n)
 		}
 	}
@@ -205,15 +194,6 @@ func echoMessages(conn *machnet.Conn) {
 		}
 		m.Release()
 	}
-}
-
-func counter(t *testing.T, h *machnettest.Host, name string) int64 {
-	t.Helper()
-	n, err := h.Counter(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 // within waits for a condition for up to ten seconds.

@@ -7,21 +7,28 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Params says what to send over one connection.
+// Params says what to send over each connection.
 type Params struct {
 	Size     int           // bytes of a frame, MinSize to MaxSize
 	Inflight int           // frames outstanding at most; 1 or more
 	Buffered bool          // frames go through a buffered writer, flushed when nothing is waiting to be read
 	Rate     float64       // frames a second of an open loop; 0 is a closed loop
-	Warmup   time.Duration // not measured, at the start; longer where the first Inflight echoes take longer
+	Warmup   time.Duration // not measured, at the start; longer where the echoes of all that is in flight take longer
 	Duration time.Duration // measured
 	Resend   bool          // the transport may lose frames: after a second without one, send anew
+	Messages bool          // frames are taken as messages, by ReadMessage, and not from a stream of bytes
+}
+
+// MessageConn is a connection that keeps the bounds of what was written, as Machnet's does.
+type MessageConn interface {
+	net.Conn
+	ReadMessage(p []byte) (int, error)
 }
 
 // Result is what one run measured. Latencies are nanoseconds.
@@ -36,85 +43,110 @@ type Result struct {
 // NewHistogram holds 1 ns to 100 s in three significant digits.
 func NewHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, 100_000_000_000, 3) }
 
-// Drive sends frames over conn as p says and measures the round trips. In a closed loop a frame goes when an echo
-// has come back; with a rate it goes when it is due, and its latency counts from then (no coordinated omission).
-func Drive(conn net.Conn, p Params) (*Result, error) {
+// Drive sends frames over the connections as p says, each from a goroutine of its own, and measures the round trips. In a closed loop a frame
+// goes when an echo has come back; with a rate it goes when it is due, and its latency counts from then (no coordinated omission).
+func Drive(conns []net.Conn, p Params) (*Result, error) {
 	switch {
+	case len(conns) < 1:
+		return nil, errors.New("no connection to send over")
 	case p.Size < MinSize || p.Size > MaxSize:
 		return nil, fmt.Errorf("size %d: a frame is %d to %d bytes", p.Size, MinSize, MaxSize)
 	case p.Inflight < 1:
 		return nil, fmt.Errorf("inflight %d: at least one message is in flight", p.Inflight)
+	case p.Messages && p.Size > LargestWindow/p.Inflight:
+		return nil, fmt.Errorf("%d messages of %d bytes in flight: at most %d bytes", p.Inflight, p.Size, LargestWindow)
+	case p.Rate > 0 && len(conns) > 1:
+		return nil, fmt.Errorf("an open loop over %d connections: it has one", len(conns))
 	}
-	d := &driver{conn: conn, p: p, frame: newFrame(p.Size, p.Buffered), echo: make([]byte, p.Size)}
-	d.in, d.out = bufio.NewReaderSize(conn, bufferSize), bufio.NewWriterSize(conn, bufferSize)
-	d.result = &Result{Latency: NewHistogram()}
-	var err error
-	switch {
-	case p.Rate > 0:
-		err = d.open()
-	case p.Size*p.Inflight <= bufferSize || p.Resend: // datagrams never block the writer
-		err = d.closed()
-	default:
-		// A window larger than the transport's buffers would fill both directions and stop: read beside writing.
-		err = d.closedBesideReader()
+	r := newRun(p, len(conns))
+	buffer := BufferSize(p.Size, p.Inflight, len(conns))
+	drivers := make([]*driver, len(conns))
+	for i, conn := range conns {
+		drivers[i] = newDriver(r, &r.parts[i%len(r.parts)], conn, buffer)
+		if messages, ok := conn.(MessageConn); p.Messages && ok {
+			drivers[i].messages = messages
+		} else if p.Messages {
+			return nil, fmt.Errorf("messages over %T: it is a stream of bytes", conn)
+		}
 	}
-	if err != nil {
+	r.begin = time.Now()
+	if err := driveAll(drivers); err != nil {
 		return nil, err
 	}
-	return d.result, nil
+	return r.result(), nil
 }
 
+// driveAll returns when every driver has ended. The first that fails stops the others, which may wait for echoes that never come.
+func driveAll(drivers []*driver) error {
+	if len(drivers) == 1 {
+		return drivers[0].drive() // in the caller's goroutine: nothing may change for the one connection that most figures are of
+	}
+	var (
+		ended sync.WaitGroup
+		once  sync.Once
+		first error
+	)
+	for _, d := range drivers {
+		ended.Go(func() {
+			if err := d.drive(); err != nil {
+				once.Do(func() {
+					first = err
+					for _, other := range drivers {
+						_ = other.conn.SetDeadline(time.Now())
+					}
+				})
+			}
+		})
+	}
+	ended.Wait()
+	return first
+}
+
+// LargestWindow is how many bytes of messages may be in flight where one goroutine both writes and reads: what a connection of Machnet's takes
+// in each direction without waiting for a reader.
+const LargestWindow = 256 << 10
+
+// BufferSize is what to buffer of a connection, in bytes: what is in flight on it where there are many, since 10 000 buffers that suit
+// the one connection of most measurements would take gigabytes.
+func BufferSize(size, inflight, conns int) int {
+	const least = 512
+	if conns <= 1 || size > bufferSize/inflight {
+		return bufferSize
+	}
+	return max(size*inflight, least)
+}
+
+// driver sends frames over one connection.
 type driver struct {
-	conn   net.Conn
-	p      Params
-	frame  []byte
-	echo   []byte
-	in     *bufio.Reader
-	out    *bufio.Writer
-	result *Result
+	*run
+	part  *part
+	conn  net.Conn
+	frame []byte
+	echo  []byte
+	in    *bufio.Reader
+	out   *bufio.Writer // where p.Buffered
 
-	begin time.Time
-	from  time.Duration // after begin: what comes back earlier is not measured
-	until atomic.Int64  // when the measurement ends, nanoseconds after begin; 0: it has not begun
+	messages MessageConn // where p.Messages
 }
 
-func (d *driver) start() {
-	d.begin = time.Now()
-	d.result.Seconds = d.p.Duration.Seconds()
-}
-
-// longestFill bounds the wait for a window to fill, beyond the warm-up.
-const longestFill = 10 * time.Second
-
-// measuring says whether what comes back now is measured. In a closed loop the measurement begins when the warm-up is over and
-// as many echoes have come back as are in flight: 64 MiB in flight take longer than any warm-up, and until then nothing comes.
-func (d *driver) measuring(now time.Time) bool {
-	since := now.Sub(d.begin)
-	if until := d.until.Load(); until != 0 {
-		return since >= d.from && since.Nanoseconds() <= until
+func newDriver(r *run, p *part, conn net.Conn, buffer int) *driver {
+	d := &driver{run: r, part: p, conn: conn, frame: newFrame(r.p.Size, r.p.Buffered), echo: make([]byte, r.p.Size)}
+	d.in = bufio.NewReaderSize(conn, buffer)
+	if r.p.Buffered {
+		d.out = bufio.NewWriterSize(conn, buffer)
 	}
-	filled := d.result.All >= int64(d.p.Inflight) || since >= d.p.Warmup+longestFill
-	if since >= d.p.Warmup && filled {
-		d.until.Store((since + d.p.Duration).Nanoseconds())
-	}
-	return false // the echo that begins it belongs to the time before
+	return d
 }
 
-// over says whether the measurement has ended.
-func (d *driver) over(now time.Time) bool {
-	until := d.until.Load()
-	return until != 0 && now.Sub(d.begin).Nanoseconds() >= until
-}
-
-// record counts one echo that was sent (or due) at sent and has come back at now.
-func (d *driver) record(sent, now time.Time) {
-	d.result.All++
-	if !d.measuring(now) {
-		return
+func (d *driver) drive() error {
+	switch {
+	case d.p.Rate > 0:
+		return d.open()
+	case d.p.Size*d.p.Inflight <= bufferSize || d.p.Resend || d.p.Messages: // datagrams never block the writer, nor does LargestWindow
+		return d.closed()
 	}
-	d.result.Messages++
-	// Out of range cannot be: the histogram ends above any deadline of ours.
-	_ = d.result.Latency.RecordValue(max(1, now.Sub(sent).Nanoseconds()))
+	// A window larger than the transport's buffers would fill both directions and stop: read beside writing.
+	return d.closedBesideReader()
 }
 
 func (d *driver) send() error {
@@ -128,6 +160,14 @@ func (d *driver) send() error {
 
 // receive takes one echo and checks it.
 func (d *driver) receive() error {
+	if d.messages != nil {
+		if n, err := d.messages.ReadMessage(d.echo); err != nil {
+			return err
+		} else if n != len(d.frame) {
+			return fmt.Errorf("an echo of %d bytes of a frame of %d", n, len(d.frame))
+		}
+		return d.check()
+	}
 	if d.p.Buffered && d.in.Buffered() < d.p.Size && d.out.Buffered() > 0 {
 		if err := d.out.Flush(); err != nil {
 			return err
@@ -154,7 +194,6 @@ func (d *driver) check() error {
 
 // closed keeps Inflight frames outstanding from one goroutine.
 func (d *driver) closed() error {
-	d.start()
 	sent := make([]time.Time, d.p.Inflight) // by place in the window
 	sendAt := func(place int, now time.Time) error {
 		sent[place] = now
@@ -171,7 +210,7 @@ func (d *driver) closed() error {
 		now := time.Now()
 		if d.p.Resend && errors.Is(err, os.ErrDeadlineExceeded) {
 			// Nothing for a whole second: all that was in flight is lost.
-			d.result.Lost += int64(outstanding)
+			d.lost.Add(int64(outstanding))
 			d.measuring(now) // so that it begins although nothing comes back
 			if d.over(now) {
 				return nil
@@ -191,7 +230,7 @@ func (d *driver) closed() error {
 		if at >= len(sent) {
 			return fmt.Errorf("echo of place %d in a window of %d", at, len(sent))
 		}
-		d.record(sent[at], now)
+		d.record(d.part, sent[at], now)
 		if d.over(now) {
 			outstanding--
 			continue
@@ -205,7 +244,6 @@ func (d *driver) closed() error {
 
 // closedBesideReader keeps Inflight frames outstanding; a goroutine of its own reads the echoes.
 func (d *driver) closedBesideReader() error {
-	d.start()
 	places := make(chan struct{}, d.p.Inflight)
 	write := func(sent chan<- time.Time) error {
 		for {
@@ -240,7 +278,7 @@ func (d *driver) besideReader(most int, write func(sent chan<- time.Time) error,
 				failure = d.receiveAlone()
 			}
 			if failure == nil {
-				d.record(at, time.Now())
+				d.record(d.part, at, time.Now())
 			} else {
 				// The writer may be blocked on a peer that has stopped.
 				_ = d.conn.SetWriteDeadline(time.Now())
@@ -270,7 +308,6 @@ func (d *driver) receiveAlone() error {
 
 // open sends a frame whenever one is due, whether or not the echoes keep up.
 func (d *driver) open() error {
-	d.start()
 	gap := time.Duration(float64(time.Second) / d.p.Rate)
 	// The time measured stands from the start: an open loop waits for nothing.
 	d.from = d.p.Warmup

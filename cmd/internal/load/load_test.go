@@ -16,7 +16,7 @@ func serveTCP(t *testing.T) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
-	go ServeListener(listener, func(err error) { t.Error(err) })
+	go ServeListener(listener, bufferSize, func(err error) { t.Error(err) })
 	conn, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +38,7 @@ func TestEveryLoopCompletesAndCountsItsEchoes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p.Warmup, p.Duration = 10*time.Millisecond, 100*time.Millisecond
-			result, err := Drive(serveTCP(t), p)
+			result, err := Drive([]net.Conn{serveTCP(t)}, p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -50,7 +50,7 @@ func TestEveryLoopCompletesAndCountsItsEchoes(t *testing.T) {
 }
 
 func TestOpenLoopSendsAtItsRateNotAtTheEchoesPace(t *testing.T) {
-	result, err := Drive(serveTCP(t), Params{Size: 64, Inflight: 1, Rate: 1000, Duration: 300 * time.Millisecond})
+	result, err := Drive([]net.Conn{serveTCP(t)}, Params{Size: 64, Inflight: 1, Rate: 1000, Duration: 300 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,9 +81,9 @@ func TestNoMoreIsInFlightThanAsked(t *testing.T) {
 		far.SetReadDeadline(time.Time{})
 		_, err := far.Write(frames)
 		failed <- err
-		_ = Serve(far)
+		_ = Serve(far, bufferSize)
 	}()
-	_, err := Drive(near, Params{Size: size, Inflight: window, Duration: 250 * time.Millisecond})
+	_, err := Drive([]net.Conn{near}, Params{Size: size, Inflight: window, Duration: 250 * time.Millisecond})
 	if failure := <-failed; failure != nil {
 		t.Fatal(failure)
 	}
@@ -108,9 +108,9 @@ func TestTheMeasurementBeginsWhenTheWindowHasComeBack(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		_ = Serve(far)
+		_ = Serve(far, bufferSize)
 	}()
-	result, err := Drive(near, Params{Size: size, Inflight: window, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond})
+	result, err := Drive([]net.Conn{near}, Params{Size: size, Inflight: window, Warmup: 10 * time.Millisecond, Duration: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestForeignPeerIsRefusedWithTheBound(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	go near.Write([]byte("GET / HTTP/1.1\r\n"))
-	err := Serve(far)
+	err := Serve(far, bufferSize)
 	if err == nil || !strings.Contains(err.Error(), "a frame is 8 to 8388608 bytes") {
 		t.Fatalf("Serve = %v, want the bound of a frame", err)
 	}
@@ -135,7 +135,7 @@ func TestForeignPeerIsRefusedWithTheBound(t *testing.T) {
 
 func TestDriveRefusesBadParams(t *testing.T) {
 	for _, p := range []Params{{Size: 7, Inflight: 1}, {Size: MaxSize + 1, Inflight: 1}, {Size: 64}} {
-		if _, err := Drive(nil, p); err == nil {
+		if _, err := Drive([]net.Conn{nil}, p); err == nil {
 			t.Errorf("Drive(%+v) was accepted", p)
 		}
 	}

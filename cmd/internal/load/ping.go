@@ -1,7 +1,6 @@
 package load
 
 import (
-	"bufio"
 	"net"
 	"time"
 
@@ -17,8 +16,7 @@ type Pinger struct {
 
 // NewPinger makes a Pinger of size bytes, MinSize to MaxSize.
 func NewPinger(conn net.Conn, size int) *Pinger {
-	d := &driver{conn: conn, p: Params{Size: size, Inflight: 1}, frame: newFrame(size, false), echo: make([]byte, size)}
-	d.in = bufio.NewReaderSize(conn, bufferSize)
+	d := newDriver(newRun(Params{Size: size, Inflight: 1}, 1), nil, conn, bufferSize)
 	return &Pinger{d: d, Latency: NewHistogram()}
 }
 

@@ -3,15 +3,16 @@ package load
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 )
 
-// Serve answers every frame of one connection with the same frame until the peer closes it.
-func Serve(conn net.Conn) error {
-	in, out := bufio.NewReaderSize(conn, bufferSize), bufio.NewWriterSize(conn, bufferSize)
-	frame := make([]byte, 0, bufferSize)
+// Serve answers every frame of one connection with the same frame until the peer closes it. It reads buffer bytes at a time at most.
+func Serve(conn net.Conn, buffer int) error {
+	in, out := bufio.NewReaderSize(conn, buffer), bufio.NewWriterSize(conn, buffer)
+	frame := make([]byte, 0, buffer)
 	for {
 		// Nothing may stay unsent while we wait for more.
 		if in.Buffered() < MinSize && out.Buffered() > 0 {
@@ -53,9 +54,43 @@ func Serve(conn net.Conn) error {
 	}
 }
 
+// serveMessages is Serve for a connection that keeps the bounds of frames.
+func serveMessages(conn MessageConn) error {
+	frame := make([]byte, bufferSize)
+	for {
+		n, err := conn.ReadMessage(frame)
+		switch {
+		case errors.Is(err, io.EOF) && n == 0:
+			return nil
+		case errors.Is(err, io.ErrShortBuffer):
+			frame = make([]byte, n)
+			continue
+		case err != nil:
+			return err
+		}
+		if _, err := conn.Write(frame[:n]); err != nil {
+			return err
+		}
+	}
+}
+
+// ServeMessages is ServeListener for connections that keep the bounds of frames.
+func ServeMessages(listener net.Listener, report func(error)) error {
+	return serveEach(listener, func(conn net.Conn) error {
+		if messages, ok := conn.(MessageConn); ok {
+			return serveMessages(messages)
+		}
+		return fmt.Errorf("messages over %T: it is a stream of bytes", conn)
+	}, report)
+}
+
 // ServeListener serves every connection of a listener, each in its goroutine, until the listener is closed.
-// Errors of single connections go to report.
-func ServeListener(listener net.Listener, report func(error)) error {
+// Errors of single connections go to report. buffer is that of Serve.
+func ServeListener(listener net.Listener, buffer int, report func(error)) error {
+	return serveEach(listener, func(conn net.Conn) error { return Serve(conn, buffer) }, report)
+}
+
+func serveEach(listener net.Listener, serve func(net.Conn) error, report func(error)) error {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
@@ -63,7 +98,7 @@ func ServeListener(listener net.Listener, report func(error)) error {
 		}
 		go func() {
 			defer conn.Close()
-			if err := Serve(conn); err != nil {
+			if err := serve(conn); err != nil {
 				report(err)
 			}
 		}()

@@ -108,6 +108,7 @@ func (h *hub) begin(w *Waiter, k Kind) {
 func (w *Waiter) Wake() {
 	if w.state.Swap(woken) == asleep {
 		w.hub.sleepers.Add(-1)
+		runnable.Add(1)
 		w.note <- struct{}{}
 	}
 }
@@ -213,6 +214,7 @@ func (w *Waiter) sleep() {
 		h.rx.Unlock()
 	}
 	<-w.note
+	runnable.Add(-1)
 	w.state.Store(awake)
 }
 

@@ -98,6 +98,10 @@ func (p *patience) waited(took time.Duration) {
 // yielders counts the goroutines of the process that look at rings now: each keeps a P busy.
 var yielders atomic.Int32
 
+// runnable counts the goroutines of the process that were woken here and have not run since. They are in the queue of the P that woke them,
+// which a goroutine that looks keeps to itself; another P that takes the last of them from there waits for some 50 us before.
+var runnable atomic.Int32
+
 // look gives the core away between looks at ready until ready, or until the time is up. It must not be entered when that
 // would leave the process without a P for its other goroutines: at most GOMAXPROCS-1 look at once, or one if there is but
 // one P, and then only when nothing else can run.
@@ -120,6 +124,10 @@ func (p *patience) look(w interface{ found() bool }, slept time.Duration) bool {
 		return w.found()
 	}
 	if procs == 1 {
+		if runnable.Load() > 0 {
+			runtime.Gosched()
+			began = now()
+		}
 		runtime.Gosched()
 		if now()-began > leastYield { // somebody else had work for the only P
 			yielders.Add(-1)
@@ -130,6 +138,11 @@ func (p *patience) look(w interface{ found() bool }, slept time.Duration) bool {
 	for {
 		if found = w.found(); found || at-began >= left {
 			break
+		}
+		if runnable.Load() > 0 { // no part of the look: what they do takes as long as there are many
+			runtime.Gosched()
+			resumed := now()
+			began, at = began+resumed-at, resumed
 		}
 		if at < p.hogUntil {
 			pause()

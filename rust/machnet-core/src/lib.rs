@@ -59,7 +59,7 @@ pub struct machnet_host_plan {
 
 /// Link-time witness of this API.
 #[unsafe(no_mangle)]
-pub extern "C" fn machnet_host_abi_1() {}
+pub extern "C" fn machnet_host_abi_2() {}
 
 /// A network without hosts, standing still at time 0. `seed` decides every fault; `link` null: 10 us and faultless.
 /// Null when the system refuses.
@@ -124,6 +124,16 @@ pub unsafe extern "C" fn machnet_host_step(net: *mut machnet_host_net, nanosecon
     0
 }
 
+/// Attaches whatever speaks over this connected SOCK_SEQPACKET socket, whose other end may be another process's. The host works on a
+/// copy: the caller closes its own. 0, or -1 when the host is not there (any more), or this is no descriptor.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_host_serve(net: *mut machnet_host_net, host: c_int, socket: c_int) -> c_int {
+    // SAFETY: null or live, by the caller's contract.
+    let Some(net) = (unsafe { net.as_ref() }) else { return FAILED };
+    let (Ok(host), Some(socket)) = (usize::try_from(host), system::copy(socket)) else { return FAILED };
+    if net.0.with(|world| world.serve(host, socket)) { 0 } else { FAILED }
+}
+
 /// A connected socket for machnet_attach_fd, which owns it from then on; -1 when the host is not there (any more).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_host_connect(net: *mut machnet_host_net, host: c_int) -> c_int {
@@ -143,6 +153,16 @@ pub unsafe extern "C" fn machnet_host_kill(net: *mut machnet_host_net, host: c_i
     if killed { 0 } else { FAILED }
 }
 
+/// A host starts anew under its address and with its plan, as a process does after another has died: it knows nothing of what was. If
+/// it lives, it dies first. 0, or -1 when there is no such host, or the system refuses a descriptor; then it is dead.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_host_restart(net: *mut machnet_host_net, host: c_int) -> c_int {
+    // SAFETY: null or live, by the caller's contract.
+    let Some(net) = (unsafe { net.as_ref() }) else { return FAILED };
+    let started = usize::try_from(host).is_ok_and(|host| net.0.with(|world| world.restart(host)));
+    if started { 0 } else { FAILED }
+}
+
 /// Changes how all links treat packets from now on; null: 10 us and faultless. 0, or -1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_host_set_links(
@@ -153,6 +173,22 @@ pub unsafe extern "C" fn machnet_host_set_links(
     let (Some(net), link) = (unsafe { (net.as_ref(), link.as_ref()) }) else { return FAILED };
     net.0.with(|world| world.set_links(link.map_or_else(Link::default, links)));
     0
+}
+
+/// Changes how the link from one host to another treats packets from now on, in this direction alone; null: 10 us and faultless. 0, or
+/// -1 when there are no two such hosts.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_host_set_link(
+    net: *mut machnet_host_net,
+    from: c_int,
+    to: c_int,
+    link: *const machnet_host_link,
+) -> c_int {
+    // SAFETY: null or live, null or readable, by the caller's contract.
+    let (Some(net), link) = (unsafe { (net.as_ref(), link.as_ref()) }) else { return FAILED };
+    let (Ok(from), Ok(to)) = (usize::try_from(from), usize::try_from(to)) else { return FAILED };
+    let link = link.map_or_else(Link::default, links);
+    if net.0.with(|world| world.set_link(from, to, link)) { 0 } else { FAILED }
 }
 
 /// A counter of a host, summed over its engines; -1 when there is no such host or counter.

@@ -17,6 +17,18 @@ pub fn socketpair() -> Result<(Fd, Fd), Error> {
     Ok((Fd::own(ends[0]), Fd::own(ends[1])))
 }
 
+/// A copy of the caller's socket. It does not block, and neither does the caller's from here on: they share that.
+pub fn copy(socket: RawFd) -> Option<Fd> {
+    // SAFETY: these touch descriptors alone; a number that is none is refused.
+    let copy = unsafe { libc::fcntl(socket, libc::F_DUPFD_CLOEXEC, 0) };
+    let copy = (copy >= 0).then(|| Fd::own(copy))?;
+    // SAFETY: as above.
+    let set = unsafe {
+        libc::fcntl(copy.raw(), libc::F_SETFL, libc::fcntl(copy.raw(), libc::F_GETFL) | libc::O_NONBLOCK)
+    };
+    (set >= 0).then_some(copy)
+}
+
 /// This process, which all applications here are.
 pub fn owner() -> Owner {
     // SAFETY: no arguments, and neither call can fail.

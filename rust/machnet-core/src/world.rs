@@ -14,8 +14,9 @@ use crate::system;
 /// The network and its hosts.
 pub struct World {
     net: Net,
-    /// Without engines once they were killed.
-    hosts: Vec<Host<SimQueue>>,
+    hosts: Vec<Placed>,
+    /// How many NICs were plugged in, of hosts that came to be and others.
+    nics: u8,
     /// With the number of the host.
     attaching: Vec<(usize, Attaching)>,
     attached: Vec<Attached>,
@@ -36,6 +37,17 @@ pub struct Plan {
     pub flows: u32,
 }
 
+/// A host, at its NIC.
+struct Placed {
+    /// Without engines while it is dead.
+    host: Host<SimQueue>,
+    plan: Plan,
+    /// The number of its NIC in the network.
+    nic: usize,
+    /// How often it has started.
+    lives: u32,
+}
+
 struct Attached {
     host: usize,
     channel: u64,
@@ -48,7 +60,7 @@ impl World {
         let net = Net::new(seed);
         net.set_links(link);
         let (hosts, attaching, attached) = Default::default();
-        World { net, hosts, attaching, attached, now: Nanos::ZERO, seed, look: Nanos::ZERO }
+        World { net, hosts, nics: 0, attaching, attached, now: Nanos::ZERO, seed, look: Nanos::ZERO }
     }
 
     /// Changes all links from now on.
@@ -56,29 +68,43 @@ impl World {
         self.net.set_links(link);
     }
 
-    /// Adds a host and gives its number; `None` where the plan is out of bounds.
+    /// Changes one direction of the link between two hosts from now on; false where there is no such link.
+    pub fn set_link(&mut self, from: usize, to: usize, link: Link) -> bool {
+        let nic = |number: usize| self.hosts.get(number).map(|placed| placed.nic);
+        let (Some(from), Some(to)) = (nic(from), nic(to)) else { return false };
+        if from != to {
+            self.net.set_link(from, to, link);
+        }
+        from != to
+    }
+
+    /// Adds a host and gives its number; `None` where the plan is out of bounds, or the system refuses a descriptor.
     pub fn add(&mut self, plan: Plan) -> Option<usize> {
-        let channels = channels(&plan);
-        channels.geometry(plan.mtu).ok()?;
-        let number = u8::try_from(self.hosts.len() + 1).ok()?;
-        if plan.engines == 0 || plan.engines > 128 || self.hosts.iter().any(|host| host.ip() == plan.ip) {
+        channels(&plan).geometry(plan.mtu).ok()?;
+        if plan.engines == 0 || plan.engines > 128 || self.hosts.iter().any(|at| at.plan.ip == plan.ip) {
             return None;
         }
-        let mut config = EngineConfig::new(
-            neighbor::Config::new(plan.ip, 0, None),
-            self.now.0 + u64::from(number),
-            [self.seed, number.into()],
-        );
-        config.burst = 16;
-        let nic = sim::Host { mtu: plan.mtu, ..sim::Host::new(number).queues(plan.engines) };
-        let host = Host::new(config, channels, self.net.add_host(nic), self.now).ok()?;
-        self.hosts.push(host);
+        let nic = usize::from(self.nics);
+        self.nics = self.nics.checked_add(1)?;
+        let queues =
+            self.net.add_host(sim::Host { mtu: plan.mtu, ..sim::Host::new(self.nics).queues(plan.engines) });
+        let host = self.start(&plan, nic, 1, queues)?;
+        self.hosts.push(Placed { host, plan, nic, lives: 1 });
         Some(self.hosts.len() - 1)
+    }
+
+    /// A host's process, which knows nothing of those before it.
+    fn start(&self, plan: &Plan, nic: usize, lives: u32, queues: Vec<SimQueue>) -> Option<Host<SimQueue>> {
+        let address = neighbor::Config::new(plan.ip, 0, None);
+        let secret = [self.seed, u64::from(lives) << 32 | (nic as u64 + 1)];
+        let mut config = EngineConfig::new(address, self.now.0 + secret[1], secret);
+        config.burst = 16;
+        Host::new(config, channels(plan), queues, self.now).ok()
     }
 
     /// An application comes: serves the attachment over this socket, which it owns from here on.
     pub fn serve(&mut self, host: usize, socket: Fd) -> bool {
-        let alive = self.hosts.get(host).is_some_and(|host| !host.engines().is_empty());
+        let alive = self.hosts.get(host).is_some_and(|placed| !placed.host.engines().is_empty());
         if alive {
             self.attaching.push((host, Attaching::new(socket)));
         }
@@ -88,15 +114,28 @@ impl World {
     /// The host dies as a process does: nothing is flushed, nobody is told but by the kernel.
     pub fn kill(&mut self, host: usize) -> bool {
         let Some(killed) = self.hosts.get_mut(host) else { return false };
-        drop(killed.take_engines());
+        drop(killed.host.take_engines());
         self.attaching.retain(|(at, _)| *at != host);
         self.attached.retain(|one| one.host != host);
         true
     }
 
+    /// A process starts in place of the host's, which dies if it lives; false where there is no such host, or the system refuses a
+    /// descriptor, and then it is dead.
+    pub fn restart(&mut self, host: usize) -> bool {
+        if !self.kill(host) {
+            return false;
+        }
+        let Placed { plan, nic, lives, .. } = self.hosts[host];
+        let Some(started) = self.start(&plan, nic, lives + 1, self.net.reopen(nic)) else { return false };
+        let placed = &mut self.hosts[host];
+        (placed.host, placed.lives) = (started, lives + 1);
+        true
+    }
+
     /// A counter of a host, summed over its engines; `None` for a name that no counter has.
     pub fn counter(&self, host: usize, name: &str) -> Option<u64> {
-        let shared = self.hosts.get(host)?.shared();
+        let shared = self.hosts.get(host)?.host.shared();
         let engines = (0..shared.engines()).filter_map(|i| shared.samples(i));
         let of =
             |samples: Samples| samples.named().find(|(known, _)| known == name).and_then(|(_, s)| s.value);
@@ -145,7 +184,7 @@ impl World {
 
     /// When something is due though nothing new comes in.
     pub fn due(&self) -> Option<Nanos> {
-        let engines = self.hosts.iter().flat_map(Host::engines);
+        let engines = self.hosts.iter().flat_map(|placed| placed.host.engines());
         engines.filter_map(Engine::next_deadline).chain(self.net.next_event()).min()
     }
 
@@ -174,14 +213,14 @@ impl World {
     }
 
     fn engines(&mut self) -> impl Iterator<Item = &mut Engine<SimQueue>> {
-        self.hosts.iter_mut().flat_map(Host::engines_mut)
+        self.hosts.iter_mut().flat_map(|placed| placed.host.engines_mut())
     }
 
     /// Goes on with those who are attaching.
     fn attach(&mut self) -> usize {
         let mut work = 0;
         for (number, mut one) in std::mem::take(&mut self.attaching) {
-            let host = &mut self.hosts[number];
+            let host = &mut self.hosts[number].host;
             match one.step(host) {
                 Ok(Step::Wait) => {
                     self.attaching.push((number, one));
@@ -208,11 +247,11 @@ impl World {
     /// Ends the channels of applications that have closed their socket, and closes those of channels that are over.
     fn forget_the_gone(&mut self) {
         for gone in self.attached.extract_if(.., |one| machnet_shm::hung_up(one.socket.raw())) {
-            self.hosts[gone.host].leave(gone.channel);
+            self.hosts[gone.host].host.leave(gone.channel);
         }
-        for (number, host) in self.hosts.iter_mut().enumerate() {
-            host.retry();
-            for event in host.take_events(usize::MAX) {
+        for (number, placed) in self.hosts.iter_mut().enumerate() {
+            placed.host.retry();
+            for event in placed.host.take_events(usize::MAX) {
                 match event {
                     // One thread runs everything here, so it gives the memory back as well, by dropping what is left.
                     Event::Over(over) => {
