@@ -89,7 +89,7 @@ $(head -n 5 "$work/paths")"
 
 platform() { # Go's name, Rust's name
     case $which in all | client) archive machnet-client rust/machnet/include/machnet.h client 262144 "$2" "go/internal/core/lib/$1/libmachnet.a" ;; esac
-    case $which in all | core) archive machnet-core rust/machnet-core/include/machnet_host.h 'client|core' 2097152 "$2" "go/machnettest/lib/$1/libmachnetcore.a" ;; esac
+    case $which in all | core) archive machnet-core rust/machnet-core/include/machnet_host.h 'client|core' 1048576 "$2" "go/machnettest/lib/$1/libmachnetcore.a" ;; esac
 }
 
 known=0
