@@ -43,17 +43,28 @@ func Listen(network, address string) (net.Listener, error) {
 	return lc.Listen(context.Background(), network, address)
 }
 
-// Listen is the package's Listen with a context, which bounds the setting up only. The net.Listener is a *Listener.
+// Listen is the package's Listen with a context, which bounds the setting up only. The net.Listener is a *Listener. Of a name with several
+// IPv4 addresses, the one that is the sidecar's is listened on.
 func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	addrs, err := resolve(ctx, nil, "listen", network, address)
 	if err != nil {
 		return nil, err
 	}
-	l, err := lc.ListenMachnet(ctx, &addrs[0])
-	if err != nil {
-		return nil, err
+	var first error
+	for i := range addrs {
+		l, err := lc.ListenMachnet(ctx, &addrs[i])
+		if err == nil {
+			return l, nil
+		}
+		var elsewhere *net.AddrError
+		if !errors.As(err, &elsewhere) {
+			return nil, err
+		}
+		if first == nil {
+			first = err
+		}
 	}
-	return l, nil
+	return nil, first
 }
 
 // ListenMachnet is Listen for an address that is resolved already.
@@ -151,7 +162,11 @@ const (
 func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) core.Code {
 	var id uint32
 	var down, over bool
-	code := at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, l.reusePort, func(given uint32) {
+	var sharing core.Sharing
+	if l.reusePort {
+		sharing = core.ReusePort
+	}
+	code := at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, sharing, func(given uint32) {
 		at.mu.Lock()
 		defer at.mu.Unlock()
 		l.mu.Lock()

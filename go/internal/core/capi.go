@@ -9,7 +9,7 @@ package core
 #include "machnet.h"
 
 // Fails at link time when the archive is not the one this header belongs to.
-void (*machnet_abi_witness)(void) = machnet_abi_2;
+void (*machnet_abi_witness)(void) = machnet_abi_3;
 
 #cgo noescape machnet_recv_some
 #cgo nocallback machnet_recv_some
@@ -37,6 +37,7 @@ import "C"
 import (
 	"runtime"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -56,6 +57,7 @@ type capi struct {
 	bufTx    [eventBatch]C.machnet_event // of pollTx
 	event    Event                       // the one that poll tells of; here, since a local one would be garbage
 	eventTx  Event                       // likewise of pollTx
+	stats    Stats                       // of the event that poll tells of
 }
 
 const eventBatch = 32
@@ -79,7 +81,7 @@ func viewOf(v C.machnet_ring_view) ringView {
 
 // attachBegin starts to attach; finish with attachStep, and give back with detach, also after an error of that.
 func (c *capi) attachBegin(o Options) Code {
-	options := C.machnet_options{engine: C.int32_t(o.Engine - 1)}
+	options := C.machnet_options{engine: C.int32_t(o.Engine - 1), group: C.uint32_t(o.Group)}
 	if o.Engine <= 0 {
 		options.engine = C.MACHNET_ANY_ENGINE
 	}
@@ -179,6 +181,9 @@ func (c *capi) poll(each func(*Event)) Code {
 		}
 		for i := range n {
 			c.event = eventOf(&c.buf[i])
+			if c.event.Kind == EvStats {
+				c.takeStats(&c.event)
+			}
 			each(&c.event)
 		}
 		if n < eventBatch {
@@ -269,12 +274,46 @@ func (c *capi) finish(conn uint64) Code { return Code(C.machnet_finish(c.ch, C.m
 func (c *capi) close(conn uint64) Code  { return Code(C.machnet_close(c.ch, C.machnet_conn(conn))) }
 func (c *capi) reset(conn uint64) Code  { return Code(C.machnet_reset(c.ch, C.machnet_conn(conn))) }
 
-func (c *capi) listen(ip uint32, port uint16, backlog int, reusePort bool) (uint32, Code) {
-	var id, flags C.uint32_t
-	if reusePort {
-		flags = C.MACHNET_REUSEPORT
+func (c *capi) unacked(conn uint64) (int, Code) {
+	return count(C.machnet_unacked(c.ch, C.machnet_conn(conn)))
+}
+
+func (c *capi) keepAlive(conn uint64, afterMS uint32) Code {
+	return Code(C.machnet_keepalive(c.ch, C.machnet_conn(conn), C.uint32_t(afterMS)))
+}
+
+func (c *capi) askStats(conn uint64) (uint32, Code) {
+	var id C.uint32_t
+	code := C.machnet_stats_begin(c.ch, C.machnet_conn(conn), &id)
+	return uint32(id), Code(code)
+}
+
+// takeStats gives an EvStats its answer.
+func (c *capi) takeStats(e *Event) {
+	var s C.machnet_stats_t
+	if e.Code == OK {
+		e.Code = Code(C.machnet_stats_take(c.ch, C.uint32_t(e.ID), &s))
 	}
-	code := C.machnet_listen_begin(c.ch, C.uint32_t(ip), C.uint16_t(port), C.uint32_t(backlog), flags, &id)
+	if e.Code != OK {
+		return
+	}
+	c.stats = Stats{
+		SRTT: time.Duration(s.srtt_ns), RTTVar: time.Duration(s.rtt_var_ns),
+		BytesSent: uint64(s.bytes_sent), BytesReceived: uint64(s.bytes_received),
+		UnitsSent: uint64(s.units_sent), UnitsReceived: uint64(s.units_received),
+		Retransmitted: uint64(s.retransmitted), Timeouts: uint32(s.timeouts),
+		Window: uint32(s.window), InFlight: uint32(s.in_flight), Queued: uint32(s.queued),
+		Credit: uint32(s.credit), Granted: uint32(s.granted), Engine: uint16(s.engine),
+		UDPSource: uint16(s.udp_source), UDPDestination: uint16(s.udp_destination),
+		PeerUDPSource: uint16(s.peer_udp_source), PeerUDPDestination: uint16(s.peer_udp_destination),
+		Stage: Stage(s.stage), Waits: Waits(s.waits), Pairing: Pairing(s.pairing), Reason: Code(s.reason),
+	}
+	e.Stats = &c.stats
+}
+
+func (c *capi) listen(ip uint32, port uint16, backlog int, sharing Sharing) (uint32, Code) {
+	var id C.uint32_t
+	code := C.machnet_listen_begin(c.ch, C.uint32_t(ip), C.uint16_t(port), C.uint32_t(backlog), C.uint32_t(sharing), &id)
 	return uint32(id), Code(code)
 }
 

@@ -350,10 +350,10 @@ func (c *Channel) sendRequests() {
 	}
 }
 
-// Listen asks to listen, reusePort with others on the same port. registered gets the id before any event can name it. Canceled: the context has ended before there was room for
-// the request.
-func (c *Channel) Listen(ctx context.Context, ip uint32, port uint16, backlog int, reusePort bool, registered func(id uint32)) Code {
-	send := func() (uint32, Code) { return c.api.listen(ip, port, backlog, reusePort) }
+// Listen asks to listen, on a port that is shared as sharing says. registered gets the id before any event can name it. Canceled: the context
+// has ended before there was room for the request.
+func (c *Channel) Listen(ctx context.Context, ip uint32, port uint16, backlog int, sharing Sharing, registered func(id uint32)) Code {
+	send := func() (uint32, Code) { return c.api.listen(ip, port, backlog, sharing) }
 	return c.ask(ctx, &request{send: send, sent: registered, code: Again})
 }
 

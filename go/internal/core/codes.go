@@ -1,5 +1,7 @@
 package core
 
+import "time"
+
 // Code is what the C API returns: 0 or one of the negative MACHNET_E* codes of machnet.h.
 type Code int32
 
@@ -60,6 +62,7 @@ const (
 	EvReadable      EventKind = 7
 	EvWritable      EventKind = 8
 	EvClosed        EventKind = 9
+	EvStats         EventKind = 10
 )
 
 // Event is one machnet_event.
@@ -73,7 +76,80 @@ type Event struct {
 	LocalPort  uint16
 	RemotePort uint16
 	Limit      uint32 // of EvConnectFailed and EvListenFailed: how many there may be of what is full
+	Stats      *Stats // of EvStats with Code OK; valid until the handler returns
 }
+
+// Stats is machnet_stats_t: what the sidecar knows of a connection, or knew when that ended.
+type Stats struct {
+	SRTT, RTTVar                      time.Duration // 0: no sample yet
+	BytesSent, BytesReceived          uint64        // payload, those sent again not counted
+	UnitsSent, UnitsReceived          uint64        // those sent again not counted
+	Retransmitted                     uint64        // units sent again
+	Timeouts                          uint32        // retransmission timeouts
+	Window                            uint32        // congestion window, units
+	InFlight                          uint32        // units sent and not acknowledged
+	Queued                            uint32        // units not acknowledged, sent or not
+	Credit                            uint32        // units that the peer has room for beyond those sent
+	Granted                           uint32        // units that the peer was promised room for
+	Engine                            uint16        // from 0
+	UDPSource, UDPDestination         uint16        // of our direction; 0 for a peer on this host
+	PeerUDPSource, PeerUDPDestination uint16        // of the peer's direction, as last seen; 0: not known
+	Stage                             Stage
+	Waits                             Waits
+	Pairing                           Pairing
+	Reason                            Code // by which it ended; OK while it has not, and after a clean end
+}
+
+// Stage is how far a connection is.
+type Stage uint8
+
+// The MACHNET_STAGE_* of machnet.h.
+const (
+	StageOpening Stage = 0
+	StageOpen    Stage = 1
+	StageClosing Stage = 2 // this end has finished sending
+	StageOver    Stage = 3
+)
+
+// Waits is why what is queued of a connection does not go now.
+type Waits uint8
+
+// The MACHNET_WAITS_* of machnet.h.
+const (
+	WaitsNot     Waits = 0
+	WaitsWindow  Waits = 1 // for acknowledgements
+	WaitsCredit  Waits = 2 // for the peer to promise room
+	WaitsPacing  Waits = 3
+	WaitsNextHop Waits = 4 // for the next hop's address
+	WaitsTurn    Waits = 5 // for the NIC, or other connections
+)
+
+// Pairing is whether the UDP ports of a connection lead to the queue that its peer wants.
+type Pairing uint8
+
+// The MACHNET_PAIRING_* of machnet.h.
+const (
+	PairingNone       Pairing = 0 // the peer is on this host
+	PairingVerified   Pairing = 1
+	PairingSearching  Pairing = 2
+	PairingUnverified Pairing = 3
+	PairingGivenUp    Pairing = 4
+)
+
+// Sharing says with whom a listener shares its port.
+type Sharing uint32
+
+// The flags of machnet_listen_begin.
+const (
+	ReusePort Sharing = 512  // with listeners of this user that say so, too
+	Group     Sharing = 1024 // with those of this application that say so, too
+)
+
+// The special periods of machnet_keepalive.
+const (
+	KeepAliveDefault uint32 = 1<<32 - 1
+	KeepAliveNever   uint32 = 0
+)
 
 // RecvMode is how a receive treats the ends of messages.
 type RecvMode uint32
@@ -131,5 +207,6 @@ type Options struct {
 	Socket string // path of the control socket
 	FD     int    // with UseFD, a connected SOCK_SEQPACKET socket, of which a copy is made
 	UseFD  bool
-	Engine int // from 1; 0 is any
+	Engine int    // from 1; 0 is any
+	Group  uint32 // what all channels of one application say; 0: this channel is an application of its own
 }

@@ -29,7 +29,10 @@ func (*capi) abort(uint64) Code                                    { return Unsu
 func (*capi) finish(uint64) Code                                   { return Unsupported }
 func (*capi) close(uint64) Code                                    { return Unsupported }
 func (*capi) reset(uint64) Code                                    { return Unsupported }
-func (*capi) listen(uint32, uint16, int, bool) (uint32, Code)      { return 0, Unsupported }
+func (*capi) unacked(uint64) (int, Code)                           { return 0, Unsupported }
+func (*capi) keepAlive(uint64, uint32) Code                        { return Unsupported }
+func (*capi) askStats(uint64) (uint32, Code)                       { return 0, Unsupported }
+func (*capi) listen(uint32, uint16, int, Sharing) (uint32, Code)   { return 0, Unsupported }
 func (*capi) unlisten(uint32) Code                                 { return Unsupported }
 func (*capi) accepted(uint64) Code                                 { return Unsupported }
 func (*capi) dial(uint32, uint16, uint16, uint32) (uint32, Code)   { return 0, Unsupported }

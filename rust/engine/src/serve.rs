@@ -188,6 +188,7 @@ impl Core {
     fn let_go(&mut self, at: ChannelIndex, id: FlowId) -> Option<ConnIndex> {
         let channel = self.channels.get_mut(at)?;
         channel.free_place(id);
+        channel.forget_last(id);
         let index = channel.conn(id)?;
         self.conns.get_mut(index)?.who.released = true;
         Some(index)

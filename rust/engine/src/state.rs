@@ -20,6 +20,7 @@ use crate::random::Random;
 use crate::router::Router;
 use crate::rss::Paper;
 use crate::shared::{EngineHandle, Report, Shared};
+use crate::stats;
 use crate::view::{News, Outgoing, View};
 
 /// The state of one engine.
@@ -132,6 +133,11 @@ impl Core {
             why => why,
         };
         let (origin, released) = (conn.who.origin, conn.who.released);
+        if let (Bound::Open { channel, id }, false) = (bound, released)
+            && let Some(channel) = self.channels.get_mut(channel)
+        {
+            channel.keep_last(id, stats::last(conn, self.own.index(), self.clock.now, why));
+        }
         if conn.path.is_unknown() {
             // It may be parked until its next hop is known; it has nothing to wait for any more.
             self.conns.ready_again(handle);

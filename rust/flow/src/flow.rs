@@ -56,6 +56,21 @@ pub struct Flow<T, H> {
     counts: Counts,
 }
 
+/// What keeps a flow from sending what is queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing is to be sent.
+    Idle,
+    /// As many units are in flight as may be.
+    Window,
+    /// The peer has promised no room.
+    Credit,
+    /// The next unit goes at a pace.
+    Pace,
+    /// Nothing of the flow's own.
+    Not,
+}
+
 /// What a peer without credit waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreditWait {
@@ -308,6 +323,21 @@ impl<T, H> Flow<T, H> {
         self.sender.allowance.beyond(self.sender.queue.next())
     }
 
+    /// What keeps units from being sent at `now`.
+    pub fn held(&self, now: Nanos) -> Held {
+        if !self.life.is_open() || !self.sender.has_more() {
+            Held::Idle
+        } else if self.sender.in_flight() >= self.congestion.window(now) {
+            Held::Window
+        } else if self.sender.waits_for_credit(now) {
+            Held::Credit
+        } else if self.congestion.ready_at() > now {
+            Held::Pace
+        } else {
+            Held::Not
+        }
+    }
+
     /// Units that the peer was promised room for.
     pub fn promised(&self) -> u32 {
         self.receiver.credit.reserved()
@@ -316,6 +346,11 @@ impl<T, H> Flow<T, H> {
     /// Smoothed round-trip time.
     pub fn rtt(&self) -> Option<Nanos> {
         self.rtt.smoothed()
+    }
+
+    /// How far round trips are from the smoothed one, on average; zero before the first sample.
+    pub fn rtt_variation(&self) -> Nanos {
+        self.rtt.variation()
     }
 
     /// A drain epoch has changed: all flows that may share a path hold back now. A flow that was idle does not take part, because it is too
@@ -331,6 +366,13 @@ impl<T, H> Flow<T, H> {
     /// How long the peer may be silent about what is in flight before it is retransmitted, back-off included.
     pub fn timeout(&self) -> Nanos {
         self.loss_timer.timeout(&self.rtt, &self.config)
+    }
+
+    /// Asks the peer after so much silence whether it lives; `None`: after [`Config::keep_alive`], [`Nanos::MAX`]: never.
+    pub fn keep_alive(&mut self, now: Nanos, after: Option<Nanos>) {
+        if self.life.is_open() {
+            self.silence.keep_alive(now, after, &self.config, &mut self.timers);
+        }
     }
 
     /// Counters.

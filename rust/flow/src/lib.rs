@@ -45,7 +45,7 @@ mod timers;
 
 pub use config::{Config, Setup, Syns};
 pub use error::{FlowError, NotSent, SendError};
-pub use flow::{CreditWait, Flow};
+pub use flow::{CreditWait, Flow, Held};
 pub use io::{Body, Closed, Event, Io, Transmit, Unit};
 pub use stats::Stats;
 

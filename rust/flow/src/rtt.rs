@@ -49,6 +49,11 @@ impl Rtt {
         self.smoothed
     }
 
+    /// Mean deviation, zero before the first sample.
+    pub fn variation(&self) -> Nanos {
+        self.variation
+    }
+
     /// The path's own delay, zero before the first sample.
     #[inline]
     pub fn least(&self) -> Nanos {

@@ -331,6 +331,20 @@ impl<T> Sender<T> {
         None
     }
 
+    /// Whether a unit is to be sent, for the first time or again.
+    pub fn has_more(&self) -> bool {
+        self.lost > 0 || self.queue.has_next()
+    }
+
+    /// Whether the next unit waits for credit at `now`.
+    pub fn waits_for_credit(&self, now: Nanos) -> bool {
+        let mut unit = if self.lost > 0 { self.lost_from } else { self.queue.next() };
+        while unit.before(self.queue.next()) && self.queue.meta(unit).state != UnitState::Lost {
+            unit = unit + 1;
+        }
+        !self.allowance.covers(unit) && (self.in_flight > 0 || now < self.allowance.try_at())
+    }
+
     /// Whether only the pause after a refusal keeps a unit back; until when.
     pub fn waits_to_try(&self) -> Option<Nanos> {
         let unit = if self.lost > 0 { self.lost_from } else { self.queue.next() };

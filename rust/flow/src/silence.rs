@@ -25,6 +25,8 @@ pub(crate) struct Silence {
     waited: Nanos,
     /// When the peer's silence was last checked.
     checked_at: Nanos,
+    /// After how much silence the peer of an idle connection is asked; zero: as all are.
+    own: Nanos,
 }
 
 impl Silence {
@@ -37,7 +39,26 @@ impl Silence {
             unsent: false,
             waited: Nanos::MAX,
             checked_at: now,
+            own: Nanos::ZERO,
         }
+    }
+
+    /// After how much silence the peer of an idle connection is asked whether it lives.
+    fn keep_alive_after(&self, config: &Config) -> Nanos {
+        if self.own == Nanos::ZERO { config.keep_alive } else { self.own }
+    }
+
+    /// Asks the peer of an idle connection after so much silence; `None`: as all are asked, `Nanos::MAX`: never.
+    pub fn keep_alive(&mut self, now: Nanos, after: Option<Nanos>, config: &Config, timers: &mut Timers) {
+        self.own = after.unwrap_or(Nanos::ZERO);
+        // While a question is out, or something is owed, its steps go on.
+        if self.waited == Nanos::MAX {
+            timers.set(Timer::Silence, self.idle_until(config).max(now));
+        }
+    }
+
+    fn idle_until(&self, config: &Config) -> Nanos {
+        Nanos(self.last_heard.0.saturating_add(self.keep_alive_after(config).0))
     }
 
     /// The peer has said something that it alone can say.
@@ -122,7 +143,7 @@ impl Silence {
         self.unsent = self.ping_due;
         match self.waited {
             _ if !(owes || self.ping_out) => {
-                let idle_until = self.last_heard + config.keep_alive;
+                let idle_until = self.idle_until(config);
                 if now < idle_until {
                     self.waited = Nanos::MAX;
                     timers.set(Timer::Silence, idle_until);

@@ -127,8 +127,8 @@
 // The other end's sidecar is ending and takes no more.
 #define MACHNET_EPEER_ENDING -37
 
-// Version of this C API; `machnet_abi_2` is its link-time witness.
-#define MACHNET_ABI 2
+// Version of this C API; `machnet_abi_3` is its link-time witness.
+#define MACHNET_ABI 3
 
 // Longest message in bytes: 8 MiB.
 #define MACHNET_MAX_MESSAGE (8 << 20)
@@ -156,6 +156,10 @@
 
 // Listen: other listeners of this user may have the port, too, if all of them say so (as SO_REUSEPORT).
 #define MACHNET_REUSEPORT 512
+
+// Listen: other listeners of this application may have the port, on whichever of its channels, if all of them say so. An application is all
+// channels of one user whose `machnet_options.group` is the same; a channel without a group is one of its own.
+#define MACHNET_GROUP 1024
 
 // Calls of the blocking API: return MACHNET_EAGAIN where they would wait.
 #define MACHNET_DONTWAIT 256
@@ -198,17 +202,72 @@
 // The handle stays until machnet_close.
 #define MACHNET_EVENT_CLOSED 9
 
+// Event: the answer of the sidecar to machnet_stats_begin is there, `id` the question: machnet_stats_take gives it. `code` is 0, or
+// MACHNET_ECLOSED where the connection is forgotten.
+#define MACHNET_EVENT_STATS 10
+
+// `machnet_stats_t.stage`: the handshake is under way.
+#define MACHNET_STAGE_OPENING 0
+
+// `machnet_stats_t.stage`: both ends may send.
+#define MACHNET_STAGE_OPEN 1
+
+// `machnet_stats_t.stage`: this end has finished sending.
+#define MACHNET_STAGE_CLOSING 2
+
+// `machnet_stats_t.stage`: the connection is over; `reason` says why.
+#define MACHNET_STAGE_OVER 3
+
+// `machnet_stats_t.waits`: nothing that is queued waits.
+#define MACHNET_WAITS_NOT 0
+
+// `machnet_stats_t.waits`: for acknowledgements; as many units are in flight as the congestion window allows.
+#define MACHNET_WAITS_WINDOW 1
+
+// `machnet_stats_t.waits`: for the peer to promise room; its application does not read, or its other connections have what there is.
+#define MACHNET_WAITS_CREDIT 2
+
+// `machnet_stats_t.waits`: for its time; units go one after the other, at a pace.
+#define MACHNET_WAITS_PACING 3
+
+// `machnet_stats_t.waits`: for the next hop's address.
+#define MACHNET_WAITS_NEXT_HOP 4
+
+// `machnet_stats_t.waits`: for its turn; the NIC has no room, or other connections go first.
+#define MACHNET_WAITS_TURN 5
+
+// `machnet_stats_t.pairing`: the peer is on this host, and there are no UDP ports.
+#define MACHNET_PAIRING_NONE 0
+
+// `machnet_stats_t.pairing`: our UDP ports lead to the queue that the peer wants.
+#define MACHNET_PAIRING_VERIFIED 1
+
+// `machnet_stats_t.pairing`: they do not, or nobody knows; others are searched for.
+#define MACHNET_PAIRING_SEARCHING 2
+
+// `machnet_stats_t.pairing`: the same, and nothing is done about it just now.
+#define MACHNET_PAIRING_UNVERIFIED 3
+
+// `machnet_stats_t.pairing`: none were found that do; the peer hands packets over between its engines.
+#define MACHNET_PAIRING_GIVEN_UP 4
+
+// machnet_keepalive: as the sidecar does with all connections, after 1 s unless configured.
+#define MACHNET_KEEPALIVE_DEFAULT UINT32_MAX
+
+// machnet_keepalive: never.
+#define MACHNET_KEEPALIVE_NEVER 0
+
 
 
 // One attachment to a sidecar.
 typedef struct machnet_channel machnet_channel;
 
-// How to attach. A null pointer means: any engine.
+// How to attach. A null pointer means: any engine, no group.
 typedef struct machnet_options {
   // Engine to serve this channel, or MACHNET_ANY_ENGINE.
   int32_t engine;
-  // Zero.
-  uint32_t reserved;
+  // A random number that all channels of one application say, which then count as one application; 0: this channel is one of its own.
+  uint32_t group;
 } machnet_options;
 
 // What the sidecar said at attach, and this library's limits.
@@ -278,7 +337,7 @@ typedef struct machnet_event {
   int32_t code;
   // The connection, or 0.
   machnet_conn conn;
-  // The listener or dial, or 0.
+  // The listener, dial or question, or 0.
   uint32_t id;
   // Of CONNECTED and ACCEPTED.
   uint32_t local_ip;
@@ -316,6 +375,56 @@ typedef struct machnet_recv_info {
   uint32_t flags;
 } machnet_recv_info;
 
+// What the sidecar knows of one connection, or knew when that ended.
+typedef struct machnet_stats_t {
+  // Smoothed round-trip time, nanoseconds; 0: no sample yet.
+  uint64_t srtt_ns;
+  // Its mean deviation, nanoseconds.
+  uint64_t rtt_var_ns;
+  // Payload bytes sent, those sent again not counted.
+  uint64_t bytes_sent;
+  // Payload bytes delivered to this end.
+  uint64_t bytes_received;
+  // Units sent, those sent again not counted.
+  uint64_t units_sent;
+  // Units delivered to this end.
+  uint64_t units_received;
+  // Units sent again, for whatever reason.
+  uint64_t retransmitted;
+  // Retransmission timeouts.
+  uint32_t timeouts;
+  // Congestion window, units.
+  uint32_t window;
+  // Units sent and not yet acknowledged.
+  uint32_t in_flight;
+  // Units taken by the sidecar and not yet acknowledged, those in flight included.
+  uint32_t queued;
+  // Units that the peer has room for beyond those sent.
+  uint32_t credit;
+  // Units that the peer was promised room for.
+  uint32_t granted;
+  // The engine that serves it.
+  uint16_t engine;
+  // Source port of our UDP packets; 0 for a peer on this host.
+  uint16_t udp_source;
+  // Their destination port; 0 for a peer on this host.
+  uint16_t udp_destination;
+  // Source port of the peer's UDP packets, as last seen; 0: not known.
+  uint16_t peer_udp_source;
+  // Their destination port, as last seen; 0: not known.
+  uint16_t peer_udp_destination;
+  // MACHNET_STAGE_*.
+  uint8_t stage;
+  // MACHNET_WAITS_*: why what is queued does not go now.
+  uint8_t waits;
+  // MACHNET_PAIRING_*.
+  uint8_t pairing;
+  // Zero.
+  uint8_t reserved[5];
+  // The code by which the connection has ended; 0 while it has not, and after a clean end.
+  int32_t reason;
+} machnet_stats_t;
+
 // One part of a message for machnet_sendv.
 typedef struct machnet_iovec {
   // First byte; may be null where `len` is 0.
@@ -341,7 +450,7 @@ extern "C" {
 #endif // __cplusplus
 
 // Link-time witness of the ABI: a program that refers to it cannot link another version's archive.
-void machnet_abi_2(void);
+void machnet_abi_3(void);
 
 // Begins to attach to the sidecar at `socket_path` (null: $MACHNET_SOCKET, else /var/run/machnet/machnet.sock).
 // MACHNET_EINVAL or MACHNET_ENOBUFS come from here, and then `*out` is null; every other error comes from
@@ -419,7 +528,8 @@ int machnet_bind(struct machnet_channel *ch,
 // beyond that gets no answer: it asks again, every 200 ms at least, until there is a place or its time is up (MACHNET_ETIMEDOUT). Who
 // was told "connected" has a place, and is there to be accepted, with what it has sent, also if it has gone meanwhile.
 //
-// `flags`: 0 or MACHNET_REUSEPORT. Listeners that share a port may be any process's of the same user, and of any engine: each caller
+// `flags`: 0, MACHNET_REUSEPORT, MACHNET_GROUP or both. Listeners that share a port may be any process's of the same user (MACHNET_REUSEPORT), or
+// those of one application (MACHNET_GROUP), and of any engine: each caller
 // meets one of them, one whose backlog has a place if there is any. So a server with a thread for each engine attaches once for each
 // (machnet_options.engine) and listens on all.
 int machnet_listen(struct machnet_channel *ch,
@@ -481,6 +591,13 @@ int64_t machnet_recv_timeout(struct machnet_channel *ch,
 int machnet_wait(struct machnet_channel *ch,
                  int timeout_ms);
 
+// [tx and rx] [blocks] Fills `out` with what the sidecar knows of `conn`, or knew when that ended; waits for its answer at most `timeout_ms`
+// milliseconds (negative: for ever), MACHNET_ETIMEDOUT then. MACHNET_ECLOSED after machnet_close.
+int machnet_stats(struct machnet_channel *ch,
+                  machnet_conn conn,
+                  struct machnet_stats_t *out,
+                  int timeout_ms);
+
 // [rx] Takes what the rings hold and writes up to `cap` events to `out`. Returns how many; call again while it returns `cap`.
 int machnet_poll(struct machnet_channel *ch,
                  struct machnet_event *out,
@@ -512,6 +629,12 @@ void machnet_disarm(struct machnet_channel *ch);
 
 // [any] Empties the doorbell pipe. 0, or MACHNET_ENETDOWN when the pipe was hung up.
 int machnet_drain(const struct machnet_channel *ch);
+
+// [rx] Fills `out` with the answer that MACHNET_EVENT_STATS named `id` for; once. MACHNET_ECLOSED: the connection is forgotten, the answer was
+// taken, or 64 others came after it (a machnet_poll of at most 32 events hands out none that is lost, if each is taken before the next).
+int machnet_stats_take(struct machnet_channel *ch,
+                       uint32_t id,
+                       struct machnet_stats_t *out);
 
 // [tx] Sends `len` bytes as one message. Returns how many bytes were accepted (all of them, or as many whole units as there
 // are tokens), or MACHNET_EAGAIN when there is no token at all. After a short count the message is under way: the
@@ -558,7 +681,7 @@ int machnet_reset(struct machnet_channel *ch, machnet_conn conn);
 
 // [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
 // MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; a program that gets its connections by
-// events says with machnet_accepted that it has accepted one. `flags`: 0 or MACHNET_REUSEPORT.
+// events says with machnet_accepted that it has accepted one. `flags`: 0, MACHNET_REUSEPORT, MACHNET_GROUP or both.
 // MACHNET_EAGAIN, and nothing was asked: too many requests of this channel wait for the sidecar. machnet_arm and machnet_wait
 // report once that there is room; then call again.
 int machnet_listen_begin(struct machnet_channel *ch,
@@ -585,6 +708,24 @@ int machnet_dial_begin(struct machnet_channel *ch,
 // (then close that connection). Never refused, as machnet_unlisten.
 int machnet_dial_cancel(struct machnet_channel *ch,
                         uint32_t id);
+
+// [tx] How many units of `conn` the peer has not acknowledged yet, one that machnet_finish took included; 0: the peer's host has all that was
+// sent. MACHNET_ECLOSED after machnet_close. What a connection that is over had under way counts as acknowledged.
+int64_t machnet_unacked(struct machnet_channel *ch,
+                        machnet_conn conn);
+
+// [tx] From now on asks the peer of `conn` after `after_ms` milliseconds of silence whether it lives: 10 to 600000, MACHNET_KEEPALIVE_NEVER
+// or MACHNET_KEEPALIVE_DEFAULT. A peer that does not answer is given up as ever (MACHNET_ETIMEDOUT), and so is one, without any such
+// question, that does not acknowledge what was sent to it. MACHNET_EAGAIN as of machnet_listen_begin.
+int machnet_keepalive(struct machnet_channel *ch,
+                      machnet_conn conn,
+                      uint32_t after_ms);
+
+// [tx] Asks the sidecar what it knows of `conn`. `*id` gets the id that MACHNET_EVENT_STATS names, after which machnet_stats_take
+// gives the answer. MACHNET_EAGAIN as of machnet_listen_begin.
+int machnet_stats_begin(struct machnet_channel *ch,
+                        machnet_conn conn,
+                        uint32_t *id);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -6,13 +6,13 @@ use crate::last_error::Text;
 use crate::signals::Signals;
 use core::ffi::CStr;
 use core::fmt::{self, Display};
-use machnet_shm::{AttachError, ClientAttach, Fd, Status, SystemError};
+use machnet_shm::{AttachError, ClientAttach, ClientHello, Fd, Status, SystemError};
 
 /// An attachment under way.
 pub struct Attach {
     stage: Stage,
     at: At,
-    engine: Option<u32>,
+    asked: ClientHello,
 }
 
 enum Stage {
@@ -33,7 +33,7 @@ enum At {
 
 impl Attach {
     /// To the sidecar at `path`; without one to $MACHNET_SOCKET or the usual place.
-    pub fn to_path(path: Option<&CStr>, engine: Option<u32>) -> Self {
+    pub fn to_path(path: Option<&CStr>, asked: ClientHello) -> Self {
         let bytes = match path {
             Some(path) => path.to_bytes(),
             None => from_environment().unwrap_or(USUAL),
@@ -46,12 +46,12 @@ impl Attach {
             }
             None => At::TooLong(bytes.len()),
         };
-        Self { stage: Stage::Connect, at, engine }
+        Self { stage: Stage::Connect, at, asked }
     }
 
     /// Over a connected socket, which it owns from here on.
-    pub fn over(socket: i32, engine: Option<u32>) -> Self {
-        Self { stage: Stage::Over(Fd::own(socket)), at: At::Socket(socket), engine }
+    pub fn over(socket: i32, asked: ClientHello) -> Self {
+        Self { stage: Stage::Over(Fd::own(socket)), at: At::Socket(socket), asked }
     }
 
     /// The socket to poll for input; -1: none, try again later.
@@ -83,7 +83,7 @@ impl Attach {
                     }
                 },
                 Stage::Over(socket) => {
-                    self.stage = Stage::Attach(ClientAttach::new(socket, self.engine).map_err(refused)?);
+                    self.stage = Stage::Attach(ClientAttach::new(socket, self.asked).map_err(refused)?);
                 }
                 Stage::Attach(mut attach) => match attach.step().map_err(refused)? {
                     Some((end, welcome)) => {

@@ -1,10 +1,11 @@
 //! The calls that wait, for C: each tries, waits as `patience` says until it may go on, and tries once more.
 use crate::client::machnet_channel;
 use crate::code::{
-    MACHNET_EADDR, MACHNET_EAGAIN, MACHNET_EBUSY, MACHNET_EINTR, MACHNET_EINVAL, MACHNET_ENETDOWN,
-    MACHNET_ENOTATTACHED, MACHNET_ETIMEDOUT, MACHNET_ETOOBIG, MACHNET_EVENT_CONNECT_FAILED,
-    MACHNET_EVENT_LISTEN_FAILED, MACHNET_EVENT_LISTENING,
+    MACHNET_EADDR, MACHNET_EAGAIN, MACHNET_EBUSY, MACHNET_ECLOSED, MACHNET_EINTR, MACHNET_EINVAL,
+    MACHNET_ENETDOWN, MACHNET_ENOTATTACHED, MACHNET_ETIMEDOUT, MACHNET_ETOOBIG, MACHNET_EVENT_CONNECT_FAILED,
+    MACHNET_EVENT_LISTEN_FAILED, MACHNET_EVENT_LISTENING, MACHNET_EVENT_STATS,
 };
+use crate::ends::flow;
 use crate::gate::{Gate, Inside};
 use crate::inbox::{Got, Mode};
 use crate::outbox::Flat;
@@ -12,7 +13,7 @@ use crate::patience::{Patience, Woken, YIELD, now, yielded};
 use crate::rx::Refused;
 use crate::sides::{RxSide, TxSide};
 use crate::signals::{KEPT, REFUSED};
-use crate::types::{machnet_conn, machnet_peer};
+use crate::types::{machnet_conn, machnet_event, machnet_peer, machnet_stats_t};
 use crate::words::Failure;
 use core::mem::MaybeUninit;
 use core::net::Ipv4Addr;
@@ -54,13 +55,14 @@ impl machnet_channel {
         Ok(())
     }
 
-    /// Listens where `bind` said, and gives the listener and its port.
-    pub(crate) fn listen(&self, backlog: u32, reuse_port: bool) -> Result<(u32, u16), i32> {
+    /// Listens where `bind` said, and gives the listener and its port. The port is shared with other listeners of the user (`reuse_port`), of
+    /// the application (`group`).
+    pub(crate) fn listen(&self, backlog: u32, (reuse_port, group): (bool, bool)) -> Result<(u32, u16), i32> {
         let mut rx = enter(&self.rx)?;
         let id = self.id();
         let (ip, port) = enter(&self.tx)?.bound;
         let at = Ipv4Addr::from_bits(ip);
-        let request = Request::Listen { id, ip: at, port, backlog: backlog.max(1), reuse_port };
+        let request = Request::Listen { id, ip: at, port, backlog: backlog.max(1), reuse_port, group };
         self.ask_wait(&mut rx, request, None)?;
         let mut patience = Patience::new();
         loop {
@@ -136,6 +138,26 @@ impl machnet_channel {
                     Err(MACHNET_EINTR) => interrupted = true,
                     paused => paused?,
                 },
+            }
+        }
+    }
+
+    /// What the sidecar knows of a connection; waits for it until `until` nanoseconds.
+    pub(crate) fn stats(&self, conn: machnet_conn, until: Option<u64>) -> Result<machnet_stats_t, i32> {
+        let mut rx = enter(&self.rx)?;
+        self.fixed.get().ok_or(MACHNET_ENOTATTACHED)?.conns.check(conn)?;
+        let id = self.id();
+        self.ask_wait(&mut rx, Request::Stats { id, flow: flow(conn) }, until)?;
+        let mut patience = Patience::new();
+        loop {
+            let answered = self.with_entered_rx(&mut rx, |side, _| {
+                let mine = |event: &machnet_event| event.kind == MACHNET_EVENT_STATS && event.id == id;
+                Ok(side.reply(mine)?.map(|_| side.answers.take(id)))
+            })?;
+            match answered {
+                Some(answer) => return answer.ok_or(MACHNET_ECLOSED),
+                None if until.is_some_and(|until| now() >= until) => return Err(MACHNET_ETIMEDOUT),
+                None => self.pause(&mut rx, &mut patience, until)?,
             }
         }
     }
@@ -251,7 +273,7 @@ impl machnet_channel {
         }
     }
 
-    /// Sends a request, and then forgets what `bind` said; waits, until `until` nanoseconds, while there is no room for it.
+    /// Sends a request, and forgets what `bind` said once that was used; waits, until `until` nanoseconds, while there is no room for it.
     fn ask_wait(&self, rx: &mut Inside<'_, RxSide>, request: Request, until: Option<u64>) -> Result<(), i32> {
         // A caller that gives up no longer waits for room.
         self.ask_until(rx, request, until).inspect_err(|_| {
@@ -281,13 +303,15 @@ impl machnet_channel {
             })?;
             let asked = self.with_entered_tx(&mut enter(&self.tx)?, |side, _| {
                 self.ask(side, request)?;
-                side.bound = (0, 0);
+                if !matches!(request, Request::Stats { .. }) {
+                    side.bound = (0, 0);
+                }
                 Ok(())
             });
             match asked {
                 Err(MACHNET_EAGAIN) if until.is_some_and(|until| now() >= until) => {
                     self.last_error.explain(format_args!(
-                        "connect: the sidecar took no request within timeout_ms; it is stopped, or very busy"
+                        "the sidecar took no request within timeout_ms; it is stopped, or very busy"
                     ));
                     return Err(MACHNET_ETIMEDOUT);
                 }

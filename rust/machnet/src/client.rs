@@ -4,10 +4,11 @@
 use crate::attach::Attach;
 use crate::attached::{Attached, Fixed};
 use crate::code::{
-    MACHNET_EAGAIN, MACHNET_EBUSY, MACHNET_EINVAL, MACHNET_ENETDOWN, MACHNET_ENOBUFS, MACHNET_ENOTATTACHED,
+    MACHNET_EAGAIN, MACHNET_EBUSY, MACHNET_ECLOSED, MACHNET_EINVAL, MACHNET_ENETDOWN, MACHNET_ENOBUFS,
+    MACHNET_ENOTATTACHED,
 };
 use crate::conns::Conns;
-use crate::ends::DeliverEnd;
+use crate::ends::{DeliverEnd, flow};
 use crate::gate::{Gate, Inside, Once};
 use crate::inbox::{Got, Mode};
 use crate::kept::Kept;
@@ -15,16 +16,16 @@ use crate::last_error::LastError;
 use crate::mark::Mark;
 use crate::memory::Memory;
 use crate::outbox::{Bytes, Gather};
-use crate::replies::Stash;
+use crate::replies::{Answers, Stash};
 use crate::rx::Refused;
 use crate::sides::{RxSide, TxSide};
 use crate::signals::{KEPT, REFUSED, Signals};
-use crate::types::{machnet_conn, machnet_event};
+use crate::types::{machnet_conn, machnet_event, machnet_stats_t};
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicI32, AtomicU32, fence};
 use machnet_shm::sleep::{ROOM, TOKENS};
-use machnet_shm::{Fd, PeerFault, Request, Rung};
+use machnet_shm::{Fd, KeepAlive, PeerFault, Request, Rung};
 
 /// One attachment to a sidecar.
 pub struct machnet_channel {
@@ -48,7 +49,13 @@ impl machnet_channel {
         Self {
             signals: Signals::default(),
             socket: AtomicI32::new(attach.socket()),
-            rx: Gate::new(RxSide { attach: Some(attach), receiver: None, stash: Stash::new(), failed: 0 }),
+            rx: Gate::new(RxSide {
+                attach: Some(attach),
+                receiver: None,
+                stash: Stash::new(),
+                answers: Answers::new(),
+                failed: 0,
+            }),
             tx: Gate::new(TxSide { sender: None, kept: Kept::new(&mut []), scratch: &mut [], bound: (0, 0) }),
             fixed: Once::new(),
             mark,
@@ -293,6 +300,34 @@ impl machnet_channel {
     /// Frees the place in the backlog of a connection that an event told of.
     pub(crate) fn accepted(&self, conn: machnet_conn) -> Result<(), i32> {
         self.with_rx(|side, conns| side.open()?.accepted(conns, conn))
+    }
+
+    /// Sets after how much silence the peer of a connection is asked whether it lives.
+    pub(crate) fn keep_alive(&self, conn: machnet_conn, after_ms: u32) -> Result<(), i32> {
+        let after = KeepAlive::from_word(after_ms).ok_or_else(|| {
+            let (least, most) = (KeepAlive::LEAST_MS, KeepAlive::MOST_MS);
+            self.last_error.explain(format_args!(
+                "keep-alive after {after_ms} ms: {least} to {most} are possible, 0 for never, or MACHNET_KEEPALIVE_DEFAULT"
+            ));
+            MACHNET_EINVAL
+        })?;
+        self.with_tx(|side, conns| {
+            conns.check(conn)?;
+            self.ask(side, Request::KeepAlive { flow: flow(conn), after })
+        })
+    }
+
+    /// Asks about a connection; the answer names `id`.
+    pub(crate) fn ask_stats(&self, conn: machnet_conn, id: u32) -> Result<(), i32> {
+        self.with_tx(|side, conns| {
+            conns.check(conn)?;
+            self.ask(side, Request::Stats { id, flow: flow(conn) })
+        })
+    }
+
+    /// The answer to a question about a connection.
+    pub(crate) fn take_stats(&self, id: u32) -> Result<machnet_stats_t, i32> {
+        self.with_rx(|side, _| side.answers.take(id).ok_or(MACHNET_ECLOSED))
     }
 
     /// Asks the sidecar for something. MACHNET_EAGAIN: there is no room now; `arm` and `wait` see it come.

@@ -72,8 +72,8 @@ pub const MACHNET_EENDING: i32 = -36;
 /// The other end's sidecar is ending and takes no more.
 pub const MACHNET_EPEER_ENDING: i32 = -37;
 
-/// Version of this C API; `machnet_abi_2` is its link-time witness.
-pub const MACHNET_ABI: u32 = 2;
+/// Version of this C API; `machnet_abi_3` is its link-time witness.
+pub const MACHNET_ABI: u32 = 3;
 /// Longest message in bytes: 8 MiB.
 pub const MACHNET_MAX_MESSAGE: u32 = 8 << 20;
 /// Bytes that always hold a whole error sentence with its final zero.
@@ -93,6 +93,9 @@ pub const MACHNET_RECV_MESSAGE: u32 = 1;
 pub const MACHNET_RECV_ONE: u32 = 2;
 /// Listen: other listeners of this user may have the port, too, if all of them say so (as SO_REUSEPORT).
 pub const MACHNET_REUSEPORT: u32 = 512;
+/// Listen: other listeners of this application may have the port, on whichever of its channels, if all of them say so. An application is all
+/// channels of one user whose `machnet_options.group` is the same; a channel without a group is one of its own.
+pub const MACHNET_GROUP: u32 = 1024;
 /// Calls of the blocking API: return MACHNET_EAGAIN where they would wait.
 pub const MACHNET_DONTWAIT: u32 = 256;
 
@@ -123,3 +126,44 @@ pub const MACHNET_EVENT_WRITABLE: u32 = 8;
 /// Event: `conn` was ended by the peer or the sidecar; `code` says why. Data received before can still be read.
 /// The handle stays until machnet_close.
 pub const MACHNET_EVENT_CLOSED: u32 = 9;
+/// Event: the answer of the sidecar to machnet_stats_begin is there, `id` the question: machnet_stats_take gives it. `code` is 0, or
+/// MACHNET_ECLOSED where the connection is forgotten.
+pub const MACHNET_EVENT_STATS: u32 = 10;
+
+/// `machnet_stats_t.stage`: the handshake is under way.
+pub const MACHNET_STAGE_OPENING: u8 = 0;
+/// `machnet_stats_t.stage`: both ends may send.
+pub const MACHNET_STAGE_OPEN: u8 = 1;
+/// `machnet_stats_t.stage`: this end has finished sending.
+pub const MACHNET_STAGE_CLOSING: u8 = 2;
+/// `machnet_stats_t.stage`: the connection is over; `reason` says why.
+pub const MACHNET_STAGE_OVER: u8 = 3;
+
+/// `machnet_stats_t.waits`: nothing that is queued waits.
+pub const MACHNET_WAITS_NOT: u8 = 0;
+/// `machnet_stats_t.waits`: for acknowledgements; as many units are in flight as the congestion window allows.
+pub const MACHNET_WAITS_WINDOW: u8 = 1;
+/// `machnet_stats_t.waits`: for the peer to promise room; its application does not read, or its other connections have what there is.
+pub const MACHNET_WAITS_CREDIT: u8 = 2;
+/// `machnet_stats_t.waits`: for its time; units go one after the other, at a pace.
+pub const MACHNET_WAITS_PACING: u8 = 3;
+/// `machnet_stats_t.waits`: for the next hop's address.
+pub const MACHNET_WAITS_NEXT_HOP: u8 = 4;
+/// `machnet_stats_t.waits`: for its turn; the NIC has no room, or other connections go first.
+pub const MACHNET_WAITS_TURN: u8 = 5;
+
+/// `machnet_stats_t.pairing`: the peer is on this host, and there are no UDP ports.
+pub const MACHNET_PAIRING_NONE: u8 = 0;
+/// `machnet_stats_t.pairing`: our UDP ports lead to the queue that the peer wants.
+pub const MACHNET_PAIRING_VERIFIED: u8 = 1;
+/// `machnet_stats_t.pairing`: they do not, or nobody knows; others are searched for.
+pub const MACHNET_PAIRING_SEARCHING: u8 = 2;
+/// `machnet_stats_t.pairing`: the same, and nothing is done about it just now.
+pub const MACHNET_PAIRING_UNVERIFIED: u8 = 3;
+/// `machnet_stats_t.pairing`: none were found that do; the peer hands packets over between its engines.
+pub const MACHNET_PAIRING_GIVEN_UP: u8 = 4;
+
+/// machnet_keepalive: as the sidecar does with all connections, after 1 s unless configured.
+pub const MACHNET_KEEPALIVE_DEFAULT: u32 = u32::MAX;
+/// machnet_keepalive: never.
+pub const MACHNET_KEEPALIVE_NEVER: u32 = 0;

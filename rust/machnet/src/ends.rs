@@ -313,6 +313,7 @@ fn conn(flow: FlowId) -> machnet_conn {
     handle(flow.index, flow.generation)
 }
 
-fn flow(conn: machnet_conn) -> FlowId {
+/// The connection of a handle, as the channel names it.
+pub fn flow(conn: machnet_conn) -> FlowId {
     FlowId { index: index(conn) as u32, generation: (conn >> 32) as u32 }
 }

@@ -4,12 +4,12 @@ use crate::code::{MACHNET_ENOBUFS, MACHNET_ENOTATTACHED};
 use crate::conns::Conns;
 use crate::ends::{DeliverEnd, SubmitEnd};
 use crate::kept::Kept;
-use crate::replies::{Stash, event_of};
+use crate::replies::{Answers, Stash, event_of};
 use crate::rx::Receiver;
 use crate::tx::Sender;
 use crate::types::machnet_event;
 use core::mem::MaybeUninit;
-use machnet_shm::Request;
+use machnet_shm::{Reply, Request};
 
 /// The receiving direction, and attaching before that.
 pub struct RxSide {
@@ -19,6 +19,8 @@ pub struct RxSide {
     pub receiver: Option<Receiver<DeliverEnd>>,
     /// Replies that a call which waits took from the ring while it looked for its own.
     pub stash: Stash,
+    /// Answers to questions about connections, until they are taken.
+    pub answers: Answers,
     /// Attaching has ended with this code; 0: it has not.
     pub failed: i32,
 }
@@ -53,8 +55,8 @@ impl RxSide {
         while let Some(event) = out.get_mut(have) {
             match self.stash.take(|_| true) {
                 Some(stashed) => event.write(stashed),
-                None => match self.open()?.channel.reply() {
-                    Some(reply) => event.write(event_of(reply)),
+                None => match self.next_reply()? {
+                    Some(reply) => event.write(reply),
                     None => break,
                 },
             };
@@ -63,14 +65,22 @@ impl RxSide {
         Ok(have + self.open()?.poll(conns, out.get_mut(have..).unwrap_or_default()))
     }
 
+    /// The next reply in the ring, as an event.
+    fn next_reply(&mut self) -> Result<Option<machnet_event>, i32> {
+        let Some(reply) = self.open()?.channel.reply() else { return Ok(None) };
+        if let Reply::Stats { id, stats: Some(stats) } = &reply {
+            self.answers.put(*id, stats);
+        }
+        Ok(Some(event_of(&reply)))
+    }
+
     /// The reply that `wanted` picks; others are kept for machnet_poll.
     pub fn reply(&mut self, wanted: impl Fn(&machnet_event) -> bool) -> Result<Option<machnet_event>, i32> {
         if let Some(event) = self.stash.take(&wanted) {
             return Ok(Some(event));
         }
         while self.stash.has_room() {
-            let Some(reply) = self.open()?.channel.reply() else { return Ok(None) };
-            let event = event_of(reply);
+            let Some(event) = self.next_reply()? else { return Ok(None) };
             if wanted(&event) {
                 return Ok(Some(event));
             }

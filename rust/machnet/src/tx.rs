@@ -136,6 +136,13 @@ impl<R: SendHalf> Sender<R> {
         self.with_token(at, |c, channel| c.outbox.finish(channel, conn))
     }
 
+    /// Units of the connection that were not acknowledged yet.
+    pub fn unacked(&mut self, shared: &Conns, conn: machnet_conn) -> Result<u32, i32> {
+        shared.check(conn)?;
+        self.reap();
+        Ok(self.channel.under_way(conn))
+    }
+
     /// Forgets the connection, flushing or (`reset`) not.
     pub fn close(&mut self, shared: &Conns, conn: machnet_conn, reset: bool) -> Result<(), i32> {
         shared.check(conn)?;

@@ -4,14 +4,14 @@
 /// A connection: generation << 32 | index. Never 0. A handle of a closed connection is refused, not reused.
 pub type machnet_conn = u64;
 
-/// How to attach. A null pointer means: any engine.
+/// How to attach. A null pointer means: any engine, no group.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct machnet_options {
     /// Engine to serve this channel, or MACHNET_ANY_ENGINE.
     pub engine: i32,
-    /// Zero.
-    pub reserved: u32,
+    /// A random number that all channels of one application say, which then count as one application; 0: this channel is one of its own.
+    pub group: u32,
 }
 
 /// What the sidecar said at attach, and this library's limits.
@@ -100,7 +100,7 @@ pub struct machnet_event {
     pub code: i32,
     /// The connection, or 0.
     pub conn: machnet_conn,
-    /// The listener or dial, or 0.
+    /// The listener, dial or question, or 0.
     pub id: u32,
     /// Of CONNECTED and ACCEPTED.
     pub local_ip: u32,
@@ -114,6 +114,58 @@ pub struct machnet_event {
     pub limit: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// What the sidecar knows of one connection, or knew when that ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct machnet_stats_t {
+    /// Smoothed round-trip time, nanoseconds; 0: no sample yet.
+    pub srtt_ns: u64,
+    /// Its mean deviation, nanoseconds.
+    pub rtt_var_ns: u64,
+    /// Payload bytes sent, those sent again not counted.
+    pub bytes_sent: u64,
+    /// Payload bytes delivered to this end.
+    pub bytes_received: u64,
+    /// Units sent, those sent again not counted.
+    pub units_sent: u64,
+    /// Units delivered to this end.
+    pub units_received: u64,
+    /// Units sent again, for whatever reason.
+    pub retransmitted: u64,
+    /// Retransmission timeouts.
+    pub timeouts: u32,
+    /// Congestion window, units.
+    pub window: u32,
+    /// Units sent and not yet acknowledged.
+    pub in_flight: u32,
+    /// Units taken by the sidecar and not yet acknowledged, those in flight included.
+    pub queued: u32,
+    /// Units that the peer has room for beyond those sent.
+    pub credit: u32,
+    /// Units that the peer was promised room for.
+    pub granted: u32,
+    /// The engine that serves it.
+    pub engine: u16,
+    /// Source port of our UDP packets; 0 for a peer on this host.
+    pub udp_source: u16,
+    /// Their destination port; 0 for a peer on this host.
+    pub udp_destination: u16,
+    /// Source port of the peer's UDP packets, as last seen; 0: not known.
+    pub peer_udp_source: u16,
+    /// Their destination port, as last seen; 0: not known.
+    pub peer_udp_destination: u16,
+    /// MACHNET_STAGE_*.
+    pub stage: u8,
+    /// MACHNET_WAITS_*: why what is queued does not go now.
+    pub waits: u8,
+    /// MACHNET_PAIRING_*.
+    pub pairing: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+    /// The code by which the connection has ended; 0 while it has not, and after a clean end.
+    pub reason: i32,
 }
 
 /// What machnet_recv_some says beside its count.

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::Command;
 
 use common::{Sidecar, attach_as, connect, hello, pair, send, wait_readable, wait_readable_fd};
-use machnet_shm::{AttachError, ClientAttach, Fd, FlowId, Status};
+use machnet_shm::{AttachError, ClientAttach, ClientHello, Fd, FlowId, Status};
 
 #[test]
 fn an_address_and_a_link_are_enough_to_serve() {
@@ -76,7 +76,7 @@ fn what_cannot_be_had_is_refused_with_a_sentence() {
     let first = sidecar.attach(None).expect("the first");
     let second = sidecar.attach(None).expect("the second");
     assert_ne!(first.1.engine, second.1.engine, "each engine gets one");
-    let limit = "all 2 channels (control.max_channels) are taken; try later or raise it";
+    let limit = "2 applications have channels, the most (control.max_channels); try later or raise it";
     assert_eq!(refused(None), (Status::NoResources, limit.to_owned()));
     drop(first);
     sidecar.until("there is room again", |s| s.attach(Some(1)).is_ok());
@@ -87,7 +87,7 @@ fn another_version_is_told_both() {
     let sidecar = Sidecar::start("version", &[]);
     // What a newer client says: its hello, with another version (bytes 12..16 of the message).
     let (near, far) = pair();
-    let mut newer = ClientAttach::new(Fd::own(near.into_raw_fd()), None).expect("a hello");
+    let mut newer = ClientAttach::new(Fd::own(near.into_raw_fd()), ClientHello::default()).expect("a hello");
     let mut hello = [0u8; 256];
     // SAFETY: `hello` is writable for its length.
     let n = unsafe { libc::recv(far.as_raw_fd(), hello.as_mut_ptr().cast(), hello.len(), 0) } as usize;

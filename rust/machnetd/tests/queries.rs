@@ -28,7 +28,8 @@ impl Pair {
             ip: welcome.ip,
             port: 80,
             backlog: 64,
-            reuse_port: false
+            reuse_port: false,
+            group: false
         }));
         server.tx.flush();
         wait(&mut server, "listening", |app| app.rx.reply().expect("sound replies").is_some());

@@ -13,7 +13,7 @@ mod server;
 mod socket;
 
 pub use client::ClientAttach;
-pub use outcome::{AttachError, Status, Welcome};
+pub use outcome::{AttachError, ClientHello, Status, Welcome};
 #[cfg(feature = "engine")]
-pub use server::{ClientHello, ServerAttach, ServerStep};
+pub use server::{ServerAttach, ServerStep};
 pub use socket::hung_up;

@@ -1,13 +1,13 @@
 //! Requests of an application and the sidecar's replies. They are not ordered against data: what has to be travels in the submit and
 //! deliver rings.
 
-use crate::Reason;
 use crate::fault::PeerFault;
 use crate::layout::CONTROL_SLOTS;
 use crate::memory::Region;
 use crate::ring::{Consumer, Slots};
-use crate::slot::{Head, kind};
+use crate::slot::{Head, INLINE, Record, kind};
 use crate::sync::Ordering;
+use crate::{FlowId, FlowStats, Reason};
 use core::net::Ipv4Addr;
 
 /// What an application asks for. Ids are its own choice.
@@ -27,6 +27,8 @@ pub enum Request {
         backlog: u32,
         /// Whether other listeners of this user may have the port, too.
         reuse_port: bool,
+        /// Whether other listeners of this application may, on whichever of its channels.
+        group: bool,
     },
     /// Listen no more.
     Unlisten {
@@ -51,6 +53,57 @@ pub enum Request {
         /// The dial.
         id: u32,
     },
+    /// Tell about a connection that was announced. One answer comes.
+    Stats {
+        /// Names the question.
+        id: u32,
+        /// The connection.
+        flow: FlowId,
+    },
+    /// From now on ask the peer of a connection after so much silence whether it lives. No answer comes; of a connection that is over it
+    /// means nothing.
+    KeepAlive {
+        /// The connection.
+        flow: FlowId,
+        /// How long.
+        after: KeepAlive,
+    },
+}
+
+/// After how much silence the peer of a connection is asked whether it lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeepAlive {
+    /// As the sidecar does with all.
+    Default,
+    /// Never: a peer that has gone is found out by the next thing sent to it.
+    Never,
+    /// After so many milliseconds, [`KeepAlive::LEAST_MS`] to [`KeepAlive::MOST_MS`].
+    Millis(u32),
+}
+
+impl KeepAlive {
+    /// The shortest silence, milliseconds.
+    pub const LEAST_MS: u32 = 10;
+    /// The longest, milliseconds.
+    pub const MOST_MS: u32 = 600_000;
+
+    /// From the word that stands for it: 0 never, `u32::MAX` the sidecar's own, else milliseconds; `None` where those are out of range.
+    pub fn from_word(word: u32) -> Option<KeepAlive> {
+        match word {
+            0 => Some(KeepAlive::Never),
+            u32::MAX => Some(KeepAlive::Default),
+            Self::LEAST_MS..=Self::MOST_MS => Some(KeepAlive::Millis(word)),
+            _ => None,
+        }
+    }
+
+    fn to_word(self) -> u32 {
+        match self {
+            KeepAlive::Default => u32::MAX,
+            KeepAlive::Never => 0,
+            KeepAlive::Millis(ms) => ms,
+        }
+    }
 }
 
 /// What the sidecar answers.
@@ -82,14 +135,21 @@ pub enum Reply {
         /// Why.
         reason: Reason,
     },
+    /// What there is to tell about a connection.
+    Stats {
+        /// The question.
+        id: u32,
+        /// `None`: there is no such connection any more.
+        stats: Option<FlowStats>,
+    },
 }
 
 impl Request {
     pub(crate) fn encode(self) -> Head {
         let head = |kind, a, b: Ipv4Addr, c, d| Head { kind, a, b: b.to_bits(), c, d, ..Head::default() };
         match self {
-            Request::Listen { id, ip, port, backlog, reuse_port } => Head {
-                flags: if reuse_port { REUSE_PORT } else { 0 },
+            Request::Listen { id, ip, port, backlog, reuse_port, group } => Head {
+                flags: if reuse_port { REUSE_PORT } else { 0 } | if group { GROUP } else { 0 },
                 ..head(kind::LISTEN, id, ip, port.into(), backlog)
             },
             Request::Unlisten { id } => head(kind::UNLISTEN, id, Ipv4Addr::UNSPECIFIED, 0, 0),
@@ -97,6 +157,10 @@ impl Request {
                 head(kind::CONNECT, id, ip, u32::from(local_port) << 16 | u32::from(port), timeout_ms)
             }
             Request::Cancel { id } => head(kind::CANCEL, id, Ipv4Addr::UNSPECIFIED, 0, 0),
+            Request::Stats { id, flow } => Head { kind: kind::STATS, a: id, ..Head::of(flow) },
+            Request::KeepAlive { flow, after } => {
+                Head { kind: kind::OPTION, a: KEEP_ALIVE, b: after.to_word(), ..Head::of(flow) }
+            }
         }
     }
 
@@ -108,16 +172,12 @@ impl Request {
                 if h.c > 0xffff {
                     return Err(PeerFault::Bound { what: "port to listen at", value: h.c, bound: 0x10000 });
                 }
-                if h.flags & !REUSE_PORT != 0 {
-                    let what = "flags of a request to listen";
-                    return Err(PeerFault::Bound {
-                        what,
-                        value: h.flags.into(),
-                        bound: u32::from(REUSE_PORT) + 1,
-                    });
+                let (value, bound) = (h.flags.into(), u32::from(REUSE_PORT | GROUP) + 1);
+                if value >= bound {
+                    return Err(PeerFault::Bound { what: "flags of a request to listen", value, bound });
                 }
-                let reuse_port = h.flags & REUSE_PORT != 0;
-                Request::Listen { id: h.a, ip, port: h.c as u16, backlog: h.d, reuse_port }
+                let (reuse_port, group) = (h.flags & REUSE_PORT != 0, h.flags & GROUP != 0);
+                Request::Listen { id: h.a, ip, port: h.c as u16, backlog: h.d, reuse_port, group }
             }
             kind::UNLISTEN => Request::Unlisten { id: h.a },
             kind::CONNECT => Request::Connect {
@@ -128,6 +188,23 @@ impl Request {
                 timeout_ms: h.d,
             },
             kind::CANCEL => Request::Cancel { id: h.a },
+            kind::STATS => Request::Stats { id: h.a, flow: h.flow_id() },
+            kind::OPTION => {
+                if h.a != KEEP_ALIVE {
+                    return Err(PeerFault::Bound {
+                        what: "option of a connection",
+                        value: h.a,
+                        bound: KEEP_ALIVE + 1,
+                    });
+                }
+                let bound = KeepAlive::MOST_MS;
+                let after = KeepAlive::from_word(h.b).ok_or(PeerFault::Bound {
+                    what: "milliseconds of silence",
+                    value: h.b,
+                    bound,
+                })?;
+                Request::KeepAlive { flow: h.flow_id(), after }
+            }
             kind => return Err(PeerFault::Kind { ring: "request", kind }),
         })
     }
@@ -135,30 +212,51 @@ impl Request {
 
 impl Reply {
     #[cfg(feature = "engine")]
-    pub(crate) fn encode(self) -> Head {
+    pub(crate) fn encode(self) -> Record {
         let head = |kind, a, (b, c)| Head { kind, a, b, c, ..Head::default() };
-        match self {
+        let head = match self {
             Reply::Listening { id, port } => head(kind::LISTEN, id, (0, port.into())),
             Reply::ListenFailed { id, reason } => head(kind::LISTEN_FAILED, id, reason.to_words()),
             Reply::Unlistened { id } => head(kind::UNLISTEN, id, (0, 0)),
             Reply::ConnectFailed { id, reason } => head(kind::CANCEL, id, reason.to_words()),
-        }
+            Reply::Stats { id, stats: None } => head(kind::STATS, id, (0, 0)),
+            Reply::Stats { id, stats: Some(stats) } => {
+                let head = Head { len: INLINE as u16, ..head(kind::STATS, id, (0, 0)) };
+                return Record { head, inline: stats.encode() };
+            }
+        };
+        Record { head, inline: [0; INLINE] }
     }
 
-    pub(crate) fn decode(h: &Head) -> Result<Reply, PeerFault> {
+    pub(crate) fn decode(record: &Record) -> Result<Reply, PeerFault> {
+        let h = &record.head;
         let reason = || Reason::checked(h.b, h.c);
         Ok(match h.kind {
             kind::LISTEN => Reply::Listening { id: h.a, port: h.c as u16 },
             kind::LISTEN_FAILED => Reply::ListenFailed { id: h.a, reason: reason()? },
             kind::UNLISTEN => Reply::Unlistened { id: h.a },
             kind::CANCEL => Reply::ConnectFailed { id: h.a, reason: reason()? },
+            kind::STATS => Reply::Stats {
+                id: h.a,
+                stats: match usize::from(h.len) {
+                    0 => None,
+                    INLINE => Some(FlowStats::decode(&record.inline)?),
+                    _ => {
+                        let (value, bound) = (h.len.into(), INLINE as u32);
+                        return Err(PeerFault::Bound { what: "bytes of a record", value, bound });
+                    }
+                },
+            },
             kind => return Err(PeerFault::Kind { ring: "reply", kind }),
         })
     }
 }
 
-/// Flag of LISTEN.
+/// Flags of LISTEN.
 const REUSE_PORT: u8 = 1;
+const GROUP: u8 = 2;
+/// The option of OPTION that there is.
+const KEEP_ALIVE: u32 = 1;
 
 /// Whether a control ring has room, by what its consumer says it took. If it lies, it harms only itself: in a ring
 /// that it calls emptier than it is, slots meant for it are overwritten.
@@ -168,8 +266,8 @@ pub(crate) fn has_room(written: u32, region: &Region, taken_at: usize) -> bool {
 }
 
 /// Takes a slot of a control ring and publishes that there is room. The caller rings the producer if it waits for [`crate::sleep::ROOM`].
-pub(crate) fn take<S: Slots>(ring: &mut Consumer<S>, region: &Region, taken_at: usize) -> Option<Head> {
+pub(crate) fn take<S: Slots>(ring: &mut Consumer<S>, region: &Region, taken_at: usize) -> Option<Record> {
     let record = ring.pop()?;
     region.word(taken_at).store(ring.taken(), Ordering::Release);
-    Some(record.head)
+    Some(record)
 }

@@ -13,7 +13,7 @@ use crate::fault::PeerFault;
 use crate::layout::{Geometry, word};
 use crate::ring::{Consumer, Producer};
 use crate::sleep;
-use crate::slot::{ACCEPTED, Batch, Head, INLINE, NO_BUFFER, entries, kind};
+use crate::slot::{ACCEPTED, Batch, Head, INLINE, NO_BUFFER, Record, entries, kind};
 use crate::slots::{SharedSlots, SharedWords};
 use crate::sync::Ordering;
 use crate::{Established, FlowId, Fragment, Origin, Reason};
@@ -167,9 +167,13 @@ impl EngineEnd {
         }
         match take(&mut self.requests, self.channel.region(), word::REQUESTS_TAKEN) {
             None => Ok(None),
-            Some(head) => {
+            Some(record) => {
                 self.dirty |= sleep::ROOM | sleep::SENDER_ROOM;
-                Request::decode(&head).map(Some)
+                let request = Request::decode(&record.head)?;
+                if let Request::Stats { flow, .. } | Request::KeepAlive { flow, .. } = request {
+                    self.ledger.asked_about(flow)?;
+                }
+                Ok(Some(request))
             }
         }
     }
@@ -187,7 +191,8 @@ impl EngineEnd {
             if !self.room_for_reply() {
                 return;
             }
-            self.replies.push(&reply.encode(), &[]);
+            let record = reply.encode();
+            self.replies.push(&record.head, &record.inline[..Record::inline_len(&record.head)]);
             self.pending_replies.pop_front();
             self.dirty |= sleep::EVENTS;
         }

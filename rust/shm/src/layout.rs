@@ -3,7 +3,7 @@
 use crate::slot::{ENTRIES, INLINE, KINDS, SLOT};
 
 /// Version of the channel: of this layout, of the slots, and of what the rings may carry.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Slots of each control ring.
 pub const CONTROL_SLOTS: u32 = 128;
@@ -211,7 +211,7 @@ mod tests {
         let rings = [m.submit, m.complete, m.deliver, m.returns, m.requests, m.replies].map(Place::at);
         assert_eq!(rings, [4096, 266_240, 528_384, 790_528, 1_052_672, 1_069_056]);
         assert_eq!([m.ends.at, m.tx_pool, m.rx_pool], [1_085_440, 1_089_536, 2_596_864]);
-        assert_eq!((m.len, ABI_VERSION, layout_hash()), (4_104_192, 3, 0xe332_a309_2184_eb26));
+        assert_eq!((m.len, ABI_VERSION, layout_hash()), (4_104_192, 4, 0xf147_b645_56ad_a963));
     }
 
     /// What every access to a ring or a word in shared memory relies on.

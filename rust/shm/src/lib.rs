@@ -26,16 +26,17 @@ mod share;
 pub mod sleep;
 pub mod slot;
 mod slots;
+mod stats;
 mod sync;
 mod text;
 
 pub use app::{AppEnd, Data, Delivery, NoToken, RingView, Rx, RxToken, Tx, WaitView};
-pub use attach::{AttachError, ClientAttach, Status, Welcome, hung_up};
+pub use attach::{AttachError, ClientAttach, ClientHello, Status, Welcome, hung_up};
 #[cfg(feature = "engine")]
-pub use attach::{ClientHello, ServerAttach, ServerStep};
+pub use attach::{ServerAttach, ServerStep};
 #[cfg(feature = "engine")]
 pub use bells::Bells;
-pub use control::{Reply, Request};
+pub use control::{KeepAlive, Reply, Request};
 pub use doorbell::{Rung, drain as drain_doorbell};
 #[cfg(feature = "engine")]
 pub use engine::{EngineEnd, HeldUnit, Returned, Submission, TxUnit};
@@ -45,6 +46,7 @@ pub use machnet_wire::Fragment;
 pub use memory::{Fd, SystemError};
 pub use reason::{Limit, Reason};
 pub use slot::INLINE;
+pub use stats::{FlowStats, Pairs, Stage, Waits};
 pub use text::Text;
 
 use core::net::Ipv4Addr;

@@ -81,6 +81,7 @@ impl Record {
         match head.kind {
             kind::DATA if head.a == NO_BUFFER => (head.len as usize).min(INLINE),
             kind::ENTRIES => (head.len as usize * 8).min(INLINE),
+            kind::STATS => (head.len as usize).min(INLINE),
             _ => 0,
         }
     }
@@ -91,7 +92,7 @@ pub const NO_BUFFER: u32 = u32::MAX;
 /// Entries in one slot of the complete and return rings.
 pub const ENTRIES: usize = INLINE / 8;
 /// The highest kind.
-pub(crate) const KINDS: u8 = 13;
+pub(crate) const KINDS: u8 = 15;
 
 /// Kinds of slots.
 pub mod kind {
@@ -121,6 +122,10 @@ pub mod kind {
     pub const LISTEN_FAILED: u8 = 12;
     /// The application has accepted a connection that was announced to its listener (return): a place in the backlog is free.
     pub const ACCEPTED: u8 = 13;
+    /// Tell about a connection, or: what there is to tell (control). `a` query; the answer carries a record.
+    pub const STATS: u8 = 14;
+    /// Set an option of a connection (control). `a` option, `b` value.
+    pub const OPTION: u8 = 15;
 }
 
 /// Flags of a DATA slot.

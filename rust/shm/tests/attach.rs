@@ -2,8 +2,8 @@
 //! the memory's seals forbid.
 
 use machnet_shm::{
-    ABI_VERSION, AppEnd, AttachError, ClientAttach, Delivery, EngineEnd, Fd, Fragment, Geometry, Rung,
-    ServerAttach, ServerStep, Status, Text, Welcome, hung_up, layout_hash, pair,
+    ABI_VERSION, AppEnd, AttachError, ClientAttach, ClientHello, Delivery, EngineEnd, Fd, Fragment, Geometry,
+    Rung, ServerAttach, ServerStep, Status, Text, Welcome, hung_up, layout_hash, pair,
 };
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -18,7 +18,7 @@ const MAGIC: &[u8; 8] = b"MACHNETA";
 #[test]
 fn both_sides_step_by_step_make_a_channel() {
     let (app, server) = sockets();
-    let mut client = ClientAttach::new(own(app), Some(3)).unwrap();
+    let mut client = ClientAttach::new(own(app), ClientHello { engine: Some(3), group: 7 }).unwrap();
     let mut server = ServerAttach::new(own(server));
     assert!(client.step().unwrap().is_none(), "nothing was answered");
     let ServerStep::Hello(hello) = server.step().unwrap() else { panic!("the hello is there") };
@@ -44,7 +44,7 @@ fn both_sides_step_by_step_make_a_channel() {
 #[test]
 fn an_application_hands_over_a_descriptor_of_its_process_and_of_no_other() {
     let (app, server) = sockets();
-    let _client = ClientAttach::new(own(app), None).unwrap();
+    let _client = ClientAttach::new(own(app), ClientHello::default()).unwrap();
     let mut server = ServerAttach::new(own(server));
     assert!(server.take_process().is_none(), "before its hello");
     server.step().unwrap();
@@ -57,7 +57,7 @@ fn an_application_hands_over_a_descriptor_of_its_process_and_of_no_other() {
 #[test]
 fn an_application_that_names_no_engine_leaves_the_choice() {
     let (app, server) = sockets();
-    let _client = ClientAttach::new(own(app), None).unwrap();
+    let _client = ClientAttach::new(own(app), ClientHello::default()).unwrap();
     let ServerStep::Hello(hello) = ServerAttach::new(own(server)).step().unwrap() else { panic!("no hello") };
     assert_eq!(hello.engine, None);
 }
@@ -65,7 +65,7 @@ fn an_application_that_names_no_engine_leaves_the_choice() {
 #[test]
 fn a_refusal_arrives_with_its_sentence() {
     let (app, server) = sockets();
-    let mut client = ClientAttach::new(own(app), None).unwrap();
+    let mut client = ClientAttach::new(own(app), ClientHello::default()).unwrap();
     let mut server = ServerAttach::new(own(server));
     server.step().unwrap();
     server.refuse(Status::NotPermitted, Text::new("user 1000 is not in group machnet")).unwrap();
@@ -105,7 +105,7 @@ fn a_sidecar_of_another_version_is_an_error_even_if_it_grants() {
         [(ABI_VERSION + 6, layout_hash(), 176), (ABI_VERSION, 1, 176), (ABI_VERSION + 6, layout_hash(), 100)]
     {
         let (app, server) = sockets();
-        let mut client = ClientAttach::new(own(app), None).unwrap();
+        let mut client = ClientAttach::new(own(app), ClientHello::default()).unwrap();
         let mut message = welcome(GEOMETRY);
         message[16..24].copy_from_slice(&hash.to_le_bytes());
         message[28..32].copy_from_slice(&version.to_le_bytes());
@@ -183,7 +183,7 @@ fn descriptors_that_nobody_asked_for_are_closed() {
     }
     // With a welcome, beyond its four.
     let (app, server) = sockets();
-    let mut client = ClientAttach::new(own(app), None).unwrap();
+    let mut client = ClientAttach::new(own(app), ClientHello::default()).unwrap();
     let (memory, bell) =
         (memfd(GEOMETRY.len(), libc::F_SEAL_SHRINK | libc::F_SEAL_GROW), std::io::pipe().unwrap());
     let (mut reader, writer) = std::io::pipe().unwrap();
@@ -224,7 +224,7 @@ fn a_welcome_that_is_none_is_one_clear_error() {
         (welcome(GEOMETRY)[..20].to_vec(), all.to_vec(), "length of a message"),
     ] {
         let (app, server) = sockets();
-        let mut client = ClientAttach::new(own(app), None).unwrap();
+        let mut client = ClientAttach::new(own(app), ClientHello::default()).unwrap();
         send(&server, &message, &fds);
         match client.step() {
             Err(AttachError::Message { what: got, .. }) => assert_eq!(got, what),
@@ -236,16 +236,16 @@ fn a_welcome_that_is_none_is_one_clear_error() {
 #[test]
 fn a_sidecar_that_dies_half_way_is_told_as_gone() {
     let (app, server) = sockets();
-    let mut client = ClientAttach::new(own(app), None).unwrap();
+    let mut client = ClientAttach::new(own(app), ClientHello::default()).unwrap();
     drop(server);
     assert_eq!(client.step().err(), Some(AttachError::Closed));
 
     let (app, server) = sockets();
     drop(server);
-    assert_eq!(ClientAttach::new(own(app), None).err(), Some(AttachError::Closed));
+    assert_eq!(ClientAttach::new(own(app), ClientHello::default()).err(), Some(AttachError::Closed));
 
     let (app, server) = sockets();
-    let mut client = ClientAttach::new(own(app), None).unwrap();
+    let mut client = ClientAttach::new(own(app), ClientHello::default()).unwrap();
     let mut attach = ServerAttach::new(own(server));
     attach.step().unwrap();
     attach.welcome(&WELCOME).unwrap();

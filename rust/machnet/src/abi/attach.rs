@@ -10,10 +10,11 @@ use crate::types::{machnet_event, machnet_info_t, machnet_options, machnet_wait_
 use crate::words::{self, Failure};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
+use machnet_shm::ClientHello;
 
 /// Link-time witness of the ABI: a program that refers to it cannot link another version's archive.
 #[unsafe(no_mangle)]
-pub extern "C" fn machnet_abi_2() {}
+pub extern "C" fn machnet_abi_3() {}
 
 /// Begins to attach to the sidecar at `socket_path` (null: $MACHNET_SOCKET, else /var/run/machnet/machnet.sock).
 /// MACHNET_EINVAL or MACHNET_ENOBUFS come from here, and then `*out` is null; every other error comes from
@@ -27,7 +28,7 @@ pub unsafe extern "C" fn machnet_attach_begin(
     // SAFETY: the caller's contract: null, or a C string for the length of this call.
     let path = (!socket_path.is_null()).then(|| unsafe { CStr::from_ptr(socket_path) });
     // SAFETY: the caller's contract for `options` and `out`.
-    unsafe { begin(options, out, |engine| Attach::to_path(path, engine)) }
+    unsafe { begin(options, out, |asked| Attach::to_path(path, asked)) }
 }
 
 /// Begins to attach over a connected SOCK_SEQPACKET socket, which the channel owns from here on, also on error.
@@ -38,7 +39,7 @@ pub unsafe extern "C" fn machnet_attach_fd(
     out: *mut *mut machnet_channel,
 ) -> c_int {
     // SAFETY: the caller's contract for `options` and `out`.
-    unsafe { begin(options, out, |engine| Attach::over(socket, engine)) }
+    unsafe { begin(options, out, |asked| Attach::over(socket, asked)) }
 }
 
 /// [tx and rx] Goes on attaching: 0 when done, MACHNET_EAGAIN: call again when machnet_socket is readable (or, if it
@@ -177,7 +178,7 @@ fn step(ch: &machnet_channel) -> Result<(), i32> {
 unsafe fn begin(
     options: *const machnet_options,
     out: *mut *mut machnet_channel,
-    attach: impl FnOnce(Option<u32>) -> Attach,
+    attach: impl FnOnce(ClientHello) -> Attach,
 ) -> c_int {
     if out.is_null() {
         return MACHNET_EINVAL;
@@ -185,9 +186,10 @@ unsafe fn begin(
     // SAFETY: not null, and writable as promised.
     unsafe { out.write(null_mut()) };
     // SAFETY: null or readable, as promised.
-    let engine = unsafe { options.as_ref() }.map_or(MACHNET_ANY_ENGINE, |options| options.engine);
+    let (engine, group) = unsafe { options.as_ref() }
+        .map_or((MACHNET_ANY_ENGINE, 0), |options| (options.engine, options.group));
     let _uncancelled = Uncancelled::begin();
-    let attach = attach((engine >= 0).then_some(engine as u32));
+    let attach = attach(ClientHello { engine: (engine >= 0).then_some(engine as u32), group });
     let Some(mark) = Mark::new() else { return MACHNET_ENOBUFS };
     let mut place = null_mut();
     // SAFETY: `place` is writable; the alignment is a power of two and a multiple of a pointer's.

@@ -4,14 +4,14 @@
 use super::attach::machnet_attach_begin;
 use super::boundary::{bytes, call, code, put};
 use super::rx::received;
-use super::tx::reuses;
+use super::tx::shares;
 use crate::cancel::Uncancelled;
 use crate::client::machnet_channel;
 use crate::code::{MACHNET_DONTWAIT, MACHNET_EEOF, MACHNET_EINVAL};
 use crate::inbox::{Got, Mode};
 use crate::patience::now;
 use crate::rx::Refused;
-use crate::types::{machnet_conn, machnet_options, machnet_peer, machnet_recv_info};
+use crate::types::{machnet_conn, machnet_options, machnet_peer, machnet_recv_info, machnet_stats_t};
 use core::ffi::{c_char, c_int, c_void};
 
 /// Initializes the library: 0, or MACHNET_ESYSTEM where the machine lacks what the channel needs. Cheap, may be called again.
@@ -53,7 +53,8 @@ pub unsafe extern "C" fn machnet_bind(ch: *mut machnet_channel, ip: u32, port: u
 /// beyond that gets no answer: it asks again, every 200 ms at least, until there is a place or its time is up (MACHNET_ETIMEDOUT). Who
 /// was told "connected" has a place, and is there to be accepted, with what it has sent, also if it has gone meanwhile.
 ///
-/// `flags`: 0 or MACHNET_REUSEPORT. Listeners that share a port may be any process's of the same user, and of any engine: each caller
+/// `flags`: 0, MACHNET_REUSEPORT, MACHNET_GROUP or both. Listeners that share a port may be any process's of the same user (MACHNET_REUSEPORT), or
+/// those of one application (MACHNET_GROUP), and of any engine: each caller
 /// meets one of them, one whose backlog has a place if there is any. So a server with a thread for each engine attaches once for each
 /// (machnet_options.engine) and listens on all.
 #[unsafe(no_mangle)]
@@ -65,7 +66,7 @@ pub unsafe extern "C" fn machnet_listen(
     port: *mut u16,
 ) -> c_int {
     // SAFETY: the contract of this module.
-    match unsafe { call(ch, "listen", |ch| ch.listen(backlog, reuses(flags)?)) } {
+    match unsafe { call(ch, "listen", |ch| ch.listen(backlog, shares(flags)?)) } {
         Ok((id, at)) => {
             // SAFETY: `listener` and `port` are null or writable.
             unsafe {
@@ -204,6 +205,26 @@ unsafe fn recv(
 pub unsafe extern "C" fn machnet_wait(ch: *mut machnet_channel, timeout_ms: c_int) -> c_int {
     // SAFETY: the contract of this module.
     unsafe { call(ch, "wait", |ch| ch.wait(end_of(timeout_ms))) }.map_or_else(|code| code, c_int::from)
+}
+
+/// [tx and rx] [blocks] Fills `out` with what the sidecar knows of `conn`, or knew when that ended; waits for its answer at most `timeout_ms`
+/// milliseconds (negative: for ever), MACHNET_ETIMEDOUT then. MACHNET_ECLOSED after machnet_close.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_stats(
+    ch: *mut machnet_channel,
+    conn: machnet_conn,
+    out: *mut machnet_stats_t,
+    timeout_ms: c_int,
+) -> c_int {
+    // SAFETY: the contract of this module.
+    match unsafe { call(ch, "ask about a connection", |ch| ch.stats(conn, end_of(timeout_ms))) } {
+        Ok(stats) => {
+            // SAFETY: `out` is null or writable.
+            unsafe { put(out, stats) };
+            0
+        }
+        Err(code) => code,
+    }
 }
 
 /// Whether a call may wait, by its flags.

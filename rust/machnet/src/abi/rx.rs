@@ -7,7 +7,7 @@ use crate::code::{
 };
 use crate::inbox::{Got, Mode};
 use crate::rx::Refused;
-use crate::types::{machnet_conn, machnet_event, machnet_recv_info};
+use crate::types::{machnet_conn, machnet_event, machnet_recv_info, machnet_stats_t};
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 
@@ -97,6 +97,25 @@ pub unsafe extern "C" fn machnet_disarm(ch: *mut machnet_channel) {
 pub unsafe extern "C" fn machnet_drain(ch: *const machnet_channel) -> c_int {
     // SAFETY: the contract of this module.
     code(unsafe { call(ch, "empty the doorbell", |ch| ch.drain(ch.doorbell())) })
+}
+
+/// [rx] Fills `out` with the answer that MACHNET_EVENT_STATS named `id` for; once. MACHNET_ECLOSED: the connection is forgotten, the answer was
+/// taken, or 64 others came after it (a machnet_poll of at most 32 events hands out none that is lost, if each is taken before the next).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_stats_take(
+    ch: *mut machnet_channel,
+    id: u32,
+    out: *mut machnet_stats_t,
+) -> c_int {
+    // SAFETY: the contract of this module.
+    match unsafe { call(ch, "take an answer", |ch| ch.take_stats(id)) } {
+        Ok(stats) => {
+            // SAFETY: `out` is null or writable.
+            unsafe { put(out, stats) };
+            0
+        }
+        Err(code) => code,
+    }
 }
 
 /// The mode of receive flags.

@@ -1,7 +1,9 @@
 //! Sending, closing, dialling and listening. None of these blocks.
 use super::boundary::{bytes, call, code, put, room};
 use crate::client::machnet_channel;
-use crate::code::{MACHNET_EINVAL, MACHNET_REUSEPORT, MACHNET_SEND_CONTINUE, MACHNET_SEND_WHOLE};
+use crate::code::{
+    MACHNET_EINVAL, MACHNET_GROUP, MACHNET_REUSEPORT, MACHNET_SEND_CONTINUE, MACHNET_SEND_WHOLE,
+};
 use crate::outbox::Flat;
 use crate::types::{machnet_conn, machnet_dial_t, machnet_event, machnet_iovec};
 use core::ffi::{c_int, c_void};
@@ -111,7 +113,7 @@ pub unsafe extern "C" fn machnet_reset(ch: *mut machnet_channel, conn: machnet_c
 
 /// [tx] Asks to listen on `ip` (0: the sidecar's) and `port` (0: any). `*listener` gets the id that the events name:
 /// MACHNET_EVENT_LISTENING or _LISTEN_FAILED comes, then _ACCEPTED. `backlog` as in machnet_listen; a program that gets its connections by
-/// events says with machnet_accepted that it has accepted one. `flags`: 0 or MACHNET_REUSEPORT.
+/// events says with machnet_accepted that it has accepted one. `flags`: 0, MACHNET_REUSEPORT, MACHNET_GROUP or both.
 /// MACHNET_EAGAIN, and nothing was asked: too many requests of this channel wait for the sidecar. machnet_arm and machnet_wait
 /// report once that there is room; then call again.
 #[unsafe(no_mangle)]
@@ -126,21 +128,20 @@ pub unsafe extern "C" fn machnet_listen_begin(
     // SAFETY: the contract of this module; `listener` is null or writable. Written first: the event may be there before this returns.
     code(unsafe {
         call(ch, "listen", |ch| {
-            let reuse_port = reuses(flags)?;
+            let (reuse_port, group) = shares(flags)?;
             let (id, ip) = (ch.id(), Ipv4Addr::from_bits(ip));
             put(listener, id);
-            ch.request(Request::Listen { id, ip, port, backlog: backlog.max(1), reuse_port })
+            ch.request(Request::Listen { id, ip, port, backlog: backlog.max(1), reuse_port, group })
         })
     })
 }
 
-/// Whether the flags of a call to listen ask to share the port.
-pub(super) fn reuses(flags: u32) -> Result<bool, i32> {
-    match flags {
-        0 => Ok(false),
-        MACHNET_REUSEPORT => Ok(true),
-        _ => Err(MACHNET_EINVAL),
+/// Whether the flags of a call to listen ask to share the port with listeners of the user, and with those of the application.
+pub(super) fn shares(flags: u32) -> Result<(bool, bool), i32> {
+    if flags & !(MACHNET_REUSEPORT | MACHNET_GROUP) != 0 {
+        return Err(MACHNET_EINVAL);
     }
+    Ok((flags & MACHNET_REUSEPORT != 0, flags & MACHNET_GROUP != 0))
 }
 
 /// [tx] Ends a listener; MACHNET_EVENT_UNLISTENED is its last event. Connections announced before it must be closed one by one. It never
@@ -186,6 +187,47 @@ pub unsafe extern "C" fn machnet_dial_begin(
 pub unsafe extern "C" fn machnet_dial_cancel(ch: *mut machnet_channel, id: u32) -> c_int {
     // SAFETY: the contract of this module.
     code(unsafe { call(ch, "cancel a dial", |ch| ch.request_or_keep(Request::Cancel { id })) })
+}
+
+/// [tx] How many units of `conn` the peer has not acknowledged yet, one that machnet_finish took included; 0: the peer's host has all that was
+/// sent. MACHNET_ECLOSED after machnet_close. What a connection that is over had under way counts as acknowledged.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_unacked(ch: *mut machnet_channel, conn: machnet_conn) -> i64 {
+    // SAFETY: the contract of this module.
+    let counted =
+        unsafe { call(ch, "count", |ch| ch.with_tx(|side, conns| side.open()?.unacked(conns, conn))) };
+    counted.map_or_else(i64::from, i64::from)
+}
+
+/// [tx] From now on asks the peer of `conn` after `after_ms` milliseconds of silence whether it lives: 10 to 600000, MACHNET_KEEPALIVE_NEVER
+/// or MACHNET_KEEPALIVE_DEFAULT. A peer that does not answer is given up as ever (MACHNET_ETIMEDOUT), and so is one, without any such
+/// question, that does not acknowledge what was sent to it. MACHNET_EAGAIN as of machnet_listen_begin.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_keepalive(
+    ch: *mut machnet_channel,
+    conn: machnet_conn,
+    after_ms: u32,
+) -> c_int {
+    // SAFETY: the contract of this module.
+    code(unsafe { call(ch, "set the keep-alive", |ch| ch.keep_alive(conn, after_ms)) })
+}
+
+/// [tx] Asks the sidecar what it knows of `conn`. `*id` gets the id that MACHNET_EVENT_STATS names, after which machnet_stats_take
+/// gives the answer. MACHNET_EAGAIN as of machnet_listen_begin.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_stats_begin(
+    ch: *mut machnet_channel,
+    conn: machnet_conn,
+    id: *mut u32,
+) -> c_int {
+    // SAFETY: the contract of this module; `id` is null or writable. Written first: the event may be there before this returns.
+    code(unsafe {
+        call(ch, "ask about a connection", |ch| {
+            let number = ch.id();
+            put(id, number);
+            ch.ask_stats(conn, number)
+        })
+    })
 }
 
 /// The parts of a message.

@@ -27,7 +27,7 @@ fn requests_and_replies_name_their_ids() {
     assert_eq!(
         asked,
         [
-            Request::Listen { id: listener, ip, port: 80, backlog: 5, reuse_port: false },
+            Request::Listen { id: listener, ip, port: 80, backlog: 5, reuse_port: false, group: false },
             Request::Connect { id: dial, ip: IP, port: 7, local_port: 0, timeout_ms: 30 },
             Request::Cancel { id: dial },
         ]

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use machnet_shm::{AppEnd, AttachError, ClientAttach, Fd, Welcome};
+use machnet_shm::{AppEnd, AttachError, ClientAttach, ClientHello, Fd, Welcome};
 
 use super::{PATIENCE, Sidecar};
 
@@ -101,7 +101,7 @@ pub fn wait_readable_fd(fd: i32) {
 
 pub fn attach_over(socket: OwnedFd, engine: Option<u32>) -> Result<(AppEnd, Welcome, Fd), AttachError> {
     use std::os::fd::IntoRawFd;
-    let mut attach = ClientAttach::new(Fd::own(socket.into_raw_fd()), engine)?;
+    let mut attach = ClientAttach::new(Fd::own(socket.into_raw_fd()), ClientHello { engine, group: 0 })?;
     loop {
         if let Some((app, welcome)) = attach.step()? {
             return Ok((app, welcome, attach.into_socket()));
@@ -114,7 +114,7 @@ pub fn attach_over(socket: OwnedFd, engine: Option<u32>) -> Result<(AppEnd, Welc
 pub fn hello() -> Vec<u8> {
     use std::os::fd::IntoRawFd;
     let (near, far) = pair();
-    let _attach = ClientAttach::new(Fd::own(near.into_raw_fd()), None).expect("a hello");
+    let _attach = ClientAttach::new(Fd::own(near.into_raw_fd()), ClientHello::default()).expect("a hello");
     let mut hello = vec![0u8; 256];
     // SAFETY: `hello` is writable for its length.
     let n = unsafe { libc::recv(far.as_raw_fd(), hello.as_mut_ptr().cast(), hello.len(), 0) };
@@ -126,7 +126,7 @@ pub fn hello() -> Vec<u8> {
 pub fn attach_as(sidecar: &Sidecar, process: &impl AsRawFd) -> OwnedFd {
     let (near, far) = pair();
     use std::os::fd::IntoRawFd;
-    let _hello = ClientAttach::new(Fd::own(near.into_raw_fd()), None).expect("a hello");
+    let _hello = ClientAttach::new(Fd::own(near.into_raw_fd()), ClientHello::default()).expect("a hello");
     let mut bytes = [0u8; 1024];
     // SAFETY: `bytes` is writable for its length.
     let n = unsafe { libc::recv(far.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), 0) } as usize;

@@ -251,12 +251,12 @@ impl Rx {
 
     /// Takes the next reply.
     pub fn reply(&mut self) -> Result<Option<Reply>, PeerFault> {
-        let Some(head) = take(&mut self.replies, self.channel.region(), word::REPLIES_TAKEN) else {
+        let Some(record) = take(&mut self.replies, self.channel.region(), word::REPLIES_TAKEN) else {
             return Ok(None);
         };
         self.channel.head(heads::REPLIES).store(self.replies.taken(), Ordering::Relaxed);
         self.channel.ring_if_armed(sleep::ROOM);
-        Reply::decode(&head).map(Some)
+        Reply::decode(&record).map(Some)
     }
 
     /// Whether a delivery or a reply waits.

@@ -4,7 +4,7 @@ use super::message::{
     HELLO, HELLO_LEN, LONGEST, MAPPED, Message, READY, SHORT_LEN, WELCOME, WELCOME_LEN, check, check_kind,
     check_len, get32, get64,
 };
-use super::outcome::{AttachError, Status, Welcome};
+use super::outcome::{AttachError, ClientHello, Status, Welcome};
 use super::socket::{FdList, receive, send};
 use crate::app::AppEnd;
 use crate::channel::{ChannelRef, Side};
@@ -27,13 +27,14 @@ enum ClientState {
 }
 
 impl ClientAttach {
-    /// Begins over a connected SOCK_SEQPACKET socket, which it owns from here on. `engine`: `None` lets the sidecar choose.
+    /// Begins over a connected SOCK_SEQPACKET socket, which it owns from here on.
     ///
     /// The socket says that this process is there only as long as no child holds it, too; so a descriptor of the process goes with the
     /// first message. It is made here, because the socket may have been made by another process.
-    pub fn new(socket: Fd, engine: Option<u32>) -> Result<ClientAttach, AttachError> {
+    pub fn new(socket: Fd, asked: ClientHello) -> Result<ClientAttach, AttachError> {
         let mut hello = Message::<HELLO_LEN>::new(HELLO);
-        hello.put32(12, ABI_VERSION).put64(16, layout_hash()).put32(24, engine.unwrap_or(u32::MAX));
+        hello.put32(12, ABI_VERSION).put64(16, layout_hash());
+        hello.put32(24, asked.engine.unwrap_or(u32::MAX)).put32(28, asked.group);
         match own_process() {
             Some(process) => send(&socket, &hello.0, &[process.raw()])?,
             None => send(&socket, &hello.0, &[])?,

@@ -82,6 +82,16 @@ impl Status {
     }
 }
 
+/// What an application asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ClientHello {
+    /// The engine that is to serve the channel; `None` lets the sidecar choose.
+    pub engine: Option<u32>,
+    /// What all channels of one application say, and no other application of its user: channels of one group count as one application, and
+    /// may share their ports. 0: the channel is an application of its own.
+    pub group: u32,
+}
+
 /// What a sidecar tells an application of the channel it gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Welcome {

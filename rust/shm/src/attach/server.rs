@@ -4,7 +4,7 @@ use super::message::{
     HELLO, HELLO_LEN, LONGEST, MAPPED, Message, READY, SHORT_LEN, WELCOME, WELCOME_LEN, check, check_kind,
     check_len, get32, get64,
 };
-use super::outcome::{AttachError, Status, Welcome};
+use super::outcome::{AttachError, ClientHello, Status, Welcome};
 use super::socket::{FdList, receive, send};
 use crate::channel::{ChannelRef, Parts, Side};
 use crate::engine::EngineEnd;
@@ -12,13 +12,6 @@ use crate::layout::{ABI_VERSION, layout_hash};
 use crate::memory::{Fd, Region};
 use crate::text::{TEXT, Text};
 use alloc::boxed::Box;
-
-/// What an application asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ClientHello {
-    /// The engine that it named.
-    pub engine: Option<u32>,
-}
 
 /// Where attaching stands.
 pub enum ServerStep {
@@ -76,10 +69,11 @@ impl ServerAttach {
                     return Err(e);
                 }
                 check_len(b, HELLO_LEN)?;
-                let engine = get32(b, 24);
+                let (engine, group) = (get32(b, 24), get32(b, 28));
                 self.process = fds.take(0);
                 self.state = ServerState::Deciding;
-                Ok(ServerStep::Hello(ClientHello { engine: (engine != u32::MAX).then_some(engine) }))
+                let engine = (engine != u32::MAX).then_some(engine);
+                Ok(ServerStep::Hello(ClientHello { engine, group }))
             }
             ServerState::Deciding => Ok(ServerStep::Wait),
             ServerState::Mapped(..) => {

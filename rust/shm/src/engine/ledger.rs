@@ -368,6 +368,17 @@ impl Ledger {
         Err(unknown)
     }
 
+    /// Checks a connection that a request names. It may be over, since requests are not ordered against what is submitted; one that never
+    /// was is a fault.
+    pub fn asked_about(&self, id: FlowId) -> Result<(), PeerFault> {
+        let last = self.flows.get(id.index as usize).map_or(0, |flow| flow.generation);
+        // Generations count up and wrap: one that is half the way round behind the last one was before it.
+        if last != 0 && id.generation != 0 && last.wrapping_sub(id.generation) <= u32::MAX / 2 {
+            return Ok(());
+        }
+        Err(PeerFault::Flow { index: id.index, generation: id.generation })
+    }
+
     /// Units delivered to a connection and not returned.
     #[inline]
     pub fn unread(&self, flow: FlowId) -> u32 {
