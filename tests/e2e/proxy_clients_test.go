@@ -66,7 +66,7 @@ func TestAProxyCarriesRedis(t *testing.T) {
 	_, _, address := proxyToTCP(t, serveRedis(t))
 	client := redis.NewClient(&redis.Options{Addr: address})
 	defer client.Close()
-	for _, size := range []int{0, 1, 1500, 100_000, 8 << 20} {
+	for _, size := range []int{0, 1, 1500, 100_000, 2 << 20} {
 		key, want := fmt.Sprint(size), string(pattern(size))
 		if err := client.Set(t.Context(), key, want, 0).Err(); err != nil {
 			t.Fatal(err)
