@@ -6,7 +6,7 @@ SHELL := /bin/bash
 APT_PACKAGES := build-essential ethtool iproute2 libclang-dev libdpdk-dev nftables pkg-config python3
 BIN := $(CURDIR)/bin
 LOG := target/test-log
-GO_MODULES := . cmd tests go/machnettest
+GO_MODULES := . cmd tests go/examples go/machnettest
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOARCH := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 # One C archive per platform, made from the Rust client; the Go packages link it.
@@ -39,6 +39,7 @@ build: deps ## bin/machnetd, bin/machnet, bin/machnet-sim, both static archives 
 	rm -f $(BIN)/machnet # Go takes what is there for new though the archive that it links is another
 	cd cmd && go build -o $(BIN)/machnet ./machnet
 	$(CC) -std=c11 -O2 -Wall -Wextra -Werror -I rust/machnet/include tests/c/echo.c $(CLIENT_ARCHIVE) -o $(BIN)/machnet-echo-c -lpthread
+	$(CC) -std=c11 -O2 -Wall -Wextra -Werror -I rust/machnet/include tests/c/load.c $(CLIENT_ARCHIVE) -o $(BIN)/machnet-load-c -lpthread
 	$(CC) -shared -Wl,-soname,libmachnet.so.$(ABI) -Wl,--version-script=scripts/libmachnet.map -Wl,-z,defs \
 	    -Wl,--whole-archive $(CLIENT_ARCHIVE) -Wl,--no-whole-archive -lpthread -o $(BIN)/libmachnet.so.$(ABI)
 
@@ -93,7 +94,7 @@ model: ## every state of two connections within small bounds (docs/wire.md, "Wha
 .PHONY: test-c
 test-c: ## the headers from C and C++, both archives in one program, signals, fork and cancelled threads
 	mkdir -p target/c
-	for lang in "$(CC) -std=c11 -pedantic" "$(CXX) -x c++"; do for file in echo hosts leaving process duplex orphan; do \
+	for lang in "$(CC) -std=c11 -pedantic" "$(CXX) -x c++"; do for file in echo load hosts leaving process duplex orphan; do \
 	    $$lang -Wall -Wextra -Werror -I rust/machnet/include -I rust/machnet-core/include -c tests/c/$$file.c -o target/c/$$file.o; done; done
 	for file in hosts process; do \
 	    $(CC) -std=c11 -O2 -I rust/machnet/include -I rust/machnet-core/include tests/c/$$file.c $(CLIENT_ARCHIVE) $(CORE_ARCHIVE) -o target/c/$$file -lpthread -lm -ldl; \
@@ -103,8 +104,10 @@ test-c: ## the headers from C and C++, both archives in one program, signals, fo
 test-go: | $(LOG) ## Go unit tests and the whole stack in one process
 	go test -count=1 -race -json ./go/... > $(LOG)/go.json || { scripts/go-failures.sh $(LOG)/go.json; exit 1; }
 	cd go/machnettest && go test -count=1 -race -json ./... > ../../$(LOG)/gotest.json || { ../../scripts/go-failures.sh ../../$(LOG)/gotest.json; exit 1; }
+	cd go/machnettest && go test -count=1 -run NoGarbage -json . > ../../$(LOG)/allocs.json || { ../../scripts/go-failures.sh ../../$(LOG)/allocs.json; exit 1; }
+	cd go/examples && go test -count=1 -race -timeout 5m -json ./... > ../../$(LOG)/examples.json || { ../../scripts/go-failures.sh ../../$(LOG)/examples.json; exit 1; }
 	cd cmd && go test -count=1 -race -json ./... > ../$(LOG)/cmd.json || { ../scripts/go-failures.sh ../$(LOG)/cmd.json; exit 1; }
-	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/gotest.json $(LOG)/cmd.json
+	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/gotest.json $(LOG)/allocs.json $(LOG)/examples.json $(LOG)/cmd.json
 
 .PHONY: test-e2e
 test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between network namespaces (skipped unless root)
@@ -160,6 +163,11 @@ bench: build ## the tables of docs/performance.md (twelve minutes; those over ve
 	    $(BIN)/machnet bench --link veth --loss 1 --size 64 --inflight 1 --rounds 3 --duration 500ms; \
 	    $(BIN)/machnet bench --link veth --kernel frames --throughput --rounds 5 --duration 500ms; \
 	    $(BIN)/machnet bench --link veth --throughput --loss 1 --rounds 3 --duration 500ms
+
+.PHONY: bench-go
+bench-go: build ## Go beside the C program on the same sidecars, and 1 to 10 000 connections beside TCP (three minutes)
+	$(BIN)/machnet bench go
+	$(BIN)/machnet bench --connections 1,10,100,1000,10000 --rounds 5 --duration 1s
 
 .PHONY: bench-instr
 bench-instr: ## instructions of one 64 B echo, by stage (callgrind); FILES=n names the n files that cost most

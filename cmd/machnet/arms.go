@@ -71,21 +71,23 @@ func (r *rig) build(ctx context.Context, c benchConfig) ([]*arm, error) {
 const machnetWait = "sidecar adaptive, application yields 50 us, or up to 300 us where waits are that long, then parks"
 
 func (r *rig) buildMachnet(ctx context.Context, c benchConfig, a, b *host) (*arm, error) {
-	sa, err := r.startSidecar(ctx, a)
+	sa, sb, placement, clientCore, err := r.startSidecars(ctx, c.link, a, b)
 	if err != nil {
 		return nil, err
-	}
-	sb, placement, clientCore := sa, placementEngine, b.core
-	if c.link != linkLocal {
-		if sb, err = r.startSidecar(ctx, b); err != nil {
-			return nil, err
-		}
-		placement, clientCore = placementOwn, a.core
 	}
 	client := endpoint{transport: "machnet", socket: sa.socket, network: a.network}
 	server := endpoint{transport: "machnet", socket: sb.socket, network: b.network, buffer: c.buffer()}
 	arm := &arm{transport: "machnet", placement: placement, wait: machnetWait}
 	return arm, r.startArm(ctx, arm, server, client, sb.ip+":7000", "", b.core, clientCore)
+}
+
+// startSidecars starts the sidecars of both hosts, or the one of both, and says what is where.
+func (r *rig) startSidecars(ctx context.Context, link string, a, b *host) (sa, sb *sidecar, placement string, clientCore int, err error) {
+	if sa, err = r.startSidecar(ctx, a); err != nil || link == linkLocal {
+		return sa, sa, placementEngine, b.core, err
+	}
+	sb, err = r.startSidecar(ctx, b)
+	return sa, sb, placementOwn, a.core, err
 }
 
 // buildRemote measures through sidecars that run already.

@@ -16,6 +16,8 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		switch args[0] {
 		case "churn":
 			return runChurn(ctx, args[1:], stdout, stderr)
+		case "go":
+			return runBenchGo(ctx, args[1:], stdout, stderr)
 		case "isolation":
 			return runIsolation(ctx, args[1:], stdout, stderr)
 		case "setup":

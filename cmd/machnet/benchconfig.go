@@ -17,7 +17,7 @@ type benchConfig struct {
 	sizes      []int
 	conns      []int // of one client process
 	inflights  []int // messages on each connection
-	buffered   bool // rows with several in flight come a second time, buffered
+	buffered   bool  // rows with several in flight come a second time, buffered
 	rounds     int
 	duration   time.Duration // of one round of one arm
 	rate       float64

@@ -24,7 +24,7 @@ func commands() []command {
 		{"demo", "two sidecars, a Go echo between them, beside kernel TCP", runDemo},
 		{"ping", "round-trip time to a peer's echo", runPing},
 		{"echo", "serve the echo that ping and bench --remote talk to", runEcho},
-		{"bench", "latency and throughput beside kernel TCP and UDP; bench setup: of connecting; bench churn and bench isolation: what neighbours feel of each other", runBench},
+		{"bench", "latency and throughput beside kernel TCP and UDP; bench go: of Go beside C; bench setup: of connecting; bench churn and bench isolation: what neighbours feel of each other", runBench},
 		{"ctl", "ask a running sidecar: stats, channels, listeners, connections, peers; drain a channel, set its log level", runCtl},
 		{"version", "print the version", runVersion},
 	}

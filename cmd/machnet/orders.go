@@ -12,7 +12,8 @@ import (
 	"github.com/machnet/machnet/cmd/internal/load"
 )
 
-// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive|connect|churn`. It obeys
+// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive|connect|churn`, or machnet-load-c
+// (tests/c/load.c), which serves and drives. It obeys
 // lines of JSON on standard input, answers with lines of JSON on standard output, and ends when its input ends.
 const workerCommand = "worker"
 
@@ -24,15 +25,26 @@ type workerLine struct {
 	Error  string      `json:"error,omitempty"`  // the worker ends
 }
 
-// workResult is load.Result as it crosses the pipe; the histogram in its V2 compressed encoding.
+// workResult is load.Result as it crosses the pipe; the histogram in its V2 compressed encoding, or from C as pairs of a latency in nanoseconds
+// and how often it was.
 type workResult struct {
 	Messages, All, Lost int64
 	Seconds             float64
-	Latency             []byte
+	Latency             []byte     `json:",omitempty"`
+	Buckets             [][2]int64 `json:",omitempty"`
 }
 
 func (r *workResult) histogram() (*hdrhistogram.Histogram, error) {
-	return hdrhistogram.Decode(r.Latency)
+	if len(r.Latency) > 0 {
+		return hdrhistogram.Decode(r.Latency)
+	}
+	h := load.NewHistogram()
+	for _, b := range r.Buckets {
+		if err := h.RecordValues(max(1, b[0]), b[1]); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
 }
 
 // driveOrder has a worker send frames over so many connections, no more and no fewer being open.

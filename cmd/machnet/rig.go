@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -224,14 +225,12 @@ func programBeside(name string) (string, error) {
 
 // startWorker starts a process that serves, drives, connects or churns, as role says. Core -1 leaves it unbound.
 func (r *rig) startWorker(role, name string, e endpoint, addr string, core int) (*worker, error) {
-	self, err := os.Executable()
+	path, args, err := e.program(role, addr)
 	if err != nil {
 		return nil, err
 	}
 	p, in, out, err := procs.Start(procs.Spec{
-		Name: name, Path: self, Core: core, Namespace: e.network,
-		Args: []string{workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--engine", strconv.Itoa(e.engine), "--addr", addr,
-			"--buffer", strconv.Itoa(e.buffer), fmt.Sprintf("--messages=%v", e.messages)},
+		Name: name, Path: path, Args: args, Core: core, Namespace: e.network,
 		// Bound to one core, the runtime would choose one P, with which the goroutine that polls holds up all others.
 		Env: []string{"GOMAXPROCS=2"},
 	})
@@ -256,6 +255,23 @@ func (r *rig) startWorker(role, name string, e endpoint, addr string, core int) 
 	r.workers = append(r.workers, w)
 	r.watch(p)
 	return w, nil
+}
+
+// program is what to start for an endpoint.
+func (e endpoint) program(role, addr string) (path string, args []string, err error) {
+	if e.c {
+		ip, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			return "", nil, err
+		}
+		path, err = programBeside("machnet-load-c")
+		return path, []string{role, e.socket, ip, port}, err
+	}
+	path, err = os.Executable()
+	return path, []string{
+		workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--engine", strconv.Itoa(e.engine), "--addr", addr,
+		"--buffer", strconv.Itoa(e.buffer), fmt.Sprintf("--messages=%v", e.messages),
+	}, err
 }
 
 // next waits for the worker's next line.

@@ -21,6 +21,7 @@ type endpoint struct {
 	network   *netns.Namespace // in which its process is started; nil for that of this process
 	buffer    int              // bytes that a server of streams reads at a time; 0: as suits one connection
 	messages  bool             // machnet: a server takes messages, and not a stream
+	c         bool             // machnet: its process is the C program, in messages
 }
 
 func (e endpoint) onEngine() machnet.Engine {

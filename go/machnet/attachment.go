@@ -24,7 +24,8 @@ type attachment struct {
 	conns     map[uint64]*Conn
 	listeners map[uint32]*Listener
 	dials     map[uint32]*dialing
-	err       error // why it is of no use any more
+	questions map[uint32]*question // about connections, by their numbers in the sidecar; nil before the first
+	err       error                // why it is of no use any more
 }
 
 func attach(ctx context.Context, socket string, o core.Options, yield time.Duration) (*attachment, error) {
@@ -74,6 +75,9 @@ func (at *attachment) fail(err error) {
 	}
 	for _, d := range at.dials {
 		d.fail(err)
+	}
+	for _, q := range at.questions {
+		q.waiter.Wake()
 	}
 	clear(at.listeners)
 }
@@ -139,9 +143,10 @@ func (at *attachment) onEvent(ev *core.Event) (unwanted bool) {
 		}
 	case core.EvClosed:
 		if c := at.conns[ev.Conn]; c != nil {
-			c.rd.waiter.Wake()
-			c.wr.waiter.Wake()
+			c.ended(codeError(ev.Code))
 		}
+	case core.EvStats:
+		at.onStats(ev)
 	case core.EvConnected:
 		d := at.dials[ev.ID]
 		if d == nil { // cancelled, but the sidecar had made the connection before it knew

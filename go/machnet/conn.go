@@ -2,6 +2,7 @@ package machnet
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -32,7 +33,10 @@ type Conn struct {
 	closed  atomic.Bool
 	lingers atomic.Int64          // what SetLinger said, plus one; 0: nothing, or below 0
 	broken  atomic.Pointer[error] // why nothing works any more although nobody closed the connection: the sidecar is gone
+	over    atomic.Pointer[error] // why it has ended, where it did so by the peer or the sidecar
 	skipped atomic.Bool           // CloseRead was called
+	known   atomic.Pointer[ConnStats]
+	keep    keepAlive
 
 	quiet bool // the last receive left nothing; under rd.mu
 
@@ -216,26 +220,36 @@ func (c *Conn) Close() error {
 	if !c.closed.CompareAndSwap(false, true) {
 		return opError("close", &c.local, &c.remote, net.ErrClosed)
 	}
-	if c.lingers.Load() == lingerReset {
+	var err error
+	switch sec := c.lingers.Load() - 1; {
+	case sec == 0:
 		c.ch.ResetConn(c.id)
-	} else {
+	case sec > 0:
+		c.wake()
+		if err = c.awaitAcks(time.Duration(sec) * time.Second); errors.Is(err, syscall.ETIMEDOUT) {
+			c.ch.ResetConn(c.id)
+		} else {
+			c.ch.CloseConn(c.id)
+		}
+	default:
 		c.ch.CloseConn(c.id)
 	}
-	c.gone()
-	return nil
+	c.at.forget(c)
+	c.wake()
+	return opError("close", &c.local, &c.remote, err)
 }
 
 // abandon closes a connection that nobody has seen: what the peer sent to it is lost, and the peer hears of it.
 func (c *Conn) abandon() {
 	if c.closed.CompareAndSwap(false, true) {
 		c.ch.ResetConn(c.id)
-		c.gone()
+		c.at.forget(c)
+		c.wake()
 	}
 }
 
-// gone wakes every goroutine that is still in a call.
-func (c *Conn) gone() {
-	c.at.forget(c)
+// wake has every goroutine leave that is still in a call of a connection that was closed.
+func (c *Conn) wake() {
 	c.rd.deadline.stop()
 	c.wr.deadline.stop()
 	c.rd.waiter.Wake()
@@ -338,6 +352,15 @@ func (c *Conn) setDeadline(h *half, t time.Time) error {
 // fail makes every call return err. It may be called with locks of the stack held.
 func (c *Conn) fail(err error) {
 	c.broken.CompareAndSwap(nil, &err)
+	c.rd.waiter.Wake()
+	c.wr.waiter.Wake()
+}
+
+// ended is called when the peer or the sidecar has ended the connection; err is nil after a clean end.
+func (c *Conn) ended(err error) {
+	if err != nil {
+		c.over.CompareAndSwap(nil, &err)
+	}
 	c.rd.waiter.Wake()
 	c.wr.waiter.Wake()
 }

@@ -43,17 +43,28 @@ func Listen(network, address string) (net.Listener, error) {
 	return lc.Listen(context.Background(), network, address)
 }
 
-// Listen is the package's Listen with a context, which bounds the setting up only. The net.Listener is a *Listener.
+// Listen is the package's Listen with a context, which bounds the setting up only. The net.Listener is a *Listener. Of a name with several
+// IPv4 addresses, the one that is the sidecar's is listened on.
 func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	addrs, err := resolve(ctx, nil, "listen", network, address)
 	if err != nil {
 		return nil, err
 	}
-	l, err := lc.ListenMachnet(ctx, &addrs[0])
-	if err != nil {
-		return nil, err
+	var first error
+	for i := range addrs {
+		l, err := lc.ListenMachnet(ctx, &addrs[i])
+		if err == nil {
+			return l, nil
+		}
+		var elsewhere *net.AddrError
+		if !errors.As(err, &elsewhere) {
+			return nil, err
+		}
+		if first == nil {
+			first = err
+		}
 	}
-	return l, nil
+	return nil, first
 }
 
 // ListenMachnet is Listen for an address that is resolved already.

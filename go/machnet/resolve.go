@@ -94,7 +94,10 @@ func (d *Dialer) dialSerial(ctx context.Context, addrs []Addr) (*Conn, error) {
 	for i := range addrs {
 		part, cancel := ctx, context.CancelFunc(func() {})
 		if end, ok := ctx.Deadline(); ok {
-			part, cancel = context.WithDeadline(ctx, partialDeadline(time.Now(), end, len(addrs)-i))
+			// Not where it is the same, so that the caller's limit keeps its cause.
+			if partEnd := partialDeadline(time.Now(), end, len(addrs)-i); partEnd.Before(end) {
+				part, cancel = context.WithDeadline(ctx, partEnd)
+			}
 		}
 		c, err := d.DialMachnet(part, &addrs[i])
 		cancel()
@@ -117,7 +120,10 @@ const leastPart = 2 * time.Second
 // partialDeadline is when to give up the first of so many addresses that have until end together.
 func partialDeadline(now, end time.Time, addresses int) time.Time {
 	left := end.Sub(now)
-	return now.Add(min(left, max(left/time.Duration(addresses), leastPart)))
+	if part := max(left/time.Duration(addresses), leastPart); part < left {
+		return now.Add(part)
+	}
+	return end
 }
 
 // refuseLoopback refuses an address that leads to the kernel of this machine, whatever network the sidecar is on.

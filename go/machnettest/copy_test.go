@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"syscall"
 	"testing"
 	"time"
 
@@ -160,29 +159,6 @@ func TestCopiesEndAsReadAndWriteDo(t *testing.T) {
 		}
 		_ = endless.Close()
 	})
-}
-
-func TestCloseWithoutLingerDiscardsAndResets(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Options{})
-	ours, peer := connection(t, near, far, "10.0.0.2")
-	theirs, tcpPeer := tcpConnection(t)
-	type lingerer interface {
-		conn
-		SetLinger(int) error
-	}
-	does := func(c lingerer, peer conn) []any {
-		first := c.SetLinger(0)
-		closed := c.Close()
-		_ = peer.SetReadDeadline(time.Now().Add(30 * time.Second))
-		_, err := peer.Read(make([]byte, 1))
-		return []any{said(first), said(closed), errors.Is(err, syscall.ECONNRESET), said(c.SetLinger(0))}
-	}
-	got, want := does(ours, peer), does(theirs, tcpPeer)
-	for i := range want {
-		if got[i] != want[i] {
-			t.Errorf("result %d: %v, with TCP %v", i, got[i], want[i])
-		}
-	}
 }
 
 var (

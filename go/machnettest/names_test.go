@@ -175,6 +175,28 @@ func TestADialToWhatMachnetDoesNotReachSaysWhatToDo(t *testing.T) {
 	}
 }
 
+func TestAListenerTakesTheAddressOfANameThatIsTheSidecars(t *testing.T) {
+	_, _, near, _ := hosts(t, machnettest.Options{})
+	usual := net.DefaultResolver
+	t.Cleanup(func() { net.DefaultResolver = usual })
+	net.DefaultResolver = zone{"me.test.": addrs("127.0.1.1", "10.0.0.1"), "other.test.": addrs("127.0.1.1", "10.0.0.2")}.resolver()
+	lc := machnet.ListenConfig{Stack: near}
+	l, err := lc.Listen(t.Context(), "machnet", "me.test.:7000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if got := l.Addr().String(); got != "10.0.0.1:7000" {
+		t.Errorf("listens on %s", got)
+	}
+	if _, err := lc.Listen(t.Context(), "machnet", "me.test.:7000"); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("listening again = %v, want EADDRINUSE and not what is wrong with the other address", err)
+	}
+	if _, err := lc.Listen(t.Context(), "machnet", "other.test.:7000"); err == nil || !strings.Contains(err.Error(), "127.0.1.1") {
+		t.Errorf("listening on others' addresses = %v, want what is wrong with the first", err)
+	}
+}
+
 func TestAddressesThatNobodyCanDialAreRefusedInWords(t *testing.T) {
 	_, _, near, _ := hosts(t, machnettest.Options{})
 	six := &machnet.Addr{IP: netip.MustParseAddr("2001:db8::1"), Port: 7000}

@@ -177,3 +177,17 @@ func TestAStackEndsWhenThereWillBeNoSidecarAnyMore(t *testing.T) {
 }
 
 func second(_ any, err error) error { return err }
+
+// The thread that runs the hosts may not take the time of a test's other threads when nothing happens.
+func TestHostsSleepWhileNothingHappens(t *testing.T) {
+	network := machnettest.NewNetwork(t, machnettest.Options{})
+	host := network.Host(0)
+	if err := says(dialFrom(t, network.Host(1), serveOn(t, host)), 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "a time in which hosts hardly wake", func() bool {
+		before := host.Counter("sleeps")
+		time.Sleep(500 * time.Millisecond)
+		return host.Counter("sleeps")-before <= 15
+	})
+}

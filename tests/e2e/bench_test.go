@@ -74,6 +74,7 @@ func (r benchRow) check(t *testing.T, link, kernel string) {
 	const long = 100e6 // us, far more than any of these takes
 	size := r.number(t, "size", 8, 8<<20)
 	r.number(t, "rounds", 1, 1)
+	r.number(t, "connections", 1, 20000)
 	r.number(t, "loss_percent", 0, 50)
 	p50, p99 := r.number(t, "p50_us", 0.1, long), r.number(t, "p99_us", 0.1, long)
 	if p999 := r.number(t, "p999_us", 0.1, long); p50 > p99 || p99 > p999 {
@@ -109,6 +110,65 @@ func TestBenchWritesEveryFieldAsJSON(t *testing.T) {
 	}
 	if !slices.Equal(arms, want) {
 		t.Errorf("rows %q, want %q", arms, want)
+	}
+}
+
+func TestBenchOverManyConnections(t *testing.T) {
+	onAnyLink(t)
+	rows := benchRows(t, "--connections", "3,40")
+	if len(rows) != 6 {
+		t.Errorf("%d rows, want Machnet's and TCP's two for each number of connections", len(rows))
+	}
+	for i, r := range rows {
+		r.check(t, "memif", "loopback")
+		if want := []float64{3, 40}[i/3]; r["connections"] != want || r["inflight"] != 1.0 {
+			t.Errorf("row %d: %v connections with %v in flight, want %g and 1", i, r["connections"], r["inflight"], want)
+		}
+	}
+	c := startCommand(t, "bench", "--connections", "2", "--transport", "tcp", "--rounds", "1", "--duration", "20ms")
+	if code := c.exit(t, patience); code != 0 || !strings.Contains(c.out.String(), "connections  size") {
+		t.Errorf("exit code %d, and no column of connections: %s", code, c.out)
+	}
+}
+
+// What Go loses to C is told by rows of both, of which C's are the measure.
+func TestBenchGo(t *testing.T) {
+	onAnyLink(t)
+	c := startCommand(t, "bench", "go", "--rounds", "1", "--duration", "50ms", "--size", "64,32768", "--inflight", "1,8", "--json", "-")
+	if code := c.exit(t, time.Minute); code != 0 {
+		t.Fatalf("exit code %d: %s", code, c.errs)
+	}
+	var rows []benchRow
+	if err := json.Unmarshal([]byte(c.out.String()), &rows); err != nil || len(rows) != 12 {
+		t.Fatalf("%d rows, %v: %s", len(rows), err, c.out)
+	}
+	for i, r := range rows {
+		if want := []string{"c", "go", "go stream"}[i%3]; r["program"] != want || r["link"] != "memif" {
+			t.Errorf("row %d is of %v over %v, want %s over memif", i, r["program"], r["link"], want)
+		}
+		for _, name := range []string{"size", "inflight", "rounds", "p50_us", "p99_us", "p999_us", "msgs_per_s", "cpu_us_per_msg_app", "cpu_us_per_msg_sidecar", "ratio_p50_vs_c", "ratio_p99_vs_c", "ratio_msgs_vs_c"} {
+			r.number(t, name, 1e-3, 1e9)
+		}
+		r.number(t, "strangers_cpu_percent", 0, 100*float64(runtime.NumCPU()+1))
+		if i%3 == 0 && (r["ratio_p50_vs_c"] != 1.0 || r["ratio_p99_vs_c"] != 1.0 || r["ratio_msgs_vs_c"] != 1.0) {
+			t.Errorf("C is not its own measure: %v", r)
+		}
+	}
+	c.leavesNothing(t)
+	c = startCommand(t, "bench", "go", "--size", "65536", "--inflight", "8")
+	if code := c.exit(t, patience); code != 2 || !strings.Contains(c.errs.String(), "at most 262144 bytes are in flight") {
+		t.Errorf("exit code %d: %s", code, c.errs)
+	}
+}
+
+// Who has waited for a measurement wants its rows.
+func TestAFileThatCannotBeWrittenIsRefusedBeforeAnythingIsMeasured(t *testing.T) {
+	onAnyLink(t)
+	for _, what := range [][]string{{}, {"go"}, {"churn"}, {"isolation"}, {"setup"}} {
+		c := startCommand(t, slices.Concat([]string{"bench"}, what, []string{"--json", "/nonexistent/rows.json", "--rounds", "1000"})...)
+		if code := c.exit(t, patience); code != 1 || !strings.Contains(c.errs.String(), "--json: open /nonexistent/rows.json") {
+			t.Errorf("bench %v: exit code %d, %s", what, code, c.errs)
+		}
 	}
 }
 

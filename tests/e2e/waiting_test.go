@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -38,6 +39,63 @@ func TestAnEchoMakesNoGarbage(t *testing.T) {
 	pingPong(t, c, p)
 	if n := testing.AllocsPerRun(200, func() { pingPong(t, c, p) }); n >= 1 {
 		t.Errorf("an echo makes %v allocations, want none", n)
+	}
+}
+
+// An echo is four messages: out and in at both ends, which are in this process. Each takes one call of C, however many goroutines wait; what the
+// one that looks at the rings does for the others comes once for all of them, and so do sleeps, of which there are more on a busy machine.
+func TestAMessageTakesOneCallOfCAndNoMemory(t *testing.T) {
+	for name, tc := range map[string]struct {
+		conns, echoes int
+		most          float64 // calls of C an echo
+	}{
+		"one connection":   {1, 200, 4.2},
+		"many connections": {64, 50, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // so that both ends may look at their rings
+			p := sharedPair(t)
+			from, to := p.a.attach(t), p.b.attach(t)
+			var conns []*machnet.Conn
+			for range tc.conns {
+				c, end := connect(t, from, to)
+				go func() { _, _ = io.CopyBuffer(struct{ io.Writer }{end}, struct{ io.Reader }{end}, make([]byte, 4<<10)) }()
+				conns = append(conns, c)
+			}
+			var calls, objects float64
+			for deadline := time.Now().Add(patience); ; {
+				var before, after runtime.MemStats
+				start := make(chan struct{})
+				var ready, done sync.WaitGroup
+				for _, c := range conns {
+					ready.Add(1)
+					done.Go(func() {
+						b := make([]byte, 64)
+						pingPong(t, c, b) // the first sleep of a connection makes what it sleeps in
+						ready.Done()
+						<-start
+						for range tc.echoes {
+							pingPong(t, c, b)
+						}
+					})
+				}
+				ready.Wait()
+				runtime.ReadMemStats(&before)
+				called := runtime.NumCgoCall()
+				close(start)
+				done.Wait()
+				called = runtime.NumCgoCall() - called
+				runtime.ReadMemStats(&after)
+				n := float64(tc.conns * tc.echoes)
+				calls, objects = float64(called)/n, float64(after.Mallocs-before.Mallocs)/n
+				if calls <= tc.most && objects < 0.1 {
+					return
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("an echo takes %.2f calls of C and %.2f allocations lately, want at most %.1f and none", calls, objects, tc.most)
+				}
+			}
+		})
 	}
 }
 

@@ -49,6 +49,59 @@ func TestEveryLoopCompletesAndCountsItsEchoes(t *testing.T) {
 	}
 }
 
+func TestManyConnectionsShareOneMeasurement(t *testing.T) {
+	for name, p := range map[string]Params{
+		"one in flight on each":   {Size: 64, Inflight: 1},
+		"several on each":         {Size: 64, Inflight: 8},
+		"larger than the buffers": {Size: 128 << 10, Inflight: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var conns []net.Conn
+			for range 20 {
+				conns = append(conns, serveTCP(t))
+			}
+			p.Warmup, p.Duration = 10*time.Millisecond, 100*time.Millisecond
+			result, err := Drive(conns, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if result.Messages == 0 || result.All < result.Messages+int64(len(conns)*p.Inflight) || result.Latency.TotalCount() != result.Messages {
+				t.Fatalf("messages %d, all %d, recorded %d: every echo is counted once, and those of the first windows are not measured", result.Messages, result.All,
+					result.Latency.TotalCount())
+			}
+		})
+	}
+}
+
+func TestAConnectionThatFailsEndsTheOthers(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	other, silent := net.Pipe() // its echo never comes
+	defer other.Close()
+	go io.Copy(io.Discard, silent)
+	go func() {
+		_, _ = io.ReadFull(far, make([]byte, 64))
+		far.Close()
+	}()
+	_, err := Drive([]net.Conn{other, near}, Params{Size: 64, Inflight: 1, Duration: time.Minute})
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("Drive = %v, want what ended the one connection", err)
+	}
+}
+
+func TestBuffersOfManyConnectionsHoldWhatIsInFlight(t *testing.T) {
+	for name, tc := range map[string]struct{ size, inflight, conns, want int }{
+		"one connection":  {64, 1, 1, bufferSize},
+		"small messages":  {64, 1, 10000, 512},
+		"several":         {1024, 8, 10000, 8192},
+		"as large as one": {32 << 10, 32, 10000, bufferSize},
+	} {
+		if got := BufferSize(tc.size, tc.inflight, tc.conns); got != tc.want {
+			t.Errorf("%s: %d bytes, want %d", name, got, tc.want)
+		}
+	}
+}
+
 func TestOpenLoopSendsAtItsRateNotAtTheEchoesPace(t *testing.T) {
 	result, err := Drive([]net.Conn{serveTCP(t)}, Params{Size: 64, Inflight: 1, Rate: 1000, Duration: 300 * time.Millisecond})
 	if err != nil {

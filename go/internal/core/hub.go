@@ -114,11 +114,15 @@ func (w *Waiter) Wake() {
 }
 
 // Look looks at the rings for a Waiter ForData, without a sleep, for as long as patience allows. It is for the goroutine that has taken
-// everything there was: until something comes, another receive would find nothing, and would keep the core from the engine. The
-// goroutine must call Channel.Recv or Leave next.
+// everything there was: until something comes, another receive would find nothing, and would keep the core from the engine. Where another
+// goroutine has the role, this one sleeps until it is woken, for the same reason. The goroutine must call Channel.Recv or Leave next.
 func (w *Waiter) Look() {
 	h := w.hub
-	if w.state.CompareAndSwap(woken, awake) || !h.takeRole() {
+	if w.state.CompareAndSwap(woken, awake) {
+		return
+	}
+	if !h.takeRole() {
+		w.sleep()
 		return
 	}
 	w.holds = true

@@ -9,6 +9,16 @@ func (c *Channel) AskStats(ctx context.Context, conn uint64, registered func(id 
 	return c.ask(ctx, &request{send: send, sent: registered, code: Again})
 }
 
+// GiveUpAnswer is for whoever waits no longer for an EvStats. It calls giveUp, which returns whether that is still to come, between events. If so
+// it is taken from the ring though nobody waits, and the handler must call Answered for it.
+func (c *Channel) GiveUpAnswer(giveUp func() bool) {
+	c.rx.Lock()
+	defer c.rx.Unlock()
+	if giveUp() && !c.closed {
+		c.expectAnswer()
+	}
+}
+
 // KeepAlive has the peer of a connection asked after so many milliseconds of silence whether it lives: 10 to 600 000, KeepAliveNever or
 // KeepAliveDefault; others are Invalid. Canceled is as with Listen.
 func (c *Channel) KeepAlive(ctx context.Context, conn uint64, afterMS uint32) Code {

@@ -112,10 +112,7 @@ impl Rounds for Turn<'_> {
         0
     }
     fn next_deadline(&self) -> Option<Nanos> {
-        let world = self.0.lock();
-        // Frames on their way arrive by themselves, soon, and nothing can ring for them.
-        let nap = world.now.saturating_add(NAP);
-        Some(world.due().map_or(nap, |due| due.min(nap)))
+        self.0.lock().due()
     }
     fn prepare_sleep(&mut self) -> bool {
         self.0.lock().prepare_sleep()
@@ -156,6 +153,3 @@ impl Machine for Clock {
         system::sleep(fds, longest.0);
     }
 }
-
-/// The longest sleep.
-const NAP: Nanos = Nanos::millis(10);

@@ -106,7 +106,7 @@ impl World {
     pub fn serve(&mut self, host: usize, socket: Fd) -> bool {
         let alive = self.hosts.get(host).is_some_and(|placed| !placed.host.engines().is_empty());
         if alive {
-            self.attaching.push((host, Attaching::new(socket)));
+            self.attaching.push((host, Attaching::new(socket, system::owner().uid)));
         }
         alive
     }
@@ -185,7 +185,8 @@ impl World {
     /// When something is due though nothing new comes in.
     pub fn due(&self) -> Option<Nanos> {
         let engines = self.hosts.iter().flat_map(|placed| placed.host.engines());
-        engines.filter_map(Engine::next_deadline).chain(self.net.next_event()).min()
+        let notes = self.hosts.iter().filter_map(|placed| placed.host.retry_in()).map(|time| self.now + time);
+        engines.filter_map(Engine::next_deadline).chain(notes).chain(self.net.next_event()).min()
     }
 
     /// Arms every engine; false: there is work, and nothing stays armed.
@@ -199,10 +200,11 @@ impl World {
         true
     }
 
-    /// Collects what wakes an engine, and the sockets of applications.
+    /// Collects what wakes an engine, what it has to say, and the sockets of applications.
     pub fn fds(&mut self, fds: &mut Vec<RawFd>) {
         fds.extend(self.attaching.iter().map(|(_, one)| one.socket()));
         fds.extend(self.attached.iter().map(|one| one.socket.raw()));
+        fds.extend(self.hosts.iter().map(|placed| placed.host.events_fd()));
         self.engines().for_each(|engine| engine.fds(fds));
     }
 
@@ -268,7 +270,13 @@ impl World {
 fn channels(plan: &Plan) -> ChannelConfig {
     let usual = Geometry::DEFAULT;
     let or = |value, usual| if value == 0 { usual } else { value };
-    ChannelConfig { most: usize::MAX, units: or(plan.units, usual.units), flows: or(plan.flows, usual.flows) }
+    ChannelConfig {
+        applications: usize::MAX,
+        per_application: usize::MAX,
+        descriptors: None,
+        units: or(plan.units, usual.units),
+        flows: or(plan.flows, usual.flows),
+    }
 }
 
 /// Time of a round that had work, in virtual time.

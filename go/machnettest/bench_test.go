@@ -47,3 +47,27 @@ func BenchmarkDial(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkEcho sends a message of 64 bytes and waits for its echo.
+func BenchmarkEcho(b *testing.B) {
+	network := machnettest.NewNetwork(b, machnettest.Options{})
+	listener, err := network.Host(1).Listen("machnet", ":7000")
+	if err != nil {
+		b.Fatal(err)
+	}
+	go echo(listener)
+	conn, err := network.Host(0).DialContext(b.Context(), "machnet", listener.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	message := make([]byte, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := conn.Write(message); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(conn, message); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
