@@ -65,7 +65,7 @@ demo: build ## two sidecars, a Go echo between them, beside kernel TCP
 	$(BIN)/machnet demo
 
 .PHONY: test
-test: build test-rust test-loom test-c test-go test-e2e slowest ## everything that CI runs
+test: build test-rust test-loom test-c test-go test-e2e test-goget test-archives slowest ## everything that CI runs
 
 .PHONY: test-rust
 test-rust: | $(LOG)
@@ -115,6 +115,11 @@ test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between 
 	cd tests && go test -count=1 -race -timeout 30m -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
 	cd tests && go test -count=1 -race -timeout 30m -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
 	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json
+
+ROUNDS := 100
+.PHONY: test-conn
+test-conn: ## nettest.TestConn ROUNDS=100 times in a row, -race: between two sidecars, within one, and between hosts in the process
+	cd tests && MACHNET_CONN_ROUNDS=$(ROUNDS) go test -count=1 -race -short -timeout 120m -v -run 'TestConnections' ./conformance ./e2e | grep -E '^(--- |ok|FAIL|panic)|_test.go|conformance.go|round $(ROUNDS) '
 
 .PHONY: slowest
 slowest:
@@ -188,8 +193,17 @@ metrics-table: ## write the tables of docs/metrics.md anew
 	MACHNET_WRITE=1 cargo test --locked -p machnetd --bin machnetd documentation
 
 .PHONY: archives
-archives: deps ## the static archives alone
-	scripts/archives.sh
+archives: deps ## the static archives of both platforms, which git keeps (docs/packaging.md)
+	scripts/archives.sh all every
+
+.PHONY: test-archives
+test-archives: ## make them anew, and compare with what git has, byte for byte
+	@scripts/test-archives.sh
+
+.PHONY: test-goget
+test-goget: ## what a user gets who has Go and a C compiler, and neither Rust nor network
+	@scripts/deps.sh gcc-aarch64-linux-gnu libc6-dev-arm64-cross musl-tools qemu-user || echo "test-goget: what needs these is skipped"
+	cd tests && go run ./goget
 
 .PHONY: clean
 clean: ## remove what the build made
