@@ -5,9 +5,11 @@ go 1.26.0
 require (
 	github.com/machnet/machnet v0.1.0
 	github.com/machnet/machnet/cmd v0.1.0
+	github.com/machnet/machnet/go/machnettest v0.1.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/client_model v0.6.3
 	github.com/prometheus/common v0.74.0
+	go.uber.org/goleak v1.3.0
 	golang.org/x/net v0.62.0
 	golang.org/x/sys v0.49.0
 )
@@ -21,4 +23,5 @@ require (
 replace (
 	github.com/machnet/machnet => ../
 	github.com/machnet/machnet/cmd => ../cmd
+	github.com/machnet/machnet/go/machnettest => ../go/machnettest
 )

@@ -115,9 +115,9 @@ func channelsTable(ctx context.Context, a asked, out io.Writer) error {
 		return err
 	}
 	slices.SortFunc(channels, func(a, b control.Channel) int { return cmp.Compare(a.Channel, b.Channel) })
-	t := newTable(out, "CHANNEL", "ENGINE", "PID", "UID", "STATE", "CONNECTIONS", "LISTENERS", "UNITS", "SUBMITTED", "DELIVERED", "RESERVED")
+	t := newTable(out, "CHANNEL", "APPLICATION", "ENGINE", "PID", "UID", "STATE", "CONNECTIONS", "LISTENERS", "UNITS", "SUBMITTED", "DELIVERED", "RESERVED")
 	for _, c := range channels {
-		t.row(c.Channel, c.Engine, c.PID, c.UID, c.State, c.Connections, c.Listeners, c.Units.Total, c.Units.Submitted, c.Units.Delivered, c.Units.Reserved)
+		t.row(c.Channel, c.Application, c.Engine, c.PID, c.UID, c.State, c.Connections, c.Listeners, c.Units.Total, c.Units.Submitted, c.Units.Delivered, c.Units.Reserved)
 	}
 	return t.to.Flush()
 }

@@ -78,16 +78,16 @@ port      rx_missed   not-counted
 `},
 		"channels": {
 			[]string{"channels"}, `{"version":1,"query":"channels"}`,
-			`{"version":1,"query":"channels","channels":[{"channel":13,"engine":1,"pid":3,"uid":4,"state":"attached","connections":0,"listeners":0,
-			"units":{"total":16,"submitted":0,"delivered":0,"reserved":0}},{"channel":12,"engine":0,"pid":3,"uid":4,"state":"draining","connections":5,"listeners":6,
+			`{"version":1,"query":"channels","channels":[{"channel":13,"engine":1,"application":8,"pid":3,"uid":4,"state":"attached","connections":0,"listeners":0,
+			"units":{"total":16,"submitted":0,"delivered":0,"reserved":0}},{"channel":12,"engine":0,"application":7,"pid":3,"uid":4,"state":"draining","connections":5,"listeners":6,
 			"units":{"total":1024,"submitted":7,"delivered":8,"reserved":9}}]}`,
-			`CHANNEL  ENGINE  PID  UID  STATE     CONNECTIONS  LISTENERS  UNITS  SUBMITTED  DELIVERED  RESERVED
-12       0       3    4    draining  5            6          1024   7          8          9
-13       1       3    4    attached  0            0          16     0          0          0
+			`CHANNEL  APPLICATION  ENGINE  PID  UID  STATE     CONNECTIONS  LISTENERS  UNITS  SUBMITTED  DELIVERED  RESERVED
+12       7            0       3    4    draining  5            6          1024   7          8          9
+13       8            1       3    4    attached  0            0          16     0          0          0
 `},
 		"no channels": {
 			[]string{"channels"}, `{"version":1,"query":"channels"}`, `{"version":1,"query":"channels","channels":[]}`,
-			"CHANNEL  ENGINE  PID  UID  STATE  CONNECTIONS  LISTENERS  UNITS  SUBMITTED  DELIVERED  RESERVED\n"},
+			"CHANNEL  APPLICATION  ENGINE  PID  UID  STATE  CONNECTIONS  LISTENERS  UNITS  SUBMITTED  DELIVERED  RESERVED\n"},
 		"connections": {
 			[]string{"connections"}, `{"version":1,"query":"connections"}`,
 			`{"version":1,"query":"connections","connections":[

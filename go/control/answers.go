@@ -39,6 +39,7 @@ type Port struct {
 type Channel struct {
 	Channel     uint64 `json:"channel"`
 	Engine      int    `json:"engine"`
+	Application uint64 `json:"application"` // the same for all channels of one application, and for no other while the sidecar runs
 	PID         int    `json:"pid"`
 	UID         uint32 `json:"uid"`
 	State       string `json:"state"` // "attached", or "draining": its application has left, and what it sent is being delivered
@@ -55,6 +56,7 @@ type Listener struct {
 	PID       int    `json:"pid"`
 	UID       uint32 `json:"uid"`
 	ReusePort bool   `json:"reuse_port"` // other listeners of this user may have the port, too
+	Group     bool   `json:"group"`      // other listeners of this application may, on its other channels
 	Backlog   int    `json:"backlog"`    // connections that may wait at a time
 	Waiting   int    `json:"waiting"`    // connections that the application has not taken
 }

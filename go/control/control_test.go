@@ -104,9 +104,9 @@ func TestEveryQuestionIsAskedAndItsAnswerReadAsDocumented(t *testing.T) {
 		"channels": {
 			func(ctx context.Context, socket string) (any, error) { return Channels(ctx, socket) },
 			map[string]any{"version": 1., "query": "channels"},
-			`{"version":1,"query":"channels","channels":[{"channel":1,"engine":2,"pid":3,"uid":4,"state":"draining","connections":5,"listeners":6,
+			`{"version":1,"query":"channels","channels":[{"channel":1,"engine":2,"application":10,"pid":3,"uid":4,"state":"draining","connections":5,"listeners":6,
 			"units":{"total":1024,"submitted":7,"delivered":8,"reserved":9}}]}`,
-			[]Channel{{1, 2, 3, 4, "draining", 5, 6, Units{1024, 7, 8, 9}}},
+			[]Channel{{1, 2, 10, 3, 4, "draining", 5, 6, Units{1024, 7, 8, 9}}},
 		},
 		"no channels": {
 			func(ctx context.Context, socket string) (any, error) { return Channels(ctx, socket) },
@@ -117,8 +117,8 @@ func TestEveryQuestionIsAskedAndItsAnswerReadAsDocumented(t *testing.T) {
 		"listeners": {
 			func(ctx context.Context, socket string) (any, error) { return Listeners(ctx, socket) },
 			map[string]any{"version": 1., "query": "listeners"},
-			`{"version":1,"query":"listeners","listeners":[{"port":80,"channel":1,"engine":2,"pid":3,"uid":4,"reuse_port":true,"backlog":5,"waiting":6}]}`,
-			[]Listener{{80, 1, 2, 3, 4, true, 5, 6}},
+			`{"version":1,"query":"listeners","listeners":[{"port":80,"channel":1,"engine":2,"pid":3,"uid":4,"reuse_port":true,"group":true,"backlog":5,"waiting":6}]}`,
+			[]Listener{{80, 1, 2, 3, 4, true, true, 5, 6}},
 		},
 		"connections": {
 			func(ctx context.Context, socket string) (any, error) { return Connections(ctx, socket) },

@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use machnet_engine::{Engine, UserId};
+use machnet_engine::{Engine, Member, UserId};
 use machnet_shm::{AppEnd, Delivery, FlowId, Fragment, Geometry, Origin, Request};
 use machnet_wire::Nanos;
 use plain::{Frames, Plain};
@@ -68,7 +68,9 @@ fn host(n: u8, wires: &[[&Arc<Mutex<Frames>>; 2]], connections: usize, echoes: b
         let geometry =
             Geometry { flows: Geometry::DEFAULT.flows.max(connections as u32), ..Geometry::DEFAULT };
         let (app, end) = machnet_shm::pair(geometry).expect("memory");
-        assert!(shared.handle(index as u16).expect("in range").attach(end, UserId(1000)).is_ok());
+        assert!(
+            shared.handle(index as u16).expect("in range").attach(end, Member::alone(UserId(1000))).is_ok()
+        );
         // Touched now, or it would count as the engine's.
         let mut flows = vec![FlowId { index: 0, generation: 0 }; connections];
         flows.clear();

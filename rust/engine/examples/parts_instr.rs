@@ -8,7 +8,7 @@ mod plain;
 
 use std::net::Ipv4Addr;
 
-use machnet_engine::{Counters, Engine, UserId};
+use machnet_engine::{Counters, Engine, Member, UserId};
 use machnet_shm::{AppEnd, FlowId, Fragment, Geometry, Request};
 use machnet_wire::Nanos;
 use plain::{Frames, Plain};
@@ -83,7 +83,7 @@ fn main() {
     let last = queues as u16 - 1;
     let [client_app, server_app] = [(&client, 0), (&server, last)].map(|(shared, engine)| {
         let (app, end) = machnet_shm::pair(Geometry::DEFAULT).expect("memory");
-        assert!(shared.handle(engine).expect("in range").attach(end, UserId(1000)).is_ok());
+        assert!(shared.handle(engine).expect("in range").attach(end, Member::alone(UserId(1000))).is_ok());
         app
     });
     let mut w = World {

@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
-use machnet_engine::{Engine, Shared, UserId};
+use machnet_engine::{Engine, Member, Shared, UserId};
 use machnet_shm::{AppEnd, FlowId, Fragment, Geometry, Request};
 use machnet_wire::Nanos;
 use plain::{Frames, Plain};
@@ -98,7 +98,7 @@ fn rate(pairs: u16, time: Duration) -> [f64; 2] {
     let [(client, client_engines), (server, server_engines)] = hosts;
     let attach = |shared: &Arc<Shared>, engine| {
         let (app, end) = machnet_shm::pair(Geometry::DEFAULT).expect("memory");
-        assert!(shared.handle(engine).expect("in range").attach(end, UserId(1000)).is_ok());
+        assert!(shared.handle(engine).expect("in range").attach(end, Member::alone(UserId(1000))).is_ok());
         app
     };
     let together = Barrier::new(pairs.into());

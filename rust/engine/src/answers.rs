@@ -126,10 +126,11 @@ impl ChannelRow {
 
 impl ListenerRow {
     fn of(channel: &Channel) -> impl Iterator<Item = Self> {
-        channel.listeners.values().map(|&Listener { port, reuse_port, backlog, waiting }| Self {
+        channel.listeners.values().map(|&Listener { port, sharing, backlog, waiting }| Self {
             port,
             channel: channel.number.0,
-            reuse_port,
+            reuse_port: sharing.user.is_some(),
+            group: sharing.application.is_some(),
             backlog,
             waiting,
         })

@@ -6,15 +6,16 @@ use std::collections::HashMap;
 use machnet_shm::{EngineEnd, FlowId, FlowStats, PeerFault};
 use machnet_wire::Nanos;
 
-use crate::ids::{ChannelNumber, ConnIndex, UserId};
+use crate::ids::{ChannelNumber, ConnIndex, Member};
+use crate::ports::{Full, Sharing};
 use crate::watch::Watch;
 
 /// A channel as its engine serves it.
 pub(crate) struct Channel {
     /// Its number within the sidecar.
     pub number: ChannelNumber,
-    /// Whose application it is.
-    pub user: UserId,
+    /// Whose it is.
+    pub member: Member,
     pub end: EngineEnd,
     /// By index of the application's handle: the connection that it names, unless that is over.
     conns: Vec<Option<ConnIndex>>,
@@ -23,6 +24,8 @@ pub(crate) struct Channel {
     pub listeners: HashMap<u32, Listener>,
     /// By index of the application's handle: the listener in whose backlog it has a place.
     offered: Vec<Option<u32>>,
+    /// Since when it has had as many connections as it may, as was seen when one was asked for.
+    full_since: Option<Nanos>,
     /// By index of the application's handle: what was known of a connection when it ended, until the application lets go of it.
     ended: HashMap<u32, (FlowId, FlowStats)>,
     /// The application is served no more; what it submitted is still delivered.
@@ -39,8 +42,8 @@ pub(crate) struct Channel {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Listener {
     pub port: u16,
-    /// Whether others may have the port, too.
-    pub reuse_port: bool,
+    /// With whom it shares the port.
+    pub sharing: Sharing,
     pub backlog: u32,
     /// Connections that the application has not taken: half-open ones, and those that wait for it.
     pub waiting: u32,
@@ -61,16 +64,17 @@ pub enum End {
 
 impl Channel {
     /// A channel that nobody serves yet. Made and dropped outside of the engine's thread: both take their time.
-    pub fn new(number: ChannelNumber, user: UserId, end: EngineEnd) -> Box<Self> {
+    pub fn new(number: ChannelNumber, member: Member, end: EngineEnd) -> Box<Self> {
         let flows = end.geometry().flows as usize;
         Box::new(Self {
             number,
-            user,
+            member,
             end,
             conns: vec![None; flows],
             live: 0,
             listeners: HashMap::new(),
             offered: vec![None; flows],
+            full_since: None,
             ended: HashMap::new(),
             draining: false,
             linger_until: Nanos::MAX,
@@ -114,6 +118,17 @@ impl Channel {
         if self.conns.get_mut(id.index as usize).and_then(Option::take).is_some() {
             self.live -= 1;
         }
+    }
+
+    /// What there is to say where it has as many connections as it may. Asked before each that is to begin, and after it, so that it is known
+    /// since when.
+    pub fn full(&mut self, now: Nanos) -> Option<Full> {
+        let bound = self.end.geometry().flows;
+        if self.end.flows() < bound as usize {
+            self.full_since = None;
+            return None;
+        }
+        Some(Full { bound, since: *self.full_since.get_or_insert(now) })
     }
 
     /// A connection has ended that the application has a handle of.

@@ -46,7 +46,7 @@ impl Warnings {
             Limit::Connections => (
                 &counters.full_connections,
                 &mut self.connections,
-                "connections, as many as one may have; it should close some, or raise flows (--flows)",
+                "connections, as many as its channels hold; it should close some, or attach more channels (--channels-per-application), or larger ones (--flows)",
             ),
             Limit::EngineConnections => (
                 &counters.full_engine,
@@ -61,7 +61,7 @@ impl Warnings {
             Limit::Ports => (
                 &counters.full_ports,
                 &mut self.ports,
-                "ports, all that are given where none is named, are in use; close some, or name a port below 32768",
+                "ports, all that are given where none is named, are in use; close some, or name a port that is free",
             ),
             // The peer's own sidecar warns of its limits.
             Limit::PeerConnections | Limit::PeerEngineConnections => return Reason::Full(limit, bound),

@@ -21,6 +21,26 @@ pub struct ChannelNumber(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(pub u32);
 
+/// An application that may have several channels, for as long as it has one: 1 for the first. No number is used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ApplicationNumber(pub u64);
+
+/// Whose a channel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// The user of the application.
+    pub user: UserId,
+    /// The application, where it may have several channels.
+    pub application: Option<ApplicationNumber>,
+}
+
+impl Member {
+    /// Of an application of this user that has no other channel.
+    pub fn alone(user: UserId) -> Self {
+        Self { user, application: None }
+    }
+}
+
 /// Where an engine keeps a channel, while it has it. Used again when the channel is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ChannelIndex(pub u32);

@@ -75,10 +75,11 @@ pub use channel::End;
 pub use config::{EngineConfig, RssConfig, UDP_PORT};
 pub use counters::{Counters, Samples};
 pub use engine::Engine;
+pub use ephemeral::EPHEMERAL;
 pub use idle::Idle;
-pub use ids::{ChannelNumber, EngineIndex, UserId};
+pub use ids::{ApplicationNumber, ChannelNumber, EngineIndex, Member, UserId};
 pub use machnet_flow::Stats as FlowCounters;
-pub use ports::{EPHEMERAL, Owner, Ports};
+pub use ports::{Owner, Ports, Sharing};
 pub use query::{
     Answer, ChannelRow, ConnectionId, ConnectionRow, ConnectionStage, ConnectionState, ListenerRow,
     NotAConnectionId, PeerRow, Query, Rows, Units,

@@ -10,20 +10,23 @@ use machnet_wire::{self as wire, Hello, Packet};
 
 use crate::channel::Listener;
 use crate::conn::Bound;
+use crate::ephemeral::EPHEMERAL;
 use crate::full::Asked;
-use crate::ids::{ChannelIndex, ConnIndex, ConnKey, EngineIndex};
+use crate::ids::{ChannelIndex, ConnIndex, ConnKey, EngineIndex, Member};
 use crate::path::InPath;
-use crate::ports::{Destination, EPHEMERAL, Owner};
+use crate::ports::{Destination, Full, Owner, Sharing};
 use crate::state::Core;
 
 /// How far a SYN has come on its way to a listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Passed {
+    /// The engine that it reached first; `None`: this one.
+    pub reached: Option<EngineIndex>,
     /// Engines that passed it on.
     pub engines: u16,
     /// Listeners that had no room for it.
     pub declined: u16,
-    /// Of these one will have room soon: its application has connections to take.
+    /// Of these one will have room soon: its application has connections to take, or is attaching one more channel.
     pub waits: bool,
 }
 
@@ -32,8 +35,10 @@ pub(crate) struct Passed {
 pub(crate) enum Declined {
     /// As many connections as its backlog wait for it.
     Backlog,
-    /// Its engine, or its application, has as many connections as it may.
-    Full(Limit, u32),
+    /// Its channel has as many connections as it may.
+    Channel(Full),
+    /// Its engine has as many connections as it may.
+    Engine(u32),
     /// It is gone.
     Gone,
     /// Another engine was faster to claim the key.
@@ -49,12 +54,13 @@ pub(crate) struct Listen {
     pub port: u16,
     pub backlog: u32,
     pub reuse_port: bool,
+    pub group: bool,
 }
 
 impl Core {
     /// Opens a listener for the application of channel `at`.
     pub fn listen(&mut self, at: ChannelIndex, asked: Listen) -> Reply {
-        let Listen { id, ip, port, backlog, reuse_port } = asked;
+        let Listen { id, ip, port, backlog, reuse_port, group } = asked;
         let failed = |reason| Reply::ListenFailed { id, reason };
         let Some(channel) = self.channels.get_mut(at) else { return failed(Reason::Invalid) };
         if !ip.is_unspecified() && ip != self.router.station.ip {
@@ -72,11 +78,12 @@ impl Core {
             return failed(Reason::Invalid);
         }
         let owner = Owner { engine: self.own.index(), channel: number, listener: id };
-        match self.own.shared().ports.listen(port, owner, reuse_port.then_some(channel.user)) {
+        let Member { user, application } = channel.member;
+        let sharing =
+            Sharing { user: reuse_port.then_some(user), application: application.filter(|_| group) };
+        match self.own.shared().ports.listen(port, owner, sharing) {
             Some(port) => {
-                channel
-                    .listeners
-                    .insert(id, Listener { port, reuse_port, backlog: backlog.max(1), waiting: 0 });
+                channel.listeners.insert(id, Listener { port, sharing, backlog: backlog.max(1), waiting: 0 });
                 self.counters().listens.add(1);
                 Reply::Listening { id, port }
             }
@@ -129,53 +136,62 @@ impl Core {
             self.counters().refused_ending.add(1);
             return refuse(self, wire::Reason::Ending);
         }
-        let mut last = None;
+        let (now, port) = (self.clock.now, key.local_port());
+        let reached = *passed.reached.get_or_insert(self.own.index());
+        let mut full = None;
         loop {
-            let found = self.shared().ports.find(key, hello.tag, passed.declined, self.clock.now);
+            let found = self.shared().ports.find(key, hello.tag, reached, passed.declined, now);
             let (engine, listener) = match found {
-                Destination::Nobody { waits } => {
+                Destination::Nobody { waits, full: left_out } => {
                     passed.waits |= waits;
+                    full = full.or(left_out.map(|(owner, bound)| (Limit::Connections, bound, owner)));
                     break;
                 }
                 Destination::Flow(engine) => (engine, None),
-                Destination::Listener { owner, shared, declined } => {
+                Destination::Listener { owner, sharing, declined } => {
                     passed.waits |= declined > passed.declined;
                     passed.declined = declined;
-                    (owner.engine, Some((owner, shared)))
+                    (owner.engine, Some((owner, sharing)))
                 }
             };
             if engine != self.own.index() {
                 return self.pass_on(engine, from, bytes, passed);
             }
-            let Some((owner, shared)) = listener else {
+            let Some((owner, sharing)) = listener else {
                 // A claim goes with its flow, and there is none.
                 return self.counters().rx_no_flow.add(1);
             };
+            let shared = sharing != Sharing::NONE;
             match self.accept(key, owner, shared, from, syn, &hello) {
                 Ok(()) => return,
-                Err(Declined::Claimed) => {}
+                Err(Declined::Claimed) => continue,
                 Err(Declined::Malformed) => {
                     self.counters().syn_overflow.add(1);
                     return refuse(self, wire::Reason::Protocol);
                 }
-                Err(declined) => {
-                    passed.declined += 1;
-                    if declined == Declined::Backlog {
-                        passed.waits = true;
-                        if shared {
-                            self.shared().ports.mark_full(key.local_port(), owner, self.clock.now);
-                        }
+                Err(Declined::Gone) => {}
+                Err(Declined::Backlog) => {
+                    passed.waits = true;
+                    if shared {
+                        self.shared().ports.mark_full(port, owner, None, now);
                     }
-                    last = Some((declined, owner));
                 }
+                Err(Declined::Channel(why)) => {
+                    passed.waits |= sharing.application.is_some() && why.is_new(now);
+                    let of_all =
+                        if shared { self.shared().ports.mark_full(port, owner, Some(why), now) } else { 0 };
+                    full = Some((Limit::Connections, of_all.max(why.bound), owner));
+                }
+                Err(Declined::Engine(bound)) => full = Some((Limit::EngineConnections, bound, owner)),
             }
+            passed.declined += 1;
         }
         if passed.waits {
             // Whoever gets a SYN-ACK has a place, and is served. This one asks again sooner than a place is missed.
             return self.counters().syn_backlog.add(1);
         }
-        let reason = match last {
-            Some((Declined::Full(limit, bound), owner)) => {
+        let reason = match full {
+            Some((limit, bound, owner)) => {
                 self.counters().syn_overflow.add(1);
                 let (ip, port) = (from.peer, syn.header.dst);
                 self.full(limit, bound, Asked::Connection { channel: owner.channel, ip, port });
@@ -184,7 +200,7 @@ impl Core {
                     _ => wire::Reason::AppFull { limit: bound },
                 }
             }
-            _ => {
+            None => {
                 self.counters().syn_refused.add(1);
                 wire::Reason::Refused
             }

@@ -9,11 +9,12 @@ use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
 use crate::admission::Claim;
 use crate::conn::{Bound, Conn, Who};
+use crate::ephemeral::Ports;
 use crate::full::Asked;
 use crate::ids::{ChannelIndex, ConnIndex, ConnKey};
 use crate::listen::{Declined, Listen};
 use crate::path::{Form, InPath, NextHop};
-use crate::ports::{EPHEMERAL, Owner};
+use crate::ports::Owner;
 use crate::router::Router;
 use crate::rss::Contact;
 use crate::state::Core;
@@ -34,8 +35,8 @@ impl Core {
     /// One request of the application of channel `at`.
     pub fn on_request(&mut self, at: ChannelIndex, request: Request) {
         let reply = match request {
-            Request::Listen { id, ip, port, backlog, reuse_port, group: _ } => {
-                Some(self.listen(at, Listen { id, ip, port, backlog, reuse_port }))
+            Request::Listen { id, ip, port, backlog, reuse_port, group } => {
+                Some(self.listen(at, Listen { id, ip, port, backlog, reuse_port, group }))
             }
             Request::Unlisten { id } => {
                 self.unlisten(at, id);
@@ -105,7 +106,7 @@ impl Core {
             return Err(self.full(Limit::EngineConnections, most, asked));
         }
         let Some((key, claimed)) = self.pick_local(peer, local_port)? else {
-            return Err(self.full(Limit::Ports, self.ephemeral_share().into(), asked));
+            return Err(self.full(Limit::Ports, self.ports_to_give().count().into(), asked));
         };
         let opened = self.channels.get_mut(at).and_then(|channel| channel.end.open_flow());
         let Some(id) = opened else {
@@ -143,11 +144,15 @@ impl Core {
         hello: &Hello,
     ) -> Result<(), Declined> {
         if let Some(limit) = self.most_flows() {
-            return Err(Declined::Full(Limit::EngineConnections, limit));
+            return Err(Declined::Engine(limit));
         }
         let at = self.channels.find(owner.channel).ok_or(Declined::Gone)?;
         if self.is_full(at, owner.listener) {
             return Err(Declined::Backlog);
+        }
+        let now = self.clock.now;
+        if let Some(full) = self.channels.get_mut(at).and_then(|channel| channel.full(now)) {
+            return Err(Declined::Channel(full));
         }
         let Some(hop) = self.router.next_hop(from.peer) else {
             // Nor is there a way for an answer.
@@ -174,8 +179,9 @@ impl Core {
             if shared {
                 claims.release(key);
             }
-            return Err(Declined::Full(Limit::Connections, channel.end.geometry().flows));
+            return Err(Declined::Gone);
         };
+        channel.full(now);
         channel.take_place(id, owner.listener);
         let birth = Birth {
             key,
@@ -236,12 +242,12 @@ impl Core {
         Reason::Ending
     }
 
-    /// How many ephemeral ports this engine gives towards one port of a peer.
-    fn ephemeral_share(&self) -> u16 {
-        (u16::MAX - EPHEMERAL) / self.shared().engines()
+    /// The ports that this engine gives where none is named.
+    fn ports_to_give(&self) -> Ports {
+        Ports::of(self.own.index(), self.shared().engines())
     }
 
-    /// A key with a local port: the one asked for, or a free ephemeral one of this engine's share. True: it is claimed. `None`: there is
+    /// A key with a local port: the one asked for, or a free one of this engine's share. True: it is claimed. `None`: there is
     /// none free.
     fn pick_local(
         &mut self,
@@ -268,16 +274,13 @@ impl Core {
             }
             return Ok(Some((key, true)));
         }
-        let (engines, share) = (self.shared().engines(), self.ephemeral_share());
+        let (ports, now) = (self.ports_to_give(), self.clock.now);
         let Core { ephemeral, conns, router, own, .. } = self;
-        let key_of = |number: u16| ConnKey::new(ip, port, EPHEMERAL + number * engines + own.index().0);
-        let found = ephemeral.find(share, |number| {
-            let key = key_of(number);
-            conns.find(key).is_none()
-                && reversed_is_free(router, key.local_port())
-                && own.shared().ports.is_free(key)
+        let found = ephemeral.find(ports, (ip, port), now, |local| {
+            let key = ConnKey::new(ip, port, local);
+            conns.find(key).is_none() && reversed_is_free(router, local) && own.shared().ports.is_free(key)
         });
-        Ok(found.map(|number| (key_of(number), false)))
+        Ok(found.map(|local| (ConnKey::new(ip, port, local), false)))
     }
 
     fn setup(&mut self, local_port: u16, remote_port: u16, came: Option<InPath>) -> Setup {

@@ -4,6 +4,10 @@
 //! A port that several listeners share is theirs by a rule that every engine applies in the same way: a keyed hash of what all copies
 //! of a SYN have in common says whose turn it is, and the others follow in their order. Whoever takes the connection claims its key, so
 //! that later copies come to the same flow, whatever has become of the list meanwhile.
+//!
+//! The listeners of an application that has several channels have one turn together. Of them those of the engine are asked first
+//! that the SYN reached, which so need not hand its connection over, and of one engine the earliest first: what an application attached
+//! to have room in reserve stays unused for as long as there is room elsewhere.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,7 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use machnet_wire::Nanos;
 
 use crate::claims::Claims;
-use crate::ids::{ChannelNumber, ConnKey, EngineIndex, UserId};
+use crate::ephemeral::EPHEMERAL;
+use crate::ids::{ApplicationNumber, ChannelNumber, ConnKey, EngineIndex, UserId};
 
 /// Who listens on a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,15 +31,49 @@ pub struct Owner {
     pub listener: u32,
 }
 
+/// With whom a listener shares its port: two do so where one of these is said by both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sharing {
+    /// With the listeners of this user.
+    pub user: Option<UserId>,
+    /// With the listeners of this application.
+    pub application: Option<ApplicationNumber>,
+}
+
+impl Sharing {
+    /// With nobody.
+    pub const NONE: Sharing = Sharing { user: None, application: None };
+
+    fn with(self, other: Sharing) -> bool {
+        self.user.is_some() && self.user == other.user
+            || self.application.is_some() && self.application == other.application
+    }
+}
+
 /// Where a SYN is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Destination {
     /// An engine has claimed its key for a flow.
     Flow(EngineIndex),
-    /// A listener, behind so many that had no room. `shared`: there may be others, so whoever takes the SYN claims its key.
-    Listener { owner: Owner, shared: bool, declined: u16 },
-    /// Nobody is left. `waits`: one that was left out will have room soon.
-    Nobody { waits: bool },
+    /// A listener, behind so many that had no room.
+    Listener { owner: Owner, sharing: Sharing, declined: u16 },
+    /// Nobody is left. `waits`: one that was left out will have room soon; `full`: one that was left out, and the bound on the
+    /// connections of its application.
+    Nobody { waits: bool, full: Option<(Owner, u32)> },
+}
+
+/// A listener's channel has as many connections as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full {
+    pub bound: u32,
+    pub since: Nanos,
+}
+
+impl Full {
+    /// Whether the application, which may have several channels, has time still to attach one more.
+    pub fn is_new(self, now: Nanos) -> bool {
+        now < self.since.saturating_add(GRACE)
+    }
 }
 
 /// The table.
@@ -48,17 +87,27 @@ pub struct Ports {
 
 #[derive(Debug, Default)]
 struct Table {
-    listeners: HashMap<u16, Listeners>,
+    listeners: HashMap<u16, Vec<Turn>>,
     cursor: u16,
 }
 
-/// The listeners of one port, at least one.
+/// Listeners that have one turn together, at least one.
 #[derive(Debug)]
-struct Listeners {
-    /// The user whose listeners share the port; `None`: there is one, and there may be no other.
-    shared_by: Option<UserId>,
-    /// In the order in which they came, each with the time until which its backlog is taken to be full.
-    owners: Vec<(Owner, Nanos)>,
+struct Turn {
+    /// Whose they are; `None`: a listener by itself.
+    application: Option<ApplicationNumber>,
+    /// By engine, and of each in the order in which they came.
+    places: Vec<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    owner: Owner,
+    sharing: Sharing,
+    /// Until when it is taken to have no room.
+    full_until: Nanos,
+    /// Why it had none: `None` is for a place in its backlog.
+    full: Option<Full>,
 }
 
 impl Ports {
@@ -67,22 +116,23 @@ impl Ports {
         Self { secret, ..Self::default() }
     }
 
-    /// Opens `port`, or for 0 a free port of the ephemeral range, for a listener; with `shared_by` for all listeners of that user that
-    /// ask so. Returns which; `None` if it is another's, or no port is free.
-    pub fn listen(&self, port: u16, owner: Owner, shared_by: Option<UserId>) -> Option<u16> {
+    /// Opens `port`, or for 0 a free port of the ephemeral range, for a listener. Returns which; `None` if there is one that does not share
+    /// it with this one, or no port is free.
+    pub fn listen(&self, port: u16, owner: Owner, sharing: Sharing) -> Option<u16> {
         let mut table = self.lock();
         let port = if port != 0 { port } else { table.free_port()? };
-        match table.listeners.entry(port) {
-            Entry::Occupied(mut taken) => {
-                let taken = taken.get_mut();
-                if shared_by.is_none() || taken.shared_by != shared_by {
-                    return None;
-                }
-                taken.owners.push((owner, Nanos::ZERO));
+        let turns = table.listeners.entry(port).or_default();
+        if turns.iter().flat_map(|turn| &turn.places).any(|place| !place.sharing.with(sharing)) {
+            return None;
+        }
+        let place = Place { owner, sharing, full_until: Nanos::ZERO, full: None };
+        let application = sharing.application;
+        match turns.iter_mut().find(|turn| application.is_some() && turn.application == application) {
+            Some(turn) => {
+                let at = turn.places.partition_point(|other| other.owner.engine <= owner.engine);
+                turn.places.insert(at, place);
             }
-            Entry::Vacant(free) => {
-                free.insert(Listeners { shared_by, owners: vec![(owner, Nanos::ZERO)] });
-            }
+            None => turns.push(Turn { application, places: vec![place] }),
         }
         Some(port)
     }
@@ -91,8 +141,8 @@ impl Ports {
     pub fn unlisten(&self, port: u16, channel: ChannelNumber, listener: u32) {
         let mut table = self.lock();
         if let Entry::Occupied(mut at) = table.listeners.entry(port) {
-            at.get_mut().owners.retain(|(owner, _)| owner.channel != channel || owner.listener != listener);
-            if at.get().owners.is_empty() {
+            retain(at.get_mut(), |owner| owner.channel != channel || owner.listener != listener);
+            if at.get().is_empty() {
                 at.remove();
             }
         }
@@ -100,9 +150,9 @@ impl Ports {
 
     /// Closes every listener of a channel.
     pub fn forget(&self, channel: ChannelNumber) {
-        self.lock().listeners.retain(|_, at| {
-            at.owners.retain(|(owner, _)| owner.channel != channel);
-            !at.owners.is_empty()
+        self.lock().listeners.retain(|_, turns| {
+            retain(turns, |owner| owner.channel != channel);
+            !turns.is_empty()
         });
     }
 
@@ -111,43 +161,68 @@ impl Ports {
         self.lock().listeners.contains_key(&port)
     }
 
-    /// Where a SYN with this key and this tag of its sender goes when `declined` listeners had no room for it.
-    pub(crate) fn find(&self, key: ConnKey, tag: u32, declined: u16, now: Nanos) -> Destination {
+    /// Where a SYN with this key and this tag of its sender goes, which came to engine `reached` first, when `declined` listeners had no
+    /// room for it.
+    pub(crate) fn find(
+        &self,
+        key: ConnKey,
+        tag: u32,
+        reached: EngineIndex,
+        declined: u16,
+        now: Nanos,
+    ) -> Destination {
         if let Some(engine) = self.claims.holder(key) {
             return Destination::Flow(engine);
         }
         let table = self.lock();
-        let Some(Listeners { shared_by, owners }) = table.listeners.get(&key.local_port()) else {
-            return Destination::Nobody { waits: false };
+        let Some(turns) = table.listeners.get(&key.local_port()) else {
+            return Destination::Nobody { waits: false, full: None };
         };
-        let count = owners.len();
-        let first = if count > 1 { self.first(key, tag, count) } else { 0 };
-        let mut waits = false;
-        for nth in usize::from(declined)..count {
-            let (owner, full_until) = owners[(first + nth) % count];
-            if full_until <= now {
-                return Destination::Listener { owner, shared: shared_by.is_some(), declined: nth as u16 };
+        let draw = if turns.len() > 1 || turns[0].places.len() > 1 { self.draw(key, tag) } else { 0 };
+        let (before, first) = turns.split_at(part(draw, turns.len()));
+        let order = first.iter().chain(before).flat_map(|turn| turn.order(reached, draw));
+        let (mut waits, mut full) = (false, None);
+        for (nth, place) in order.enumerate().skip(declined.into()) {
+            if place.full_until <= now {
+                let Place { owner, sharing, .. } = *place;
+                return Destination::Listener { owner, sharing, declined: nth as u16 };
             }
-            waits = true;
+            match place.full {
+                Some(why) if place.sharing.application.is_none() || !why.is_new(now) => {
+                    full = full.or(Some(place.owner))
+                }
+                _ => waits = true,
+            }
         }
-        Destination::Nobody { waits }
+        let full = full.map(|owner| (owner, bound(turns, owner)));
+        Destination::Nobody { waits, full }
     }
 
-    /// A listener that shares its port has no place in its backlog: it is left out for a while, so that a flood of SYNs is not passed
-    /// from one full listener to the next.
-    pub(crate) fn mark_full(&self, port: u16, full: Owner, now: Nanos) {
+    /// A listener that shares its port has no room, for want of a place in its backlog or of a connection (`full`): it is left out for a
+    /// while, so that a flood of SYNs is not passed from one full listener to the next. Returns how many connections its application may
+    /// have in the channels that are known to be full.
+    pub(crate) fn mark_full(&self, port: u16, owner: Owner, full: Option<Full>, now: Nanos) -> u32 {
         let mut table = self.lock();
-        let owners = table.listeners.get_mut(&port).map(|at| at.owners.iter_mut());
-        if let Some((_, until)) = owners.and_then(|mut owners| owners.find(|(owner, _)| *owner == full)) {
-            *until = now.saturating_add(FULL_FOR);
+        let Some(turns) = table.listeners.get_mut(&port) else { return 0 };
+        if let [Turn { places, .. }] = &turns[..]
+            && places.len() == 1
+        {
+            // There is none to pass it to, and to ask this one again is as quick as to look here.
+            return 0;
         }
+        let mut places = turns.iter_mut().flat_map(|turn| &mut turn.places);
+        if let Some(place) = places.find(|place| place.owner == owner) {
+            place.full_until = now.saturating_add(FULL_FOR);
+            place.full = full;
+        }
+        bound(turns, owner)
     }
 
-    /// Whose turn it is, of `count`.
-    fn first(&self, key: ConnKey, tag: u32, count: usize) -> usize {
+    /// What all copies of a SYN have in common, and no peer can choose.
+    fn draw(&self, key: ConnKey, tag: u32) -> u64 {
         let mut hasher = DefaultHasher::new();
         (self.secret, key, tag).hash(&mut hasher);
-        ((u128::from(hasher.finish()) * count as u128) >> 64) as usize
+        hasher.finish()
     }
 
     /// Whether a dial may have a key without claiming it: nobody else has, nor listens on its port.
@@ -157,7 +232,7 @@ impl Ports {
 
     /// How many listeners are open.
     pub fn listeners(&self) -> usize {
-        self.lock().listeners.values().map(|at| at.owners.len()).sum()
+        self.lock().listeners.values().flatten().map(|turn| turn.places.len()).sum()
     }
 
     /// How many keys are claimed.
@@ -169,6 +244,41 @@ impl Ports {
         // No code under the lock can leave the table half changed.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Turn {
+    /// In which order they are asked: those of the engine that the SYN reached, and then engine by engine from one that `draw` says.
+    fn order(&self, reached: EngineIndex, draw: u64) -> impl Iterator<Item = &Place> {
+        // Other bits than those that say whose turn it is.
+        let from = self.places[part(draw.rotate_left(32), self.places.len())].owner.engine;
+        let of = move |own: bool, later: bool| {
+            self.places.iter().filter(move |place| {
+                let engine = place.owner.engine;
+                (engine == reached) == own && (own || (engine >= from) == later)
+            })
+        };
+        of(true, true).chain(of(false, true)).chain(of(false, false))
+    }
+}
+
+/// A number below `count` that depends on the highest bits of `draw`.
+fn part(draw: u64, count: usize) -> usize {
+    ((u128::from(draw) * count as u128) >> 64) as usize
+}
+
+/// Keeps the listeners that `keep` says.
+fn retain(turns: &mut Vec<Turn>, keep: impl Fn(&Owner) -> bool) {
+    turns.retain_mut(|turn| {
+        turn.places.retain(|place| keep(&place.owner));
+        !turn.places.is_empty()
+    });
+}
+
+/// The bound on the connections of a listener's application: of all channels of it that were found full.
+fn bound(turns: &[Turn], owner: Owner) -> u32 {
+    let turn = turns.iter().find(|turn| turn.places.iter().any(|place| place.owner == owner));
+    let full = turn.into_iter().flat_map(|turn| &turn.places).filter_map(|place| place.full);
+    full.map(|full| full.bound).fold(0, u32::saturating_add)
 }
 
 impl Table {
@@ -187,9 +297,9 @@ impl Table {
 /// How long a listener without room is left out: much shorter than the pause before a caller asks again.
 const FULL_FOR: Nanos = Nanos::millis(1);
 
-/// The first ephemeral Machnet port. Engine `i` of `n` takes those that leave `i` when divided by `n`, so that engines
-/// need not agree on each one.
-pub const EPHEMERAL: u16 = 32768;
+/// How long an application of several channels has to attach one more when all are full, before its callers are refused: a hundred times what
+/// that takes on a machine that has a core to spare.
+const GRACE: Nanos = Nanos::millis(250);
 
 #[cfg(test)]
 mod tests {
@@ -204,6 +314,21 @@ mod tests {
         Owner { engine: EngineIndex(channel.0 as u16 - 1), channel, listener: 3 }
     }
 
+    /// No listener of these tests is on this engine.
+    const HERE: EngineIndex = EngineIndex(100);
+
+    fn by_user(user: u32) -> Sharing {
+        Sharing { user: Some(UserId(user)), application: None }
+    }
+
+    fn by_application(application: u64) -> Sharing {
+        Sharing { user: None, application: Some(ApplicationNumber(application)) }
+    }
+
+    fn both(user: u32, application: u64) -> Sharing {
+        Sharing { application: Some(ApplicationNumber(application)), ..by_user(user) }
+    }
+
     fn key(peer_port: u16) -> ConnKey {
         ConnKey::new(Ipv4Addr::LOCALHOST, peer_port, 80)
     }
@@ -211,26 +336,32 @@ mod tests {
     #[test]
     fn a_port_has_one_listener_and_is_free_after_it() {
         let ports = Ports::default();
-        assert_eq!(ports.listen(80, owner(ONE), None), Some(80));
-        assert_eq!(ports.listen(80, owner(TWO), None), None);
-        let found = |ports: &Ports| ports.find(key(1), 7, 0, Nanos::ZERO);
-        assert_eq!(found(&ports), Destination::Listener { owner: owner(ONE), shared: false, declined: 0 });
+        assert_eq!(ports.listen(80, owner(ONE), Sharing::NONE), Some(80));
+        assert_eq!(ports.listen(80, owner(TWO), Sharing::NONE), None);
+        let found = |ports: &Ports| ports.find(key(1), 7, HERE, 0, Nanos::ZERO);
+        assert_eq!(
+            found(&ports),
+            Destination::Listener { owner: owner(ONE), sharing: Sharing::NONE, declined: 0 }
+        );
         ports.unlisten(80, TWO, 3);
         assert!(ports.is_open(80), "another channel's");
         ports.unlisten(80, ONE, 3);
-        assert_eq!(ports.listen(80, owner(TWO), None), Some(80));
+        assert_eq!(ports.listen(80, owner(TWO), Sharing::NONE), Some(80));
         ports.forget(TWO);
-        assert_eq!((found(&ports), ports.listeners()), (Destination::Nobody { waits: false }, 0));
+        assert_eq!((found(&ports), ports.listeners()), (Destination::Nobody { waits: false, full: None }, 0));
     }
 
     #[test]
-    fn a_port_is_shared_where_all_its_listeners_ask_so_and_are_of_one_user() {
-        let (ada, bob) = (Some(UserId(1000)), Some(UserId(1001)));
-        for first in [None, ada, bob] {
-            for second in [None, ada, bob] {
+    fn a_port_is_shared_where_all_its_listeners_ask_so_and_are_of_one_user_or_application() {
+        let (ada, bob) = (by_user(1000), by_user(1001));
+        let (one, two) = (by_application(1), by_application(2));
+        let all = [Sharing::NONE, ada, bob, one, two, both(1000, 1), both(1001, 1), both(1001, 2)];
+        for first in all {
+            for second in all {
                 let ports = Ports::default();
                 assert_eq!(ports.listen(80, owner(ONE), first), Some(80));
-                let both = first.is_some() && first == second;
+                let both = first.user.is_some() && first.user == second.user
+                    || first.application.is_some() && first.application == second.application;
                 assert_eq!(ports.listen(80, owner(TWO), second).is_some(), both, "{first:?}, {second:?}");
                 assert_eq!(ports.listeners(), 1 + usize::from(both));
                 // Whoever is left goes on alone.
@@ -244,14 +375,14 @@ mod tests {
     fn every_listener_of_a_port_is_asked_once_and_the_first_of_them_is_random() {
         let ports = Ports::new([5, 6]);
         let owners: Vec<_> = (1..=4).map(|n| owner(ChannelNumber(n))).collect();
-        owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, Some(UserId(0))).is_some()));
+        owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, by_user(0)).is_some()));
         let mut firsts = [0u32; 4];
         for n in 0..8000u32 {
-            let asked = |declined| match ports.find(key(n as u16), n, declined, Nanos::ZERO) {
-                Destination::Listener { owner, shared: true, declined: nth } if nth == declined => {
+            let asked = |declined| match ports.find(key(n as u16), n, HERE, declined, Nanos::ZERO) {
+                Destination::Listener { owner, declined: nth, .. } if nth == declined => {
                     Some(owner.engine.place())
                 }
-                Destination::Nobody { waits: false } => None,
+                Destination::Nobody { waits: false, .. } => None,
                 other => panic!("{other:?}"),
             };
             let order: Vec<_> = (0..4).map(|declined| asked(declined).expect("one of four")).collect();
@@ -267,39 +398,121 @@ mod tests {
     fn a_listener_without_room_is_left_out_for_a_while() {
         let ports = Ports::new([5, 6]);
         let owners: Vec<_> = (1..=3).map(|n| owner(ChannelNumber(n))).collect();
-        owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, Some(UserId(0))).is_some()));
+        owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, by_user(0)).is_some()));
         let now = Nanos::secs(1);
-        let found = |now| (0..50).map(|n| ports.find(key(n), 7, 0, now)).collect::<Vec<_>>();
+        let found = |now| (0..50).map(|n| ports.find(key(n), 7, HERE, 0, now)).collect::<Vec<_>>();
         let with = |all: &[Destination], one| {
             all.iter().filter(|to| matches!(to, Destination::Listener { owner, .. } if *owner == one)).count()
         };
-        ports.mark_full(80, owners[1], now);
+        ports.mark_full(80, owners[1], None, now);
         let all = found(now);
         assert_eq!(with(&all, owners[0]) + with(&all, owners[2]), 50);
         assert!(with(&all, owners[0]) > 5 && with(&all, owners[2]) > 5);
         assert!(with(&found(now + FULL_FOR), owners[1]) > 5);
-        owners.iter().for_each(|&owner| ports.mark_full(80, owner, now));
-        assert_eq!(found(now), vec![Destination::Nobody { waits: true }; 50]);
+        owners.iter().for_each(|&owner| assert_eq!(ports.mark_full(80, owner, None, now), 0));
+        assert_eq!(found(now), vec![Destination::Nobody { waits: true, full: None }; 50]);
+    }
+
+    /// Who is asked, in turn, for a SYN that came to an engine; by channel.
+    fn asked(ports: &Ports, tag: u32, reached: u16, now: Nanos) -> Vec<u64> {
+        let mut all = Vec::new();
+        let mut declined = 0;
+        while let Destination::Listener { owner, declined: nth, .. } =
+            ports.find(key(1), tag, EngineIndex(reached), declined, now)
+        {
+            all.push(owner.channel.0);
+            declined = nth + 1;
+        }
+        all
+    }
+
+    #[test]
+    fn of_an_application_the_engine_that_a_syn_reaches_is_asked_first_and_of_one_engine_the_earliest() {
+        let ports = Ports::new([5, 6]);
+        // By channel: on which engine. In this order they listen.
+        for (channel, engine) in [(1, 0), (2, 1), (3, 0), (4, 2), (5, 1), (6, 2)] {
+            let owner = Owner { engine: EngineIndex(engine), channel: ChannelNumber(channel), listener: 1 };
+            assert_eq!(ports.listen(80, owner, by_application(9)), Some(80));
+        }
+        let mut seen = HashSet::new();
+        for tag in 0..100 {
+            let order = asked(&ports, tag, 1, Nanos::ZERO);
+            assert_eq!(order[..2], [2, 5]);
+            assert!([[1, 3, 4, 6], [4, 6, 1, 3]].iter().any(|rest| order[2..] == *rest), "{order:?}");
+            seen.insert(order[2]);
+            // The same for every copy, whoever asks.
+            assert_eq!(asked(&ports, tag, 1, Nanos::ZERO), order);
+        }
+        assert_eq!(seen.len(), 2, "no engine is preferred where the SYN reached none of them");
+        ports.unlisten(80, ChannelNumber(2), 1);
+        assert_eq!(asked(&ports, 3, 1, Nanos::ZERO)[0], 5);
+    }
+
+    #[test]
+    fn applications_that_share_a_port_as_users_have_a_turn_each() {
+        let ports = Ports::new([5, 6]);
+        for channel in 1..=9 {
+            let owner = Owner { engine: EngineIndex(0), channel: ChannelNumber(channel), listener: 1 };
+            // Three channels of application 1, five of application 2, and one that is alone.
+            let sharing = match channel {
+                1..=3 => both(7, 1),
+                4..=8 => both(7, 2),
+                _ => by_user(7),
+            };
+            assert_eq!(ports.listen(80, owner, sharing), Some(80));
+        }
+        let mut firsts = [0; 3];
+        for tag in 0..3000 {
+            let order = asked(&ports, tag, 0, Nanos::ZERO);
+            let turn = [1, 4, 9].iter().position(|&first| first == order[0]).expect("the earliest of one");
+            firsts[turn] += 1;
+            assert_eq!(order.iter().copied().collect::<HashSet<_>>(), (1..=9).collect());
+            let third = order.iter().position(|&channel| channel == 3).expect("asked");
+            assert_eq!(order[third - 2..third], [1, 2], "{order:?}");
+        }
+        assert!(firsts.iter().all(|&n| (900..1100).contains(&n)), "{firsts:?}");
+    }
+
+    #[test]
+    fn an_application_whose_channels_are_full_has_time_to_attach_one_more() {
+        let (ports, owners) = (Ports::new([5, 6]), [ONE, TWO].map(owner));
+        owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, by_application(9)).is_some()));
+        let since = Nanos::secs(1);
+        let found = |now| ports.find(key(1), 7, HERE, 0, now);
+        let mark = |owner, bound, since, now| ports.mark_full(80, owner, Some(Full { bound, since }), now);
+        assert_eq!(mark(owners[0], 256, since, since), 256);
+        assert!(matches!(found(since), Destination::Listener { owner, .. } if owner == owners[1]));
+        assert_eq!(mark(owners[1], 64, since + Nanos::millis(50), since), 320, "together");
+        assert_eq!(found(since), Destination::Nobody { waits: true, full: None });
+        assert!(matches!(found(since + FULL_FOR), Destination::Listener { .. }), "they are asked again");
+        // The grace begins with the last channel that is full.
+        for (after, waits) in [(299, true), (300, false)] {
+            let now = since + Nanos::millis(after);
+            mark(owners[0], 256, since, now);
+            mark(owners[1], 64, since + Nanos::millis(50), now);
+            let Destination::Nobody { waits: told, full } = found(now) else { panic!("both are full") };
+            assert_eq!((told, full.map(|(_, bound)| bound)), (waits, Some(320)));
+        }
     }
 
     #[test]
     fn whoever_claims_a_key_gets_its_later_syns_until_it_releases_it() {
         let ports = Ports::default();
-        assert!(ports.listen(80, owner(ONE), None).is_some());
+        assert!(ports.listen(80, owner(ONE), Sharing::NONE).is_some());
         assert!(ports.is_free(ConnKey::new(Ipv4Addr::LOCALHOST, 1, 81)) && !ports.is_free(key(1)));
         assert!(ports.claims.claim(key(1), EngineIndex(5)));
-        assert_eq!(ports.find(key(1), 7, 0, Nanos::ZERO), Destination::Flow(EngineIndex(5)));
-        assert!(matches!(ports.find(key(2), 7, 0, Nanos::ZERO), Destination::Listener { .. }));
+        assert_eq!(ports.find(key(1), 7, HERE, 0, Nanos::ZERO), Destination::Flow(EngineIndex(5)));
+        assert!(matches!(ports.find(key(2), 7, HERE, 0, Nanos::ZERO), Destination::Listener { .. }));
         ports.claims.release(key(1));
-        assert!(matches!(ports.find(key(1), 7, 0, Nanos::ZERO), Destination::Listener { .. }));
+        assert!(matches!(ports.find(key(1), 7, HERE, 0, Nanos::ZERO), Destination::Listener { .. }));
     }
 
     #[test]
     fn port_0_takes_a_free_one_until_none_is_left() {
         let ports = Ports::default();
         let mut seen = HashSet::from([EPHEMERAL + 100]);
-        assert!(ports.listen(EPHEMERAL + 100, owner(ONE), None).is_some());
-        while let Some(port) = ports.listen(0, owner(ONE), None) {
+        assert!(ports.listen(EPHEMERAL + 100, owner(ONE), Sharing::NONE).is_some());
+        while let Some(port) = ports.listen(0, owner(ONE), Sharing::NONE) {
             assert!(port >= EPHEMERAL && seen.insert(port));
         }
         assert_eq!(seen.len(), usize::from(u16::MAX - EPHEMERAL));

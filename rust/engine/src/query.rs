@@ -96,6 +96,8 @@ pub struct ListenerRow {
     pub channel: u64,
     /// Whether other listeners of its user may have the port, too.
     pub reuse_port: bool,
+    /// Whether other listeners of its application may have the port.
+    pub group: bool,
     /// Connections that may wait for the application at a time.
     pub backlog: u32,
     /// Connections that the application has not taken, half-open ones included.

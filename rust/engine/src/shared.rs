@@ -15,7 +15,7 @@ use machnet_wire::{Nanos, WarningLimit};
 use crate::channel::{Channel, End};
 use crate::config::EngineConfig;
 use crate::counters::{Counters, Counts, Samples};
-use crate::ids::{ChannelNumber, EngineIndex, UserId};
+use crate::ids::{ChannelNumber, EngineIndex, Member};
 use crate::neighbor::Neighbors;
 use crate::path::Handed;
 use crate::peers::Heard;
@@ -207,11 +207,11 @@ impl Shared {
 }
 
 impl EngineHandle {
-    /// Gives a channel of this user's application to the engine; returns the number by which it is detached and reported. The channel comes back
+    /// Gives a channel to the engine; returns the number by which it is detached and reported. The channel comes back
     /// when the engine has too many notes to read.
-    pub fn attach(&self, channel: EngineEnd, user: UserId) -> Result<u64, Box<EngineEnd>> {
+    pub fn attach(&self, channel: EngineEnd, member: Member) -> Result<u64, Box<EngineEnd>> {
         let id = self.shared.channels.fetch_add(1, Ordering::Relaxed);
-        match self.inbox().notes.push(Note::Attach(Channel::new(ChannelNumber(id), user, channel))) {
+        match self.inbox().notes.push(Note::Attach(Channel::new(ChannelNumber(id), member, channel))) {
             Ok(()) => {
                 self.inbox().bell.ring();
                 Ok(id)

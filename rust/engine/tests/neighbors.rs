@@ -1,7 +1,7 @@
 //! Applications of one engine that must not be felt by the others: many that are quiet, one that rings without end, one that leaves.
 //! The tests put the engine to sleep themselves: it arms, wakes and runs a round, and the test says how much time has passed.
 
-use machnet_engine::{Engine, UserId};
+use machnet_engine::{Engine, Member, UserId};
 use machnet_nic::sim::SimQueue;
 use machnet_shm::{Geometry, Reason, Reply, Request};
 use machnet_sim::{AppNo, World, pattern};
@@ -204,7 +204,7 @@ fn an_engine_that_reads_no_notes_loses_no_channel() {
     let mut apps = Vec::new();
     let refused = loop {
         let (app, end) = machnet_shm::pair(tiny).expect("memory");
-        match handle.attach(end, UserId(1000)) {
+        match handle.attach(end, Member::alone(UserId(1000))) {
             Ok(_) => apps.push(app),
             Err(end) => break (app, end),
         }
@@ -213,7 +213,7 @@ fn an_engine_that_reads_no_notes_loses_no_channel() {
     assert!(refused.0.rx.drain_doorbell(), "it came back whole");
     w.pass(Nanos::millis(1));
     assert_eq!(engine(&mut w).usage().len(), 256);
-    assert!(handle.attach(*refused.1, UserId(1000)).is_ok());
+    assert!(handle.attach(*refused.1, Member::alone(UserId(1000))).is_ok());
 }
 
 #[test]

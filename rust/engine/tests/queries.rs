@@ -177,6 +177,7 @@ fn listeners_are_listed_with_whoever_waits_for_them() {
         port,
         channel: busy.w.apps[app].number,
         reuse_port,
+        group: false,
         backlog,
         waiting,
     };

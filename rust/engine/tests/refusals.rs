@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use machnet_engine::{ChannelNumber, EngineIndex, Owner};
+use machnet_engine::{ChannelNumber, EngineIndex, Owner, Sharing};
 use machnet_shm::{Geometry, Limit, Reason, Reply};
 use machnet_sim::{AppNo, World, keep_warnings, warnings};
 use machnet_wire::Nanos;
@@ -147,7 +147,7 @@ fn listeners_and_ports_have_their_limits_and_names() {
 
     let mut hosts = Hosts::new(917, Geometry::DEFAULT, Geometry::DEFAULT, MANY, MANY);
     let others = Owner { engine: EngineIndex(0), channel: ChannelNumber(999), listener: 1 };
-    while hosts.w.sidecars[0].shared.ports.listen(0, others, None).is_some() {}
+    while hosts.w.sidecars[0].shared.ports.listen(0, others, Sharing::NONE).is_some() {}
     assert_eq!(refused(listen(&mut hosts, 0)), Some(Reason::Full(Limit::Ports, 32_767)));
     assert_eq!(hosts.dial(), Some(Reason::Full(Limit::Ports, 32_767)));
     assert_eq!(hosts.counted(), [(0, "full_ports", 2)]);

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 
-use machnet_engine::UserId;
+use machnet_engine::{Member, UserId};
 use machnet_shm::sleep::ROOM;
 use machnet_shm::{AppEnd, Geometry, Reason, Reply, Request, pair};
 use machnet_sim::World;
@@ -29,7 +29,7 @@ impl Sleeper {
     fn attach(w: &mut World, geometry: Geometry) -> Sleeper {
         let (end, engine) = pair(geometry).expect("memory");
         let handle = w.sidecars[0].shared.handle(0).expect("in range");
-        assert!(handle.attach(engine, UserId(1000)).is_ok());
+        assert!(handle.attach(engine, Member::alone(UserId(1000))).is_ok());
         let bell = bell(end.rx.doorbell());
         Sleeper { end, bell, requests: Vec::new(), answers: Vec::new(), wakes: 0, waited_for_answers: 0 }
     }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use machnet_engine::UserId;
+use machnet_engine::{Member, UserId};
 use machnet_nic::sim::Link;
 use machnet_shm::{Geometry, Reason, Reply};
 use machnet_sim::{AppNo, World, pattern};
@@ -209,7 +209,8 @@ impl Dice {
 fn a_port_is_shared_by_listeners_of_one_user_that_all_ask_so() {
     let mut w = World::seeded(1);
     let host = w.add(1, 2);
-    let apps = [(7, 0), (7, 1), (8, 1)].map(|(user, engine)| w.app_of(UserId(user), host, engine, WIDE));
+    let apps = [(7, 0), (7, 1), (8, 1)]
+        .map(|(user, engine)| w.app_of(Member::alone(UserId(user)), host, engine, WIDE));
     let mut listen = |app: AppNo, shared: bool| {
         let id = if shared { w.apps[app].listen_shared(PORT, 1) } else { w.apps[app].listen(PORT) };
         w.run("an answer", |w| w.apps[app].reply(id).is_some());

@@ -8,6 +8,7 @@ use crate::host::Host;
 /// An application that is attaching, over a socket that is its alone.
 pub struct Attaching {
     server: ServerAttach,
+    user: u32,
     /// From its hello on.
     place: Option<Place>,
 }
@@ -23,19 +24,19 @@ pub enum Step {
 }
 
 impl Attaching {
-    /// Over an accepted SOCK_SEQPACKET socket, which it owns from here on.
-    pub fn new(socket: Fd) -> Attaching {
-        Attaching { server: ServerAttach::new(socket), place: None }
+    /// Over an accepted SOCK_SEQPACKET socket, which it owns from here on. `user`: whose process connected it, as the kernel says.
+    pub fn new(socket: Fd, user: u32) -> Attaching {
+        Attaching { server: ServerAttach::new(socket), user, place: None }
     }
 
     /// Goes on, when there is input.
     ///
     /// # Errors
     /// It gets no channel, and was told where it can be.
-    pub fn step<Q>(&mut self, host: &Host<Q>) -> Result<Step, AttachError> {
+    pub fn step<Q>(&mut self, host: &mut Host<Q>) -> Result<Step, AttachError> {
         match self.server.step()? {
             ServerStep::Wait => Ok(Step::Wait),
-            ServerStep::Hello(hello) => match host.offer(hello) {
+            ServerStep::Hello(hello) => match host.offer(hello, self.user) {
                 Ok(Offer { welcome, place }) => {
                     self.place = Some(place);
                     Ok(Step::Welcome(welcome))

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use machnet_engine::{End, Engine, EngineConfig, EngineHandle, Leftover, Report, Shared, UserId};
+use machnet_engine::{End, Engine, EngineConfig, EngineHandle, Leftover, Report, Shared};
 use machnet_nic::{Info, Queue};
 use machnet_shm::{BadGeometry, ClientHello, EngineEnd, Geometry, Status, Text, Welcome};
 use machnet_wire::Nanos;
@@ -125,13 +125,13 @@ impl<Q> Host<Q> {
         Ok(())
     }
 
-    /// Answers the hello of an application.
+    /// Answers the hello of an application of this user.
     ///
     /// # Errors
     /// It gets no channel: what it is to be told.
-    pub fn offer(&self, hello: ClientHello) -> Result<Offer, (Status, Text)> {
+    pub fn offer(&mut self, hello: ClientHello, user: u32) -> Result<Offer, (Status, Text)> {
         let welcome = Welcome { geometry: self.geometry, engine: 0, ip: self.ip(), mtu: self.nic.mtu.into() };
-        self.channels.offer(hello, welcome)
+        self.channels.offer(hello, user, welcome)
     }
 
     /// Gives the channel that was made for a place to its engine; returns the channel's number.
@@ -142,7 +142,7 @@ impl<Q> Host<Q> {
         let Some(handle) = self.handles.get(usize::from(place.engine())) else {
             return Err(Box::new(channel));
         };
-        let number = handle.attach(channel, UserId(owner.uid))?;
+        let number = handle.attach(channel, place.member(owner.uid))?;
         self.channels.attached(number, place, owner);
         Ok(number)
     }

@@ -7,9 +7,9 @@
 //! ```text
 //! let mut host = Host::new(engine_config, channel_config, queues, clock())?;
 //! for engine in host.take_engines() { a thread that calls drive(&mut engine, ...) }
-//! attaching.step(&host)   -> Welcome(welcome), or why not: an engine is chosen
+//! attaching.step(&mut host) -> Welcome(welcome), or why not: an engine is chosen
 //! attaching.make(welcome)    its memory
-//! attaching.step(&host)   -> Ready(place, channel)
+//! attaching.step(&mut host) -> Ready(place, channel)
 //! host.attach(place, ...) -> the channel's number
 //! host.leave(number)         its application is gone
 //! host.ask(question)      -> its number; the answer comes in parts, while packets move
@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::result_large_err, reason = "a refusal carries its sentence; once per application")]
 
+mod applications;
 mod attaching;
 mod channels;
 mod drive;
@@ -26,7 +27,7 @@ mod host;
 mod query;
 
 pub use attaching::{Attaching, Step};
-pub use channels::{ChannelConfig, Offer, Owner, Place, Row, State};
+pub use channels::{ChannelConfig, Descriptors, Offer, Owner, Place, Row, State};
 pub use drive::{Machine, Rounds, drive};
 pub use host::{Event, Host, HostError, Over};
 pub use query::{Listed, NotAsked, Part, Peer, PeerState, Question};

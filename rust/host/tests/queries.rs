@@ -16,7 +16,8 @@ const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 impl Rig {
     /// Two engines; nobody answers on their network.
     fn new() -> Rig {
-        let channels = ChannelConfig { most: 300, units: 64, flows: 16 };
+        let channels =
+            ChannelConfig { applications: 300, per_application: 1, descriptors: None, units: 64, flows: 16 };
         Rig::of(open(2, channels, vec![(FIXED, MAC)]))
     }
 

@@ -106,7 +106,7 @@ impl World {
     pub fn serve(&mut self, host: usize, socket: Fd) -> bool {
         let alive = self.hosts.get(host).is_some_and(|placed| !placed.host.engines().is_empty());
         if alive {
-            self.attaching.push((host, Attaching::new(socket)));
+            self.attaching.push((host, Attaching::new(socket, system::owner().uid)));
         }
         alive
     }
@@ -270,7 +270,13 @@ impl World {
 fn channels(plan: &Plan) -> ChannelConfig {
     let usual = Geometry::DEFAULT;
     let or = |value, usual| if value == 0 { usual } else { value };
-    ChannelConfig { most: usize::MAX, units: or(plan.units, usual.units), flows: or(plan.flows, usual.flows) }
+    ChannelConfig {
+        applications: usize::MAX,
+        per_application: usize::MAX,
+        descriptors: None,
+        units: or(plan.units, usual.units),
+        flows: or(plan.flows, usual.flows),
+    }
 }
 
 /// Time of a round that had work, in virtual time.

@@ -85,12 +85,12 @@ impl Display for Failure {
             ),
             MACHNET_EFULL_PORTS => write!(
                 f,
-                "all {n} ports to choose from where none is named are in use; close some, or name a local port below 32768"
+                "all {n} ports to choose from where none is named are in use; close some, or name a port that is free"
             ),
             MACHNET_EPEER_FULL_CONNS => write!(
                 f,
-                "the process that listens there has {n} connections, as many as one may have; it should close some, or raise flows \
-                 (--flows) of its host's machnetd"
+                "the process that listens there has {n} connections, as many as its channels hold; it should close some, or its \
+                 host's machnetd allow more channels (--channels-per-application) or larger ones (--flows)"
             ),
             MACHNET_EPEER_FULL_ENGINE => write!(
                 f,
@@ -133,7 +133,7 @@ mod tests {
             (MACHNET_EFULL_CONNS, "--flows"),
             (MACHNET_EFULL_ENGINE, "--engines"),
             (MACHNET_EFULL_LISTENERS, "attach once more"),
-            (MACHNET_EFULL_PORTS, "below 32768"),
+            (MACHNET_EFULL_PORTS, "name a port"),
             (MACHNET_EPEER_FULL_CONNS, "--flows"),
             (MACHNET_EPEER_FULL_ENGINE, "--engines"),
         ] {

@@ -75,7 +75,7 @@ impl Client {
     }
 
     /// Looks at the socket or the process, one of which is readable.
-    pub fn step<Q>(&mut self, host: &Host<Q>) -> Outcome {
+    pub fn step<Q>(&mut self, host: &mut Host<Q>) -> Outcome {
         match &mut self.stage {
             Stage::Attached(_) => self.end(),
             Stage::Making => Outcome::Wait,
@@ -128,7 +128,7 @@ impl Client {
     }
 
     /// Answers its first packet.
-    fn hello<Q>(&self, host: &Host<Q>) -> Outcome {
+    fn hello<Q>(&self, host: &mut Host<Q>) -> Outcome {
         let mut attaching = match self.attaching() {
             Ok(attaching) => Box::new(attaching),
             Err(error) => return Outcome::Refused(format!("copy its socket: {error}")),
@@ -140,7 +140,7 @@ impl Client {
     }
 
     fn attaching(&self) -> io::Result<Attaching> {
-        Ok(Attaching::new(Fd::own(self.fd.try_clone()?.into_raw_fd())))
+        Ok(Attaching::new(Fd::own(self.fd.try_clone()?.into_raw_fd()), self.who.uid))
     }
 
     /// Turns it away with a sentence, which it gets if it has said hello already.

@@ -100,11 +100,13 @@ impl<'a, Q> Control<'a, Q> {
         if before.neighbors != self.config.neighbors {
             self.host.shared().neighbors.set_fixed(self.config.neighbors.clone(), threads::now());
         }
+        let descriptors = limits::raise_descriptors();
+        let limits = Limits::new(descriptors, self.config.max_channels);
         if before.max_channels != self.config.max_channels {
-            let channels = self.config.max_channels;
-            self.clients.set_limits(Limits::new(limits::raise_descriptors(channels), channels));
+            limits::warn_if_few(descriptors, self.config.max_channels);
+            self.clients.set_limits(limits);
         }
-        if let Err(error) = self.host.set_channels(self.config.channels()) {
+        if let Err(error) = self.host.set_channels(self.config.channels(limits.channels(descriptors))) {
             log::error!("reload: {error}; channels stay as they were");
         }
         self.host.shared().set_connect_timeout(self.config.connect);

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use machnet_host::Descriptors;
+
 use crate::socket::Credentials;
 
 /// Bounds on applications that are connected, not yet attached, and waited for; of a process, also on those that wait for us. Beyond `all` they
@@ -19,11 +21,17 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What `descriptors` leave beside those of `channels` channels.
+    /// What `descriptors` leave beside those of `channels` channels, one for each application that there may be.
     pub fn new(descriptors: u64, channels: usize) -> Limits {
         let left = descriptors.saturating_sub(needed(channels)) as usize;
         let all = left.clamp(FEWEST, MOST);
         Limits { all, user: all / 2, process: all / 4 }
+    }
+
+    /// How many channels so many `descriptors` last for, when as many as may be are attaching; `None`: nobody said how many there are.
+    pub fn channels(&self, descriptors: u64) -> Option<Descriptors> {
+        let left = descriptors.saturating_sub(OWN + self.all as u64);
+        (descriptors > 0).then_some(Descriptors { limit: descriptors, channels: (left / EACH) as usize })
     }
 }
 
@@ -101,8 +109,8 @@ impl fmt::Display for TooMany {
     }
 }
 
-/// Raises the limit on descriptors as far as it goes, and says what it is now. Warns where it is too low for `channels` channels.
-pub fn raise_descriptors(channels: usize) -> u64 {
+/// Raises the limit on descriptors as far as it goes, and says what it is now; 0: nobody knows.
+pub fn raise_descriptors() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
@@ -114,24 +122,28 @@ pub fn raise_descriptors(channels: usize) -> u64 {
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
         limit.rlim_cur = before;
     }
-    let needed = needed(channels) + FEWEST as u64;
-    if limit.rlim_cur < needed {
-        log::warn!(
-            "{channels} channels (control.max_channels) need {needed} descriptors, and this process may have {}; raise the limit (LimitNOFILE= of the service, ulimit -Hn), or lower control.max_channels",
-            limit.rlim_cur
-        );
-    }
     limit.rlim_cur
 }
 
-/// Descriptors of the process itself, and seven for each channel: its socket, its process and three doorbells, and while it is made its
-/// memory and a copy of its socket.
+/// Warns where so many `descriptors` are too few for `applications` with a channel each.
+pub fn warn_if_few(descriptors: u64, applications: usize) {
+    let needed = needed(applications) + FEWEST as u64;
+    if descriptors < needed {
+        log::warn!(
+            "{applications} applications (control.max_channels) with a channel each need {needed} descriptors, and this process may have {descriptors}; raise the limit (LimitNOFILE= of the service, ulimit -Hn), or lower control.max_channels"
+        );
+    }
+}
+
+/// Descriptors of the process itself and of so many channels.
 fn needed(channels: usize) -> u64 {
-    OWN + 7 * channels as u64
+    OWN + EACH * channels as u64
 }
 
 /// DPDK's, the engines', the log's.
 const OWN: u64 = 256;
+/// A channel's: its socket, its process and three doorbells, and while it is made its memory and a copy of its socket.
+const EACH: u64 = 7;
 const FEWEST: usize = 512;
 const MOST: usize = 1024;
 
@@ -195,5 +207,10 @@ mod tests {
         assert_eq!(Limits::new(1_000_000, 1024), Limits { all: 1024, user: 512, process: 256 });
         assert_eq!(Limits::new(8192, 1024), Limits { all: 768, user: 384, process: 192 });
         assert_eq!(Limits::new(1024, 1024), Limits { all: 512, user: 256, process: 128 });
+        for (limit, channels) in [(1_000_000, 142_674), (8192, 1024), (1024, 36), (300, 0)] {
+            let lasts = Limits::new(limit, 1024).channels(limit);
+            assert_eq!(lasts, Some(Descriptors { limit, channels }));
+        }
+        assert_eq!(Limits::new(0, 1024).channels(0), None);
     }
 }

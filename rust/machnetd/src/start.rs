@@ -37,13 +37,14 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
     // Before DPDK: a second sidecar by mistake must not disturb the first one's link.
     socket::look(&config.socket).map_err(control_error)?;
     let signals = Signals::take_over().map_err(engine_error)?;
-    let limits = Limits::new(limits::raise_descriptors(config.max_channels), config.max_channels);
+    let descriptors = limits::raise_descriptors();
+    limits::warn_if_few(descriptors, config.max_channels);
     let refused = |text: String| Refusal { code: NIC, text };
     // What follows after these lines works with any back end.
     match &config.nic {
         ChosenNic::Dpdk(device) => {
             let nic = dpdk::open(device, &config.port(), &config.eal());
-            serve(config, args, nic.map_err(|error| refused(error.to_string()))?, &signals, limits)
+            serve(config, args, nic.map_err(|error| refused(error.to_string()))?, &signals, descriptors)
         }
     }
 }
@@ -66,11 +67,13 @@ fn serve<Q: Queue + 'static>(
     args: Vec<String>,
     nic: Opened<Q>,
     signals: &Signals,
-    limits: Limits,
+    descriptors: u64,
 ) -> Result<(), Refusal> {
+    let limits = Limits::new(descriptors, config.max_channels);
+    let channels = config.channels(limits.channels(descriptors));
     let Opened { queues, port } = nic;
     let engine_config = config.engine(random().map_err(engine_error)?);
-    let mut host = Host::new(engine_config, config.channels(), queues, threads::now()).map_err(|error| {
+    let mut host = Host::new(engine_config, channels, queues, threads::now()).map_err(|error| {
         let code = if matches!(error, HostError::Queues(_)) { NIC } else { ENGINE };
         Refusal { code, text: error.to_string() }
     })?;

@@ -76,7 +76,7 @@ fn what_cannot_be_had_is_refused_with_a_sentence() {
     let first = sidecar.attach(None).expect("the first");
     let second = sidecar.attach(None).expect("the second");
     assert_ne!(first.1.engine, second.1.engine, "each engine gets one");
-    let limit = "all 2 channels (control.max_channels) are taken; try later or raise it";
+    let limit = "2 applications have channels, the most (control.max_channels); try later or raise it";
     assert_eq!(refused(None), (Status::NoResources, limit.to_owned()));
     drop(first);
     sidecar.until("there is room again", |s| s.attach(Some(1)).is_ok());

@@ -225,7 +225,7 @@ fn the_limit_on_descriptors_is_raised_and_one_that_is_too_low_is_said() {
     assert_eq!(files.split_whitespace().nth(3), Some("3000"), "{files}");
     sidecar.until("it is said", |s| {
         s.log().contains(
-            "2000 channels (control.max_channels) need 14768 descriptors, and this process may have 3000",
+            "2000 applications (control.max_channels) with a channel each need 14768 descriptors, and this process may have 3000",
         )
     });
 }

@@ -115,20 +115,27 @@ impl App {
     }
 
     pub fn listen_as(&mut self, id: u32, port: u16, backlog: u32) {
-        self.ask_to_listen(id, port, backlog, false);
+        self.ask_to_listen(id, port, backlog, false, false);
     }
 
     /// Listens on a port that others may have, too.
     pub fn listen_shared(&mut self, port: u16, backlog: u32) -> u32 {
         let id = self.id();
-        self.ask_to_listen(id, port, backlog, true);
+        self.ask_to_listen(id, port, backlog, true, false);
         id
     }
 
-    fn ask_to_listen(&mut self, id: u32, port: u16, backlog: u32, reuse_port: bool) {
+    /// Listens on a port that the other channels of the application may have, too, and with `reuse_port` others of the user.
+    pub fn listen_grouped(&mut self, port: u16, backlog: u32, reuse_port: bool) -> u32 {
+        let id = self.id();
+        self.ask_to_listen(id, port, backlog, reuse_port, true);
+        id
+    }
+
+    fn ask_to_listen(&mut self, id: u32, port: u16, backlog: u32, reuse_port: bool, group: bool) {
         self.touched = true;
         let ip = Ipv4Addr::UNSPECIFIED;
-        assert!(self.end.tx.request(Request::Listen { id, ip, port, backlog, reuse_port, group: false }));
+        assert!(self.end.tx.request(Request::Listen { id, ip, port, backlog, reuse_port, group }));
         self.end.tx.flush();
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::app::App;
 use crate::cost::{Cost, Work};
-use machnet_engine::{End, Engine, EngineConfig, Leftover, Report, Shared, UserId, neighbor};
+use machnet_engine::{End, Engine, EngineConfig, Leftover, Member, Report, Shared, UserId, neighbor};
 use machnet_nic::sim::{Host, Net, SimQueue};
 use machnet_shm::{FlowId, Geometry, Reply};
 use machnet_wire::Nanos;
@@ -172,14 +172,14 @@ impl World {
 
     /// The same with a channel of another size.
     pub fn app_with(&mut self, sidecar: usize, engine: u16, geometry: Geometry) -> AppNo {
-        self.app_of(USER, sidecar, engine, geometry)
+        self.app_of(Member::alone(USER), sidecar, engine, geometry)
     }
 
-    /// The same of another user.
-    pub fn app_of(&mut self, user: UserId, sidecar: usize, engine: u16, geometry: Geometry) -> AppNo {
+    /// The same of another user, or one of an application's channels.
+    pub fn app_of(&mut self, member: Member, sidecar: usize, engine: u16, geometry: Geometry) -> AppNo {
         let (app, end) = machnet_shm::pair(geometry).expect("memory");
         let handle = self.sidecars[sidecar].shared.handle(engine).expect("in range");
-        let number = handle.attach(end, user).unwrap_or_else(|_| panic!("inbox full"));
+        let number = handle.attach(end, member).unwrap_or_else(|_| panic!("inbox full"));
         self.apps.push(App::new(sidecar, app, number, handle));
         self.apps.len() - 1
     }

@@ -34,7 +34,12 @@ impl Rig {
 
     /// An application attaches, to this engine if it names one.
     pub fn attach(&mut self, engine: Option<u32>, owner: Owner) -> (AppEnd, u64) {
-        let offer = self.host.offer(ClientHello { engine, group: 0 }).expect("room");
+        self.attach_in(0, engine, owner)
+    }
+
+    /// The same as one of the channels of a group.
+    pub fn attach_in(&mut self, group: u32, engine: Option<u32>, owner: Owner) -> (AppEnd, u64) {
+        let offer = self.host.offer(ClientHello { engine, group }, owner.uid).expect("room");
         let (app, end) = machnet_shm::pair(offer.welcome.geometry).expect("memory");
         let number =
             self.host.attach(offer.place, owner, end).unwrap_or_else(|_| panic!("the engine has no room"));

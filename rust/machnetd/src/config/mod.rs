@@ -92,6 +92,8 @@ pub struct Config {
     pub units: u32,
     /// Connections per channel.
     pub flows: u32,
+    /// Channels per application.
+    pub per_application: usize,
     /// Silence that ends an attempt to connect.
     pub connect: Nanos,
     /// Silence that ends a connection.
@@ -265,6 +267,12 @@ impl Reader<'_> {
                 .take("channels.units", &channels.units, |v| values::power_of_two(v, 16..=65_536))
                 .unwrap_or(1024) as u32,
             flows: self.number("channels.flows", &channels.flows, 1..=65_536, 256) as u32,
+            per_application: self.number(
+                "channels.per_application",
+                &channels.per_application,
+                1..=65_535,
+                256,
+            ) as usize,
             connect: millis(self.number("timeouts.connect_ms", &timeouts.connect_ms, 1..=600_000, 5000)),
             dead_peer: millis(self.number(
                 "timeouts.dead_peer_ms",

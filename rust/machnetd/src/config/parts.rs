@@ -1,7 +1,7 @@
 //! What each part of the sidecar is told of the settings.
 
 use machnet_engine::{EngineConfig, idle, neighbor};
-use machnet_host::ChannelConfig;
+use machnet_host::{ChannelConfig, Descriptors};
 use machnet_nic::{EalConfig, PortConfig};
 use machnet_wire::Nanos;
 
@@ -56,9 +56,15 @@ impl Config {
         engine
     }
 
-    /// What channels are to be like.
-    pub fn channels(&self) -> ChannelConfig {
-        ChannelConfig { most: self.max_channels, units: self.units, flows: self.flows }
+    /// What channels are to be like, where the descriptors last for so many.
+    pub fn channels(&self, descriptors: Option<Descriptors>) -> ChannelConfig {
+        ChannelConfig {
+            applications: self.max_channels,
+            per_application: self.per_application,
+            descriptors,
+            units: self.units,
+            flows: self.flows,
+        }
     }
 
     /// How engines' threads wait.

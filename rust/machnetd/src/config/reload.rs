@@ -80,6 +80,7 @@ const PARTS: &[Part] = parts! {
     live: "control.max_channels" => max_channels;
     live: "channels.units" => units;
     live: "channels.flows" => flows;
+    live: "channels.per_application" => per_application;
     live: "timeouts.connect_ms" => connect;
     start: "timeouts.dead_peer_ms" => dead_peer;
     start: "timeouts.keepalive_ms" => keepalive;

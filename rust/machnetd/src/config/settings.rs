@@ -156,11 +156,12 @@ settings! {
         owner: "--owner" Text "USER", "the process's", "the socket's owner, by name or number";
         group: "--group" Text "GROUP", "the process's", "the socket's group, by name or number";
         mode: "--mode" Text "OCTAL", "0660", "the socket's permissions: who may write may attach";
-        max_channels: "--max-channels" Number "N", "1024", "channels attached at once, 1 to 65535";
+        max_channels: "--max-channels" Number "N", "1024", "applications attached at once, however many channels each has, 1 to 65535";
     }
     channels: Channels {
         units: "--units" Number "N", "1024", "packets in flight per channel and direction, a power of two, 16 to 65536";
         flows: "--flows" Number "N", "256", "connections per channel, 1 to 65536";
+        per_application: "--channels-per-application" Number "N", "256", "channels that one application may have, 1 to 65535";
     }
     timeouts: Timeouts {
         connect_ms: "--connect-timeout" Number "MS", "5000", "silence that ends a connection attempt, 1 to 600000 ms";

@@ -196,6 +196,7 @@ impl<N: Serialize> Serialize for Counts<N> {
 struct Channel {
     channel: u64,
     engine: u16,
+    application: u64,
     pid: i32,
     uid: u32,
     state: &'static str,
@@ -219,6 +220,7 @@ impl From<&(Row, ChannelRow)> for Channel {
         Channel {
             channel: row.channel,
             engine: known.engine,
+            application: known.application,
             pid: known.owner.pid,
             uid: known.owner.uid,
             state: if draining { "draining" } else { "attached" },
@@ -237,6 +239,7 @@ struct Listener {
     pid: i32,
     uid: u32,
     reuse_port: bool,
+    group: bool,
     backlog: u32,
     waiting: u32,
 }
@@ -250,6 +253,7 @@ impl From<&(Row, ListenerRow)> for Listener {
             pid: known.owner.pid,
             uid: known.owner.uid,
             reuse_port: row.reuse_port,
+            group: row.group,
             backlog: row.backlog,
             waiting: row.waiting,
         }
