@@ -65,7 +65,7 @@ demo: build ## two sidecars, a Go echo between them, beside kernel TCP
 	$(BIN)/machnet demo
 
 .PHONY: test
-test: build test-rust test-loom test-c test-go test-e2e slowest ## everything that CI runs
+test: build test-rust test-loom test-c test-go test-e2e test-goget test-archives slowest ## everything that CI runs
 
 .PHONY: test-rust
 test-rust: | $(LOG)
@@ -193,8 +193,17 @@ metrics-table: ## write the tables of docs/metrics.md anew
 	MACHNET_WRITE=1 cargo test --locked -p machnetd --bin machnetd documentation
 
 .PHONY: archives
-archives: deps ## the static archives alone
-	scripts/archives.sh
+archives: deps ## the static archives of both platforms, which git keeps (docs/packaging.md)
+	scripts/archives.sh all every
+
+.PHONY: test-archives
+test-archives: ## make them anew, and compare with what git has, byte for byte
+	@scripts/test-archives.sh
+
+.PHONY: test-goget
+test-goget: ## what a user gets who has Go and a C compiler, and neither Rust nor network
+	@scripts/deps.sh gcc-aarch64-linux-gnu libc6-dev-arm64-cross musl-tools qemu-user || echo "test-goget: what needs these is skipped"
+	cd tests && go run ./goget
 
 .PHONY: clean
 clean: ## remove what the build made

@@ -164,7 +164,7 @@ func Example_stats() {
 	_ = a.Send(make([]byte, 1000))
 	must(b.ReadMessage(make([]byte, 1000)))
 	s := must(b.Stats(context.Background()))
-	fmt.Println(s.State, s.BytesReceived, s.Waits, s.Err)
+	fmt.Println(s.State, s.UnitsReceived, s.Waits, s.Err)
 
 	_ = a.SetLinger(0) // so that Close resets it
 	_ = a.Close()
@@ -172,7 +172,7 @@ func Example_stats() {
 	s = must(b.Stats(context.Background()))
 	fmt.Println(s.State, s.Err)
 	// Output:
-	// open 1000 not <nil>
+	// open 1 not <nil>
 	// over connection reset by peer
 }
 

@@ -65,8 +65,8 @@ func dialEach(t *testing.T, s *machnet.Stack, to net.Addr, count int) []net.Conn
 	return conns
 }
 
-// exchange sends a message of 64 bytes and wants it back.
-func exchange(c net.Conn, number int) error {
+// echoOne sends a message of 64 bytes and wants it back.
+func echoOne(c net.Conn, number int) error {
 	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 	sent, got := fmt.Appendf(nil, "%064d", number), make([]byte, 64)
 	if _, err := c.Write(sent); err != nil {
@@ -81,14 +81,14 @@ func exchange(c net.Conn, number int) error {
 	return nil
 }
 
-// exchangeAll has all connections echo at once, a goroutine each.
-func exchangeAll(t *testing.T, conns []net.Conn, rounds int) {
+// exchangeEach has all connections echo at once, a goroutine each.
+func exchangeEach(t *testing.T, conns []net.Conn, rounds int) {
 	t.Helper()
 	var all sync.WaitGroup
 	for i, c := range conns {
 		all.Go(func() {
 			for round := range rounds {
-				if err := exchange(c, i); err != nil {
+				if err := echoOne(c, i); err != nil {
 					t.Errorf("connection %d, round %d: %v", i, round, err)
 					return
 				}
@@ -105,7 +105,7 @@ func TestAProcessHasAsManyConnectionsAsItWants(t *testing.T) {
 	l := listen(t, far)
 	go echoEach(l)
 	conns := dialEach(t, near, l.Addr(), connections(t))
-	exchangeAll(t, conns, 3)
+	exchangeEach(t, conns, 3)
 	for end, stats := range map[string]machnet.StackStats{"dialling": near.Stats(), "listening": far.Stats()} {
 		if least := (len(conns) + 255) / 256; stats.Connections != len(conns) || stats.Channels < least || stats.Channels > least+2 {
 			t.Errorf("the %s stack has %d connections in %d channels, want %d in %d, or two more", end, stats.Connections, stats.Channels, len(conns), least)
@@ -166,7 +166,7 @@ func TestAChannelThatIsDrainedTakesItsConnectionsAlone(t *testing.T) {
 	go echoEach(l)
 	near := p.a.attach(t)
 	conns := dialEach(t, near, l.Addr(), 32)
-	exchangeAll(t, conns, 1)
+	exchangeEach(t, conns, 1)
 	channels, err := control.Channels(t.Context(), p.b.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +181,7 @@ func TestAChannelThatIsDrainedTakesItsConnectionsAlone(t *testing.T) {
 	until(t, "the log tells of it", func() error { return log.has("WARN machnet: the sidecar has ended some of the channels") })
 	ended := 0
 	for i, c := range conns {
-		err := exchange(c, i)
+		err := echoOne(c, i)
 		var timeout net.Error
 		switch {
 		case err == nil:
@@ -201,7 +201,7 @@ func TestAChannelThatIsDrainedTakesItsConnectionsAlone(t *testing.T) {
 		t.Errorf("the stack has ended: %v", far.Err())
 	default:
 	}
-	exchangeAll(t, dialEach(t, near, l.Addr(), 16), 1) // the listener listens on, and there is room
+	exchangeEach(t, dialEach(t, near, l.Addr(), 16), 1) // the listener listens on, and there is room
 	if stats := far.Stats(); stats.Restarts != 0 {
 		t.Errorf("%+v: the stack has not lost its sidecar", stats)
 	}
@@ -233,7 +233,7 @@ func TestASidecarIsKilledUnderAHundredBusyConnectionsAndTenListeners(t *testing.
 					time.Sleep(time.Millisecond)
 					continue
 				}
-				for over.Err() == nil && exchange(c, i) == nil {
+				for over.Err() == nil && echoOne(c, i) == nil {
 					echoed[i].Add(1)
 				}
 				_ = c.Close()
