@@ -391,6 +391,32 @@ func (c *Channel) askUnawaited(request func() Code) {
 // Answered must be called by the handler for the event that answers Unlisten or CancelDial.
 func (c *Channel) Answered() { c.answerCame() }
 
+// Mind has the events of the channel handed out though no goroutine may wait for any, until MindNoMore.
+func (c *Channel) Mind() {
+	c.rx.Lock()
+	defer c.rx.Unlock()
+	if !c.closed {
+		c.expectAnswer()
+	}
+}
+
+// MindNoMore ends a Mind.
+func (c *Channel) MindNoMore() { c.answerCame() }
+
+// Settled hands out the events that there are, and reports whether the sidecar has nothing left to send: all that was sent is acknowledged, or
+// was given up with its connection.
+func (c *Channel) Settled() bool {
+	c.rx.Lock()
+	defer c.rx.Unlock()
+	c.poll()
+	if !c.lockTx() {
+		return true
+	}
+	defer c.unlockTx()
+	n, code := c.api.unacked(0)
+	return n == 0 || code != OK
+}
+
 // Dial asks for a connection; timeout 0 is the sidecar's own. registered and Canceled are as with Listen.
 func (c *Channel) Dial(ctx context.Context, ip uint32, port, localPort uint16, timeout time.Duration, registered func(id uint32)) Code {
 	send := func() (uint32, Code) { return c.api.dial(ip, port, localPort, milliseconds(timeout)) }
