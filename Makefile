@@ -129,6 +129,11 @@ test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between 
 	cd tests && go test -count=1 -race -timeout 30m -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
 	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json
 
+ROUNDS := 100
+.PHONY: test-conn
+test-conn: ## nettest.TestConn ROUNDS=100 times in a row, -race: between two sidecars, within one, and between hosts in the process
+	cd tests && MACHNET_CONN_ROUNDS=$(ROUNDS) go test -count=1 -race -short -timeout 120m -v -run 'TestConnections' ./conformance ./e2e | grep -E '^(--- |ok|FAIL|panic)|_test.go|conformance.go|round $(ROUNDS) '
+
 .PHONY: slowest
 slowest:
 	@scripts/slowest.sh $(LOG)
