@@ -371,7 +371,7 @@ impl<T, H> Flow<T, H> {
     /// Asks the peer after so much silence whether it lives; `None`: after [`Config::keep_alive`], [`Nanos::MAX`]: never.
     pub fn keep_alive(&mut self, now: Nanos, after: Option<Nanos>) {
         if self.life.is_open() {
-            self.silence.keep_alive(now, after, &self.config, &mut self.timers);
+            self.silence.keep_alive(now, after, self.ends.tag(), &self.config, &mut self.timers);
         }
     }
 
