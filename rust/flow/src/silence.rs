@@ -25,8 +25,8 @@ pub(crate) struct Silence {
     waited: Nanos,
     /// When the peer's silence was last checked.
     checked_at: Nanos,
-    /// After how much silence the peer of an idle connection is asked; zero: as all are.
-    own: Nanos,
+    /// After how many milliseconds of silence the peer of an idle connection is asked; 0: as all are, `NEVER`.
+    own: u32,
 }
 
 impl Silence {
@@ -39,16 +39,20 @@ impl Silence {
             unsent: false,
             waited: Nanos::MAX,
             checked_at: now,
-            own: Nanos::ZERO,
+            own: 0,
         }
     }
 
     /// After how much silence the peer of an idle connection is asked whether it lives.
     fn keep_alive_after(&self, config: &Config) -> Nanos {
-        if self.own == Nanos::ZERO { config.keep_alive } else { self.own }
+        match self.own {
+            0 => config.keep_alive,
+            NEVER => Nanos::MAX,
+            ms => Nanos::millis(ms.into()),
+        }
     }
 
-    /// Asks the peer of an idle connection after so much silence; `None`: as all are asked, `Nanos::MAX`: never.
+    /// Asks the peer of an idle connection after so much silence, a millisecond at least; `None`: as all are asked, `Nanos::MAX`: never.
     pub fn keep_alive(
         &mut self,
         now: Nanos,
@@ -57,7 +61,8 @@ impl Silence {
         config: &Config,
         timers: &mut Timers,
     ) {
-        self.own = after.unwrap_or(Nanos::ZERO);
+        self.own =
+            after.map_or(0, |after| u32::try_from(after.0 / Nanos::millis(1).0).unwrap_or(NEVER).max(1));
         // While a question is out, or something is owed, its steps go on.
         if self.waited == Nanos::MAX {
             timers.set(Timer::Silence, self.idle_until(tag, config).max(now));
@@ -195,6 +200,8 @@ fn spread(period: Nanos, tag: u32) -> Nanos {
     period - (period / 4 / (1 << 16)) * part
 }
 
+/// Stands for never.
+const NEVER: u32 = u32::MAX;
 /// Steps in which the peer's silence is counted; as many PINGs may be lost.
 const STEPS: u64 = 32;
 

@@ -1,6 +1,7 @@
 //! The sending direction of a channel: sends, closes, and the completions that give tokens back.
 use crate::code::{MACHNET_EAGAIN, MACHNET_EVENT_WRITABLE};
 use crate::conns::{Conns, index};
+use crate::inbox::INLINE;
 use crate::outbox::{Bytes, Outbox, Submit};
 use crate::types::{machnet_conn, machnet_event};
 use core::mem::MaybeUninit;
@@ -9,6 +10,8 @@ use core::mem::MaybeUninit;
 pub trait SendHalf: Submit {
     /// Takes completions; whether there were any.
     fn reclaim(&mut self) -> bool;
+    /// Whether so many units would take buffers that were never used, though there are completions.
+    fn would_grow(&self, units: u32) -> bool;
     /// Code with which the peer or the sidecar has ended the flow, whether or not anybody has received since.
     fn ended(&mut self, flow: machnet_conn) -> Option<i32>;
     /// The application forgets the flow: flush, then FIN.
@@ -67,8 +70,12 @@ impl<R: SendHalf> Sender<R> {
     ) -> Result<usize, i32> {
         let at = self.open(shared, conn)?;
         let want = self.units(bytes.left());
-        // Completions are left to gather while few units are under way and there is room: the ring's line stays with the engine.
-        if self.channel.under_way(conn) > self.most / 2 || !self.channel.has_free(conn, want) {
+        // Completions are left to gather while few units are under way and there is room: the ring's line stays with the engine. But not
+        // while they are what keeps buffers from being used again.
+        if self.channel.under_way(conn) > self.most / 2
+            || !self.channel.has_free(conn, want)
+            || bytes.left() > INLINE && self.channel.would_grow(want)
+        {
             self.reap();
         }
         let Some(c) = self.conns.get_mut(at) else { return Err(MACHNET_EAGAIN) };
@@ -136,8 +143,12 @@ impl<R: SendHalf> Sender<R> {
         self.with_token(at, |c, channel| c.outbox.finish(channel, conn))
     }
 
-    /// Units of the connection that were not acknowledged yet.
+    /// Units of the connection that were not acknowledged yet; of connection 0 those of all, closed ones included.
     pub fn unacked(&mut self, shared: &Conns, conn: machnet_conn) -> Result<u32, i32> {
+        if conn == 0 {
+            self.reap();
+            return Ok(self.channel.all_under_way());
+        }
         shared.check(conn)?;
         self.reap();
         Ok(self.channel.under_way(conn))
@@ -318,6 +329,9 @@ mod tests {
             let all = self.under_way.iter().chain(&self.done);
             all.filter(|conn| index(**conn) == index(flow)).count() as u32
         }
+        fn all_under_way(&self) -> u32 {
+            (self.under_way.len() + self.done.len()) as u32
+        }
         fn reach(&self, flow: u64) -> u32 {
             self.most.min(self.free + self.under_way(flow))
         }
@@ -337,6 +351,9 @@ mod tests {
             let units = self.done.drain(..).count() as u32;
             self.free += units;
             units > 0
+        }
+        fn would_grow(&self, _: u32) -> bool {
+            false
         }
         fn ended(&mut self, flow: machnet_conn) -> Option<i32> {
             (self.ended == Some(flow)).then_some(MACHNET_ERESET)
@@ -381,6 +398,20 @@ mod tests {
         tx.channel.acknowledge(1);
         assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Ok(10));
         assert!(tx.waits());
+    }
+
+    #[test]
+    fn what_a_closed_connection_has_under_way_is_counted_until_it_is_back() {
+        let (mut tx, shared) = sender(16, 4);
+        let (a, b) = (handle(1, 1), handle(2, 1));
+        [a, b].iter().for_each(|conn| shared.announce(*conn));
+        assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 30]), false), Ok(30));
+        assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Ok(10));
+        assert_eq!(tx.close(&shared, a, false), Ok(()));
+        assert_eq!((tx.unacked(&shared, a), tx.unacked(&shared, b)), (Err(MACHNET_ECLOSED), Ok(1)));
+        assert_eq!(tx.unacked(&shared, 0), Ok(4));
+        tx.channel.acknowledge(4);
+        assert_eq!(tx.unacked(&shared, 0), Ok(0));
     }
 
     #[test]
