@@ -71,7 +71,7 @@ func (h *Host) stack(ctx context.Context) (*machnet.Stack, error) {
 const patience = 30 * time.Second
 
 // Attach attaches to the host, as another program would: a stack beside that of Stack. Socket and Connect of the Config are
-// the host's. The network closes the stack if nobody has before.
+// the host's. The network closes the stack if nobody has before. Its errors are those of machnet.Attach.
 func (h *Host) Attach(ctx context.Context, c machnet.Config) (*machnet.Stack, error) {
 	c.Socket, c.Connect = "", h.connect
 	s, err := machnet.Attach(ctx, c)
@@ -101,7 +101,8 @@ func (h *Host) connect(context.Context) (file *os.File, err error) {
 	return file, err
 }
 
-// Listen listens on the host, by its Stack; network is "machnet", and address a port such as ":7000".
+// Listen listens on the host, by its Stack; network is "machnet", and address a port such as ":7000". Its errors are
+// those of machnet.ListenConfig.Listen.
 func (h *Host) Listen(network, address string) (net.Listener, error) {
 	s, err := h.stack(context.Background())
 	if err != nil {
@@ -110,8 +111,9 @@ func (h *Host) Listen(network, address string) (net.Listener, error) {
 	return (&machnet.ListenConfig{Stack: s}).Listen(context.Background(), network, address)
 }
 
-// DialContext dials from the host, by its Stack. It is what libraries ask of a dialler, such as net/http's Transport.DialContext:
-// the network may be whatever they say, "tcp" for example, and the address is one of a host of this network.
+// DialContext dials from the host, by its Stack. It is what libraries ask of a dialler, such as net/http's Transport.DialContext: the
+// network may be whatever they say, "tcp" for example, and the address is one of a host of this network. Its errors are those of
+// machnet.Dialer.DialContext.
 func (h *Host) DialContext(ctx context.Context, _, address string) (net.Conn, error) {
 	s, err := h.stack(ctx)
 	if err != nil {
