@@ -17,11 +17,11 @@ case $which in all | client | core) ;; *) fail "no archive '$which'; say all, cl
 case $where in own | every) ;; *) fail "no platforms '$where'; say own or every" ;; esac
 
 # What the user has set must not reach what is shipped: only the flags below do.
-unset CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET
+unset RUSTFLAGS CARGO_BUILD_TARGET
 export CARGO_INCREMENTAL=0
 # No path of this machine may stay in it, and two clones must give the same bytes.
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
-export RUSTFLAGS="--remap-path-prefix=$PWD=. --remap-path-prefix=$cargo_home=cargo"
+export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$PWD=."$'\x1f'"--remap-path-prefix=$cargo_home=cargo"
 
 # The linker and objcopy that came with rustc work for every platform; binutils', where rustc has none, for this one.
 sysroot=$(rustc --print sysroot)
@@ -89,7 +89,7 @@ $(head -n 5 "$work/paths")"
 
 platform() { # Go's name, Rust's name
     case $which in all | client) archive machnet-client rust/machnet/include/machnet.h client 262144 "$2" "go/internal/core/lib/$1/libmachnet.a" ;; esac
-    case $which in all | core) archive machnet-core rust/machnet-core/include/machnet_host.h 'client|core' 2097152 "$2" "go/machnettest/lib/$1/libmachnetcore.a" ;; esac
+    case $which in all | core) archive machnet-core rust/machnet-core/include/machnet_host.h 'client|core' 1048576 "$2" "go/machnettest/lib/$1/libmachnetcore.a" ;; esac
 }
 
 known=0

@@ -10,41 +10,53 @@ import (
 	"github.com/machnet/machnet/go/internal/core"
 )
 
-// attachment is a stack's time at one sidecar. Connections and dials belong to it and end with it; listeners go on to the next. Of the
-// locks, a channel's come before the attachment's, and a Listener's after that; the stack's is never held
-// together with the attachment's.
+// attachment is one channel of a stack. Connections and dials belong to it and end with it; a listener of the stack has a place at each. Of
+// the locks, a channel's come before the attachment's, and a Listener's after that; the stack's is never held together with
+// the attachment's.
 type attachment struct {
-	ch    *core.Channel
-	whole int // bytes of a message that a connection sends at once, if others leave room
-	since time.Time
-	down  chan struct{} // closed when err is set
-	once  sync.Once     // of detach
+	ch       *core.Channel
+	whole    int // bytes of a message that a connection sends at once, if others leave room
+	capacity int // connections that it can have
+	since    time.Time
+	accepted func()        // called for every connection that a listener gets, with mu held
+	changed  func()        // called when there is something to do for whoever keeps the stack, with mu held
+	down     chan struct{} // closed when err is set
+	once     sync.Once     // of detach
 
 	mu        sync.Mutex
 	conns     map[uint64]*Conn
-	listeners map[uint32]*Listener
+	places    map[uint32]*place // of listeners, by their numbers in the sidecar
 	dials     map[uint32]*dialing
 	questions map[uint32]*question // about connections, by their numbers in the sidecar; nil before the first
+	begun     int                  // dials that have taken a place and no number yet
+	fullUntil time.Time            // the sidecar said that it has no room: connections that were closed here are not over there yet
+	leaving   bool                 // it is to be given back, and nothing new begins on it
+	ending    map[uint32]struct{}  // the numbers of its listeners then, of which the sidecar has not said that they have ended
+	empty     int                  // looks in a row that found it without connections; of whoever keeps the stack
 	err       error                // why it is of no use any more
 }
 
-func attach(ctx context.Context, socket string, o core.Options, yield time.Duration) (*attachment, error) {
+// attach makes an attachment of a stack, which tells it what to call.
+func attach(ctx context.Context, name string, o core.Options, yield time.Duration, accepted, changed func()) (*attachment, error) {
 	at := &attachment{
-		since:     time.Now(),
-		down:      make(chan struct{}),
-		conns:     make(map[uint64]*Conn),
-		listeners: make(map[uint32]*Listener),
-		dials:     make(map[uint32]*dialing),
+		since:    time.Now(),
+		accepted: accepted,
+		changed:  changed,
+		down:     make(chan struct{}),
+		conns:    make(map[uint64]*Conn),
+		places:   make(map[uint32]*place),
+		dials:    make(map[uint32]*dialing),
 	}
 	at.mu.Lock() // until there is a channel, since that calls back from its first moment on
 	defer at.mu.Unlock()
 	ch, text, err := core.Attach(ctx, o, yield, (*events)(at))
 	if err != nil {
-		return nil, attachError(ctx, socket, text, err)
+		return nil, attachError(ctx, name, text, err)
 	}
 	at.ch = ch
 	info := ch.Info()
 	at.whole = min(writeChunk, max(1, int(info.UnitsPerConn))*int(info.UnitSize))
+	at.capacity = int(info.Conns)
 	return at, nil
 }
 
@@ -56,6 +68,40 @@ func (at *attachment) usable() error {
 	at.mu.Lock()
 	defer at.mu.Unlock()
 	return at.err
+}
+
+// used is how many of its connections are taken. mu is held.
+func (at *attachment) used() int { return len(at.conns) + len(at.dials) + at.begun }
+
+// room is how many more connections it can have.
+func (at *attachment) room() int {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if at.err != nil || at.leaving {
+		return 0
+	}
+	return max(0, at.capacity-at.used())
+}
+
+// take takes a place for a dial, if there is one.
+func (at *attachment) take(now time.Time) bool {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	if at.err != nil || at.leaving || at.used() >= at.capacity || now.Before(at.fullUntil) {
+		return false
+	}
+	at.begun++
+	return true
+}
+
+// fullFor is how long dials pass by a channel whose sidecar had no room.
+const fullFor = 20 * time.Millisecond
+
+// isFull notes that the sidecar had no room, though by what is known here there was some.
+func (at *attachment) isFull(now time.Time) {
+	at.mu.Lock()
+	defer at.mu.Unlock()
+	at.fullUntil = now.Add(fullFor)
 }
 
 // fail marks the attachment as of no use and wakes everybody who waits for it.
@@ -70,8 +116,8 @@ func (at *attachment) fail(err error) {
 	for _, c := range at.conns {
 		c.fail(err)
 	}
-	for _, l := range at.listeners {
-		l.lose(at, err)
+	for _, p := range at.places {
+		p.l.lose(p, err)
 	}
 	for _, d := range at.dials {
 		d.fail(err)
@@ -79,7 +125,8 @@ func (at *attachment) fail(err error) {
 	for _, q := range at.questions {
 		q.waiter.Wake()
 	}
-	clear(at.listeners)
+	clear(at.places)
+	at.changed()
 }
 
 // close closes the connections in good order, and then the channel.
@@ -115,6 +162,67 @@ func (at *attachment) forget(c *Conn) {
 	if at.conns[c.id] == c {
 		delete(at.conns, c.id)
 	}
+}
+
+// unlisten asks the sidecar to end a listener's place, if it has it.
+func (at *attachment) unlisten(p *place) {
+	at.mu.Lock()
+	known := at.places[p.id] == p
+	if known {
+		delete(at.places, p.id)
+	}
+	at.mu.Unlock()
+	if known {
+		at.ch.Unlisten(p.id)
+	}
+}
+
+// leave begins to give back an attachment without connections: nothing new begins on it, and its listeners end there. What comes until
+// the sidecar has said that they have ended, and was promised to its callers, they still get. False: it has a connection.
+func (at *attachment) leave() bool {
+	at.mu.Lock()
+	if at.err != nil || at.leaving || at.used() > 0 {
+		at.mu.Unlock()
+		return false
+	}
+	at.leaving = true
+	at.ending = make(map[uint32]struct{}, len(at.places))
+	for id := range at.places {
+		at.ending[id] = struct{}{}
+	}
+	ids := make([]uint32, 0, len(at.ending))
+	for id := range at.ending {
+		ids = append(ids, id)
+	}
+	at.mu.Unlock()
+	for _, id := range ids {
+		at.ch.Unlisten(id)
+	}
+	return true
+}
+
+// left reports whether nothing will come on an attachment that leaves, and nothing is there that was not delivered.
+func (at *attachment) left() bool {
+	at.mu.Lock()
+	waits := !at.leaving || len(at.ending) > 0
+	at.mu.Unlock()
+	if waits {
+		return false
+	}
+	// The last connections may lie in the ring behind the sidecar's word that there will be no more.
+	settled := at.ch.Settled()
+	at.mu.Lock()
+	places := make([]*place, 0, len(at.places))
+	for _, p := range at.places {
+		places = append(places, p)
+	}
+	clear(at.places)
+	used := at.used()
+	at.mu.Unlock()
+	for _, p := range places {
+		p.l.drop(p)
+	}
+	return settled && used == 0
 }
 
 // events is the attachment as the channel's handler. Its methods run with the channel's receive direction locked, so they
@@ -159,30 +267,36 @@ func (at *attachment) onEvent(ev *core.Event) (unwanted bool) {
 	case core.EvConnectFailed:
 		if d := at.dials[ev.ID]; d != nil {
 			delete(at.dials, ev.ID)
+			d.full = ev.Code == core.FullConns
 			d.fail(eventError(ev))
 		} else {
 			at.ch.Answered()
 		}
 	case core.EvAccepted:
-		l := at.listeners[ev.ID]
-		if l == nil {
+		p := at.places[ev.ID]
+		if p == nil {
 			return true
 		}
-		if c := at.newConn(ev); !l.offer(c) {
+		if c := at.newConn(ev); !p.l.offer(c) {
 			delete(at.conns, c.id)
 			return true
 		}
+		at.accepted()
 	case core.EvListening:
-		if l := at.listeners[ev.ID]; l != nil {
-			l.listening(addrFrom(at.ch.Info().IP, ev.LocalPort))
+		if p := at.places[ev.ID]; p != nil {
+			p.l.listening(addrFrom(at.ch.Info().IP, ev.LocalPort))
 		}
 	case core.EvListenFailed:
-		if l := at.listeners[ev.ID]; l != nil {
-			delete(at.listeners, ev.ID)
-			l.refused(at, listenError(ev))
+		if p := at.places[ev.ID]; p != nil {
+			delete(at.places, ev.ID)
+			p.l.refused(p, listenError(ev))
 		}
 	case core.EvUnlistened:
 		at.ch.Answered()
+		if _, ok := at.ending[ev.ID]; ok {
+			delete(at.ending, ev.ID)
+			at.changed()
+		}
 	}
 	return false
 }

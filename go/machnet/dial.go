@@ -23,7 +23,7 @@ type Dialer struct {
 	Resolver *net.Resolver
 }
 
-// Dial connects to an address of the network "machnet", from the Default stack.
+// Dial connects to an address of the network "machnet", from the Default stack. Its errors are those of Dialer.DialContext, and of Attach.
 func Dial(network, address string) (net.Conn, error) {
 	var d Dialer
 	return d.Dial(network, address)
@@ -56,7 +56,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	return c, nil
 }
 
-// DialMachnet is DialContext for one address that is resolved already. Without an IP it is the local sidecar's.
+// DialMachnet is DialContext for one address that is resolved already. Without an IP it is the local sidecar's. Its errors are those of
+// DialContext; a nil Addr, and one with an IPv6 address or no port, are refused.
 func (d *Dialer) DialMachnet(ctx context.Context, raddr *Addr) (*Conn, error) {
 	fail := func(err error) (*Conn, error) {
 		return nil, opError("dial", d.LocalAddr, raddr, err)
@@ -79,37 +80,34 @@ func (d *Dialer) DialMachnet(ctx context.Context, raddr *Addr) (*Conn, error) {
 			return fail(err)
 		}
 	}
-	at, err := s.current(ctx)
-	if err != nil {
-		return fail(err)
-	}
-	ip := raddr.hostOrder()
-	if ip == 0 {
-		ip = at.ch.Info().IP
-	}
-	if err := refuseLoopback(raddr, at.addr()); err != nil {
-		return fail(err)
-	}
-	var localPort uint16
 	if d.LocalAddr != nil {
 		if err := d.LocalAddr.check(); err != nil {
 			return fail(err)
 		}
-		if err := at.checkLocal(d.LocalAddr); err != nil {
-			return fail(err)
-		}
-		localPort = d.LocalAddr.Port
 	}
-	// The sidecar gives up a little after the context does, so that the context's error wins.
-	var patience time.Duration
-	if end, ok := ctx.Deadline(); ok {
-		patience = time.Until(end) + time.Second
-	}
-	c, err := at.dial(ctx, ip, raddr.Port, localPort, patience)
+	c, err := s.dial(ctx, raddr, d.LocalAddr)
 	if err != nil {
-		return fail(explainLocal(raddr, at.addr(), err, net.InterfaceAddrs))
+		return fail(err)
 	}
 	return c, nil
+}
+
+// dial dials from a channel that has room.
+func (s *Stack) dial(ctx context.Context, raddr, laddr *Addr) (*Conn, error) {
+	for {
+		at, err := s.takePlace(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c, full, err := at.dial(ctx, raddr, laddr)
+		if err == nil {
+			return c, nil
+		}
+		if !full {
+			return nil, explainLocal(raddr, at.addr(), err, net.InterfaceAddrs)
+		}
+		at.isFull(time.Now())
+	}
 }
 
 // bound is ctx with the Dialer's own limits. As in package net, a negative Timeout is over already.
@@ -132,6 +130,7 @@ type dialing struct {
 	id     uint32 // the sidecar's number for it
 	conn   *Conn  // when it has succeeded; under the attachment's mu
 	err    error  // when it has failed
+	full   bool   // because the channel has no room
 }
 
 // fail ends the dial. The attachment's mu is held.
@@ -142,24 +141,21 @@ func (d *dialing) fail(err error) {
 	d.waiter.Wake()
 }
 
-func (at *attachment) dial(ctx context.Context, ip uint32, port, localPort uint16, timeout time.Duration) (*Conn, error) {
+// dial dials from an attachment where it has taken a place. full: there is no room after all, and another attachment may have some.
+func (at *attachment) dial(ctx context.Context, raddr, laddr *Addr) (c *Conn, full bool, err error) {
 	d := new(dialing)
-	at.ch.Begin(&d.waiter, core.ForEvent)
-	code := at.ch.Dial(ctx, ip, port, localPort, timeout, func(given uint32) {
+	if err := at.beginDial(ctx, d, raddr, laddr); err != nil {
 		at.mu.Lock()
-		defer at.mu.Unlock()
-		d.id = given
-		at.dials[given] = d
-	})
-	if code != core.OK {
-		return nil, at.askError(ctx, code)
+		at.begun--
+		at.mu.Unlock()
+		return nil, false, err
 	}
 	if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, d.waiter.Wake)()
 	}
 	for {
 		at.mu.Lock()
-		conn, err := d.conn, d.err
+		conn, err, full := d.conn, d.err, d.full
 		if conn == nil && err == nil {
 			if err = at.err; err == nil {
 				err = contextError(ctx)
@@ -168,15 +164,50 @@ func (at *attachment) dial(ctx context.Context, ip uint32, port, localPort uint1
 				delete(at.dials, d.id)
 				at.mu.Unlock()
 				at.ch.CancelDial(d.id)
-				return nil, err
+				return nil, false, err
 			}
 		}
 		at.mu.Unlock()
 		if conn != nil || err != nil {
-			return conn, err
+			return conn, full, err
 		}
 		d.waiter.Wait()
 	}
+}
+
+// beginDial asks the sidecar for a connection, for which a place was taken.
+func (at *attachment) beginDial(ctx context.Context, d *dialing, raddr, laddr *Addr) error {
+	ip := raddr.hostOrder()
+	if ip == 0 {
+		ip = at.ch.Info().IP
+	}
+	if err := refuseLoopback(raddr, at.addr()); err != nil {
+		return err
+	}
+	var localPort uint16
+	if laddr != nil {
+		if err := at.checkLocal(laddr); err != nil {
+			return err
+		}
+		localPort = laddr.Port
+	}
+	// The sidecar gives up a little after the context does, so that the context's error wins.
+	var patience time.Duration
+	if end, ok := ctx.Deadline(); ok {
+		patience = time.Until(end) + time.Second
+	}
+	at.ch.Begin(&d.waiter, core.ForEvent)
+	code := at.ch.Dial(ctx, ip, raddr.Port, localPort, patience, func(given uint32) {
+		at.mu.Lock()
+		defer at.mu.Unlock()
+		at.begun--
+		d.id = given
+		at.dials[given] = d
+	})
+	if code != core.OK {
+		return at.askError(ctx, code)
+	}
+	return nil
 }
 
 // askError is why a request was not sent: the context's error, where that has ended first.

@@ -12,13 +12,15 @@ import (
 	"github.com/machnet/machnet/go/internal/core"
 )
 
+// The errors of this package that are no other package's.
 var (
 	// ErrNoSidecar is what Attach's error wraps when nobody answers at the socket.
 	ErrNoSidecar = errors.New("no sidecar")
 	// ErrVersion is what Attach's error wraps when this program and the sidecar were built for different channel versions.
 	ErrVersion = errors.New("protocol version mismatch")
-	// ErrUnsupported is what every call fails with where this package was built without cgo, or not for Linux on amd64 or arm64.
-	ErrUnsupported = fmt.Errorf("machnet needs Linux on amd64 or arm64, and cgo: %w", errors.ErrUnsupported)
+	// ErrUnsupported is what every call fails with where this package was built without cgo, or not for Linux on amd64 or arm64;
+	// its text says which. It wraps errors.ErrUnsupported.
+	ErrUnsupported = fmt.Errorf("machnet needs Linux on amd64 or arm64, and cgo%s: %w", core.Lack, errors.ErrUnsupported)
 	// ErrTooLarge is what the error wraps for a message beyond MaxMessage, or beyond what TrySend can ever send. Nothing of it was sent.
 	ErrTooLarge = errors.New("message too large")
 	// ErrWouldBlock says that TrySend had no room for the message. Nothing of it was sent.

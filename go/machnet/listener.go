@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -37,14 +38,16 @@ type ListenConfig struct {
 const defaultBacklog = 128
 
 // Listen listens on an address of the network "machnet", on the Default stack. The IP must be the sidecar's, 0.0.0.0 or
-// none; port 0 takes a free one.
+// none; port 0 takes a free one. Its errors are those of ListenConfig.Listen, and of Attach.
 func Listen(network, address string) (net.Listener, error) {
 	var lc ListenConfig
 	return lc.Listen(context.Background(), network, address)
 }
 
 // Listen is the package's Listen with a context, which bounds the setting up only. The net.Listener is a *Listener. Of a name with several
-// IPv4 addresses, the one that is the sidecar's is listened on.
+// IPv4 addresses, the one that is the sidecar's is listened on. It fails with EADDRINUSE where the port is taken, a *net.AddrError where the
+// address is not the sidecar's, ENOBUFS where a limit is met (EADDRNOTAVAIL, too, where no port is left), ENETDOWN while there is no
+// sidecar, and otherwise as ResolveAddr does.
 func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	addrs, err := resolve(ctx, nil, "listen", network, address)
 	if err != nil {
@@ -67,7 +70,7 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	return nil, first
 }
 
-// ListenMachnet is Listen for an address that is resolved already.
+// ListenMachnet is Listen for an address that is resolved already. Its errors are those of Listen.
 func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, error) {
 	fail := func(err error) (*Listener, error) {
 		return nil, opError("listen", nil, a, err)
@@ -85,15 +88,6 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 			return fail(err)
 		}
 	}
-	at, err := s.current(ctx)
-	if err != nil {
-		return fail(err)
-	}
-	if a.IP.IsValid() && !a.IP.IsUnspecified() {
-		if err := at.checkLocal(a); err != nil {
-			return fail(err)
-		}
-	}
 	backlog := lc.Backlog
 	if backlog <= 0 {
 		backlog = defaultBacklog
@@ -102,30 +96,64 @@ func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, 
 		stack: s, backlog: backlog, reusePort: lc.ReusePort, follows: !lc.FailFast,
 		turn: make(chan struct{}, 1), note: make(chan struct{}, 1),
 	}
-	if code := l.ask(ctx, at, a.Port); code != core.OK {
-		return fail(at.askError(ctx, code))
+	at, err := l.begin(ctx, a)
+	if err != nil {
+		s.delist(l)
+		return fail(err)
 	}
 	defer context.AfterFunc(ctx, l.wake)()
 	for {
 		l.mu.Lock()
-		ready, err, waiter := l.addr != nil, l.err, l.waiter
+		addr, err, here := l.addr, l.err, l.here
 		l.mu.Unlock()
-		if err == nil && !ready {
+		switch {
+		case err != nil:
+		case addr == nil:
 			if err = at.usable(); err == nil {
 				err = contextError(ctx)
 			}
+		case a.Port == 0:
+			err = s.claim(l, addr.Port)
 		}
 		switch {
 		case err != nil:
 			_ = l.Close()
 			return fail(err)
-		case ready:
-			if l.follows {
-				s.enlist(l, at)
-			}
+		case addr != nil:
+			s.enlist(l)
 			return l, nil
+		case here != nil:
+			here.waiter.Wait()
+		default:
+			<-l.note
 		}
-		waiter.Wait()
+	}
+}
+
+// begin asks the sidecar to listen, at one channel.
+func (l *Listener) begin(ctx context.Context, a *Addr) (*attachment, error) {
+	if a.Port != 0 {
+		if err := l.stack.claim(l, a.Port); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		at, err := l.stack.current(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if a.IP.IsValid() && !a.IP.IsUnspecified() {
+			if err := at.checkLocal(a); err != nil {
+				return nil, err
+			}
+		}
+		asked, code := l.ask(ctx, at, a.Port)
+		if code != core.OK {
+			return nil, at.askError(ctx, code)
+		}
+		if asked || at.usable() != nil {
+			return at, nil
+		}
 	}
 }
 
@@ -134,22 +162,31 @@ type Listener struct {
 	stack     *Stack
 	backlog   int
 	reusePort bool
-	follows   bool // its stack, from sidecar to sidecar
+	follows   bool   // its stack, from sidecar to sidecar
+	port      uint16 // that it has claimed; under the stack's mu
 	// turn holds one: the goroutine that accepts, also while it waits. A channel, so that the others see their contexts end.
 	turn     chan struct{}
 	deadline deadline
 	note     chan struct{} // holds one; wakes the goroutine that accepts while there is no waiter
 
 	mu     sync.Mutex
-	at     *attachment // where the sidecar listens, or was asked to; nil while there is none
-	id     uint32      // the listener's number in it
-	waiter *core.Waiter
-	addr   *Addr   // nil until a sidecar has agreed to listen; never changes after that
-	queue  []*Conn // not yet accepted
-	err    error   // why there will be no more
+	places []*place // where the sidecar listens, or was asked to; none while there is no sidecar
+	here   *place   // the one of them at whose channel Accept waits
+	addr   *Addr    // nil until a sidecar has agreed to listen; never changes after that
+	queue  []*Conn  // not yet accepted, of all places, in the order in which they came
+	err    error    // why there will be no more
 
 	errDue   time.Time     // from when on err may be returned again
 	errPause time.Duration // the last pause between two returns of err
+}
+
+// place is a listener at one channel of its stack.
+type place struct {
+	l      *Listener
+	at     *attachment
+	id     uint32 // the listener's number in the sidecar
+	waiter core.Waiter
+	minded bool // the channel hands out its events though Accept waits elsewhere; under the listener's mu
 }
 
 // The pauses between two errors of a listener that has ended.
@@ -158,74 +195,74 @@ const (
 	longestErrPause  = time.Second
 )
 
-// ask asks the sidecar of an attachment to listen.
-func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) core.Code {
-	var id uint32
-	var down, over bool
-	var sharing core.Sharing
+// ask asks the sidecar to listen at a channel. False and OK: it need not, or must not.
+func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) (asked bool, code core.Code) {
+	p := &place{l: l, at: at}
+	at.ch.Begin(&p.waiter, core.ForEvent)
+	sharing := core.Group
 	if l.reusePort {
-		sharing = core.ReusePort
+		sharing |= core.ReusePort
 	}
-	code := at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, sharing, func(given uint32) {
+	var down, over bool
+	code = at.ch.Listen(ctx, at.ch.Info().IP, port, l.backlog, sharing, func(given uint32) {
 		at.mu.Lock()
 		defer at.mu.Unlock()
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		id = given
+		p.id = given
 		if down = at.err != nil; down { // it has told its listeners already, and would not tell this one
 			return
 		}
-		at.listeners[id] = l
-		if over = l.err != nil; over {
+		at.places[given] = p
+		if over = l.err != nil || at.leaving || l.isAt(at); over {
 			return
 		}
-		l.at, l.id, l.waiter = at, id, at.ch.NewWaiter(core.ForEvent)
+		l.places = append(l.places, p)
+		if l.here == nil {
+			l.here = p
+		}
 		l.wakeLocked()
 	})
 	switch {
 	case code != core.OK:
-		return code
+		return false, code
 	case down:
-		return core.NetDown
-	case over: // closed meanwhile
-		at.unlisten(l, id)
+		return false, core.NetDown
+	case over: // closed meanwhile, or the channel is given back, or another goroutine was faster
+		at.unlisten(p)
+		return false, core.OK
 	}
-	return core.OK
+	return true, core.OK
 }
 
-// unlisten asks the sidecar to end a listener, if it has it.
-func (at *attachment) unlisten(l *Listener, id uint32) {
-	at.mu.Lock()
-	known := at.listeners[id] == l
-	if known {
-		delete(at.listeners, id)
-	}
-	at.mu.Unlock()
-	if known {
-		at.ch.Unlisten(id)
-	}
+// isAt reports whether the listener has a place at a channel. mu is held.
+func (l *Listener) isAt(at *attachment) bool {
+	return slices.ContainsFunc(l.places, func(p *place) bool { return p.at == at })
 }
 
-// follow listens again, where the stack is attached now.
+// follow listens at another channel of the stack, too, or again at its first one.
 func (l *Listener) follow(at *attachment) {
 	l.mu.Lock()
-	over := l.err != nil
+	needless, others := l.err != nil || l.isAt(at), len(l.places) > 0
 	l.mu.Unlock()
-	if over {
+	if needless || at.usable() != nil {
 		return
 	}
 	if now := at.addr(); now != l.addr.IP {
-		l.end(fmt.Errorf("the sidecar's address is %v now: %w", now, syscall.EADDRNOTAVAIL))
+		if !others { // else it is another sidecar's, and those of the last have not ended yet
+			l.end(fmt.Errorf("the sidecar's address is %v now: %w", now, syscall.EADDRNOTAVAIL))
+		}
 		return
 	}
-	switch code := l.ask(l.stack.closing, at, l.addr.Port); code {
+	switch _, code := l.ask(l.stack.closing, at, l.addr.Port); code {
 	case core.OK, core.Closed, core.NetDown, core.Canceled: // this sidecar has gone, too, and the next is waited for; or the stack closes
 	default:
-		l.refused(at, codeError(code))
+		l.refused(&place{at: at}, codeError(code))
 	}
 }
 
-// Accept waits for the next connection, a *Conn.
+// Accept waits for the next connection, a *Conn. It fails with net.ErrClosed after Close, os.ErrDeadlineExceeded when the deadline passes, and,
+// once the listener has ended for another reason (see ListenConfig.FailFast), with that.
 func (l *Listener) Accept() (net.Conn, error) {
 	c, err := l.AcceptMachnet(context.Background())
 	if err != nil {
@@ -234,7 +271,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// AcceptMachnet waits for the next connection, or for the context to end.
+// AcceptMachnet waits for the next connection, or for the context to end. Its errors are those of Accept, and the context's.
 func (l *Listener) AcceptMachnet(ctx context.Context) (*Conn, error) {
 	fail := func(err error) (*Conn, error) {
 		return nil, opError("accept", nil, l.addr, err)
@@ -250,7 +287,7 @@ func (l *Listener) AcceptMachnet(ctx context.Context) (*Conn, error) {
 	}
 	var alarm *time.Timer
 	for {
-		c, waiter, wait, err := l.next(ctx)
+		c, here, wait, err := l.next(ctx)
 		if err != nil {
 			return fail(err)
 		}
@@ -262,16 +299,40 @@ func (l *Listener) AcceptMachnet(ctx context.Context) (*Conn, error) {
 			alarm = time.AfterFunc(wait, l.wake)
 			defer alarm.Stop()
 		}
-		if waiter != nil {
-			waiter.Wait()
-		} else {
+		switch {
+		case here == nil:
 			<-l.note
+		case !l.mindOthers(here):
+			here.waiter.Wait()
 		}
 	}
 }
 
+// mindOthers has the channels of the other places hand out their events while Accept waits at this one. True: for some that is new, and they
+// may have had something.
+func (l *Listener) mindOthers(here *place) bool {
+	l.mu.Lock()
+	var others []*place
+	for _, p := range l.places {
+		if p != here && !p.minded {
+			others = append(others, p)
+		}
+	}
+	l.mu.Unlock()
+	for _, p := range others {
+		p.at.ch.Mind() // takes the channel's lock, which comes before mu
+		l.mu.Lock()
+		p.minded = slices.Contains(l.places, p)
+		l.mu.Unlock()
+		if !p.minded {
+			p.at.ch.MindNoMore()
+		}
+	}
+	return len(others) > 0
+}
+
 // next is a connection, or an error, or where to wait; a wait above 0 is the time after which the error may be returned again.
-func (l *Listener) next(ctx context.Context) (c *Conn, waiter *core.Waiter, wait time.Duration, err error) {
+func (l *Listener) next(ctx context.Context) (c *Conn, here *place, wait time.Duration, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -283,13 +344,18 @@ func (l *Listener) next(ctx context.Context) (c *Conn, waiter *core.Waiter, wait
 		c = l.queue[0]
 		l.queue[0] = nil
 		l.queue = l.queue[1:]
+		if l.here != nil && l.here.at != c.at { // wait where the last one came from
+			if i := slices.IndexFunc(l.places, func(p *place) bool { return p.at == c.at }); i >= 0 {
+				l.here = l.places[i]
+			}
+		}
 		return c, nil, 0, nil
 	}
 	if err := contextError(ctx); err != nil {
 		return nil, nil, 0, err
 	}
 	if l.err == nil {
-		return nil, l.waiter, 0, nil
+		return nil, l.here, 0, nil
 	}
 	if wait := time.Until(l.errDue); wait > 0 {
 		return nil, nil, wait, nil
@@ -321,13 +387,13 @@ func (l *Listener) Close() error {
 		l.mu.Unlock()
 		return opError("close", nil, l.addr, net.ErrClosed)
 	}
-	at, id, queue := l.at, l.id, l.queue
-	l.over(net.ErrClosed)
+	places, queue := slices.Clone(l.places), l.queue
+	l.finish(net.ErrClosed)
 	l.mu.Unlock()
 	l.deadline.stop()
 	l.stack.delist(l)
-	if at != nil {
-		at.unlisten(l, id)
+	for _, p := range places {
+		p.at.unlisten(p)
 	}
 	for _, c := range queue {
 		c.abandon()
@@ -335,26 +401,56 @@ func (l *Listener) Close() error {
 	return nil
 }
 
-// over makes every Accept return err from now on. mu is held.
-func (l *Listener) over(err error) {
+// finish makes every Accept return err from now on. mu is held.
+func (l *Listener) finish(err error) {
 	l.err = err
-	l.leave()
+	for len(l.places) > 0 {
+		l.remove(l.places[len(l.places)-1])
+	}
+	l.queue = nil
+	l.wakeLocked()
 }
 
-// leave forgets the attachment, and connections that nobody has accepted. mu is held.
-func (l *Listener) leave() {
-	waiter := l.waiter
-	l.at, l.waiter, l.queue = nil, nil, nil
-	l.wakeLocked()
-	if waiter != nil {
-		waiter.Wake()
+// over reports whether the listener has ended.
+func (l *Listener) over() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err != nil
+}
+
+// remove forgets a place, and has Accept wait at another. False: the listener does not have it. mu is held.
+func (l *Listener) remove(p *place) bool {
+	i := slices.Index(l.places, p)
+	if i < 0 {
+		return false
 	}
+	l.places = slices.Delete(l.places, i, i+1)
+	if p.minded {
+		p.minded = false
+		p.at.ch.MindNoMore()
+	}
+	if l.here == p {
+		l.here = nil
+		if len(l.places) > 0 {
+			l.here = l.places[0]
+		}
+		p.waiter.Wake()
+		l.wakeLocked()
+	}
+	return true
+}
+
+// drop forgets a place whose channel is given back. Connections that came by it stay.
+func (l *Listener) drop(p *place) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.remove(p)
 }
 
 // wakeLocked makes the goroutine that accepts check the state again. mu is held.
 func (l *Listener) wakeLocked() {
-	if l.waiter != nil {
-		l.waiter.Wake()
+	if l.here != nil {
+		l.here.waiter.Wake()
 	}
 	select {
 	case l.note <- struct{}{}:
@@ -374,7 +470,7 @@ func (l *Listener) end(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err == nil {
-		l.over(err)
+		l.finish(err)
 	}
 }
 
@@ -388,16 +484,21 @@ func (l *Listener) listening(a *Addr) {
 	l.wakeLocked()
 }
 
-// refused is called when the sidecar refuses to listen.
-func (l *Listener) refused(at *attachment, err error) {
+// refused is called when the sidecar refuses to listen at a place.
+func (l *Listener) refused(p *place, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.remove(p)
+	if l.err != nil || len(l.places) > 0 { // it listens elsewhere; there is less room than there might be
+		return
+	}
 	if l.addr != nil {
-		if errors.Is(err, syscall.ENETDOWN) { // it is ending, and another will come
-			l.lose(at, err)
+		if l.follows && errors.Is(err, syscall.ENETDOWN) { // it is ending, and another will come
 			return
 		}
 		err = fmt.Errorf("listen again at the restarted sidecar: %w", err)
 	}
-	l.end(err)
+	l.finish(err)
 }
 
 // offer queues a connection; false when the listener has closed. The sidecar admits no more than the backlog.
@@ -412,15 +513,15 @@ func (l *Listener) offer(c *Conn) bool {
 	return true
 }
 
-// lose is called when an attachment has failed: the listener waits for the next, or ends.
-func (l *Listener) lose(at *attachment, err error) {
+// lose is called when a channel has failed. The listener goes on at the others; where there is none it waits for the next, or ends.
+func (l *Listener) lose(p *place, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.at != at:
-	case l.follows && err != net.ErrClosed:
-		l.leave()
-	default:
-		l.over(err)
+	if !l.remove(p) {
+		return
+	}
+	l.queue = slices.DeleteFunc(l.queue, func(c *Conn) bool { return c.at == p.at })
+	if len(l.places) == 0 && (!l.follows || err == net.ErrClosed) {
+		l.finish(err)
 	}
 }

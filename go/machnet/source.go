@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"net"
 	"os"
 	"time"
@@ -34,15 +36,18 @@ func newSource(c Config) source {
 	case yield < 0:
 		yield = 0
 	}
-	s := source{name: socket, options: core.Options{Socket: socket, Engine: c.Engine.plusOne}, yield: yield, connect: c.Connect}
+	s := source{name: socket, options: core.Options{Socket: socket, Engine: c.Engine.plusOne, Group: newGroup()}, yield: yield, connect: c.Connect}
 	if c.Connect != nil {
 		s.name, s.options.Socket, s.options.UseFD = "by Config.Connect", "", true
 	}
 	return s
 }
 
-// attach makes one more channel.
-func (s *source) attach(ctx context.Context) (*attachment, error) {
+// newGroup is the number by which the sidecar knows that channels are of one stack: random, and not 0, which would be no group.
+func newGroup() uint32 { return 1 + rand.Uint32N(math.MaxUint32) }
+
+// attach makes one more channel of a stack.
+func (s *source) attach(ctx context.Context, of *Stack) (*attachment, error) {
 	options := s.options
 	if s.connect != nil {
 		file, err := s.connect(ctx)
@@ -61,7 +66,7 @@ func (s *source) attach(ctx context.Context) (*attachment, error) {
 			return nil, s.connectError(ctx, err)
 		}
 	}
-	return attach(ctx, s.name, options, s.yield)
+	return attach(ctx, s.name, options, s.yield, of.onAccepted, of.poke)
 }
 
 // connectError is why Config.Connect gave nothing: no sidecar now, or none ever again.

@@ -18,7 +18,7 @@ func TestAnAttemptToAttachAgainEndsWithTheStack(t *testing.T) {
 	defer silent.Close()
 	s := &Stack{
 		source: newSource(Config{Socket: silent.Addr().String()}), turn: make(chan struct{}, 1),
-		at: &attachment{err: syscall.ENETDOWN},
+		channels: []*attachment{{err: syscall.ENETDOWN}},
 	}
 	s.closing, s.stop = context.WithCancel(context.Background())
 	results := make(chan error, 2)
@@ -29,7 +29,9 @@ func TestAnAttemptToAttachAgainEndsWithTheStack(t *testing.T) {
 	if _, err := silent.Accept(); err != nil {
 		t.Fatal(err)
 	}
+	s.mu.Lock()
 	s.err = net.ErrClosed
+	s.mu.Unlock()
 	s.stop()
 	for range cap(results) {
 		select {

@@ -63,7 +63,7 @@ func (h *Host) Stack() *machnet.Stack {
 const patience = 30 * time.Second
 
 // Attach attaches to the host, as another program would: a stack beside that of Stack. Socket and Connect of the Config are
-// the host's. The network closes the stack if nobody has before.
+// the host's. The network closes the stack if nobody has before. Its errors are those of machnet.Attach.
 func (h *Host) Attach(ctx context.Context, c machnet.Config) (*machnet.Stack, error) {
 	c.Socket, c.Connect = "", h.connect
 	s, err := machnet.Attach(ctx, c)
@@ -93,14 +93,16 @@ func (h *Host) connect(context.Context) (file *os.File, err error) {
 	return file, err
 }
 
-// Listen listens on the host, by its Stack; network is "machnet", and address a port such as ":7000".
+// Listen listens on the host, by its Stack; network is "machnet", and address a port such as ":7000". Its errors are
+// those of machnet.ListenConfig.Listen.
 func (h *Host) Listen(network, address string) (net.Listener, error) {
 	h.network.t.Helper()
 	return (&machnet.ListenConfig{Stack: h.Stack()}).Listen(context.Background(), network, address)
 }
 
 // DialContext dials from the host, by its Stack. Its signature is that which libraries ask of a dialler, such as net/http's
-// Transport.DialContext; network is "machnet", or whatever they say, and the address one of a host of the network.
+// Transport.DialContext; network is "machnet", or whatever they say, and the address one of a host of the network. Its errors are
+// those of machnet.Dialer.DialContext.
 func (h *Host) DialContext(ctx context.Context, _, address string) (net.Conn, error) {
 	h.network.t.Helper()
 	return (&machnet.Dialer{Stack: h.Stack()}).DialContext(ctx, "machnet", address)

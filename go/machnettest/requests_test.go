@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -147,54 +146,5 @@ func TestDialsTowardsSilenceAllEndWithoutAnotherRequest(t *testing.T) {
 		if !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.ETIMEDOUT) {
 			t.Errorf("dial %d: %v, want that nobody answered", i, err)
 		}
-	}
-}
-
-func TestAThousandDialsAtOnceEachConnectOrAreRefusedForWantOfConnections(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Options{})
-	address := serve(t, far)
-	const own = "this process has 256 connections, as many as one may have; close some, or raise flows (--flows) of this host's machnetd"
-	conns := make([]net.Conn, many)
-	made := 0
-	for i, err := range atOnce(t, many, func(i int) (err error) {
-		conns[i], err = (&machnet.Dialer{Stack: near}).Dial("machnet", address)
-		return err
-	}) {
-		switch {
-		case err == nil:
-			made++
-			defer conns[i].Close()
-		case !errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), own):
-			t.Errorf("dial %d: %v, want a connection, or ENOBUFS and %q", i, err, own)
-		}
-	}
-	if made != 256 {
-		t.Errorf("%d of %d dials connected, want as many as a channel may have", made, many)
-	}
-}
-
-// One process has filled another that listens: to a third it is the other end that has no room, and that end's sidecar counts it.
-func TestAFullPeerIsToldApartFromOneself(t *testing.T) {
-	network, server, near, far := hosts(t, machnettest.Options{})
-	address := serve(t, far)
-	third := network.AddHost(machnettest.HostOptions{})
-	other := third.Stack()
-	for i := range 256 {
-		conn, err := (&machnet.Dialer{Stack: near}).Dial("machnet", address)
-		if err != nil {
-			t.Fatalf("dial %d: %v", i, err)
-		}
-		defer conn.Close()
-	}
-	_, err := (&machnet.Dialer{Stack: other}).Dial("machnet", address)
-	const peers = "the process that listens there has 256 connections"
-	if !errors.Is(err, syscall.ECONNREFUSED) || err == nil || !strings.Contains(err.Error(), peers) {
-		t.Errorf("got %v, want ECONNREFUSED and %q", err, peers)
-	}
-	if n := server.Counter("full_connections"); n != 1 {
-		t.Errorf("the host that refused counts %d, want 1", n)
-	}
-	if n := third.Counter("connects_peer_full"); n != 1 {
-		t.Errorf("the host that was refused counts %d, want 1", n)
 	}
 }

@@ -232,7 +232,7 @@ func TestAnEngineMayBeNamed(t *testing.T) {
 }
 
 func TestTooManyConnectionsAreRefusedAndLaterOnesAreNot(t *testing.T) {
-	p := newPair(t, "--flows", "8")
+	p := newPair(t, "--flows", "4", "--channels-per-application", "2")
 	from, to := p.a.attach(t), p.b.attach(t)
 	l := listen(t, to)
 	d := machnet.Dialer{Stack: from, Timeout: 10 * time.Second}
@@ -245,8 +245,14 @@ func TestTooManyConnectionsAreRefusedAndLaterOnesAreNot(t *testing.T) {
 		}
 		open = append(open, c)
 	}
-	if len(open) != 8 || !errors.Is(err, syscall.ENOBUFS) {
+	if len(open) != 8 || !errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ECONNREFUSED) {
 		t.Fatalf("%d connections, then %v; want 8, then ENOBUFS", len(open), err)
+	}
+	if text := err.Error(); !strings.Contains(text, "2 channels") || !strings.Contains(text, "channels.per_application") {
+		t.Errorf("%q does not say how many channels there may be, and by which setting", text)
+	}
+	if stats := from.Stats(); stats.Channels != 2 || !stats.ChannelLimit || stats.Refused == 0 {
+		t.Errorf("%+v, want two channels and that a third was refused", stats)
 	}
 	for _, c := range open { // a connection's place is free when both ends have closed it
 		_ = c.Close()

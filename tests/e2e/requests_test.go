@@ -103,7 +103,7 @@ func TestWhoIsFullIsToldToBothEndsAndWarnedOfWhereItIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := startSidecar(folder, "10.0.0.2", w.b, "--flows", "4")
+	b, err := startSidecar(folder, "10.0.0.2", w.b, "--flows", "4", "--channels-per-application", "1")
 	if err != nil {
 		a.stop()
 		t.Fatal(err)
@@ -119,13 +119,14 @@ func TestWhoIsFullIsToldToBothEndsAndWarnedOfWhereItIs(t *testing.T) {
 	for name, tc := range map[string]struct {
 		from *machnet.Stack
 		text string
+		next string
 		errs []error
 	}{
-		"the peer": {near, "the process that listens there has 4 connections", []error{syscall.ECONNREFUSED, syscall.ENOBUFS}},
-		"oneself":  {far, "this process has 4 connections", []error{syscall.ENOBUFS}},
+		"the peer": {near, "the process that listens there has 4 connections", "--flows", []error{syscall.ECONNREFUSED, syscall.ENOBUFS}},
+		"oneself":  {far, "this application has 1 channels", "channels.per_application", []error{syscall.ENOBUFS}},
 	} {
 		_, err := (&machnet.Dialer{Stack: tc.from}).Dial("machnet", l.Addr().String())
-		if err == nil || !strings.Contains(err.Error(), tc.text) || !strings.Contains(err.Error(), "--flows") {
+		if err == nil || !strings.Contains(err.Error(), tc.text) || !strings.Contains(err.Error(), tc.next) {
 			t.Errorf("%s is full: %v, want it to say %q and the setting", name, err, tc.text)
 		}
 		for _, want := range tc.errs {

@@ -41,6 +41,9 @@ import (
 	"unsafe"
 )
 
+// Lack is what this build lacks to reach a sidecar: nothing.
+const Lack = ""
+
 // capi is a channel of the C library. It does no locking: one caller per direction at a time, none after detach.
 type capi struct {
 	ch       *C.machnet_channel

@@ -95,6 +95,7 @@ func Attach(ctx context.Context, o Options, yield time.Duration, h Handler) (*Ch
 	c.socket.reset()
 	c.info = c.api.info()
 	c.hub = newHub(c, yield)
+	c.enter()
 	go c.watch(c.waitForBell)
 	go c.waitForEnd()
 	return c, "", nil
@@ -146,6 +147,7 @@ func (c *Channel) goDown(code Code) {
 // Close detaches from the sidecar. Before that, the caller must have woken every goroutine that waits.
 func (c *Channel) Close() {
 	c.dead.Store(true)
+	c.exit()
 	c.down.Do(func() {})
 	c.end()
 	c.bell.close()
@@ -219,7 +221,9 @@ func (c *Channel) Recv(w *Waiter, conn uint64, p []byte, mode RecvMode, info *Re
 	}
 	n, code := c.api.recv(conn, p, mode, info)
 	if c.api.hasEvents() {
-		c.poll()
+		c.pollRings()
+	} else if w.holds && c.crowd > 0 {
+		c.polled(0) // it looked, and found but its own
 	}
 	w.leaveLocked()
 	c.rx.Unlock()
@@ -390,6 +394,32 @@ func (c *Channel) askUnawaited(request func() Code) {
 
 // Answered must be called by the handler for the event that answers Unlisten or CancelDial.
 func (c *Channel) Answered() { c.answerCame() }
+
+// Mind has the events of the channel handed out though no goroutine may wait for any, until MindNoMore.
+func (c *Channel) Mind() {
+	c.rx.Lock()
+	defer c.rx.Unlock()
+	if !c.closed {
+		c.expectAnswer()
+	}
+}
+
+// MindNoMore ends a Mind.
+func (c *Channel) MindNoMore() { c.answerCame() }
+
+// Settled hands out the events that there are, and reports whether the sidecar has nothing left to send: all that was sent is acknowledged, or
+// was given up with its connection.
+func (c *Channel) Settled() bool {
+	c.rx.Lock()
+	defer c.rx.Unlock()
+	c.poll()
+	if !c.lockTx() {
+		return true
+	}
+	defer c.unlockTx()
+	n, code := c.api.unacked(0)
+	return n == 0 || code != OK
+}
 
 // Dial asks for a connection; timeout 0 is the sidecar's own. registered and Canceled are as with Listen.
 func (c *Channel) Dial(ctx context.Context, ip uint32, port, localPort uint16, timeout time.Duration, registered func(id uint32)) Code {

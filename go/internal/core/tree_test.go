@@ -115,7 +115,7 @@ func TestCodesAreThoseOfTheHeader(t *testing.T) {
 	}
 }
 
-// Whoever imports the package from a clone that was not built is told what to do, not that a linker lacks a file.
+// Whoever imports the package from a copy without the archive is told what to do, not that a linker lacks a file.
 func TestWithoutTheArchiveTheCompilerSaysHowToGetIt(t *testing.T) {
 	clone := t.TempDir()
 	for _, name := range []string{"go.mod", "go/machnet", "go/internal"} {
@@ -144,8 +144,8 @@ func TestWithoutTheArchiveTheCompilerSaysHowToGetIt(t *testing.T) {
 	build := exec.Command("go", "build", "./go/machnet")
 	build.Dir, build.Env = clone, append(os.Environ(), "GOWORK=off", "CGO_ENABLED=1")
 	out, err := build.CombinedOutput()
-	if err == nil || !bytes.Contains(out, []byte("run `make build`")) {
-		t.Errorf("go build without the archive: %v, %s; want that it says to run `make build`", err, out)
+	if err == nil || !bytes.Contains(out, []byte("run `make archives`")) {
+		t.Errorf("go build without the archive: %v, %s; want that it says to run `make archives`", err, out)
 	}
 }
 

@@ -7,6 +7,8 @@
 
 mod run;
 mod system;
+#[cfg(panic = "abort")]
+mod unwind;
 mod world;
 
 use std::ffi::{CStr, c_char, c_int};

@@ -710,7 +710,8 @@ int machnet_dial_cancel(struct machnet_channel *ch,
                         uint32_t id);
 
 // [tx] How many units of `conn` the peer has not acknowledged yet, one that machnet_finish took included; 0: the peer's host has all that was
-// sent. MACHNET_ECLOSED after machnet_close. What a connection that is over had under way counts as acknowledged.
+// sent. MACHNET_ECLOSED after machnet_close. What a connection that is over had under way counts as acknowledged. `conn` 0: of all
+// connections, also of those that were closed.
 int64_t machnet_unacked(struct machnet_channel *ch,
                         machnet_conn conn);
 

@@ -213,6 +213,10 @@ impl Submit for SubmitEnd {
         self.tx.under_way(flow(conn))
     }
 
+    fn all_under_way(&self) -> u32 {
+        self.tx.all_under_way()
+    }
+
     fn reach(&self, conn: machnet_conn) -> u32 {
         self.tx.reach(flow(conn))
     }

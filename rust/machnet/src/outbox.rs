@@ -15,6 +15,8 @@ pub trait Submit {
     }
     /// Units of this connection submitted and not come back.
     fn under_way(&self, flow: u64) -> u32;
+    /// How many units all flows have under way, closed ones included.
+    fn all_under_way(&self) -> u32;
     /// Units that could be submitted for this connection if those under way had come back, and those of no other.
     fn reach(&self, flow: u64) -> u32;
     /// Submits one unit. `false`: no token or no buffer, nothing happened.
@@ -187,6 +189,9 @@ mod tests {
         }
         fn free(&self, _: u64) -> u32 {
             self.free
+        }
+        fn all_under_way(&self) -> u32 {
+            0
         }
         fn under_way(&self, _: u64) -> u32 {
             0

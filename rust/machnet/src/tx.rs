@@ -143,8 +143,12 @@ impl<R: SendHalf> Sender<R> {
         self.with_token(at, |c, channel| c.outbox.finish(channel, conn))
     }
 
-    /// Units of the connection that were not acknowledged yet.
+    /// Units of the connection that were not acknowledged yet; of connection 0 those of all, closed ones included.
     pub fn unacked(&mut self, shared: &Conns, conn: machnet_conn) -> Result<u32, i32> {
+        if conn == 0 {
+            self.reap();
+            return Ok(self.channel.all_under_way());
+        }
         shared.check(conn)?;
         self.reap();
         Ok(self.channel.under_way(conn))
@@ -325,6 +329,9 @@ mod tests {
             let all = self.under_way.iter().chain(&self.done);
             all.filter(|conn| index(**conn) == index(flow)).count() as u32
         }
+        fn all_under_way(&self) -> u32 {
+            (self.under_way.len() + self.done.len()) as u32
+        }
         fn reach(&self, flow: u64) -> u32 {
             self.most.min(self.free + self.under_way(flow))
         }
@@ -391,6 +398,20 @@ mod tests {
         tx.channel.acknowledge(1);
         assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Ok(10));
         assert!(tx.waits());
+    }
+
+    #[test]
+    fn what_a_closed_connection_has_under_way_is_counted_until_it_is_back() {
+        let (mut tx, shared) = sender(16, 4);
+        let (a, b) = (handle(1, 1), handle(2, 1));
+        [a, b].iter().for_each(|conn| shared.announce(*conn));
+        assert_eq!(tx.send(&shared, a, &mut Flat(&[0; 30]), false), Ok(30));
+        assert_eq!(tx.send(&shared, b, &mut Flat(&[0; 10]), false), Ok(10));
+        assert_eq!(tx.close(&shared, a, false), Ok(()));
+        assert_eq!((tx.unacked(&shared, a), tx.unacked(&shared, b)), (Err(MACHNET_ECLOSED), Ok(1)));
+        assert_eq!(tx.unacked(&shared, 0), Ok(4));
+        tx.channel.acknowledge(4);
+        assert_eq!(tx.unacked(&shared, 0), Ok(0));
     }
 
     #[test]

@@ -27,7 +27,6 @@ impl Share {
     }
 
     /// Units held by all connections.
-    #[cfg(feature = "engine")]
     pub fn held(&self) -> u32 {
         self.held
     }

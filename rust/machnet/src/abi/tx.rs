@@ -190,7 +190,8 @@ pub unsafe extern "C" fn machnet_dial_cancel(ch: *mut machnet_channel, id: u32) 
 }
 
 /// [tx] How many units of `conn` the peer has not acknowledged yet, one that machnet_finish took included; 0: the peer's host has all that was
-/// sent. MACHNET_ECLOSED after machnet_close. What a connection that is over had under way counts as acknowledged.
+/// sent. MACHNET_ECLOSED after machnet_close. What a connection that is over had under way counts as acknowledged. `conn` 0: of all
+/// connections, also of those that were closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_unacked(ch: *mut machnet_channel, conn: machnet_conn) -> i64 {
     // SAFETY: the contract of this module.

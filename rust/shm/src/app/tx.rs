@@ -94,6 +94,11 @@ impl Tx {
         self.units.get(flow.index as usize).unwrap_or(0)
     }
 
+    /// How many units all connections have under way, those included that the application has closed.
+    pub fn all_under_way(&self) -> u32 {
+        self.share.held()
+    }
+
     /// How many units a connection could have under way, once its own have come back, if those of others do not.
     pub fn reach(&self, flow: FlowId) -> u32 {
         self.units.get(flow.index as usize).map_or(0, |held| self.share.reach(held))
