@@ -60,6 +60,7 @@ func newClient(d *machnet.Dialer, to string) *redis.Client {
 		Dialer: func(ctx context.Context, _, address string) (net.Conn, error) {
 			return d.DialContext(ctx, "machnet", address)
 		},
+		ContextTimeoutEnabled: true, // a call ends with its context, as one would think
 	})
 }
 

@@ -100,8 +100,8 @@ impl Core {
             return Err(self.ending());
         }
         let Some(channel) = self.channels.get(at) else { return Err(Reason::Invalid) };
-        let (flows, asked) =
-            (channel.end.geometry().flows, Asked::Dial { channel: channel.number, ip, port });
+        let (flows, is_group) = (channel.end.geometry().flows, channel.member.application.is_some());
+        let asked = Asked::Dial { channel: channel.number, ip, port };
         if let Some(most) = self.most_flows() {
             return Err(self.full(Limit::EngineConnections, most, asked));
         }
@@ -112,6 +112,11 @@ impl Core {
         let Some(id) = opened else {
             if claimed {
                 self.shared().ports.claims.release(key);
+            }
+            if is_group {
+                // It tries another of its channels, or attaches one: nothing to warn of.
+                self.counters().full_connections.add(1);
+                return Err(Reason::Full(Limit::Connections, flows));
             }
             return Err(self.full(Limit::Connections, flows, asked));
         };

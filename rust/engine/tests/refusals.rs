@@ -72,8 +72,8 @@ fn a_full_application_is_told_that_it_is_itself() {
     assert_eq!(
         warnings(),
         [
-            "engine 0: channel 1: a dial to 10.0.0.2:7000 refused: its application has 4 connections, as many as one may \
-         have; it should close some, or raise flows (--flows)"
+            "engine 0: channel 1: a dial to 10.0.0.2:7000 refused: its application has 4 connections, as many as its channels hold; \
+         it should close some, or attach more channels (--channels-per-application), or larger ones (--flows)"
         ]
     );
 }
@@ -86,8 +86,8 @@ fn a_full_peer_is_told_apart_from_oneself_and_warns_at_its_own_host() {
     assert_eq!(
         warnings(),
         [
-            "engine 0: channel 1: a connection from 10.0.0.1 to port 7000 refused: its application has 4 connections, as \
-         many as one may have; it should close some, or raise flows (--flows)"
+            "engine 0: channel 1: a connection from 10.0.0.1 to port 7000 refused: its application has 4 connections, as many as its channels \
+         hold; it should close some, or attach more channels (--channels-per-application), or larger ones (--flows)"
         ]
     );
     // There is room again once one of the four is over.
@@ -149,9 +149,12 @@ fn listeners_and_ports_have_their_limits_and_names() {
     let others = Owner { engine: EngineIndex(0), channel: ChannelNumber(999), listener: 1 };
     while hosts.w.sidecars[0].shared.ports.listen(0, others, Sharing::NONE).is_some() {}
     assert_eq!(refused(listen(&mut hosts, 0)), Some(Reason::Full(Limit::Ports, 32_767)));
-    assert_eq!(hosts.dial(), Some(Reason::Full(Limit::Ports, 32_767)));
-    assert_eq!(hosts.counted(), [(0, "full_ports", 2)]);
+    assert_eq!(hosts.dial(), None, "from a port below those");
     assert_eq!(refused(listen(&mut hosts, 8000)), None, "one below those is free");
+    let listen_at = |port| hosts.w.sidecars[0].shared.ports.listen(port, others, Sharing::NONE).is_some();
+    assert_eq!((1..32_768).filter(|&port| listen_at(port)).count(), 32_766);
+    assert_eq!(hosts.dial(), Some(Reason::Full(Limit::Ports, 64_511)));
+    assert_eq!(hosts.counted(), [(0, "full_ports", 2)]);
 }
 
 #[test]

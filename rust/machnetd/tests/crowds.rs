@@ -10,15 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Sidecar, answer, attach_over, connect, hello, send, text, wait_readable};
-use machnet_shm::{AttachError, Status};
+use machnet_shm::{AttachError, ClientHello, Status};
 
 #[test]
 fn two_hundred_that_attach_at_once_are_all_served() {
     let sidecar = Sidecar::start("crowd", &["--units", "16", "--flows", "1"]);
     let sockets: Vec<_> = (0..200).map(|_| connect(&sidecar.folder.socket()).expect("connected")).collect();
     // All are there before the first says a word.
-    let attached: Vec<_> =
-        sockets.into_iter().map(|socket| attach_over(socket, None).expect("attached")).collect();
+    let attached: Vec<_> = sockets
+        .into_iter()
+        .map(|socket| attach_over(socket, ClientHello::default()).expect("attached"))
+        .collect();
     sidecar.until("all are counted", |s| s.channels().matches(r#""channel":"#).count() == 200);
     drop(attached);
     sidecar.until("all are gone", |s| s.channels().ends_with(r#""channels":[]}"#));
@@ -38,7 +40,7 @@ fn silent_sockets_of_one_process_shut_nobody_out_and_do_not_flood_the_log() {
     });
     sidecar.until("one of their process is turned away with a sentence", |s| {
         let _silent = crowd(s);
-        match attach_over(connect(&s.folder.socket()).expect("connected"), None) {
+        match attach_over(connect(&s.folder.socket()).expect("connected"), ClientHello::default()) {
             Err(AttachError::Refused(Status::NoResources, text)) => {
                 text.as_str() == "256 sockets of this process are connected and not attached, the most; attach or close some"
             }
@@ -121,7 +123,8 @@ const ATTACH_AT: &str = "MACHNET_TEST_ATTACH_AT";
 #[ignore = "the other process of the tests that need one"]
 fn another_process() {
     let socket = std::env::var_os(ATTACH_AT).expect("started by a test");
-    let attached = attach_over(connect(Path::new(&socket)).expect("the control socket"), None);
+    let attached =
+        attach_over(connect(Path::new(&socket)).expect("the control socket"), ClientHello::default());
     assert!(attached.is_ok(), "{:?}", attached.err());
 }
 

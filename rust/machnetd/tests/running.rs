@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Folder, Sidecar, connect, send, wait_readable, wait_readable_fd};
+use machnet_shm::AttachError;
 
 #[test]
 fn each_ending_signal_ends_it_in_order() {
@@ -31,6 +32,37 @@ fn sigusr1_logs_the_counters() {
     let sidecar = Sidecar::start("usr1", &[]);
     sidecar.signal(libc::SIGUSR1);
     sidecar.until("the counters are in the log", |s| s.log().contains("machnetd: stats: engine 0:"));
+}
+
+#[test]
+fn the_channels_of_a_group_are_one_application_and_bounded() {
+    let folder = Folder::new("group");
+    let file = folder.0.join("machnetd.toml");
+    let write = |each: u32| {
+        let text = format!("[control]\nmax_channels = 1\n[channels]\nper_application = {each}\n");
+        fs::write(&file, text).unwrap();
+    };
+    write(2);
+    let path = file.to_str().unwrap().to_owned();
+    let sidecar = Sidecar::start_in(folder, &["--config", &path]);
+    let refused = |result: Result<_, AttachError>| match result {
+        Err(AttachError::Refused(_, text)) => text.as_str().to_owned(),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("attached"),
+    };
+    let first = sidecar.attach_in(7).expect("the first");
+    let second = sidecar.attach_in(7).expect("its second");
+    assert_eq!(sidecar.channels().matches("\"application\":1,").count(), 2, "{}", sidecar.channels());
+    let full = "this application has 2 channels, the most (channels.per_application); close some or raise it";
+    assert_eq!(refused(sidecar.attach_in(7)), full);
+    let other = "1 applications have channels, the most (control.max_channels); try later or raise it";
+    assert_eq!([refused(sidecar.attach_in(8)), refused(sidecar.attach(None))], [other, other]);
+    write(3);
+    sidecar.signal(libc::SIGHUP);
+    sidecar.until("it is in force", |s| s.log().contains("in force now: channels.per_application\n"));
+    let third = sidecar.attach_in(7).expect("its third");
+    drop((first, second, third));
+    sidecar.until("another application has its place", |s| s.attach_in(8).is_ok());
 }
 
 #[test]

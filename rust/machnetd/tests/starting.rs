@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use common::{Folder, Sidecar, connect, text};
+use machnet_shm::{AttachError, Status};
 
 #[test]
 fn refusals_have_one_sentence_and_a_code() {
@@ -228,6 +229,39 @@ fn the_limit_on_descriptors_is_raised_and_one_that_is_too_low_is_said() {
             "2000 applications (control.max_channels) with a channel each need 14768 descriptors, and this process may have 3000",
         )
     });
+}
+
+#[test]
+fn a_channel_for_which_the_descriptors_would_not_last_is_refused() {
+    use std::os::unix::process::CommandExt;
+    let folder = Folder::new("few");
+    let mut command = folder.command(&["--units", "16", "--flows", "2"]);
+    // SAFETY: `setrlimit` may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            let limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            Ok(())
+        })
+    };
+    let sidecar = Sidecar::of(command.stderr(Stdio::piped()).spawn().expect("machnetd starts"), folder);
+    sidecar.until("it answers", |s| connect(&s.folder.socket()).is_ok());
+    let mut attached = Vec::new();
+    let refused = loop {
+        match sidecar.attach_in(attached.len() as u32 % 3) {
+            Ok(channel) => attached.push(channel),
+            Err(AttachError::Refused(status, text)) => break (status, text.as_str().to_owned()),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let sentence =
+        "machnetd may open 1024 files (LimitNOFILE, ulimit -n), enough for 36 channels; raise that";
+    assert_eq!((attached.len(), refused), (36, (Status::NoResources, sentence.to_owned())));
+    let open = fs::read_dir(format!("/proc/{}/fd", sidecar.child.id())).expect("its descriptors").count();
+    assert!(open < 1024 - 512, "{open}, beside those of as many as may be attaching");
+    assert!(!sidecar.log().contains("accept an application"), "{}", sidecar.log());
+    attached.pop();
+    sidecar.until("there is room again", |s| s.attach(None).is_ok());
 }
 
 #[test]

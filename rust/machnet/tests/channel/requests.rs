@@ -195,7 +195,7 @@ fn blocking_calls_wait_for_room_and_no_longer_than_their_time() {
 fn a_refusal_names_what_is_full_and_how_many_in_events_and_in_the_error_text() {
     let mut rig = Rig::new();
     let ch = rig.ch as usize;
-    let words = "the process that listens there has 256 connections, as many as one may have";
+    let words = "the process that listens there has 256 connections, as many as its channels hold";
     assert_eq!(dial(rig.ch), 0);
     let Ok(Some(Request::Connect { id, .. })) = rig.engine().request() else { panic!("no request") };
     let full = |id| Reply::ConnectFailed { id, reason: Reason::Full(Limit::PeerConnections, 256) };

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use machnet_shm::{AppEnd, AttachError, Fd, Welcome};
+use machnet_shm::{AppEnd, AttachError, ClientHello, Fd, Welcome};
 
 pub use socket::{
     answer, attach_as, attach_over, connect, hello, pair, send, wait_readable, wait_readable_fd,
@@ -140,8 +140,17 @@ impl Sidecar {
     }
 
     pub fn attach(&self, engine: Option<u32>) -> Result<(AppEnd, Welcome, Fd), AttachError> {
+        self.attach_saying(ClientHello { engine, group: 0 })
+    }
+
+    /// A channel of an application that has several.
+    pub fn attach_in(&self, group: u32) -> Result<(AppEnd, Welcome, Fd), AttachError> {
+        self.attach_saying(ClientHello { engine: None, group })
+    }
+
+    fn attach_saying(&self, asked: ClientHello) -> Result<(AppEnd, Welcome, Fd), AttachError> {
         let socket = connect(&self.folder.socket()).expect("the control socket");
-        attach_over(socket, engine)
+        attach_over(socket, asked)
     }
 
     /// The answer to a question at the control socket.

@@ -99,9 +99,9 @@ pub fn wait_readable_fd(fd: i32) {
     assert_eq!(n, 1, "nothing to read within {PATIENCE:?}");
 }
 
-pub fn attach_over(socket: OwnedFd, engine: Option<u32>) -> Result<(AppEnd, Welcome, Fd), AttachError> {
+pub fn attach_over(socket: OwnedFd, asked: ClientHello) -> Result<(AppEnd, Welcome, Fd), AttachError> {
     use std::os::fd::IntoRawFd;
-    let mut attach = ClientAttach::new(Fd::own(socket.into_raw_fd()), ClientHello { engine, group: 0 })?;
+    let mut attach = ClientAttach::new(Fd::own(socket.into_raw_fd()), asked)?;
     loop {
         if let Some((app, welcome)) = attach.step()? {
             return Ok((app, welcome, attach.into_socket()));
