@@ -20,6 +20,8 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 			return runBenchGo(ctx, args[1:], stdout, stderr)
 		case "isolation":
 			return runIsolation(ctx, args[1:], stdout, stderr)
+		case "proxy":
+			return runBenchProxy(ctx, args[1:], stdout, stderr)
 		case "setup":
 			return runSetup(ctx, args[1:], stdout, stderr)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -51,7 +52,7 @@ func runProxy(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return err
 	}
 	defer config.Stack.Close()
-	return serveProxies(ctx, config, pairs)
+	return serveProxies(ctx, config, pairs, stdout)
 }
 
 // appendTo is a flag that may be given again and again.
@@ -91,8 +92,9 @@ func secondSignal(ctx context.Context) <-chan struct{} {
 	return hurry
 }
 
-// serveProxies serves until ctx ends or one of the listeners fails, which ends the others. SIGUSR1 has the counters logged.
-func serveProxies(ctx context.Context, c proxy.Config, pairs []proxyPair) error {
+// serveProxies serves until ctx ends or one of the listeners fails, which ends the others. It prints a line for each when it listens; SIGUSR1
+// has the counters logged.
+func serveProxies(ctx context.Context, c proxy.Config, pairs []proxyPair, stdout io.Writer) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var proxies []*proxy.Proxy
@@ -103,6 +105,7 @@ func serveProxies(ctx context.Context, c proxy.Config, pairs []proxyPair) error 
 		}
 		defer p.Close()
 		proxies = append(proxies, p)
+		fmt.Fprintln(stdout, p)
 	}
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR1)

@@ -63,7 +63,9 @@ func (c *Conn) RemoteAddr() net.Addr { return &c.remote }
 // the next Read, and one Read may return bytes of several messages. After everything the peer has sent before its Close
 // or CloseWrite, Read returns io.EOF.
 //
-// If the peer took back a message that was read in part, Read returns io.ErrUnexpectedEOF, once, in its place.
+// If the peer took back a message that was read in part, Read returns io.ErrUnexpectedEOF, once, in its place. It fails with
+// os.ErrDeadlineExceeded when the read deadline passes, net.ErrClosed after Close, ECONNRESET when the peer has reset the connection or
+// died, ETIMEDOUT when the peer went silent, and ENETDOWN when the sidecar has ended; what had come before a reset can still be read.
 func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, c.readError(c.alive())
@@ -145,6 +147,9 @@ func (c *Conn) codeError(code core.Code) error {
 // as one message. With an error it returns how many bytes were accepted, all of them in whole messages. An empty Write sends
 // nothing. What was accepted is delivered though the process ends, for as long as the sidecar's linger allows (a second, unless
 // configured); the peer then reads io.EOF if this end was closed or half-closed before, else it meets a reset.
+//
+// Write fails with os.ErrDeadlineExceeded when the write deadline passes, net.ErrClosed after Close, EPIPE after CloseWrite, ECONNRESET when
+// the peer has closed or died, ETIMEDOUT when it went silent, and ENETDOWN when the sidecar has ended.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.wr.mu.Lock()
 	defer c.wr.mu.Unlock()
@@ -215,7 +220,8 @@ func (c *Conn) abortMessage() core.Code {
 }
 
 // Close ends the connection in both directions. What was written is delivered by the sidecar in the background, unless SetLinger said
-// otherwise; what was not read is dropped. Blocked calls return net.ErrClosed, and so does a second Close.
+// otherwise; what was not read is dropped. Blocked calls return net.ErrClosed, and so does a second Close; the first fails only where
+// SetLinger has it wait.
 func (c *Conn) Close() error {
 	if !c.closed.CompareAndSwap(false, true) {
 		return opError("close", &c.local, &c.remote, net.ErrClosed)
@@ -257,7 +263,7 @@ func (c *Conn) wake() {
 }
 
 // CloseWrite ends this end's sending: the peer reads what was written, then io.EOF. Reading goes on. It waits while the peer and the network
-// can take no more, until the write deadline at most.
+// can take no more, until the write deadline at most, and fails as Write does.
 func (c *Conn) CloseWrite() error {
 	c.wr.mu.Lock()
 	defer c.wr.mu.Unlock()
@@ -286,7 +292,8 @@ func (c *Conn) CloseWrite() error {
 	}
 }
 
-// CloseRead ends this end's reading: Read returns io.EOF from now on, and what the peer sends is dropped.
+// CloseRead ends this end's reading: Read returns io.EOF from now on, and what the peer sends is dropped. It fails with net.ErrClosed
+// after Close, and with ENETDOWN when the sidecar has ended.
 func (c *Conn) CloseRead() error {
 	if err := c.alive(); err != nil {
 		return opError("close", &c.local, &c.remote, err)
@@ -324,7 +331,7 @@ func (c *Conn) discard() {
 }
 
 // SetDeadline sets the read and the write deadline. Blocked calls obey at once; the zero time takes the deadlines away, and
-// everything works as before.
+// everything works as before. It fails with net.ErrClosed after Close.
 func (c *Conn) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
 		return err
@@ -332,10 +339,10 @@ func (c *Conn) SetDeadline(t time.Time) error {
 	return c.SetWriteDeadline(t)
 }
 
-// SetReadDeadline sets the time after which Read, ReadMessage and Recv fail with os.ErrDeadlineExceeded.
+// SetReadDeadline sets the time after which Read, WriteTo, ReadMessage and Recv fail with os.ErrDeadlineExceeded.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.rd, t) }
 
-// SetWriteDeadline sets the time after which Write, Send and SendBuffers fail with os.ErrDeadlineExceeded. A message of which a part was
+// SetWriteDeadline sets the time after which Write, ReadFrom, Send and SendBuffers fail with os.ErrDeadlineExceeded. A message of which a part was
 // sent when the deadline passes is aborted: the peer never sees it as a message. That happens only to messages that go in parts, which are
 // those of more than 64 KiB, and smaller ones while the stack's other connections use so much of its send memory that there is no
 // room for a whole one.

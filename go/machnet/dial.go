@@ -23,7 +23,7 @@ type Dialer struct {
 	Resolver *net.Resolver
 }
 
-// Dial connects to an address of the network "machnet", from the Default stack.
+// Dial connects to an address of the network "machnet", from the Default stack. Its errors are those of Dialer.DialContext, and of Attach.
 func Dial(network, address string) (net.Conn, error) {
 	var d Dialer
 	return d.Dial(network, address)
@@ -56,7 +56,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	return c, nil
 }
 
-// DialMachnet is DialContext for one address that is resolved already. Without an IP it is the local sidecar's.
+// DialMachnet is DialContext for one address that is resolved already. Without an IP it is the local sidecar's. Its errors are those of
+// DialContext; a nil Addr, and one with an IPv6 address or no port, are refused.
 func (d *Dialer) DialMachnet(ctx context.Context, raddr *Addr) (*Conn, error) {
 	fail := func(err error) (*Conn, error) {
 		return nil, opError("dial", d.LocalAddr, raddr, err)

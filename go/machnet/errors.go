@@ -12,6 +12,7 @@ import (
 	"github.com/machnet/machnet/go/internal/core"
 )
 
+// The errors of this package that are no other package's.
 var (
 	// ErrNoSidecar is what Attach's error wraps when nobody answers at the socket.
 	ErrNoSidecar = errors.New("no sidecar")

@@ -8,6 +8,8 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
 	"syscall"
 	"time"
 
@@ -122,4 +124,139 @@ func ExampleConn_ReadMessage() {
 		log.Fatal(err)
 	}
 	fmt.Println(buf[:n])
+}
+
+// A deadline ends a call and not the connection: with another, everything goes on.
+func ExampleConn_SetReadDeadline() {
+	conn, err := machnet.Dial("machnet", "10.0.0.2:7000")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	buf := make([]byte, 2048)
+	for {
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+		n, err := conn.Read(buf)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			log.Print("nothing for a second")
+		case err == io.EOF:
+			return
+		case err != nil:
+			log.Fatal(err)
+		}
+		fmt.Printf("%s", buf[:n])
+	}
+}
+
+// A half close tells the peer that the request is complete, while the reply is yet to come.
+func ExampleConn_CloseWrite() {
+	c, err := machnet.Dial("machnet", "10.0.0.2:7000")
+	if err != nil {
+		log.Fatal(err)
+	}
+	conn := c.(*machnet.Conn)
+	defer conn.Close()
+	if _, err := io.Copy(conn, os.Stdin); err != nil {
+		log.Fatal(err)
+	}
+	if err := conn.CloseWrite(); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := io.Copy(os.Stdout, conn); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A Close that waits says whether the other host has everything.
+func ExampleConn_SetLinger() {
+	c, err := machnet.Dial("machnet", "10.0.0.2:7000")
+	if err != nil {
+		log.Fatal(err)
+	}
+	conn := c.(*machnet.Conn)
+	if err := conn.Send([]byte("the last word")); err != nil {
+		log.Fatal(err)
+	}
+	_ = conn.SetLinger(5)
+	if err := conn.Close(); errors.Is(err, syscall.ETIMEDOUT) {
+		log.Print("it was not acknowledged in five seconds, and is discarded")
+	}
+}
+
+// What a slow connection waits for.
+func ExampleConn_Stats() {
+	c, err := machnet.Dial("machnet", "10.0.0.2:7000")
+	if err != nil {
+		log.Fatal(err)
+	}
+	conn := c.(*machnet.Conn)
+	defer conn.Close()
+	s, err := conn.Stats(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	switch {
+	case s.Err != nil:
+		log.Printf("it has ended: %v", s.Err)
+	case s.Waits == machnet.WaitsForCredit:
+		log.Print("the other program does not read")
+	case s.Retransmitted > s.UnitsSent/100:
+		log.Print("the network loses more than one packet in a hundred")
+	}
+	log.Print(s) // the round trip, what was sent and received, for what it waits
+}
+
+// TrySend is for whoever has something else to do when there is no room.
+func ExampleConn_TrySend() {
+	c, err := machnet.Dial("machnet", "10.0.0.2:7000")
+	if err != nil {
+		log.Fatal(err)
+	}
+	conn := c.(*machnet.Conn)
+	defer conn.Close()
+	dropped := 0
+	for sample := range 1000 {
+		err := conn.TrySend([]byte{byte(sample)})
+		if errors.Is(err, machnet.ErrWouldBlock) {
+			dropped++ // an old sample is of no use
+			continue
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Println(dropped, "dropped")
+}
+
+// A server with a listener on each of two engines has them share a port.
+func ExampleOnEngine() {
+	for engine := range 2 {
+		stack, err := machnet.Attach(context.Background(), machnet.Config{Engine: machnet.OnEngine(engine)})
+		if err != nil {
+			log.Fatal(err) // EINVAL where the sidecar has no such engine
+		}
+		lc := machnet.ListenConfig{Stack: stack, ReusePort: true}
+		l, err := lc.Listen(context.Background(), "machnet", ":7000")
+		if err != nil {
+			log.Fatal(err)
+		}
+		go http.Serve(l, nil)
+	}
+	select {}
+}
+
+// A server of package net/http ends in good order.
+func ExampleListener() {
+	l, err := machnet.Listen("machnet", ":8000")
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := http.Server{Handler: http.FileServer(http.Dir("."))}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	context.AfterFunc(ctx, func() { _ = server.Shutdown(context.Background()) })
+	if err := server.Serve(l); err != http.ErrServerClosed {
+		log.Fatal(err)
+	}
 }

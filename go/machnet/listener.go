@@ -38,14 +38,16 @@ type ListenConfig struct {
 const defaultBacklog = 128
 
 // Listen listens on an address of the network "machnet", on the Default stack. The IP must be the sidecar's, 0.0.0.0 or
-// none; port 0 takes a free one.
+// none; port 0 takes a free one. Its errors are those of ListenConfig.Listen, and of Attach.
 func Listen(network, address string) (net.Listener, error) {
 	var lc ListenConfig
 	return lc.Listen(context.Background(), network, address)
 }
 
 // Listen is the package's Listen with a context, which bounds the setting up only. The net.Listener is a *Listener. Of a name with several
-// IPv4 addresses, the one that is the sidecar's is listened on.
+// IPv4 addresses, the one that is the sidecar's is listened on. It fails with EADDRINUSE where the port is taken, a *net.AddrError where the
+// address is not the sidecar's, ENOBUFS where a limit is met (EADDRNOTAVAIL, too, where no port is left), ENETDOWN while there is no
+// sidecar, and otherwise as ResolveAddr does.
 func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	addrs, err := resolve(ctx, nil, "listen", network, address)
 	if err != nil {
@@ -68,7 +70,7 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	return nil, first
 }
 
-// ListenMachnet is Listen for an address that is resolved already.
+// ListenMachnet is Listen for an address that is resolved already. Its errors are those of Listen.
 func (lc *ListenConfig) ListenMachnet(ctx context.Context, a *Addr) (*Listener, error) {
 	fail := func(err error) (*Listener, error) {
 		return nil, opError("listen", nil, a, err)
@@ -268,7 +270,8 @@ func (l *Listener) follow(at *attachment) {
 	}
 }
 
-// Accept waits for the next connection, a *Conn.
+// Accept waits for the next connection, a *Conn. It fails with net.ErrClosed after Close, os.ErrDeadlineExceeded when the deadline passes, and,
+// once the listener has ended for another reason (see ListenConfig.FailFast), with that.
 func (l *Listener) Accept() (net.Conn, error) {
 	c, err := l.AcceptMachnet(context.Background())
 	if err != nil {
@@ -277,7 +280,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// AcceptMachnet waits for the next connection, or for the context to end.
+// AcceptMachnet waits for the next connection, or for the context to end. Its errors are those of Accept, and the context's.
 func (l *Listener) AcceptMachnet(ctx context.Context) (*Conn, error) {
 	fail := func(err error) (*Conn, error) {
 		return nil, opError("accept", nil, l.addr, err)

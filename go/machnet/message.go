@@ -11,7 +11,8 @@ import (
 )
 
 // Send sends p as one message, whole or not at all, and returns when all of it was copied. An empty message is a message
-// too. A message that a deadline or a Close cuts short is taken back: the peer never sees a part of it as a message.
+// too. A message that a deadline or a Close cuts short is taken back: the peer never sees a part of it as a message. Send fails with
+// ErrTooLarge beyond MaxMessage, and otherwise as Write does.
 func (c *Conn) Send(p []byte) error {
 	c.wr.mu.Lock()
 	defer c.wr.mu.Unlock()
@@ -34,7 +35,7 @@ func (c *Conn) sendRest(p []byte, done int) error {
 	})
 }
 
-// SendBuffers sends the buffers, one after the other, as one message. It changes neither them nor the slice.
+// SendBuffers sends the buffers, one after the other, as one message. It changes neither them nor the slice, and fails as Send does.
 func (c *Conn) SendBuffers(b net.Buffers) error {
 	size := 0
 	for _, p := range b {
@@ -117,7 +118,8 @@ func (c *Conn) TrySend(p []byte) error {
 
 // ReadMessage reads the next message into p and returns its length. If p is too small it returns the length that is needed and
 // io.ErrShortBuffer, and the message stays. After a Read that took a part of a message, it reads the rest of that. An error
-// in the middle of a message comes with the bytes read so far; after a deadline, the next call reads the rest.
+// in the middle of a message comes with the bytes read so far; after a deadline, the next call reads the rest. Its other errors are those
+// of Read.
 func (c *Conn) ReadMessage(p []byte) (int, error) {
 	c.rd.mu.Lock()
 	defer c.rd.mu.Unlock()
@@ -173,8 +175,8 @@ const (
 )
 
 // Recv returns the next message, of any length up to MaxMessage, and io.EOF after the last. It also returns when the context
-// ends. An error in the middle of a message comes with the part that was read; after a deadline, the next Recv returns
-// the rest.
+// ends, with the context's error. An error in the middle of a message comes with the part that was read; after a deadline, the next Recv
+// returns the rest. Its other errors are those of Read.
 //
 // The bytes are a copy in pooled memory: giving a shared buffer back would take a call into C of its own, where copying the
 // 1424 bytes of a unit takes some 25 ns, and a forgotten Release would hold up the sender.

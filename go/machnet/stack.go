@@ -72,7 +72,9 @@ type Stack struct {
 	err       error // why the stack has ended: net.ErrClosed after Close
 }
 
-// Attach connects to a sidecar. The context bounds the attaching only.
+// Attach connects to a sidecar. The context bounds the attaching only. The error says what to do, and wraps ErrNoSidecar where nobody
+// answers at the socket, ErrVersion where the sidecar is of another version, fs.ErrPermission where the program may not connect, ENOBUFS where
+// the sidecar has as many programs as it may have, EINVAL where it has no such Engine, and ErrUnsupported where this build cannot.
 func Attach(ctx context.Context, c Config) (*Stack, error) {
 	s := &Stack{
 		source: newSource(c), log: c.Logger, turn: make(chan struct{}, 1), changed: make(chan struct{}, 1),
@@ -97,7 +99,8 @@ var defaultStack = func() chan *Stack {
 	return c
 }()
 
-// Default is the stack of the package-level functions, attached at first use. It lasts until it is closed, from one sidecar to the next.
+// Default is the stack of the package-level functions, attached at first use. It lasts until it is closed, from one sidecar to the next. Its
+// errors are those of Attach; the next call tries again.
 func Default() (*Stack, error) {
 	return defaultFor(context.Background())
 }

@@ -29,7 +29,9 @@ func TestAnAttemptToAttachAgainEndsWithTheStack(t *testing.T) {
 	if _, err := silent.Accept(); err != nil {
 		t.Fatal(err)
 	}
+	s.mu.Lock()
 	s.err = net.ErrClosed
+	s.mu.Unlock()
 	s.stop()
 	for range cap(results) {
 		select {

@@ -166,3 +166,31 @@ var (
 	_ io.WriterTo   = (*machnet.Conn)(nil)
 	_ net.Conn      = (*machnet.Conn)(nil)
 )
+
+// BenchmarkRelay moves 1 MiB from TCP to Machnet and on to TCP, as a proxy does, by ReadFrom and WriteTo or by Read and Write.
+func BenchmarkRelay(b *testing.B) {
+	network := machnettest.NewNetwork(b, machnettest.Options{})
+	for name, copies := range map[string]func(io.Writer, io.Reader) (int64, error){
+		"ReadFrom and WriteTo": io.Copy,
+		"Read and Write": func(w io.Writer, r io.Reader) (int64, error) {
+			return io.Copy(struct{ io.Writer }{w}, reader{r})
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			a, c := connection(b, network.Host(0).Stack(), network.Host(1).Stack(), "10.0.0.2")
+			in, inPeer := tcpConnection(b)
+			out, outPeer := tcpConnection(b)
+			go copies(a, inPeer)
+			go copies(outPeer, c)
+			sent, got := make([]byte, 1<<20), make([]byte, 1<<20)
+			b.SetBytes(1 << 20)
+			b.ReportAllocs()
+			for b.Loop() {
+				go in.Write(sent)
+				if _, err := io.ReadFull(out, got); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

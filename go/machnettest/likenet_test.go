@@ -141,7 +141,7 @@ func TestConnDoesInSmallThingsAsTCPDoes(t *testing.T) {
 	}
 }
 
-func tcpConnection(t *testing.T) (dialled, accepted *net.TCPConn) {
+func tcpConnection(t testing.TB) (dialled, accepted *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -109,7 +109,7 @@ func pattern(seed int) []byte {
 }
 
 // connection gives both ends of a new connection.
-func connection(t *testing.T, from, to *machnet.Stack, toIP string) (dialled, accepted *machnet.Conn) {
+func connection(t testing.TB, from, to *machnet.Stack, toIP string) (dialled, accepted *machnet.Conn) {
 	t.Helper()
 	listener, err := (&machnet.ListenConfig{Stack: to}).Listen(context.Background(), "machnet", ":0")
 	if err != nil {

@@ -31,11 +31,10 @@ func startProxy(t *testing.T, at *sidecar, listen, to string, flags ...string) (
 			t.Fatalf("it ended: %s", proxy.errs)
 		default:
 		}
-		_, rest, ok := strings.Cut(proxy.errs.String(), "msg=listening listen=")
+		url, _, ok := strings.Cut(proxy.out.String(), " -> ")
 		if !ok {
 			return errors.New("not yet")
 		}
-		url, _, _ := strings.Cut(rest, " ")
 		_, address, _ = strings.Cut(url, "://")
 		return nil
 	})

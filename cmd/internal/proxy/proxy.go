@@ -50,9 +50,11 @@ func Listen(ctx context.Context, c Config, from, to Endpoint) (*Proxy, error) {
 	from.address = l.Addr().String() // with the port that was chosen
 	p := &Proxy{config: c, from: from, to: to, listener: l, relays: make(map[*relay]struct{})}
 	p.log = c.Log.With("listen", from.String(), "to", to.String())
-	p.log.Info("listening")
 	return p, nil
 }
+
+// String says where it listens, with the port that was chosen if 0 was asked for, and where it connects to.
+func (p *Proxy) String() string { return fmt.Sprintf("%v -> %v", p.from, p.to) }
 
 // Close ends the listening of a Proxy that does not serve.
 func (p *Proxy) Close() { _ = p.listener.Close() }

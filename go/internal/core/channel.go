@@ -95,6 +95,7 @@ func Attach(ctx context.Context, o Options, yield time.Duration, h Handler) (*Ch
 	c.socket.reset()
 	c.info = c.api.info()
 	c.hub = newHub(c, yield)
+	c.enter()
 	go c.watch(c.waitForBell)
 	go c.waitForEnd()
 	return c, "", nil
@@ -146,6 +147,7 @@ func (c *Channel) goDown(code Code) {
 // Close detaches from the sidecar. Before that, the caller must have woken every goroutine that waits.
 func (c *Channel) Close() {
 	c.dead.Store(true)
+	c.exit()
 	c.down.Do(func() {})
 	c.end()
 	c.bell.close()
@@ -219,7 +221,9 @@ func (c *Channel) Recv(w *Waiter, conn uint64, p []byte, mode RecvMode, info *Re
 	}
 	n, code := c.api.recv(conn, p, mode, info)
 	if c.api.hasEvents() {
-		c.poll()
+		c.pollRings()
+	} else if w.holds && c.crowd > 0 {
+		c.polled(0) // it looked, and found but its own
 	}
 	w.leaveLocked()
 	c.rx.Unlock()

@@ -42,6 +42,8 @@ type hub struct {
 	// A doorbell that wakes the watcher for nothing costs a thread switch here and a system call in the sidecar. After one, the next
 	// departures leave the doorbell alone, and the guard, a timer, arms it should the role stay free.
 	lazy    int // departures left; under rx
+	crowd   int // under rx, like the writes of crowded
+	crowded atomic.Bool
 	guarded atomic.Bool
 	guard   *time.Timer
 }
@@ -121,7 +123,7 @@ func (w *Waiter) Look() {
 	if w.state.CompareAndSwap(woken, awake) {
 		return
 	}
-	if !h.takeRole() {
+	if h.crowded.Load() || !h.takeRole() {
 		w.sleep()
 		return
 	}
@@ -147,7 +149,7 @@ func (w *Waiter) Wait() {
 		defer h.tokens.Add(-1)
 	}
 	if !looked {
-		if !h.takeRole() {
+		if h.crowded.Load() || !h.takeRole() {
 			w.sleep()
 			return
 		}
@@ -158,7 +160,7 @@ func (w *Waiter) Wait() {
 				return
 			}
 			h.rx.Lock()
-			h.rings.poll()
+			h.pollRings()
 			h.leave()
 			h.rx.Unlock()
 			return
@@ -286,9 +288,14 @@ func (h *hub) watch(park func() error) {
 		h.rx.Lock()
 		h.armed.Store(false) // whoever rang has disarmed it
 		before := h.sleepers.Load()
-		h.rings.poll()
+		h.pollRings()
 		if h.sleepers.Load() >= before {
 			h.lazy = lazyFor
+		}
+		if h.crowded.Load() {
+			h.rx.Unlock()
+			h.attend()
+			h.rx.Lock()
 		}
 		h.handOn()
 		h.rx.Unlock()

@@ -124,10 +124,10 @@ func (p *patience) look(w interface{ found() bool }, slept time.Duration) bool {
 		return w.found()
 	}
 	if procs == 1 {
-		if runnable.Load() > 0 {
+		for runnable.Load() > 0 && !w.found() {
 			runtime.Gosched()
-			began = now()
 		}
+		began = now()
 		runtime.Gosched()
 		if now()-began > leastYield { // somebody else had work for the only P
 			yielders.Add(-1)

@@ -135,6 +135,7 @@ impl Channel {
     }
 
     /// A connection has ended that the application has a handle of.
+    #[cold]
     pub fn keep_last(&mut self, id: FlowId, last: FlowStats) {
         self.ended.insert(id.index, (id, last));
     }
@@ -145,6 +146,7 @@ impl Channel {
     }
 
     /// The application has let go of a connection.
+    #[cold]
     pub fn forget_last(&mut self, id: FlowId) {
         self.ended.remove(&id.index);
     }

@@ -33,6 +33,7 @@ struct Birth {
 
 impl Core {
     /// One request of the application of channel `at`.
+    #[cold]
     pub fn on_request(&mut self, at: ChannelIndex, request: Request) {
         let reply = match request {
             Request::Listen { id, ip, port, backlog, reuse_port, group } => {

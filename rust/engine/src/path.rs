@@ -76,6 +76,8 @@ pub(crate) struct Handed {
 pub(crate) struct OutPath {
     peer: Ipv4Addr,
     pair: Pair,
+    /// By which pair the peer's last packet came.
+    came: Pair,
     /// The pair reaches the queue that the peer wants.
     verified: bool,
     form: Form,
@@ -126,7 +128,7 @@ impl NextHop {
 
 impl OutPath {
     fn bare(peer: Ipv4Addr, pair: Pair, hop: NextHop) -> Self {
-        Self { peer, pair, verified: false, form: Form::Own, hop, rss: None }
+        Self { peer, pair, came: Pair::NONE, verified: false, form: Form::Own, hop, rss: None }
     }
 
     /// The path of a connection that begins. The next hop is kept in the table of neighbours until [`OutPath::end`].
@@ -177,6 +179,17 @@ impl OutPath {
     /// The peer's address.
     pub fn peer(&self) -> Ipv4Addr {
         self.peer
+    }
+
+    /// By which pair the peer's last packet came.
+    pub fn came(&self) -> Pair {
+        self.came
+    }
+
+    /// A packet of the peer's came by this pair.
+    #[inline]
+    pub fn note_came(&mut self, pair: Pair) {
+        self.came = pair;
     }
 
     /// Sends by `pair` from now on; `verified`: it reaches the queue that the peer wants.

@@ -87,6 +87,7 @@ impl Core {
             // A SYN for a connection that is there is answered, but anybody may have sent it.
             if packet.header.tag == flow.tag() {
                 io.heard_peer();
+                io.path.note_came(from.pair);
             }
             Ok(misdirected || is_about_pairs(packet) || io.path.form() == Form::Mirror)
         });

@@ -2,6 +2,7 @@
 //! a handle of them.
 
 use machnet_flow::Held;
+use machnet_rss::Pair;
 use machnet_shm::{FlowId, FlowStats, KeepAlive, Pairs, Reason, Stage, Waits};
 use machnet_wire::Nanos;
 
@@ -48,12 +49,13 @@ pub(crate) fn last(conn: &Conn, engine: EngineIndex, now: Nanos, why: Reason) ->
 fn stats(conn: &Conn, engine: EngineIndex, now: Nanos) -> FlowStats {
     let (flow, path) = (&conn.flow, &conn.path);
     let counted = flow.stats();
-    let pair = path.pair();
+    let (bytes_sent, bytes_received) = flow.bytes();
+    let ports = |pair: Pair| if path.is_local() { (0, 0) } else { (pair.src, pair.dst) };
     FlowStats {
         srtt_ns: flow.rtt().map_or(0, |rtt| rtt.0),
         rtt_var_ns: flow.rtt_variation().0,
-        bytes_sent: 0,
-        bytes_received: 0,
+        bytes_sent,
+        bytes_received,
         units_sent: counted.units_sent,
         units_received: counted.units_delivered,
         retransmitted: counted.retransmitted,
@@ -64,8 +66,8 @@ fn stats(conn: &Conn, engine: EngineIndex, now: Nanos) -> FlowStats {
         credit: flow.credit(),
         granted: flow.promised(),
         engine: engine.0,
-        udp_ports: if path.is_local() { (0, 0) } else { (pair.src, pair.dst) },
-        peer_udp_ports: (0, 0),
+        udp_ports: ports(path.pair()),
+        peer_udp_ports: ports(path.came()),
         stage: match flow.is_established() {
             true if flow.is_finished() => Stage::Closing,
             true => Stage::Open,

@@ -368,11 +368,17 @@ impl<T, H> Flow<T, H> {
         self.loss_timer.timeout(&self.rtt, &self.config)
     }
 
-    /// Asks the peer after so much silence whether it lives; `None`: after [`Config::keep_alive`], [`Nanos::MAX`]: never.
+    /// Asks the peer after so much silence, a millisecond at least, whether it lives; `None`: after [`Config::keep_alive`], [`Nanos::MAX`]:
+    /// never.
     pub fn keep_alive(&mut self, now: Nanos, after: Option<Nanos>) {
         if self.life.is_open() {
-            self.silence.keep_alive(now, after, &self.config, &mut self.timers);
+            self.silence.keep_alive(now, after, self.ends.tag(), &self.config, &mut self.timers);
         }
+    }
+
+    /// Payload bytes (sent for the first time, delivered in order).
+    pub fn bytes(&self) -> (u64, u64) {
+        self.counts.bytes(self.sender.bytes, self.receiver.bytes)
     }
 
     /// Counters.

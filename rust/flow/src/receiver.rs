@@ -6,7 +6,7 @@ use crate::credit::Credit;
 use crate::message::Assembly;
 use crate::sack::Arrived;
 use crate::slots::Slots;
-use crate::stats::Counts;
+use crate::stats::{Bytes, Counts};
 use crate::{Config, Event, Io, REACH};
 
 /// Units of one direction, from the peer.
@@ -20,6 +20,8 @@ pub(crate) struct Receiver<H> {
     finished: bool,
     /// The application reads no more.
     discarding: bool,
+    /// Payload that was delivered.
+    pub bytes: Bytes,
     pub credit: Credit,
 }
 
@@ -72,6 +74,7 @@ impl<H> Receiver<H> {
             open: Assembly::default(),
             finished: false,
             discarding: false,
+            bytes: Bytes::default(),
             credit: Credit::new(next, config),
         }
     }
@@ -175,10 +178,19 @@ impl<H> Receiver<H> {
             return Ok(false);
         }
         self.credit.used(context.now);
-        counts.units_delivered();
+        self.count(packet.payload.len() as u32, counts);
         self.open = open;
         self.next = self.next + 1;
         Ok(true)
+    }
+
+    /// Counts a unit that was delivered.
+    #[inline]
+    fn count(&mut self, len: u32, counts: &mut Counts) {
+        counts.units_delivered();
+        if self.bytes.add(len) {
+            counts.delivered_beyond();
+        }
     }
 
     /// Takes a FIN or an ABORT, next in order.
@@ -264,7 +276,7 @@ impl<H> Receiver<H> {
                     };
                     io.deliver_held(fragment, held);
                     self.credit.used(context.now);
-                    counts.units_delivered();
+                    self.count(len, counts);
                     self.next = self.next + 1;
                 }
                 Some(Waiting::Fin) => self.take_mark(context, true, counts, io)?,

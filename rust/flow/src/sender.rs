@@ -8,7 +8,7 @@ use crate::queue::{Queue, UnitState};
 use crate::rack::Rack;
 use crate::rtt::Rtt;
 use crate::sack::Arrived;
-use crate::stats::Counts;
+use crate::stats::{Bytes, Counts};
 
 /// Units of one direction, and what is known of those that were sent.
 #[derive(Debug, Clone, Hash)]
@@ -26,6 +26,8 @@ pub(crate) struct Sender<T> {
     tail: Tail,
     /// The next transmission when the last timeout passed, until it is known whether that was needless.
     timeout_tx: Option<Seq>,
+    /// Payload that was sent for the first time.
+    pub bytes: Bytes,
 }
 
 /// What is due for the last units sent, which no later ones can prove lost (RFC 8985 section 7).
@@ -76,6 +78,7 @@ impl<T> Sender<T> {
             rack: Rack::new(first),
             tail: Tail::Quiet,
             timeout_tx: None,
+            bytes: Bytes::default(),
         }
     }
 
@@ -352,14 +355,16 @@ impl<T> Sender<T> {
             .then_some(self.allowance.try_at())
     }
 
-    /// The chosen unit goes out as transmission `tx`.
+    /// The chosen unit goes out as transmission `tx`. True: the bytes sent went beyond 32 bits.
     #[inline]
-    pub fn transmitted(&mut self, now: Nanos, unit: Seq, tx: Seq) {
+    pub fn transmitted(&mut self, now: Nanos, unit: Seq, tx: Seq) -> bool {
         let meta = self.queue.meta_mut(unit);
         let before = core::mem::replace(&mut meta.state, UnitState::InFlight);
         meta.sent = now;
         meta.tx = tx;
+        let mut beyond = false;
         if before == UnitState::Waiting {
+            beyond = self.bytes.add(meta.len.into());
             self.queue.number_next();
         } else {
             let was_retransmitted = core::mem::replace(&mut meta.retransmitted, true);
@@ -373,6 +378,7 @@ impl<T> Sender<T> {
         }
         self.in_flight += 1;
         self.allowance.used(now);
+        beyond
     }
 
     /// Gives memory back that the next unit makes anew.
@@ -384,7 +390,7 @@ impl<T> Sender<T> {
     /// Gives every token back. The sender is of no use after.
     pub fn clear<I: Io<Tx = T>>(&mut self, io: &mut I) {
         self.queue.clear(io);
-        *self = Sender::new(self.queue.end());
+        *self = Sender { bytes: self.bytes, ..Sender::new(self.queue.end()) };
         self.queue.seal();
     }
 }

@@ -62,7 +62,30 @@ machnet_wire::samples! {
 pub(crate) struct Counts {
     often: Often,
     /// The others, and of those above what 32 bits cannot hold.
-    rare: Option<Box<Stats>>,
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Rare {
+    stats: Stats,
+    /// How often the bytes sent, and those delivered, went beyond 32 bits.
+    sent: u32,
+    delivered: u32,
+}
+
+/// Payload bytes of one direction, as far as 32 bits hold them: what goes beyond is with the [`Counts`].
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Bytes(u32);
+
+impl Bytes {
+    /// Adds those of a unit; whether they go beyond, which is to be counted.
+    #[inline]
+    #[must_use]
+    pub fn add(&mut self, len: u32) -> bool {
+        let (sum, beyond) = self.0.overflowing_add(len);
+        self.0 = sum;
+        beyond
+    }
 }
 
 /// Declares the counters that every connection has, with a method for each that counts one.
@@ -86,7 +109,7 @@ macro_rules! often {
 
             /// All of them.
             pub fn stats(&self) -> Stats {
-                let mut all = self.rare.as_deref().copied().unwrap_or_default();
+                let mut all = self.rare.as_deref().map_or_else(Stats::default, |rare| rare.stats);
                 $(all.$name += u64::from(self.often.$name);)+
                 all
             }
@@ -100,12 +123,35 @@ impl Counts {
     /// The counters that most connections never need.
     #[cold]
     pub fn rare(&mut self) -> &mut Stats {
-        self.rare.get_or_insert_default()
+        &mut self.rare.get_or_insert_default().stats
+    }
+
+    /// Bytes sent went beyond 32 bits.
+    #[cold]
+    pub fn sent_beyond(&mut self) {
+        self.rare.get_or_insert_default().sent += 1;
+    }
+
+    /// Bytes delivered did.
+    #[cold]
+    pub fn delivered_beyond(&mut self) {
+        self.rare.get_or_insert_default().delivered += 1;
+    }
+
+    /// All bytes (sent, delivered), where these are the last 32 bits of each.
+    pub fn bytes(&self, sent: Bytes, delivered: Bytes) -> (u64, u64) {
+        let (beyond, also) = self.rare.as_deref().map_or((0, 0), |rare| (rare.sent, rare.delivered));
+        let whole = |beyond: u32, rest: Bytes| u64::from(beyond) << 32 | u64::from(rest.0);
+        (whole(beyond, sent), whole(also, delivered))
     }
 }
 
 /// Counters decide nothing: two flows that differ only in them go on alike, so they are no part of a flow's hash.
 impl core::hash::Hash for Counts {
+    fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
+}
+
+impl core::hash::Hash for Bytes {
     fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
 }
 
@@ -121,5 +167,13 @@ mod tests {
         counts.rare().lost += 2;
         let all = counts.stats();
         assert_eq!((all.units_sent, all.lost, all.units_delivered), ((1 << 32) + 1, 2, 0));
+        let (mut sent, mut delivered) = (Bytes(u32::MAX - 8), Bytes::default());
+        for _ in 0..3 {
+            if sent.add(9) {
+                counts.sent_beyond();
+            }
+            assert!(!delivered.add(9));
+        }
+        assert_eq!(counts.bytes(sent, delivered), ((1 << 32) + 18, 27));
     }
 }

@@ -18,7 +18,7 @@ pub struct Attached {
     pub socket: Fd,
     pub receiver: Receiver<DeliverEnd>,
     pub sender: Sender<SubmitEnd>,
-    pub kept: &'static mut [Request],
+    pub kept: Kept,
     pub scratch: &'static mut [u8],
     pub fixed: Fixed,
 }
@@ -51,8 +51,8 @@ impl Attached {
                 memory.carve(Conns::words(flows), |_| AtomicU64::new(0))?,
                 memory.carve(flows, |_| RxConn::UNUSED)?,
                 memory.carve(flows, |_| TxConn::default())?,
-                memory.carve(units, |i| Node::<RxToken>::free(i as u32 + 1))?,
-                memory.carve(Kept::most(geometry.flows), |_| Request::Cancel { id: 0 })?,
+                memory.room::<Node<RxToken>>(units)?,
+                memory.room::<Request>(Kept::most(geometry.flows))?,
                 memory.carve(unit, |_| 0_u8)?,
             )
         };
@@ -88,7 +88,7 @@ impl Attached {
             socket,
             receiver: Receiver::new(DeliverEnd::new(rx), rx_conns, Nodes::new(nodes)),
             sender: Sender::new(SubmitEnd::new(tx), tx_conns, geometry.quota()),
-            kept,
+            kept: Kept::new(kept),
             scratch,
             fixed,
         })

@@ -85,7 +85,7 @@ impl machnet_channel {
                 rx.attach = None;
                 rx.receiver = Some(receiver);
                 tx.sender = Some(sender);
-                tx.kept = Kept::new(kept);
+                tx.kept = kept;
                 tx.scratch = scratch;
                 if let Some(mut held) = self.held.enter() {
                     *held = Some((memory, socket));

@@ -253,6 +253,11 @@ impl SendHalf for SubmitEnd {
     }
 
     #[inline]
+    fn would_grow(&self, units: u32) -> bool {
+        self.tx.would_grow(units)
+    }
+
+    #[inline]
     fn ended(&mut self, conn: machnet_conn) -> Option<i32> {
         match self.tx.ended(flow(conn)) {
             Ok(reason) => reason.map(|reason| code_of(reason).0),

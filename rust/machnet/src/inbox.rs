@@ -2,6 +2,7 @@
 //!
 //! The ring carries all connections of a channel in one order; readers want them apart. A node holds a small unit's bytes
 //! itself or names the shared buffer of a larger one, which goes back to the engine when it was read to its end.
+use crate::memory::Growing;
 use core::mem::MaybeUninit;
 use machnet_shm::Fragment;
 
@@ -54,15 +55,15 @@ pub struct Node<T> {
 }
 
 impl<T> Node<T> {
-    /// A free node; `next` links the free list.
-    pub const fn free(next: u32) -> Self {
-        Self { kind: Kind::Fin, len: 0, at: 0, next, token: None, inline: false, bytes: Inline::EMPTY }
-    }
+    /// A free node.
+    const FREE: Self =
+        Self { kind: Kind::Fin, len: 0, at: 0, next: NONE, token: None, inline: false, bytes: Inline::EMPTY };
 }
 
 /// The pool.
 pub struct Nodes<T: 'static> {
-    nodes: &'static mut [Node<T>],
+    nodes: Growing<Node<T>>,
+    /// The first of those that were used and are free, the one freed last, linked by `next`.
     free: u32,
 }
 
@@ -154,11 +155,9 @@ impl Default for Queue {
 }
 
 impl<T: Copy> Nodes<T> {
-    /// A pool over `nodes`, each made by `Node::free` with the number of the next, the last with that of none
-    /// (`nodes.len()` and above).
-    pub fn new(nodes: &'static mut [Node<T>]) -> Self {
-        let free = if nodes.is_empty() { NONE } else { 0 };
-        Self { nodes, free }
+    /// A pool of as many nodes as there is room for.
+    pub const fn new(room: &'static mut [MaybeUninit<Node<T>>]) -> Self {
+        Self { nodes: Growing::new(room), free: NONE }
     }
 
     /// Queues a unit. `bytes`: of an inline unit; `len`: of its payload. `false` when the pool is empty, which the number of
@@ -171,6 +170,10 @@ impl<T: Copy> Nodes<T> {
         token: T,
         bytes: Option<&Inline>,
     ) -> bool {
+        if self.free == NONE {
+            let Some(made) = self.nodes.add(Node::FREE) else { return false };
+            self.free = made as u32;
+        }
         let index = self.free;
         let Some(node) = self.nodes.get_mut(index as usize) else { return false };
         self.free = node.next;
@@ -339,8 +342,7 @@ const NONE: u32 = u32::MAX;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::room;
-    use std::boxed::Box;
+    use crate::memory::{leaked, room};
     use std::vec;
     use std::vec::Vec;
 
@@ -369,8 +371,7 @@ mod tests {
 
     impl Rig {
         fn new(nodes: usize) -> Self {
-            let nodes: Vec<_> = (0..nodes).map(|i| Node::free(i as u32 + 1)).collect();
-            Self { units: Fake::default(), nodes: Nodes::new(Box::leak(nodes.into())), queue: Queue::new() }
+            Self { units: Fake::default(), nodes: Nodes::new(leaked(nodes)), queue: Queue::new() }
         }
 
         fn push(&mut self, kind: Kind, bytes: &[u8]) -> bool {

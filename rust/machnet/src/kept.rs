@@ -1,10 +1,12 @@
 //! Requests that end a listener or a dial and found no room: kept in their order until there is some, since the
 //! application takes them for done and will not repeat them.
+use crate::memory::Growing;
+use core::mem::MaybeUninit;
 use machnet_shm::{MAX_LISTENERS, Request};
 
 /// A queue of fixed size over memory made at attach.
 pub struct Kept {
-    places: &'static mut [Request],
+    places: Growing<Request>,
     first: usize,
     len: usize,
 }
@@ -17,20 +19,25 @@ impl Kept {
     }
 
     /// An empty one.
-    pub fn new(places: &'static mut [Request]) -> Self {
-        Self { places, first: 0, len: 0 }
+    pub const fn new(room: &'static mut [MaybeUninit<Request>]) -> Self {
+        Self { places: Growing::new(room), first: 0, len: 0 }
     }
 
     /// Keeps a request; once, however often it is asked for. `None`: it is full, of ids that name nothing.
     pub fn keep(&mut self, request: Request) -> Option<()> {
-        let room = self.places.len();
+        let room = self.places.most();
         if (0..self.len).any(|i| self.places.get((self.first + i) % room) == Some(&request)) {
             return Some(());
         }
         if self.len == room {
             return None;
         }
-        *self.places.get_mut((self.first + self.len) % room)? = request;
+        let at = (self.first + self.len) % room;
+        match self.places.get_mut(at) {
+            Some(place) => *place = request,
+            // The places are used one after the other, so this is the next one that there was none in.
+            None => _ = self.places.add(request)?,
+        }
         self.len += 1;
         Some(())
     }
@@ -43,9 +50,11 @@ impl Kept {
             if !to(oldest) {
                 return false;
             }
-            self.first = (self.first + 1) % self.places.len();
+            self.first = (self.first + 1) % self.places.most();
             self.len -= 1;
         }
+        // An empty queue begins where it began first, whose pages are there.
+        self.first = 0;
         true
     }
 }
@@ -53,13 +62,12 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::boxed::Box;
-    use std::vec;
+    use crate::memory::leaked;
     use std::vec::Vec;
 
     #[test]
     fn requests_are_kept_once_and_go_in_their_order() {
-        let mut kept = Kept::new(Box::leak(vec![Request::Cancel { id: 0 }; 3].into_boxed_slice()));
+        let mut kept = Kept::new(leaked(3));
         let (a, b, c) = (Request::Unlisten { id: 1 }, Request::Cancel { id: 1 }, Request::Unlisten { id: 2 });
         let mut sent = Vec::new();
         for turn in 0..5 {

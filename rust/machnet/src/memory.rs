@@ -1,6 +1,6 @@
 //! Memory of a channel: one anonymous mapping, made once at attach and cut into typed slices. No allocator: the archive
 //! must not bring one into a Go or C program, and nothing here grows after attach.
-use core::mem::{align_of, size_of};
+use core::mem::{MaybeUninit, align_of, size_of};
 use core::ptr::NonNull;
 
 /// A mapping of zeroed pages, given back when dropped.
@@ -48,6 +48,20 @@ impl Memory {
         count: usize,
         mut fill: impl FnMut(usize) -> T,
     ) -> Option<&'static mut [T]> {
+        // SAFETY: the same promise.
+        let room = unsafe { self.room(count) }?;
+        for (i, place) in room.iter_mut().enumerate() {
+            place.write(fill(i));
+        }
+        // SAFETY: all of it was written just now.
+        Some(unsafe { room.assume_init_mut() })
+    }
+
+    /// Cuts room for `count` values off, which has no pages before something is written there; `None` when the mapping is too small.
+    ///
+    /// # Safety
+    /// The slice is not used after this `Memory` is dropped.
+    pub unsafe fn room<T>(&mut self, count: usize) -> Option<&'static mut [MaybeUninit<T>]> {
         let at = self.used.checked_next_multiple_of(align_of::<T>())?;
         let end = at.checked_add(count.checked_mul(size_of::<T>())?)?;
         if end > self.len {
@@ -55,14 +69,51 @@ impl Memory {
         }
         self.used = end;
         // SAFETY: `at <= end <= len`, inside the mapping.
-        let first = unsafe { self.base.add(at) }.cast::<T>();
-        for i in 0..count {
-            // SAFETY: `i < count`, so the place lies within at..end; it is aligned, since `at` and the page are.
-            unsafe { first.add(i).write(fill(i)) };
-        }
-        // SAFETY: `count` values were written just now; at..end is handed out only once, because `used` moved past
-        // it. That nobody uses it after the drop is the caller's promise.
+        let first = unsafe { self.base.add(at) }.cast::<MaybeUninit<T>>();
+        // SAFETY: at..end is aligned, since `at` and the page are, and handed out only once, because `used` moved past it. That nobody
+        // uses it after the drop is the caller's promise.
         Some(unsafe { core::slice::from_raw_parts_mut(first.as_ptr(), count) })
+    }
+}
+
+/// Values that are made one after the other, as they are needed: of those that never were there is no page.
+pub struct Growing<T: 'static> {
+    room: &'static mut [MaybeUninit<T>],
+    /// So many from the first on are there.
+    made: usize,
+}
+
+impl<T: Copy> Growing<T> {
+    /// None yet.
+    pub const fn new(room: &'static mut [MaybeUninit<T>]) -> Self {
+        Self { room, made: 0 }
+    }
+
+    /// How many there may be.
+    pub const fn most(&self) -> usize {
+        self.room.len()
+    }
+
+    /// Makes another one; its index, or `None` when there are as many as there may be.
+    pub fn add(&mut self, value: T) -> Option<usize> {
+        let at = self.made;
+        self.room.get_mut(at)?.write(value);
+        self.made += 1;
+        Some(at)
+    }
+
+    /// One that was made.
+    #[inline]
+    pub fn get(&self, at: usize) -> Option<&T> {
+        // SAFETY: those below `made` were written, and no write makes them uninitialised.
+        self.room.get(..self.made)?.get(at).map(|value| unsafe { value.assume_init_ref() })
+    }
+
+    /// The same, to change it.
+    #[inline]
+    pub fn get_mut(&mut self, at: usize) -> Option<&mut T> {
+        // SAFETY: as in `get`.
+        self.room.get_mut(..self.made)?.get_mut(at).map(|value| unsafe { value.assume_init_mut() })
     }
 }
 
@@ -74,6 +125,12 @@ impl Drop for Memory {
 }
 
 const PAGE: usize = 4096;
+
+/// Room for values of a test, which stays for ever.
+#[cfg(test)]
+pub fn leaked<T>(count: usize) -> &'static mut [MaybeUninit<T>] {
+    std::vec::Vec::leak((0..count).map(|_| MaybeUninit::uninit()).collect())
+}
 
 /// Values of a test as room for others.
 #[cfg(test)]
@@ -98,5 +155,14 @@ mod tests {
         assert_eq!(b.as_ptr() as usize % align_of::<u64>(), 0);
         // SAFETY: nothing is carved.
         assert!(unsafe { memory.carve(PAGE, |_| 0_u8) }.is_none());
+    }
+
+    #[test]
+    fn values_grow_to_their_bound_and_are_there_once_made() {
+        let mut growing = Growing::new(leaked(2));
+        assert_eq!((growing.most(), growing.get(0)), (2, None));
+        assert_eq!([7, 8, 9].map(|value| growing.add(value)), [Some(0), Some(1), None]);
+        *growing.get_mut(1).expect("made") += 1;
+        assert_eq!([0, 1, 2].map(|at| growing.get(at).copied()), [Some(7), Some(9), None]);
     }
 }

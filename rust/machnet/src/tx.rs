@@ -1,6 +1,7 @@
 //! The sending direction of a channel: sends, closes, and the completions that give tokens back.
 use crate::code::{MACHNET_EAGAIN, MACHNET_EVENT_WRITABLE};
 use crate::conns::{Conns, index};
+use crate::inbox::INLINE;
 use crate::outbox::{Bytes, Outbox, Submit};
 use crate::types::{machnet_conn, machnet_event};
 use core::mem::MaybeUninit;
@@ -9,6 +10,8 @@ use core::mem::MaybeUninit;
 pub trait SendHalf: Submit {
     /// Takes completions; whether there were any.
     fn reclaim(&mut self) -> bool;
+    /// Whether so many units would take buffers that were never used, though there are completions.
+    fn would_grow(&self, units: u32) -> bool;
     /// Code with which the peer or the sidecar has ended the flow, whether or not anybody has received since.
     fn ended(&mut self, flow: machnet_conn) -> Option<i32>;
     /// The application forgets the flow: flush, then FIN.
@@ -67,8 +70,12 @@ impl<R: SendHalf> Sender<R> {
     ) -> Result<usize, i32> {
         let at = self.open(shared, conn)?;
         let want = self.units(bytes.left());
-        // Completions are left to gather while few units are under way and there is room: the ring's line stays with the engine.
-        if self.channel.under_way(conn) > self.most / 2 || !self.channel.has_free(conn, want) {
+        // Completions are left to gather while few units are under way and there is room: the ring's line stays with the engine. But not
+        // while they are what keeps buffers from being used again.
+        if self.channel.under_way(conn) > self.most / 2
+            || !self.channel.has_free(conn, want)
+            || bytes.left() > INLINE && self.channel.would_grow(want)
+        {
             self.reap();
         }
         let Some(c) = self.conns.get_mut(at) else { return Err(MACHNET_EAGAIN) };
@@ -344,6 +351,9 @@ mod tests {
             let units = self.done.drain(..).count() as u32;
             self.free += units;
             units > 0
+        }
+        fn would_grow(&self, _: u32) -> bool {
+            false
         }
         fn ended(&mut self, flow: machnet_conn) -> Option<i32> {
             (self.ended == Some(flow)).then_some(MACHNET_ERESET)

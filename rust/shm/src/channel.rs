@@ -244,7 +244,7 @@ mod tests {
         let geometry = Geometry { units: 16, flows: 4, unit_size: 100 };
         let end = |len| {
             let parts = Parts::new(geometry).expect("memory and doorbells");
-            let region = Region::map(&parts.memfd, len).expect("a mapping");
+            let region = Region::map(&parts.memfd, len, 0).expect("a mapping");
             let (bell, peer_bell, sender_bell) = (parts.engine_bell.0, parts.app_bell.1, parts.sender_bell.1);
             ChannelRef::new(Side::Engine, region, geometry, bell, peer_bell, sender_bell)
         };

@@ -267,7 +267,11 @@ pub(crate) fn has_room(written: u32, region: &Region, taken_at: usize) -> bool {
 
 /// Takes a slot of a control ring and publishes that there is room. The caller rings the producer if it waits for [`crate::sleep::ROOM`].
 pub(crate) fn take<S: Slots>(ring: &mut Consumer<S>, region: &Region, taken_at: usize) -> Option<Record> {
-    let record = ring.pop()?;
+    let (head, slot) = ring.pop_head()?;
+    let mut inline = [0; INLINE];
+    if head.kind == kind::STATS {
+        ring.inline(slot, usize::from(head.len).min(INLINE), &mut inline);
+    }
     region.word(taken_at).store(ring.taken(), Ordering::Release);
-    Some(record)
+    Some(Record { head, inline })
 }

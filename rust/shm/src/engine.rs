@@ -13,7 +13,7 @@ use crate::fault::PeerFault;
 use crate::layout::{Geometry, word};
 use crate::ring::{Consumer, Producer};
 use crate::sleep;
-use crate::slot::{ACCEPTED, Batch, Head, INLINE, NO_BUFFER, Record, entries, kind};
+use crate::slot::{ACCEPTED, Batch, Head, INLINE, NO_BUFFER, entries, kind};
 use crate::slots::{SharedSlots, SharedWords};
 use crate::sync::Ordering;
 use crate::{Established, FlowId, Fragment, Origin, Reason};
@@ -158,7 +158,16 @@ impl EngineEnd {
     }
 
     /// Takes the next request. None also while replies wait for room, so that they stay few.
+    #[inline]
     pub fn request(&mut self) -> Result<Option<Request>, PeerFault> {
+        if self.pending_replies.is_empty() && !self.requests.ready() {
+            return Ok(None);
+        }
+        self.take_request()
+    }
+
+    #[cold]
+    fn take_request(&mut self) -> Result<Option<Request>, PeerFault> {
         if !self.pending_replies.is_empty() {
             self.publish_replies();
             if !self.pending_replies.is_empty() {
@@ -192,7 +201,7 @@ impl EngineEnd {
                 return;
             }
             let record = reply.encode();
-            self.replies.push(&record.head, &record.inline[..Record::inline_len(&record.head)]);
+            self.replies.push(&record.head, &record.inline[..usize::from(record.head.len)]);
             self.pending_replies.pop_front();
             self.dirty |= sleep::EVENTS;
         }
@@ -224,12 +233,15 @@ impl EngineEnd {
     /// is longer than a unit.
     #[inline]
     pub fn deliver(&mut self, flow: FlowId, fragment: Fragment, payload: &[u8]) -> bool {
+        if payload.len() <= INLINE.min(self.geometry.unit_size as usize) {
+            let delivered = self.ledger.deliver_inline(flow);
+            if delivered {
+                self.push(&Head::data(flow, fragment, NO_BUFFER, payload.len()), payload);
+            }
+            return delivered;
+        }
         if payload.len() > self.geometry.unit_size as usize || !self.ledger.has_grant(flow) {
             return false;
-        }
-        if payload.len() <= INLINE {
-            self.push_data(flow, fragment, NO_BUFFER, payload.len(), payload);
-            return true;
         }
         let Some(held) = self.hold(payload) else { return false };
         self.deliver_held(flow, fragment, held);

@@ -155,6 +155,11 @@ impl Map {
         Map { submit, complete, deliver, returns, requests, replies, ends, tx_pool, rx_pool, len }
     }
 
+    /// Bytes that every message goes through, from the first on: head page, rings and ends. The buffers lie behind them.
+    pub const fn rings(&self) -> usize {
+        self.tx_pool
+    }
+
     /// What lies right behind a ring.
     const fn behind(ring: Place, count: u32) -> Place {
         Place { at: ring.at + ring.count as usize * SLOT, count }

@@ -86,7 +86,8 @@ pub struct Established {
 #[cfg(feature = "engine")]
 pub fn pair(geometry: Geometry) -> Result<(AppEnd, EngineEnd), SystemError> {
     let parts = channel::Parts::new(geometry)?;
-    let map = || memory::Region::map(&parts.memfd, geometry.len());
+    let rings = layout::Map::new(geometry).rings();
+    let map = || memory::Region::map(&parts.memfd, geometry.len(), rings);
     let (near, far) = (map()?, map()?);
     let app = channel::ChannelRef::new(
         channel::Side::App,

@@ -1,9 +1,7 @@
 //! Memory and descriptors: the shared mapping, its seals, private arrays, and everything unsafe about them.
 
 use crate::copy;
-use crate::sync::AtomicU32;
-#[cfg(feature = "engine")]
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, Ordering};
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
@@ -113,19 +111,22 @@ impl Region {
         seals >= 0 && seals & libc::F_SEAL_SHRINK != 0 && known && stat.st_size as usize == len
     }
 
-    /// Maps `len` bytes of the memory, shared. Populated: a page fault in the middle of a burst costs as much as the burst.
-    pub fn map(fd: &Fd, len: usize) -> Result<Region, SystemError> {
-        Region::map_with(fd, len, libc::MAP_POPULATE)
+    /// Maps `len` bytes of the memory, shared, and makes the pages of the first `made` of them: those that every message goes through, since a
+    /// page fault in the middle of a burst costs as much as the burst. The others are made by whoever touches them first.
+    pub fn map(fd: &Fd, len: usize, made: usize) -> Result<Region, SystemError> {
+        let region = Region::map_bare(fd, len)?;
+        region.populate(0, made.min(len))?;
+        Ok(region)
     }
 
-    fn map_with(fd: &Fd, len: usize, flags: libc::c_int) -> Result<Region, SystemError> {
+    fn map_bare(fd: &Fd, len: usize) -> Result<Region, SystemError> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe {
             libc::mmap(
                 core::ptr::null_mut(),
                 len,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | flags,
+                libc::MAP_SHARED,
                 fd.raw(),
                 0,
             )
@@ -139,19 +140,23 @@ impl Region {
     #[cfg(feature = "engine")]
     /// The same in steps of some tens of microseconds, with `between` after each: the kernel makes and clears every page here, which for
     /// one call of it may take longer than others can wait for the core.
-    pub fn map_in_steps(fd: &Fd, len: usize, between: &mut dyn FnMut()) -> Result<Region, SystemError> {
-        let region = Region::map_with(fd, len, 0)?;
-        for at in (0..len).step_by(POPULATE) {
-            region.populate(at, POPULATE.min(len - at))?;
+    pub fn map_in_steps(
+        fd: &Fd,
+        len: usize,
+        made: usize,
+        between: &mut dyn FnMut(),
+    ) -> Result<Region, SystemError> {
+        let region = Region::map_bare(fd, len)?;
+        for at in (0..made).step_by(POPULATE) {
+            region.populate(at, POPULATE.min(made - at))?;
             between();
         }
         Ok(region)
     }
 
-    #[cfg(feature = "engine")]
     fn populate(&self, at: usize, len: usize) -> Result<(), SystemError> {
         loop {
-            // SAFETY: within the mapping, to whose end `map_in_steps` counts; no byte changes.
+            // SAFETY: within the mapping, as the callers see to; no byte changes.
             if unsafe { libc::madvise(self.at(at).cast(), len, libc::MADV_POPULATE_WRITE) } == 0 {
                 return Ok(());
             }
@@ -255,7 +260,22 @@ impl Region {
     }
 }
 
+/// Whether the kernel refuses memory that it could not give to everybody at once (`vm.overcommit_memory` = 2). Memory of a channel is not
+/// reserved before it is touched, and where there is none then, whoever touches it is killed (SIGBUS).
 #[cfg(feature = "engine")]
+pub(crate) fn is_strict() -> bool {
+    // SAFETY: the path is a C string; the call touches no other memory.
+    let raw =
+        unsafe { libc::open(c"/proc/sys/vm/overcommit_memory".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if raw < 0 {
+        return false;
+    }
+    let (fd, mut mode) = (Fd::own(raw), 0_u8);
+    // SAFETY: `mode` is writable for one byte.
+    let read = unsafe { libc::read(fd.raw(), (&raw mut mode).cast(), 1) };
+    read == 1 && mode == b'2'
+}
+
 const PAGE: usize = 4096;
 /// Bytes whose pages are made at once: some 20 to 30 us, which others wait for where they share the core.
 #[cfg(feature = "engine")]

@@ -81,7 +81,6 @@ impl Record {
         match head.kind {
             kind::DATA if head.a == NO_BUFFER => (head.len as usize).min(INLINE),
             kind::ENTRIES => (head.len as usize * 8).min(INLINE),
-            kind::STATS => (head.len as usize).min(INLINE),
             _ => 0,
         }
     }

@@ -117,7 +117,9 @@ impl<T, H> Flow<T, H> {
         if retransmits || choice.probe {
             header.flags |= Flags::PROBE;
         }
-        self.sender.transmitted(now, unit, header.tx);
+        if self.sender.transmitted(now, unit, header.tx) {
+            self.counts.sent_beyond();
+        }
         self.congestion.sent(now);
         self.loss_timer.restart(now);
         if !self.timers.is_set(Timer::Loss) {

@@ -5,8 +5,8 @@ use crate::code::{
     MACHNET_EVENT_READABLE,
 };
 use crate::conns::{Entry, handle};
-use crate::inbox::{Node, Units};
-use crate::memory::room;
+use crate::inbox::Units;
+use crate::memory::{leaked, room};
 use core::sync::atomic::AtomicU64;
 use std::boxed::Box;
 use std::collections::VecDeque;
@@ -49,9 +49,8 @@ impl ReceiveHalf for Fake {
 fn receiver(count: usize) -> (Receiver<Fake>, Conns) {
     let entries: Vec<_> = (0..count).map(|_| Entry::default()).collect();
     let words: Vec<_> = (0..Conns::words(count)).map(|_| AtomicU64::new(0)).collect();
-    let nodes: Vec<_> = (0..64).map(|i| Node::free(i + 1)).collect();
     let conns: Vec<_> = (0..count).map(|_| RxConn::UNUSED).collect();
-    let nodes = Nodes::new(Box::leak(nodes.into()));
+    let nodes = Nodes::new(leaked(64));
     let shared = Conns::new(Box::leak(entries.into()), Box::leak(words.into()));
     (Receiver::new(Fake::default(), Box::leak(conns.into()), nodes), shared)
 }

@@ -39,12 +39,17 @@ pub fn socketpair() -> (i32, i32) {
 
 impl Rig {
     pub fn new() -> Self {
+        Self::of(GEOMETRY)
+    }
+
+    /// With a channel of these sizes.
+    pub fn of(geometry: Geometry) -> Self {
         let (app, sidecar) = socketpair();
         let mut ch: Channel = null_mut();
         // SAFETY: `ch` is writable; the channel owns the socket.
         assert_eq!(unsafe { machnet_attach_fd(app, std::ptr::null(), &mut ch) }, 0);
         let mut server = ServerAttach::new(Fd::own(sidecar));
-        let welcome = Welcome { geometry: GEOMETRY, engine: 3, ip: IP, mtu: 1500 };
+        let welcome = Welcome { geometry, engine: 3, ip: IP, mtu: 1500 };
         let engine = loop {
             // SAFETY: a live channel.
             let stepped = unsafe { machnet_attach_step(ch) };

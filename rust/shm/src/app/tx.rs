@@ -27,9 +27,11 @@ pub struct Tx {
     requests: Producer<SharedSlots>,
     /// Per connection: why it is over; 0 while it is not.
     ends: SharedWords,
-    /// A stack of free buffers.
+    /// A stack of free buffers. Those that were never used lie at its bottom, the lowest number on top.
     free: Array,
     free_len: usize,
+    /// No buffer from this number on was ever used.
+    fresh: u32,
     /// Per buffer: the connection it is lent for, or nobody.
     holder: Array,
     /// Per connection: units under way, and of these those without a buffer.
@@ -39,6 +41,8 @@ pub struct Tx {
 }
 
 const NOBODY: u32 = u32::MAX;
+/// Buffers that are used before completions are looked for so that no more of them have to be.
+const GATHER: u32 = 16;
 
 impl Tx {
     pub(super) fn new(channel: ChannelRef) -> Result<Tx, SystemError> {
@@ -51,6 +55,7 @@ impl Tx {
             ends: SharedWords::ends(&channel),
             free: Array::new(units, |i| (units - 1 - i) as u32)?,
             free_len: units,
+            fresh: 0,
             holder: Array::new(units, |_| NOBODY)?,
             units: Array::new(flows, |_| 0)?,
             inline: Array::new(flows, |_| 0)?,
@@ -70,6 +75,17 @@ impl Tx {
     #[inline]
     pub fn tokens(&self, flow: FlowId) -> u32 {
         self.units.get(flow.index as usize).map_or(0, |held| self.share.room(held))
+    }
+
+    /// Whether so many units with buffers would take some that have no pages yet, though others have come back: after [`Tx::reclaim`] they
+    /// may not. False while only a few were ever used, so that completions may gather.
+    #[inline]
+    pub fn would_grow(&self, units: u32) -> bool {
+        let unused = self.geometry.units - self.fresh;
+        self.fresh >= GATHER
+            && self.free_len < (unused + units) as usize
+            && unused > 0
+            && self.complete.ready()
     }
 
     /// How many units a connection has under way.
@@ -123,6 +139,7 @@ impl Tx {
         let last = self.free_len.checked_sub(1).ok_or(NoToken)?;
         let buffer = self.free.all()[last];
         self.free_len = last;
+        self.fresh = self.fresh.max(buffer + 1);
         self.holder.all()[buffer as usize] = flow.index;
         let start = self.channel.map().tx_pool + buffer as usize * self.geometry.stride();
         self.channel.region().write(start, bytes);

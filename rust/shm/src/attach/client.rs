@@ -8,7 +8,7 @@ use super::outcome::{AttachError, ClientHello, Status, Welcome};
 use super::socket::{FdList, receive, send};
 use crate::app::AppEnd;
 use crate::channel::{ChannelRef, Side};
-use crate::layout::{ABI_VERSION, Geometry, layout_hash};
+use crate::layout::{ABI_VERSION, Geometry, Map, layout_hash};
 use crate::memory::{Fd, Region};
 use crate::text::Text;
 use core::net::Ipv4Addr;
@@ -122,7 +122,7 @@ fn welcomed(b: &[u8], mut fds: FdList) -> Result<(AppEnd, Welcome), AttachError>
             value: geometry.len() as u64,
         });
     }
-    let region = Region::map(&memfd, geometry.len())?;
+    let region = Region::map(&memfd, geometry.len(), Map::new(geometry).rings())?;
     let app = AppEnd::new(ChannelRef::new(Side::App, region, geometry, own, peer, sender)?)?;
     Ok((app, welcome))
 }

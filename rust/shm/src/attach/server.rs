@@ -8,8 +8,8 @@ use super::outcome::{AttachError, ClientHello, Status, Welcome};
 use super::socket::{FdList, receive, send};
 use crate::channel::{ChannelRef, Parts, Side};
 use crate::engine::EngineEnd;
-use crate::layout::{ABI_VERSION, layout_hash};
-use crate::memory::{Fd, Region};
+use crate::layout::{ABI_VERSION, Map, layout_hash};
+use crate::memory::{Fd, Region, is_strict};
 use crate::text::{TEXT, Text};
 use alloc::boxed::Box;
 
@@ -98,7 +98,7 @@ impl ServerAttach {
         self.welcome_in_steps(welcome, &mut || {})
     }
 
-    /// The same; the memory is made in steps of some tens of microseconds, with `between` after each. Where there is no memory the
+    /// The same; the memory of the rings is made in steps of some tens of microseconds, with `between` after each. Where there is no memory the
     /// application is told.
     pub fn welcome_in_steps(
         &mut self,
@@ -109,8 +109,10 @@ impl ServerAttach {
             .geometry
             .checked()
             .map_err(|b| AttachError::Message { what: "geometry: units", value: b.0.units.into() })?;
+        let len = geometry.len();
+        let pages = if is_strict() { len } else { Map::new(geometry).rings() };
         let made = Parts::new(geometry).and_then(|parts| {
-            let region = Region::map_in_steps(&parts.memfd, geometry.len(), between)?;
+            let region = Region::map_in_steps(&parts.memfd, len, pages, between)?;
             Ok((parts, region))
         });
         let (parts, region) = match made {

@@ -300,6 +300,18 @@ impl Ledger {
         self.rx_free.push(buffer);
     }
 
+    /// A unit without a buffer is delivered, and uses up one that was reserved. False: none is.
+    #[inline]
+    pub fn deliver_inline(&mut self, flow: FlowId) -> bool {
+        let state = &mut self.flows[flow.index as usize];
+        let Some(left) = state.granted.checked_sub(1) else { return false };
+        state.granted = left;
+        state.rx_inline += 1;
+        state.rx_units += 1;
+        self.rx_units += 1;
+        true
+    }
+
     /// A unit is delivered and uses up one that was reserved; `buffer` may be [`NO_BUFFER`].
     #[inline]
     pub fn delivered(&mut self, flow: FlowId, buffer: u32) {
