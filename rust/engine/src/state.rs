@@ -121,7 +121,10 @@ impl Core {
         }
         match origin {
             Origin::Dialled(_) => self.counters().connects.add(1),
-            Origin::Accepted(_) => self.counters().accepts.add(1),
+            Origin::Accepted(_) => {
+                self.counters().accepts.add(1);
+                self.answer_unlistens(channel);
+            }
         }
     }
 
@@ -189,6 +192,7 @@ impl Core {
         if matches!(bound, Bound::Opening { .. }) {
             channel.free_place(id);
             channel.end.discard_flow(id);
+            self.answer_unlistens(at);
         } else {
             if !released {
                 channel.end.reset(id, why);
