@@ -372,7 +372,7 @@ impl<T, H> Flow<T, H> {
     /// never.
     pub fn keep_alive(&mut self, now: Nanos, after: Option<Nanos>) {
         if self.life.is_open() {
-            self.silence.keep_alive(now, after, &self.config, &mut self.timers);
+            self.silence.keep_alive(now, after, self.ends.tag(), &self.config, &mut self.timers);
         }
     }
 

@@ -53,17 +53,25 @@ impl Silence {
     }
 
     /// Asks the peer of an idle connection after so much silence, a millisecond at least; `None`: as all are asked, `Nanos::MAX`: never.
-    pub fn keep_alive(&mut self, now: Nanos, after: Option<Nanos>, config: &Config, timers: &mut Timers) {
+    pub fn keep_alive(
+        &mut self,
+        now: Nanos,
+        after: Option<Nanos>,
+        tag: u32,
+        config: &Config,
+        timers: &mut Timers,
+    ) {
         self.own =
             after.map_or(0, |after| u32::try_from(after.0 / Nanos::millis(1).0).unwrap_or(NEVER).max(1));
         // While a question is out, or something is owed, its steps go on.
         if self.waited == Nanos::MAX {
-            timers.set(Timer::Silence, self.idle_until(config).max(now));
+            timers.set(Timer::Silence, self.idle_until(tag, config).max(now));
         }
     }
 
-    fn idle_until(&self, config: &Config) -> Nanos {
-        Nanos(self.last_heard.0.saturating_add(self.keep_alive_after(config).0))
+    /// Until when the peer may be silent before it is asked. `tag`: the connection's, by which those differ that fell silent together.
+    fn idle_until(&self, tag: u32, config: &Config) -> Nanos {
+        self.last_heard + spread(self.keep_alive_after(config), tag)
     }
 
     /// The peer has said something that it alone can say.
@@ -75,10 +83,10 @@ impl Silence {
     }
 
     /// The connection is open.
-    pub fn begin(&mut self, now: Nanos, config: &Config, timers: &mut Timers) {
+    pub fn begin(&mut self, now: Nanos, tag: u32, config: &Config, timers: &mut Timers) {
         self.last_heard = now;
         self.checked_at = now;
-        timers.set(Timer::Silence, now + config.keep_alive);
+        timers.set(Timer::Silence, self.idle_until(tag, config));
     }
 
     /// The timer fires at every step from now on, unless it does so already.
@@ -139,6 +147,7 @@ impl Silence {
     pub fn on_timer(
         &mut self,
         now: Nanos,
+        tag: u32,
         owes: bool,
         heard: impl FnOnce() -> Nanos,
         config: &Config,
@@ -148,7 +157,7 @@ impl Silence {
         self.unsent = self.ping_due;
         match self.waited {
             _ if !(owes || self.ping_out) => {
-                let idle_until = self.idle_until(config);
+                let idle_until = self.idle_until(tag, config);
                 if now < idle_until {
                     self.waited = Nanos::MAX;
                     timers.set(Timer::Silence, idle_until);
@@ -157,8 +166,15 @@ impl Silence {
                 self.ping_due = true;
                 self.ping_out = true;
                 self.begin_waiting(now);
+                // One that is asked more often than its silence is counted is asked again as soon as it has answered and been silent.
+                timers.set(Timer::Silence, now + step.min(self.keep_alive_after(config)));
+                return false;
             }
             Nanos::MAX => self.begin_waiting(now),
+            _ if now < self.checked_at + step => {
+                timers.set(Timer::Silence, self.checked_at + step);
+                return false;
+            }
             waited => {
                 let heard = self.last_heard.max(heard());
                 let waited = if heard > self.checked_at { Nanos::ZERO } else { waited + step };
@@ -180,6 +196,17 @@ fn step(config: &Config) -> Nanos {
     (config.dead_after / STEPS).max(Nanos::millis(1))
 }
 
+/// A time of the last quarter of a period that depends on the connection. Connections that were all heard at one moment, as after a stall,
+/// would ask at one moment for ever, and ten thousand questions overrun a receive ring.
+fn spread(period: Nanos, tag: u32) -> Nanos {
+    if period == Nanos::MAX {
+        return period;
+    }
+    // Tags are random, but for what names their engine.
+    let part = u64::from(tag.wrapping_mul(0x9e37_79b9) >> 16);
+    period - (period / 4 / (1 << 16)) * part
+}
+
 /// Stands for never.
 const NEVER: u32 = u32::MAX;
 /// Steps in which the peer's silence is counted; as many PINGs may be lost.
@@ -190,12 +217,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn connections_that_fell_silent_together_ask_over_a_quarter_of_the_period() {
+        let period = Nanos::secs(1);
+        let mut times: alloc::vec::Vec<_> = (0..10_000u64)
+            .map(|n| spread(period, (n.wrapping_mul(0x5851_f42d_4c95_7f2d) >> 32) as u32))
+            .collect();
+        times.sort();
+        assert!(times[0] >= Nanos::millis(750) && times[9_999] <= period);
+        let most = times.windows(100).map(|of| of[99] - of[0]).min();
+        assert!(most > Some(Nanos::millis(1)), "100 of 10 000 within {most:?}");
+        assert_eq!(spread(Nanos::MAX, 7), Nanos::MAX, "never");
+    }
+
+    #[test]
     fn a_question_that_finds_no_room_to_be_sent_is_none_that_was_not_answered() {
         let config = Config::default();
         let (mut silence, mut timers) = (Silence::new(Nanos::ZERO), Timers::new());
         let mut now = config.keep_alive;
         let mut check = |silence: &mut Silence| {
-            assert!(!silence.on_timer(now, false, || Nanos::ZERO, &config, &mut timers));
+            assert!(!silence.on_timer(now, 0, false, || Nanos::ZERO, &config, &mut timers));
             now += step(&config);
             silence.checks(&config)
         };

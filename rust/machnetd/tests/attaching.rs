@@ -25,7 +25,10 @@ fn an_address_and_a_link_are_enough_to_serve() {
     );
     sidecar.until("the channel is counted", |s| s.channels().contains(r#""channels":[{"channel":"#));
     let (stats, channels) = (sidecar.stats(), sidecar.channels());
-    assert!(channels.contains(&format!(r#""engine":0,"application":1,"pid":{},"uid":"#, std::process::id())), "{channels}");
+    assert!(
+        channels.contains(&format!(r#""engine":0,"application":1,"pid":{},"uid":"#, std::process::id())),
+        "{channels}"
+    );
     assert!(stats.contains(r#""ip":"10.0.0.1""#) && stats.contains(r#""link_downs":0"#), "{stats}");
 }
 

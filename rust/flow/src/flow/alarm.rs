@@ -91,7 +91,14 @@ impl<T, H> Flow<T, H> {
             return;
         }
         let owes = self.sender.in_flight() > 0 || self.hellos.unconfirmed();
-        if self.silence.on_timer(now, owes, || io.peer_heard(), &self.config, &mut self.timers) {
+        if self.silence.on_timer(
+            now,
+            self.ends.tag(),
+            owes,
+            || io.peer_heard(),
+            &self.config,
+            &mut self.timers,
+        ) {
             self.end(Closed::Timeout, State::Dead, io);
             self.tell_reset(Reason::Timeout);
         } else if self.silence.is_asking() {

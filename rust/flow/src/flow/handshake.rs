@@ -126,7 +126,7 @@ impl<T, H> Flow<T, H> {
         self.drain_epochs = DrainEpochs::new(io.drain_epoch(), peer_epoch);
         self.hellos.end();
         self.timers.clear_all();
-        self.silence.begin(now, &self.config, &mut self.timers);
+        self.silence.begin(now, self.ends.tag(), &self.config, &mut self.timers);
         io.event(Event::Established);
         self.receiver.credit.activate(now);
         self.receiver.credit.top_up(self.receiver.next(), io);
