@@ -16,9 +16,9 @@ use crate::ending::Ending;
 use crate::ephemeral::Ephemeral;
 use crate::full::Warnings;
 use crate::ids::ConnIndex;
-use crate::random::Random;
+use crate::random::{Random, RateLimit};
 use crate::router::Router;
-use crate::rss::Paper;
+use crate::rss::{Paper, REPATHS};
 use crate::shared::{EngineHandle, Report, Shared};
 use crate::stats;
 use crate::view::{News, Outgoing, View};
@@ -41,6 +41,8 @@ pub(crate) struct Core {
     /// A buffer for connections that are due, kept for the next time.
     due: Vec<ConnIndex>,
     pub queries: Queries,
+    /// How many connections may go on with another pair.
+    pub repaths: RateLimit,
     /// In the paper's form only.
     pub paper: Option<Paper>,
 }
@@ -63,6 +65,7 @@ impl Core {
             returned: Vec::new(),
             due: Vec::new(),
             queries: Queries::default(),
+            repaths: RateLimit::new(REPATHS, now),
             paper: own.shared().config.rss.paper.then(|| Paper::at(now)),
             own,
         }
