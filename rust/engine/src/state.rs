@@ -121,7 +121,10 @@ impl Core {
         }
         match origin {
             Origin::Dialled(_) => self.counters().connects.add(1),
-            Origin::Accepted(_) => self.counters().accepts.add(1),
+            Origin::Accepted(_) => {
+                self.counters().accepts.add(1);
+                self.answer_unlistens(channel);
+            }
         }
     }
 
@@ -189,6 +192,7 @@ impl Core {
         if matches!(bound, Bound::Opening { .. }) {
             channel.free_place(id);
             channel.end.discard_flow(id);
+            self.answer_unlistens(at);
         } else {
             if !released {
                 channel.end.reset(id, why);
@@ -234,12 +238,14 @@ impl Core {
         1
     }
 
-    /// Follows the neighbours: sends requests that are due, and wakes the flows whose next hop has news.
+    /// Follows the neighbours: sends requests that are due, and wakes the flows whose next hop has news. Returns what there was to do.
     #[inline]
-    pub fn neighbors(&mut self) {
-        if self.router.poll_neighbors(self.clock.now) {
+    pub fn neighbors(&mut self) -> usize {
+        let news = self.router.poll_neighbors(self.clock.now);
+        if news {
             self.conns.unpark();
         }
+        usize::from(news)
     }
 }
 
