@@ -33,14 +33,16 @@ func TestACrowdIsServedInAllItsChannelsAndEnds(t *testing.T) {
 		}
 	}
 	for _, r := range readers {
-		ended.Go(func() {
+		ended.Add(1)
+		go func() {
+			defer ended.Done()
 			for range rounds {
 				for r.w.Look(); r.f.take(r.w) == 0; {
 					r.w.Wait()
 				}
 				r.taken <- struct{}{}
 			}
-		})
+		}()
 	}
 	for range rounds { // the sidecar: something for everybody who waits, and then nothing until all have it
 		for i, f := range all {
