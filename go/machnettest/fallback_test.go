@@ -314,6 +314,10 @@ func TestAListenerTakesConnectionsOfBothKinds(t *testing.T) {
 	lc := fallback.ListenConfig{
 		Machnet: machnet.ListenConfig{Stack: far, FailFast: true}, Retry: time.Millisecond, Logger: slog.New(slog.DiscardHandler),
 	}
+	// Another has the first free port, and not after a restart, so that a listener that asked for any port again would have another.
+	if _, err := (&machnet.ListenConfig{Stack: far, FailFast: true}).Listen(t.Context(), "machnet", ":0"); err != nil {
+		t.Fatal(err)
+	}
 	l, err := lc.Listen(t.Context(), ":0", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -172,7 +172,7 @@ func TestAProxyCarriesMoreConnectionsThanAChannelHolds(t *testing.T) {
 	there, _, address := proxyToTCP(t, l.Addr().String())
 	var all sync.WaitGroup
 	for i := range conns {
-		c, want := dialTCP(t, address), pattern(200_000+i)
+		c, want := dialTCP(t, address), pattern(size+i)
 		all.Go(func() {
 			if _, err := c.Write(want); err != nil {
 				t.Error(err)
