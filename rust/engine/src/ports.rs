@@ -491,7 +491,7 @@ mod tests {
         assert_eq!(found(since), Destination::Nobody { waits: true, full: None });
         assert!(matches!(found(since + FULL_FOR), Destination::Listener { .. }), "they are asked again");
         // The grace begins with the last channel that is full.
-        for (after, waits) in [(299, true), (300, false)] {
+        for (after, waits) in [(1049, true), (1050, false)] {
             let now = since + Nanos::millis(after);
             mark(owners[0], 256, since, now);
             mark(owners[1], 64, since + Nanos::millis(50), now);
