@@ -65,7 +65,7 @@ demo: build ## two sidecars, a Go echo between them, beside kernel TCP
 	$(BIN)/machnet demo
 
 .PHONY: test
-test: build test-rust test-loom test-c test-go test-e2e test-goget test-archives slowest ## everything that CI runs
+test: build test-rust test-loom test-c test-go test-go-others test-e2e test-goget test-archives slowest ## everything that CI runs
 
 .PHONY: test-rust
 test-rust: | $(LOG)
@@ -108,6 +108,19 @@ test-go: | $(LOG) ## Go unit tests and the whole stack in one process
 	cd go/examples && go test -count=1 -race -timeout 5m -json ./... > ../../$(LOG)/examples.json || { ../../scripts/go-failures.sh ../../$(LOG)/examples.json; exit 1; }
 	cd cmd && go test -count=1 -race -json ./... > ../$(LOG)/cmd.json || { ../scripts/go-failures.sh ../$(LOG)/cmd.json; exit 1; }
 	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/gotest.json $(LOG)/allocs.json $(LOG)/examples.json $(LOG)/cmd.json
+
+# The oldest Go that go.mod allows, and those newer than the one that CI has.
+GO_OLDEST = $(shell sed -n 's/^go //p' go.mod)
+GO_OTHERS := go1.27.4
+.PHONY: test-go-others
+test-go-others: | $(LOG) ## the Go packages with other Go toolchains, where they can be had: the oldest compiles them, GO_OTHERS test them
+	@for go in go$(GO_OLDEST) $(GO_OTHERS); do \
+	    export GOTOOLCHAIN=$$go GOWORK=off; \
+	    GOTOOLCHAIN=$$go go version >/dev/null 2>&1 || { echo "test-go-others: $$go is not to be had here: not tried"; continue; }; \
+	    action="test -count=1"; [ $$go != go$(GO_OLDEST) ] || action=vet; \
+	    for m in . go/machnettest; do (cd $$m && go $$action ./... >$(CURDIR)/$(LOG)/go-others.log 2>&1) || \
+	        { cat $(LOG)/go-others.log; echo "test-go-others: go $$action in $$m failed with $$go"; exit 1; }; done; \
+	    echo "test-go-others: $$go, go $$action: ok"; done
 
 .PHONY: test-e2e
 test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between network namespaces (skipped unless root)

@@ -323,6 +323,38 @@ func TestATestThatFailsPrintsTheSeedAndThePackets(t *testing.T) {
 	}
 }
 
+// The n-th packet from one host to another has the fate that the seed gives it, whatever it carries and whenever it is sent.
+func TestTheSeedDecidesWhichPacketsSuffer(t *testing.T) {
+	fates := func(seed uint64) string {
+		network := machnettest.NewNetwork(t, machnettest.Options{Seed: seed, Loss: 0.3})
+		defer network.Close()
+		c := dialFrom(t, network.Host(0), serveOn(t, network.Host(1)))
+		for range 10 {
+			if err := says(c, 20*time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fates := []byte{}
+		for line := range strings.Lines(network.Trace()) {
+			switch {
+			case strings.Contains(line, " 0 > 1  sent") || strings.Contains(line, " 0 > *  sent"):
+				fates = append(fates, '-')
+			case strings.Contains(line, " 0 > 1  LOST"):
+				fates[len(fates)-1] = 'x'
+			}
+		}
+		return string(fates)
+	}
+	one, again, other := fates(7), fates(7), fates(8)
+	most := min(len(one), len(again), len(other))
+	if most < 10 || one[:most] != again[:most] || !strings.Contains(one[:most], "x") {
+		t.Errorf("with one seed packets fare %s and %s", one, again)
+	}
+	if one[:most] == other[:most] {
+		t.Errorf("with another seed they fare the same: %s", other)
+	}
+}
+
 func TestTheSeedComesFromTheEnvironmentOrByChance(t *testing.T) {
 	seed := func() uint64 { return machnettest.NewNetwork(t, machnettest.Options{}).Seed() }
 	t.Setenv("MACHNETTEST_SEED", "")

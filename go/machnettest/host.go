@@ -34,20 +34,28 @@ type Host struct {
 func (h *Host) Addr() netip.Addr { return h.ip }
 
 // Stack is a stack attached to the host, the same at every call: what a program on the host dials from and listens on. It attaches
-// at the first call, and the network closes it. Where the host is dead and there was no stack before, the test fails.
+// at the first call, and the network closes it. Where that is impossible, because the host is dead, the test fails.
 func (h *Host) Stack() *machnet.Stack {
 	h.network.t.Helper()
+	s, err := h.stack(context.Background())
+	if err != nil {
+		h.network.t.Fatalf("machnettest: %v", err)
+	}
+	return s
+}
+
+func (h *Host) stack(ctx context.Context) (*machnet.Stack, error) {
 	h.mu.Lock()
 	own := h.own
 	h.mu.Unlock()
 	if own != nil {
-		return own
+		return own, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	made, err := h.Attach(ctx, machnet.Config{})
 	if err != nil {
-		h.network.t.Fatalf("machnettest: %v", err)
+		return nil, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -56,7 +64,7 @@ func (h *Host) Stack() *machnet.Stack {
 	} else {
 		h.own = made
 	}
-	return h.own
+	return h.own, nil
 }
 
 // patience is far more than attaching takes on a machine that does much else.
@@ -96,16 +104,22 @@ func (h *Host) connect(context.Context) (file *os.File, err error) {
 // Listen listens on the host, by its Stack; network is "machnet", and address a port such as ":7000". Its errors are
 // those of machnet.ListenConfig.Listen.
 func (h *Host) Listen(network, address string) (net.Listener, error) {
-	h.network.t.Helper()
-	return (&machnet.ListenConfig{Stack: h.Stack()}).Listen(context.Background(), network, address)
+	s, err := h.stack(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	return (&machnet.ListenConfig{Stack: s}).Listen(context.Background(), network, address)
 }
 
-// DialContext dials from the host, by its Stack. Its signature is that which libraries ask of a dialler, such as net/http's
-// Transport.DialContext; network is "machnet", or whatever they say, and the address one of a host of the network. Its errors are
-// those of machnet.Dialer.DialContext.
+// DialContext dials from the host, by its Stack. It is what libraries ask of a dialler, such as net/http's Transport.DialContext: the
+// network may be whatever they say, "tcp" for example, and the address is one of a host of this network. Its errors are those of
+// machnet.Dialer.DialContext.
 func (h *Host) DialContext(ctx context.Context, _, address string) (net.Conn, error) {
-	h.network.t.Helper()
-	return (&machnet.Dialer{Stack: h.Stack()}).DialContext(ctx, "machnet", address)
+	s, err := h.stack(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return (&machnet.Dialer{Stack: s}).DialContext(ctx, "machnet", address)
 }
 
 // Socket is the path of a socket where the host takes programs, as machnetd does: for Config.Socket, for $MACHNET_SOCKET, by which

@@ -166,7 +166,7 @@ const (
 	longestDelay = time.Hour
 )
 
-// Host is the host of this number: 0 is the first, 10.0.0.1.
+// Host is the host of this number: 0 is the first, 10.0.0.1. One that there is not is a mistake of the test, and panics.
 func (n *Network) Host(number int) *Host {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -258,7 +258,8 @@ func (n *Network) SetOneWay(from, to *Host, link Link) {
 	})
 }
 
-// Partition loses everything between two hosts from now on, in both directions, until Heal. Nobody is told: each takes the other for silent.
+// Partition loses everything between two hosts from now on, in both directions, until Heal. Nobody is told: what is sent waits, and after
+// two to three seconds of silence connections end with ETIMEDOUT, as they do in the field.
 func (n *Network) Partition(a, b *Host) {
 	n.t.Helper()
 	n.PartitionOneWay(a, b)

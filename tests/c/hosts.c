@@ -256,6 +256,7 @@ int main(void) {
   rc = machnet_connect(ch, IP_B, PORT, 0, &conn);
   check(rc == 0, "connect", rc);
   unsigned char *out = (unsigned char *)malloc(LARGEST), *in = (unsigned char *)malloc(LARGEST);
+  uint64_t sum = 0;
   size_t sizes[] = {0, 1, 64, 96, 97, 1424, 1425, 30000, LARGEST};
   for (size_t round = 0; round < 200; round++) {
     size_t size = sizes[round < 9 ? round : round % 7];
@@ -264,8 +265,18 @@ int main(void) {
     check(rc == 0, "send", rc);
     int64_t got = machnet_recv(ch, conn, in, LARGEST, MACHNET_RECV_MESSAGE, NULL);
     check(got == (int64_t)size && memcmp(in, out, size) == 0, "the answer differs", got);
+    sum += size;
   }
+  machnet_stats_t told;
+  rc = machnet_stats(ch, conn, &told, 10000);
+  check(rc == 0, "ask about a connection", rc);
+  check(told.bytes_sent == sum && told.bytes_received == sum, "the bytes of a connection", (int64_t)told.bytes_sent);
+  check(told.srtt_ns >= 20000 && told.retransmitted > 0, "what a path with losses does", (int64_t)told.srtt_ns);
+  check(told.stage == MACHNET_STAGE_OPEN && told.reason == 0, "how far it is", told.stage);
+  check(machnet_keepalive(ch, conn, 20) == 0 && machnet_keepalive(ch, conn, 5) == MACHNET_EINVAL, "a keep-alive", 0);
+  check(machnet_unacked(ch, conn) >= 0, "what is not acknowledged", 0);
   machnet_close(ch, conn);
+  check(machnet_stats(ch, conn, &told, 10000) == MACHNET_ECLOSED, "ask about a connection that is closed", 0);
   check(machnet_host_counter(net, 0, "rx_frames") > 0, "a counter", 0);
   check(machnet_host_counter(net, 0, "no such counter") == -1, "a counter that is not", 0);
   struct machnet_wait_view_t view;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use machnet_shm::{FlowId, Geometry, Reason};
+use machnet_shm::{FlowId, Geometry, KeepAlive, Reason};
 use machnet_sim::{AppNo, World, pattern};
 use machnet_wire::frame::{self, Frame};
 use machnet_wire::{Kind, Nanos, Packet};
@@ -149,6 +149,77 @@ fn a_stop_of_our_own_is_no_silence_of_the_peers() {
         assert_eq!([busy, idle].map(|flow| over(&mut w, (app, flow))), [None; 2], "stopped for {stop} ms");
         echo(&mut w, (app, idle));
     }
+}
+
+fn pings(w: &mut World, time: Nanos) -> u64 {
+    // Counters of flows are summed now and then.
+    w.pass(Nanos::secs(1));
+    let before = w.counter(0, "flow_pings_sent");
+    w.pass(time);
+    w.pass(Nanos::secs(1));
+    w.counter(0, "flow_pings_sent") - before
+}
+
+/// The other end never asks.
+fn hush_peer(w: &mut World) {
+    let far = w.apps.iter().position(|app| !app.accepted.is_empty()).expect("the server");
+    let there = w.apps[far].accepted[0].flow;
+    w.apps[far].keep_alive(there, KeepAlive::Never);
+}
+
+/// The second after the time that is counted in belongs to it, and so does what of the second before was summed late: a rate, within a fifth.
+/// Each silence is up to a quarter shorter.
+#[test]
+fn a_connection_asks_after_a_silence_of_its_own() {
+    for (after, each_ten_seconds) in [(10, 1000), (50, 200), (200, 50), (2_000, 5)] {
+        let (mut w, ends) = rig(after, 1);
+        let (app, flow) = ends[0];
+        hush_peer(&mut w);
+        w.apps[app].keep_alive(flow, KeepAlive::Millis(after as u32));
+        let asked = pings(&mut w, Nanos::secs(9));
+        let (least, most) = (each_ten_seconds * 4 / 5, each_ten_seconds * 8 / 5 + 1);
+        assert!((least..=most).contains(&asked), "{asked} in ten seconds, after silences of {after} ms");
+    }
+}
+
+#[test]
+fn a_connection_that_never_asks_is_silent_for_ever_and_its_peer_dead_only_when_it_owes_an_answer() {
+    let (mut w, ends) = rig(60, 1);
+    let (app, flow) = ends[0];
+    hush_peer(&mut w);
+    w.apps[app].keep_alive(flow, KeepAlive::Never);
+    assert_eq!(pings(&mut w, Nanos::secs(600)), 0);
+    echo(&mut w, ends[0]);
+    w.sidecars[1].running = false;
+    w.pass(Nanos::secs(600));
+    assert_eq!(over(&mut w, ends[0]), None, "nothing was asked, and nothing is owed");
+    w.apps[app].send(flow, pattern(64, 1));
+    let asked = w.now;
+    let took = death(&mut w, ends[0]) - asked;
+    assert!(took >= Nanos::secs(2) && took < Nanos::secs(2) + STEP + Nanos::millis(10), "{took:?}");
+}
+
+#[test]
+fn a_peer_that_stops_is_dead_two_seconds_after_the_question_however_often_it_is_asked() {
+    for after in [10, 50, 300] {
+        let (mut w, ends) = rig(70 + after, 1);
+        let (app, flow) = ends[0];
+        w.apps[app].keep_alive(flow, KeepAlive::Millis(after as u32));
+        w.pass(Nanos::millis(777));
+        w.sidecars[1].running = false;
+        let stopped = w.now;
+        let took = death(&mut w, ends[0]) - stopped;
+        let most = Nanos::secs(2) + Nanos::millis(after) + STEP + Nanos::millis(10);
+        assert!(took >= Nanos::secs(2) - STEP && took < most, "{took:?} with silences of {after} ms");
+    }
+    // As all do once more.
+    let (mut w, ends) = rig(80, 1);
+    let (app, flow) = ends[0];
+    hush_peer(&mut w);
+    w.apps[app].keep_alive(flow, KeepAlive::Never);
+    w.pass(Nanos::millis(10));
+    w.apps[app].keep_alive(flow, KeepAlive::Default);
+    assert!(pings(&mut w, Nanos::secs(9)) >= 8, "after a second each");
 }
 
 /// Connections that were all heard at one moment, as after a stall, do not ask at one moment whether their peers live, ever after.

@@ -390,7 +390,7 @@ impl<T> Sender<T> {
     /// Gives every token back. The sender is of no use after.
     pub fn clear<I: Io<Tx = T>>(&mut self, io: &mut I) {
         self.queue.clear(io);
-        *self = Sender::new(self.queue.end());
+        *self = Sender { bytes: self.bytes, ..Sender::new(self.queue.end()) };
         self.queue.seal();
     }
 }

@@ -166,8 +166,15 @@ impl Silence {
                 self.ping_due = true;
                 self.ping_out = true;
                 self.begin_waiting(now);
+                // One that is asked more often than its silence is counted is asked again as soon as it has answered and been silent.
+                timers.set(Timer::Silence, now + step.min(self.keep_alive_after(config)));
+                return false;
             }
             Nanos::MAX => self.begin_waiting(now),
+            _ if now < self.checked_at + step => {
+                timers.set(Timer::Silence, self.checked_at + step);
+                return false;
+            }
             waited => {
                 let heard = self.last_heard.max(heard());
                 let waited = if heard > self.checked_at { Nanos::ZERO } else { waited + step };

@@ -45,8 +45,7 @@ fn an_attachment_is_small_until_it_is_used_and_grows_to_what_is_in_use_at_once()
     for &(flow, conn) in conns.iter().cycle().take(8 * 256) {
         let _ = rig.send(conn, &unit, 0);
         if rig.engine().grant(flow, 1) == 1 {
-            let held = rig.engine().hold(&unit);
-            std::mem::forget(held);
+            assert!(rig.engine().hold(&unit).is_some(), "a buffer for each unit that is reserved");
         }
     }
     let all = shared_bytes(&rig);

@@ -5,8 +5,8 @@
 use machnet_shm::sleep::{ROOM, TOKENS};
 use machnet_shm::slot::kind;
 use machnet_shm::{
-    AppEnd, Delivery, EngineEnd, Established, FlowId, Fragment, Geometry, Origin, PeerFault, Reason, Reply,
-    Request, Returned, Rung, Submission, pair,
+    AppEnd, Delivery, EngineEnd, Established, FlowId, FlowStats, Fragment, Geometry, KeepAlive, Origin,
+    PeerFault, Reason, Reply, Request, Returned, Rung, Submission, pair,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -191,8 +191,19 @@ fn engine_round(
     assert!(returned <= before, "{returned} units came back of {before}");
     if let Some(request) = engine.request()? {
         taken[2] += 1;
-        if let Request::Listen { id, .. } = request {
-            engine.reply(Reply::Listening { id, port: 1 });
+        match request {
+            Request::Listen { id, .. } => engine.reply(Reply::Listening { id, port: 1 }),
+            Request::Stats { id, flow } => {
+                assert!(flow.index < GEOMETRY.flows && flow.generation != 0);
+                engine.reply(Reply::Stats { id, stats: Some(FlowStats::NONE) });
+            }
+            Request::KeepAlive { flow, after } => {
+                assert!(flow.index < GEOMETRY.flows && flow.generation != 0);
+                if let KeepAlive::Millis(ms) = after {
+                    assert!((10..=600_000).contains(&ms));
+                }
+            }
+            _ => {}
         }
     }
     for flow in flows {
@@ -216,6 +227,8 @@ fn engine_round(
 fn an_engine_answers_anything_that_an_application_writes_with_at_most_a_fault() {
     const KINDS: &[u8] =
         &[kind::DATA, kind::DATA, kind::DATA, kind::ABORT, kind::FIN, kind::CLOSE, kind::RESET];
+    const REQUESTS: &[u8] =
+        &[kind::LISTEN, kind::UNLISTEN, kind::CONNECT, kind::CANCEL, kind::STATS, kind::STATS, kind::OPTION];
     let faults = for_seeds(3000, |seed| {
         let mut random = Random::new(seed);
         let (app, mut engine) = pair(GEOMETRY).unwrap();
@@ -233,11 +246,7 @@ fn an_engine_answers_anything_that_an_application_writes_with_at_most_a_fault() 
                     taken[1],
                     &random.slot(&[kind::ENTRIES, kind::ENTRIES, kind::ACCEPTED], &flows),
                 ),
-                6 => memory.push(
-                    Ring::Requests,
-                    taken[2],
-                    &random.slot(&[kind::LISTEN, kind::UNLISTEN, kind::CONNECT, kind::CANCEL], &flows),
-                ),
+                6 => memory.push(Ring::Requests, taken[2], &random.slot(REQUESTS, &flows)),
                 7 => memory.scribble(random.below(GEOMETRY.len() as u32 / 4) as usize * 4, random.number()),
                 // The head page: sleep words, and what the application says that it has taken.
                 _ => memory.scribble(random.below(1024) as usize * 4, random.number()),
@@ -295,6 +304,8 @@ fn app_round(app: &mut AppEnd, flows: &[FlowId], taken: &mut [u32; 3]) -> Result
 #[test]
 fn an_application_answers_anything_that_an_engine_writes_with_at_most_a_fault() {
     const KINDS: &[u8] = &[kind::DATA, kind::ABORT, kind::FIN, kind::RESET, kind::ESTABLISHED];
+    const REPLIES: &[u8] =
+        &[kind::LISTEN, kind::LISTEN_FAILED, kind::UNLISTEN, kind::CANCEL, kind::STATS, kind::STATS];
     let faults = for_seeds(3000, |seed| {
         let mut random = Random::new(seed);
         let (mut app, mut engine) = pair(GEOMETRY).unwrap();
@@ -305,11 +316,7 @@ fn an_application_answers_anything_that_an_engine_writes_with_at_most_a_fault() 
             match random.below(10) {
                 0..=3 => memory.push(Ring::Deliver, taken[0], &random.slot(KINDS, &flows)),
                 4 | 5 => memory.push(Ring::Complete, taken[1], &random.slot(&[kind::ENTRIES], &flows)),
-                6 => memory.push(
-                    Ring::Replies,
-                    taken[2],
-                    &random.slot(&[kind::LISTEN, kind::LISTEN_FAILED, kind::UNLISTEN, kind::CANCEL], &flows),
-                ),
+                6 => memory.push(Ring::Replies, taken[2], &random.slot(REPLIES, &flows)),
                 7 => memory.scribble(random.below(GEOMETRY.len() as u32 / 4) as usize * 4, random.number()),
                 8 => memory.scribble(memory.end_of(flows[0]), random.below(16)),
                 _ => memory.scribble(random.below(1024) as usize * 4, random.number()),
@@ -482,5 +489,87 @@ fn only_a_connection_that_was_offered_is_taken_and_only_once() {
             let fault = PeerFault::Flow { index: lie.index, generation: lie.generation };
             assert_eq!(engine.returns(|back| panic!("{what}: {back:?}")), Err(fault), "{what}");
         }
+    }
+}
+
+#[test]
+fn requests_that_name_a_connection_are_bounded_and_one_that_is_over_is_none_of_the_faults() {
+    let (app, mut engine) = pair(GEOMETRY).unwrap();
+    let memory = Memory::of(&app);
+    let flow = engine.open_flow().unwrap();
+    engine.discard_flow(flow);
+    // The same place again: the first is over.
+    let live = engine.open_flow().unwrap();
+    assert_eq!((live.index, live.generation), (flow.index, flow.generation + 1));
+    let ask = |engine: &mut EngineEnd, number, kind: u8, (index, generation), a, b| {
+        memory.push(Ring::Requests, number, &[kind.into(), index, generation, a, b, 0, 0]);
+        engine.request().map(|request| request.expect("a request"))
+    };
+    let (here, gone) = ((live.index, live.generation), (flow.index, flow.generation));
+    let mut number = 0;
+    for id in [here, gone] {
+        let asked = ask(&mut engine, number, kind::STATS, id, 7, 0);
+        assert!(matches!(asked, Ok(Request::Stats { id: 7, .. })), "{asked:?}");
+        for (word, after) in [
+            (0, KeepAlive::Never),
+            (u32::MAX, KeepAlive::Default),
+            (10, KeepAlive::Millis(10)),
+            (600_000, KeepAlive::Millis(600_000)),
+        ] {
+            number += 1;
+            let flow = FlowId { index: id.0, generation: id.1 };
+            let asked = ask(&mut engine, number, kind::OPTION, id, 1, word);
+            assert_eq!(asked, Ok(Request::KeepAlive { flow, after }));
+        }
+        number += 1;
+    }
+    let never = [
+        (GEOMETRY.flows, 1),
+        (u32::MAX, live.generation),
+        (live.index, 0),
+        (live.index, live.generation + 1),
+        (live.index + 1, 1),
+    ];
+    for id in never {
+        for kind in [kind::STATS, kind::OPTION] {
+            let (index, generation) = id;
+            let asked = ask(&mut engine, number, kind, id, 1, 10);
+            assert_eq!(asked, Err(PeerFault::Flow { index, generation }), "{id:?}");
+            number += 1;
+        }
+    }
+    for (option, value) in [(0, 10), (2, 10), (u32::MAX, 0), (1, 1), (1, 9), (1, 600_001), (1, u32::MAX - 1)]
+    {
+        let asked = ask(&mut engine, number, kind::OPTION, here, option, value);
+        assert!(matches!(asked, Err(PeerFault::Bound { .. })), "{option}, {value}: {asked:?}");
+        number += 1;
+    }
+}
+
+/// It asks more and more and takes no answer: what it costs is a slot of the ring each, and one answer that waits.
+#[test]
+fn an_application_that_takes_no_answers_is_asked_nothing_more() {
+    let (mut app, mut engine) = pair(GEOMETRY).unwrap();
+    let flow = engine.open_flow().unwrap();
+    let (mut asked, mut taken) = (0, 0);
+    for id in 0..10_000 {
+        asked += u32::from(app.tx.request(Request::Stats { id, flow }));
+        if let Some(Request::Stats { id, .. }) = engine.request().unwrap() {
+            taken += 1;
+            engine.reply(Reply::Stats { id, stats: Some(FlowStats::NONE) });
+        }
+    }
+    assert_eq!((asked, taken), (128 + 129, 129));
+    let mut answers = Vec::new();
+    for _ in 0..1000 {
+        answers.extend(app.rx.reply().unwrap());
+        if let Some(Request::Stats { id, .. }) = engine.request().unwrap() {
+            engine.reply(Reply::Stats { id, stats: None });
+        }
+    }
+    assert_eq!(answers.len(), 128 + 129, "and all of them once it takes them");
+    for (number, answer) in answers.into_iter().enumerate() {
+        let stats = (number < 129).then_some(FlowStats::NONE);
+        assert_eq!(answer, Reply::Stats { id: number as u32, stats });
     }
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
 use machnet_engine::EngineHandle;
-use machnet_shm::{AppEnd, Delivery, Established, FlowId, Fragment, Origin, Reason, Reply, Request};
+use machnet_shm::{
+    AppEnd, Delivery, Established, FlowId, Fragment, KeepAlive, Origin, Reason, Reply, Request,
+};
 
 /// An application: queues of messages on its end of a channel.
 pub struct App {
@@ -158,6 +160,21 @@ impl App {
         assert!(self.end.tx.request(Request::Connect { id, ip, port, local_port, timeout_ms }));
         self.end.tx.flush();
         id
+    }
+
+    /// Asks what is known of a connection; the number by which [`App::take_reply`] has the answer.
+    pub fn ask_about(&mut self, flow: FlowId) -> u32 {
+        let id = self.id();
+        assert!(self.end.tx.request(Request::Stats { id, flow }));
+        self.end.tx.flush();
+        id
+    }
+
+    /// Sets after how much silence the peer of a connection is asked whether it lives.
+    pub fn keep_alive(&mut self, flow: FlowId, after: KeepAlive) {
+        self.touched = true;
+        assert!(self.end.tx.request(Request::KeepAlive { flow, after }));
+        self.end.tx.flush();
     }
 
     fn id(&mut self) -> u32 {

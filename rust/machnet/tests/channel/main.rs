@@ -7,4 +7,5 @@ mod attaching;
 mod ends;
 mod messages;
 mod requests;
+mod stats;
 mod waiting;
