@@ -48,7 +48,7 @@ SECTIONS {
   .bss : { *(.bss .bss.*) }
   .tdata : { *(.tdata .tdata.*) }
   .tbss : { *(.tbss .tbss.*) }
-  .gcc_except_table : { *(.gcc_except_table .gcc_except_table.*) }
+  /DISCARD/ : { *(.gcc_except_table .gcc_except_table.*) }
 }
 END
 
@@ -63,7 +63,9 @@ archive() { # crate, header, which names it may import, most bytes, Rust's name 
         roots+=(-u "$name")
         keep+=("--keep-global-symbol=$name")
     done <"$work/exports"
-    "${link[@]}" -r --gc-sections "${roots[@]}" -T "$work/merge.ld" "$raw" -o "$work/$crate.o"
+    # Panics abort, so nothing is unwound; with its tables GNU ld would keep the unwinder as well.
+    "${copy[@]}" --remove-section=.eh_frame --remove-section=.rela.eh_frame "$raw" "$work/raw.a"
+    "${link[@]}" -r --gc-sections "${roots[@]}" -T "$work/merge.ld" "$work/raw.a" -o "$work/$crate.o"
     "${copy[@]}" "${keep[@]}" "$work/$crate.o"
     # std carries LLVM bitcode for Apple's sake; a linker with an older LLVM would stumble over it. What held mergeable strings
     # among other constants must not be called mergeable.

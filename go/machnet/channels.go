@@ -27,8 +27,9 @@ const (
 	emptyLooks = 3
 	// For so long no other channel is asked for after the sidecar has refused one.
 	refusedFor = 100 * time.Millisecond
-	// A listening stack whose sidecar refuses another channel asks again after so long.
-	askAgain = time.Second
+	// A listening stack whose sidecar refuses another channel asks again after so long, and then each time after twice as long.
+	askAgain        = time.Second
+	longestAskAgain = 32 * time.Second
 )
 
 // refusedChannel is the sidecar's last refusal to give another channel.
@@ -307,6 +308,7 @@ func (s *Stack) keep() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	pause := time.Duration(0) // before the next attempt to attach again
+	var refused refusals
 	looked := time.Now()
 	for {
 		select {
@@ -324,7 +326,7 @@ func (s *Stack) keep() {
 				return
 			}
 		}
-		wait := s.makeRoom()
+		wait := s.makeRoom(&refused)
 		if channels, _ := s.all(); len(channels) > 1 {
 			if time.Since(looked) >= lookEach {
 				looked = time.Now()
@@ -390,7 +392,7 @@ func (s *Stack) sweep() (ended *attachment) {
 
 // makeRoom attaches another channel when the listeners may get more connections than there is room for. It returns after how long it should be
 // called again in any case.
-func (s *Stack) makeRoom() time.Duration {
+func (s *Stack) makeRoom(refused *refusals) time.Duration {
 	const noNeed = 1 << 40
 	wanted := s.wanted()
 	if wanted == 0 {
@@ -404,15 +406,28 @@ func (s *Stack) makeRoom() time.Duration {
 	}
 	s.spare.Store(int64(room - wanted))
 	if room >= wanted {
+		*refused = refusals{}
 		return time.Hour
+	}
+	if wait := time.Until(refused.askAt); wait > 0 {
+		s.spare.Store(noNeed) // the next look is a matter of time
+		return wait
 	}
 	before := len(channels)
 	err := s.grow(s.closing, func() bool { now, err := s.all(); return len(now) != before || err != nil })
 	if err != nil {
-		s.spare.Store(noNeed) // the next look is a matter of time
-		return askAgain
+		refused.pause = min(max(2*refused.pause, askAgain), longestAskAgain)
+		refused.askAt = time.Now().Add(refused.pause)
+		s.spare.Store(noNeed)
+		return refused.pause
 	}
 	return firstPause // and look whether that was enough
+}
+
+// refusals are those that the keeper has met in a row when the listeners needed room.
+type refusals struct {
+	pause time.Duration
+	askAt time.Time // not before
 }
 
 // wanted is how many connections a listening stack has room for at least: as many as the largest of its listeners may get while

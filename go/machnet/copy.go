@@ -84,16 +84,11 @@ func (c *Conn) awaitData() error {
 	c.rd.mu.Lock()
 	defer c.rd.mu.Unlock()
 	var info core.RecvInfo
-	for {
-		// No message fits but an empty one, which is nothing in a stream.
-		switch _, err := c.receive(context.Background(), nil, core.Message, &info); err {
-		case nil:
-		case io.ErrShortBuffer:
-			return nil
-		default:
-			return c.readError(err)
-		}
+	_, err := c.receive(context.Background(), nil, core.Message, &info)
+	if err == io.ErrShortBuffer { // no message but an empty one, which is nothing in a stream, fits no room
+		return nil
 	}
+	return c.readError(err)
 }
 
 // writeOnce moves what one receive gives, and says whether there is more at once.

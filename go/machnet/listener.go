@@ -186,7 +186,7 @@ type place struct {
 	at     *attachment
 	id     uint32 // the listener's number in the sidecar
 	waiter core.Waiter
-	minded bool // the channel hands out its events though Accept waits elsewhere; under the listener's mu
+	minded bool // by the channel, which hands out events though nobody waits at it; under the listener's mu
 }
 
 // The pauses between two errors of a listener that has ended.
@@ -231,6 +231,15 @@ func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) (asked 
 	case over: // closed meanwhile, or the channel is given back, or another goroutine was faster
 		at.unlisten(p)
 		return false, core.OK
+	}
+	// Connections are taken from the ring whether or not somebody waits in Accept, and wherever: by their number the stack knows when it needs
+	// another channel.
+	at.ch.Mind()
+	l.mu.Lock()
+	p.minded = slices.Contains(l.places, p)
+	l.mu.Unlock()
+	if !p.minded {
+		at.ch.MindNoMore()
 	}
 	return true, core.OK
 }
@@ -299,36 +308,12 @@ func (l *Listener) AcceptMachnet(ctx context.Context) (*Conn, error) {
 			alarm = time.AfterFunc(wait, l.wake)
 			defer alarm.Stop()
 		}
-		switch {
-		case here == nil:
-			<-l.note
-		case !l.mindOthers(here):
+		if here != nil {
 			here.waiter.Wait()
+		} else {
+			<-l.note
 		}
 	}
-}
-
-// mindOthers has the channels of the other places hand out their events while Accept waits at this one. True: for some that is new, and they
-// may have had something.
-func (l *Listener) mindOthers(here *place) bool {
-	l.mu.Lock()
-	var others []*place
-	for _, p := range l.places {
-		if p != here && !p.minded {
-			others = append(others, p)
-		}
-	}
-	l.mu.Unlock()
-	for _, p := range others {
-		p.at.ch.Mind() // takes the channel's lock, which comes before mu
-		l.mu.Lock()
-		p.minded = slices.Contains(l.places, p)
-		l.mu.Unlock()
-		if !p.minded {
-			p.at.ch.MindNoMore()
-		}
-	}
-	return len(others) > 0
 }
 
 // next is a connection, or an error, or where to wait; a wait above 0 is the time after which the error may be returned again.

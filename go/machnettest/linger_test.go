@@ -103,21 +103,37 @@ func TestALingeringCloseGivesUpInTheEnd(t *testing.T) {
 			})
 		})
 	}
+	t.Run("the peer resets it after a half close", func(t *testing.T) {
+		a, b := connection(t, near, far, "10.0.0.2")
+		// More than the peer, which does not read, has room for, but no more than may be under way.
+		if _, err := a.Write(make([]byte, 200_000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		_ = b.SetLinger(0)
+		_ = b.Close()
+		_ = a.SetLinger(60)
+		if err := a.Close(); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("Close = %v, want ECONNRESET, since not everything has come", err)
+		}
+	})
 	t.Run("the stack closes", func(t *testing.T) {
 		stack, err := network.Host(0).Attach(t.Context(), machnet.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		a, b := connection(t, stack, far, "10.0.0.2")
-		sent, read := pattern(2), readAll(b)
+		sent := pattern(2)[:200_000]
 		if _, err := a.Write(sent); err != nil {
 			t.Fatal(err)
 		}
-		_ = a.SetLinger(60)
-		if err := stack.Close(); err != nil {
+		_ = a.SetLinger(3600)
+		if err := stack.Close(); err != nil { // which does not wait for it
 			t.Fatal(err)
 		}
-		if got := <-read; got.err != nil || string(got.bytes) != string(sent) {
+		if got := <-readAll(b); got.err != nil || string(got.bytes) != string(sent) {
 			t.Errorf("%d of %d bytes came, %v; the stack's Close does not discard", len(got.bytes), len(sent), got.err)
 		}
 	})
@@ -164,4 +180,33 @@ func readAll(c *machnet.Conn) <-chan whole {
 		read <- whole{bytes, err}
 	}()
 	return read
+}
+
+func TestOnlyKeepAlivesNoticeThatASilentPeerHasGone(t *testing.T) {
+	network := machnettest.NewNetwork(t, machnettest.Options{Hosts: 3, Seed: 1})
+	asks, _ := connection(t, network.Host(0).Stack(), network.Host(1).Stack(), "10.0.0.2")
+	silent, _ := connection(t, network.Host(0).Stack(), network.Host(2).Stack(), "10.0.0.3")
+	// Twice as late as the sidecar would by itself.
+	if err := errors.Join(asks.SetKeepAlivePeriod(2*time.Second), silent.SetKeepAlive(false)); err != nil {
+		t.Fatal(err)
+	}
+	network.Isolate(network.Host(0))
+	_ = asks.SetReadDeadline(time.Now().Add(60 * time.Second))
+	if _, err := asks.Read(make([]byte, 1)); !errors.Is(err, syscall.ETIMEDOUT) {
+		t.Errorf("whose peer is asked reads %v, want ETIMEDOUT", err)
+	}
+	if s := stats(t, silent); s.State != machnet.StateOpen || s.Err != nil {
+		t.Errorf("whose peer is not asked is %v", s)
+	}
+	// It is noticed by what is sent.
+	if err := silent.Send([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	_ = silent.SetReadDeadline(time.Now().Add(60 * time.Second))
+	if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, syscall.ETIMEDOUT) {
+		t.Errorf("who has sent reads %v, want ETIMEDOUT", err)
+	}
+	if s := stats(t, silent); !errors.Is(s.Err, syscall.ETIMEDOUT) || s.Timeouts == 0 {
+		t.Errorf("and its statistics are %v, with %d timeouts", s, s.Timeouts)
+	}
 }

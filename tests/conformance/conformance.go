@@ -22,6 +22,8 @@ type Pair struct {
 	From, To *machnet.Stack
 	// seed is for what is drawn by chance; it is printed.
 	seed uint64
+	// room is how many connections a channel has.
+	room int
 }
 
 // checks are all there are.
@@ -79,7 +81,9 @@ func Run(t *testing.T, attach func(t *testing.T) Pair) {
 		t.Fatal(err)
 	}
 	for round := range rounds {
-		leaves(t, fmt.Sprintf("nettest, round %d", round+1), func(t *testing.T) { passesNettest(t, attach(t)) })
+		leaves(t, fmt.Sprintf("nettest, round %d", round+1), func(t *testing.T) {
+			passesNettest(t, attached(t, attach))
+		})
 		if t.Failed() {
 			return
 		}
@@ -90,7 +94,7 @@ func Run(t *testing.T, attach func(t *testing.T) Pair) {
 	for _, check := range checks {
 		leaves(t, check.name, func(t *testing.T) {
 			t.Logf("MACHNET_SEED=%d", seed)
-			p := attach(t)
+			p := attached(t, attach)
 			p.seed = seed
 			check.run(t, p)
 		})
@@ -192,6 +196,38 @@ func (p *Pair) connect(t *testing.T) (dialled, accepted *machnet.Conn) {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return dialled, c.(*machnet.Conn)
+}
+
+// attached makes a pair, and has it looked at when everything is closed that the check has opened, and before the stacks are.
+func attached(t *testing.T, attach func(t *testing.T) Pair) Pair {
+	t.Helper()
+	p := attach(t)
+	if s := p.From.Stats(); s.Channels == 1 {
+		p.room = s.Free
+	} else {
+		t.Fatalf("a stack that was just attached has %+v, want one channel", s)
+	}
+	t.Cleanup(func() { p.isEmpty(t) })
+	return p
+}
+
+// isEmpty sees that the stacks hold nothing any more, and have all the room of their channels.
+func (p *Pair) isEmpty(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for _, stack := range []*machnet.Stack{p.From, p.To} {
+		for {
+			s := stack.Stats()
+			if s.Connections == 0 && s.Dials == 0 && s.Listeners == 0 && s.Free == s.Channels*p.room {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("when everything was closed a stack has %+v", s)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
 }
 
 // random is the n-th stream of random numbers of this run.

@@ -135,7 +135,7 @@ func TestWhoIsFullIsToldToBothEndsAndWarnedOfWhereItIs(t *testing.T) {
 			}
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(b.out.String(), "its application has 4 connections, as many as one may have"); {
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(b.out.String(), "its application has 4 connections, as many as its channels hold"); {
 		if time.Now().After(deadline) {
 			t.Fatalf("the sidecar that refused has not said so: %s", b.out)
 		}

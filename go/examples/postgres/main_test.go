@@ -121,6 +121,7 @@ func TestThePoolKeepsItsLimits(t *testing.T) {
 func TestDeadConnectionsAreReplaced(t *testing.T) {
 	for name, kill := range map[string]func(*machnet.Conn){
 		"closed": func(c *machnet.Conn) { _ = c.Close() },
+		"reset":  func(c *machnet.Conn) { _, _ = c.SetLinger(0), c.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, db := pool(t)

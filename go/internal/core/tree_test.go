@@ -94,7 +94,7 @@ func TestCodesAreThoseOfTheHeader(t *testing.T) {
 		"EPEER_FULL_CONNS": int(PeerFullConns), "EPEER_FULL_ENGINE": int(PeerFullEngine), "EENDING": int(Ending), "EPEER_ENDING": int(PeerEnding),
 		"EVENT_LISTENING": int(EvListening), "EVENT_LISTEN_FAILED": int(EvListenFailed), "EVENT_UNLISTENED": int(EvUnlistened),
 		"EVENT_CONNECTED": int(EvConnected), "EVENT_CONNECT_FAILED": int(EvConnectFailed), "EVENT_ACCEPTED": int(EvAccepted),
-		"EVENT_READABLE": int(EvReadable), "EVENT_WRITABLE": int(EvWritable), "EVENT_CLOSED": int(EvClosed),
+		"EVENT_READABLE": int(EvReadable), "EVENT_WRITABLE": int(EvWritable), "EVENT_CLOSED": int(EvClosed), "EVENT_STATS": int(EvStats),
 		"RECV_STREAM": int(Stream), "RECV_MESSAGE": int(Message), "RECV_ONE": int(One),
 		"INFO_BEGIN": int(Begin), "INFO_END": int(End), "INFO_MORE": int(More),
 	}

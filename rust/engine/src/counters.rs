@@ -85,6 +85,8 @@ machnet_wire::samples! {
         rss_remapped: Counter, Count;
         /// times a connection went on with another pair, because its packets seemed not to arrive
         repathed: Counter, Count;
+        /// times it did not, because too many others had: then it is not their pairs that packets are late for
+        repaths_limited: Counter, Count;
         /// packets dropped because they came to another engine than their connection's (in the paper's form only)
         paper_dropped: Counter, Count;
         /// transmit rounds cut short because the NIC had no descriptor

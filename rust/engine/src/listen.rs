@@ -98,15 +98,42 @@ impl Core {
         }
     }
 
-    /// Closes a listener. Half-open connections have nobody to be announced to.
-    pub fn unlisten(&mut self, at: ChannelIndex, id: u32) {
-        let Some(channel) = self.channels.get_mut(at) else { return };
-        let Some(listener) = channel.unlisten(id) else { return };
+    /// Closes a listener. Half-open connections have nobody to be announced to, unless its application goes on to listen on the port, at
+    /// another channel: then their callers, who may know already that they are connected, are served as if it were open still. False: the
+    /// application is to be told once they have come to be, since nothing comes after that.
+    pub fn unlisten(&mut self, at: ChannelIndex, id: u32) -> bool {
+        let Some(channel) = self.channels.get_mut(at) else { return true };
+        let Some(listener) = channel.unlisten(id) else { return true };
         let (number, conns) = (channel.number, channel.conns().collect::<Vec<_>>());
-        self.shared().ports.unlisten(listener.port, number, id);
-        for index in conns {
-            if self.is_opening(index, Origin::Accepted(id)) && !self.leave_to_others(index) {
+        let goes_on = self.shared().ports.unlisten(listener.port, number, id);
+        let mut half_open = conns;
+        half_open.retain(|&index| self.is_opening(index, Origin::Accepted(id)));
+        if goes_on && !half_open.is_empty() {
+            if let Some(channel) = self.channels.get_mut(at) {
+                channel.closing.push(id);
+            }
+            return false;
+        }
+        for index in half_open {
+            if !self.leave_to_others(index) {
                 self.with(index, |flow, io| flow.reset(wire::Reason::Refused, io));
+            }
+        }
+        true
+    }
+
+    /// A half-open connection of a channel has come to be, or will not: tells the application of listeners that had waited for it alone.
+    pub fn answer_unlistens(&mut self, at: ChannelIndex) {
+        let Some(channel) = self.channels.get(at).filter(|channel| !channel.closing.is_empty()) else {
+            return;
+        };
+        let (mut closing, conns) = (channel.closing.clone(), channel.conns().collect::<Vec<_>>());
+        let waits = |id: &u32| conns.iter().any(|&index| self.is_opening(index, Origin::Accepted(*id)));
+        closing.retain(waits);
+        let Some(channel) = self.channels.get_mut(at) else { return };
+        for id in core::mem::replace(&mut channel.closing, closing) {
+            if !channel.closing.contains(&id) {
+                channel.end.reply(Reply::Unlistened { id });
             }
         }
     }

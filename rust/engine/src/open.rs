@@ -39,10 +39,7 @@ impl Core {
             Request::Listen { id, ip, port, backlog, reuse_port, group } => {
                 Some(self.listen(at, Listen { id, ip, port, backlog, reuse_port, group }))
             }
-            Request::Unlisten { id } => {
-                self.unlisten(at, id);
-                Some(Reply::Unlistened { id })
-            }
+            Request::Unlisten { id } => self.unlisten(at, id).then_some(Reply::Unlistened { id }),
             Request::Connect { id, ip, port, local_port, timeout_ms } => self
                 .connect(at, id, (ip, port), local_port, timeout_ms)
                 .err()

@@ -137,15 +137,20 @@ impl Ports {
         Some(port)
     }
 
-    /// Closes one listener of a channel.
-    pub fn unlisten(&self, port: u16, channel: ChannelNumber, listener: u32) {
+    /// Closes one listener of a channel. True: its application, which may have several, has another on this port.
+    pub fn unlisten(&self, port: u16, channel: ChannelNumber, listener: u32) -> bool {
         let mut table = self.lock();
-        if let Entry::Occupied(mut at) = table.listeners.entry(port) {
-            retain(at.get_mut(), |owner| owner.channel != channel || owner.listener != listener);
-            if at.get().is_empty() {
-                at.remove();
-            }
+        let Entry::Occupied(mut at) = table.listeners.entry(port) else { return false };
+        let is_it = |owner: &Owner| owner.channel == channel && owner.listener == listener;
+        let goes_on = at
+            .get()
+            .iter()
+            .any(|turn| turn.places.len() > 1 && turn.places.iter().any(|place| is_it(&place.owner)));
+        retain(at.get_mut(), |owner| !is_it(owner));
+        if at.get().is_empty() {
+            at.remove();
         }
+        goes_on
     }
 
     /// Closes every listener of a channel.
@@ -297,9 +302,9 @@ impl Table {
 /// How long a listener without room is left out: much shorter than the pause before a caller asks again.
 const FULL_FOR: Nanos = Nanos::millis(1);
 
-/// How long an application of several channels has to attach one more when all are full, before its callers are refused: a hundred times what
-/// that takes on a machine that has a core to spare.
-const GRACE: Nanos = Nanos::millis(250);
+/// How long an application of several channels has to attach one more when all are full, before its callers are refused: hundreds of times what
+/// that takes on a machine that has a core to spare, and enough on one that has none.
+const GRACE: Nanos = Nanos::secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -486,7 +491,7 @@ mod tests {
         assert_eq!(found(since), Destination::Nobody { waits: true, full: None });
         assert!(matches!(found(since + FULL_FOR), Destination::Listener { .. }), "they are asked again");
         // The grace begins with the last channel that is full.
-        for (after, waits) in [(299, true), (300, false)] {
+        for (after, waits) in [(1049, true), (1050, false)] {
             let now = since + Nanos::millis(after);
             mark(owners[0], 256, since, now);
             mark(owners[1], 64, since + Nanos::millis(50), now);

@@ -16,9 +16,9 @@ use crate::ending::Ending;
 use crate::ephemeral::Ephemeral;
 use crate::full::Warnings;
 use crate::ids::ConnIndex;
-use crate::random::Random;
+use crate::random::{Random, RateLimit};
 use crate::router::Router;
-use crate::rss::Paper;
+use crate::rss::{Paper, REPATHS};
 use crate::shared::{EngineHandle, Report, Shared};
 use crate::stats;
 use crate::view::{News, Outgoing, View};
@@ -41,6 +41,8 @@ pub(crate) struct Core {
     /// A buffer for connections that are due, kept for the next time.
     due: Vec<ConnIndex>,
     pub queries: Queries,
+    /// How many connections may go on with another pair.
+    pub repaths: RateLimit,
     /// In the paper's form only.
     pub paper: Option<Paper>,
 }
@@ -63,6 +65,7 @@ impl Core {
             returned: Vec::new(),
             due: Vec::new(),
             queries: Queries::default(),
+            repaths: RateLimit::new(REPATHS, now),
             paper: own.shared().config.rss.paper.then(|| Paper::at(now)),
             own,
         }
@@ -118,7 +121,10 @@ impl Core {
         }
         match origin {
             Origin::Dialled(_) => self.counters().connects.add(1),
-            Origin::Accepted(_) => self.counters().accepts.add(1),
+            Origin::Accepted(_) => {
+                self.counters().accepts.add(1);
+                self.answer_unlistens(channel);
+            }
         }
     }
 
@@ -186,6 +192,7 @@ impl Core {
         if matches!(bound, Bound::Opening { .. }) {
             channel.free_place(id);
             channel.end.discard_flow(id);
+            self.answer_unlistens(at);
         } else {
             if !released {
                 channel.end.reset(id, why);
@@ -231,12 +238,14 @@ impl Core {
         1
     }
 
-    /// Follows the neighbours: sends requests that are due, and wakes the flows whose next hop has news.
+    /// Follows the neighbours: sends requests that are due, and wakes the flows whose next hop has news. Returns what there was to do.
     #[inline]
-    pub fn neighbors(&mut self) {
-        if self.router.poll_neighbors(self.clock.now) {
+    pub fn neighbors(&mut self) -> usize {
+        let news = self.router.poll_neighbors(self.clock.now);
+        if news {
             self.conns.unpark();
         }
+        usize::from(news)
     }
 }
 

@@ -156,3 +156,43 @@ fn keep_alives_that_follow_each_other_closely_say_nothing_of_the_path() {
         assert_eq!(t.count("repathed"), [0, 0], "{keep_alive:?}");
     }
 }
+
+/// A thousand connections that time out together have not all lost their way: the peer is late. If each felt for another pair, feelers would
+/// make it later still.
+#[test]
+fn a_host_that_is_late_for_a_thousand_connections_is_not_buried_in_feelers() {
+    const CONNECTIONS: usize = 1000;
+    let mut w = World::seeded(31);
+    let (a, b) = (w.add(1, 1), w.add(2, 1));
+    let large = Geometry { flows: CONNECTIONS as u32, units: 4096, ..Geometry::DEFAULT };
+    let (client, server) = (w.app_with(a, 0, large), w.app_with(b, 0, large));
+    w.apps[server].echoes = true;
+    let (ip, port) = (w.sidecars[b].ip, w.listen(server, 8000));
+    while w.apps[client].dialled.len() < CONNECTIONS {
+        let before = w.apps[client].dialled.len();
+        for _ in 0..50 {
+            w.apps[client].dial(ip, port, 0, 0);
+        }
+        w.run("connecting", |w| w.apps[client].dialled.len() == before + 50);
+    }
+    w.pass(Nanos::millis(100));
+    assert_eq!(w.counter(a, "repathed") + w.counter(b, "repathed"), 0, "seed {}", w.seed);
+    for i in 0..CONNECTIONS {
+        let flow = w.apps[client].dialled[i].flow;
+        w.apps[client].send(flow, pattern(64, i as u64));
+    }
+    w.net.steal(b, Nanos::millis(100));
+    w.run("echoes", |w| {
+        (0..CONNECTIONS).all(|i| {
+            let flow = w.apps[client].dialled[i].flow;
+            w.apps[client].peek(flow).received.len() == 1
+        })
+    });
+    let (repathed, limited) = (w.counter(a, "repathed"), w.counter(a, "repaths_limited"));
+    // Two hundred at once, and two each millisecond.
+    assert!(
+        limited > 0 && (200..500).contains(&repathed),
+        "repathed {repathed}, limited {limited}, seed {}",
+        w.seed
+    );
+}

@@ -21,6 +21,7 @@ use crate::path::Form;
 pub(crate) use arrive::is_about_pairs;
 pub(crate) use begin::Contact;
 pub(crate) use depart::{Detour, PairSource, is_plain};
+pub(crate) use search::REPATHS;
 pub(crate) use warning::GivenUp;
 
 /// [`machnet_rss::Reach::home`] of a pair whose mirror comes to the queue `own`: it says something where the peer mirrors our pairs.

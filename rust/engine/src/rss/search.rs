@@ -225,6 +225,9 @@ impl Core {
         if conn.path.is_local() || form == Form::Mirror || self.shared().config.rss.paper {
             return;
         }
+        if !self.repaths.allow(now) {
+            return self.counters().repaths_limited.add(1);
+        }
         self.counters().repathed.add(1);
         self.doubt(index, before);
         let config = &self.own.shared().config;
@@ -256,5 +259,9 @@ impl Core {
     }
 }
 
+/// So many connections a second go on with another pair, a tenth of them at once. Where more seem to have lost their way, the hosts are late: 10 000
+/// connections that become busy at once on cores that others share time out together, and if each sent feelers then, and for every copy that
+/// a late peer sends again, these would be nine tenths of the frames and make both ends later still.
+pub(crate) const REPATHS: u32 = 2000;
 /// Probes by which a connection whose packets seem not to arrive feels for a pair that gets through.
 const FEELERS: u16 = 2;
