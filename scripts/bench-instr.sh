@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Instructions of one 64 B echo through two channels, engines and flows in one thread, counted by callgrind: the difference of a
 # long and a short run, so that start and handshake cancel. Counts of code that was inlined go to the file that it comes from.
-# Then the same with eight engines on each side, and with 10 000 connections of which one is used, or 16 in turn; these beside 16 alone,
-# because taking turns has a price of its own.
+# Then the same with eight engines on each side, with 40 channels at each engine, and with 10 000 connections of which one is used, or 16 in
+# turn; these beside 16 alone, because taking turns has a price of its own.
 #
 #   scripts/bench-instr.sh [FILES]     with a number: also the so many files that cost most
 set -euo pipefail
@@ -11,7 +11,7 @@ command -v valgrind >/dev/null || { echo "make bench-instr: needs valgrind (apt-
 cargo build --release --locked --quiet -p machnet-engine --example echo_instr
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-count() { # NAME SHORT LONG, then what follows the echoes: in flight, bytes, engines, connections of each, of these used
+count() { # NAME SHORT LONG, then what follows the echoes: in flight, bytes, engines, connections of each, of these used, other channels
     local name=$1 short=$2 long=$3
     shift 3
     for echoes in "$short" "$long"; do
@@ -23,6 +23,7 @@ count() { # NAME SHORT LONG, then what follows the echoes: in flight, bytes, eng
 for inflight in 1 32; do
     count $inflight 1000 11000 $inflight
     count $inflight-engines 500 1750 $inflight 64 8
+    count $inflight-channels 1000 11000 $inflight 64 1 1 1 39
     count $inflight-idle 1000 11000 $inflight 64 1 10000 1
     count $inflight-sixteen 1000 11000 $inflight 64 1 16
     count $inflight-turns 1000 11000 $inflight 64 1 10000 16
@@ -76,6 +77,7 @@ def row(name, what, beside):
     print(f"{what:56}" + "".join(f"{c:10,.0f} {c / beside[n] - 1:+6.1%} " for n, c in counts.items()))
     return counts
 row("engines", "8 engines on each side, as many in flight at each", all)
+row("channels", "40 channels at each engine, of which one is used", all)
 row("idle", "10 000 connections, of which one is used", all)
 sixteen = row("sixteen", "16 connections, used in turn", all)
 row("turns", "10 000 connections, of which 16 are used in turn", sixteen)

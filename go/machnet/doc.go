@@ -35,6 +35,9 @@
 // take the port, EADDRNOTAVAIL when the sidecar has another address, ErrVersion, or EINVAL when it lacks the engine that was asked
 // for. ListenConfig.FailFast has Accept fail with ENETDOWN instead of waiting.
 //
+// A stack has as many connections as memory allows: it attaches another channel to the sidecar when one is full, and gives empty ones back
+// (see Stack). What bounds it are settings of the sidecar, which errors name.
+//
 // When the program ends, or is killed, the sidecar delivers what it has accepted, for a second unless configured otherwise.
 //
 // # Errors

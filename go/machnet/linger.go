@@ -8,9 +8,6 @@ import (
 	"github.com/machnet/machnet/go/internal/core"
 )
 
-// lingerReset is what SetLinger(0) leaves in Conn.lingers.
-const lingerReset = 1
-
 // SetLinger says what Close does with what was written and the peer's host has not acknowledged, as that of *net.TCPConn:
 //
 //   - sec < 0, the default: the sidecar delivers it in the background, and Close returns at once.

@@ -14,8 +14,8 @@ import (
 
 // ResolveAddr turns "10.0.0.2:7000", "host:7000" or ":7000" into an Addr, asking net.DefaultResolver about names. The network must be
 // "machnet", else the error wraps net.UnknownNetworkError. A name with several IPv4 addresses gives the first; a Dialer, given the name,
-// tries them all. Errors wrap *net.AddrError for an address that cannot be (no port, a port that is no number from 0 to 65535, IPv6), also
-// where a name has IPv6 addresses alone, and *net.DNSError for a name that is not found.
+// tries them all. Errors wrap *net.AddrError for an address that cannot be (no port, a port that is no number from 0 to 65535, IPv6), and
+// *net.DNSError for a name that is not found, or has IPv6 addresses alone.
 func ResolveAddr(network, address string) (*Addr, error) {
 	addrs, err := resolve(context.Background(), nil, "resolve", network, address)
 	if err != nil {
@@ -81,9 +81,9 @@ func whyNotFound(ctx context.Context, r *net.Resolver, host string, err error) e
 	for i, ip := range six {
 		texts[i] = ip.String()
 	}
-	return &net.AddrError{
+	return &net.DNSError{
 		Err:  "Machnet speaks IPv4 only, and the name has only IPv6 addresses (" + strings.Join(texts, ", ") + "); give it an A record",
-		Addr: host,
+		Name: host, IsNotFound: true,
 	}
 }
 

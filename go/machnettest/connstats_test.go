@@ -126,6 +126,17 @@ func TestStatsKeepTheCauseOfTheEnd(t *testing.T) {
 			t.Errorf("after a clean end, the cause is %v", s.Err)
 		}
 	})
+	t.Run("the stack closes", func(t *testing.T) {
+		stack, err := network.Host(0).Attach(t.Context(), machnet.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, _ := connection(t, stack, far, "10.0.0.2")
+		_ = stack.Close()
+		if s := stats(t, a); !errors.Is(s.Err, net.ErrClosed) {
+			t.Errorf("%v: want over by net.ErrClosed", s)
+		}
+	})
 	t.Run("the sidecar goes", func(t *testing.T) {
 		a, _ := sent(t)
 		network.Host(0).Kill()

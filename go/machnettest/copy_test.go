@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 
@@ -166,6 +167,56 @@ var (
 	_ io.WriterTo   = (*machnet.Conn)(nil)
 	_ net.Conn      = (*machnet.Conn)(nil)
 )
+
+// A proxy has thousands of connections that are quiet.
+func TestCopiesThatWaitHoldLittle(t *testing.T) {
+	_, _, near, far := hosts(t, machnettest.Options{})
+	const count = 100
+	held := func() uint64 {
+		for range 3 { // a sync.Pool lets go after two
+			runtime.GC()
+		}
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	type ends struct{ a, b *machnet.Conn }
+	var conns []ends
+	for range count {
+		a, b := connection(t, near, far, "10.0.0.2")
+		conns = append(conns, ends{a, b})
+	}
+	got := make(chan int, count)
+	before := held()
+	for _, c := range conns {
+		source, feed := io.Pipe()
+		t.Cleanup(func() { feed.Close() })
+		go c.a.ReadFrom(reader{source})
+		go c.b.WriteTo(lengths(got))
+		// What was busy before is no different.
+		for _, size := range []int{100_000, 10} {
+			if _, err := feed.Write(make([]byte, size)); err != nil {
+				t.Fatal(err)
+			}
+			for size > 0 {
+				size -= <-got
+			}
+		}
+	}
+	const most = 16 << 10 // for both directions; one io.Copy alone would hold 32 KiB
+	if grown := (int64(held()) - int64(before)) / count; grown > most {
+		t.Errorf("each connection that is copied holds %d bytes more while it is quiet, want %d at most", grown, most)
+	}
+	runtime.KeepAlive(conns)
+}
+
+// lengths is a writer that tells how much it was given.
+type lengths chan<- int
+
+func (l lengths) Write(p []byte) (int, error) {
+	l <- len(p)
+	return len(p), nil
+}
 
 // BenchmarkRelay moves 1 MiB from TCP to Machnet and on to TCP, as a proxy does, by ReadFrom and WriteTo or by Read and Write.
 func BenchmarkRelay(b *testing.B) {

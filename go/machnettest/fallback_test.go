@@ -232,6 +232,16 @@ func TestADialThatNoWayCanServeSaysWhy(t *testing.T) {
 			t.Errorf("%s: the error is %v, want that the address cannot be, and no dial by TCP", name, err)
 		}
 	}
+	byName := fallback.Dialer{
+		Machnet: machnet.Dialer{Stack: near, Resolver: zone{"six.test.": addrs("2001:db8::1")}.resolver()}, Logger: slog.New(slog.DiscardHandler),
+	}
+	tcp := tcpEcho(t)
+	for _, name := range []string{"six.test.", "unknown.test."} { // which the cloud may know
+		c, err := byName.DialContext(t.Context(), name+":7000", tcp)
+		if got := kind(t, c, err); got != "tcp" {
+			t.Errorf("a name that is no sidecar's here is dialled by %s", got)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	before := d.Stats()
@@ -313,6 +323,10 @@ func TestAListenerTakesConnectionsOfBothKinds(t *testing.T) {
 	network, server, near, far := hosts(t, machnettest.Options{})
 	lc := fallback.ListenConfig{
 		Machnet: machnet.ListenConfig{Stack: far, FailFast: true}, Retry: time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+	}
+	// Another has the first free port, and not after a restart, so that a listener that asked for any port again would have another.
+	if _, err := (&machnet.ListenConfig{Stack: far, FailFast: true}).Listen(t.Context(), "machnet", ":0"); err != nil {
+		t.Fatal(err)
 	}
 	l, err := lc.Listen(t.Context(), ":0", "127.0.0.1:0")
 	if err != nil {

@@ -181,3 +181,32 @@ func readAll(c *machnet.Conn) <-chan whole {
 	}()
 	return read
 }
+
+func TestOnlyKeepAlivesNoticeThatASilentPeerHasGone(t *testing.T) {
+	network := machnettest.NewNetwork(t, machnettest.Options{Hosts: 3, Seed: 1})
+	asks, _ := connection(t, network.Host(0).Stack(), network.Host(1).Stack(), "10.0.0.2")
+	silent, _ := connection(t, network.Host(0).Stack(), network.Host(2).Stack(), "10.0.0.3")
+	// Twice as late as the sidecar would by itself.
+	if err := errors.Join(asks.SetKeepAlivePeriod(2*time.Second), silent.SetKeepAlive(false)); err != nil {
+		t.Fatal(err)
+	}
+	network.Isolate(network.Host(0))
+	_ = asks.SetReadDeadline(time.Now().Add(60 * time.Second))
+	if _, err := asks.Read(make([]byte, 1)); !errors.Is(err, syscall.ETIMEDOUT) {
+		t.Errorf("whose peer is asked reads %v, want ETIMEDOUT", err)
+	}
+	if s := stats(t, silent); s.State != machnet.StateOpen || s.Err != nil {
+		t.Errorf("whose peer is not asked is %v", s)
+	}
+	// It is noticed by what is sent.
+	if err := silent.Send([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	_ = silent.SetReadDeadline(time.Now().Add(60 * time.Second))
+	if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, syscall.ETIMEDOUT) {
+		t.Errorf("who has sent reads %v, want ETIMEDOUT", err)
+	}
+	if s := stats(t, silent); !errors.Is(s.Err, syscall.ETIMEDOUT) || s.Timeouts == 0 {
+		t.Errorf("and its statistics are %v, with %d timeouts", s, s.Timeouts)
+	}
+}

@@ -35,6 +35,9 @@ func TestNoSourceFileIsTooLong(t *testing.T) {
 			return err
 		}
 		files++
+		if bytes.Contains(source, []byte("Written by cbindgen")) { // the second idea is in what it is made of
+			return nil
+		}
 		if lines := bytes.Count(source, []byte("\n")); lines > longest {
 			t.Errorf("%s has %d lines, more than %d: look for its second idea", path, lines, longest)
 		}

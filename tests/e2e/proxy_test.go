@@ -153,7 +153,8 @@ func TestAProxyCarriesHTTP(t *testing.T) {
 	}
 }
 
-func TestAProxyCarriesAHundredConnectionsAtOnce(t *testing.T) {
+func TestAProxyCarriesMoreConnectionsThanAChannelHolds(t *testing.T) {
+	const conns, size = 300, 50_000 // of 256; and bytes on the first, one more on each that follows
 	l := listenTCP(t)
 	go func() { // sends everything back once it has ended
 		for {
@@ -170,8 +171,8 @@ func TestAProxyCarriesAHundredConnectionsAtOnce(t *testing.T) {
 	}()
 	there, _, address := proxyToTCP(t, l.Addr().String())
 	var all sync.WaitGroup
-	for i := range 100 {
-		c, want := dialTCP(t, address), pattern(200_000+i)
+	for i := range conns {
+		c, want := dialTCP(t, address), pattern(size+i)
 		all.Go(func() {
 			if _, err := c.Write(want); err != nil {
 				t.Error(err)
@@ -193,8 +194,8 @@ func TestAProxyCarriesAHundredConnectionsAtOnce(t *testing.T) {
 		}
 		return nil
 	})
-	if accepted, cut, bytes := there.count(t, "accepted"), there.count(t, "reset"), there.count(t, "bytes_back"); accepted != 100 ||
-		cut != 0 || bytes != 100*200_000+99*50 {
+	if accepted, cut, bytes := there.count(t, "accepted"), there.count(t, "reset"), there.count(t, "bytes_back"); accepted != conns ||
+		cut != 0 || bytes != conns*size+conns*(conns-1)/2 {
 		t.Errorf("%d connections, %d reset, %d bytes back", accepted, cut, bytes)
 	}
 }

@@ -106,8 +106,8 @@ func (h *hub) attend() {
 				a.held = append(a.held, other)
 			}
 		}
-		if len(a.held) == 0 || !a.patience.look(a, slept) {
-			break
+		if h.dead.Load() || len(a.held) == 0 || !a.patience.look(a, slept) {
+			break // a channel that has ended keeps no goroutine
 		}
 		slept = 0
 		a.serve()
@@ -115,7 +115,7 @@ func (h *hub) attend() {
 		for turns := 0; runnable.Load() > 0 && turns < mostTurns; turns++ {
 			runtime.Gosched()
 		}
-		yieldCore()
+		a.patience.giveWay()
 	}
 	for _, h := range a.held {
 		h.giveBack()

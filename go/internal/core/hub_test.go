@@ -27,7 +27,9 @@ type fakeRings struct {
 func (f *fakeRings) take(w *Waiter) int {
 	f.hub.rx.Lock()
 	defer f.hub.rx.Unlock()
-	f.poll()
+	if f.ready(true) {
+		f.hub.pollRings()
+	}
 	w.leaveLocked()
 	f.mu.Lock()
 	defer f.mu.Unlock()

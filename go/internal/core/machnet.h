@@ -592,7 +592,8 @@ int machnet_wait(struct machnet_channel *ch,
                  int timeout_ms);
 
 // [tx and rx] [blocks] Fills `out` with what the sidecar knows of `conn`, or knew when that ended; waits for its answer at most `timeout_ms`
-// milliseconds (negative: for ever), MACHNET_ETIMEDOUT then. MACHNET_ECLOSED after machnet_close.
+// milliseconds (negative: for ever), MACHNET_ETIMEDOUT then: a MACHNET_EVENT_STATS that nobody waits for may still come. MACHNET_ECLOSED after
+// machnet_close.
 int machnet_stats(struct machnet_channel *ch,
                   machnet_conn conn,
                   struct machnet_stats_t *out,

@@ -3,7 +3,7 @@
 //! cost in memory of their own (`RssAnon`) when they are idle. For instructions: `make bench-instr`.
 //!
 //! Arguments: echoes of each engine (1000000), in flight at each (1), bytes (64), engines of each host (1), connections of each
-//! engine (1), of these those that carry the echoes in turn (all).
+//! engine (1), of these those that carry the echoes in turn (all), other channels of each engine, which do nothing (0).
 
 mod plain;
 
@@ -20,6 +20,8 @@ use plain::{Frames, Plain};
 struct Side {
     engine: Engine<Plain>,
     app: AppEnd,
+    /// Of other channels.
+    _quiet: Vec<AppEnd>,
     flows: Vec<FlowId>,
     echoes: bool,
     sent: usize,
@@ -62,19 +64,28 @@ impl Side {
 }
 
 /// The engines of host `n`, each with a queue of its own and an application; `wires`: to and from.
-fn host(n: u8, wires: &[[&Arc<Mutex<Frames>>; 2]], connections: usize, echoes: bool) -> Vec<Side> {
+fn host(
+    n: u8,
+    wires: &[[&Arc<Mutex<Frames>>; 2]],
+    connections: usize,
+    quiet: usize,
+    echoes: bool,
+) -> Vec<Side> {
     let (shared, engines) = plain::engines(n, wires);
     let side = |(index, engine): (usize, Engine<Plain>)| {
-        let geometry =
-            Geometry { flows: Geometry::DEFAULT.flows.max(connections as u32), ..Geometry::DEFAULT };
-        let (app, end) = machnet_shm::pair(geometry).expect("memory");
-        assert!(
-            shared.handle(index as u16).expect("in range").attach(end, Member::alone(UserId(1000))).is_ok()
-        );
+        let attach = |geometry| {
+            let (app, end) = machnet_shm::pair(geometry).expect("memory");
+            let handle = shared.handle(index as u16).expect("in range");
+            assert!(handle.attach(end, Member::alone(UserId(1000))).is_ok());
+            app
+        };
+        let flows = Geometry::DEFAULT.flows.max(connections as u32);
+        let app = attach(Geometry { flows, ..Geometry::DEFAULT });
+        let _quiet = (0..quiet).map(|_| attach(Geometry::DEFAULT)).collect();
         // Touched now, or it would count as the engine's.
         let mut flows = vec![FlowId { index: 0, generation: 0 }; connections];
         flows.clear();
-        Side { engine, app, flows, echoes, sent: 0, done: 0 }
+        Side { engine, app, _quiet, flows, echoes, sent: 0, done: 0 }
     };
     engines.into_iter().enumerate().map(side).collect()
 }
@@ -115,7 +126,7 @@ impl Hosts {
 
     /// Opens `connections` at each engine.
     fn connect(&mut self, connections: usize) {
-        // An engine has 32 768 local ports divided by the engines towards each port of a peer.
+        // An engine has some 64 000 local ports divided by the engines towards each port of a peer, of which the first half is quick to find.
         let ports = connections * self.servers.len() / 32_000 + 1;
         let port = |engine: usize, n: usize| (80 + engine * ports + n % ports) as u16;
         for (engine, server) in self.servers.iter_mut().enumerate() {
@@ -176,10 +187,11 @@ fn main() {
         |n: usize, default: usize| std::env::args().nth(n).and_then(|a| a.parse().ok()).unwrap_or(default);
     let (echoes, inflight, bytes) = (argument(1, 1_000_000), argument(2, 1), argument(3, 64));
     let (engines, connections) = (argument(4, 1), argument(5, 1));
-    let active = argument(6, connections);
+    let (active, quiet) = (argument(6, connections), argument(7, 0));
     let wires: Vec<_> = (0..engines).map(|_| [Frames::new(), Frames::new()]).collect();
     let (there, back): (Vec<_>, Vec<_>) = wires.iter().map(|[to, from]| ([to, from], [from, to])).unzip();
-    let (clients, servers) = (host(1, &there, connections, false), host(2, &back, connections, true));
+    let (clients, servers) =
+        (host(1, &there, connections, quiet, false), host(2, &back, connections, quiet, true));
     let mut hosts = Hosts { clients, servers, now: 0, longest: 0 };
     hosts.idle();
     let before = anonymous();

@@ -123,8 +123,16 @@ impl Channel {
         }
     }
 
-    /// What there is to say where it has as many connections as it may. Asked before each that is to begin, and after it, so that it is known
-    /// since when.
+    /// Makes a connection; `None` where it has as many as it may.
+    pub fn open_flow(&mut self, now: Nanos) -> Option<FlowId> {
+        // Before and after, so that it is known since when it has been full.
+        self.full(now);
+        let opened = self.end.open_flow();
+        self.full(now);
+        opened
+    }
+
+    /// What there is to say where it has as many connections as it may.
     pub fn full(&mut self, now: Nanos) -> Option<Full> {
         let bound = self.end.geometry().flows;
         if self.end.flows() < bound as usize {

@@ -59,7 +59,7 @@ impl<Q: Queue> Engine<Q> {
         if core.ending.linger_until <= core.clock.now {
             core.end_lingers();
         }
-        core.neighbors();
+        work += core.neighbors();
         core.channels.attend(&core.admission, core.clock.now);
         work += core.serve_channels(burst);
         core.serve_ring_waiters();

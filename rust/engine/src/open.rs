@@ -106,7 +106,7 @@ impl Core {
         let Some((key, claimed)) = self.pick_local(peer, local_port)? else {
             return Err(self.full(Limit::Ports, self.ports_to_give().count().into(), asked));
         };
-        let opened = self.channels.get_mut(at).and_then(|channel| channel.end.open_flow());
+        let opened = self.channels.get_mut(at).and_then(|channel| channel.open_flow(self.clock.now));
         let Some(id) = opened else {
             if claimed {
                 self.shared().ports.claims.release(key);
@@ -178,13 +178,12 @@ impl Core {
         if shared && !claims.claim(key, self.own.index()) {
             return Err(Declined::Claimed);
         }
-        let Some(id) = channel.end.open_flow() else {
+        let Some(id) = channel.open_flow(now) else {
             if shared {
                 claims.release(key);
             }
             return Err(Declined::Gone);
         };
-        channel.full(now);
         channel.take_place(id, owner.listener);
         let birth = Birth {
             key,

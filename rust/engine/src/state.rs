@@ -238,12 +238,14 @@ impl Core {
         1
     }
 
-    /// Follows the neighbours: sends requests that are due, and wakes the flows whose next hop has news.
+    /// Follows the neighbours: sends requests that are due, and wakes the flows whose next hop has news. Returns what there was to do.
     #[inline]
-    pub fn neighbors(&mut self) {
-        if self.router.poll_neighbors(self.clock.now) {
+    pub fn neighbors(&mut self) -> usize {
+        let news = self.router.poll_neighbors(self.clock.now);
+        if news {
             self.conns.unpark();
         }
+        usize::from(news)
     }
 }
 

@@ -50,7 +50,8 @@ fn stats(conn: &Conn, engine: EngineIndex, now: Nanos) -> FlowStats {
     let (flow, path) = (&conn.flow, &conn.path);
     let counted = flow.stats();
     let (bytes_sent, bytes_received) = flow.bytes();
-    let ports = |pair: Pair| if path.is_local() { (0, 0) } else { (pair.src, pair.dst) };
+    // None of a connection on this host.
+    let ports = |pair: Pair| (pair.src, pair.dst);
     FlowStats {
         srtt_ns: flow.rtt().map_or(0, |rtt| rtt.0),
         rtt_var_ns: flow.rtt_variation().0,

@@ -264,6 +264,23 @@ fn a_reset_reaches_the_other_end_with_its_reason() {
     w.assert_nothing_is_lost();
 }
 
+/// An abortive close, as SO_LINGER with 0 asks for.
+#[test]
+fn a_reset_drops_what_was_not_sent() {
+    let (mut w, near, far) = pair(35);
+    for i in 0..20 {
+        w.apps[near.0].send(near.1, pattern(7000, i));
+    }
+    w.run("submitting", |w| w.apps[near.0].conn(near.1).outgoing.is_empty());
+    w.apps[near.0].end.tx.reset(near.1);
+    w.apps[near.0].conns.clear();
+    w.run("reset", |w| w.apps[far.0].conn(far.1).over.is_some());
+    assert_eq!(w.apps[far.0].conn(far.1).over, Some(Reason::Reset));
+    let got = w.apps[far.0].conn(far.1).received.len();
+    assert!(got < 20, "seed {}: all of it came", w.seed);
+    w.assert_nothing_is_lost();
+}
+
 #[test]
 fn an_application_that_does_not_read_stops_only_its_own_sender() {
     let (mut w, near, far) = pair(34);

@@ -102,7 +102,7 @@ fn every_question_has_its_answer() {
     // SAFETY: no arguments.
     let uid = unsafe { libc::geteuid() };
     let row = |channel: u64, listeners: u64| {
-        json!({"channel": channel, "engine": 0, "pid": pid, "uid": uid, "state": "attached", "connections": 3,
+        json!({"application": channel, "channel": channel, "engine": 0, "pid": pid, "uid": uid, "state": "attached", "connections": 3,
             "listeners": listeners, "units": {"total": 1024, "submitted": 0, "delivered": 0, "reserved": 0}})
     };
     let mut rows = channels["channels"].as_array().expect("rows").clone();

@@ -319,3 +319,41 @@ impl Array {
         Some(unsafe { self.memory.at(i * 4).cast::<u32>().read() })
     }
 }
+
+#[cfg(all(test, feature = "engine"))]
+mod tests {
+    extern crate std;
+    use super::*;
+
+    /// Pages of a mapping that are there, whoever made them.
+    fn pages(region: &Region) -> usize {
+        let mut there = std::vec![0_u8; region.len / PAGE];
+        // SAFETY: the mapping is ours, and there is a byte for each of its pages.
+        assert_eq!(unsafe { libc::mincore(region.at(0).cast(), region.len, there.as_mut_ptr()) }, 0);
+        there.iter().filter(|page| **page & 1 != 0).count()
+    }
+
+    #[test]
+    fn as_many_pages_are_made_as_are_asked_for_and_the_others_when_they_are_touched() {
+        let len = 40 * PAGE;
+        for made in [0, 1, 7, 8, 9, 33, 40] {
+            let fd = Region::create(len).expect("memory");
+            let mut steps = 0;
+            let near = Region::map_in_steps(&fd, len, made * PAGE, &mut || steps += 1).expect("a mapping");
+            assert_eq!((pages(&near), steps), (made, made.div_ceil(8)));
+            let far = Region::map(&fd, len, 9 * PAGE).expect("a mapping");
+            assert_eq!(pages(&near), made.max(9), "a page is there for both");
+            near.write(39 * PAGE + 5, &[7]);
+            let mut byte = [0];
+            far.read(39 * PAGE + 5, &mut byte);
+            assert_eq!((pages(&far), byte), (made.max(9) + usize::from(made < 40), [7]));
+        }
+    }
+
+    /// All of a channel's pages are made at attach where this is so.
+    #[test]
+    fn whether_the_kernel_is_strict_is_what_it_says_of_itself() {
+        let says = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap_or_default();
+        assert_eq!(is_strict(), says.trim() == "2");
+    }
+}

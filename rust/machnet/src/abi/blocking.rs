@@ -208,7 +208,8 @@ pub unsafe extern "C" fn machnet_wait(ch: *mut machnet_channel, timeout_ms: c_in
 }
 
 /// [tx and rx] [blocks] Fills `out` with what the sidecar knows of `conn`, or knew when that ended; waits for its answer at most `timeout_ms`
-/// milliseconds (negative: for ever), MACHNET_ETIMEDOUT then. MACHNET_ECLOSED after machnet_close.
+/// milliseconds (negative: for ever), MACHNET_ETIMEDOUT then: a MACHNET_EVENT_STATS that nobody waits for may still come. MACHNET_ECLOSED after
+/// machnet_close.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn machnet_stats(
     ch: *mut machnet_channel,
