@@ -103,11 +103,12 @@ test-c: ## the headers from C and C++, both archives in one program, signals, fo
 .PHONY: test-go
 test-go: | $(LOG) ## Go unit tests and the whole stack in one process
 	go test -count=1 -race -json ./go/... > $(LOG)/go.json || { scripts/go-failures.sh $(LOG)/go.json; exit 1; }
+	CGO_ENABLED=0 go test -count=1 -json ./go/fallback > $(LOG)/nocgo.json || { scripts/go-failures.sh $(LOG)/nocgo.json; exit 1; }
 	cd go/machnettest && go test -count=1 -race -json ./... > ../../$(LOG)/gotest.json || { ../../scripts/go-failures.sh ../../$(LOG)/gotest.json; exit 1; }
 	cd go/machnettest && go test -count=1 -run NoGarbage -json . > ../../$(LOG)/allocs.json || { ../../scripts/go-failures.sh ../../$(LOG)/allocs.json; exit 1; }
 	cd go/examples && go test -count=1 -race -timeout 5m -json ./... > ../../$(LOG)/examples.json || { ../../scripts/go-failures.sh ../../$(LOG)/examples.json; exit 1; }
 	cd cmd && go test -count=1 -race -json ./... > ../$(LOG)/cmd.json || { ../scripts/go-failures.sh ../$(LOG)/cmd.json; exit 1; }
-	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/gotest.json $(LOG)/allocs.json $(LOG)/examples.json $(LOG)/cmd.json
+	@scripts/go-summary.sh $(LOG)/go.json $(LOG)/nocgo.json $(LOG)/gotest.json $(LOG)/allocs.json $(LOG)/examples.json $(LOG)/cmd.json
 
 # The oldest Go that go.mod allows, and those newer than the one that CI has.
 GO_OLDEST = $(shell sed -n 's/^go //p' go.mod)

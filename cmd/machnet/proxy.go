@@ -97,6 +97,9 @@ func secondSignal(ctx context.Context) <-chan struct{} {
 func serveProxies(ctx context.Context, c proxy.Config, pairs []proxyPair, stdout io.Writer) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1) // before anything shows that we run: unheard it would end us
+	defer signal.Stop(asked)
 	var proxies []*proxy.Proxy
 	for _, pair := range pairs {
 		p, err := proxy.Listen(ctx, c, pair.from, pair.to)
@@ -107,9 +110,6 @@ func serveProxies(ctx context.Context, c proxy.Config, pairs []proxyPair, stdout
 		proxies = append(proxies, p)
 		fmt.Fprintln(stdout, p)
 	}
-	asked := make(chan os.Signal, 1)
-	signal.Notify(asked, syscall.SIGUSR1)
-	defer signal.Stop(asked)
 	logCounters := func() {
 		for _, p := range proxies {
 			p.LogCounters()

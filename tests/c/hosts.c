@@ -1,6 +1,6 @@
 // Both static archives in one program: two hosts on a simulated network with faults, an echo between their applications
 // over the blocking calls, and what an application sees when its host dies; then the calls that never block, in virtual
-// time. Prints "ok" or says what was wrong.
+// time, and what may befall hosts and links. Prints "ok" or says what was wrong.
 #include "machnet.h"
 #include "machnet_host.h"
 
@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define IP_A 0x0a000001u
 #define IP_B 0x0a000002u
@@ -231,6 +233,53 @@ static void sharing(void) {
   machnet_host_free(net);
 }
 
+// A host is cut off in one direction, dies and starts anew; and a socket of the caller's own is served.
+static void lives(void) {
+  machnet_host_net *net = machnet_host_new(11, NULL);
+  check(net != NULL, "make a network", 0);
+  machnet_host_plan a = {IP_A, 1, 0, 0, 0}, b = {IP_B, 2, 0, 0, 0};
+  check(machnet_host_add(net, &a) == 0 && machnet_host_add(net, &b) == 1, "add hosts", 0);
+  machnet_channel *near = attach(net, 0, 1);
+  machnet_dial_t request = {IP_B, PORT, 0, 50};
+  for (int life = 0; life < 3; life++) {
+    int ends[2], rc = socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends);
+    check(rc == 0, "socketpair", rc);
+    check(machnet_host_serve(net, 1, ends[1]) == 0, "serve a socket", life);
+    check(close(ends[1]) == 0, "it is the caller's as before", life);
+    machnet_channel *far = NULL;
+    check(machnet_attach_fd(ends[0], NULL, &far) == 0, "attach by it", life);
+    while ((rc = machnet_attach_step(far)) == MACHNET_EAGAIN) machnet_host_step(net, 1000);
+    check(rc == 0, "attach by it", rc);
+    check(machnet_listen_begin(far, 0, PORT, 4, 0, NULL) == 0, "listen", life);
+    await_event(net, far, MACHNET_EVENT_LISTENING);
+    machnet_host_link cut = {1, 0, 0, 0, 10000, 0, 0};
+    for (int way = 0; way < 2; way++) {
+      check(machnet_host_set_link(net, way, 1 - way, &cut) == 0, "cut one way", way);
+      check(machnet_dial_begin(near, &request, NULL) == 0, "dial", way);
+      machnet_event failed = await_event(net, near, MACHNET_EVENT_CONNECT_FAILED);
+      check(failed.code == MACHNET_ETIMEDOUT || failed.code == MACHNET_EUNREACHABLE, "a dial through a cut link", failed.code);
+      check(machnet_host_set_link(net, way, 1 - way, NULL) == 0, "mend it", way);
+    }
+    check(machnet_dial_begin(near, &request, NULL) == 0, "dial", life);
+    await_event(net, near, MACHNET_EVENT_CONNECTED);
+    check(machnet_host_restart(net, 1) == 0, "restart", life);
+    machnet_event event;
+    while ((rc = machnet_poll(far, &event, 1)) > 0) {
+    }
+    check(rc == MACHNET_ENETDOWN, "an application of the host that was", rc);
+    machnet_detach(far);
+    check(machnet_host_counter(net, 1, "rx_frames") == 0, "a host that starts knows nothing", life);
+  }
+  check(machnet_host_restart(net, 2) == -1, "restart a host that is not", 2);
+  check(machnet_host_set_link(net, 0, 0, NULL) == -1, "a link to itself", 0);
+  check(machnet_host_set_link(net, 0, 2, NULL) == -1, "a link to a host that is not", 2);
+  check(machnet_host_serve(net, 1, -1) == -1, "serve no socket", -1);
+  check(machnet_host_kill(net, 1) == 0, "kill", 1);
+  check(machnet_host_serve(net, 1, 0) == -1, "serve at a dead host", 1);
+  machnet_detach(near);
+  machnet_host_free(net);
+}
+
 int main(void) {
   machnet_host_link link = {0.01, 0.01, 0.01, 0.001, 10000, 2000, 0};
   machnet_host_net *net = machnet_host_new(7, &link);
@@ -293,6 +342,7 @@ int main(void) {
   leaving();
   requests();
   sharing();
+  lives();
   puts("ok");
   return 0;
 }

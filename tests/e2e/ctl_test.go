@@ -70,14 +70,14 @@ func TestCtlShowsChannelsConnectionsAndPeers(t *testing.T) {
 			channels, err := control.Channels(within(t), s.socket)
 			c := sole(t, channels, err)
 			want := control.Channel{
-				Channel: c.Channel, Engine: 0, PID: os.Getpid(), UID: uint32(os.Getuid()), State: "attached", Connections: 1, Listeners: listeners,
+				Channel: c.Channel, Engine: 0, Application: c.Application, PID: os.Getpid(), UID: uint32(os.Getuid()), State: "attached", Connections: 1, Listeners: listeners,
 				Units: control.Units{Total: 1024, Submitted: c.Units.Submitted, Delivered: c.Units.Delivered, Reserved: c.Units.Reserved},
 			}
-			if c != want {
+			if c != want || c.Application == 0 {
 				t.Errorf("%s has channel %+v, want %+v", s.ip, c, want)
 			}
-			row := line(t, s.ctl(t, "channels"), fmt.Sprint(c.Channel), "0", fmt.Sprint(os.Getpid()), fmt.Sprint(os.Getuid()), "attached", "1", fmt.Sprint(listeners), "1024")
-			if len(row) != 11 {
+			row := line(t, s.ctl(t, "channels"), fmt.Sprint(c.Channel), fmt.Sprint(c.Application), "0", fmt.Sprint(os.Getpid()), fmt.Sprint(os.Getuid()), "attached", "1", fmt.Sprint(listeners), "1024")
+			if len(row) != 12 {
 				t.Errorf("the table has %d columns: %q", len(row), row)
 			}
 		}
@@ -87,7 +87,7 @@ func TestCtlShowsChannelsConnectionsAndPeers(t *testing.T) {
 		listeners, err := control.Listeners(within(t), p.b.socket)
 		l := sole(t, listeners, err)
 		want := control.Listener{
-			Port: int(port), Channel: l.Channel, Engine: 0, PID: os.Getpid(), UID: uint32(os.Getuid()), ReusePort: false, Backlog: 128, Waiting: 0,
+			Port: int(port), Channel: l.Channel, Engine: 0, PID: os.Getpid(), UID: uint32(os.Getuid()), ReusePort: false, Group: true, Backlog: 128, Waiting: 0,
 		}
 		if l != want {
 			t.Errorf("listener %+v, want %+v", l, want)

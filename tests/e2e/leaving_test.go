@@ -283,8 +283,8 @@ func TestAChannelCountsUntilWhatItsApplicationSentIsDelivered(t *testing.T) {
 		}
 		return err
 	}
-	if err := attach(); err == nil || !strings.Contains(err.Error(), "1 by applications that have left") {
-		t.Errorf("a second channel while the first one drains: %v", err)
+	if err := attach(); err == nil || !strings.Contains(err.Error(), "1 of them left") {
+		t.Errorf("a second application while the first one drains: %v", err)
 	}
 	readLeft(t, c, true)
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {

@@ -2,10 +2,13 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/machnet/machnet/go/machnet"
 )
@@ -60,7 +63,27 @@ func (e Endpoint) listen(ctx context.Context, s *machnet.Stack) (net.Listener, e
 	if e.IsMachnet() {
 		return (&machnet.ListenConfig{Stack: s}).Listen(ctx, e.network, e.address)
 	}
-	return new(net.ListenConfig).Listen(ctx, e.network, e.address)
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, e.network, e.address)
+	if errors.Is(err, syscall.EADDRINUSE) && e.isAbandoned(ctx) && os.Remove(e.address) == nil {
+		return lc.Listen(ctx, e.network, e.address)
+	}
+	return l, err
+}
+
+// isAbandoned tells whether this is the socket of a process that was killed, which leaves its file.
+func (e Endpoint) isAbandoned(ctx context.Context) bool {
+	if e.network != "unix" {
+		return false
+	}
+	if file, err := os.Lstat(e.address); err != nil || file.Mode().Type() != os.ModeSocket { // connect(2) refuses any other file in the same way
+		return false
+	}
+	c, err := new(net.Dialer).DialContext(ctx, e.network, e.address)
+	if err == nil {
+		_ = c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func (e Endpoint) dial(ctx context.Context, s *machnet.Stack) (stream, error) {

@@ -1,7 +1,12 @@
 package proxy
 
 import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -37,5 +42,44 @@ func TestEndpoints(t *testing.T) {
 				t.Errorf("%s(%q): %v; want an error that quotes it and says %q", name, text, err, how.says)
 			}
 		}
+	}
+}
+
+func TestOnlyASocketThatNobodyServesIsReplaced(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "s")
+	e, err := ParseListen("unix://" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed.SetUnlinkOnClose(false)
+	_ = killed.Close()
+	l, err := e.listen(t.Context(), nil)
+	if err != nil {
+		t.Fatalf("where a killed process left its socket: %v", err)
+	}
+	defer l.Close()
+	if _, err := e.listen(t.Context(), nil); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("where another listens: %v, want EADDRINUSE", err)
+	}
+	if c, err := net.Dial("unix", path); err != nil {
+		t.Errorf("it does not any more: %v", err)
+	} else {
+		_ = c.Close()
+	}
+	file := filepath.Join(folder, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.address = file
+	if _, err := e.listen(t.Context(), nil); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("where a file is: %v, want EADDRINUSE", err)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "precious" {
+		t.Errorf("the file holds %q, %v", text, err)
 	}
 }

@@ -176,7 +176,7 @@ func (p *Proxy) open() int {
 	return len(p.relays)
 }
 
-// LogCounters logs what there was so far. Bytes count when they have left for the other side.
+// LogCounters logs what there was so far. Bytes that the proxy holds this moment may count already.
 func (p *Proxy) LogCounters() {
 	p.log.Info("counters", "accepted", p.accepted.Load(), "open", p.open(), "failed", p.failed.Load(), "reset", p.cutOff.Load(),
 		"bytes_to", p.sent.Load(), "bytes_back", p.received.Load())

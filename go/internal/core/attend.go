@@ -115,7 +115,7 @@ func (h *hub) attend() {
 		for turns := 0; runnable.Load() > 0 && turns < mostTurns; turns++ {
 			runtime.Gosched()
 		}
-		yieldCore()
+		a.patience.giveWay()
 	}
 	for _, h := range a.held {
 		h.giveBack()

@@ -160,6 +160,18 @@ func (p *patience) look(w interface{ found() bool }, slept time.Duration) bool {
 	return found
 }
 
+// giveWay gives the core away once, unless a hog would take it.
+func (p *patience) giveWay() {
+	before := now()
+	if before < p.hogUntil {
+		return
+	}
+	yieldCore()
+	if at := now(); at-before > hogYield {
+		p.met(before, at)
+	}
+}
+
 // met accounts for a long yield, from before until at.
 func (p *patience) met(before, at time.Duration) {
 	if p.suspect > 0 && before <= p.suspect+hogYield {

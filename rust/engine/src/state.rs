@@ -212,9 +212,13 @@ impl Core {
                 if flow.next_timeout().is_some_and(|due| due <= io.now()) {
                     flow.on_timeout(io.now(), io);
                 }
-                (flow.take_unanswered(), io.path.rss_due() <= io.now())
+                (flow.take_unanswered(), io.path.rss_due() <= io.now(), io.path.is_unknown())
             });
-            let Some((unanswered, rss)) = due else { continue };
+            let Some((unanswered, rss, is_unknown)) = due else { continue };
+            if is_unknown {
+                // Parked, it gets no turn, after which it would be filed again.
+                self.conns.schedule(index);
+            }
             if unanswered > 0 && unanswered % LOST == 0 {
                 // A dead peer is not sprayed to again and again.
                 self.repath(index, unanswered == LOST);

@@ -134,6 +134,16 @@ fn a_silent_host_times_out_in_the_time_asked_for() {
 }
 
 #[test]
+fn a_connect_ends_in_its_own_time_though_its_next_hop_is_not_known_yet() {
+    let (mut w, near, _) = pair(5);
+    let id = w.apps[near.0].dial(Ipv4Addr::new(10, 0, 0, 77), 7000, 0, 50);
+    let began = w.now;
+    assert_eq!(connect_failure(&mut w, near.0, id), Reason::Timeout);
+    let took = w.now - began;
+    assert!(took >= Nanos::millis(50) && took < Nanos::millis(60), "after {took:?}, seed {}", w.seed);
+}
+
+#[test]
 fn a_host_that_does_not_answer_arp_is_unreachable() {
     let (mut w, near, _) = pair(6);
     let begun = w.now;
