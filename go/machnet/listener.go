@@ -18,9 +18,11 @@ import (
 type ListenConfig struct {
 	// Stack to listen on; nil is Default.
 	Stack *Stack
-	// Backlog is how many connections may be begun, or wait for Accept, at a time; 0 means 128. A Dial beyond that waits for a
-	// place, for as long as it may, and then fails with ETIMEDOUT. One that has returned a connection is served: Accept
-	// returns the other end, with what was sent, also when the caller has gone meanwhile.
+	// Backlog is how many connections may be begun, or wait for Accept, at a time, at each of the stack's channels; 0 means 128. A Dial
+	// beyond that waits for a place, for as long as it may, and then fails with ETIMEDOUT. One that has returned a connection is
+	// served: Accept returns the other end, with what was sent, also when the caller has gone meanwhile. The stack attaches another
+	// channel before its channels have room for fewer connections than the backlog, or than half a channel's if that is less. Where the sidecar allows no
+	// other, and all are full for a second, callers are refused with ECONNREFUSED and ENOBUFS.
 	Backlog int
 	// ReusePort lets other listeners have the port, too, if all of them say so and belong to one user, as SO_REUSEPORT does: of this
 	// program, one for each engine (see OnEngine), or of others. Each connection comes to one of them, one whose backlog has a place if

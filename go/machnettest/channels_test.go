@@ -104,7 +104,8 @@ func echoesAll(t *testing.T, conns []*machnet.Conn, rounds int) {
 }
 
 func TestConnectionsAreBoundedByMemoryAlone(t *testing.T) {
-	_, _, near, far := hosts(t, machnettest.Options{})
+	network := machnettest.NewNetwork(t, machnettest.Options{Seed: 1})
+	near, far := network.Host(0).Stack(), network.Host(1).Stack()
 	conns := dialAll(t, near, serve(t, far), count(t, "MACHNET_CONNECTIONS", 2000))
 	echoesAll(t, conns, 3)
 	within(t, "all are counted at both ends", func() bool {
