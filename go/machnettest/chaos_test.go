@@ -238,7 +238,7 @@ func TestEveryProgramOfAHostHasAStackOfItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if host.Stack() != host.Stack() || host.Stack() == other {
+	if own := host.Stack(); host.Stack() != own || own == other {
 		t.Error("Stack gives one stack, and Attach another")
 	}
 	l, err := (&machnet.ListenConfig{Stack: other}).Listen(t.Context(), "machnet", ":0")

@@ -149,11 +149,11 @@ func (o Options) link() Link {
 func (l Link) checked() (Link, error) {
 	for name, p := range map[string]float64{"Loss": l.Loss, "Duplication": l.Duplication, "Reorder": l.Reorder, "Corruption": l.Corruption} {
 		if !(p >= 0 && p <= 1) { // so that NaN is none
-			return l, fmt.Errorf("%s %v: it is a probability, 0 to 1", name, p)
+			return l, fmt.Errorf("%s %v, which is a probability, 0 to 1", name, p)
 		}
 	}
 	if l.Delay < 0 || l.Jitter < 0 || l.Delay > longestDelay || l.Jitter > longestDelay {
-		return l, fmt.Errorf("Delay %v and Jitter %v: each is 0 to %v", l.Delay, l.Jitter, longestDelay)
+		return l, fmt.Errorf("the Delay %v and the Jitter %v: each is 0 to %v", l.Delay, l.Jitter, longestDelay)
 	}
 	if l.Delay == 0 {
 		l.Delay = usualDelay
@@ -196,7 +196,7 @@ func (n *Network) AddHost(o HostOptions) *Host {
 		err = n.with(func(w world) error {
 			var ok bool
 			if h.number, ok = w.add(o.Addr, o); !ok {
-				return errors.New("Conns or MTU is out of bounds, or the system gives no descriptors")
+				return errors.New("the number of Conns or the MTU is out of bounds, or the system gives no descriptors")
 			}
 			return nil
 		})

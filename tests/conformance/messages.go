@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -441,6 +440,6 @@ func everythingAtOnce(t *testing.T, p Pair) {
 	select {
 	case <-over:
 	case <-time.After(4 * patience):
-		t.Fatal(fmt.Sprintf("%d senders and receivers do not end", 2*(senders+receivers)))
+		t.Fatalf("%d senders and receivers do not end", 2*(senders+receivers))
 	}
 }
