@@ -197,7 +197,7 @@ impl<T, H> Flow<T, H> {
     /// so a stall counts as one step however long it was.
     pub fn stalled(&mut self, now: Nanos) {
         self.numbering.skip_measuring();
-        self.loss_timer.restart(now);
+        self.loss_timer.stalled(now);
     }
 
     /// Has `probes` PINGs with REPORT sent, each of which the engine gives UDP ports of its own: the peer tells by PATHS which queue each

@@ -12,12 +12,14 @@ pub(crate) struct LossTimer {
     /// The last transmission or progress.
     base: Nanos,
     /// Retransmission timeouts since the last progress.
-    backoff: u32,
+    backoff: u16,
+    /// Stalls that the present timeout was put off for.
+    excused: u16,
 }
 
 impl LossTimer {
     pub fn new(now: Nanos) -> Self {
-        LossTimer { base: now, backoff: 0 }
+        LossTimer { base: now, backoff: 0, excused: 0 }
     }
 
     /// The timeouts count from now.
@@ -26,21 +28,36 @@ impl LossTimer {
         self.base = now;
     }
 
+    /// This end did not run until now: the answer may be in the ring, so the timeout counts anew. But not again and again: an end that is late
+    /// more often than the timeout is long would never send again what was lost.
+    pub fn stalled(&mut self, now: Nanos) {
+        if self.excused < EXCUSED_MAX {
+            self.excused += 1;
+            self.base = now;
+        }
+    }
+
     /// Units were acknowledged.
     #[inline]
     pub fn progress(&mut self, now: Nanos) {
         self.base = now;
-        self.backoff = 0;
+        (self.backoff, self.excused) = (0, 0);
+    }
+
+    /// A timeout passed, and the next counts from now.
+    pub fn expired(&mut self, now: Nanos) {
+        self.base = now;
+        self.excused = 0;
     }
 
     /// Retransmission timeouts since the last progress.
     pub fn in_row(&self) -> u32 {
-        self.backoff
+        self.backoff.into()
     }
 
-    /// A retransmission timeout passed.
+    /// It was a retransmission timeout.
     pub fn back_off(&mut self) {
-        self.backoff += 1;
+        self.backoff = self.backoff.saturating_add(1);
     }
 
     /// Whether the tail is probed next, before all of it counts as lost.
@@ -66,4 +83,6 @@ impl LossTimer {
     }
 }
 
-const BACKOFF_MAX: u32 = 16;
+const BACKOFF_MAX: u16 = 16;
+/// A timeout is put off for so many stalls: it passes after five times its length and the stalls at the latest.
+const EXCUSED_MAX: u16 = 4;

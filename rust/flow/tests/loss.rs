@@ -169,3 +169,25 @@ fn one_percent_of_loss_does_not_stop_requests() {
     assert!(each < Nanos::micros(30), "{each:?}");
     assert!(sim.dropped > 100 && sim.flow(A).stats().rtos < 20);
 }
+
+/// An end whose core is wanted elsewhere is late every few milliseconds, while timeouts that have backed off are two hundred.
+#[test]
+fn an_end_that_is_late_all_the_time_sends_again_what_was_lost() {
+    for every in [1, 5, 50, 199] {
+        let mut sim = Sim::new(25);
+        sim.establish();
+        sim.run_for(Nanos::micros(100));
+        sim.links[A].down = true;
+        sim.send(A, &message(1, 64));
+        sim.run_for(Nanos::millis(600));
+        assert!(sim.flow(A).timeout() >= Nanos::millis(200), "backed off");
+        sim.links[A].down = false;
+        let begun = sim.now;
+        while sim.ends[B].channel.messages.is_empty() {
+            assert!(sim.now < begun + Nanos::secs(1), "late every {every} ms");
+            sim.run_for(Nanos::millis(every));
+            let now = sim.now;
+            sim.flow(A).stalled(now);
+        }
+    }
+}

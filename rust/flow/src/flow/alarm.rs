@@ -57,7 +57,7 @@ impl<T, H> Flow<T, H> {
         if self.sender.in_flight() == 0 || self.timers.get(Timer::Loss) > now {
             return;
         }
-        self.loss_timer.restart(now);
+        self.loss_timer.expired(now);
         if self.loss_timer.probes_next(self.sender.tail(), &self.rtt) {
             self.sender.set_tail(Tail::ProbeDue);
         } else {
