@@ -52,6 +52,20 @@ func (a *Addr) check() error {
 	return nil
 }
 
+// checkPeer refuses what cannot be dialled, too.
+func (a *Addr) checkPeer() error {
+	if err := a.check(); err != nil {
+		return err
+	}
+	switch ip := a.IP.Unmap(); {
+	case a.Port == 0:
+		return &net.AddrError{Err: "port 0 cannot be dialled", Addr: a.String()}
+	case ip.IsMulticast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return &net.AddrError{Err: "a multicast or broadcast address cannot be dialled", Addr: a.String()}
+	}
+	return nil
+}
+
 // hostOrder is the IP as the C API takes it; 0 for none.
 func (a *Addr) hostOrder() uint32 {
 	if !a.IP.IsValid() {

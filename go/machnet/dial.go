@@ -2,7 +2,6 @@ package machnet
 
 import (
 	"context"
-	"errors"
 	"net"
 	"time"
 
@@ -57,16 +56,13 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 }
 
 // DialMachnet is DialContext for one address that is resolved already. Without an IP it is the local sidecar's. Its errors are those of
-// DialContext; a nil Addr, and one with an IPv6 address or no port, are refused.
+// DialContext; a nil Addr, and one with an IPv6, multicast or broadcast address or no port, are refused.
 func (d *Dialer) DialMachnet(ctx context.Context, raddr *Addr) (*Conn, error) {
 	fail := func(err error) (*Conn, error) {
 		return nil, opError("dial", d.LocalAddr, raddr, err)
 	}
-	if err := raddr.check(); err != nil {
+	if err := raddr.checkPeer(); err != nil {
 		return fail(err)
-	}
-	if raddr.Port == 0 {
-		return fail(errors.New("port 0 cannot be dialled"))
 	}
 	ctx, cancel := d.bound(ctx)
 	defer cancel()

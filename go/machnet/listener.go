@@ -18,7 +18,7 @@ import (
 type ListenConfig struct {
 	// Stack to listen on; nil is Default.
 	Stack *Stack
-	// Backlog is how many connections may be begun, or wait for Accept, at a time, at each of the stack's channels; 0 means 128. A Dial
+	// Backlog is how many connections may be begun, or wait for Accept, at a time, at each of the stack's channels; 0 or less means 128. A Dial
 	// beyond that waits for a place, for as long as it may, and then fails with ETIMEDOUT. One that has returned a connection is
 	// served: Accept returns the other end, with what was sent, also when the caller has gone meanwhile. The stack attaches another
 	// channel before its channels have room for fewer connections than the backlog, or than half a channel's if that is less. Where the sidecar allows no

@@ -136,10 +136,10 @@ func refuseLoopback(a *Addr, sidecar netip.Addr) error {
 	}
 }
 
-// explainLocal says, of a dial that got no answer, that the address is one of this machine's kernel, if it is.
+// explainLocal says, of a dial that got no answer, that the address is one of this machine's kernel, if it is. refuseLoopback has said so already.
 func explainLocal(a *Addr, sidecar netip.Addr, err error, interfaces func() ([]net.Addr, error)) error {
 	silent := errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, context.DeadlineExceeded)
-	if !silent || a.hostOrder() == 0 || a.IP.Unmap() == sidecar {
+	if !silent || a.IP.IsLoopback() || a.hostOrder() == 0 || a.IP.Unmap() == sidecar {
 		return err
 	}
 	addrs, lookErr := interfaces()

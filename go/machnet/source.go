@@ -36,7 +36,10 @@ func newSource(c Config) source {
 	case yield < 0:
 		yield = 0
 	}
-	s := source{name: socket, options: core.Options{Socket: socket, Engine: c.Engine.plusOne, Group: newGroup()}, yield: yield, connect: c.Connect}
+	s := source{name: socket, options: core.Options{Socket: socket, Group: newGroup()}, yield: yield, connect: c.Connect}
+	if c.Engine.chosen {
+		s.options.Engine = c.Engine.number + 1
+	}
 	if c.Connect != nil {
 		s.name, s.options.Socket, s.options.UseFD = "by Config.Connect", "", true
 	}

@@ -2,12 +2,14 @@ package machnet
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -18,10 +20,13 @@ const MaxMessage = 8 << 20
 const DefaultSocket = "/var/run/machnet/machnet.sock"
 
 // Engine says which of the sidecar's engines serves an attachment. The zero Engine leaves the choice to the sidecar.
-type Engine struct{ plusOne int }
+type Engine struct {
+	number int
+	chosen bool
+}
 
-// OnEngine is the engine of this number, as the sidecar counts them: from 0.
-func OnEngine(number int) Engine { return Engine{number + 1} }
+// OnEngine is the engine of this number, as the sidecar counts them: from 0. Attach refuses one that the sidecar has not, a negative one too.
+func OnEngine(number int) Engine { return Engine{number, true} }
 
 // Config says which sidecar to attach to, and how. The zero Config is ready for use.
 type Config struct {
@@ -76,6 +81,9 @@ type Stack struct {
 // answers at the socket, ErrVersion where the sidecar is of another version, fs.ErrPermission where the program may not connect, ENOBUFS where
 // the sidecar has as many programs as it may have, EINVAL where it has no such Engine, and ErrUnsupported where this build cannot.
 func Attach(ctx context.Context, c Config) (*Stack, error) {
+	if c.Engine.number < 0 {
+		return nil, fmt.Errorf("attach: there is no engine %d; engines count from 0: %w", c.Engine.number, syscall.EINVAL)
+	}
 	s := &Stack{
 		source: newSource(c), log: c.Logger, turn: make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		listeners: make(map[*Listener]struct{}), ports: make(map[uint16][]*Listener),

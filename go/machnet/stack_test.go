@@ -3,8 +3,11 @@ package machnet
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"net"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -41,6 +44,15 @@ func TestAnAttemptToAttachAgainEndsWithTheStack(t *testing.T) {
 			}
 		case <-time.After(20 * time.Second):
 			t.Fatal("somebody still waits for the silent sidecar")
+		}
+	}
+}
+
+func TestANegativeEngineIsRefused(t *testing.T) {
+	for _, number := range []int{-1, -2, math.MinInt} {
+		s, err := Attach(t.Context(), Config{Socket: "/nowhere", Engine: OnEngine(number)})
+		if !errors.Is(err, syscall.EINVAL) || !strings.Contains(err.Error(), fmt.Sprintf("no engine %d;", number)) {
+			t.Errorf("attaching to engine %d = %v, %v; want EINVAL and the number", number, s, err)
 		}
 	}
 }

@@ -170,6 +170,9 @@ func TestADialToWhatMachnetDoesNotReachSaysWhatToDo(t *testing.T) {
 				if !strings.Contains(err.Error(), words) {
 					t.Errorf("dial %s = %v; the error does not say %q", tc.address, err, words)
 				}
+				if strings.Count(err.Error(), words) > 1 {
+					t.Errorf("dial %s = %v; the error says %q more than once", tc.address, err, words)
+				}
 			}
 		})
 	}
@@ -200,10 +203,14 @@ func TestAListenerTakesTheAddressOfANameThatIsTheSidecars(t *testing.T) {
 func TestAddressesThatNobodyCanDialAreRefusedInWords(t *testing.T) {
 	_, _, near, _ := hosts(t, machnettest.Options{})
 	six := &machnet.Addr{IP: netip.MustParseAddr("2001:db8::1"), Port: 7000}
-	for name, a := range map[string]*machnet.Addr{"IPv6": six, "none": nil, "no port": {IP: netip.MustParseAddr("10.0.0.2")}} {
+	for name, a := range map[string]*machnet.Addr{
+		"IPv6": six, "none": nil, "no port": {IP: netip.MustParseAddr("10.0.0.2")},
+		"multicast": {IP: netip.MustParseAddr("224.0.0.1"), Port: 1}, "broadcast": {IP: netip.MustParseAddr("::ffff:255.255.255.255"), Port: 1},
+	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := (&machnet.Dialer{Stack: near}).DialMachnet(t.Context(), a); err == nil {
-				t.Errorf("dialled %v", a)
+			var address *net.AddrError
+			if _, err := (&machnet.Dialer{Stack: near}).DialMachnet(t.Context(), a); !errors.As(err, &address) {
+				t.Errorf("dialling %v = %v, want a *net.AddrError", a, err)
 			}
 		})
 	}

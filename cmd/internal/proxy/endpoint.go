@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -47,6 +48,9 @@ func parse(text string, dial bool) (Endpoint, error) {
 		if host == "" {
 			return Endpoint{}, fmt.Errorf("%q: which host? An address or a name is wanted, like %s://10.0.0.2:%s", text, network, port)
 		}
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && network == "machnet" && (ip.IsLoopback() || !ip.Is4() || dial && ip.IsUnspecified()) {
+		return Endpoint{}, fmt.Errorf("%q: no sidecar has the address %v; the IPv4 address of one is wanted, like machnet://10.0.0.2:%s", text, ip, port)
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < least || n > 65535 {
 		return Endpoint{}, fmt.Errorf("%q: port %q is no number from %d to 65535", text, port, least)

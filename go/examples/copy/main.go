@@ -24,6 +24,9 @@ func main() {
 	into := flag.String("into", "received", "the file that it becomes")
 	to := flag.String("to", "", "send the file to this address")
 	flag.Parse()
+	if (*listen == "") == (*to == "" || flag.NArg() != 1) {
+		log.Fatal("say -listen ADDRESS to wait for a file, or -to ADDRESS and the name of a file to send one")
+	}
 	var answer string
 	var err error
 	if *listen != "" {

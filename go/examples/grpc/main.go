@@ -27,6 +27,9 @@ func main() {
 	listen := flag.String("listen", "", "serve at this address")
 	to := flag.String("to", "", "call this address")
 	flag.Parse()
+	if (*listen == "") == (*to == "" || flag.NArg() != 1) {
+		log.Fatal("say -listen ADDRESS to serve, or -to ADDRESS and a word to call")
+	}
 	if *listen != "" {
 		l, err := machnet.Listen("machnet", *listen)
 		if err != nil {

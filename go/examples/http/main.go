@@ -29,6 +29,9 @@ func main() {
 	listen := flag.String("listen", "", "serve at this address, like :8080")
 	put := flag.Bool("put", false, "store standard input at the URL")
 	flag.Parse()
+	if (*listen == "") == (flag.NArg() != 1) {
+		log.Fatal("say -listen ADDRESS to serve, or a URL to get, or with -put to store")
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error

@@ -29,6 +29,9 @@ func main() {
 	key := flag.String("key", "", "its key")
 	ca := flag.String("ca", "", "the certificates that a client believes, a PEM file")
 	flag.Parse()
+	if (*listen == "") == (flag.NArg() != 1) {
+		log.Fatal("say -listen ADDRESS to serve, or a URL to get")
+	}
 	if *listen != "" {
 		l, err := machnet.Listen("machnet", *listen)
 		if err != nil {

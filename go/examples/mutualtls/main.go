@@ -27,6 +27,9 @@ func main() {
 	key := flag.String("key", "key.pem", "its key")
 	ca := flag.String("ca", "ca.pem", "who signs the certificates of both ends, a PEM file")
 	flag.Parse()
+	if (*listen == "") == (*to == "" || *name == "") {
+		log.Fatal("say -listen ADDRESS to serve, or -to ADDRESS and the -name of the server to call")
+	}
 	own, err := tls.LoadX509KeyPair(*cert, *key)
 	if err != nil {
 		log.Fatal(err)

@@ -24,8 +24,11 @@ import (
 
 func main() {
 	listen := flag.String("listen", "", "serve at this address")
-	to := flag.String("to", "10.0.0.2:5432", "use the server at this address")
+	to := flag.String("to", "", "use the server at this address")
 	flag.Parse()
+	if (*listen == "") == (*to == "" || flag.NArg() != 1) {
+		log.Fatal("say -listen ADDRESS to serve, or -to ADDRESS and a statement, like \"echo hello\"")
+	}
 	if *listen != "" {
 		l, err := machnet.Listen("machnet", *listen)
 		if err != nil {

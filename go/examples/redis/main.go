@@ -25,11 +25,14 @@ import (
 
 func main() {
 	listen := flag.String("listen", "", "serve at this address")
-	to := flag.String("to", "10.0.0.2:6379", "use the server at this address")
+	to := flag.String("to", "", "use the server at this address")
 	set := flag.String("set", "", "set this key")
 	value := flag.String("value", "", "to this value")
 	get := flag.String("get", "", "print the value of this key")
 	flag.Parse()
+	if (*listen == "") == (*to == "" || *set == "" && *get == "") {
+		log.Fatal("say -listen ADDRESS to serve, or -to ADDRESS and a key to -set or to -get")
+	}
 	if *listen != "" {
 		l, err := machnet.Listen("machnet", *listen)
 		if err != nil {

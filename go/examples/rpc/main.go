@@ -32,6 +32,9 @@ func main() {
 	listen := flag.String("listen", "", "serve at this address")
 	to := flag.String("to", "", "call this address")
 	flag.Parse()
+	if (*listen == "") == (*to == "" || flag.NArg() != 2) {
+		log.Fatal("say -listen ADDRESS to serve, or -to ADDRESS and two numbers to multiply")
+	}
 	if *listen != "" {
 		l, err := machnet.Listen("machnet", *listen)
 		if err != nil {

@@ -25,6 +25,9 @@ func main() {
 	listen := flag.String("listen", "", "serve at this address")
 	to := flag.String("to", "", "join the room at this URL")
 	flag.Parse()
+	if (*listen == "") == (*to == "") {
+		log.Fatal("say -listen ADDRESS to have a room, or -to URL to join one, like ws://10.0.0.2:8080/")
+	}
 	if *listen != "" {
 		l, err := machnet.Listen("machnet", *listen)
 		if err != nil {

@@ -74,7 +74,7 @@ impl Core {
             let asked = Asked::Listener { channel: number, port };
             return failed(self.full(Limit::Listeners, MAX_LISTENERS, asked));
         }
-        if channel.listeners.contains_key(&id) {
+        if channel.listeners.contains_key(&id) || channel.closing.contains_key(&id) {
             return failed(Reason::Invalid);
         }
         let owner = Owner { engine: self.own.index(), channel: number, listener: id };
@@ -103,14 +103,15 @@ impl Core {
     /// application is to be told once they have come to be, since nothing comes after that.
     pub fn unlisten(&mut self, at: ChannelIndex, id: u32) -> bool {
         let Some(channel) = self.channels.get_mut(at) else { return true };
-        let Some(listener) = channel.unlisten(id) else { return true };
+        // One that is closed already is told once.
+        let Some(listener) = channel.unlisten(id) else { return !channel.closing.contains_key(&id) };
         let (number, conns) = (channel.number, channel.conns().collect::<Vec<_>>());
         let goes_on = self.shared().ports.unlisten(listener.port, number, id);
         let mut half_open = conns;
         half_open.retain(|&index| self.is_opening(index, Origin::Accepted(id)));
         if goes_on && !half_open.is_empty() {
             if let Some(channel) = self.channels.get_mut(at) {
-                channel.closing.push(id);
+                channel.closing.insert(id, half_open.len() as u32);
             }
             return false;
         }
@@ -122,19 +123,15 @@ impl Core {
         true
     }
 
-    /// A half-open connection of a channel has come to be, or will not: tells the application of listeners that had waited for it alone.
-    pub fn answer_unlistens(&mut self, at: ChannelIndex) {
-        let Some(channel) = self.channels.get(at).filter(|channel| !channel.closing.is_empty()) else {
-            return;
-        };
-        let (mut closing, conns) = (channel.closing.clone(), channel.conns().collect::<Vec<_>>());
-        let waits = |id: &u32| conns.iter().any(|&index| self.is_opening(index, Origin::Accepted(*id)));
-        closing.retain(waits);
-        let Some(channel) = self.channels.get_mut(at) else { return };
-        for id in core::mem::replace(&mut channel.closing, closing) {
-            if !channel.closing.contains(&id) {
-                channel.end.reply(Reply::Unlistened { id });
-            }
+    /// A half-open connection of a channel has come to be, or will not: tells the application of its listener, if that had waited for it
+    /// alone.
+    pub fn half_open_over(&mut self, at: ChannelIndex, origin: Origin) {
+        let (Origin::Accepted(id), Some(channel)) = (origin, self.channels.get_mut(at)) else { return };
+        let Some(left) = channel.closing.get_mut(&id) else { return };
+        *left -= 1;
+        if *left == 0 {
+            channel.closing.remove(&id);
+            channel.end.reply(Reply::Unlistened { id });
         }
     }
 
