@@ -91,6 +91,10 @@ impl Core {
                 let asked = Asked::Listener { channel: number, port };
                 failed(self.full(Limit::Ports, (u16::MAX - EPHEMERAL).into(), asked))
             }
+            None if self.own.shared().ports.is_crowded(port, sharing) => {
+                let asked = Asked::Listener { channel: number, port };
+                failed(self.full(Limit::Listeners, MAX_LISTENERS, asked))
+            }
             None => {
                 self.counters().listens_refused.add(1);
                 failed(Reason::InUse)
@@ -162,9 +166,9 @@ impl Core {
         }
         let (now, port) = (self.clock.now, key.local_port());
         let reached = *passed.reached.get_or_insert(self.own.index());
-        let mut full = None;
+        let (mut full, mut full_engine) = (None, None);
         loop {
-            let found = self.shared().ports.find(key, hello.tag, reached, passed.declined, now);
+            let found = self.shared().ports.find(key, hello.tag, reached, passed.declined, full_engine, now);
             let (engine, listener) = match found {
                 Destination::Nobody { waits, full: left_out } => {
                     passed.waits |= waits;
@@ -172,8 +176,8 @@ impl Core {
                     break;
                 }
                 Destination::Flow(engine) => (engine, None),
-                Destination::Listener { owner, sharing, declined } => {
-                    passed.waits |= declined > passed.declined;
+                Destination::Listener { owner, sharing, declined, waits } => {
+                    passed.waits |= waits;
                     passed.declined = declined;
                     (owner.engine, Some((owner, sharing)))
                 }
@@ -206,7 +210,10 @@ impl Core {
                         if shared { self.shared().ports.mark_full(port, owner, Some(why), now) } else { 0 };
                     full = Some((Limit::Connections, of_all.max(why.bound), owner));
                 }
-                Err(Declined::Engine(bound)) => full = Some((Limit::EngineConnections, bound, owner)),
+                Err(Declined::Engine(bound)) => {
+                    full_engine = Some(owner.engine);
+                    full = Some((Limit::EngineConnections, bound, owner));
+                }
             }
             passed.declined += 1;
         }
