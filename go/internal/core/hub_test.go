@@ -139,6 +139,16 @@ func (f *fakeRings) start(t *testing.T) {
 	})
 }
 
+// leader is a reader that has the role, until Leave. One that waits might have it for a moment only, where there is but one core.
+func (f *fakeRings) leader(t *testing.T) *Waiter {
+	t.Helper()
+	w := f.hub.newWaiter(ForData)
+	if w.holds = f.hub.takeRole(); !w.holds {
+		t.Fatal("somebody else has the role")
+	}
+	return w
+}
+
 // waits starts a goroutine that waits once, as a reader does.
 func (f *fakeRings) waits(w *Waiter) <-chan struct{} {
 	done := make(chan struct{})
@@ -279,13 +289,10 @@ func TestNobodyIsRungForWhileTheRoleIsHeld(t *testing.T) {
 func TestTheRoleIsHandedOnToTheWatcher(t *testing.T) {
 	f := newFake(time.Minute)
 	f.start(t)
-	first, second := f.hub.newWaiter(ForData), f.hub.newWaiter(ForData)
-	leads := f.waits(first)
-	eventually(t, "the first takes the role", f.hub.role.Load)
+	first, second := f.leader(t), f.hub.newWaiter(ForData)
 	follows := f.waits(second)
 	eventually(t, "the second sleeps", func() bool { return f.hub.sleepers.Load() == 1 })
-	first.Wake()
-	within(t, "the first", leads)
+	first.Leave()
 	eventually(t, "the doorbell is armed for the second", f.hub.armed.Load)
 	f.send(second)
 	within(t, "the second", follows)
@@ -295,13 +302,10 @@ func TestTheGuardFindsWhatALazyDepartureLeft(t *testing.T) {
 	f := newFake(time.Minute)
 	f.start(t)
 	f.hub.lazy = 1
-	first, second := f.hub.newWaiter(ForData), f.hub.newWaiter(ForData)
-	leads := f.waits(first)
-	eventually(t, "the first takes the role", f.hub.role.Load)
+	first, second := f.leader(t), f.hub.newWaiter(ForData)
 	follows := f.waits(second)
 	eventually(t, "the second sleeps", func() bool { return f.hub.sleepers.Load() == 1 })
-	first.Wake()
-	within(t, "the first", leads)
+	first.Leave()
 	f.send(second) // perhaps nobody watches now
 	within(t, "the second", follows)
 }
