@@ -434,10 +434,15 @@ func TestALongestYieldOverflowsNothing(t *testing.T) {
 	}
 }
 
-func TestASuccessfulStreakEndsInASleep(t *testing.T) {
-	procs.Store(2) // on one processor, too, where looks end sooner
+// withProcs has looks believe in so many processors, until they are counted anew or what it returns is called.
+func withProcs(n int32) (counted func()) {
+	procs.Store(n)
 	procsAge.Store(1)
-	defer procsAge.Store(0)
+	return func() { procsAge.Store(0) }
+}
+
+func TestASuccessfulStreakEndsInASleep(t *testing.T) {
+	defer withProcs(2)() // on one processor, too, where looks end sooner
 	p := newPatience(time.Second)
 	looks := 0
 	for p.allowed(2, 0) > 0 {
@@ -470,8 +475,9 @@ func TestAtMostAllButOneProcessorLook(t *testing.T) {
 }
 
 func TestAHogTurnsYieldingIntoPausing(t *testing.T) {
-	p := newPatience(20 * time.Millisecond)
-	p.look(&looker{n: 1 << 30, took: 3 * time.Millisecond}, 0)
+	defer withProcs(2)()
+	p := newPatience(time.Minute)
+	p.look(&looker{n: 7, took: 3 * time.Millisecond}, 0)
 	if p.hogUntil == 0 { // it may be over by now
 		t.Fatalf("yields of more than %v, one behind the other, went unnoticed", hogYield)
 	}
