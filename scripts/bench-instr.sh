@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Instructions of one 64 B echo through two channels, engines and flows in one thread, counted by callgrind: the difference of a
-# long and a short run, so that start and handshake cancel. Counts of code that was inlined go to the file that it comes from.
+# long and a short run of the echoes alone, so that their beginning cancels, and without the handshakes, since what 10 000 of these cost
+# differs by millions from run to run. Counts of code that was inlined go to the file that it comes from.
 # Then the same with eight engines on each side, with 40 channels at each engine, and with 10 000 connections of which one is used, or 16 in
 # turn; these beside 16 alone, because taking turns has a price of its own.
 #
@@ -15,7 +16,7 @@ count() { # NAME SHORT LONG, then what follows the echoes: in flight, bytes, eng
     local name=$1 short=$2 long=$3
     shift 3
     for echoes in "$short" "$long"; do
-        valgrind --tool=callgrind --callgrind-out-file="$work/$name.$echoes" \
+        valgrind --tool=callgrind --toggle-collect="echo_instr::Hosts::exchange" --callgrind-out-file="$work/$name.$echoes" \
             target/release/examples/echo_instr "$echoes" "$@" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
         mv "$work/$name.$echoes" "$work/$name.$([ "$echoes" = "$short" ] && echo short || echo long)"
     done

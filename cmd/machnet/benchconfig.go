@@ -47,6 +47,9 @@ const (
 // user gave; hence those about the link come first.
 func (c *benchConfig) check(linkGiven bool) error {
 	udp := c.has("udp")
+	if err := checkRounds(c.rounds, c.duration); err != nil {
+		return err
+	}
 	switch {
 	case c.link != linkMemif && c.link != linkLocal && c.link != linkVeth:
 		return usagef("--link %q: use memif, local or veth", c.link)
@@ -70,10 +73,6 @@ func (c *benchConfig) check(linkGiven bool) error {
 		return usagef("--kernel loopback: the hosts of --link veth are two network namespaces; use veth or frames")
 	case c.kernel == kernelVeth && c.loss > 0:
 		return usagef("--kernel veth: --loss would drop 64 KiB of TCP at once; use frames")
-	case c.rounds < 1:
-		return usagef("--rounds %d: at least one round", c.rounds)
-	case c.duration < 10*time.Millisecond:
-		return usagef("--duration %v: a round lasts at least 10ms", c.duration)
 	case c.remoteIP != "" && (c.remote == "" || !c.has("tcp") && !udp):
 		return usagef("--remote-kernel is measured beside --local and --remote, with tcp or udp in --transport")
 	case c.local != "" && c.remoteIP == "" && !c.has("machnet"):

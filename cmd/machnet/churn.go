@@ -41,13 +41,12 @@ func runChurn(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err := parse(fs, args, stdout, ""); err != nil {
 		return err
 	}
+	if err := checkRounds(c.rounds, c.duration); err != nil {
+		return err
+	}
 	switch {
 	case c.size < load.MinSize || c.size > load.MaxSize:
 		return usagef("--size %d: a message is %d to %d bytes", c.size, load.MinSize, load.MaxSize)
-	case c.rounds < 1:
-		return usagef("--rounds %d: at least one round", c.rounds)
-	case c.duration < 10*time.Millisecond:
-		return usagef("--duration %v: a round lasts at least 10ms", c.duration)
 	case c.idle < 0 || c.idle > 60000:
 		return usagef("--idle %d: 0 to 60000 channels", c.idle)
 	case c.pause < 0:

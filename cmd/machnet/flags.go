@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/machnet/machnet/go/control"
 )
@@ -45,6 +46,17 @@ func parse(fs *flag.FlagSet, args []string, stdout io.Writer, positional string)
 		return usagef("%q: this command takes flags only; `machnet %s -h` lists them", rest[0], fs.Name())
 	}
 	return fs.Parse(append([]string{"--"}, rest...)) // so that fs.Args() are these
+}
+
+// checkRounds refuses --rounds and --duration with which nothing could be measured.
+func checkRounds(rounds int, duration time.Duration) error {
+	switch {
+	case rounds < 1:
+		return usagef("--rounds %d: at least one round", rounds)
+	case duration < 10*time.Millisecond:
+		return usagef("--duration %v: a round lasts at least 10ms", duration)
+	}
+	return nil
 }
 
 // integers reads a list like 64,1024.

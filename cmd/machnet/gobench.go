@@ -62,13 +62,12 @@ func runBenchGo(ctx context.Context, args []string, stdout, stderr io.Writer) er
 			}
 		}
 	}
+	if err := checkRounds(c.rounds, c.duration); err != nil {
+		return err
+	}
 	switch {
 	case c.link != linkMemif && c.link != linkLocal:
 		return usagef("--link %q: use memif or local", c.link)
-	case c.rounds < 1:
-		return usagef("--rounds %d: at least one round", c.rounds)
-	case c.duration < 10*time.Millisecond:
-		return usagef("--duration %v: a round lasts at least 10ms", c.duration)
 	}
 	progress := newProgress(stderr)
 	measure := func() ([]goRow, error) {

@@ -66,13 +66,12 @@ func runBenchProxy(ctx context.Context, args []string, stdout, stderr io.Writer)
 	if c.sizes, err = integers(*sizes, load.MinSize, load.MaxSize); err != nil {
 		return usagef("--size %v", err)
 	}
+	if err := checkRounds(c.rounds, c.duration); err != nil {
+		return err
+	}
 	switch {
 	case c.inflight < 1 || c.inflight > 1<<16:
 		return usagef("--inflight %d: 1 to %d messages", c.inflight, 1<<16)
-	case c.rounds < 1:
-		return usagef("--rounds %d: at least one round", c.rounds)
-	case c.duration < 10*time.Millisecond:
-		return usagef("--duration %v: a round lasts at least 10ms", c.duration)
 	}
 	progress := newProgress(stderr)
 	measure := func() ([]proxyRow, error) {

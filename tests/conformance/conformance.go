@@ -233,8 +233,8 @@ func (p *Pair) isEmpty(t *testing.T) {
 // random is the n-th stream of random numbers of this run.
 func (p *Pair) random(n int) *rand.Rand { return rand.New(rand.NewPCG(p.seed, uint64(n))) }
 
-// size is a length from least to most whose logarithm is spread evenly.
-func size(r *rand.Rand, least, most int) int {
+// Size is a length from least to most whose logarithm is spread evenly.
+func Size(r *rand.Rand, least, most int) int {
 	n := most
 	for n > least && r.IntN(3) > 0 {
 		n /= 2
@@ -242,8 +242,8 @@ func size(r *rand.Rand, least, most int) int {
 	return max(least, n-r.IntN(n-n/2+1))
 }
 
-// pattern is n bytes that differ from place to place.
-func pattern(n int) []byte {
+// Pattern is n bytes that differ from place to place.
+func Pattern(n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
 		p[i] = byte(i) ^ byte(i>>8)*31 ^ byte(i>>16)*57

@@ -76,12 +76,12 @@ func moving(p Pair, set func(time.Time) error, what func()) {
 // Pieces arrive while the deadline passes or is moved: a Read has the data or the deadline's error, and nothing is lost or comes twice.
 func readDeadlinesThatOthersMove(t *testing.T, p Pair) {
 	a, b := p.connect(t)
-	data := pattern(300_000)
+	data := Pattern(300_000)
 	sent := make(chan error, 1)
 	go func() {
 		r := p.random(1)
 		for at := 0; at < len(data); {
-			n := min(len(data)-at, size(r, 1, 3000))
+			n := min(len(data)-at, Size(r, 1, 3000))
 			if _, err := a.Write(data[at : at+n]); err != nil {
 				sent <- err
 				return
@@ -123,7 +123,7 @@ func readDeadlinesThatOthersMove(t *testing.T, p Pair) {
 // A Write whose deadline passes says how much of it will arrive; the rest, written again, follows without a gap.
 func writeDeadlinesThatOthersMove(t *testing.T, p Pair) {
 	a, b := p.connect(t)
-	data := pattern(4 << 20)
+	data := Pattern(4 << 20)
 	type result struct {
 		got []byte
 		err error
@@ -153,7 +153,7 @@ func writeDeadlinesThatOthersMove(t *testing.T, p Pair) {
 	passed, end := 0, time.Now().Add(2*patience)
 	moving(p, a.SetWriteDeadline, func() {
 		for at := 0; at < len(data) && time.Now().Before(end); {
-			n, err := a.Write(data[at:min(len(data), at+size(r, 1, 300_000))])
+			n, err := a.Write(data[at:min(len(data), at+Size(r, 1, 300_000))])
 			at += n
 			switch {
 			case errors.Is(err, os.ErrDeadlineExceeded):
@@ -206,7 +206,7 @@ func sendDeadlinesThatOthersMove(t *testing.T, p Pair) {
 	passed, end := 0, time.Now().Add(2*patience)
 	moving(p, a.SetWriteDeadline, func() {
 		for i := 0; i < count && time.Now().Before(end); i++ {
-			message := bytes.Repeat([]byte{byte(i), byte(i >> 8)}, size(r, 1, 150_000))
+			message := bytes.Repeat([]byte{byte(i), byte(i >> 8)}, Size(r, 1, 150_000))
 			var err error
 			switch i % 3 {
 			case 0:

@@ -20,7 +20,7 @@ var messageSizes = []int{0, 1, 95, 96, 97, 1423, 1424, 1425, 2848, 2849, 64 << 1
 
 func messagesKeepTheirBoundaries(t *testing.T, p Pair) {
 	a, b := p.connect(t)
-	data := pattern(machnet.MaxMessage)
+	data := Pattern(machnet.MaxMessage)
 	failed := make(chan error, 1)
 	go func() {
 		for _, n := range messageSizes {
@@ -56,7 +56,7 @@ func messagesKeepTheirBoundaries(t *testing.T, p Pair) {
 
 func sendBuffersMakesOneMessage(t *testing.T, p Pair) {
 	a, b := p.connect(t)
-	data := pattern(300_000)
+	data := Pattern(300_000)
 	for name, parts := range map[string]net.Buffers{
 		"few":     {data[:10], nil, data[10:20], data[20:2000]},
 		"large":   {data[:1], data[1:200_001], data[200_001:]},
@@ -87,7 +87,7 @@ func sendBuffersMakesOneMessage(t *testing.T, p Pair) {
 func aShortBufferKeepsTheMessage(t *testing.T, p Pair) {
 	a, b := p.connect(t)
 	for _, n := range []int{50, 1000, 100_000} {
-		if err := a.Send(pattern(n)); err != nil {
+		if err := a.Send(Pattern(n)); err != nil {
 			t.Fatal(err)
 		}
 		_ = b.SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -95,7 +95,7 @@ func aShortBufferKeepsTheMessage(t *testing.T, p Pair) {
 			t.Fatalf("ReadMessage into %d bytes = %d, %v; want %d, io.ErrShortBuffer", n-1, need, err, n)
 		}
 		p := make([]byte, n)
-		if got, err := b.ReadMessage(p); err != nil || got != n || !bytes.Equal(p, pattern(n)) {
+		if got, err := b.ReadMessage(p); err != nil || got != n || !bytes.Equal(p, Pattern(n)) {
 			t.Fatalf("ReadMessage into %d bytes = %d, %v", n, got, err)
 		}
 	}
@@ -104,7 +104,7 @@ func aShortBufferKeepsTheMessage(t *testing.T, p Pair) {
 func afterAPartialReadComesTheRestOfTheMessage(t *testing.T, p Pair) {
 	a, b := p.connect(t)
 	for _, n := range []int{60, 5000} {
-		data := pattern(n)
+		data := Pattern(n)
 		if err := a.Send(data); err != nil {
 			t.Fatal(err)
 		}
@@ -152,7 +152,7 @@ func trySendSaysWhenThereIsNoRoom(t *testing.T, p Pair) {
 	sent := 0
 	var err error
 	for sent < 100_000 {
-		if err = a.TrySend(pattern(1000)); err != nil {
+		if err = a.TrySend(Pattern(1000)); err != nil {
 			break
 		}
 		sent++
@@ -162,7 +162,7 @@ func trySendSaysWhenThereIsNoRoom(t *testing.T, p Pair) {
 	}
 	_ = b.SetReadDeadline(time.Now().Add(10 * time.Second))
 	for i := range sent {
-		if m, err := b.Recv(t.Context()); err != nil || !bytes.Equal(m.Bytes(), pattern(1000)) {
+		if m, err := b.Recv(t.Context()); err != nil || !bytes.Equal(m.Bytes(), Pattern(1000)) {
 			t.Fatalf("message %d of %d: %v", i, sent, err)
 		}
 	}
@@ -171,7 +171,7 @@ func trySendSaysWhenThereIsNoRoom(t *testing.T, p Pair) {
 func aMessageCutByADeadlineIsTakenBack(t *testing.T, p Pair) {
 	a, b := p.connect(t)
 	_ = a.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-	if err := a.Send(pattern(machnet.MaxMessage)); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := a.Send(Pattern(machnet.MaxMessage)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("Send to a peer that does not read: %v, want a timeout", err)
 	}
 	_ = a.SetWriteDeadline(time.Time{})
@@ -211,12 +211,12 @@ func recvObeysItsContext(t *testing.T, p Pair) {
 func messagesAndStreamMix(t *testing.T, p Pair) {
 	a, b := p.connect(t)
 	const total = 1 << 20
-	data := pattern(total)
+	data := Pattern(total)
 	failed := make(chan error, 1)
 	go func() {
 		r := p.random(1)
 		for at := 0; at < total; {
-			piece := data[at:min(total, at+size(r, 1, 100_000))]
+			piece := data[at:min(total, at+Size(r, 1, 100_000))]
 			var err error
 			switch r.IntN(3) {
 			case 0:
@@ -241,7 +241,7 @@ func messagesAndStreamMix(t *testing.T, p Pair) {
 		var p []byte
 		var err error
 		if r.IntN(2) == 0 {
-			p = make([]byte, size(r, 1, 10_000))
+			p = make([]byte, Size(r, 1, 10_000))
 			var n int
 			n, err = b.Read(p)
 			p = p[:n]
@@ -319,7 +319,7 @@ func messagesWithoutAByte(t *testing.T, p Pair) {
 
 func aWriteBeyondTheLimitIsTwoMessages(t *testing.T, p Pair) {
 	a, b := p.connect(t)
-	data := pattern(machnet.MaxMessage + 1)
+	data := Pattern(machnet.MaxMessage + 1)
 	sent := make(chan error, 1)
 	go func() {
 		_, err := a.Write(data)
@@ -356,7 +356,7 @@ func everythingAtOnce(t *testing.T, p Pair) {
 				defer all.Done()
 				r := p.random(100*side + s)
 				for n := range each {
-					text := make([]byte, 12+size(r, 1, 20_000))
+					text := make([]byte, 12+Size(r, 1, 20_000))
 					binary.BigEndian.PutUint32(text, uint32(s))
 					binary.BigEndian.PutUint32(text[4:], uint32(n))
 					binary.BigEndian.PutUint32(text[8:], uint32(len(text)))

@@ -20,7 +20,7 @@ import (
 func shortReadsOfEverySize(t *testing.T, p Pair) {
 	a, b := p.connect(t)
 	_ = b.SetReadDeadline(time.Now().Add(2 * patience))
-	data := pattern(3000)
+	data := Pattern(3000)
 	got := make([]byte, len(data)+1)
 	for _, length := range []int{1, 2, 95, 96, 97, 1424, 1425, 3000} {
 		for buffer := 1; buffer <= length+1; buffer++ {
@@ -99,7 +99,7 @@ func writeStream(c *machnet.Conn, r *rand.Rand, total, least, most int) ([]byte,
 	data := make([]byte, most)
 	_ = c.SetWriteDeadline(time.Now().Add(10 * patience))
 	for left := total; left > 0; {
-		piece := data[:min(left, size(r, least, most))]
+		piece := data[:min(left, Size(r, least, most))]
 		for i := 0; i < len(piece); i += 97 {
 			piece[i] = byte(r.Uint32())
 		}
@@ -118,7 +118,7 @@ func readStream(c *machnet.Conn, r *rand.Rand, least, most int) (sum []byte, n i
 	buf := make([]byte, most)
 	_ = c.SetReadDeadline(time.Now().Add(10 * patience))
 	for {
-		m, err := c.Read(buf[:size(r, least, most)])
+		m, err := c.Read(buf[:Size(r, least, most)])
 		got.Write(buf[:m])
 		n += m
 		if err == io.EOF {
@@ -176,7 +176,7 @@ func halfCloseInTheMiddleOfTraffic(t *testing.T, p Pair) {
 	r := p.random(1)
 	for range 20 {
 		a, b := p.connect(t)
-		up, down := pattern(size(r, 1, 1<<20)), pattern(size(r, 1, 1<<20))
+		up, down := Pattern(Size(r, 1, 1<<20)), Pattern(Size(r, 1, 1<<20))
 		var all sync.WaitGroup
 		for _, way := range []struct {
 			from, to *machnet.Conn
@@ -267,7 +267,7 @@ func oneConnectionThatIsNotReadBlocksNoOther(t *testing.T, p Pair) {
 
 func manyConnectionsOfOneStackEchoAtOnce(t *testing.T, p Pair) {
 	l := p.listen(t)
-	go echoEach(l)
+	go EchoEach(l)
 	const conns, rounds = 32, 100
 	var all sync.WaitGroup
 	for i := range conns {
@@ -286,7 +286,7 @@ func manyConnectionsOfOneStackEchoAtOnce(t *testing.T, p Pair) {
 			_ = c.SetDeadline(time.Now().Add(patience))
 			r := p.random(i)
 			for range rounds {
-				sent := bytes.Repeat([]byte{byte(i)}, size(r, 1, 16<<10))
+				sent := bytes.Repeat([]byte{byte(i)}, Size(r, 1, 16<<10))
 				got := make([]byte, len(sent))
 				if _, err := c.Write(sent); err != nil {
 					t.Error(err)
@@ -306,8 +306,8 @@ func manyConnectionsOfOneStackEchoAtOnce(t *testing.T, p Pair) {
 	all.Wait()
 }
 
-// echoEach sends what each connection brings back to it, until the listener is closed.
-func echoEach(l *machnet.Listener) {
+// EchoEach sends what each connection brings back to it, until the listener is closed.
+func EchoEach(l *machnet.Listener) {
 	for {
 		c, err := l.Accept()
 		if err != nil {

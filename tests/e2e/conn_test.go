@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"math/rand/v2"
 	"testing"
 
 	"github.com/machnet/machnet/go/machnet"
@@ -24,20 +23,9 @@ func TestConnectionsDoWhatTheyPromise(t *testing.T) {
 	}
 }
 
-// size is a length from least to most whose logarithm is spread evenly.
-func size(r *rand.Rand, least, most int) int {
-	n := most
-	for n > least && r.IntN(3) > 0 {
-		n /= 2
-	}
-	return max(least, n-r.IntN(n-n/2+1))
-}
-
-// pattern is n bytes that differ from place to place.
-func pattern(n int) []byte {
-	p := make([]byte, n)
-	for i := range p {
-		p[i] = byte(i) ^ byte(i>>8)*31 ^ byte(i>>16)*57
-	}
-	return p
-}
+// What the tests of connections use, too.
+var (
+	size     = conformance.Size
+	pattern  = conformance.Pattern
+	echoEach = conformance.EchoEach
+)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -271,20 +270,6 @@ func listen(t testing.TB, s *machnet.Stack) *machnet.Listener {
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	return l.(*machnet.Listener)
-}
-
-// echoEach sends what each connection brings back to it, until the listener is closed.
-func echoEach(l *machnet.Listener) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			_, _ = io.Copy(c, c)
-			_ = c.Close()
-		}()
-	}
 }
 
 func dial(t testing.TB, s *machnet.Stack, to net.Addr) *machnet.Conn {

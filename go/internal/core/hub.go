@@ -201,6 +201,12 @@ func (w *Waiter) sleep() {
 	}
 	if !w.state.CompareAndSwap(awake, asleep) {
 		w.state.Store(awake)
+		// It may have had the role until now, and those who fell asleep meanwhile left the rings to it.
+		if h.sleepers.Load() > 0 && !h.role.Load() && !h.armed.Load() {
+			h.rx.Lock()
+			h.handOn()
+			h.rx.Unlock()
+		}
 		return
 	}
 	h.sleepers.Add(1)

@@ -14,9 +14,10 @@ type fakeRings struct {
 	mu   sync.Mutex
 	ring []*Waiter
 
-	rings  atomic.Uint32 // entries in ring
-	asked  int           // what the doorbell was asked for; under mu
-	arming func()        // called by arm, once, when it has made up its mind
+	rings  atomic.Uint32          // entries in ring
+	asked  int                    // what the doorbell was asked for; under mu
+	arming func()                 // called by arm, once, when it has made up its mind
+	asking atomic.Pointer[func()] // called by ready, once
 	bell   chan struct{}
 	tokens atomic.Bool // something is in the ring of tokens
 	owed   []*Waiter   // waiters that get a token by poll
@@ -78,7 +79,14 @@ func (f *fakeRings) ringLocked(what int) {
 	}
 }
 
-func (f *fakeRings) ready(tokens bool) bool { return f.rings.Load() > 0 || tokens && f.tokens.Load() }
+func (f *fakeRings) ready(tokens bool) bool {
+	if f.asking.Load() != nil {
+		if asking := f.asking.Swap(nil); asking != nil {
+			(*asking)()
+		}
+	}
+	return f.rings.Load() > 0 || tokens && f.tokens.Load()
+}
 
 func (f *fakeRings) arm(tokens bool) bool {
 	f.mu.Lock()
@@ -298,6 +306,24 @@ func TestTheRoleIsHandedOnToTheWatcher(t *testing.T) {
 	within(t, "the second", follows)
 }
 
+// Whoever has looked in vain gives the role up to sleep. Woken just then, it does not sleep, and does not come back either where its work is done.
+func TestTheRoleIsHandedOnByOneThatIsWokenBeforeItSleeps(t *testing.T) {
+	f := newFake(0)
+	f.start(t)
+	first, second := f.hub.newWaiter(ForData), f.hub.newWaiter(ForData)
+	var follows <-chan struct{}
+	asking := func() {
+		follows = f.waits(second)
+		eventually(t, "the second sleeps", func() bool { return f.hub.sleepers.Load() == 1 })
+		time.Sleep(10 * time.Millisecond) // so that it has seen that the role is taken
+		first.Wake()
+	}
+	f.asking.Store(&asking)
+	within(t, "the first", f.waits(first))
+	f.send(second)
+	within(t, "the second", follows)
+}
+
 func TestTheGuardFindsWhatALazyDepartureLeft(t *testing.T) {
 	f := newFake(time.Minute)
 	f.start(t)
@@ -476,8 +502,8 @@ func TestAtMostAllButOneProcessorLook(t *testing.T) {
 
 func TestAHogTurnsYieldingIntoPausing(t *testing.T) {
 	defer withProcs(2)()
-	p := newPatience(time.Minute)
-	p.look(&looker{n: 7, took: 3 * time.Millisecond}, 0)
+	p := newPatience(time.Minute) // so that only looks count, however late this goroutine is itself
+	p.look(&looker{n: 8, took: 3 * time.Millisecond}, 0)
 	if p.hogUntil == 0 { // it may be over by now
 		t.Fatalf("yields of more than %v, one behind the other, went unnoticed", hogYield)
 	}

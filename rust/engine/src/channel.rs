@@ -22,8 +22,9 @@ pub(crate) struct Channel {
     /// How many of them name one.
     live: u32,
     pub listeners: HashMap<u32, Listener>,
-    /// Listeners that are closed, of which half-open connections will still come to be; the application is told after them.
-    pub closing: Vec<u32>,
+    /// Listeners that are closed, each with the number of its half-open connections, which will still come to be; the application is told
+    /// after them.
+    pub closing: HashMap<u32, u32>,
     /// By index of the application's handle: the listener in whose backlog it has a place.
     offered: Vec<Option<u32>>,
     /// Since when it has had as many connections as it may, as was seen when one was asked for.
@@ -75,7 +76,7 @@ impl Channel {
             conns: vec![None; flows],
             live: 0,
             listeners: HashMap::new(),
-            closing: Vec::new(),
+            closing: HashMap::new(),
             offered: vec![None; flows],
             full_since: None,
             ended: HashMap::new(),

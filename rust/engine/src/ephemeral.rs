@@ -1,6 +1,5 @@
 //! The search for a free local port of an engine's share, where the application names none.
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use machnet_wire::Nanos;
@@ -50,15 +49,15 @@ impl Ports {
 pub(crate) struct Ephemeral {
     last: u16,
     random: Random,
-    /// Ports of peers towards which none was free, and until when that is taken to be so: to try them all takes milliseconds, and an
-    /// application could ask for that again and again.
-    none_free: HashMap<(Ipv4Addr, u16), Nanos>,
+    /// The last port of a peer towards which none was free, and until when that is taken to be so, and not all are tried towards others
+    /// either: it takes milliseconds, and an application could ask for that again and again.
+    none_free: Option<((Ipv4Addr, u16), Nanos)>,
 }
 
 impl Ephemeral {
     /// Begins somewhere.
     pub fn new(mut random: Random) -> Self {
-        Self { last: random.draw() as u16 & 0x3fff, random, none_free: HashMap::new() }
+        Self { last: random.draw() as u16 & 0x3fff, random, none_free: None }
     }
 
     /// A port towards a peer's that is free; `None` if none is.
@@ -69,12 +68,13 @@ impl Ephemeral {
         now: Nanos,
         mut is_free: impl FnMut(u16) -> bool,
     ) -> Option<u16> {
-        self.none_free.retain(|_, until| *until > now);
-        if self.none_free.contains_key(&peer) {
+        self.none_free = self.none_free.filter(|(_, until)| *until > now);
+        if self.none_free.is_some_and(|(other, _)| other == peer) {
             return None;
         }
         let (first, all) = (ports.ephemeral().max(1), ports.count().max(1));
-        for tried in 0..=2 * JUMPS + u32::from(all) {
+        let in_turn = if self.none_free.is_some() { 0 } else { all };
+        for tried in 0..=2 * JUMPS + u32::from(in_turn) {
             self.last = match tried {
                 0 => (self.last + 1) % first,
                 1..=JUMPS => (self.random.draw() % u64::from(first)) as u16,
@@ -86,14 +86,14 @@ impl Ephemeral {
                 return Some(port);
             }
         }
-        self.none_free.insert(peer, now.saturating_add(NONE_FREE_FOR));
+        self.none_free.get_or_insert((peer, now.saturating_add(NONE_FREE_FOR)));
         None
     }
 }
 
 /// Ports tried at random of each range before all are tried in turn: with two thirds of them in use, one search in 600 gets as far.
 const JUMPS: u32 = 16;
-/// How long after a search that found nothing there is no other.
+/// How long after a search that found nothing there is no other of all ports.
 const NONE_FREE_FOR: Nanos = Nanos::millis(100);
 /// The first port of the ephemeral range.
 pub const EPHEMERAL: u16 = 32768;
@@ -173,7 +173,13 @@ mod tests {
         };
         assert!(none(&mut search, PEER, Nanos::ZERO) > 64_511);
         assert_eq!(none(&mut search, PEER, Nanos::millis(99)), 0);
-        assert!(none(&mut search, (Ipv4Addr::LOCALHOST, 81), Nanos::millis(99)) > 64_511);
-        assert!(none(&mut search, PEER, Nanos::millis(100)) > 64_511);
+        // An application that listens on every port could else name a peer after the other.
+        let others =
+            (0..1000).map(|port| none(&mut search, (Ipv4Addr::LOCALHOST, 1000 + port), Nanos::millis(99)));
+        assert_eq!(others.max(), Some(2 * JUMPS + 1));
+        assert_eq!(none(&mut search, PEER, Nanos::millis(99)), 0);
+        assert!(none(&mut search, (Ipv4Addr::LOCALHOST, 81), Nanos::millis(100)) > 64_511);
+        assert_eq!(none(&mut search, (Ipv4Addr::LOCALHOST, 81), Nanos::millis(199)), 0);
+        assert!(none(&mut search, PEER, Nanos::millis(200)) > 64_511);
     }
 }

@@ -74,7 +74,7 @@ impl Core {
             let asked = Asked::Listener { channel: number, port };
             return failed(self.full(Limit::Listeners, MAX_LISTENERS, asked));
         }
-        if channel.listeners.contains_key(&id) {
+        if channel.listeners.contains_key(&id) || channel.closing.contains_key(&id) {
             return failed(Reason::Invalid);
         }
         let owner = Owner { engine: self.own.index(), channel: number, listener: id };
@@ -91,6 +91,10 @@ impl Core {
                 let asked = Asked::Listener { channel: number, port };
                 failed(self.full(Limit::Ports, (u16::MAX - EPHEMERAL).into(), asked))
             }
+            None if self.own.shared().ports.is_crowded(port, sharing) => {
+                let asked = Asked::Listener { channel: number, port };
+                failed(self.full(Limit::Listeners, MAX_LISTENERS, asked))
+            }
             None => {
                 self.counters().listens_refused.add(1);
                 failed(Reason::InUse)
@@ -103,14 +107,15 @@ impl Core {
     /// application is to be told once they have come to be, since nothing comes after that.
     pub fn unlisten(&mut self, at: ChannelIndex, id: u32) -> bool {
         let Some(channel) = self.channels.get_mut(at) else { return true };
-        let Some(listener) = channel.unlisten(id) else { return true };
+        // One that is closed already is told once.
+        let Some(listener) = channel.unlisten(id) else { return !channel.closing.contains_key(&id) };
         let (number, conns) = (channel.number, channel.conns().collect::<Vec<_>>());
         let goes_on = self.shared().ports.unlisten(listener.port, number, id);
         let mut half_open = conns;
         half_open.retain(|&index| self.is_opening(index, Origin::Accepted(id)));
         if goes_on && !half_open.is_empty() {
             if let Some(channel) = self.channels.get_mut(at) {
-                channel.closing.push(id);
+                channel.closing.insert(id, half_open.len() as u32);
             }
             return false;
         }
@@ -122,19 +127,15 @@ impl Core {
         true
     }
 
-    /// A half-open connection of a channel has come to be, or will not: tells the application of listeners that had waited for it alone.
-    pub fn answer_unlistens(&mut self, at: ChannelIndex) {
-        let Some(channel) = self.channels.get(at).filter(|channel| !channel.closing.is_empty()) else {
-            return;
-        };
-        let (mut closing, conns) = (channel.closing.clone(), channel.conns().collect::<Vec<_>>());
-        let waits = |id: &u32| conns.iter().any(|&index| self.is_opening(index, Origin::Accepted(*id)));
-        closing.retain(waits);
-        let Some(channel) = self.channels.get_mut(at) else { return };
-        for id in core::mem::replace(&mut channel.closing, closing) {
-            if !channel.closing.contains(&id) {
-                channel.end.reply(Reply::Unlistened { id });
-            }
+    /// A half-open connection of a channel has come to be, or will not: tells the application of its listener, if that had waited for it
+    /// alone.
+    pub fn half_open_over(&mut self, at: ChannelIndex, origin: Origin) {
+        let (Origin::Accepted(id), Some(channel)) = (origin, self.channels.get_mut(at)) else { return };
+        let Some(left) = channel.closing.get_mut(&id) else { return };
+        *left -= 1;
+        if *left == 0 {
+            channel.closing.remove(&id);
+            channel.end.reply(Reply::Unlistened { id });
         }
     }
 
@@ -165,9 +166,9 @@ impl Core {
         }
         let (now, port) = (self.clock.now, key.local_port());
         let reached = *passed.reached.get_or_insert(self.own.index());
-        let mut full = None;
+        let (mut full, mut full_engine) = (None, None);
         loop {
-            let found = self.shared().ports.find(key, hello.tag, reached, passed.declined, now);
+            let found = self.shared().ports.find(key, hello.tag, reached, passed.declined, full_engine, now);
             let (engine, listener) = match found {
                 Destination::Nobody { waits, full: left_out } => {
                     passed.waits |= waits;
@@ -175,8 +176,8 @@ impl Core {
                     break;
                 }
                 Destination::Flow(engine) => (engine, None),
-                Destination::Listener { owner, sharing, declined } => {
-                    passed.waits |= declined > passed.declined;
+                Destination::Listener { owner, sharing, declined, waits } => {
+                    passed.waits |= waits;
                     passed.declined = declined;
                     (owner.engine, Some((owner, sharing)))
                 }
@@ -209,7 +210,10 @@ impl Core {
                         if shared { self.shared().ports.mark_full(port, owner, Some(why), now) } else { 0 };
                     full = Some((Limit::Connections, of_all.max(why.bound), owner));
                 }
-                Err(Declined::Engine(bound)) => full = Some((Limit::EngineConnections, bound, owner)),
+                Err(Declined::Engine(bound)) => {
+                    full_engine = Some(owner.engine);
+                    full = Some((Limit::EngineConnections, bound, owner));
+                }
             }
             passed.declined += 1;
         }

@@ -14,6 +14,7 @@ use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use machnet_shm::MAX_LISTENERS;
 use machnet_wire::Nanos;
 
 use crate::claims::Claims;
@@ -55,8 +56,8 @@ impl Sharing {
 pub(crate) enum Destination {
     /// An engine has claimed its key for a flow.
     Flow(EngineIndex),
-    /// A listener, behind so many that had no room.
-    Listener { owner: Owner, sharing: Sharing, declined: u16 },
+    /// A listener, behind so many that had no room. `waits`: one that was left out will have room soon.
+    Listener { owner: Owner, sharing: Sharing, declined: u16, waits: bool },
     /// Nobody is left. `waits`: one that was left out will have room soon; `full`: one that was left out, and the bound on the
     /// connections of its application.
     Nobody { waits: bool, full: Option<(Owner, u32)> },
@@ -117,12 +118,12 @@ impl Ports {
     }
 
     /// Opens `port`, or for 0 a free port of the ephemeral range, for a listener. Returns which; `None` if there is one that does not share
-    /// it with this one, or no port is free.
+    /// it with this one, as many as may share it do, or no port is free.
     pub fn listen(&self, port: u16, owner: Owner, sharing: Sharing) -> Option<u16> {
         let mut table = self.lock();
         let port = if port != 0 { port } else { table.free_port()? };
         let turns = table.listeners.entry(port).or_default();
-        if turns.iter().flat_map(|turn| &turn.places).any(|place| !place.sharing.with(sharing)) {
+        if count(turns) >= MAX_LISTENERS as usize || !shared_with(turns, sharing) {
             return None;
         }
         let place = Place { owner, sharing, full_until: Nanos::ZERO, full: None };
@@ -161,19 +162,27 @@ impl Ports {
         });
     }
 
+    /// Whether a listener would have the port, but that as many share it as may.
+    pub(crate) fn is_crowded(&self, port: u16, sharing: Sharing) -> bool {
+        let table = self.lock();
+        let turns = table.listeners.get(&port).map_or(&[][..], |turns| turns);
+        count(turns) >= MAX_LISTENERS as usize && shared_with(turns, sharing)
+    }
+
     /// Whether anybody listens on `port`.
     pub(crate) fn is_open(&self, port: u16) -> bool {
         self.lock().listeners.contains_key(&port)
     }
 
     /// Where a SYN with this key and this tag of its sender goes, which came to engine `reached` first, when `declined` listeners had no
-    /// room for it.
+    /// room for it, nor has any of an engine that is full itself.
     pub(crate) fn find(
         &self,
         key: ConnKey,
         tag: u32,
         reached: EngineIndex,
         declined: u16,
+        full_engine: Option<EngineIndex>,
         now: Nanos,
     ) -> Destination {
         if let Some(engine) = self.claims.holder(key) {
@@ -188,9 +197,12 @@ impl Ports {
         let order = first.iter().chain(before).flat_map(|turn| turn.order(reached, draw));
         let (mut waits, mut full) = (false, None);
         for (nth, place) in order.enumerate().skip(declined.into()) {
+            if Some(place.owner.engine) == full_engine {
+                continue;
+            }
             if place.full_until <= now {
                 let Place { owner, sharing, .. } = *place;
-                return Destination::Listener { owner, sharing, declined: nth as u16 };
+                return Destination::Listener { owner, sharing, declined: nth as u16, waits };
             }
             match place.full {
                 Some(why) if place.sharing.application.is_none() || !why.is_new(now) => {
@@ -215,9 +227,10 @@ impl Ports {
             // There is none to pass it to, and to ask this one again is as quick as to look here.
             return 0;
         }
+        let until = now.saturating_add(full_for(count(turns)));
         let mut places = turns.iter_mut().flat_map(|turn| &mut turn.places);
         if let Some(place) = places.find(|place| place.owner == owner) {
-            place.full_until = now.saturating_add(FULL_FOR);
+            place.full_until = until;
             place.full = full;
         }
         bound(turns, owner)
@@ -237,7 +250,7 @@ impl Ports {
 
     /// How many listeners are open.
     pub fn listeners(&self) -> usize {
-        self.lock().listeners.values().flatten().map(|turn| turn.places.len()).sum()
+        self.lock().listeners.values().map(|turns| count(turns)).sum()
     }
 
     /// How many keys are claimed.
@@ -271,6 +284,22 @@ fn part(draw: u64, count: usize) -> usize {
     ((u128::from(draw) * count as u128) >> 64) as usize
 }
 
+/// Whether all listeners share their port with another.
+fn shared_with(turns: &[Turn], sharing: Sharing) -> bool {
+    turns.iter().flat_map(|turn| &turn.places).all(|place| place.sharing.with(sharing))
+}
+
+/// How many listeners have a turn.
+fn count(turns: &[Turn]) -> usize {
+    turns.iter().map(|turn| turn.places.len()).sum()
+}
+
+/// How long a listener without room is left out that so many share the port of. A SYN that asks all of them in vain takes a time that grows
+/// with the square of their number, and is to be a small part of this.
+fn full_for(listeners: usize) -> Nanos {
+    FULL_FOR.max(Nanos((listeners * listeners) as u64 * 40))
+}
+
 /// Keeps the listeners that `keep` says.
 fn retain(turns: &mut Vec<Turn>, keep: impl Fn(&Owner) -> bool) {
     turns.retain_mut(|turn| {
@@ -299,7 +328,7 @@ impl Table {
     }
 }
 
-/// How long a listener without room is left out: much shorter than the pause before a caller asks again.
+/// How long a listener without room is left out at least: much shorter than the pause before a caller asks again.
 const FULL_FOR: Nanos = Nanos::millis(1);
 
 /// How long an application of several channels has to attach one more when all are full, before its callers are refused: hundreds of times what
@@ -343,10 +372,10 @@ mod tests {
         let ports = Ports::default();
         assert_eq!(ports.listen(80, owner(ONE), Sharing::NONE), Some(80));
         assert_eq!(ports.listen(80, owner(TWO), Sharing::NONE), None);
-        let found = |ports: &Ports| ports.find(key(1), 7, HERE, 0, Nanos::ZERO);
+        let found = |ports: &Ports| ports.find(key(1), 7, HERE, 0, None, Nanos::ZERO);
         assert_eq!(
             found(&ports),
-            Destination::Listener { owner: owner(ONE), sharing: Sharing::NONE, declined: 0 }
+            Destination::Listener { owner: owner(ONE), sharing: Sharing::NONE, declined: 0, waits: false }
         );
         ports.unlisten(80, TWO, 3);
         assert!(ports.is_open(80), "another channel's");
@@ -383,7 +412,7 @@ mod tests {
         owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, by_user(0)).is_some()));
         let mut firsts = [0u32; 4];
         for n in 0..8000u32 {
-            let asked = |declined| match ports.find(key(n as u16), n, HERE, declined, Nanos::ZERO) {
+            let asked = |declined| match ports.find(key(n as u16), n, HERE, declined, None, Nanos::ZERO) {
                 Destination::Listener { owner, declined: nth, .. } if nth == declined => {
                     Some(owner.engine.place())
                 }
@@ -405,7 +434,7 @@ mod tests {
         let owners: Vec<_> = (1..=3).map(|n| owner(ChannelNumber(n))).collect();
         owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, by_user(0)).is_some()));
         let now = Nanos::secs(1);
-        let found = |now| (0..50).map(|n| ports.find(key(n), 7, HERE, 0, now)).collect::<Vec<_>>();
+        let found = |now| (0..50).map(|n| ports.find(key(n), 7, HERE, 0, None, now)).collect::<Vec<_>>();
         let with = |all: &[Destination], one| {
             all.iter().filter(|to| matches!(to, Destination::Listener { owner, .. } if *owner == one)).count()
         };
@@ -423,7 +452,7 @@ mod tests {
         let mut all = Vec::new();
         let mut declined = 0;
         while let Destination::Listener { owner, declined: nth, .. } =
-            ports.find(key(1), tag, EngineIndex(reached), declined, now)
+            ports.find(key(1), tag, EngineIndex(reached), declined, None, now)
         {
             all.push(owner.channel.0);
             declined = nth + 1;
@@ -483,7 +512,7 @@ mod tests {
         let (ports, owners) = (Ports::new([5, 6]), [ONE, TWO].map(owner));
         owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, by_application(9)).is_some()));
         let since = Nanos::secs(1);
-        let found = |now| ports.find(key(1), 7, HERE, 0, now);
+        let found = |now| ports.find(key(1), 7, HERE, 0, None, now);
         let mark = |owner, bound, since, now| ports.mark_full(80, owner, Some(Full { bound, since }), now);
         assert_eq!(mark(owners[0], 256, since, since), 256);
         assert!(matches!(found(since), Destination::Listener { owner, .. } if owner == owners[1]));
@@ -501,15 +530,59 @@ mod tests {
     }
 
     #[test]
+    fn a_full_engine_is_passed_in_one_step_and_whoever_has_no_room_for_long_is_not_waited_for() {
+        let ports = Ports::new([5, 6]);
+        let owner =
+            |n: u64| Owner { engine: EngineIndex((n / 100) as u16), channel: ChannelNumber(n), listener: 1 };
+        let owners = [100, 101, 102, 200].map(owner);
+        owners.iter().for_each(|&owner| assert!(ports.listen(80, owner, by_application(9)).is_some()));
+        let find = |declined, full, now| ports.find(key(1), 7, EngineIndex(1), declined, full, now);
+        let place = |n: usize, waits| {
+            let (owner, sharing) = (owners[n], by_application(9));
+            Destination::Listener { owner, sharing, declined: n as u16, waits }
+        };
+        let now = Nanos::secs(10);
+        assert_eq!(find(0, Some(EngineIndex(1)), now), place(3, false));
+        assert_eq!(find(4, Some(EngineIndex(1)), now), Destination::Nobody { waits: false, full: None });
+        let full = |since| Some(Full { bound: 256, since });
+        ports.mark_full(80, owners[0], full(Nanos::ZERO), now);
+        assert_eq!(find(0, None, now), place(1, false));
+        for soon in [None, full(now)] {
+            ports.mark_full(80, owners[1], soon, now);
+            assert_eq!(find(0, None, now), place(2, true));
+        }
+    }
+
+    #[test]
+    fn as_many_listeners_share_a_port_as_a_syn_can_ask() {
+        let ports = Ports::default();
+        let owner = |n| Owner { engine: EngineIndex(0), channel: ChannelNumber(n), listener: 1 };
+        (0..1024).for_each(|n| assert_eq!(ports.listen(80, owner(n), by_application(9)), Some(80)));
+        assert_eq!(ports.listen(80, owner(1024), by_application(9)), None);
+        let crowded = |ports: &Ports, who| ports.is_crowded(80, by_application(who));
+        assert!(crowded(&ports, 9) && !crowded(&ports, 8), "another application has no part in it");
+        // One that asks them all in vain is followed by others that ask none, for ten times as long.
+        let now = Nanos::secs(1);
+        (0..1024).for_each(|n| _ = ports.mark_full(80, owner(n), None, now));
+        for (after, nobody) in [(41, true), (42, false)] {
+            let found = ports.find(key(1), 7, HERE, 0, None, now + Nanos::millis(after));
+            assert_eq!(found == Destination::Nobody { waits: true, full: None }, nobody, "after {after} ms");
+        }
+        ports.unlisten(80, ChannelNumber(5), 1);
+        assert!(!crowded(&ports, 9));
+        assert_eq!((full_for(2), full_for(150)), (FULL_FOR, FULL_FOR), "few are asked again soon");
+    }
+
+    #[test]
     fn whoever_claims_a_key_gets_its_later_syns_until_it_releases_it() {
         let ports = Ports::default();
         assert!(ports.listen(80, owner(ONE), Sharing::NONE).is_some());
         assert!(ports.is_free(ConnKey::new(Ipv4Addr::LOCALHOST, 1, 81)) && !ports.is_free(key(1)));
         assert!(ports.claims.claim(key(1), EngineIndex(5)));
-        assert_eq!(ports.find(key(1), 7, HERE, 0, Nanos::ZERO), Destination::Flow(EngineIndex(5)));
-        assert!(matches!(ports.find(key(2), 7, HERE, 0, Nanos::ZERO), Destination::Listener { .. }));
+        assert_eq!(ports.find(key(1), 7, HERE, 0, None, Nanos::ZERO), Destination::Flow(EngineIndex(5)));
+        assert!(matches!(ports.find(key(2), 7, HERE, 0, None, Nanos::ZERO), Destination::Listener { .. }));
         ports.claims.release(key(1));
-        assert!(matches!(ports.find(key(1), 7, HERE, 0, Nanos::ZERO), Destination::Listener { .. }));
+        assert!(matches!(ports.find(key(1), 7, HERE, 0, None, Nanos::ZERO), Destination::Listener { .. }));
     }
 
     #[test]

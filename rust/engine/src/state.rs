@@ -123,7 +123,7 @@ impl Core {
             Origin::Dialled(_) => self.counters().connects.add(1),
             Origin::Accepted(_) => {
                 self.counters().accepts.add(1);
-                self.answer_unlistens(channel);
+                self.half_open_over(channel, origin);
             }
         }
     }
@@ -166,7 +166,7 @@ impl Core {
                 channel.end.reply(Reply::ConnectFailed { id, reason: why });
             }
         }
-        self.end_place(bound, released, why);
+        self.end_place(bound, origin, released, why);
     }
 
     /// Forgets a flow that has nothing left to do.
@@ -180,19 +180,19 @@ impl Core {
         self.router.end_path(&conn.path);
         if conn.bound != Bound::Free {
             // Superseded before it was established: the application never heard of it.
-            self.end_place(conn.bound, conn.who.released, Reason::Gone);
+            self.end_place(conn.bound, conn.who.origin, conn.who.released, Reason::Gone);
         }
     }
 
     /// A flow has ended: its handle is the application's until it lets go, or free at once.
-    fn end_place(&mut self, bound: Bound, released: bool, why: Reason) {
+    fn end_place(&mut self, bound: Bound, origin: Origin, released: bool, why: Reason) {
         let Some((at, id)) = bound.place() else { return };
         let Some(channel) = self.channels.touch(at) else { return };
         channel.unname(id);
         if matches!(bound, Bound::Opening { .. }) {
             channel.free_place(id);
             channel.end.discard_flow(id);
-            self.answer_unlistens(at);
+            self.half_open_over(at, origin);
         } else {
             if !released {
                 channel.end.reset(id, why);

@@ -380,6 +380,44 @@ fn a_listener_that_closes_while_its_application_goes_on_loses_no_caller() {
     }
 }
 
+/// Else an application could have its engine keep count of listeners without end, while a peer leaves connections half open.
+#[test]
+fn a_listener_that_is_closing_is_told_once_and_its_number_is_free_after_that() {
+    let mut closing = 0;
+    for seed in 80..100 {
+        let mut rig = Rig::new(seed, 2, EIGHT);
+        (0..2).for_each(|engine| {
+            rig.attach(engine);
+        });
+        (0..12).for_each(|_| {
+            rig.dial(0);
+        });
+        rig.w.pass(Nanos::micros(4 * (seed - 80)));
+        let (first, id) = (rig.channels[0], rig.ids[0]);
+        let app = &mut rig.w.apps[first];
+        app.unlisten(id);
+        app.listen_as(id, PORT, 1);
+        app.unlisten(id);
+        rig.w.pass(Nanos::secs(1));
+        let invalid = Reply::ListenFailed { id, reason: Reason::Invalid };
+        match &rig.w.apps[first].replies[..] {
+            // It was over before the others were read.
+            [
+                Reply::Unlistened { .. },
+                Reply::ListenFailed { reason: Reason::InUse, .. },
+                Reply::Unlistened { .. },
+            ] => {}
+            [failed, Reply::Unlistened { .. }] if *failed == invalid => closing += 1,
+            other => panic!("seed {seed}: {other:?}"),
+        }
+        rig.w.apps[first].replies.clear();
+        rig.w.apps[first].listen_as(id, PORT + 1, 1);
+        rig.w.run("listening", |w| w.apps[first].reply(id).is_some());
+        assert_eq!(rig.w.apps[first].take_reply(id), Some(Reply::Listening { id, port: PORT + 1 }));
+    }
+    assert!(closing > 3, "{closing} of 20 runs found it closing");
+}
+
 /// Ten thousand connections of one application at either end through one engine each, with default channels, of which another is attached
 /// when there is room for fewer than a backlog; `MACHNET_CONNECTIONS` says how many instead.
 #[test]
