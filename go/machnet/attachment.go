@@ -171,8 +171,9 @@ func (at *attachment) unlisten(p *place) {
 	if known {
 		delete(at.places, p.id)
 	}
+	_, asked := at.ending[p.id] // and it answers once
 	at.mu.Unlock()
-	if known {
+	if known && !asked {
 		at.ch.Unlisten(p.id)
 	}
 }

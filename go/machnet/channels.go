@@ -122,6 +122,7 @@ func (s *Stack) takePlace(ctx context.Context) (*attachment, error) {
 		for _, at := range channels {
 			if at.take(now) {
 				taken = at
+				s.onTaken()
 				return true
 			}
 		}
@@ -295,8 +296,8 @@ func (s *Stack) poke() {
 	}
 }
 
-// onAccepted is called for each connection that a listener gets.
-func (s *Stack) onAccepted() {
+// onTaken is called for each connection that a listener gets, and for each place that a dial takes.
+func (s *Stack) onTaken() {
 	if s.spare.Add(-1) < 0 {
 		s.poke()
 	}

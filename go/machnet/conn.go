@@ -242,6 +242,7 @@ func (c *Conn) Close() error {
 	}
 	c.at.forget(c)
 	c.wake()
+	c.ch.GiveBack()
 	return opError("close", &c.local, &c.remote, err)
 }
 
@@ -251,6 +252,7 @@ func (c *Conn) abandon() {
 		c.ch.ResetConn(c.id)
 		c.at.forget(c)
 		c.wake()
+		c.ch.GiveBack()
 	}
 }
 

@@ -69,7 +69,7 @@ func (s *source) attach(ctx context.Context, of *Stack) (*attachment, error) {
 			return nil, s.connectError(ctx, err)
 		}
 	}
-	return attach(ctx, s.name, options, s.yield, of.onAccepted, of.poke)
+	return attach(ctx, s.name, options, s.yield, of.onTaken, of.poke)
 }
 
 // connectError is why Config.Connect gave nothing: no sidecar now, or none ever again.

@@ -63,7 +63,7 @@ type Stack struct {
 
 	turn    chan struct{} // holds one: the goroutine that attaches
 	changed chan struct{} // holds one: wakes the goroutine that keeps the stack
-	spare   atomic.Int64  // connections that may be accepted until the keeper should look again
+	spare   atomic.Int64  // places that may be taken until the keeper should look again
 	closing context.Context
 	stop    context.CancelFunc
 

@@ -165,6 +165,33 @@ func TestAListenerAcceptsOnEveryChannelInTheOrderInWhichConnectionsCame(t *testi
 	}
 }
 
+// At channels where nothing else happens; else callers are refused though the listening stack believes that it has room.
+func TestThePlaceOfAClosedConnectionIsAnothers(t *testing.T) {
+	network := machnettest.NewNetwork(t, machnettest.Options{Conns: 8, Seed: 1})
+	near, far := network.Host(0).Stack(), network.Host(1).Stack()
+	address := serve(t, far)
+	conns := dialAll(t, near, address, 40)
+	for i := 0; i < len(conns); i += 8 {
+		_ = conns[i].Close()
+	}
+	within(t, "both ends have closed them", func() bool { return near.Stats().Connections == 35 && far.Stats().Connections == 35 })
+	dialAll(t, near, address, far.Stats().Free)
+}
+
+func TestDialsLeaveRoomForCallers(t *testing.T) {
+	network := machnettest.NewNetwork(t, machnettest.Options{Conns: 8, Seed: 1})
+	proxy, other := network.Host(0).Stack(), network.Host(1).Stack()
+	serve(t, proxy)
+	for i, c := range dialAll(t, proxy, serve(t, other), 40) {
+		if i%8 == 0 {
+			_ = c.Close()
+		}
+	}
+	within(t, "there is room for callers", func() bool { return proxy.Stats().Free >= 4 })
+	dialAll(t, proxy, "10.0.0.2:"+port, proxy.Stats().Free) // all that there was
+	within(t, "there is room for callers again", func() bool { return proxy.Stats().Free >= 4 })
+}
+
 func TestEmptyChannelsGoBackAndNothingIsLost(t *testing.T) {
 	_, server, near, far := hosts(t, machnettest.Options{Conns: 4})
 	address := serve(t, far)

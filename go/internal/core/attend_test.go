@@ -81,27 +81,45 @@ func TestACrowdIsServedInAllItsChannelsAndEnds(t *testing.T) {
 }
 
 func TestTheAttendantLeavesAChannelThatHasEnded(t *testing.T) {
-	f, other := newFake(time.Minute), newFake(time.Minute)
-	for _, f := range []*fakeRings{f, other} {
-		f.hub.enter()
-		t.Cleanup(f.hub.exit)
-		f.hub.crowd = 2 * crowdAfter
-		f.hub.crowded.Store(true)
+	crowded := func() *hub {
+		h := newFake(time.Minute).hub
+		h.enter()
+		t.Cleanup(h.exit)
+		h.crowd = 2 * crowdAfter
+		h.crowded.Store(true)
+		return h
 	}
+	goesOn, ended := crowded(), crowded()
+	a := attendant{held: []*hub{goesOn, ended}}
+	for _, h := range a.held {
+		if !h.takeRole() {
+			t.Fatal("somebody else watches a channel of this test")
+		}
+	}
+	if a.found() {
+		t.Error("it finds something in empty rings")
+	}
+	ended.dead.Store(true)
+	if !a.found() {
+		t.Error("it goes on looking though a channel has ended")
+	}
+	a.serve()
+	if ended.role.Load() {
+		t.Error("it has kept the one that has ended")
+	}
+	if !goesOn.role.Load() || len(a.held) != 1 {
+		t.Errorf("it has left the other one, too; it has %d", len(a.held))
+	}
+	goesOn.leave()
+
+	// The watcher of a channel that has ended is no attendant for the others.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.hub.attend()
+		ended.attend()
 	}()
-	eventually(t, "it watches both", func() bool { return f.hub.role.Load() && other.hub.role.Load() })
-	other.hub.dead.Store(true)
-	eventually(t, "it has left the one that has ended", func() bool { return !other.hub.role.Load() })
-	if !f.hub.role.Load() {
-		t.Error("it has left the other one, too")
-	}
-	f.hub.dead.Store(true) // that of the watcher itself
 	within(t, "the attendant of a channel that has ended", done)
-	if f.hub.role.Load() {
-		t.Error("it has kept the role")
+	if goesOn.role.Load() || ended.role.Load() {
+		t.Error("it has kept a role")
 	}
 }

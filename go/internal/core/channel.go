@@ -280,6 +280,14 @@ func (c *Channel) ResetConn(conn uint64) {
 	_ = c.onConn(conn, (*capi).reset)
 }
 
+// GiveBack returns what connections hold that were forgotten. Else that is done when something is received the next time, and until then the
+// sidecar counts them.
+func (c *Channel) GiveBack() {
+	c.rx.Lock()
+	defer c.rx.Unlock()
+	c.poll()
+}
+
 func (c *Channel) onConn(conn uint64, call func(*capi, uint64) Code) Code {
 	if !c.lockTx() {
 		return Closed

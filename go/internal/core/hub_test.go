@@ -147,6 +147,16 @@ func (f *fakeRings) start(t *testing.T) {
 	})
 }
 
+// leader is a reader that has the role, until Leave. One that waits might have it for a moment only, where there is but one core.
+func (f *fakeRings) leader(t *testing.T) *Waiter {
+	t.Helper()
+	w := f.hub.newWaiter(ForData)
+	if w.holds = f.hub.takeRole(); !w.holds {
+		t.Fatal("somebody else has the role")
+	}
+	return w
+}
+
 // waits starts a goroutine that waits once, as a reader does.
 func (f *fakeRings) waits(w *Waiter) <-chan struct{} {
 	done := make(chan struct{})
@@ -287,13 +297,10 @@ func TestNobodyIsRungForWhileTheRoleIsHeld(t *testing.T) {
 func TestTheRoleIsHandedOnToTheWatcher(t *testing.T) {
 	f := newFake(time.Minute)
 	f.start(t)
-	first, second := f.hub.newWaiter(ForData), f.hub.newWaiter(ForData)
-	leads := f.waits(first)
-	eventually(t, "the first takes the role", f.hub.role.Load)
+	first, second := f.leader(t), f.hub.newWaiter(ForData)
 	follows := f.waits(second)
 	eventually(t, "the second sleeps", func() bool { return f.hub.sleepers.Load() == 1 })
-	first.Wake()
-	within(t, "the first", leads)
+	first.Leave()
 	eventually(t, "the doorbell is armed for the second", f.hub.armed.Load)
 	f.send(second)
 	within(t, "the second", follows)
@@ -321,13 +328,10 @@ func TestTheGuardFindsWhatALazyDepartureLeft(t *testing.T) {
 	f := newFake(time.Minute)
 	f.start(t)
 	f.hub.lazy = 1
-	first, second := f.hub.newWaiter(ForData), f.hub.newWaiter(ForData)
-	leads := f.waits(first)
-	eventually(t, "the first takes the role", f.hub.role.Load)
+	first, second := f.leader(t), f.hub.newWaiter(ForData)
 	follows := f.waits(second)
 	eventually(t, "the second sleeps", func() bool { return f.hub.sleepers.Load() == 1 })
-	first.Wake()
-	within(t, "the first", leads)
+	first.Leave()
 	f.send(second) // perhaps nobody watches now
 	within(t, "the second", follows)
 }
@@ -456,10 +460,15 @@ func TestALongestYieldOverflowsNothing(t *testing.T) {
 	}
 }
 
-func TestASuccessfulStreakEndsInASleep(t *testing.T) {
-	procs.Store(2) // on one processor, too, where looks end sooner
+// withProcs has looks believe in so many processors, until they are counted anew or what it returns is called.
+func withProcs(n int32) (counted func()) {
+	procs.Store(n)
 	procsAge.Store(1)
-	defer procsAge.Store(0)
+	return func() { procsAge.Store(0) }
+}
+
+func TestASuccessfulStreakEndsInASleep(t *testing.T) {
+	defer withProcs(2)() // on one processor, too, where looks end sooner
 	p := newPatience(time.Second)
 	looks := 0
 	for p.allowed(2, 0) > 0 {
@@ -492,6 +501,7 @@ func TestAtMostAllButOneProcessorLook(t *testing.T) {
 }
 
 func TestAHogTurnsYieldingIntoPausing(t *testing.T) {
+	defer withProcs(2)()
 	p := newPatience(time.Minute) // so that only looks count, however late this goroutine is itself
 	p.look(&looker{n: 8, took: 3 * time.Millisecond}, 0)
 	if p.hogUntil == 0 { // it may be over by now
