@@ -63,6 +63,7 @@ type Listener struct {
 	mu      sync.Mutex
 	machnet *machnet.Listener // nil while there is none
 	stats   ListenerStats
+	told    string // the error that was logged last, unless that side has worked since
 }
 
 // ListenerStats is what a Listener has done.
@@ -152,7 +153,7 @@ func (l *Listener) listenMachnet(ctx context.Context) (*machnet.Listener, error)
 	l.mu.Lock()
 	over := l.over.Err() != nil
 	if !over {
-		l.machnet, l.stats.Joined = m, true
+		l.machnet, l.stats.Joined, l.told = m, true, ""
 	}
 	l.mu.Unlock()
 	if over {
@@ -202,11 +203,14 @@ func (l *Listener) serveTCP() {
 		if l.over.Err() != nil {
 			return
 		}
-		// Such as for want of descriptors. The pauses are those of package net/http.
-		l.failed("accepting by TCP; it is tried again", l.tcp.Addr().String(), err)
 		if time.Since(began) > longest {
 			pause = 0
+			l.mu.Lock()
+			l.told = ""
+			l.mu.Unlock()
 		}
+		// Such as for want of descriptors. The pauses are those of package net/http.
+		l.failed("accepting by TCP; it is tried again", l.tcp.Addr().String(), err)
 		if pause = min(max(2*pause, shortest), longest); !l.sleep(pause) {
 			return
 		}
@@ -244,11 +248,11 @@ func (l *Listener) sleep(d time.Duration) bool {
 	}
 }
 
-// failed counts an error, and logs it unless it is the one that was logged last.
+// failed notes an error, and logs it unless it is the one that was logged last and goes on.
 func (l *Listener) failed(what, address string, err error) {
 	l.mu.Lock()
-	repeated := l.stats.LastReason != nil && l.stats.LastReason.Error() == err.Error()
-	l.stats.LastReason, l.stats.LastTime = err, time.Now()
+	repeated := l.told == err.Error()
+	l.told, l.stats.LastReason, l.stats.LastTime = err.Error(), err, time.Now()
 	l.mu.Unlock()
 	if !repeated {
 		l.logger().Warn(what, "address", address, "reason", err)

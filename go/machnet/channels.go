@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -231,6 +232,21 @@ func (s *Stack) add(ctx context.Context, next *attachment) error {
 	}
 }
 
+// followAll has listeners that the end of a channel has left without a place listen at the others, if there are any: those that would not
+// before, because it was there.
+func (s *Stack) followAll() {
+	at, _ := s.some()
+	if at == nil {
+		return
+	}
+	s.mu.Lock()
+	listeners := slices.Collect(maps.Keys(s.listeners))
+	s.mu.Unlock()
+	for _, l := range listeners {
+		l.follow(at)
+	}
+}
+
 // waitError is the error of a wait that a context has ended: the stack's, where it ended because the stack has.
 func (s *Stack) waitError(err error) error {
 	if s.closing.Err() != nil {
@@ -319,6 +335,9 @@ func (s *Stack) keep() {
 			return
 		}
 		ended := s.sweep()
+		if ended != nil {
+			s.followAll()
+		}
 		if at, _ := s.some(); at == nil {
 			if ended != nil && time.Since(ended.since) > longestPause {
 				pause = 0 // not after a shorter time: a sidecar that ends each attachment at once would be asked without a pause

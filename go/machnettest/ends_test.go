@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -173,5 +174,44 @@ func TestAnHTTPHandlerHearsThatItsClientHasGone(t *testing.T) {
 	case <-heard:
 	case <-time.After(20 * time.Second):
 		t.Fatal("the handler still writes")
+	}
+}
+
+// One channel is at one sidecar and the next at another, as when a sidecar is replaced while the old one has not ended.
+func TestAListenerWhoseLastSidecarEndsIsNotLeftWithoutAny(t *testing.T) {
+	network := machnettest.NewNetwork(t, machnettest.Options{Conns: 1, Seed: 1})
+	sockets := []string{network.Host(0).Socket(), network.Host(1).Socket()}
+	connects := 0
+	stack, err := machnet.Attach(t.Context(), machnet.Config{Connect: func(context.Context) (*os.File, error) {
+		c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: sockets[min(connects, 1)], Net: "unixpacket"})
+		if err != nil {
+			return nil, err
+		}
+		defer c.Close()
+		connects++
+		return c.File()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stack.Close()
+	l, err := (&machnet.ListenConfig{Stack: stack}).ListenMachnet(t.Context(), &machnet.Addr{Port: 7000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := network.Host(0).DialContext(t.Context(), "machnet", ":7000") // takes the only place
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	within(t, "there is a channel at the other sidecar", func() bool { return stack.Stats().Channels >= 2 })
+	network.Host(0).Kill()
+	_ = l.SetDeadline(time.Now().Add(20 * time.Second))
+	for err == nil {
+		_, err = l.Accept() // the connection, perhaps
+	}
+	if !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		t.Errorf("Accept gives %v, want that the sidecar's address is another", err)
 	}
 }

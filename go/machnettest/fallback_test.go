@@ -392,6 +392,29 @@ func TestAListenerJoinsMachnetWhenASidecarComes(t *testing.T) {
 	})
 }
 
+func TestEveryLossOfMachnetIsLogged(t *testing.T) {
+	_, server, _, far := hosts(t, machnettest.Options{})
+	var lines logLines
+	lc := fallback.ListenConfig{
+		Machnet: machnet.ListenConfig{Stack: far, FailFast: true}, Retry: 100 * time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(&lines, nil)),
+	}
+	l, err := lc.Listen(t.Context(), ":7000", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const losses = 3
+	for i := range losses {
+		server.Restart()
+		within(t, "the loss is noticed", func() bool { return !l.Stats().Joined })
+		within(t, "it listens again", func() bool { return l.Stats().Joined })
+		if told := lines.count("level=WARN", "not listening by machnet"); told < i+1 {
+			t.Fatalf("after %d losses there are %d warnings", i+1, told)
+		}
+	}
+}
+
 func TestAListenerRefusesMistakesAndGivesTheOtherPortBack(t *testing.T) {
 	_, _, _, far := hosts(t, machnettest.Options{})
 	taken, err := (&machnet.ListenConfig{Stack: far}).Listen(t.Context(), "machnet", ":7000")
