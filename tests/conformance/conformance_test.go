@@ -12,7 +12,7 @@ import (
 func TestConnectionsOfHostsInTheProcess(t *testing.T) {
 	for name, options := range map[string]machnettest.Options{
 		"good links":    {},
-		"many channels": {Conns: 16, Engines: 2},
+		"many channels": {Conns: 4, Engines: 2},
 		"bad links":     {Engines: 2, Loss: 0.002, Duplication: 0.002, Reorder: 0.002, Corruption: 0.0005, Jitter: 10 * time.Microsecond},
 	} {
 		t.Run(name, func(t *testing.T) {
