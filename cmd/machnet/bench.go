@@ -129,7 +129,11 @@ func (r *rig) rounds(ctx context.Context, c benchConfig, progress *progress) ([]
 					done++
 					continue
 				}
-				progress.show(done, total, fmt.Sprintf("%s, %d connections, %s, %d in flight", arms[i].transport, p.Connections, byteSize(p.Size), p.Inflight))
+				what := fmt.Sprintf("%s, %s, %d in flight", arms[i].transport, byteSize(p.Size), p.Inflight)
+				if p.Connections > 1 {
+					what += fmt.Sprintf(", %d connections", p.Connections)
+				}
+				progress.show(done, total, what)
 				s, err := r.measure(ctx, arms[i], p)
 				if err != nil {
 					return nil, err
