@@ -112,8 +112,7 @@ func (r *rig) rounds(ctx context.Context, c benchConfig, progress *progress) ([]
 	if err != nil {
 		return nil, err
 	}
-	began := time.Now()
-	strangers, err := r.strangers()
+	strangers, err := r.watchStrangers()
 	if err != nil {
 		return nil, err
 	}
@@ -144,13 +143,12 @@ func (r *rig) rounds(ctx context.Context, c benchConfig, progress *progress) ([]
 		}
 		rows = append(rows, makeRows(c, arms, p, samples)...)
 	}
-	// Over all rounds: one round may be as short as the ticks in which the machine's time is counted.
-	after, err := r.strangers()
+	share, err := strangers.share()
 	if err != nil {
 		return nil, err
 	}
 	for i := range rows {
-		rows[i].Strangers = 100 * max(0, after-strangers).Seconds() / time.Since(began).Seconds()
+		rows[i].Strangers = share
 	}
 	return rows, nil
 }

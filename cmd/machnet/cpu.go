@@ -7,6 +7,25 @@ import (
 	"github.com/machnet/machnet/cmd/internal/procs"
 )
 
+// strangers watches what everything but this benchmark takes of the cores, over all rounds: one may be as short as the ticks in which the
+// machine's time is counted.
+type strangers struct {
+	rig    *rig
+	began  time.Time
+	before time.Duration
+}
+
+func (r *rig) watchStrangers() (strangers, error) {
+	before, err := r.strangers()
+	return strangers{r, time.Now(), before}, err
+}
+
+// share is what they have taken since then, in percent of a core.
+func (s strangers) share() (float64, error) {
+	now, err := s.rig.strangers()
+	return 100 * max(0, now-s.before).Seconds() / time.Since(s.began).Seconds(), err
+}
+
 // strangers is the processor time that the machine has spent on anything but this benchmark, in ticks of 10 ms.
 func (r *rig) strangers() (time.Duration, error) {
 	all, err := procs.MachineCPU()

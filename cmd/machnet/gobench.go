@@ -135,8 +135,7 @@ func (r *rig) goBeside(ctx context.Context, c goConfig, progress *progress) ([]g
 			return nil, err
 		}
 	}
-	began := time.Now()
-	strangers, err := r.strangers()
+	strangers, err := r.watchStrangers()
 	if err != nil {
 		return nil, err
 	}
@@ -162,12 +161,12 @@ func (r *rig) goBeside(ctx context.Context, c goConfig, progress *progress) ([]g
 			rows = append(rows, goRows(c, size, inflight, samples)...)
 		}
 	}
-	after, err := r.strangers()
+	share, err := strangers.share()
 	if err != nil {
 		return nil, err
 	}
 	for i := range rows {
-		rows[i].Strangers = 100 * max(0, after-strangers).Seconds() / time.Since(began).Seconds()
+		rows[i].Strangers = share
 	}
 	return rows, nil
 }

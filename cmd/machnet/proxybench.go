@@ -128,8 +128,7 @@ func (r *rig) proxies(ctx context.Context, c proxyBenchConfig, progress *progres
 			return nil, err
 		}
 	}
-	began := time.Now()
-	strangers, err := r.strangers()
+	strangers, err := r.watchStrangers()
 	if err != nil {
 		return nil, err
 	}
@@ -150,12 +149,12 @@ func (r *rig) proxies(ctx context.Context, c proxyBenchConfig, progress *progres
 		}
 		rows = append(rows, proxyRows(c, size, samples)...)
 	}
-	after, err := r.strangers()
+	share, err := strangers.share()
 	if err != nil {
 		return nil, err
 	}
 	for i := range rows {
-		rows[i].Strangers = 100 * max(0, after-strangers).Seconds() / time.Since(began).Seconds()
+		rows[i].Strangers = share
 	}
 	return rows, nil
 }
