@@ -51,6 +51,17 @@ lines:
 
 func (l *logLines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
+// machnetEcho is an echo server on a stack.
+func machnetEcho(t *testing.T, on *machnet.Stack, address string) {
+	t.Helper()
+	l, err := (&machnet.ListenConfig{Stack: on}).Listen(t.Context(), "machnet", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go echo(l)
+}
+
 // tcpEcho is an echo server of the kernel's.
 func tcpEcho(t *testing.T) (address string) {
 	t.Helper()
@@ -132,12 +143,7 @@ func TestADialGoesByMachnetWhereBothEndsHaveItAndByTCPWhereNot(t *testing.T) {
 	if got := kind(t, c, err); got != "tcp" {
 		t.Fatalf("another dialer's dial went by %s", got)
 	}
-	l, err := (&machnet.ListenConfig{Stack: far}).Listen(t.Context(), "machnet", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go echo(l)
+	machnetEcho(t, far, address)
 	for range 2 {
 		c, err := other.DialContext(t.Context(), address, tcp)
 		if got := kind(t, c, err); got != "machnet" {
@@ -183,12 +189,7 @@ func TestADialWaitsForMachnetNoLongerThanItMay(t *testing.T) {
 func TestOneDialAtATimeTriesMachnetAgain(t *testing.T) {
 	network, server, near, far := hosts(t, machnettest.Options{})
 	tcp := tcpEcho(t)
-	l, err := (&machnet.ListenConfig{Stack: far}).Listen(t.Context(), "machnet", ":7000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go echo(l)
+	machnetEcho(t, far, ":7000")
 	d := fallback.Dialer{Machnet: machnet.Dialer{Stack: near}, Wait: 20 * time.Millisecond, Retry: time.Nanosecond, Logger: slog.New(slog.DiscardHandler)}
 	network.Partition(network.Host(0), server)
 	c, err := d.DialContext(t.Context(), "10.0.0.2:7000", tcp)
@@ -259,12 +260,7 @@ func TestADialThatNoWayCanServeSaysWhy(t *testing.T) {
 func TestDialsGoByTCPWhileThereIsNoSidecarAndByMachnetAfterThat(t *testing.T) {
 	_, server, near, far := hosts(t, machnettest.Options{})
 	tcp := tcpEcho(t)
-	l, err := (&machnet.ListenConfig{Stack: far}).Listen(t.Context(), "machnet", ":7000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go echo(l)
+	machnetEcho(t, far, ":7000")
 	d := fallback.Dialer{Machnet: machnet.Dialer{Stack: far}, Retry: time.Nanosecond, Logger: slog.New(slog.DiscardHandler)}
 	dial := func() string {
 		t.Helper()
