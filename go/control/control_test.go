@@ -94,11 +94,11 @@ func TestEveryQuestionIsAskedAndItsAnswerReadAsDocumented(t *testing.T) {
 			func(ctx context.Context, socket string) (any, error) { return Stats(ctx, socket) },
 			map[string]any{"version": 1., "query": "stats"},
 			`{"version":1,"query":"stats","machnetd":"0.1.0","pid":7,"uptime_s":60,"ip":"10.0.0.1","engines":[{"engine":0,"counters":{"rounds":18446744073709551615},
-			"queue":{"rx_ring":null}}],"port":{"driver":"net_memif","counters":{"rx_missed":null,"rx_frames":3}},"to come":{}}`,
+			"queue":{"rx_ring":null}}],"port":{"driver":"net_memif","state":"up","counters":{"rx_missed":null,"rx_frames":3}},"to come":{}}`,
 			&Statistics{
 				Machnetd: "0.1.0", PID: 7, Uptime: 60, IP: "10.0.0.1",
 				Engines: []Engine{{Counters: Counters{"rounds": pointer(uint64(1<<64 - 1))}, Queue: Counters{"rx_ring": nil}}},
-				Port:    Port{Driver: "net_memif", Counters: Counters{"rx_missed": nil, "rx_frames": pointer(uint64(3))}},
+				Port:    Port{Driver: "net_memif", State: "up", Counters: Counters{"rx_missed": nil, "rx_frames": pointer(uint64(3))}},
 			},
 		},
 		"health": {
