@@ -11,7 +11,9 @@ pub(super) fn check(args: &str) -> Result<(), DpdkError> {
     let driver = device.trim_end_matches(|c: char| c.is_ascii_digit());
     if matches!(driver, "net_af_xdp" | "eth_af_xdp") {
         let name = args.split(',').find_map(|part| part.strip_prefix("iface=")).unwrap_or("DEVICE");
-        return bad(format!("DPDK's driver for AF_XDP is not used; give --xdp {name} (nic.xdp) instead of it"));
+        return bad(format!(
+            "DPDK's driver for AF_XDP is not used; give --xdp {name} (nic.xdp) instead of it"
+        ));
     }
     let Some((_, known)) = KNOWN.iter().find(|(name, _)| *name == driver) else { return Ok(()) };
     for part in parts {
@@ -98,6 +100,10 @@ mod tests {
         assert!(
             said("net_memif7,role=server,sokcet=/x")
                 .contains(": sokcet: the driver net_memif has no such argument")
+        );
+        assert!(
+            said("net_af_xdp0,iface=eth1,start_queue=1")
+                .contains(": DPDK's driver for AF_XDP is not used; give --xdp eth1 (nic.xdp)")
         );
         assert!(said("net_tap0,iface").contains("\"iface\": has no value; write iface=VALUE"));
         for good in [

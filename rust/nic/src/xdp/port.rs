@@ -9,7 +9,7 @@ use super::sys;
 use super::watch;
 use super::{Way, Xdp};
 use crate::kernel::KernelDevice;
-use crate::{Info, Opened, Port, PortConfig, PortCounters};
+use crate::{Info, Opened, Port, PortConfig, PortCounters, PortState};
 use std::io::{PipeReader, PipeWriter};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
@@ -218,7 +218,17 @@ impl Port for XdpPort {
             rx_errors: count(&shared.strange),
             link_ups: count(&shared.ups),
             link_downs: count(&shared.downs),
+            removals: count(&shared.removals),
+            returns: count(&shared.returns),
             ..PortCounters::default()
+        }
+    }
+
+    fn state(&self) -> PortState {
+        match self.shared.device().on {
+            None => PortState::Gone,
+            Some(_) if self.shared.word.load(Ordering::Relaxed) & UP != 0 => PortState::Up,
+            Some(_) => PortState::LinkDown,
         }
     }
 }
