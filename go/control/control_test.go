@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -397,6 +398,28 @@ func TestASocketWithoutASidecarIsAnErrorThatSaysWhatToDo(t *testing.T) {
 			}
 		})
 	}
+	t.Run("mounted as a file", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("only root may mount")
+		}
+		const inside = "MACHNET_MOUNTED_SOCKET" // in a process whose mounts are its own
+		socket := os.Getenv(inside)
+		if socket == "" {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestASocketWithoutASidecarIsAnErrorThatSaysWhatToDo$/^mounted_as_a_file$")
+			cmd.Env = append(os.Environ(), inside+"="+left)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("in a process of its own: %v\n%s", err, out)
+			}
+			return
+		}
+		if err := syscall.Mount(socket, socket, "", syscall.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Stats(within(t), socket); !errors.Is(err, ErrNoSidecar) || !strings.Contains(err.Error(), "mount its folder, and start machnetd") {
+			t.Errorf("Stats = %v, want that the folder is to be mounted", err)
+		}
+	})
 	t.Run("closed to this user", func(t *testing.T) {
 		if os.Geteuid() == 0 {
 			t.Skip("root may open every socket")

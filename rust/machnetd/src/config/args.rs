@@ -47,7 +47,7 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
         };
         let bare = match name.as_str() {
             "--help" | "-h" => Some(Command::Print(help())),
-            "--version" | "-V" => Some(Command::Print(format!("machnetd {}\n", env!("CARGO_PKG_VERSION")))),
+            "--version" | "-V" => Some(Command::Print(version())),
             "--describe" => Some(Command::Print(describe())),
             "--check" => None,
             _ => {
@@ -113,6 +113,11 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// Ours, and that of the DPDK which this process is linked with.
+fn version() -> String {
+    format!("machnetd {} ({})\n", env!("CARGO_PKG_VERSION"), machnet_nic::dpdk::version())
+}
+
 /// A flag that is no setting.
 #[derive(Serialize)]
 struct Other {
@@ -123,18 +128,14 @@ struct Other {
 }
 
 const OTHERS: &[Other] = &[
-    Other {
-        flag: "--config",
-        form: "FILE",
-        help: "read settings from this TOML file; flags win over it",
-    },
+    Other { flag: "--config", form: "FILE", help: "read settings from this TOML file; flags win over it" },
     Other {
         flag: "--check",
         form: "",
         help: "check the settings and whether this machine can do it, start nothing",
     },
     Other { flag: "--describe", form: "", help: "print all flags and settings as JSON, for tools" },
-    Other { flag: "--version", form: "", help: "print the version" },
+    Other { flag: "--version", form: "", help: "print the version, and which DPDK it runs with" },
     Other { flag: "--help", form: "", help: "print this" },
 ];
 
