@@ -30,6 +30,8 @@ func questions() []question {
 	return []question{
 		{name: "stats", summary: "counters of the engines, their queues and the NIC",
 			query: plain("stats"), table: statsTable, counters: true},
+		{name: "about", summary: "settings in force, and the NIC as it was opened",
+			query: plain("about"), table: aboutTable},
 		{name: "channels", summary: "attached applications",
 			query: plain("channels"), table: channelsTable},
 		{name: "listeners", summary: "ports listened on, and who waits there to be accepted",

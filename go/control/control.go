@@ -21,6 +21,11 @@ func Stats(ctx context.Context, socket string) (*Statistics, error) {
 	return ask[Statistics](ctx, socket, Query{Name: "stats"})
 }
 
+// Describe returns the settings and the NIC of the sidecar.
+func Describe(ctx context.Context, socket string) (*About, error) {
+	return ask[About](ctx, socket, Query{Name: "about"})
+}
+
 // Channels returns the channels of the sidecar: one for each attachment of an application.
 func Channels(ctx context.Context, socket string) ([]Channel, error) {
 	answer, err := ask[struct {

@@ -16,6 +16,8 @@ use crate::config::level;
 pub enum Request {
     /// The counters.
     Stats,
+    /// Settings and NIC.
+    About,
     /// Something that engines know.
     Ask(Question),
     /// That a channel ends.
@@ -38,6 +40,7 @@ impl Request {
     pub fn name(&self) -> &'static str {
         match self {
             Request::Stats => "stats",
+            Request::About => "about",
             Request::Ask(Question::Channels) => "channels",
             Request::Ask(Question::Listeners) => "listeners",
             Request::Ask(Question::Connections { .. }) => "connections",
@@ -134,6 +137,7 @@ impl Fields {
     fn request(&mut self, query: &str) -> Result<Request, String> {
         Ok(match query {
             "stats" => Request::Stats,
+            "about" => Request::About,
             "channels" => Request::Ask(Question::Channels),
             "listeners" => Request::Ask(Question::Listeners),
             "connections" => {
@@ -207,7 +211,7 @@ pub const LONGEST: usize = 4096;
 /// Characters of a value that are repeated in an answer.
 const SHOWN: usize = 64;
 const EXAMPLE: &str = r#"{"version":1,"query":"stats"}"#;
-const NAMES: &str = r#""stats", "channels", "listeners", "connections", "connection", "peers", "drain" or "log" (docs/control.md)"#;
+const NAMES: &str = r#""stats", "about", "channels", "listeners", "connections", "connection", "peers", "drain" or "log" (docs/control.md)"#;
 
 #[cfg(test)]
 mod tests {
@@ -222,6 +226,7 @@ mod tests {
         let connection = "7-1".parse().unwrap();
         for (packet, request) in [
             (r#"{"version":1,"query":"stats"}"#, Request::Stats),
+            (r#"{"version":1,"query":"about"}"#, Request::About),
             (r#"{"query":"channels","version":1}"#, Request::Ask(Question::Channels)),
             (r#"{"version":1,"query":"connections"}"#, Request::Ask(Question::Connections { channel: None })),
             (

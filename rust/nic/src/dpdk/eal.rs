@@ -50,9 +50,7 @@ impl Eal {
         if let Err(errno) = result {
             return Err(classify(errno, &mark.complaints(), config));
         }
-        // SAFETY: EAL runs; returns a static string.
-        let version = unsafe { CStr::from_ptr(dpdk_sys::mdpdk_version()) };
-        ::log::info!("{} started", version.to_string_lossy());
+        ::log::info!("{} started", version());
         Ok(Eal {
             environment: Arc::new(Environment {
                 gate: Mutex::new(None),
@@ -62,6 +60,12 @@ impl Eal {
             }),
         })
     }
+}
+
+/// The DPDK that this program runs with, such as `DPDK 24.11.8`; it need not be started.
+pub fn version() -> String {
+    // SAFETY: returns a static string, whether or not EAL runs.
+    unsafe { CStr::from_ptr(dpdk_sys::mdpdk_version()) }.to_string_lossy().into_owned()
 }
 
 impl Environment {

@@ -32,7 +32,7 @@ mod queue;
 mod random;
 mod relay;
 
-pub use eal::Eal;
+pub use eal::{Eal, version};
 pub use error::DpdkError;
 pub use examine::examine;
 pub use open::open;
