@@ -24,6 +24,8 @@ type question struct {
 	table func(ctx context.Context, a asked, out io.Writer) error
 	// counters are part of the answer.
 	counters bool
+	// verdict is an error where the answer, a document, says that something is wrong.
+	verdict func(document json.RawMessage, a asked) error
 }
 
 func questions() []question {
@@ -32,6 +34,8 @@ func questions() []question {
 			query: plain("stats"), table: statsTable, counters: true},
 		{name: "about", summary: "settings in force, and the NIC as it was opened",
 			query: plain("about"), table: aboutTable},
+		{name: "health", summary: "whether the engines are alive, and the NIC: exit code 0 or 1, for probes",
+			query: plain("health"), table: healthLine, verdict: unhealthy},
 		{name: "channels", summary: "attached applications",
 			query: plain("channels"), table: channelsTable},
 		{name: "listeners", summary: "ports listened on, and who waits there to be accepted",
@@ -112,7 +116,10 @@ func (q *question) run(ctx context.Context, args []string, stdout io.Writer) err
 	if err != nil {
 		return err
 	}
-	return writeDocument(stdout, document)
+	if err := writeDocument(stdout, document); err != nil || q.verdict == nil {
+		return err
+	}
+	return q.verdict(document, a)
 }
 
 func writeDocument(out io.Writer, document json.RawMessage) error {

@@ -76,6 +76,12 @@ engine/1  rx_frames   6
 port      link_ups    1
 port      rx_missed   not-counted
 `},
+		"health": {
+			[]string{"health"}, `{"version":1,"query":"health"}`,
+			`{"version":1,"query":"health","healthy":true,"engines":[{"engine":0,"state":"asleep","late_ns":0},{"engine":1,"state":"running","late_ns":0}],"nic":{"driver":"net_ena"}}`,
+			"healthy: engine 0 asleep, engine 1 running, NIC net_ena\n"},
+		"health --json": {
+			[]string{"health", "--json"}, `{"version":1,"query":"health"}`, `{"version":1,"query":"health","healthy":true}`, `{"version":1,"query":"health","healthy":true}` + "\n"},
 		"channels": {
 			[]string{"channels"}, `{"version":1,"query":"channels"}`,
 			`{"version":1,"query":"channels","channels":[{"channel":13,"engine":1,"application":8,"pid":3,"uid":4,"state":"attached","connections":0,"listeners":0,
@@ -159,6 +165,26 @@ connection  lost     3
 			}
 			if out != tc.want {
 				t.Errorf("printed\n%s\nwant\n%s", out, tc.want)
+			}
+		})
+	}
+}
+
+func TestCtlEndsWithOneWhereTheSidecarIsNotHealthy(t *testing.T) {
+	const stalled = `{"version":1,"query":"health","healthy":false,"engines":[{"engine":0,"state":"running","late_ns":0},{"engine":1,"state":"stalled","late_ns":3200000000}],"nic":{"driver":"net_ena"}}`
+	for name, tc := range map[string]struct {
+		args []string
+		out  string
+	}{
+		"a line":     {[]string{"health"}, ""},
+		"a document": {[]string{"health", "--json"}, stalled + "\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			socket, _ := answering(t, stalled)
+			code, out, errs := ctl(t, append(tc.args, "--socket", socket)...)
+			want := "machnet ctl: machnetd at " + socket + " is not healthy; engine 1 has not moved for 3.2s; "
+			if code != 1 || out != tc.out || !strings.HasPrefix(errs, want) || strings.Count(errs, "\n") != 1 {
+				t.Errorf("ended with %d, printed %q, and said %q; want %q", code, out, errs, want)
 			}
 		})
 	}

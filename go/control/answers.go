@@ -77,6 +77,25 @@ type Port struct {
 	Counters Counters `json:"counters"`
 }
 
+// HealthState is how the sidecar is.
+type HealthState struct {
+	Healthy bool           `json:"healthy"` // no engine is stalled
+	Engines []EngineHealth `json:"engines"`
+	NIC     NICHealth      `json:"nic"`
+}
+
+// EngineHealth is how one engine is.
+type EngineHealth struct {
+	Engine int    `json:"engine"`
+	State  string `json:"state"`   // "running", "asleep" until there is something to do, or "stalled"
+	Late   uint64 `json:"late_ns"` // of a stalled one: since when its loop should have moved
+}
+
+// NICHealth is how the NIC is.
+type NICHealth struct {
+	Driver string `json:"driver"`
+}
+
 // Channel is one attachment of an application.
 type Channel struct {
 	Channel     uint64 `json:"channel"`

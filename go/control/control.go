@@ -26,6 +26,11 @@ func Describe(ctx context.Context, socket string) (*About, error) {
 	return ask[About](ctx, socket, Query{Name: "about"})
 }
 
+// Health returns how the sidecar's engines and its NIC are. One that is not healthy is an answer, not an error.
+func Health(ctx context.Context, socket string) (*HealthState, error) {
+	return ask[HealthState](ctx, socket, Query{Name: "health"})
+}
+
 // Channels returns the channels of the sidecar: one for each attachment of an application.
 func Channels(ctx context.Context, socket string) ([]Channel, error) {
 	answer, err := ask[struct {

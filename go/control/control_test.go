@@ -117,6 +117,13 @@ func TestEveryQuestionIsAskedAndItsAnswerReadAsDocumented(t *testing.T) {
 				NIC: NIC{Driver: "net_ena", MAC: "02:00:00:00:00:01", MTU: 1500, Queues: 2, Descriptors: 128, TxChecksum: true, Interrupts: true},
 			},
 		},
+		"health": {
+			func(ctx context.Context, socket string) (any, error) { return Health(ctx, socket) },
+			map[string]any{"version": 1., "query": "health"},
+			`{"version":1,"query":"health","healthy":false,"engines":[{"engine":0,"state":"asleep","late_ns":0},{"engine":1,"state":"stalled","late_ns":1500000000}],
+			"nic":{"driver":"net_memif"}}`,
+			&HealthState{Engines: []EngineHealth{{0, "asleep", 0}, {1, "stalled", 1500000000}}, NIC: NICHealth{Driver: "net_memif"}},
+		},
 		"channels": {
 			func(ctx context.Context, socket string) (any, error) { return Channels(ctx, socket) },
 			map[string]any{"version": 1., "query": "channels"},

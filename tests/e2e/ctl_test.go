@@ -188,6 +188,12 @@ func TestCtlShowsChannelsConnectionsAndPeers(t *testing.T) {
 		line(t, p.a.ctl(t, "about"), "nic-driver", about.NIC.Driver)
 	})
 
+	t.Run("health", func(t *testing.T) {
+		if text := p.a.ctl(t, "health"); !strings.HasPrefix(text, "healthy: engine 0 ") || strings.Count(text, "\n") != 1 {
+			t.Errorf("the sidecar says %q", text)
+		}
+	})
+
 	t.Run("every field has its place in go/control", func(t *testing.T) {
 		connections, err := control.Connections(within(t), p.a.socket)
 		one := sole(t, connections, err)
@@ -206,6 +212,10 @@ func TestCtlShowsChannelsConnectionsAndPeers(t *testing.T) {
 			{control.Query{Name: "about"}, &struct {
 				head
 				control.About
+			}{}},
+			{control.Query{Name: "health"}, &struct {
+				head
+				control.HealthState
 			}{}},
 			{control.Query{Name: "channels"}, &struct {
 				head

@@ -10,6 +10,7 @@ use crate::config::args::{self, Command};
 use crate::config::{Config, reload};
 use crate::limits::{self, Limits};
 use crate::logger;
+use crate::notify::Notify;
 use crate::pins::Pins;
 use crate::queries::{Queries, Reach};
 use crate::signals::{Request, Signals};
@@ -31,6 +32,8 @@ pub struct Control<'a, Q> {
     clients: Clients,
     /// Those that sent a query instead, and have not read the whole answer.
     queries: Queries,
+    /// The service manager.
+    notify: Notify,
     next_dump: Option<Instant>,
 }
 
@@ -46,18 +49,23 @@ impl<'a, Q> Control<'a, Q> {
         clients: Clients,
     ) -> Control<'a, Q> {
         let next_dump = config.stats_interval.map(|every| Instant::now() + every);
-        let queries = Queries::default();
-        Control { config, args, host, signals, stats, pins, clients, queries, next_dump }
+        let (queries, notify) = (Queries::default(), Notify::from_environment());
+        Control { config, args, host, signals, stats, pins, clients, queries, notify, next_dump }
     }
 
     /// Serves until a signal ends it; the socket's file is gone when this returns.
     pub fn run(mut self) {
+        self.notify.ready();
         while !self.signals.ending() {
             let polled = self.wait();
             while let Some(request) = self.signals.next_request() {
                 match request {
-                    Request::Dump => self.stats.dump(self.attached()),
-                    Request::Reload => self.reload(),
+                    Request::Dump => self.stats.dump(attached(self.host)),
+                    Request::Reload => {
+                        self.notify.reloading(threads::now());
+                        self.reload();
+                        self.notify.ready();
+                    }
                 }
             }
             for event in self.host.take_events(REPORTS) {
@@ -72,7 +80,8 @@ impl<'a, Q> Control<'a, Q> {
             }
             self.keep_time();
         }
-        self.stats.dump(self.attached());
+        self.notify.stopping();
+        self.stats.dump(attached(self.host));
     }
 
     /// Reads the settings again and puts in force what can be while engines run. With a mistake all stays as it was.
@@ -161,7 +170,8 @@ impl<'a, Q> Control<'a, Q> {
     /// When to wake up though nothing happens.
     fn due(&self) -> Option<Instant> {
         let retry = self.host.retry_in().map(|wait| Instant::now() + Duration::from_nanos(wait.0));
-        let others = [self.clients.due(), self.queries.due(), self.pins.due(), logger::due()];
+        let others =
+            [self.clients.due(), self.queries.due(), self.pins.due(), logger::due(), self.notify.due()];
         others.into_iter().chain([self.next_dump, retry]).flatten().min()
     }
 
@@ -171,19 +181,21 @@ impl<'a, Q> Control<'a, Q> {
         self.queries.keep_time(now);
         self.host.retry();
         self.pins.look(now, self.host.shared());
+        let health = || (self.stats.alive(), self.stats.status(attached(self.host)));
+        self.notify.keep_time(now, health);
         logger::catch_up();
         if let (Some(at), Some(every)) = (self.next_dump, self.config.stats_interval)
             && at <= now
         {
-            self.stats.dump(self.attached());
+            self.stats.dump(attached(self.host));
             self.next_dump = Some(now + every);
         }
     }
+}
 
-    /// How many channels have an application.
-    fn attached(&self) -> usize {
-        self.host.channels().filter(|row| row.state == State::Attached).count()
-    }
+/// How many channels have an application.
+fn attached<Q>(host: &Host<Q>) -> usize {
+    host.channels().filter(|row| row.state == State::Attached).count()
 }
 
 /// Reports of engines that are worked off in one turn. A part of an answer may have 64 rows to be written as JSON, some 50 us of work, and

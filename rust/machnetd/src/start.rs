@@ -8,7 +8,7 @@ use machnet_host::{Host, HostError};
 use machnet_nic::{Opened, Queue, dpdk};
 
 use crate::clients::Clients;
-use crate::config::{ChosenNic, Config};
+use crate::config::{ChosenNic, Config, plural};
 use crate::control::Control;
 use crate::limits::{self, Limits};
 use crate::memory::Memory;
@@ -85,7 +85,7 @@ fn serve<Q: Queue + 'static>(
         config.prefix,
         port.driver(),
         info.mtu,
-        plural(info.queues, "queue"),
+        plural(info.queues.into(), "queue"),
         info.descriptors,
         if info.tx_checksum && info.rx_checksum { "the NIC" } else { "software" },
         if info.interrupts { "interrupts" } else { "no interrupts: idle engines nap" },
@@ -107,7 +107,7 @@ fn serve<Q: Queue + 'static>(
     let result = metrics.map_err(control_error).and_then(|metrics| {
         let listener = ControlSocket::bind(&config.socket, config.access()).map_err(control_error)?;
         log::info!("serving applications at {}", config.socket.display());
-        let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port));
+        let stats = Stats::new(Arc::clone(host.shared()), Arc::clone(&port), threads.pulses());
         let clients = Clients::new(listener, memory, limits);
         Control::new(config, args, &mut host, signals, stats, pins, clients).run();
         // Its thread holds the port, and the NIC is to close with the last engine.
@@ -144,8 +144,4 @@ fn random() -> Result<[u64; 3], String> {
         source.read_exact(word).map_err(|e| format!("read /dev/urandom: {e}"))?;
     }
     Ok(random.map(u64::from_ne_bytes))
-}
-
-fn plural(n: u16, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }

@@ -1,4 +1,4 @@
-//! Where the counters are, and how the log shows them.
+//! Where the counters and the engines' signs of life are, and how the log shows them.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -8,24 +8,53 @@ use std::time::{Duration, Instant};
 use machnet_engine::Shared;
 use machnet_nic::Port;
 
+use crate::config::plural;
+use crate::pulse::{EngineState, Pulses};
+use crate::threads;
+
 /// Where the counters are read from; the engines count without knowing of it.
 pub struct Stats {
     /// The engines' counters.
     pub shared: Arc<Shared>,
     /// The NIC's.
     pub port: Arc<dyn Port>,
+    /// Whether the engines are alive.
+    pub pulses: Pulses,
     begun: Instant,
 }
 
 impl Stats {
     /// From now on.
-    pub fn new(shared: Arc<Shared>, port: Arc<dyn Port>) -> Stats {
-        Stats { shared, port, begun: Instant::now() }
+    pub fn new(shared: Arc<Shared>, port: Arc<dyn Port>, pulses: Pulses) -> Stats {
+        Stats { shared, port, pulses, begun: Instant::now() }
     }
 
     /// Seconds since the start.
     pub fn uptime_s(&self) -> u64 {
         self.begun.elapsed().as_secs()
+    }
+
+    /// Whether all engines are.
+    pub fn alive(&self) -> bool {
+        self.pulses.alive(threads::now())
+    }
+
+    /// How the sidecar is, in one line for people.
+    pub fn status(&self, channels: usize) -> String {
+        let stalled = |(engine, state): (u16, EngineState)| match state {
+            EngineState::Stalled(late) => {
+                Some(format!("engine {engine} has not moved for {} s", late.0 / 1_000_000_000))
+            }
+            EngineState::Running | EngineState::Asleep => None,
+        };
+        let stalled: Vec<_> = (0..).zip(self.pulses.states(threads::now())).filter_map(stalled).collect();
+        if stalled.is_empty() {
+            let (channels, engines) =
+                (plural(channels, "channel"), plural(self.shared.engines().into(), "engine"));
+            format!("{channels}, {engines}, {}", self.port.driver())
+        } else {
+            stalled.join(", ")
+        }
     }
 
     /// One line per engine and one for the NIC, without zeros, at level info. One record, since the log sums up what repeats.

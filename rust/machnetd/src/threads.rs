@@ -2,6 +2,7 @@
 //! runs is [`drive`].
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,10 +14,11 @@ use machnet_nic::Queue;
 use machnet_wire::Nanos;
 
 use crate::pins::{self, Pins};
+use crate::pulse::{Pulse, Pulses};
 
-/// This machine.
-#[derive(Default)]
-pub struct Real {
+/// This machine, for one engine.
+struct Real {
+    pulse: Arc<Pulse>,
     polls: Vec<libc::pollfd>,
 }
 
@@ -31,7 +33,9 @@ pub fn now() -> Nanos {
 impl Machine for Real {
     #[inline]
     fn now(&mut self) -> Nanos {
-        now()
+        let now = now();
+        self.pulse.next(now);
+        now
     }
 
     #[inline]
@@ -46,6 +50,7 @@ impl Machine for Real {
     }
 
     fn sleep(&mut self, fds: &[RawFd], longest: Nanos) {
+        self.pulse.next(Nanos(now().0.saturating_add(longest.0)));
         self.polls.clear();
         self.polls.extend(fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }));
         let time = libc::timespec {
@@ -67,6 +72,7 @@ pub struct Threads {
     ended: Receiver<u16>,
     end: Sender<u16>,
     pins: Pins,
+    pulses: Pulses,
 }
 
 /// What one engine's thread is given.
@@ -85,12 +91,17 @@ impl Threads {
     /// None yet.
     pub fn new() -> Threads {
         let (end, ended) = channel();
-        Threads { all: Vec::new(), ended, end, pins: Pins::default() }
+        Threads { all: Vec::new(), ended, end, pins: Pins::default(), pulses: Pulses::default() }
     }
 
     /// Those that are bound to a core, to be watched over.
     pub fn take_pins(&mut self) -> Pins {
         std::mem::take(&mut self.pins)
+    }
+
+    /// What tells whether the engines are alive.
+    pub fn pulses(&self) -> Pulses {
+        self.pulses.clone()
     }
 
     /// Starts an engine.
@@ -101,6 +112,7 @@ impl Threads {
         let Job { index, mut engine, core, idle } = job;
         let end = self.end.clone();
         let (pinned, result) = channel();
+        let pulse = self.pulses.add(now());
         let body = move || {
             let refused = core.and_then(|core| pin(core).err());
             let go = refused.is_none();
@@ -109,7 +121,7 @@ impl Threads {
             if go {
                 exact_naps();
                 let mut idle = Idle::new(idle, engine.interrupts(), now());
-                drive(&mut engine, &mut idle, &mut Real::default());
+                drive(&mut engine, &mut idle, &mut Real { pulse, polls: Vec::new() });
                 // With the last engine the NIC closes.
                 drop(engine);
                 let _ = end.send(index);

@@ -202,7 +202,7 @@ fn answers_have_the_fields_that_are_documented() {
     let names: Vec<_> = documented.iter().filter_map(|(question, _)| question["query"].as_str()).collect();
     assert_eq!(
         names,
-        ["stats", "channels", "listeners", "connections", "connection", "peers", "drain", "log"]
+        ["stats", "health", "channels", "listeners", "connections", "connection", "peers", "drain", "log"]
     );
     for (mut question, example) in documented {
         if question["query"] == "connection" {

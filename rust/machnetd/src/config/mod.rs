@@ -324,7 +324,8 @@ fn millis(n: i64) -> Nanos {
     Nanos::millis(n as u64)
 }
 
-fn plural(n: usize, what: &str) -> String {
+/// A number with a noun that has an ordinary plural.
+pub fn plural(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 

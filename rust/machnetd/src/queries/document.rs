@@ -13,6 +13,7 @@ use machnet_wire::{Mac, Nanos, Sample};
 use serde::{Serialize, Serializer};
 
 use super::request::{Refusal, VERSION};
+use crate::pulse::EngineState;
 
 /// An answer that is not whole yet.
 #[derive(Debug)]
@@ -174,6 +175,39 @@ pub fn stats(stats: &crate::stats::Stats) -> Vec<u8> {
             },
         },
     )
+}
+
+/// What `health` answers.
+#[derive(Serialize)]
+struct Health<'a> {
+    healthy: bool,
+    engines: Vec<EngineHealth>,
+    nic: NicHealth<'a>,
+}
+
+#[derive(Serialize)]
+struct EngineHealth {
+    engine: u16,
+    state: &'static str,
+    late_ns: u64,
+}
+
+#[derive(Serialize)]
+struct NicHealth<'a> {
+    driver: &'a str,
+}
+
+/// The answer to `health`.
+pub fn health(stats: &crate::stats::Stats) -> Vec<u8> {
+    let states: Vec<_> = stats.pulses.states(crate::threads::now()).collect();
+    let healthy = !states.iter().any(|state| matches!(state, EngineState::Stalled(_)));
+    let engines = (0..).zip(states).map(|(engine, state)| match state {
+        EngineState::Running => EngineHealth { engine, state: "running", late_ns: 0 },
+        EngineState::Asleep => EngineHealth { engine, state: "asleep", late_ns: 0 },
+        EngineState::Stalled(late) => EngineHealth { engine, state: "stalled", late_ns: late.0 },
+    });
+    let nic = NicHealth { driver: stats.port.driver() };
+    whole("health", Health { healthy, engines: engines.collect(), nic })
 }
 
 /// Counters by name, in the order of their table; `null` is one that is not counted here.

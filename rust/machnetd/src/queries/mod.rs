@@ -181,6 +181,7 @@ fn answer<Q>(request: Request, who: Credentials, reach: Reach<'_, Q>) -> Result<
     let done = match request {
         Request::Stats => document::stats(stats),
         Request::About => whole(name, About::new(config, stats.port.driver(), host.nic())),
+        Request::Health => document::health(stats),
         Request::Ask(question) => {
             let number = host.ask(question).map_err(|refused| refused.to_string())?;
             return Ok(Answered::Later(number, Document::new(name)));

@@ -18,6 +18,8 @@ pub enum Request {
     Stats,
     /// Settings and NIC.
     About,
+    /// Whether the engines are alive.
+    Health,
     /// Something that engines know.
     Ask(Question),
     /// That a channel ends.
@@ -41,6 +43,7 @@ impl Request {
         match self {
             Request::Stats => "stats",
             Request::About => "about",
+            Request::Health => "health",
             Request::Ask(Question::Channels) => "channels",
             Request::Ask(Question::Listeners) => "listeners",
             Request::Ask(Question::Connections { .. }) => "connections",
@@ -138,6 +141,7 @@ impl Fields {
         Ok(match query {
             "stats" => Request::Stats,
             "about" => Request::About,
+            "health" => Request::Health,
             "channels" => Request::Ask(Question::Channels),
             "listeners" => Request::Ask(Question::Listeners),
             "connections" => {
@@ -211,7 +215,7 @@ pub const LONGEST: usize = 4096;
 /// Characters of a value that are repeated in an answer.
 const SHOWN: usize = 64;
 const EXAMPLE: &str = r#"{"version":1,"query":"stats"}"#;
-const NAMES: &str = r#""stats", "about", "channels", "listeners", "connections", "connection", "peers", "drain" or "log" (docs/control.md)"#;
+const NAMES: &str = r#""stats", "about", "health", "channels", "listeners", "connections", "connection", "peers", "drain" or "log" (docs/control.md)"#;
 
 #[cfg(test)]
 mod tests {
@@ -227,6 +231,7 @@ mod tests {
         for (packet, request) in [
             (r#"{"version":1,"query":"stats"}"#, Request::Stats),
             (r#"{"version":1,"query":"about"}"#, Request::About),
+            (r#"{"version":1,"query":"health"}"#, Request::Health),
             (r#"{"query":"channels","version":1}"#, Request::Ask(Question::Channels)),
             (r#"{"version":1,"query":"connections"}"#, Request::Ask(Question::Connections { channel: None })),
             (
