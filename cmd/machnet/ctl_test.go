@@ -49,13 +49,13 @@ func ctl(t *testing.T, args ...string) (code int, stdout, stderr string) {
 func TestCtlAsksAndShowsTables(t *testing.T) {
 	const stats = `{"version":1,"query":"stats","machnetd":"0.1.0","pid":7,"uptime_s":3661,"ip":"10.0.0.1",
 		"engines":[{"engine":0,"counters":{"stalls":0,"rx_frames":12345},"queue":{"ring_drops":2}},{"engine":1,"counters":{"rx_frames":6}}],
-		"port":{"driver":"net_memif","counters":{"link_ups":1,"rx_missed":null}}}`
+		"port":{"driver":"net_memif","state":"up","counters":{"link_ups":1,"rx_missed":null}}}`
 	for name, tc := range map[string]struct {
 		args                   []string
 		question, answer, want string
 	}{
 		"stats": {
-			[]string{"stats"}, `{"version":1,"query":"stats"}`, stats, `machnetd 0.1.0, pid 7, up 1h1m1s, IP 10.0.0.1, NIC net_memif
+			[]string{"stats"}, `{"version":1,"query":"stats"}`, stats, `machnetd 0.1.0, pid 7, up 1h1m1s, IP 10.0.0.1, NIC net_memif, up
 
 OF        COUNTER     VALUE
 engine/0  rx_frames   12345
@@ -66,7 +66,7 @@ port      link_ups    1
 1 zero, 1 not counted by this NIC's driver: left out, --all shows them
 `},
 		"stats --all": {
-			[]string{"stats", "--all"}, `{"version":1,"query":"stats"}`, stats, `machnetd 0.1.0, pid 7, up 1h1m1s, IP 10.0.0.1, NIC net_memif
+			[]string{"stats", "--all"}, `{"version":1,"query":"stats"}`, stats, `machnetd 0.1.0, pid 7, up 1h1m1s, IP 10.0.0.1, NIC net_memif, up
 
 OF        COUNTER     VALUE
 engine/0  rx_frames   12345

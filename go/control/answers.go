@@ -74,6 +74,7 @@ type Engine struct {
 // Port is what the NIC counts.
 type Port struct {
 	Driver   string   `json:"driver"`
+	State    string   `json:"state"` // "up", "link-down", "resetting": it is being started again, or "gone": the device was taken away
 	Counters Counters `json:"counters"`
 }
 

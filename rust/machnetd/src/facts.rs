@@ -124,6 +124,8 @@ struct Checked<'a> {
     version: u32,
     machnetd: &'static str,
     dpdk: String,
+    /// Of NICs; `None` where they are linked in.
+    drivers: Option<Vec<String>>,
     channel: u32,
     /// `None` where they hold mistakes.
     settings: Option<Settings<'a>>,
@@ -150,6 +152,7 @@ pub fn checked(config: Option<&Config>, mistakes: &[Mistake], warnings: &[String
         version: 1,
         machnetd: env!("CARGO_PKG_VERSION"),
         dpdk: machnet_nic::dpdk::version(),
+        drivers: machnet_nic::dpdk::drivers(),
         channel: machnet_shm::ABI_VERSION,
         settings: config.map(Settings::from),
         mistakes: mistakes.iter().map(Told::from).collect(),

@@ -61,6 +61,16 @@ pub fn examine_nic(config: &Config) -> Result<Vec<String>, String> {
     }
 }
 
+/// What can drive a NIC here: DPDK's version, and the drivers that are installed for it.
+pub fn back_ends() -> String {
+    let drivers = dpdk::drivers().map(|names| names.join(" ").replace("net_", ""));
+    format!(
+        "machnetd: {} with drivers: {}",
+        dpdk::version(),
+        drivers.as_deref().unwrap_or("those that are linked in")
+    )
+}
+
 /// Serves applications with this NIC until a signal says otherwise.
 fn serve<Q: Queue + 'static>(
     config: Config,

@@ -91,6 +91,34 @@ pub trait Port: Send + Sync {
 
     /// Counters so far.
     fn counters(&self) -> PortCounters;
+
+    /// Whether frames can pass, and if not, why.
+    fn state(&self) -> PortState;
+}
+
+/// What a NIC is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PortState {
+    /// It is there and has its link, as far as its driver can tell.
+    Up,
+    /// It is there and has no link.
+    LinkDown,
+    /// It is being started again, because it asked for that or had failed. Frames to be sent are dropped, and counted as `link_down`.
+    Resetting,
+    /// The device is not there. Frames to be sent are dropped, and counted as `link_down`; it is opened again when it is back.
+    Gone,
+}
+
+impl PortState {
+    /// Its name, as operators see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            PortState::Up => "up",
+            PortState::LinkDown => "link-down",
+            PortState::Resetting => "resetting",
+            PortState::Gone => "gone",
+        }
+    }
 }
 
 /// What a queue's NIC is and can do.

@@ -151,6 +151,7 @@ struct EngineCounts {
 #[derive(Serialize)]
 struct PortCounts<'a> {
     driver: &'a str,
+    state: &'static str,
     counters: Counts<&'static str>,
 }
 
@@ -171,6 +172,7 @@ pub fn stats(stats: &crate::stats::Stats) -> Vec<u8> {
             engines: engines.collect(),
             port: PortCounts {
                 driver: stats.port.driver(),
+                state: stats.port.state().name(),
                 counters: Counts::of(&stats.port.counters().samples()),
             },
         },

@@ -50,7 +50,9 @@ impl Eal {
         if let Err(errno) = result {
             return Err(classify(errno, &mark.complaints(), config));
         }
-        ::log::info!("{} started", version());
+        // SAFETY: EAL runs; returns a static string.
+        let version = unsafe { CStr::from_ptr(dpdk_sys::mdpdk_version()) };
+        ::log::info!("{} started", version.to_string_lossy());
         Ok(Eal {
             environment: Arc::new(Environment {
                 gate: Mutex::new(None),
@@ -60,12 +62,6 @@ impl Eal {
             }),
         })
     }
-}
-
-/// The DPDK that this program runs with, such as `DPDK 24.11.8`; it need not be started.
-pub fn version() -> String {
-    // SAFETY: returns a static string, whether or not EAL runs.
-    unsafe { CStr::from_ptr(dpdk_sys::mdpdk_version()) }.to_string_lossy().into_owned()
 }
 
 impl Environment {

@@ -2,6 +2,7 @@
 //! kernel's device, the count of frames that found no free slot, and waking an engine that sleeps when one arrives.
 
 use super::error::DpdkError;
+use super::slots::{Layout, Slots};
 use crate::PortConfig;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
@@ -21,6 +22,8 @@ pub(super) struct Packet {
     pub slots: u16,
     /// The most a slot hands over, bytes.
     pub room: u16,
+    /// Bytes of a block, which is whole slots.
+    block: u32,
 }
 
 /// Whether these are the name and arguments of one.
@@ -63,6 +66,15 @@ impl Packet {
         if !(1..=4096).contains(&slots) {
             return Err(bad(format!("framecnt={slots}: leave it out, or use 1 to 4096")));
         }
+        // The driver counts on slots without gaps between them, and the kernel cuts every block into slots of its own.
+        let whole = least_common_multiple(slot, page());
+        let block = number("blocksz", whole)?;
+        if block == 0 || block % whole != 0 || slots % (block / slot) != 0 {
+            return Err(bad(format!(
+                "{slots} slots of {slot} bytes do not fill blocks of {block} bytes; leave blocksz and framecnt out, or use multiples of {whole} bytes and of {} slots",
+                whole / slot
+            )));
+        }
         let Kernels { mtu: carries, up } =
             look(device).map_err(|_| DpdkError::NoSuchDevice(format!("{device} for {args}")))?;
         if carries < config.mtu.into() {
@@ -80,10 +92,15 @@ impl Packet {
         add("qpairs", pairs);
         add("framecnt", slots);
         add("framesz", slot);
-        // The driver counts on slots without gaps between them, and the kernel cuts every block into slots of its own.
-        add("blocksz", least_common_multiple(slot, page()));
+        add("blocksz", block);
         let device = device.to_owned();
-        Ok(Packet { args: complete, device, up, slots: slots as u16, room: slot as u16 })
+        Ok(Packet { args: complete, device, up, slots: slots as u16, room: slot as u16, block })
+    }
+
+    /// Each ring of each of its sockets.
+    fn layout(&self) -> Layout {
+        let (slot, count) = (usize::from(self.room), usize::from(self.slots));
+        Layout { bytes: count / (self.block as usize / slot) * self.block as usize, slot, count }
     }
 
     /// Refuses what the kernel will not let this process do: the driver opens packet sockets, and sets the device's
@@ -150,7 +167,7 @@ impl Sockets {
         }
         if all.len() != usize::from(queues) {
             log::warn!(
-                "af_packet: the sockets of {queues} queues were not found; lost frames are not counted, and idle engines nap"
+                "af_packet: the sockets of {queues} queues were not found; lost frames are not counted, idle engines nap, and a device that takes no more frames stops its engine"
             );
             all.clear();
         }
@@ -160,6 +177,17 @@ impl Sockets {
     /// Readable while frames wait for this queue.
     pub(super) fn of_queue(&self, index: u16) -> Option<RawFd> {
         self.all.get(usize::from(index)).map(AsRawFd::as_raw_fd)
+    }
+
+    /// The transmit ring of this queue.
+    pub(super) fn slots(&self, index: u16, packet: &Packet) -> Option<Slots> {
+        let slots = Slots::map(self.of_queue(index)?, packet.layout());
+        if let Err(error) = &slots {
+            log::warn!(
+                "af_packet: the transmit ring of queue {index} cannot be seen: {error}; a device that takes no more frames stops this engine"
+            );
+        }
+        slots.ok()
     }
 
     /// Frames that found no free slot, all queues together; `None` without sockets to ask.
@@ -384,6 +412,16 @@ mod tests {
             ),
             ("net_af_packet0,iface=lo,framesz=32768", 1500, "framesz=32768 does not fit"),
             ("net_af_packet0,iface=lo,framecnt=x", 1500, "framecnt: not a number"),
+            (
+                "net_af_packet0,iface=lo,framecnt=33",
+                1500,
+                "33 slots of 2048 bytes do not fill blocks of 4096 bytes; leave blocksz and framecnt out, or use multiples of 4096 bytes and of 2 slots",
+            ),
+            (
+                "net_af_packet0,iface=lo,framesz=3072,blocksz=4096",
+                1500,
+                "256 slots of 3072 bytes do not fill blocks of 4096 bytes",
+            ),
             ("net_af_packet0,iface=lo,framecnt=0", 1500, "framecnt=0: leave it out, or use 1 to 4096"),
             (
                 "net_af_packet0,iface=nonesuch9",
