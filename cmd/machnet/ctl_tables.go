@@ -21,6 +21,7 @@ import (
 type asked struct {
 	query  control.Query
 	socket string
+	ready  bool // health, of the NIC as well
 	all    bool // counters, also those that are zero or not counted
 }
 

@@ -95,6 +95,7 @@ type EngineHealth struct {
 // NICHealth is how the NIC is.
 type NICHealth struct {
 	Driver string `json:"driver"`
+	State  string `json:"state"` // "up", "link-down", "resetting" or "gone"
 }
 
 // Channel is one attachment of an application.

@@ -122,8 +122,8 @@ func TestEveryQuestionIsAskedAndItsAnswerReadAsDocumented(t *testing.T) {
 			func(ctx context.Context, socket string) (any, error) { return Health(ctx, socket) },
 			map[string]any{"version": 1., "query": "health"},
 			`{"version":1,"query":"health","healthy":false,"engines":[{"engine":0,"state":"asleep","late_ns":0},{"engine":1,"state":"stalled","late_ns":1500000000}],
-			"nic":{"driver":"net_memif"}}`,
-			&HealthState{Engines: []EngineHealth{{0, "asleep", 0}, {1, "stalled", 1500000000}}, NIC: NICHealth{Driver: "net_memif"}},
+			"nic":{"driver":"net_memif","state":"gone"}}`,
+			&HealthState{Engines: []EngineHealth{{0, "asleep", 0}, {1, "stalled", 1500000000}}, NIC: NICHealth{Driver: "net_memif", State: "gone"}},
 		},
 		"channels": {
 			func(ctx context.Context, socket string) (any, error) { return Channels(ctx, socket) },
