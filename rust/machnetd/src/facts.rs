@@ -49,6 +49,7 @@ impl<'a> From<&'a Config> for Settings<'a> {
                 ChosenNic::Dpdk(Device::Pci(address)) => ("pci", address.clone()),
                 ChosenNic::Dpdk(Device::Mac(mac)) => ("mac", mac.to_string()),
                 ChosenNic::Dpdk(Device::Vdev(args)) => ("vdev", args.clone()),
+                ChosenNic::Xdp(xdp) => ("xdp", xdp.interface.clone()),
             },
             mtu: config.mtu,
             descriptors: config.descriptors,
