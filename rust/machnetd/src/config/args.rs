@@ -1,4 +1,4 @@
-//! The command line: every setting has a flag, and four flags are no settings.
+//! The command line: every setting has a flag, and five flags are no settings.
 
 use std::path::PathBuf;
 
@@ -36,7 +36,7 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
     let one = |text: String| vec![Mistake::somewhere(text)];
     let mut args = args.into_iter();
     let mut file = None;
-    let mut check = false;
+    let (mut check, mut json) = (false, false);
     let mut flags: Vec<(&'static Key, String)> = Vec::new();
     while let Some(arg) = args.next() {
         let (name, glued) = match arg.split_once('=') {
@@ -46,7 +46,7 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
         let bare = match name.as_str() {
             "--help" | "-h" => Some(Command::Print(help())),
             "--version" | "-V" => Some(Command::Print(version())),
-            "--check" => None,
+            CHECK | JSON => None,
             _ => {
                 let key = Settings::flag(&name);
                 if key.is_none() && name != "--config" {
@@ -68,8 +68,12 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
         }
         match bare {
             Some(command) => return Ok(command),
+            None if name == JSON => json = true,
             None => check = true,
         }
+    }
+    if json && !check {
+        return Err(one(format!("{JSON}: of use with {CHECK} only; give both")));
     }
     let source = match &file {
         Some(path) => Source::read(path).map_err(one)?,
@@ -84,11 +88,19 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
     Ok(if check { Command::Check(loaded, file) } else { Command::Run(loaded) })
 }
 
+/// Whether what came of `--check` is for a program to read; the arguments may be wrong otherwise.
+pub fn wants_json(args: &[String]) -> bool {
+    [CHECK, JSON].iter().all(|flag| args.iter().any(|arg| arg == flag))
+}
+
+const CHECK: &str = "--check";
+const JSON: &str = "--json";
+
 fn unknown(name: &str) -> String {
     if !name.starts_with('-') {
         return format!("{name}: unknown argument; a configuration file is given with --config {name}");
     }
-    let others = ["--config", "--check", "--help", "--version"];
+    let others = ["--config", CHECK, JSON, "--help", "--version"];
     let near = KEYS.iter().map(|key| key.flag).chain(others).map(|flag| (distance(name, flag), flag)).min();
     match near {
         Some((1..=2, flag)) => format!("{name}: unknown flag; did you mean {flag}? --help lists them"),
@@ -128,6 +140,7 @@ Two hosts on one machine, in one folder, without root, huge pages or a NIC:
 
   --config FILE                 read settings from this TOML file; flags win over it
   --check                       check the settings and whether this machine can do it, start nothing
+  --check --json                the same as a JSON document, with the settings in force (docs/control.md)
   --version                     print the version, and which DPDK it runs with
   --help                        print this
 ",
