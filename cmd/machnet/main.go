@@ -28,6 +28,8 @@ func commands() []command {
 		{"bench", "latency and throughput beside kernel TCP and UDP; bench go: of Go beside C; bench proxy: what a proxy adds; bench setup: of connecting; bench churn and bench isolation: what neighbours feel of each other", runBench},
 		{"proxy", "let programs that know TCP or Unix sockets use Machnet: --listen tcp://:6379 --to machnet://10.0.0.2:6379, or the other way round", runProxy},
 		{"ctl", "ask a running sidecar: stats, channels, listeners, connections, peers; drain a channel, set its log level", runCtl},
+		{"doctor", "what is wrong with this machine, its sidecar and the path to a peer, and the command that mends it", runDoctor},
+		{"setup", "give a NIC to machnetd: its settings, huge pages, driver; --dry-run shows the commands, --undo takes all back", runNICSetup},
 		{"version", "print the version", runVersion},
 	}
 }

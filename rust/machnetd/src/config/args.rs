@@ -38,7 +38,7 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
     let one = |text: String| vec![Mistake::somewhere(text)];
     let mut args = args.into_iter();
     let mut file = None;
-    let mut check = false;
+    let (mut check, mut json) = (false, false);
     let mut flags: Vec<(&'static Key, String)> = Vec::new();
     while let Some(arg) = args.next() {
         let (name, glued) = match arg.split_once('=') {
@@ -49,7 +49,7 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
             "--help" | "-h" => Some(Command::Print(help())),
             "--version" | "-V" => Some(Command::Print(version())),
             "--describe" => Some(Command::Print(describe())),
-            "--check" => None,
+            CHECK | JSON => None,
             _ => {
                 let key = Settings::flag(&name);
                 if key.is_none() && name != "--config" {
@@ -71,8 +71,12 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
         }
         match bare {
             Some(command) => return Ok(command),
+            None if name == JSON => json = true,
             None => check = true,
         }
+    }
+    if json && !check {
+        return Err(one(format!("{JSON}: of use with {CHECK} only; give both")));
     }
     let source = match &file {
         Some(path) => Source::read(path).map_err(one)?,
@@ -86,6 +90,14 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
     let loaded = Box::new(Loaded { config, settings, source });
     Ok(if check { Command::Check(loaded, file) } else { Command::Run(loaded) })
 }
+
+/// Whether what came of `--check` is for a program to read; the arguments may be wrong otherwise.
+pub fn wants_json(args: &[String]) -> bool {
+    [CHECK, JSON].iter().all(|flag| args.iter().any(|arg| arg == flag))
+}
+
+const CHECK: &str = "--check";
+const JSON: &str = "--json";
 
 fn unknown(name: &str) -> String {
     if !name.starts_with('-') {
@@ -130,9 +142,14 @@ struct Other {
 const OTHERS: &[Other] = &[
     Other { flag: "--config", form: "FILE", help: "read settings from this TOML file; flags win over it" },
     Other {
-        flag: "--check",
+        flag: CHECK,
         form: "",
         help: "check the settings and whether this machine can do it, start nothing",
+    },
+    Other {
+        flag: JSON,
+        form: "",
+        help: "with --check: the same as a JSON document, with the settings in force (docs/control.md)",
     },
     Other { flag: "--describe", form: "", help: "print all flags and settings as JSON, for tools" },
     Other { flag: "--version", form: "", help: "print the version, and which DPDK it runs with" },
