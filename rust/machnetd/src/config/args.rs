@@ -149,7 +149,7 @@ const OTHERS: &[Other] = &[
     Other {
         flag: JSON,
         form: "",
-        help: "with --check: the same as a JSON document, with the settings in force (docs/control.md)",
+        help: "with --check: a JSON document, with the settings in force (docs/control.md)",
     },
     Other { flag: "--describe", form: "", help: "print all flags and settings as JSON, for tools" },
     Other { flag: "--version", form: "", help: "print the version, and which DPDK it runs with" },
