@@ -149,6 +149,15 @@ test-many: ## CONNECTIONS=10000 of one process, a goroutine each, and as many di
 	cd go/machnettest && MACHNET_CONNECTIONS=$(CONNECTIONS) MACHNET_DIALS=$(CONNECTIONS) go test -count=1 -timeout 30m -v \
 	    -run 'TestConnectionsAreBoundedByMemoryAlone|TestDialsCancelledAtAnyMomentLeaveNothingBehind' .
 
+.PHONY: deb
+deb: build ## Debian packages of the sidecar and of the client library, in target/deb (docs/service.md)
+	scripts/deb.sh $(VERSION) $(ABI) $(CLIENT_ARCHIVE) target/deb
+
+.PHONY: test-packaging
+test-packaging: ## the unit, manual pages, completions, Debian packages and Kubernetes' manifests; what needs root is skipped without
+	@scripts/deps.sh dpkg-dev fish lintian man-db mandoc systemd zsh || echo "test-packaging: what needs these is skipped"
+	cd tests && go run ./packaging -version $(VERSION) -abi $(ABI) -archive $(CLIENT_ARCHIVE)
+
 .PHONY: slowest
 slowest:
 	@scripts/slowest.sh $(LOG)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -85,6 +86,7 @@ func write(dir, machnetd, machnet, date string) error {
 		return err
 	}
 	for name, text := range map[string]string{
+		"machnetd.toml":       example(d),
 		"man/machnetd.8":      daemonPage(d, date),
 		"man/machnetd.toml.5": settingsPage(d, date),
 		"man/machnet.1":       commandsPage(c, d.Version, date),
@@ -116,6 +118,22 @@ func ask(into any, program, how string) error {
 		return fmt.Errorf("%s %s: %w", program, how, err)
 	}
 	return nil
+}
+
+// example is a file of settings in which each is a comment.
+func example(d sidecar) string {
+	var b strings.Builder
+	b.WriteString("# Settings of machnetd: machnetd.toml(5). Each is a comment here; ip, and one of the section [nic], must be given.\n")
+	b.WriteString("# `machnetd --check --config FILE` says whether all is well.\n")
+	section := ""
+	for _, s := range d.Settings {
+		if s.Section != section {
+			section = s.Section
+			fmt.Fprintf(&b, "\n[%s]\n", section)
+		}
+		fmt.Fprintf(&b, "# %s; default: %s\n#%s = %s\n", s.Help, s.Default, s.Name, form(s))
+	}
+	return b.String()
 }
 
 // asCommand is machnetd as a command, which for completions it is.

@@ -6,7 +6,10 @@ import (
 )
 
 // page is a manual page in the making, in man(7).
-type page struct{ strings.Builder }
+type page struct {
+	strings.Builder
+	begun bool // the section has text already
+}
 
 func newPage(name, section, date, version, what string) *page {
 	p := &page{}
@@ -16,13 +19,23 @@ func newPage(name, section, date, version, what string) *page {
 	return p
 }
 
-func (p *page) section(name string) { fmt.Fprintf(p, ".SH %s\n", strings.ToUpper(name)) }
+func (p *page) section(name string) {
+	fmt.Fprintf(p, ".SH %s\n", strings.ToUpper(name))
+	p.begun = false
+}
 
-// text is a paragraph.
-func (p *page) text(text string) { fmt.Fprintf(p, ".PP\n%s\n", roff(text)) }
+// text is a paragraph; the first of a section needs no request for that.
+func (p *page) text(text string) {
+	if p.begun {
+		p.WriteString(".PP\n")
+	}
+	p.begun = true
+	p.WriteString(roff(text) + "\n")
+}
 
 // item is what something is called, how that is filled in, and what it means.
 func (p *page) item(name, form, text string) {
+	p.begun = true
 	p.WriteString(".TP\n\\fB" + roff(name) + "\\fR")
 	if form != "" {
 		p.WriteString(" \\fI" + roff(form) + "\\fR")
@@ -103,7 +116,7 @@ func settingsPage(d sidecar, date string) string {
 		p.item(s.Name, "= "+form(s), sentence(s.Help, s.Default)+" Flag: "+s.Flag+".")
 	}
 	p.section("example")
-	p.WriteString(".PP\n.nf\n[host]\nip = \"10.0.0.1/24\"\ngateway = \"10.0.0.254\"\n\n[nic]\npci = \"0000:00:06.0\"\n\n[engines]\ncores = [2, 3]\n.fi\n")
+	p.WriteString(".nf\n[host]\nip = \"10.0.0.1/24\"\ngateway = \"10.0.0.254\"\n\n[nic]\npci = \"0000:00:06.0\"\n\n[engines]\ncores = [2, 3]\n.fi\n")
 	p.section("see also")
 	p.WriteString("machnetd(8), machnet(1)\n")
 	return p.String()

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Installs packages, uses and purges them on an overlay of this machine, in a mount namespace of its own (tests/packaging/debs.go).
+#   installed.sh ROOT NAME NAME NAME DEB DEB DEB
+set -euo pipefail
+root=$1
+names=("$2" "$3" "$4")
+debs=("$5" "$6" "$7")
+
+fail() { echo "$*"; exit 1; }
+mount -t tmpfs none /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay none -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+mount -t proc none /mnt/root/proc
+mount --rbind /dev /mnt/root/dev
+mount --rbind /sys /mnt/root/sys
+mount -t tmpfs none /mnt/root/run
+mount -t tmpfs none /mnt/root/tmp
+cp "${debs[@]}" "$root/tests/c/echo.c" /mnt/root/tmp/
+in_root() { chroot /mnt/root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
+# Every name outside caches, logs and dpkg's own folder, and every user.
+state() {
+    (cd /mnt/root && find etc usr opt srv var/lib -xdev -path var/lib/dpkg -prune -o -print | sort)
+    in_root getent passwd
+    in_root getent group
+}
+
+state >/mnt/before
+in_root sh -c "dpkg -i /tmp/*.deb" >/mnt/log 2>&1 || { cat /mnt/log; fail "dpkg -i"; }
+
+in_root getent passwd machnet >/dev/null || fail "there is no user machnet"
+for page in "1 machnet" "5 machnetd.toml" "8 machnetd"; do
+    # shellcheck disable=SC2086 # two words
+    in_root man -w $page >/dev/null || fail "no manual page $page"
+done
+in_root systemctl --root=/ is-enabled machnetd >/mnt/enabled || true
+grep -qx disabled /mnt/enabled || fail "the unit is $(cat /mnt/enabled), want disabled"
+in_root systemctl --root=/ enable machnetd 2>/dev/null && in_root systemctl --root=/ disable machnetd 2>/dev/null || fail "the unit cannot be enabled"
+! in_root machnetd --check --config /etc/machnet/machnetd.toml 2>/mnt/said || fail "the file of comments is taken for settings"
+grep -q "host.ip is not set" /mnt/said || fail "of the file of comments it says: $(cat /mnt/said)"
+
+# A sidecar as the unit runs it: the package's user, without a capability.
+mkdir -p /mnt/root/run/machnet
+in_root chown machnet:machnet /run/machnet
+as_unit() { in_root setpriv --reuid machnet --regid machnet --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all "$@"; }
+printf '[host]\nip = "10.0.0.1/24"\n[nic]\nmemif = "server:/run/machnet/link"\n[engines]\nidle = "yield"\n' >/mnt/root/etc/machnet/machnetd.toml
+as_unit machnetd --config /etc/machnet/machnetd.toml >/mnt/sidecar 2>&1 &
+sidecar=$!
+trap 'kill $sidecar 2>/dev/null || true' EXIT
+healthy=
+for _ in $(seq 200); do
+    in_root machnet ctl health >/mnt/health 2>&1 && healthy=yes && break
+    sleep 0.1
+done
+[ -n "$healthy" ] || fail "the sidecar is not healthy: $(cat /mnt/health /mnt/sidecar)"
+in_root bash -c 'cd /tmp && cc -std=c11 $(pkg-config --cflags machnet) echo.c $(pkg-config --libs machnet) -o echo' || fail "a C program cannot be linked"
+in_root ldd /tmp/echo | grep -q "libmachnet.so.* => /" || fail "the C program does not find its library: $(in_root ldd /tmp/echo)"
+kill "$sidecar"
+wait "$sidecar" || fail "the sidecar ended with $?: $(cat /mnt/sidecar)"
+
+in_root dpkg --purge "${names[2]}" "${names[1]}" "${names[0]}" >/mnt/log 2>&1 || { cat /mnt/log; fail "dpkg --purge"; }
+state >/mnt/after
+diff /mnt/before /mnt/after || fail "that is left, or gone"
+echo "nothing is left"
