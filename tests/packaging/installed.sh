@@ -41,9 +41,10 @@ grep -q "host.ip is not set" /mnt/said || fail "of the file of comments it says:
 # A sidecar as the unit runs it: the package's user, without a capability.
 mkdir -p /mnt/root/run/machnet
 in_root chown machnet:machnet /run/machnet
-as_unit() { in_root setpriv --reuid machnet --regid machnet --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all "$@"; }
 printf '[host]\nip = "10.0.0.1/24"\n[nic]\nmemif = "server:/run/machnet/link"\n[engines]\nidle = "yield"\n' >/mnt/root/etc/machnet/machnetd.toml
-as_unit machnetd --config /etc/machnet/machnetd.toml >/mnt/sidecar 2>&1 &
+# Not by a function, so that the number is that of the sidecar and not of a shell around it.
+chroot /mnt/root /usr/bin/setpriv --reuid machnet --regid machnet --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all \
+    /usr/bin/machnetd --config /etc/machnet/machnetd.toml >/mnt/sidecar 2>&1 &
 sidecar=$!
 trap 'kill $sidecar 2>/dev/null || true' EXIT
 healthy=
