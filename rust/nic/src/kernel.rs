@@ -40,6 +40,7 @@ pub(crate) fn look(device: &str) -> io::Result<KernelDevice> {
 }
 
 /// Sets the device's flags to what they are: whether that is allowed.
+#[cfg(feature = "dpdk")]
 pub(crate) fn keep_flags(device: &str) -> io::Result<()> {
     let mut asked = Asked::about(device)?;
     asked.ask(libc::SIOCGIFFLAGS as _)?; // they stay in the request
