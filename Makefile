@@ -130,6 +130,13 @@ test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between 
 	cd tests && go test -count=1 -race -timeout 30m -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
 	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json
 
+MODELS := all
+.PHONY: test-vm
+test-vm: | $(LOG) ## virtual machines with the vNICs that DPDK's drivers are for (docs/vm.md); MODELS=virtio,igb,vmxnet3,e1000e chooses (needs root)
+	@scripts/vm-deps.sh $(MODELS)
+	@cd tests && MACHNET_VM_MODELS=$(MODELS) go test -count=1 -timeout 40m -json ./vm > ../$(LOG)/vm.json || ../scripts/go-failures.sh ../$(LOG)/vm.json
+	@scripts/go-score.sh test-vm $(LOG)/vm.json
+
 ROUNDS := 100
 .PHONY: test-conn
 test-conn: ## nettest.TestConn ROUNDS=100 times in a row, -race: between two sidecars, within one, and between hosts in the process

@@ -32,6 +32,8 @@ func questions() []question {
 	return []question{
 		{name: "stats", summary: "counters of the engines, their queues and the NIC",
 			query: plain("stats"), table: statsTable, counters: true},
+		{name: "about", summary: "settings in force, and the NIC as it was opened",
+			query: plain("about"), table: aboutTable},
 		{name: "health", summary: "whether the engines are alive, and the NIC: exit code 0 or 1, for probes",
 			query: plain("health"), table: healthLine, verdict: unhealthy},
 		{name: "channels", summary: "attached applications",
@@ -91,6 +93,9 @@ func (q *question) run(ctx context.Context, args []string, stdout io.Writer) err
 	timeout := fs.Duration("timeout", 10*time.Second, "wait for the whole answer at most so long")
 	if q.counters {
 		fs.BoolVar(&a.all, "all", false, "show also counters that are zero, and those that this NIC's driver does not count")
+	}
+	if q.verdict != nil {
+		fs.BoolVar(&a.ready, "ready", false, "the NIC must be up, too")
 	}
 	if err := parse(fs, args, stdout, q.positional); err != nil {
 		return err
