@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use machnet_host::{Host, HostError};
-use machnet_nic::{Opened, Queue, dpdk};
+use machnet_nic::{Opened, Queue, dpdk, xdp};
 
 use crate::clients::Clients;
 use crate::config::{ChosenNic, Config, plural};
@@ -46,6 +46,10 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
             let nic = dpdk::open(device, &config.port(), &config.eal());
             serve(config, args, nic.map_err(|error| refused(error.to_string()))?, &signals, descriptors)
         }
+        ChosenNic::Xdp(device) => {
+            let nic = xdp::open(device, &config.port(), config.ip);
+            serve(config, args, nic.map_err(|error| refused(error.to_string()))?, &signals, descriptors)
+        }
     }
 }
 
@@ -57,6 +61,9 @@ pub fn examine_nic(config: &Config) -> Result<Vec<String>, String> {
     match &config.nic {
         ChosenNic::Dpdk(device) => {
             dpdk::examine(device, &config.port(), &config.eal(), config.ip).map_err(|error| error.to_string())
+        }
+        ChosenNic::Xdp(device) => {
+            xdp::examine(device, &config.port(), config.ip).map_err(|error| error.to_string())
         }
     }
 }

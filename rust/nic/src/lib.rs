@@ -2,15 +2,19 @@
 //! chooses, no more queues than cores, 256 descriptors each.
 //!
 //! A back end is three things: a [`Queue`], which an engine owns; a [`Port`], which is what the queues share; and a function
-//! that opens a NIC, of its own kind of device and by a [`PortConfig`], and returns both as [`Opened`]. There are two: DPDK
-//! (feature `dpdk`, `dpdk::open`) and the simulator ([`sim::Net::open`]).
+//! that opens a NIC, of its own kind of device and by a [`PortConfig`], and returns both as [`Opened`]. There are three: DPDK
+//! (feature `dpdk`, `dpdk::open`), the kernel's AF_XDP (feature `xdp`, `xdp::open`) and the simulator ([`sim::Net::open`]).
 
 mod counters;
 mod device;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+#[cfg(any(feature = "dpdk", feature = "xdp"))]
+mod kernel;
 pub mod sim;
 mod toeplitz;
+#[cfg(feature = "xdp")]
+pub mod xdp;
 
 pub use counters::{PortCounters, QueueCounters};
 pub use device::{Device, EalConfig, Memif, MemifRole, Memory};

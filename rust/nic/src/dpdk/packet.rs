@@ -4,7 +4,8 @@
 use super::error::DpdkError;
 use super::slots::{Layout, Slots};
 use crate::PortConfig;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use crate::kernel::{self, KernelDevice};
+use std::ffi::{c_int, c_void};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -75,8 +76,8 @@ impl Packet {
                 whole / slot
             )));
         }
-        let Kernels { mtu: carries, up } =
-            look(device).map_err(|_| DpdkError::NoSuchDevice(format!("{device} for {args}")))?;
+        let KernelDevice { mtu: carries, up, .. } =
+            kernel::look(device).map_err(|_| DpdkError::NoSuchDevice(format!("{device} for {args}")))?;
         if carries < config.mtu.into() {
             return Err(bad(format!(
                 "{device} carries packets of at most {carries} bytes, which is less than the MTU of {}; use that, or raise it at both ends of the link (ip link set dev {device} mtu {})",
@@ -115,7 +116,7 @@ impl Packet {
         if opened.is_none() && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
             return Err(lacks("CAP_NET_RAW"));
         }
-        match keep_flags(&self.device) {
+        match kernel::keep_flags(&self.device) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(lacks("CAP_NET_ADMIN")),
             _ => Ok(()),
         }
@@ -130,7 +131,7 @@ impl Packet {
                 "{device} is down: nothing can be sent or received (ip link set dev {device} up)"
             ));
         }
-        let addresses = addresses(device);
+        let addresses = kernel::addresses(device);
         if addresses.contains(&ip) {
             doubts.push(format!(
                 "the kernel has {ip} on {device}, too, and answers whoever asks for it; take it away (ip address del {ip}/PREFIX dev {device}), or use another address"
@@ -233,92 +234,6 @@ fn duplicate(fd: RawFd) -> Option<OwnedFd> {
     unsafe {
         let copy = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0);
         (copy >= 0).then(|| OwnedFd::from_raw_fd(copy))
-    }
-}
-
-/// What the kernel says of a device.
-struct Kernels {
-    /// The largest packet it carries, bytes.
-    mtu: u32,
-    up: bool,
-}
-
-/// Asks the kernel about a device in this process's network namespace.
-fn look(device: &str) -> io::Result<Kernels> {
-    let mut asked = Asked::about(device)?;
-    let mtu = asked.ask(libc::SIOCGIFMTU as _)?;
-    let flags = asked.ask(libc::SIOCGIFFLAGS as _)?;
-    // SAFETY: the kernel wrote these members.
-    let (mtu, flags) = unsafe { (mtu.ifru_mtu, flags.ifru_flags) };
-    Ok(Kernels { mtu: mtu.max(0) as u32, up: c_int::from(flags) & libc::IFF_UP != 0 })
-}
-
-/// Sets the device's flags to what they are: whether that is allowed.
-fn keep_flags(device: &str) -> io::Result<()> {
-    let mut asked = Asked::about(device)?;
-    asked.ask(libc::SIOCGIFFLAGS as _)?; // they stay in the request
-    asked.ask(libc::SIOCSIFFLAGS as _).map(|_| ())
-}
-
-/// The IPv4 addresses that the kernel has on a device.
-fn addresses(device: &str) -> Vec<Ipv4Addr> {
-    let mut first = std::ptr::null_mut();
-    // SAFETY: `first` is writable; a list that comes back is freed below.
-    if unsafe { libc::getifaddrs(&mut first) } != 0 {
-        return Vec::new();
-    }
-    let mut all = Vec::new();
-    let mut next = first;
-    // SAFETY: entries of the list live until it is freed; names are C strings, and an address of the family AF_INET is a
-    // whole `sockaddr_in`.
-    unsafe {
-        while let Some(entry) = next.as_ref() {
-            next = entry.ifa_next;
-            let named = CStr::from_ptr(entry.ifa_name).to_bytes() == device.as_bytes();
-            let ipv4 = entry.ifa_addr.as_ref().is_some_and(|a| c_int::from(a.sa_family) == libc::AF_INET);
-            if named && ipv4 {
-                let address = entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
-                all.push(Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr)));
-            }
-        }
-        libc::freeifaddrs(first);
-    }
-    all
-}
-
-/// A question to the kernel about one device.
-struct Asked {
-    request: libc::ifreq,
-    socket: OwnedFd,
-}
-
-impl Asked {
-    fn about(device: &str) -> io::Result<Asked> {
-        // SAFETY: all bits zero is a valid request.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        if device.is_empty() || device.len() >= request.ifr_name.len() {
-            return Err(io::Error::from_raw_os_error(libc::ENODEV));
-        }
-        for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
-            *to = from as c_char;
-        }
-        // SAFETY: no pointers; a descriptor that comes back is ours alone.
-        let socket = unsafe {
-            let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        Ok(Asked { request, socket })
-    }
-
-    fn ask(&mut self, what: libc::Ioctl) -> io::Result<libc::__c_anonymous_ifr_ifru> {
-        // SAFETY: the request is writable and its name ends with a zero; each question reads or fills in a number alone.
-        match unsafe { libc::ioctl(self.socket.as_raw_fd(), what, &raw mut self.request) } {
-            0 => Ok(self.request.ifr_ifru),
-            _ => Err(io::Error::last_os_error()),
-        }
     }
 }
 

@@ -81,7 +81,7 @@ pub(in super::super) struct Recovery {
     at: Nanos,
     /// When the trouble began.
     since: Nanos,
-    /// Restarts and openings that failed, or that followed one another quickly.
+    /// Restarts and openings that failed since then.
     attempts: u32,
     /// When it was last seen whether they still are.
     asked: Nanos,
@@ -200,6 +200,7 @@ impl Recovery {
         match (self.goal, self.queues) {
             (Goal::Run, Queues::Running) => None,
             (Goal::Run, _) => Some(Action::Resume),
+            (Goal::Restart, Queues::Running) => due.then_some(Action::Park),
             (_, Queues::Running) => Some(Action::Park),
             (_, Queues::Asked) => (self.asked + PARK_RETRY <= now).then_some(Action::Park),
             (Goal::DriverRecovers(_), Queues::Parked) => None,
@@ -222,12 +223,7 @@ impl Recovery {
     /// An action was done, and this came of it.
     pub(in super::super) fn on_done(&mut self, now: Nanos, action: Action, outcome: Outcome) {
         match (action, outcome) {
-            (Action::Park, Outcome::Done) => {
-                self.queues = Queues::Parked;
-                if self.goal == Goal::Restart {
-                    self.at = self.since + delay(self.attempts);
-                }
-            }
+            (Action::Park, Outcome::Done) => self.queues = Queues::Parked,
             (Action::Park, _) => {
                 self.queues = Queues::Asked;
                 self.asked = now;
@@ -285,11 +281,11 @@ impl Recovery {
 
     /// A goal that was not there before.
     fn aim(&mut self, now: Nanos, goal: Goal) {
-        // What follows quickly on the last is not begun as quickly: a device that asks in every moment has the queues run in between.
-        self.attempts = if now < self.resumed + CALM && self.resumed > Nanos::ZERO { self.attempts + 1 } else { 0 };
         self.goal = goal;
         self.since = now;
-        self.at = now;
+        self.attempts = 0;
+        // A device that asks in every moment has the queues run in between.
+        self.at = if self.resumed > Nanos::ZERO { now.max(self.resumed + SPACING) } else { now };
     }
 
     fn gone(&mut self) {
@@ -355,5 +351,5 @@ const LOOK: Nanos = Nanos::millis(250);
 const SOFT_ATTEMPTS: u32 = 3;
 const FIRST_DELAY: Nanos = Nanos::millis(100);
 const LONGEST_DELAY: Nanos = Nanos::millis(2_000);
-/// A device that has worked for this long starts with no attempts to its name.
-const CALM: Nanos = Nanos::millis(10_000);
+/// A port that was started again runs at least this long before it is again.
+const SPACING: Nanos = Nanos::millis(100);
