@@ -27,6 +27,8 @@ pub(super) struct Setup {
     pub interrupts: bool,
     /// Of each receive and each transmit ring.
     pub descriptors: (u16, u16),
+    /// Buffers that lie in a receive ring.
+    pub filled: u32,
     /// Of a buffer, bytes.
     pub room: u16,
     /// To be set, unless the device's own is used.
@@ -91,7 +93,7 @@ impl Setup {
 
     /// Buffers of a queue's pool.
     fn buffers(&self) -> u32 {
-        buffers::count(self.descriptors.0, self.descriptors.1)
+        buffers::count(self.filled, self.descriptors.1.into())
     }
 }
 
@@ -194,7 +196,7 @@ impl Kept {
 
     /// Replaces a queue's pool if buffers are missing though the port was closed.
     fn mend_pool(&mut self, queue: u16, numa_node: i32) {
-        let Setup { room, descriptors, queues, .. } = self.setup;
+        let Setup { room, filled, descriptors: (_, tx), queues, .. } = self.setup;
         let old = self.seat.pool(queue);
         let free = free(&self.seat, queue);
         if free + IN_HANDS >= self.setup.buffers() {
@@ -202,7 +204,7 @@ impl Kept {
         }
         let missing = self.setup.buffers() - free;
         let serial = self.environment.serial.fetch_add(1, Ordering::Relaxed);
-        match buffers::pool(serial, room, numa_node, descriptors, queues) {
+        match buffers::pool(serial, room, numa_node, (filled, tx.into()), queues) {
             Ok(pool) => {
                 log::info!("{missing} buffers of queue {queue} went with the device; it has new ones");
                 self.seat.set_pool(queue, pool);
