@@ -69,7 +69,9 @@ packages_of() {
         # One that this Debian does not have, as mana before 13, is no dependency.
         [ ! -e "$plugins/librte_net_$driver.so" ] || names+=("$(dpkg-query -S "$(realpath "$plugins/librte_net_$driver.so")" | cut -d: -f1)")
     done
-    (IFS=,; echo "${names[*]}" | sed 's/,/, /g')
+    local list
+    printf -v list '%s, ' "${names[@]}"
+    echo "${list%, }"
 }
 drivers=("-Vdrivers:Depends=$(packages_of memif af_packet)" "-Vdrivers:Recommends=$(packages_of ena gve mana netvsc vdev_netvsc mlx4 mlx5 failsafe virtio vmxnet3)")
 

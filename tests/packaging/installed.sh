@@ -20,14 +20,8 @@ in_root() { chroot /mnt/root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin 
 # The index of all manual pages of the machine takes longer than all else here, and is not ours.
 rm -f /mnt/root/var/lib/man-db/auto-update
 
-# Every name outside caches, logs and dpkg's own folder, and every user.
-state() {
-    (cd /mnt/root && find etc usr opt srv var/lib -xdev -path var/lib/dpkg -prune -o -print | sort)
-    in_root getent passwd
-    in_root getent group
-}
-
-state >/mnt/before
+users() { in_root getent passwd; in_root getent group; }
+users >/mnt/before
 in_root sh -c "dpkg --force-unsafe-io -i /tmp/*.deb" >/mnt/log 2>&1 || { cat /mnt/log; fail "dpkg -i"; }
 
 in_root getent passwd machnet >/dev/null || fail "there is no user machnet"
@@ -37,7 +31,7 @@ for page in "1 machnet" "5 machnetd.toml" "8 machnetd"; do
 done
 in_root systemctl --root=/ is-enabled machnetd >/mnt/enabled || true
 grep -qx disabled /mnt/enabled || fail "the unit is $(cat /mnt/enabled), want disabled"
-in_root systemctl --root=/ enable machnetd 2>/dev/null && in_root systemctl --root=/ disable machnetd 2>/dev/null || fail "the unit cannot be enabled"
+in_root sh -c "systemctl --root=/ enable machnetd && systemctl --root=/ disable machnetd" 2>/mnt/said || fail "the unit cannot be enabled: $(cat /mnt/said)"
 ! in_root machnetd --check --config /etc/machnet/machnetd.toml 2>/mnt/said || fail "the file of comments is taken for settings"
 grep -q "host.ip is not set" /mnt/said || fail "of the file of comments it says: $(cat /mnt/said)"
 
@@ -56,12 +50,23 @@ for _ in $(seq 200); do
     sleep 0.1
 done
 [ -n "$healthy" ] || fail "the sidecar is not healthy: $(cat /mnt/health /mnt/sidecar)"
+# shellcheck disable=SC2016 # for the shell in there
 in_root bash -c 'cd /tmp && cc -std=c11 $(pkg-config --cflags machnet) echo.c $(pkg-config --libs machnet) -o echo' || fail "a C program cannot be linked"
-in_root ldd /tmp/echo | grep -q "libmachnet.so.* => /" || fail "the C program does not find its library: $(in_root ldd /tmp/echo)"
+in_root ldd /tmp/echo >/mnt/libraries
+grep -q "libmachnet.so.* => /" /mnt/libraries || fail "the C program does not find its library: $(cat /mnt/libraries)"
 kill "$sidecar"
 wait "$sidecar" || fail "the sidecar ended with $?: $(cat /mnt/sidecar)"
 
 in_root dpkg --purge "${names[2]}" "${names[1]}" "${names[0]}" >/mnt/log 2>&1 || { cat /mnt/log; fail "dpkg --purge"; }
-state >/mnt/after
-diff /mnt/before /mnt/after || fail "that is left, or gone"
+users >/mnt/after
+diff /mnt/before /mnt/after || fail "users are left, or gone"
+# What the upper layer has and this machine has not is left; a device 0/0 there stands for what was removed.
+(cd /mnt/upper && find . -mindepth 1 \( -path ./var/lib/dpkg -o -path ./var/cache -o -path ./var/log \) -prune -o -print) | while read -r name; do
+    if [ -c "/mnt/upper/$name" ]; then
+        [ -e "/$name" ] && echo "gone: $name"
+    elif [ ! -e "/$name" ] && [ ! -L "/$name" ]; then
+        echo "left: $name"
+    fi
+done >/mnt/left
+[ ! -s /mnt/left ] || fail "$(cat /mnt/left)"
 echo "nothing is left"
