@@ -58,6 +58,7 @@ kill "$sidecar"
 wait "$sidecar" || fail "the sidecar ended with $?: $(cat /mnt/sidecar)"
 
 in_root dpkg --purge "${names[2]}" "${names[1]}" "${names[0]}" >/mnt/log 2>&1 || { cat /mnt/log; fail "dpkg --purge"; }
+[ ! -e /var/lib/man-db/auto-update ] || touch /mnt/root/var/lib/man-db/auto-update
 users >/mnt/after
 diff /mnt/before /mnt/after || fail "users are left, or gone"
 # What the upper layer has and this machine has not is left; a device 0/0 there stands for what was removed.
