@@ -82,14 +82,14 @@ func goesOn(busy *Process, more int) {
 	busy.g.Until(fmt.Sprintf("each pair of engines has %d more echoes", more), func() bool { return echoes(busy) >= least+more })
 }
 
-// settles waits until the engines know each other's queues: while each pair of engines has 50 more echoes, three times in a row, nothing comes in on a
+// settles waits until the engines know each other's queues: while each pair of engines has 20 more echoes, three times in a row, nothing comes in on a
 // queue of another engine.
 func (p *pair) settles(a, b *Sidecar, busy *Process) {
 	p.t.Helper()
 	wrong := func() int64 { return a.Counters()["misdirected"] + b.Counters()["misdirected"] }
 	last := wrong()
 	for still, deadline := 0, time.Now().Add(2*patience); still < 3; {
-		goesOn(busy, 50)
+		goesOn(busy, 20)
 		now := wrong()
 		if still++; now != last {
 			still = 0

@@ -38,7 +38,7 @@ func (g *Guest) SidecarOver(ip string, flags ...string) *Sidecar {
 	g.t.Helper()
 	g.sidecars++
 	// Engines, applications and the other guest's share few emulated cores.
-	p := g.Start(fmt.Sprintf("machnetd%d", g.sidecars), strings.Join(append([]string{"machnetd", "--ip", ip + "/24", "--idle", "yield"}, flags...), " "))
+	p := g.Start(fmt.Sprintf("machnetd%d", g.sidecars), strings.Join(append([]string{"machnetd", "--ip", ip + "/24", "--idle", "adaptive"}, flags...), " "))
 	g.Until("machnetd makes its socket", func() bool {
 		_, code := g.Run("test -S /var/run/machnet/machnet.sock")
 		if code != 0 && !p.Running() {
