@@ -92,6 +92,9 @@ func (q *question) run(ctx context.Context, args []string, stdout io.Writer) err
 	if q.counters {
 		fs.BoolVar(&a.all, "all", false, "show also counters that are zero, and those that this NIC's driver does not count")
 	}
+	if q.verdict != nil {
+		fs.BoolVar(&a.ready, "ready", false, "the NIC must be up, too")
+	}
 	if err := parse(fs, args, stdout, q.positional); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func healthLine(ctx context.Context, a asked, out io.Writer) error {
 	for i, e := range health.Engines {
 		states[i] = fmt.Sprintf("engine %d %s", e.Engine, printable(e.State))
 	}
-	_, err = fmt.Fprintf(out, "healthy: %s, NIC %s\n", strings.Join(states, ", "), printable(health.NIC.Driver))
+	_, err = fmt.Fprintf(out, "healthy: %s, NIC %s %s\n", strings.Join(states, ", "), printable(health.NIC.Driver), printable(health.NIC.State))
 	return err
 }
 
@@ -40,8 +40,11 @@ func unhealthy(document json.RawMessage, a asked) error {
 
 // wrong is what is wrong with a sidecar; nil if nothing is.
 func wrong(health *control.HealthState, a asked) error {
-	if health.Healthy {
+	if health.Healthy && (!a.ready || health.NIC.State == "up") {
 		return nil
+	}
+	if health.Healthy {
+		return fmt.Errorf("machnetd at %s is not ready; its NIC, %s, is %s; see its log", control.Socket(a.socket), printable(health.NIC.Driver), printable(health.NIC.State))
 	}
 	text := "machnetd at " + control.Socket(a.socket) + " is not healthy"
 	for _, e := range health.Engines {

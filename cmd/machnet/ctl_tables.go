@@ -21,6 +21,7 @@ import (
 type asked struct {
 	query  control.Query
 	socket string
+	ready  bool // health, of the NIC as well
 	all    bool // counters, also those that are zero or not counted
 }
 
@@ -64,7 +65,7 @@ func statsTable(ctx context.Context, a asked, out io.Writer) error {
 		return err
 	}
 	up := time.Duration(stats.Uptime) * time.Second
-	fmt.Fprintf(out, "machnetd %s, pid %d, up %v, IP %s, NIC %s\n\n", printable(stats.Machnetd), stats.PID, up, printable(stats.IP), printable(stats.Port.Driver))
+	fmt.Fprintf(out, "machnetd %s, pid %d, up %v, IP %s, NIC %s, %s\n\n", printable(stats.Machnetd), stats.PID, up, printable(stats.IP), printable(stats.Port.Driver), printable(stats.Port.State))
 	t := newCounterTable(out, a.all)
 	for _, e := range stats.Engines {
 		t.show("engine/"+strconv.Itoa(e.Engine), e.Counters)

@@ -49,13 +49,13 @@ func ctl(t *testing.T, args ...string) (code int, stdout, stderr string) {
 func TestCtlAsksAndShowsTables(t *testing.T) {
 	const stats = `{"version":1,"query":"stats","machnetd":"0.1.0","pid":7,"uptime_s":3661,"ip":"10.0.0.1",
 		"engines":[{"engine":0,"counters":{"stalls":0,"rx_frames":12345},"queue":{"ring_drops":2}},{"engine":1,"counters":{"rx_frames":6}}],
-		"port":{"driver":"net_memif","counters":{"link_ups":1,"rx_missed":null}}}`
+		"port":{"driver":"net_memif","state":"up","counters":{"link_ups":1,"rx_missed":null}}}`
 	for name, tc := range map[string]struct {
 		args                   []string
 		question, answer, want string
 	}{
 		"stats": {
-			[]string{"stats"}, `{"version":1,"query":"stats"}`, stats, `machnetd 0.1.0, pid 7, up 1h1m1s, IP 10.0.0.1, NIC net_memif
+			[]string{"stats"}, `{"version":1,"query":"stats"}`, stats, `machnetd 0.1.0, pid 7, up 1h1m1s, IP 10.0.0.1, NIC net_memif, up
 
 OF        COUNTER     VALUE
 engine/0  rx_frames   12345
@@ -66,7 +66,7 @@ port      link_ups    1
 1 zero, 1 not counted by this NIC's driver: left out, --all shows them
 `},
 		"stats --all": {
-			[]string{"stats", "--all"}, `{"version":1,"query":"stats"}`, stats, `machnetd 0.1.0, pid 7, up 1h1m1s, IP 10.0.0.1, NIC net_memif
+			[]string{"stats", "--all"}, `{"version":1,"query":"stats"}`, stats, `machnetd 0.1.0, pid 7, up 1h1m1s, IP 10.0.0.1, NIC net_memif, up
 
 OF        COUNTER     VALUE
 engine/0  rx_frames   12345
@@ -78,8 +78,11 @@ port      rx_missed   not-counted
 `},
 		"health": {
 			[]string{"health"}, `{"version":1,"query":"health"}`,
-			`{"version":1,"query":"health","healthy":true,"engines":[{"engine":0,"state":"asleep","late_ns":0},{"engine":1,"state":"running","late_ns":0}],"nic":{"driver":"net_ena"}}`,
-			"healthy: engine 0 asleep, engine 1 running, NIC net_ena\n"},
+			`{"version":1,"query":"health","healthy":true,"engines":[{"engine":0,"state":"asleep","late_ns":0},{"engine":1,"state":"running","late_ns":0}],"nic":{"driver":"net_ena","state":"gone"}}`,
+			"healthy: engine 0 asleep, engine 1 running, NIC net_ena gone\n"},
+		"health --ready": {
+			[]string{"health", "--ready"}, `{"version":1,"query":"health"}`, `{"version":1,"query":"health","healthy":true,"engines":[],"nic":{"driver":"net_ena","state":"up"}}`,
+			"healthy: , NIC net_ena up\n"},
 		"health --json": {
 			[]string{"health", "--json"}, `{"version":1,"query":"health"}`, `{"version":1,"query":"health","healthy":true}`, `{"version":1,"query":"health","healthy":true}` + "\n"},
 		"channels": {
@@ -171,18 +174,21 @@ connection  lost     3
 }
 
 func TestCtlEndsWithOneWhereTheSidecarIsNotHealthy(t *testing.T) {
-	const stalled = `{"version":1,"query":"health","healthy":false,"engines":[{"engine":0,"state":"running","late_ns":0},{"engine":1,"state":"stalled","late_ns":3200000000}],"nic":{"driver":"net_ena"}}`
+	const stalled = `{"version":1,"query":"health","healthy":false,"engines":[{"engine":0,"state":"running","late_ns":0},{"engine":1,"state":"stalled","late_ns":3200000000}],"nic":{"driver":"net_ena","state":"up"}}`
+	const down = `{"version":1,"query":"health","healthy":true,"engines":[{"engine":0,"state":"running","late_ns":0}],"nic":{"driver":"net_ena","state":"link-down"}}`
 	for name, tc := range map[string]struct {
-		args []string
-		out  string
+		args              []string
+		answer, out, says string
 	}{
-		"a line":     {[]string{"health"}, ""},
-		"a document": {[]string{"health", "--json"}, stalled + "\n"},
+		"a line":            {[]string{"health"}, stalled, "", "healthy; engine 1 has not moved for 3.2s; "},
+		"a document":        {[]string{"health", "--json"}, stalled, stalled + "\n", "healthy; engine 1 has not moved for 3.2s; "},
+		"the NIC":           {[]string{"health", "--ready"}, down, "", "ready; its NIC, net_ena, is link-down; "},
+		"the NIC, document": {[]string{"health", "--ready", "--json"}, down, down + "\n", "ready; its NIC, net_ena, is link-down; "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			socket, _ := answering(t, stalled)
+			socket, _ := answering(t, tc.answer)
 			code, out, errs := ctl(t, append(tc.args, "--socket", socket)...)
-			want := "machnet ctl: machnetd at " + socket + " is not healthy; engine 1 has not moved for 3.2s; "
+			want := "machnet ctl: machnetd at " + socket + " is not " + tc.says
 			if code != 1 || out != tc.out || !strings.HasPrefix(errs, want) || strings.Count(errs, "\n") != 1 {
 				t.Errorf("ended with %d, printed %q, and said %q; want %q", code, out, errs, want)
 			}

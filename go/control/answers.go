@@ -32,6 +32,7 @@ type Engine struct {
 // Port is what the NIC counts.
 type Port struct {
 	Driver   string   `json:"driver"`
+	State    string   `json:"state"` // "up", "link-down", "resetting": it is being started again, or "gone": the device was taken away
 	Counters Counters `json:"counters"`
 }
 
@@ -52,6 +53,7 @@ type EngineHealth struct {
 // NICHealth is how the NIC is.
 type NICHealth struct {
 	Driver string `json:"driver"`
+	State  string `json:"state"` // "up", "link-down", "resetting" or "gone"
 }
 
 // Channel is one attachment of an application.

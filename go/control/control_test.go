@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -94,19 +95,19 @@ func TestEveryQuestionIsAskedAndItsAnswerReadAsDocumented(t *testing.T) {
 			func(ctx context.Context, socket string) (any, error) { return Stats(ctx, socket) },
 			map[string]any{"version": 1., "query": "stats"},
 			`{"version":1,"query":"stats","machnetd":"0.1.0","pid":7,"uptime_s":60,"ip":"10.0.0.1","engines":[{"engine":0,"counters":{"rounds":18446744073709551615},
-			"queue":{"rx_ring":null}}],"port":{"driver":"net_memif","counters":{"rx_missed":null,"rx_frames":3}},"to come":{}}`,
+			"queue":{"rx_ring":null}}],"port":{"driver":"net_memif","state":"up","counters":{"rx_missed":null,"rx_frames":3}},"to come":{}}`,
 			&Statistics{
 				Machnetd: "0.1.0", PID: 7, Uptime: 60, IP: "10.0.0.1",
 				Engines: []Engine{{Counters: Counters{"rounds": pointer(uint64(1<<64 - 1))}, Queue: Counters{"rx_ring": nil}}},
-				Port:    Port{Driver: "net_memif", Counters: Counters{"rx_missed": nil, "rx_frames": pointer(uint64(3))}},
+				Port:    Port{Driver: "net_memif", State: "up", Counters: Counters{"rx_missed": nil, "rx_frames": pointer(uint64(3))}},
 			},
 		},
 		"health": {
 			func(ctx context.Context, socket string) (any, error) { return Health(ctx, socket) },
 			map[string]any{"version": 1., "query": "health"},
 			`{"version":1,"query":"health","healthy":false,"engines":[{"engine":0,"state":"asleep","late_ns":0},{"engine":1,"state":"stalled","late_ns":1500000000}],
-			"nic":{"driver":"net_memif"}}`,
-			&HealthState{Engines: []EngineHealth{{0, "asleep", 0}, {1, "stalled", 1500000000}}, NIC: NICHealth{Driver: "net_memif"}},
+			"nic":{"driver":"net_memif","state":"gone"}}`,
+			&HealthState{Engines: []EngineHealth{{0, "asleep", 0}, {1, "stalled", 1500000000}}, NIC: NICHealth{Driver: "net_memif", State: "gone"}},
 		},
 		"channels": {
 			func(ctx context.Context, socket string) (any, error) { return Channels(ctx, socket) },
@@ -397,6 +398,28 @@ func TestASocketWithoutASidecarIsAnErrorThatSaysWhatToDo(t *testing.T) {
 			}
 		})
 	}
+	t.Run("mounted as a file", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("only root may mount")
+		}
+		const inside = "MACHNET_MOUNTED_SOCKET" // in a process whose mounts are its own
+		socket := os.Getenv(inside)
+		if socket == "" {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestASocketWithoutASidecarIsAnErrorThatSaysWhatToDo$/^mounted_as_a_file$")
+			cmd.Env = append(os.Environ(), inside+"="+left)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("in a process of its own: %v\n%s", err, out)
+			}
+			return
+		}
+		if err := syscall.Mount(socket, socket, "", syscall.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Stats(within(t), socket); !errors.Is(err, ErrNoSidecar) || !strings.Contains(err.Error(), "mount its folder, and start machnetd") {
+			t.Errorf("Stats = %v, want that the folder is to be mounted", err)
+		}
+	})
 	t.Run("closed to this user", func(t *testing.T) {
 		if os.Geteuid() == 0 {
 			t.Skip("root may open every socket")

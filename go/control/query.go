@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -104,7 +105,7 @@ func (q Query) failed(socket string, err error) error {
 func exchange(ctx context.Context, socket string, question []byte, most int) (document []byte, err error) {
 	conn, err := connect(ctx, socket)
 	if err != nil {
-		return nil, unconnected(err)
+		return nil, unconnected(socket, err)
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
@@ -154,8 +155,8 @@ func connect(ctx context.Context, socket string) (net.Conn, error) {
 	}
 }
 
-// unconnected is what a failure to connect means.
-func unconnected(err error) error {
+// unconnected is what a failure to connect to a socket means.
+func unconnected(socket string, err error) error {
 	cause := err
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		cause = op.Err
@@ -163,6 +164,9 @@ func unconnected(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: there is no such socket; start machnetd, or name its socket (--socket, MACHNET_SOCKET)", ErrNoSidecar)
+	case errors.Is(err, syscall.ECONNREFUSED) && mounted(socket):
+		return fmt.Errorf("%w: nobody listens there any more, and the socket is mounted as a file, which stays that of the sidecar of then: "+
+			"mount its folder, and start machnetd", ErrNoSidecar)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: nobody listens there any more; start machnetd, or name its socket (--socket, MACHNET_SOCKET)", ErrNoSidecar)
 	case errors.Is(err, syscall.EPROTOTYPE), errors.Is(err, syscall.ENOTSOCK):
@@ -171,6 +175,29 @@ func unconnected(err error) error {
 		return fmt.Errorf("%w; run as a user whom control.owner, control.group and control.mode of machnetd admit", cause)
 	}
 	return cause
+}
+
+// mounted says whether the socket was mounted by itself, as into a container: a sidecar that starts again makes another file, which this name never
+// leads to.
+func mounted(socket string) bool {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false
+	}
+	place, err := filepath.Abs(socket)
+	if err == nil {
+		place, err = filepath.EvalSymlinks(place)
+	}
+	if err != nil {
+		return false
+	}
+	escaped := strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`).Replace(place)
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 4 && fields[4] == escaped { // proc_pid_mountinfo(5)
+			return true
+		}
+	}
+	return false
 }
 
 // closedEarly is what an error of the connection means once there was one.

@@ -238,9 +238,10 @@ func (l *Listener) ask(ctx context.Context, at *attachment, port uint16) (asked 
 	// another channel.
 	at.ch.Mind()
 	l.mu.Lock()
-	p.minded = slices.Contains(l.places, p)
+	kept := slices.Contains(l.places, p)
+	p.minded = kept // and from now on it may be removed at any moment, which ends the minding
 	l.mu.Unlock()
-	if !p.minded {
+	if !kept {
 		at.ch.MindNoMore()
 	}
 	return true, core.OK

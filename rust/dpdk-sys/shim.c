@@ -30,6 +30,7 @@ static int from_errno(void) { return negative(rte_errno); }
 /* --- environment --- */
 
 const char *mdpdk_version(void) { return rte_version(); }
+const char *mdpdk_driver_folder(void) { return RTE_EAL_PMD_PATH; }
 
 static mdpdk_log_fn log_sink;
 

@@ -65,7 +65,8 @@ typedef void (*mdpdk_log_fn)(int level, const char *text, size_t len);
 typedef void (*mdpdk_intr_fn)(void *arg);
 
 /* --- environment --- */
-const char *mdpdk_version(void);
+const char *mdpdk_version(void);          /* these two may be called before EAL is started */
+const char *mdpdk_driver_folder(void);    /* where its drivers' plugins are, as it was built */
 int mdpdk_log_to(mdpdk_log_fn sink);      /* before mdpdk_eal_init; instead of stderr and syslog */
 void mdpdk_log_level(uint32_t level);
 int mdpdk_eal_init(int argc, char **argv);

@@ -8,35 +8,37 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/machnet/machnet/tests/internal/checks"
 )
 
 // first are the steps without which there is nothing to check.
 var first = []check{
-	{"modules are packed as a proxy serves them", pack},
-	{"a machine with Go and a C compiler, without Rust", prepare},
-	{"go get", get},
-	{"two sidecars", sidecars},
+	{Name: "modules are packed as a proxy serves them", Do: pack},
+	{Name: "a machine with Go and a C compiler, without Rust", Do: prepare},
+	{Name: "go get", Do: get},
+	{Name: "two sidecars", Do: sidecars},
 }
 
-// checks are what users do then, each by itself.
-var checks = []check{
-	{"build, and a mebibyte there and back between two sidecars", built(nil, nil)},
-	{"the program needs no library of ours", ownLibraries},
-	{"race detector", built(nil, nil, "-race")},
-	{"position-independent", built(nil, func(l linked) bool { return l.anywhere }, "-buildmode=pie")},
-	{"static, glibc", built(nil, isStatic, static...)},
-	{"static, musl", musl},
-	{"vendored", vendored},
-	{"CGO_ENABLED=0", withoutCgo},
-	{"no C compiler", withoutCompiler},
-	{"other systems", otherSystems},
-	{"a user's test with machnettest, race detector", userTest},
-	{"machnettest, static, musl", muslTest},
-	{"machnettest, CGO_ENABLED=0", testWithoutCgo},
-	{"machnet_system: what make install installs, by pkg-config", installed},
-	{"linux/arm64, cross-compiled, dynamic and static", arm},
-	{"linux/arm64, emulated, by x86-64 sidecars", armWorks},
-	{"linux/arm64, emulated, a user's test with machnettest", armTest},
+// uses are what users do then, each by itself.
+var uses = []check{
+	{Name: "build, and a mebibyte there and back between two sidecars", Do: built(nil, nil)},
+	{Name: "the program needs no library of ours", Do: ownLibraries},
+	{Name: "race detector", Do: built(nil, nil, "-race")},
+	{Name: "position-independent", Do: built(nil, func(l linked) bool { return l.anywhere }, "-buildmode=pie")},
+	{Name: "static, glibc", Do: built(nil, isStatic, static...)},
+	{Name: "static, musl", Do: musl},
+	{Name: "vendored", Do: vendored},
+	{Name: "CGO_ENABLED=0", Do: withoutCgo},
+	{Name: "no C compiler", Do: withoutCompiler},
+	{Name: "other systems", Do: otherSystems},
+	{Name: "a user's test with machnettest, race detector", Do: userTest},
+	{Name: "machnettest, static, musl", Do: muslTest},
+	{Name: "machnettest, CGO_ENABLED=0", Do: testWithoutCgo},
+	{Name: "machnet_system: what make install installs, by pkg-config", Do: installed},
+	{Name: "linux/arm64, cross-compiled, dynamic and static", Do: arm},
+	{Name: "linux/arm64, emulated, by x86-64 sidecars", Do: armWorks},
+	{Name: "linux/arm64, emulated, a user's test with machnettest", Do: armTest},
 }
 
 const modulePath = "github.com/machnet/machnet"
@@ -93,7 +95,7 @@ func ownLibraries(b *bench) (string, error) {
 // needs is skipped where the user's PATH has no such tool.
 func (b *bench) needs(tool string) error {
 	if _, err := os.Stat(filepath.Join(b.folder, "tools", tool)); err != nil {
-		return skipped("no " + tool + " on this machine")
+		return checks.Skipped("no " + tool + " on this machine")
 	}
 	return nil
 }
@@ -240,14 +242,14 @@ func arm(b *bench) (string, error) {
 // emulator is the program that runs those of arm64, and how; skipped where there is none.
 func (b *bench) emulator() ([]string, error) {
 	if runtime.GOARCH == "arm64" {
-		return nil, skipped("this machine is arm64: all that stands above is of it")
+		return nil, checks.Skipped("this machine is arm64: all that stands above is of it")
 	}
 	if err := b.needs("aarch64-linux-gnu-gcc"); err != nil {
 		return nil, err
 	}
 	qemu, err := exec.LookPath("qemu-aarch64")
 	if err != nil {
-		return nil, skipped("no qemu-aarch64 on this machine")
+		return nil, checks.Skipped("no qemu-aarch64 on this machine")
 	}
 	return []string{qemu, "-L", "/usr/aarch64-linux-gnu"}, nil
 }

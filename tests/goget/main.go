@@ -15,7 +15,8 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
-	"time"
+
+	"github.com/machnet/machnet/tests/internal/checks"
 )
 
 // inside is set in the process that has no network.
@@ -40,7 +41,7 @@ func main() {
 	if err != nil {
 		fatal("%v", err)
 	}
-	passed, all := b.run(matching)
+	passed, all := checks.Run(b, first, uses, matching)
 	b.close(*keep)
 	fmt.Printf("goget: %d/%d\n", passed, all)
 	if passed != all {
@@ -80,16 +81,8 @@ type bench struct {
 	sidecar []*exec.Cmd
 }
 
-// check is one thing that a user does. It returns what it found worth telling, or why it could not be tried (skipped), or an error.
-type check struct {
-	name string
-	do   func(b *bench) (string, error)
-}
-
-// skipped is why a check could not be tried on this machine.
-type skipped string
-
-func (s skipped) Error() string { return string(s) }
+// check is one thing that a user does.
+type check = checks.Check[*bench]
 
 func newBench() (*bench, error) {
 	root, err := filepath.Abs("..")
@@ -113,37 +106,6 @@ func newBench() (*bench, error) {
 	}
 	b.user = filepath.Join(b.folder, "user")
 	return b, nil
-}
-
-// run does the checks that match, after the steps without which no other is possible.
-func (b *bench) run(matching *regexp.Regexp) (passed, all int) {
-	steps := len(first)
-	for i, c := range append(first, checks...) {
-		if i >= steps && !matching.MatchString(c.name) {
-			continue
-		}
-		start := time.Now()
-		said, err := c.do(b)
-		took := time.Since(start).Seconds()
-		if reason := skipped(""); errors.As(err, &reason) {
-			fmt.Printf("skip %s: %s\n", c.name, reason)
-			continue
-		}
-		all++
-		if err != nil {
-			fmt.Printf("FAIL %s (%.1f s): %v\n", c.name, took, err)
-			if i < steps {
-				return passed, len(first) + len(checks)
-			}
-			continue
-		}
-		passed++
-		if said = strings.TrimSpace(said); said != "" {
-			said = ": " + strings.Join(strings.Fields(strings.ReplaceAll(said, "\n", "; ")), " ")
-		}
-		fmt.Printf("ok   %s (%.1f s)%s\n", c.name, took, said)
-	}
-	return passed, all
 }
 
 func (b *bench) close(keep bool) {

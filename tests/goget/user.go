@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -11,24 +10,13 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/machnet/machnet/tests/internal/checks"
 )
 
 // run runs a command to its end and gives what it printed; an error carries the end of that.
 func run(folder string, env []string, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Env = folder, env
-	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		said := string(out)
-		if most := 2000; len(said) > most {
-			said = "..." + said[len(said)-most:]
-		}
-		return string(out), fmt.Errorf("%s %s: %w\n%s", filepath.Base(name), strings.Join(args, " "), err, said)
-	}
-	return string(out), nil
+	return checks.Command(5*time.Minute, folder, env, name, args...)
 }
 
 // tools are all the programs that the user's PATH has, where this machine has them: no cargo, no rustc.

@@ -167,6 +167,10 @@ fn connect(at: &At) -> Result<Option<Fd>, (i32, Text)> {
             MACHNET_ENOSIDECAR,
             "there is no such socket; start machnetd, or set MACHNET_SOCKET to its socket",
         ),
+        libc::ECONNREFUSED if mounted(&address.sun_path) => (
+            MACHNET_ENOSIDECAR,
+            "nobody listens at this socket, and it is mounted as a file, which stays that of the sidecar of then: mount its folder, and start machnetd",
+        ),
         libc::ECONNREFUSED => (MACHNET_ENOSIDECAR, "nobody listens at this socket; start machnetd"),
         libc::ENOTSOCK => {
             (MACHNET_ENOSIDECAR, "this is not a socket; set MACHNET_SOCKET to that of machnetd")
@@ -181,6 +185,20 @@ fn connect(at: &At) -> Result<Option<Fd>, (i32, Text)> {
         other => return Err(system("connect", other)),
     };
     Err((code, Text::new(why)))
+}
+
+/// Whether the path is a socket that was mounted by itself, as into a container: a sidecar that starts again makes another file, which this name
+/// never leads to. Before Linux 5.8 the kernel does not tell.
+fn mounted(path: &[libc::c_char]) -> bool {
+    // SAFETY: all bits zero is a value of this structure of numbers.
+    let mut found: libc::statx = unsafe { core::mem::zeroed() };
+    // As a system call: the oldest libraries that the client links with have no function for it.
+    // SAFETY: `path` ends with a zero, and `found` is writable and as large as the kernel fills in.
+    let status = unsafe {
+        libc::syscall(libc::SYS_statx, libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_TYPE, &raw mut found)
+    };
+    let is_socket = libc::mode_t::from(found.stx_mode) & libc::S_IFMT == libc::S_IFSOCK;
+    status == 0 && is_socket && found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0
 }
 
 impl Display for At {

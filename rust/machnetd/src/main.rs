@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         let what = file.map_or("the flags".to_owned(), |file| file.display().to_string());
         let verdict =
             if found.doubts.is_empty() { "nothing wrong" } else { "can start, with the warnings above" };
-        return output::print(&format!("machnetd: {what}: {verdict}\n"));
+        return output::print(&format!("{}\nmachnetd: {what}: {verdict}\n", start::back_ends()));
     }
     end_on_panic();
     logger::start(loaded.config.log);

@@ -1,5 +1,5 @@
 //! Signals: SIGINT and SIGTERM end the process (`ctrlc`); SIGHUP, which asks for the settings to be read again, and SIGUSR1, which asks
-//! for the counters in the log, are read from a descriptor.
+//! for the counters in the log, are read from a descriptor. Those that need nothing done are ignored.
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -31,8 +31,11 @@ impl Signals {
     /// The system refused one of the steps.
     pub fn take_over() -> Result<Signals, String> {
         let failed = |step: &'static str| move |error: std::io::Error| format!("signals: {step}: {error}");
-        // SAFETY: SIG_IGN is a valid disposition and no handler code is involved.
-        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+        // As a container's first process it inherits those whose parents ended; ignored, their ends leave no zombies. It has no children of its own.
+        for signal in [libc::SIGPIPE, libc::SIGCHLD] {
+            // SAFETY: SIG_IGN is a valid disposition and no handler code is involved.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
         // Blocked, SIGHUP does not reach `ctrlc`, which takes it for the end.
         let requests =
             signalfd(&[libc::SIGUSR1, libc::SIGHUP]).map_err(failed("receive SIGUSR1 and SIGHUP"))?;

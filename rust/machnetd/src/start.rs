@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use machnet_host::{Host, HostError};
-use machnet_nic::{Opened, Queue, dpdk};
+use machnet_nic::{Opened, Queue, dpdk, xdp};
 
 use crate::clients::Clients;
 use crate::config::{ChosenNic, Config, plural};
@@ -46,6 +46,10 @@ pub fn run(config: Config, args: Vec<String>) -> Result<(), Refusal> {
             let nic = dpdk::open(device, &config.port(), &config.eal());
             serve(config, args, nic.map_err(|error| refused(error.to_string()))?, &signals, descriptors)
         }
+        ChosenNic::Xdp(device) => {
+            let nic = xdp::open(device, &config.port(), config.ip);
+            serve(config, args, nic.map_err(|error| refused(error.to_string()))?, &signals, descriptors)
+        }
     }
 }
 
@@ -58,7 +62,20 @@ pub fn examine_nic(config: &Config) -> Result<Vec<String>, String> {
         ChosenNic::Dpdk(device) => {
             dpdk::examine(device, &config.port(), &config.eal(), config.ip).map_err(|error| error.to_string())
         }
+        ChosenNic::Xdp(device) => {
+            xdp::examine(device, &config.port(), config.ip).map_err(|error| error.to_string())
+        }
     }
+}
+
+/// What can drive a NIC here: DPDK's version, and the drivers that are installed for it.
+pub fn back_ends() -> String {
+    let drivers = dpdk::drivers().map(|names| names.join(" ").replace("net_", ""));
+    format!(
+        "machnetd: {} with drivers: {}",
+        dpdk::version(),
+        drivers.as_deref().unwrap_or("those that are linked in")
+    )
 }
 
 /// Serves applications with this NIC until a signal says otherwise.

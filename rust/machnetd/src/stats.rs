@@ -51,7 +51,7 @@ impl Stats {
         if stalled.is_empty() {
             let (channels, engines) =
                 (plural(channels, "channel"), plural(self.shared.engines().into(), "engine"));
-            format!("{channels}, {engines}, {}", self.port.driver())
+            format!("{channels}, {engines}, {} {}", self.port.driver(), self.port.state().name())
         } else {
             stalled.join(", ")
         }

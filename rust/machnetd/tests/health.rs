@@ -67,9 +67,9 @@ fn the_service_manager_hears_of_start_reload_and_end() {
     let (mut sidecar, mut manager) =
         managed("h-life", Some("300000"), &["--engines", "2", "--idle", "adaptive"]);
     manager.hears("READY=1");
-    assert_eq!(manager.hears("STATUS="), "STATUS=0 channels, 2 engines, net_memif");
+    assert_eq!(manager.hears("STATUS="), "STATUS=0 channels, 2 engines, net_memif link-down");
     let attached = sidecar.attach(None).expect("attached");
-    assert_eq!(manager.hears("STATUS="), "STATUS=1 channel, 2 engines, net_memif");
+    assert_eq!(manager.hears("STATUS="), "STATUS=1 channel, 2 engines, net_memif link-down");
     drop(attached);
     sidecar.signal(libc::SIGHUP);
     let reloading = manager.hears("RELOADING=1\nMONOTONIC_USEC=");
@@ -118,7 +118,10 @@ fn an_engine_that_stands_still_is_seen_and_its_sleep_is_not_taken_for_that() {
         managed("h-still", Some("300000"), &["--engines", "2", "--idle", "adaptive"]);
     manager.hears("WATCHDOG=1");
     let sound = health(&sidecar);
-    assert_eq!((&sound["healthy"], &sound["nic"]["driver"]), (&json!(true), &json!("net_memif")));
+    assert_eq!(
+        (&sound["healthy"], &sound["nic"]),
+        (&json!(true), &json!({"driver": "net_memif", "state": "link-down"}))
+    );
     for (number, engine) in (0..).zip(sound["engines"].as_array().expect("engines")) {
         assert_eq!((&engine["engine"], &engine["late_ns"]), (&json!(number), &json!(0)));
         assert!([json!("running"), json!("asleep")].contains(&engine["state"]), "{engine}");

@@ -52,5 +52,11 @@ machnet_wire::samples! {
         link_downs: Counter, Count;
         /// peers turned away, because they asked for another interface or because another peer had the link
         link_refused: Counter, Count;
+        /// times the device was started again because it asked for that or had failed
+        resets: Counter, Count;
+        /// times the device was taken away
+        removals: Counter, Count;
+        /// times a device that was taken away was found again, and started
+        returns: Counter, Count;
     }
 }

@@ -2,15 +2,19 @@
 //! chooses, no more queues than cores, 256 descriptors each.
 //!
 //! A back end is three things: a [`Queue`], which an engine owns; a [`Port`], which is what the queues share; and a function
-//! that opens a NIC, of its own kind of device and by a [`PortConfig`], and returns both as [`Opened`]. There are two: DPDK
-//! (feature `dpdk`, `dpdk::open`) and the simulator ([`sim::Net::open`]).
+//! that opens a NIC, of its own kind of device and by a [`PortConfig`], and returns both as [`Opened`]. There are three: DPDK
+//! (feature `dpdk`, `dpdk::open`), the kernel's AF_XDP (feature `xdp`, `xdp::open`) and the simulator ([`sim::Net::open`]).
 
 mod counters;
 mod device;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+#[cfg(any(feature = "dpdk", feature = "xdp"))]
+mod kernel;
 pub mod sim;
 mod toeplitz;
+#[cfg(feature = "xdp")]
+pub mod xdp;
 
 pub use counters::{PortCounters, QueueCounters};
 pub use device::{Device, EalConfig, Memif, MemifRole, Memory};
@@ -91,6 +95,34 @@ pub trait Port: Send + Sync {
 
     /// Counters so far.
     fn counters(&self) -> PortCounters;
+
+    /// Whether frames can pass, and if not, why.
+    fn state(&self) -> PortState;
+}
+
+/// What a NIC is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PortState {
+    /// It is there and has its link, as far as its driver can tell.
+    Up,
+    /// It is there and has no link.
+    LinkDown,
+    /// It is being started again, because it asked for that or had failed. Frames to be sent are dropped, and counted as `link_down`.
+    Resetting,
+    /// The device is not there. Frames to be sent are dropped, and counted as `link_down`; it is opened again when it is back.
+    Gone,
+}
+
+impl PortState {
+    /// Its name, as operators see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            PortState::Up => "up",
+            PortState::LinkDown => "link-down",
+            PortState::Resetting => "resetting",
+            PortState::Gone => "gone",
+        }
+    }
 }
 
 /// What a queue's NIC is and can do.

@@ -44,6 +44,44 @@ fn attaching_where_no_sidecar_is_says_what_to_do() {
 }
 
 #[test]
+fn a_dead_socket_that_is_mounted_as_a_file_says_to_mount_its_folder() {
+    let folder = std::env::temp_dir().join(format!("machnet-stale-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let socket = folder.join("machnet.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let path = std::ffi::CString::new(socket.to_str().unwrap()).unwrap();
+    let attach = |path: &std::ffi::CStr| {
+        let mut ch: Channel = null_mut();
+        // SAFETY: a C string, a writable pointer, and a channel that is given back once.
+        unsafe {
+            assert_eq!(machnet_attach(path.as_ptr(), std::ptr::null(), &mut ch), MACHNET_ENOSIDECAR);
+            let said = text(ch);
+            machnet_detach(ch);
+            said
+        }
+    };
+    assert!(!attach(&path).contains("mount"), "as long as it is an ordinary file");
+
+    // The mount is seen by this thread alone, and goes with it.
+    // SAFETY: no memory is involved but C strings.
+    let mounted = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(null_mut(), c"/".as_ptr(), null_mut(), libc::MS_REC | libc::MS_PRIVATE, null_mut())
+                == 0
+            && libc::mount(path.as_ptr(), path.as_ptr(), null_mut(), libc::MS_BIND, null_mut()) == 0
+    };
+    if mounted {
+        let said = attach(&path);
+        assert!(said.ends_with("mount its folder, and start machnetd"), "{said}");
+        // SAFETY: a C string.
+        assert_eq!(unsafe { libc::umount(path.as_ptr()) }, 0);
+    } else {
+        std::println!("skipped: mounting needs root: {}", std::io::Error::last_os_error());
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn a_sidecar_of_another_version_gets_one_clear_sentence() {
     let (app, sidecar) = socketpair();
     let mut ch: Channel = null_mut();

@@ -45,7 +45,7 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
         };
         let bare = match name.as_str() {
             "--help" | "-h" => Some(Command::Print(help())),
-            "--version" | "-V" => Some(Command::Print(format!("machnetd {}\n", env!("CARGO_PKG_VERSION")))),
+            "--version" | "-V" => Some(Command::Print(version())),
             "--check" => None,
             _ => {
                 let key = Settings::flag(&name);
@@ -110,6 +110,11 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// Ours, and that of the DPDK which this process is linked with.
+fn version() -> String {
+    format!("machnetd {} ({})\n", env!("CARGO_PKG_VERSION"), machnet_nic::dpdk::version())
+}
+
 /// The whole of `--help`, at most 110 columns.
 fn help() -> String {
     let mut text = String::from(
@@ -123,7 +128,7 @@ Two hosts on one machine, in one folder, without root, huge pages or a NIC:
 
   --config FILE                 read settings from this TOML file; flags win over it
   --check                       check the settings and whether this machine can do it, start nothing
-  --version                     print the version
+  --version                     print the version, and which DPDK it runs with
   --help                        print this
 ",
     );

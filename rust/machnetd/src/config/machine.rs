@@ -9,7 +9,7 @@ use machnet_nic::Memory;
 
 use super::args::Loaded;
 use super::settings::Given;
-use super::{Config, Mistake, nic, plural};
+use super::{ChosenNic, Config, Mistake, nic, plural};
 use crate::{CONTROL, ENGINE, NIC};
 use crate::{metrics, pins, socket, start};
 
@@ -75,7 +75,7 @@ pub fn look(loaded: &Loaded) -> Findings {
         );
         doubt("engines.idle", &settings.engines.idle, &reason);
     }
-    if let Some(reason) = too_much(&config.memory) {
+    if let (ChosenNic::Dpdk(_), Some(reason)) = (&config.nic, too_much(&config.memory)) {
         doubt("dpdk.memory_mib", &settings.dpdk.memory_mib, &reason);
     }
     found

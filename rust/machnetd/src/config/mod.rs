@@ -217,6 +217,22 @@ impl Reader<'_> {
             );
         }
 
+        if let ChosenNic::Xdp(_) = chosen {
+            for (key, given) in [
+                ("dpdk.hugepages", &dpdk.hugepages),
+                ("dpdk.memory_mib", &dpdk.memory_mib),
+                ("dpdk.file_prefix", &dpdk.file_prefix),
+                ("dpdk.extra_args", &dpdk.extra_args),
+            ] {
+                if given.is_some() {
+                    self.refuse(
+                        key,
+                        given,
+                        "of use to DPDK only, and the NIC is chosen by nic.xdp; leave it out",
+                    );
+                }
+            }
+        }
         let huge =
             self.take("dpdk.hugepages", &dpdk.hugepages, values::switch).unwrap_or(chosen.is_physical());
         // A queue needs about 2.5 MiB of buffers at an MTU of 1500 and 10 MiB at 9001, and EAL some itself.

@@ -1,5 +1,6 @@
 //! Which NIC the settings choose.
 
+use machnet_nic::xdp::Xdp;
 use machnet_nic::{Device, Memif};
 
 use super::settings::{self, Given};
@@ -10,6 +11,8 @@ use super::{Mistake, Reader, values};
 pub enum ChosenNic {
     /// One of DPDK's.
     Dpdk(Device),
+    /// One that the kernel keeps, by AF_XDP sockets.
+    Xdp(Xdp),
 }
 
 impl ChosenNic {
@@ -21,8 +24,13 @@ impl ChosenNic {
 
 /// The settings that choose a NIC and are given, with their keys; one of them, if nothing is wrong.
 pub fn chosen(nic: &settings::Nic) -> impl Iterator<Item = (&'static str, &Option<Given>)> {
-    let all =
-        [("nic.memif", &nic.memif), ("nic.pci", &nic.pci), ("nic.mac", &nic.mac), ("nic.vdev", &nic.vdev)];
+    let all = [
+        ("nic.memif", &nic.memif),
+        ("nic.pci", &nic.pci),
+        ("nic.mac", &nic.mac),
+        ("nic.vdev", &nic.vdev),
+        ("nic.xdp", &nic.xdp),
+    ];
     all.into_iter().filter(|(_, given)| given.is_some())
 }
 
@@ -34,13 +42,13 @@ impl Reader<'_> {
         let Some((first, _)) = chosen.next() else {
             if !unreadable {
                 self.note(Mistake::somewhere(
-                    "no NIC is chosen; give one of --memif ROLE:SOCKET, --pci ADDRESS, --mac MAC or --vdev DEVICE, or its key in the section [nic]",
+                    "no NIC is chosen; give one of --memif ROLE:SOCKET, --pci ADDRESS, --mac MAC, --vdev DEVICE or --xdp DEVICE, or its key in the section [nic]",
                 ));
             }
             return nothing();
         };
         if let Some((second, given)) = chosen.next() {
-            let reason = format!("{first} chooses a NIC already; use one of memif, pci, mac and vdev");
+            let reason = format!("{first} chooses a NIC already; use one of memif, pci, mac, vdev and xdp");
             self.refuse(second, given, &reason);
             return nothing();
         }
@@ -71,6 +79,15 @@ impl Reader<'_> {
                 let reason = format!("of use to a memif only, and the NIC is chosen by {first}");
                 self.refuse(key, given, &reason);
             }
+        }
+        if nic.xdp.is_some() {
+            let interface = self.take("nic.xdp", &nic.xdp, values::interface);
+            let mode = self.take("nic.xdp_mode", &nic.xdp_mode, values::xdp_mode).unwrap_or_default();
+            return interface.map_or_else(nothing, |interface| ChosenNic::Xdp(Xdp { interface, mode }));
+        }
+        if nic.xdp_mode.is_some() {
+            let reason = format!("of use to AF_XDP only, and the NIC is chosen by {first}");
+            self.refuse("nic.xdp_mode", &nic.xdp_mode, &reason);
         }
         None.or_else(|| self.take("nic.pci", &nic.pci, values::pci).map(Device::Pci))
             .or_else(|| self.take("nic.mac", &nic.mac, values::mac).map(Device::Mac))

@@ -124,6 +124,8 @@ settings! {
         pci: "--pci" Text "ADDRESS", "none", "the NIC at this PCI address, such as 0000:00:05.0";
         mac: "--mac" Text "MAC", "none", "the NIC with this MAC address";
         vdev: "--vdev" Text "DEVICE", "none", "a virtual device in DPDK's words, such as net_af_packet0,iface=veth0";
+        xdp: "--xdp" Text "DEVICE", "none", "a network device that the kernel keeps, such as eth0, by AF_XDP sockets";
+        xdp_mode: "--xdp-mode" Text "MODE", "auto", "auto: the fastest way that the device has; zero-copy or copy: that way or none";
         memif_id: "--memif-id" Number "N", "0", "the interface's number on the memif socket, 0 to 255, the same at both ends";
         memif_peer_queues: "--memif-peer-queues" Number "N", "1", "how many engines the other end of the memif has";
         mtu: "--mtu" Number "BYTES", "1500", "the largest IP packet, 576 to 9001";

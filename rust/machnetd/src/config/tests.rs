@@ -1,6 +1,7 @@
 use super::*;
 use args::{Command, read};
 use machnet_nic::Device;
+use machnet_nic::xdp::{Xdp, XdpMode};
 use settings::KEYS;
 
 /// What a file and flags come to, or every mistake on a line of its own.
@@ -115,7 +116,17 @@ fn every_bad_configuration_has_one_exact_sentence() {
         (
             "nic",
             "vdev = \"net_null0\"\nmac = \"02:00:00:00:00:01\"",
-            "nic.vdev = \"net_null0\": nic.mac chooses a NIC already; use one of memif, pci, mac and vdev",
+            "nic.vdev = \"net_null0\": nic.mac chooses a NIC already; use one of memif, pci, mac, vdev and xdp",
+        ),
+        (
+            "nic",
+            "xdp_mode = \"fast\"\nxdp = \"eth0\"",
+            "nic.xdp_mode = \"fast\": unknown mode; use \"auto\", \"zero-copy\" or \"copy\"",
+        ),
+        (
+            "nic",
+            "xdp = \"a/b\"",
+            "nic.xdp = \"a/b\": not the name of a network device, which has 1 to 15 bytes; `ip link` lists them",
         ),
         (
             "host",
@@ -276,7 +287,7 @@ fn every_bad_configuration_has_one_exact_sentence() {
             () if section == "host" && line.contains('\n') => 7,
             () => 6,
         };
-        let chooses = ["pci", "mac", "memif =", "vdev"].iter().any(|key| line.starts_with(key));
+        let chooses = ["pci", "mac", "memif =", "vdev", "xdp"].iter().any(|key| line.starts_with(key));
         let link = if section == "nic" && chooses { "" } else { "--memif server:/path/sock" };
         assert_eq!(config(&text, link), Err(format!("machnetd.toml:{at}: {sentence}")), "{line}");
     }
@@ -304,11 +315,19 @@ fn mistakes_outside_of_values_have_a_line_too() {
         ("", "host.ip is not set; give --ip ADDRESS/PREFIX, or ip in the section [host]"),
         (
             "host.ip = \"10.0.0.1/24\"",
-            "no NIC is chosen; give one of --memif ROLE:SOCKET, --pci ADDRESS, --mac MAC or --vdev DEVICE, or its key in the section [nic]",
+            "no NIC is chosen; give one of --memif ROLE:SOCKET, --pci ADDRESS, --mac MAC, --vdev DEVICE or --xdp DEVICE, or its key in the section [nic]",
         ),
         (
             "[host]\nip = \"10.0.0.1/24\"\n[nic]\nvdev = \"net_null0\"\nmemif_id = 4",
             "machnetd.toml:5: nic.memif_id = 4: of use to a memif only, and the NIC is chosen by nic.vdev",
+        ),
+        (
+            "[host]\nip = \"10.0.0.1/24\"\n[nic]\nvdev = \"net_null0\"\nxdp_mode = \"copy\"",
+            "machnetd.toml:5: nic.xdp_mode = \"copy\": of use to AF_XDP only, and the NIC is chosen by nic.vdev",
+        ),
+        (
+            "[host]\nip = \"10.0.0.1/24\"\n[nic]\nxdp = \"eth0\"\n[dpdk]\nhugepages = true",
+            "machnetd.toml:6: dpdk.hugepages = true: of use to DPDK only, and the NIC is chosen by nic.xdp; leave it out",
         ),
         (
             "[engines]\ncores = [\n  0,\n  true,\n]\n[host]\nip = \"10.0.0.1/24\"",
@@ -450,7 +469,7 @@ listen = "127.0.0.1:9464"
     assert!(engine.rss.mirrored && !engine.rss.paper);
     assert!(config("", &format!("{MINIMAL} --paper true")).unwrap().engine([1, 2, 3]).rss.paper);
     for key in KEYS {
-        let alternatives = ["pci", "mac", "vdev"];
+        let alternatives = ["pci", "mac", "vdev", "xdp", "xdp_mode"];
         assert!(
             alternatives.contains(&key.name) || flags.contains(key.flag),
             "{} is not in this test",
@@ -475,6 +494,18 @@ fn each_way_to_choose_a_nic_is_understood() {
 }
 
 #[test]
+fn a_device_of_the_kernels_is_used_in_the_way_that_is_asked_for() {
+    for (flags, mode) in [
+        ("--xdp eth0", XdpMode::Auto),
+        ("--xdp eth0 --xdp-mode copy", XdpMode::Copy),
+        ("--xdp eth0 --xdp-mode zero-copy", XdpMode::ZeroCopy),
+    ] {
+        let c = config("", &format!("--ip 10.0.0.1/24 {flags}")).unwrap();
+        assert_eq!(c.nic, ChosenNic::Xdp(Xdp { interface: "eth0".into(), mode }));
+    }
+}
+
+#[test]
 fn cores_alone_say_how_many_engines() {
     let c = config("", &format!("{MINIMAL} --cores 1,2,3 --idle spin")).unwrap();
     assert_eq!((c.engines, c.exclusive, c.burst), (3, true, 16));
@@ -490,7 +521,9 @@ fn help_names_every_setting_and_fits_a_page_width() {
     for line in help.lines() {
         assert!(line.len() <= 110, "{line}");
     }
-    assert!(matches!(read_words("--version"), Ok(Command::Print(v)) if v.starts_with("machnetd 0.")));
+    assert!(
+        matches!(read_words("--version"), Ok(Command::Print(v)) if v.starts_with("machnetd 0.") && v.contains(" (DPDK 2"))
+    );
     assert!(matches!(read_words(&format!("{MINIMAL} --check")), Ok(Command::Check(_, None))));
 }
 

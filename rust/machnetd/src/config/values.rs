@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use log::LevelFilter;
 use machnet_engine::idle::Policy;
 use machnet_nic::MemifRole;
+use machnet_nic::xdp::XdpMode;
 use machnet_wire::Mac;
 use toml::Value;
 
@@ -181,6 +182,30 @@ pub fn policy(value: &Value) -> Reasoned<Policy> {
         Some("yield") => Ok(Policy::Yield),
         Some("adaptive") => Ok(Policy::Adaptive),
         _ => Err("unknown policy; use \"spin\", \"yield\" or \"adaptive\"".to_owned()),
+    }
+}
+
+/// The name of a network device of the kernel's.
+pub fn interface(value: &Value) -> Reasoned<String> {
+    match value.as_str() {
+        Some(name)
+            if (1..16).contains(&name.len()) && !name.contains(|c: char| c == '/' || c.is_whitespace()) =>
+        {
+            Ok(name.to_owned())
+        }
+        _ => {
+            Err("not the name of a network device, which has 1 to 15 bytes; `ip link` lists them".to_owned())
+        }
+    }
+}
+
+/// How AF_XDP is to reach its device.
+pub fn xdp_mode(value: &Value) -> Reasoned<XdpMode> {
+    match value.as_str() {
+        Some("auto") => Ok(XdpMode::Auto),
+        Some("zero-copy") => Ok(XdpMode::ZeroCopy),
+        Some("copy") => Ok(XdpMode::Copy),
+        _ => Err("unknown mode; use \"auto\", \"zero-copy\" or \"copy\"".to_owned()),
     }
 }
 

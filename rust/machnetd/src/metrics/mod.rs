@@ -258,6 +258,7 @@ impl Page {
                 engines: (0..shared.engines()).filter_map(|engine| shared.samples(engine)).collect(),
                 port: port.counters().samples().to_vec(),
                 driver: port.driver(),
+                state: port.state(),
                 begun: self.begun,
             });
             self.made = Some(now);

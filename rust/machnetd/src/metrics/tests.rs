@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use machnet_engine::{EngineConfig, neighbor};
-use machnet_nic::PortCounters;
+use machnet_nic::{PortCounters, PortState};
 
 use super::*;
 
@@ -16,6 +16,10 @@ impl Port for Nic {
     }
     fn counters(&self) -> PortCounters {
         PortCounters { link_ups: Some(self.0.fetch_add(1, Relaxed) + 1), ..PortCounters::default() }
+    }
+
+    fn state(&self) -> PortState {
+        PortState::Up
     }
 }
 

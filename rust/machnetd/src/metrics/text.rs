@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use machnet_engine::{Counters, FlowCounters, Samples};
-use machnet_nic::{PortCounters, QueueCounters};
+use machnet_nic::{PortCounters, PortState, QueueCounters};
 use machnet_wire::Sample;
 use machnet_wire::sample::{Definition, Kind, Unit};
 
@@ -17,6 +17,8 @@ pub struct Snapshot<'a> {
     pub port: Vec<Sample>,
     /// What drives the NIC.
     pub driver: &'a str,
+    /// What the NIC is doing.
+    pub state: PortState,
     /// When the process began, seconds since 1970.
     pub begun: f64,
 }
@@ -64,6 +66,9 @@ pub fn page(snapshot: &Snapshot<'_>) -> String {
     let _ = writeln!(out, "machnet_build_info{{version=\"{}\"}} 1", escaped(version));
     out.push_str("# HELP machnet_port_info what drives the NIC\n# TYPE machnet_port_info gauge\n");
     let _ = writeln!(out, "machnet_port_info{{driver=\"{}\"}} 1", escaped(snapshot.driver));
+    out.push_str("# HELP machnet_port_up whether the device is there, in operation, and has its link\n");
+    out.push_str("# TYPE machnet_port_up gauge\n");
+    let _ = writeln!(out, "machnet_port_up {}", u8::from(snapshot.state == PortState::Up));
     out.push_str("# HELP process_start_time_seconds when the process began, in seconds since 1970\n");
     out.push_str("# TYPE process_start_time_seconds gauge\n");
     let _ = writeln!(out, "process_start_time_seconds {:.3}", snapshot.begun);
@@ -138,6 +143,7 @@ mod tests {
             engines: vec![engine(0), engine(1)],
             port: samples(&PortCounters::TABLE, |i| (i != 0).then_some(500 + i as u64)).to_vec(),
             driver: "a\"b",
+            state: PortState::Up,
             begun: 1_700_000_000.25,
         })
     }
@@ -162,6 +168,7 @@ mod tests {
         for line in [
             "machnet_build_info{version=\"0.1.0\"} 1",
             "machnet_port_info{driver=\"a\\\"b\"} 1",
+            "machnet_port_up 1",
             "process_start_time_seconds 1700000000.250",
             "# HELP machnet_engine_rx_frames_total frames taken from the NIC",
             "# TYPE machnet_engine_rx_frames_total counter",
@@ -177,7 +184,7 @@ mod tests {
         let shown = page.lines().filter(|line| !line.starts_with('#')).count();
         let per_engine = Counters::TABLE.len() + FlowCounters::TABLE.len();
         let expected =
-            3 + 2 * per_engine + (QueueCounters::TABLE.len() - 1) + (PortCounters::TABLE.len() - 1);
+            4 + 2 * per_engine + (QueueCounters::TABLE.len() - 1) + (PortCounters::TABLE.len() - 1);
         assert_eq!(shown, expected);
     }
 

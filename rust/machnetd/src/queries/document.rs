@@ -151,6 +151,7 @@ struct EngineCounts {
 #[derive(Serialize)]
 struct PortCounts<'a> {
     driver: &'a str,
+    state: &'static str,
     counters: Counts<&'static str>,
 }
 
@@ -171,6 +172,7 @@ pub fn stats(stats: &crate::stats::Stats) -> Vec<u8> {
             engines: engines.collect(),
             port: PortCounts {
                 driver: stats.port.driver(),
+                state: stats.port.state().name(),
                 counters: Counts::of(&stats.port.counters().samples()),
             },
         },
@@ -195,6 +197,7 @@ struct EngineHealth {
 #[derive(Serialize)]
 struct NicHealth<'a> {
     driver: &'a str,
+    state: &'static str,
 }
 
 /// The answer to `health`.
@@ -206,7 +209,7 @@ pub fn health(stats: &crate::stats::Stats) -> Vec<u8> {
         EngineState::Asleep => EngineHealth { engine, state: "asleep", late_ns: 0 },
         EngineState::Stalled(late) => EngineHealth { engine, state: "stalled", late_ns: late.0 },
     });
-    let nic = NicHealth { driver: stats.port.driver() };
+    let nic = NicHealth { driver: stats.port.driver(), state: stats.port.state().name() };
     whole("health", Health { healthy, engines: engines.collect(), nic })
 }
 

@@ -43,12 +43,10 @@ impl Counted {
 }
 
 /// By driver, from the sources of 22.11, the oldest DPDK that Machnet builds with. Later ones count more, such as the
-/// missed frames of ENA and gve since 24.03. af_xdp's missed frames are left out, because it leaves out those that found the
-/// ring full.
-const DRIVERS: [(&str, &[Count]); 21] = [
+/// missed frames of ENA and gve since 24.03.
+const DRIVERS: [(&str, &[Count]); 20] = [
     ("net_memif", &[Bytes]),
     ("net_af_packet", &[Bytes, TxErrors]),
-    ("net_af_xdp", &[Bytes, TxErrors]),
     ("net_tap", &[Bytes, RxErrors, TxErrors, NoBuffer]),
     ("net_vhost", &[Bytes]),
     ("net_virtio", &[Bytes, RxErrors, NoBuffer]),

@@ -9,6 +9,12 @@ pub(super) fn check(args: &str) -> Result<(), DpdkError> {
     let mut parts = args.split(',');
     let device = parts.next().unwrap_or_default();
     let driver = device.trim_end_matches(|c: char| c.is_ascii_digit());
+    if matches!(driver, "net_af_xdp" | "eth_af_xdp") {
+        let name = args.split(',').find_map(|part| part.strip_prefix("iface=")).unwrap_or("DEVICE");
+        return bad(format!(
+            "DPDK's driver for AF_XDP is not used; give --xdp {name} (nic.xdp) instead of it"
+        ));
+    }
     let Some((_, known)) = KNOWN.iter().find(|(name, _)| *name == driver) else { return Ok(()) };
     for part in parts {
         let Some((name, _)) = part.split_once('=') else {
@@ -25,7 +31,7 @@ pub(super) fn check(args: &str) -> Result<(), DpdkError> {
 }
 
 /// By driver, as `strings librte_net_X.so` shows them (22.11), and those that came until 25.11.
-const KNOWN: [(&str, &[&str]); 8] = [
+const KNOWN: [(&str, &[&str]); 7] = [
     (
         "net_memif",
         &[
@@ -43,22 +49,6 @@ const KNOWN: [(&str, &[&str]); 8] = [
         ],
     ),
     ("net_af_packet", &["iface", "qpairs", "blocksz", "framesz", "framecnt", "qdisc_bypass", "fanout_mode"]),
-    (
-        "net_af_xdp",
-        &[
-            "iface",
-            "start_queue",
-            "queue_count",
-            "shared_umem",
-            "xdp_prog",
-            "busy_budget",
-            "force_copy",
-            "use_cni",
-            "use_pinned_map",
-            "dp_path",
-            "mode",
-        ],
-    ),
     ("net_tap", &["iface", "remote", "mac", "persist"]),
     ("net_tun", &["iface", "persist"]),
     ("net_null", &["size", "copy", "no-rx"]),
@@ -110,6 +100,10 @@ mod tests {
         assert!(
             said("net_memif7,role=server,sokcet=/x")
                 .contains(": sokcet: the driver net_memif has no such argument")
+        );
+        assert!(
+            said("net_af_xdp0,iface=eth1,start_queue=1")
+                .contains(": DPDK's driver for AF_XDP is not used; give --xdp eth1 (nic.xdp)")
         );
         assert!(said("net_tap0,iface").contains("\"iface\": has no value; write iface=VALUE"));
         for good in [

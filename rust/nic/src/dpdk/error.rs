@@ -59,6 +59,17 @@ pub enum DpdkError {
         /// DPDK's own words.
         detail: String,
     },
+    /// This DPDK is not fit for the NIC, and another is.
+    Unfit {
+        /// The device as configured, or as DPDK calls it.
+        device: String,
+        /// Which DPDK.
+        dpdk: String,
+        /// What it has or has not.
+        lacks: String,
+        /// Which is fit, or what makes it so.
+        remedy: String,
+    },
     /// More queues than the NIC has.
     TooManyQueues {
         /// Queues asked for.
@@ -116,6 +127,9 @@ impl fmt::Display for DpdkError {
             ),
             DpdkError::NoDriver { device, detail } => {
                 write!(f, "open {device}: no driver of DPDK took it: {detail}; bind it to vfio-pci or uio_pci_generic, and check that libdpdk has a driver for it")
+            }
+            DpdkError::Unfit { device, dpdk, lacks, remedy } => {
+                write!(f, "open {device}: {dpdk} {lacks}; {remedy}")
             }
             DpdkError::TooManyQueues { asked, offered } => {
                 write!(f, "open the NIC with {asked} queues, one for each engine: it has {offered}; set engines.count (--engines) to at most {offered}")

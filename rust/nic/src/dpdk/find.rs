@@ -1,5 +1,6 @@
 //! What the kernel says about a PCI device before DPDK is asked: DPDK itself only reports that nothing came up.
 
+use super::drivers::Installed;
 use super::error::DpdkError;
 use machnet_wire::Mac;
 use std::fs;
@@ -21,7 +22,7 @@ pub(super) fn pci_address(text: &str) -> Result<String, DpdkError> {
     }
 }
 
-/// Refuses a device that is not there or that its kernel driver keeps for itself.
+/// Refuses a device that is not there, that its kernel driver keeps for itself, or that this DPDK has no driver for.
 pub(super) fn check_pci(address: &str) -> Result<(), DpdkError> {
     check_pci_in(Path::new("/sys"), address)
 }
@@ -38,7 +39,7 @@ fn check_pci_in(sys: &Path, address: &str) -> Result<(), DpdkError> {
             device: address.to_owned(),
             detail: "no kernel driver is bound to it, not even one that hands it to a process".to_owned(),
         }),
-        Some(name) if SHARED.contains(&name) => Ok(()),
+        Some(name) if SHARED.contains(&name) => Installed::look().check(&device),
         Some(name) => Err(DpdkError::KernelDriver { pci: address.to_owned(), driver: name.to_owned() }),
     }
 }

@@ -45,6 +45,11 @@ impl Mark {
     }
 }
 
+/// Whether one of the last complaints holds these words.
+pub(super) fn was_said(words: &str) -> bool {
+    lock().lines.iter().any(|(_, line)| line.contains(words))
+}
+
 /// Sends DPDK's log here from now on; before EAL starts, or its first lines go to stderr.
 pub(super) fn take_over() {
     // SAFETY: `sink` stays valid for ever and takes any thread; called before EAL starts, so nobody logs meanwhile.

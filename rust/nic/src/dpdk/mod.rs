@@ -15,6 +15,7 @@ mod buffers;
 mod counted;
 mod devargs;
 mod device;
+mod drivers;
 mod eal;
 mod error;
 mod ethdev;
@@ -31,7 +32,9 @@ mod port;
 mod queue;
 mod random;
 mod relay;
+mod slots;
 
+pub use drivers::{drivers, version};
 pub use eal::Eal;
 pub use error::DpdkError;
 pub use examine::examine;

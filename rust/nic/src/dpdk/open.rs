@@ -2,11 +2,12 @@
 
 use super::buffers;
 use super::device::{self, Found};
+use super::drivers::Installed;
 use super::eal::Eal;
 use super::error::DpdkError;
 use super::ethdev::{self, done};
 use super::line::Line;
-use super::log::Mark;
+use super::log::{self, Mark};
 use super::memif;
 use super::port::DpdkPort;
 use super::queue::{DpdkQueue, Rings};
@@ -53,9 +54,12 @@ impl Eal {
 
     fn open_port(&self, device: &Device, config: &PortConfig) -> Result<Opened<DpdkQueue>, DpdkError> {
         config.check().map_err(DpdkError::Config)?;
-        let found = device::open(device, config, self.serial())?;
+        let mut found = device::open(device, config, self.serial())?;
         let info = ethdev::port_info(found.id)?;
         let matrix = found.matrix;
+        let driver = ethdev::name(&info.driver);
+        let installed = Installed::look();
+        installed.check_gve(&ethdev::name(&info.device), &driver, log::was_said)?;
         let offered = info.max_rx_queues.min(info.max_tx_queues);
         let rings = matrix.map_or(config.queues, |m| m.rings());
         if rings > offered {
@@ -68,7 +72,7 @@ impl Eal {
         if matrix.is_none() && found.packet.is_none() {
             ethdev::doubt_of_spreading(&info, config.queues)
                 .into_iter()
-                .for_each(|doubt| log::warn!("{doubt}"));
+                .for_each(|doubt| ::log::warn!("{doubt}"));
         }
         let checksums = (
             config.checksum_offload && info.tx_udp_checksum != 0,
@@ -79,6 +83,7 @@ impl Eal {
         let most = info.max_mtu.min((info.max_frame as u16).saturating_sub(18));
         let announces_less = found.gated || found.packet.is_some();
         let mtu = if announces_less { config.mtu.min(most) } else { config.mtu };
+        installed.check_mtu(&info, mtu)?;
         // memif has no interrupts, and complains when it is asked.
         let interrupts = config.interrupts && found.memif.is_none();
         let interrupts = ethdev::configure(found.id, rings, mtu, checksums, interrupts)?;
@@ -91,7 +96,8 @@ impl Eal {
         }
         // One key for all our queues: to the peer they are the wire in front of one NIC.
         let key = found.memif.as_ref().and_then(|m| m.rss_key).unwrap_or_else(random::key);
-        let port = self.start_port(found, ethdev::name(&info.driver))?;
+        let packet = found.packet.take();
+        let port = self.start_port(found, driver)?;
         // The address is known for certain once the port has started.
         let info = Info {
             mac: Mac(ethdev::port_info(port.id)?.mac),
@@ -107,7 +113,16 @@ impl Eal {
         };
         let queues = (0..config.queues).zip(pools).map(|(index, pool)| {
             let rings = Rings::of(index, matrix);
-            DpdkQueue::new(port.clone(), Info { index, ..info.clone() }, pool, config.burst, rings, &key)
+            let slots = packet.as_ref().and_then(|packet| port.sockets.slots(index, packet));
+            DpdkQueue::new(
+                port.clone(),
+                Info { index, ..info.clone() },
+                pool,
+                config.burst,
+                rings,
+                slots,
+                &key,
+            )
         });
         Ok(Opened { queues: queues.collect(), port: port.clone() as Arc<dyn Port> })
     }
@@ -189,7 +204,7 @@ fn descriptors(found: &Found, config: &PortConfig, info: &dpdk_sys::mdpdk_port_i
         unsafe { dpdk_sys::mdpdk_port_descriptors(found.id, &mut rx, &mut tx) };
     }
     if rx.min(tx) < config.descriptors {
-        log::warn!(
+        ::log::warn!(
             "{} descriptors asked of {}: it has {rx} to receive and {tx} to send",
             config.descriptors,
             ethdev::name(&info.driver)

@@ -2,8 +2,10 @@
 //! kernel's device, the count of frames that found no free slot, and waking an engine that sleeps when one arrives.
 
 use super::error::DpdkError;
+use super::slots::{Layout, Slots};
 use crate::PortConfig;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use crate::kernel::{self, KernelDevice};
+use std::ffi::{c_int, c_void};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -21,6 +23,8 @@ pub(super) struct Packet {
     pub slots: u16,
     /// The most a slot hands over, bytes.
     pub room: u16,
+    /// Bytes of a block, which is whole slots.
+    block: u32,
 }
 
 /// Whether these are the name and arguments of one.
@@ -63,8 +67,17 @@ impl Packet {
         if !(1..=4096).contains(&slots) {
             return Err(bad(format!("framecnt={slots}: leave it out, or use 1 to 4096")));
         }
-        let Kernels { mtu: carries, up } =
-            look(device).map_err(|_| DpdkError::NoSuchDevice(format!("{device} for {args}")))?;
+        // The driver counts on slots without gaps between them, and the kernel cuts every block into slots of its own.
+        let whole = least_common_multiple(slot, page());
+        let block = number("blocksz", whole)?;
+        if block == 0 || block % whole != 0 || slots % (block / slot) != 0 {
+            return Err(bad(format!(
+                "{slots} slots of {slot} bytes do not fill blocks of {block} bytes; leave blocksz and framecnt out, or use multiples of {whole} bytes and of {} slots",
+                whole / slot
+            )));
+        }
+        let KernelDevice { mtu: carries, up, .. } =
+            kernel::look(device).map_err(|_| DpdkError::NoSuchDevice(format!("{device} for {args}")))?;
         if carries < config.mtu.into() {
             return Err(bad(format!(
                 "{device} carries packets of at most {carries} bytes, which is less than the MTU of {}; use that, or raise it at both ends of the link (ip link set dev {device} mtu {})",
@@ -80,10 +93,15 @@ impl Packet {
         add("qpairs", pairs);
         add("framecnt", slots);
         add("framesz", slot);
-        // The driver counts on slots without gaps between them, and the kernel cuts every block into slots of its own.
-        add("blocksz", least_common_multiple(slot, page()));
+        add("blocksz", block);
         let device = device.to_owned();
-        Ok(Packet { args: complete, device, up, slots: slots as u16, room: slot as u16 })
+        Ok(Packet { args: complete, device, up, slots: slots as u16, room: slot as u16, block })
+    }
+
+    /// Each ring of each of its sockets.
+    fn layout(&self) -> Layout {
+        let (slot, count) = (usize::from(self.room), usize::from(self.slots));
+        Layout { bytes: count / (self.block as usize / slot) * self.block as usize, slot, count }
     }
 
     /// Refuses what the kernel will not let this process do: the driver opens packet sockets, and sets the device's
@@ -98,7 +116,7 @@ impl Packet {
         if opened.is_none() && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
             return Err(lacks("CAP_NET_RAW"));
         }
-        match keep_flags(&self.device) {
+        match kernel::keep_flags(&self.device) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(lacks("CAP_NET_ADMIN")),
             _ => Ok(()),
         }
@@ -113,7 +131,7 @@ impl Packet {
                 "{device} is down: nothing can be sent or received (ip link set dev {device} up)"
             ));
         }
-        let addresses = addresses(device);
+        let addresses = kernel::addresses(device);
         if addresses.contains(&ip) {
             doubts.push(format!(
                 "the kernel has {ip} on {device}, too, and answers whoever asks for it; take it away (ip address del {ip}/PREFIX dev {device}), or use another address"
@@ -150,7 +168,7 @@ impl Sockets {
         }
         if all.len() != usize::from(queues) {
             log::warn!(
-                "af_packet: the sockets of {queues} queues were not found; lost frames are not counted, and idle engines nap"
+                "af_packet: the sockets of {queues} queues were not found; lost frames are not counted, idle engines nap, and a device that takes no more frames stops its engine"
             );
             all.clear();
         }
@@ -160,6 +178,17 @@ impl Sockets {
     /// Readable while frames wait for this queue.
     pub(super) fn of_queue(&self, index: u16) -> Option<RawFd> {
         self.all.get(usize::from(index)).map(AsRawFd::as_raw_fd)
+    }
+
+    /// The transmit ring of this queue.
+    pub(super) fn slots(&self, index: u16, packet: &Packet) -> Option<Slots> {
+        let slots = Slots::map(self.of_queue(index)?, packet.layout());
+        if let Err(error) = &slots {
+            log::warn!(
+                "af_packet: the transmit ring of queue {index} cannot be seen: {error}; a device that takes no more frames stops this engine"
+            );
+        }
+        slots.ok()
     }
 
     /// Frames that found no free slot, all queues together; `None` without sockets to ask.
@@ -205,92 +234,6 @@ fn duplicate(fd: RawFd) -> Option<OwnedFd> {
     unsafe {
         let copy = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0);
         (copy >= 0).then(|| OwnedFd::from_raw_fd(copy))
-    }
-}
-
-/// What the kernel says of a device.
-struct Kernels {
-    /// The largest packet it carries, bytes.
-    mtu: u32,
-    up: bool,
-}
-
-/// Asks the kernel about a device in this process's network namespace.
-fn look(device: &str) -> io::Result<Kernels> {
-    let mut asked = Asked::about(device)?;
-    let mtu = asked.ask(libc::SIOCGIFMTU as _)?;
-    let flags = asked.ask(libc::SIOCGIFFLAGS as _)?;
-    // SAFETY: the kernel wrote these members.
-    let (mtu, flags) = unsafe { (mtu.ifru_mtu, flags.ifru_flags) };
-    Ok(Kernels { mtu: mtu.max(0) as u32, up: c_int::from(flags) & libc::IFF_UP != 0 })
-}
-
-/// Sets the device's flags to what they are: whether that is allowed.
-fn keep_flags(device: &str) -> io::Result<()> {
-    let mut asked = Asked::about(device)?;
-    asked.ask(libc::SIOCGIFFLAGS as _)?; // they stay in the request
-    asked.ask(libc::SIOCSIFFLAGS as _).map(|_| ())
-}
-
-/// The IPv4 addresses that the kernel has on a device.
-fn addresses(device: &str) -> Vec<Ipv4Addr> {
-    let mut first = std::ptr::null_mut();
-    // SAFETY: `first` is writable; a list that comes back is freed below.
-    if unsafe { libc::getifaddrs(&mut first) } != 0 {
-        return Vec::new();
-    }
-    let mut all = Vec::new();
-    let mut next = first;
-    // SAFETY: entries of the list live until it is freed; names are C strings, and an address of the family AF_INET is a
-    // whole `sockaddr_in`.
-    unsafe {
-        while let Some(entry) = next.as_ref() {
-            next = entry.ifa_next;
-            let named = CStr::from_ptr(entry.ifa_name).to_bytes() == device.as_bytes();
-            let ipv4 = entry.ifa_addr.as_ref().is_some_and(|a| c_int::from(a.sa_family) == libc::AF_INET);
-            if named && ipv4 {
-                let address = entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
-                all.push(Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr)));
-            }
-        }
-        libc::freeifaddrs(first);
-    }
-    all
-}
-
-/// A question to the kernel about one device.
-struct Asked {
-    request: libc::ifreq,
-    socket: OwnedFd,
-}
-
-impl Asked {
-    fn about(device: &str) -> io::Result<Asked> {
-        // SAFETY: all bits zero is a valid request.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        if device.is_empty() || device.len() >= request.ifr_name.len() {
-            return Err(io::Error::from_raw_os_error(libc::ENODEV));
-        }
-        for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
-            *to = from as c_char;
-        }
-        // SAFETY: no pointers; a descriptor that comes back is ours alone.
-        let socket = unsafe {
-            let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(fd)
-        };
-        Ok(Asked { request, socket })
-    }
-
-    fn ask(&mut self, what: libc::Ioctl) -> io::Result<libc::__c_anonymous_ifr_ifru> {
-        // SAFETY: the request is writable and its name ends with a zero; each question reads or fills in a number alone.
-        match unsafe { libc::ioctl(self.socket.as_raw_fd(), what, &raw mut self.request) } {
-            0 => Ok(self.request.ifr_ifru),
-            _ => Err(io::Error::last_os_error()),
-        }
     }
 }
 
@@ -384,6 +327,16 @@ mod tests {
             ),
             ("net_af_packet0,iface=lo,framesz=32768", 1500, "framesz=32768 does not fit"),
             ("net_af_packet0,iface=lo,framecnt=x", 1500, "framecnt: not a number"),
+            (
+                "net_af_packet0,iface=lo,framecnt=33",
+                1500,
+                "33 slots of 2048 bytes do not fill blocks of 4096 bytes; leave blocksz and framecnt out, or use multiples of 4096 bytes and of 2 slots",
+            ),
+            (
+                "net_af_packet0,iface=lo,framesz=3072,blocksz=4096",
+                1500,
+                "256 slots of 3072 bytes do not fill blocks of 4096 bytes",
+            ),
             ("net_af_packet0,iface=lo,framecnt=0", 1500, "framecnt=0: leave it out, or use 1 to 4096"),
             (
                 "net_af_packet0,iface=nonesuch9",

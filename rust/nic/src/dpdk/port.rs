@@ -6,7 +6,7 @@ use super::ethdev;
 use super::gate::Gate;
 use super::line::Line;
 use super::packet::Sockets;
-use crate::{Port, PortCounters};
+use crate::{Port, PortCounters, PortState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -74,6 +74,10 @@ impl Port for DpdkPort {
             counters.link_refused = watched(&self.line.refused);
         }
         counters
+    }
+
+    fn state(&self) -> PortState {
+        if self.line.is_up() { PortState::Up } else { PortState::LinkDown }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::line::Member;
 use super::memif::Matrix;
 use super::port::DpdkPort;
+use super::slots::Slots;
 use crate::{Full, Info, Offload, Queue, QueueCounters, RxChecksum, Toeplitz};
 use dpdk_sys::mdpdk_frame;
 use std::ffi::c_void;
@@ -23,6 +24,8 @@ pub struct DpdkQueue {
     /// Where frames to be sent wait; the frame's hash chooses where there are several.
     transmit: Vec<TxQueue>,
     hash: Option<Toeplitz>,
+    /// Of an af_packet port: where there is room, for its driver would wait for it.
+    slots: Option<Slots>,
     pool: Pool,
     /// Buffers ready to be filled.
     spare: Frames,
@@ -74,6 +77,7 @@ impl DpdkQueue {
         pool: *mut c_void,
         burst: u16,
         rings: Rings,
+        slots: Option<Slots>,
         key: &[u8; 40],
     ) -> DpdkQueue {
         let Rings { receive, transmit } = rings;
@@ -89,6 +93,7 @@ impl DpdkQueue {
             next: 0,
             transmit: transmit.into_iter().map(|ring| TxQueue { ring, waiting: Frames::empty() }).collect(),
             hash,
+            slots,
             pool: Pool(pool),
             spare: Frames::empty(),
             more: false,
@@ -160,10 +165,16 @@ impl DpdkQueue {
             waiting.free();
             return true;
         }
-        // SAFETY: the first `len` entries hold buffers that are ours; those the driver takes are forgotten just below.
-        let sent =
-            unsafe { dpdk_sys::mdpdk_tx(self.id, *ring, waiting.all.as_mut_ptr(), waiting.len as u16) };
+        let room = self.slots.as_ref().map_or(waiting.len, |slots| slots.free(waiting.len));
+        if room == 0 {
+            return false;
+        }
+        // SAFETY: the first `room` entries, of `len`, hold buffers that are ours; those the driver takes are forgotten just below.
+        let sent = unsafe { dpdk_sys::mdpdk_tx(self.id, *ring, waiting.all.as_mut_ptr(), room as u16) };
         let sent = usize::from(sent);
+        if let Some(slots) = &mut self.slots {
+            slots.filled(sent);
+        }
         for frame in &waiting.all[..sent] {
             self.counters.tx_bytes += u64::from(frame.len);
         }
@@ -272,6 +283,9 @@ impl Queue for DpdkQueue {
                 self.push(at);
             }
         }
+        if let Some(slots) = self.slots.as_ref().filter(|slots| slots.stuck()) {
+            slots.send();
+        }
     }
 
     fn backlog(&mut self) -> u16 {
@@ -300,7 +314,8 @@ impl Queue for DpdkQueue {
             return None;
         }
         if let Some(socket) = self.port.sockets.of_queue(self.info.index) {
-            return Some(socket);
+            // What lies in the transmit ring goes when it is asked for, and not by itself: a nap, not a sleep.
+            return (!self.slots.as_ref().is_some_and(Slots::stuck)).then_some(socket);
         }
         // SAFETY: the port is open and was configured for interrupts.
         let (fd, ret) = unsafe {

@@ -1,7 +1,7 @@
 //! The NIC of a simulated host as a whole.
 
 use super::Net;
-use crate::{Port, PortCounters};
+use crate::{Port, PortCounters, PortState};
 
 /// A simulated host's NIC, beside its queues.
 #[derive(Debug)]
@@ -17,5 +17,9 @@ impl Port for SimPort {
 
     fn counters(&self) -> PortCounters {
         self.net.lock().nic(self.host).counters()
+    }
+
+    fn state(&self) -> PortState {
+        PortState::Up
     }
 }
