@@ -2,6 +2,7 @@ package vm
 
 import (
 	"fmt"
+	"net"
 	"strings"
 )
 
@@ -23,7 +24,7 @@ const (
 func (n NIC) queues() int { return max(n.Queues, 1) }
 
 // device gives QEMU's words for the NIC with this number, without its place on the bus.
-func (n NIC) device(number int, mac string) string {
+func (n NIC) device(number int, mac net.HardwareAddr) string {
 	// Nobody boots over a network here, so no device's ROM is run.
 	words := []string{n.Model, fmt.Sprintf("id=nic%d,netdev=net%d,mac=%s,romfile=", number, number, mac)}
 	if n.Model == Virtio {

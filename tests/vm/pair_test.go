@@ -14,24 +14,29 @@ type pair struct {
 	a, b *Guest
 }
 
-// bootPair boots two guests, each with a NIC like this.
-func bootPair(t *testing.T, nic NIC, qemu QEMU) *pair {
+// bootPair boots two guests of this kind, with their NICs on one network, and memory for a sidecar.
+func bootPair(t *testing.T, c Config) *pair {
 	t.Helper()
-	nic.Network = NewNetwork(t)
-	c := Config{NICs: []NIC{nic}, Hugepages: 96, QEMU: qemu}
+	network := NewNetwork(t)
+	for i := range c.NICs {
+		c.NICs[i].Network = network
+	}
+	c.Hugepages = 96
 	a, b := c, c
 	a.Name, b.Name = "a", "b"
 	guests := StartAll(t, a, b)
-	return &pair{t, nic.Network, guests[0], guests[1]}
+	return &pair{t, network, guests[0], guests[1]}
 }
 
 func (p *pair) with(t *testing.T) *pair { return &pair{t, p.net, p.a.With(t), p.b.With(t)} }
 
+// patient are the settings of a sidecar in a guest: its emulated CPU, and that of its peer, may have no turn on the machine's cores for long.
+var patient = []string{"--dead-peer", "60000", "--rss-retry", "200"}
+
 // sidecars starts machnetd in both, over the first NIC, and ends it with the test.
 func (p *pair) sidecars(engines int, flags ...string) (a, b *Sidecar) {
 	p.t.Helper()
-	// Emulated CPUs are slow to answer where many share a core.
-	flags = append(flags, "--dead-peer", "60000")
+	flags = append(flags, patient...)
 	a, b = p.a.Sidecar(0, "10.0.0.1", engines, flags...), p.b.Sidecar(0, "10.0.0.2", engines, flags...)
 	p.t.Cleanup(func() {
 		if !p.t.Failed() {

@@ -12,6 +12,8 @@ import (
 type Sidecar struct {
 	*Process
 	IP string
+
+	damaged int64 // frames that a test has sent to it with a wrong checksum
 }
 
 // PCI is the address of a NIC.
@@ -46,7 +48,7 @@ func (g *Guest) SidecarOver(ip string, flags ...string) *Sidecar {
 		}
 		return code == 0
 	})
-	return &Sidecar{p, ip}
+	return &Sidecar{Process: p, IP: ip}
 }
 
 // Stats asks the sidecar for its counters.
