@@ -32,6 +32,8 @@ func questions() []question {
 	return []question{
 		{name: "stats", summary: "counters of the engines, their queues and the NIC",
 			query: plain("stats"), table: statsTable, counters: true},
+		{name: "about", summary: "settings in force, and the NIC as it was opened",
+			query: plain("about"), table: aboutTable},
 		{name: "health", summary: "whether the engines are alive, and the NIC: exit code 0 or 1, for probes",
 			query: plain("health"), table: healthLine, verdict: unhealthy},
 		{name: "channels", summary: "attached applications",

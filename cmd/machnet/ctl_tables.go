@@ -75,6 +75,27 @@ func statsTable(ctx context.Context, a asked, out io.Writer) error {
 	return t.end(out)
 }
 
+func aboutTable(ctx context.Context, a asked, out io.Writer) error {
+	about, err := control.Describe(ctx, a.socket)
+	if err != nil {
+		return err
+	}
+	s, nic := about.Settings, about.NIC
+	t := newTable(out, "WHAT", "VALUE")
+	for _, row := range [][2]any{
+		{"machnetd", about.Machnetd}, {"pid", about.PID}, {"dpdk", about.DPDK}, {"channel", about.Channel},
+		{"ip", fmt.Sprintf("%s/%d", s.IP, s.Prefix)}, {"gateway", optional(s.Gateway)}, {s.NIC[0], s.NIC[1]}, {"mtu", s.MTU},
+		{"descriptors", s.Descriptors}, {"checksum-offload", s.ChecksumOffload}, {"engines", s.Engines}, {"cores", fmt.Sprint(s.Cores)},
+		{"idle", s.Idle}, {"exclusive", s.Exclusive}, {"udp-ports", fmt.Sprintf("%d-%d", s.UDPPorts[0], s.UDPPorts[1])}, {"reverse", s.Reverse},
+		{"hugepages", s.Hugepages}, {"memory-mib", s.MemoryMiB}, {"socket", s.Socket},
+		{"nic-driver", nic.Driver}, {"nic-mac", nic.MAC}, {"nic-mtu", nic.MTU}, {"nic-queues", nic.Queues}, {"nic-descriptors", nic.Descriptors},
+		{"nic-tx-checksum", nic.TxChecksum}, {"nic-rx-checksum", nic.RxChecksum}, {"nic-interrupts", nic.Interrupts},
+	} {
+		t.row(row[0], row[1])
+	}
+	return t.to.Flush()
+}
+
 // counterTable shows counters, a line each; those without news only if all are wanted.
 type counterTable struct {
 	table

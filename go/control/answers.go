@@ -22,6 +22,48 @@ type Statistics struct {
 	Port     Port     `json:"port"`
 }
 
+// About is who a sidecar is: its settings in force, and its NIC as it was opened.
+type About struct {
+	Machnetd string   `json:"machnetd"` // its version
+	PID      int      `json:"pid"`
+	DPDK     string   `json:"dpdk"`    // such as "DPDK 24.11.8"
+	Channel  int      `json:"channel"` // the version of the channel, which applications must have, too
+	Settings Settings `json:"settings"`
+	NIC      NIC      `json:"nic"`
+}
+
+// Settings are those of docs/configuration.md, as they are in force.
+type Settings struct {
+	IP              string    `json:"ip"`
+	Prefix          int       `json:"prefix"`  // bits of the subnet
+	Gateway         *string   `json:"gateway"` // nil: none
+	NIC             [2]string `json:"nic"`     // the key that chooses it, such as "pci", and the value
+	MTU             int       `json:"mtu"`
+	Descriptors     int       `json:"descriptors"`
+	ChecksumOffload bool      `json:"checksum_offload"`
+	Engines         int       `json:"engines"`
+	Cores           []int     `json:"cores"` // one per engine, or empty
+	Idle            string    `json:"idle"`
+	Exclusive       bool      `json:"exclusive"`
+	UDPPorts        [2]int    `json:"udp_ports"` // first and last
+	Reverse         string    `json:"reverse"`
+	Hugepages       bool      `json:"hugepages"`
+	MemoryMiB       int       `json:"memory_mib"`
+	Socket          string    `json:"socket"`
+}
+
+// NIC is what a sidecar's NIC is and can do.
+type NIC struct {
+	Driver      string `json:"driver"`
+	MAC         string `json:"mac"`
+	MTU         int    `json:"mtu"`
+	Queues      int    `json:"queues"`
+	Descriptors int    `json:"descriptors"` // of a receive ring
+	TxChecksum  bool   `json:"tx_checksum"` // it computes those of what is sent
+	RxChecksum  bool   `json:"rx_checksum"` // it verifies those of what is received
+	Interrupts  bool   `json:"interrupts"`  // it can wake an engine that sleeps
+}
+
 // Engine is what one engine counts. Names that begin with flow_ are sums over its connections.
 type Engine struct {
 	Engine   int      `json:"engine"`

@@ -21,6 +21,11 @@ func Stats(ctx context.Context, socket string) (*Statistics, error) {
 	return ask[Statistics](ctx, socket, Query{Name: "stats"})
 }
 
+// Describe returns the settings and the NIC of the sidecar.
+func Describe(ctx context.Context, socket string) (*About, error) {
+	return ask[About](ctx, socket, Query{Name: "about"})
+}
+
 // Health returns how the sidecar's engines and its NIC are. One that is not healthy is an answer, not an error.
 func Health(ctx context.Context, socket string) (*HealthState, error) {
 	return ask[HealthState](ctx, socket, Query{Name: "health"})

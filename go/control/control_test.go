@@ -102,6 +102,22 @@ func TestEveryQuestionIsAskedAndItsAnswerReadAsDocumented(t *testing.T) {
 				Port:    Port{Driver: "net_memif", State: "up", Counters: Counters{"rx_missed": nil, "rx_frames": pointer(uint64(3))}},
 			},
 		},
+		"about": {
+			func(ctx context.Context, socket string) (any, error) { return Describe(ctx, socket) },
+			map[string]any{"version": 1., "query": "about"},
+			`{"version":1,"query":"about","machnetd":"0.1.0","pid":4711,"dpdk":"DPDK 22.11.11","channel":4,"settings":{"ip":"10.0.0.1","prefix":24,"gateway":null,
+			"nic":["pci","0000:00:05.0"],"mtu":1500,"descriptors":256,"checksum_offload":true,"engines":2,"cores":[2,3],"idle":"adaptive","exclusive":false,
+			"udp_ports":[31580,32603],"reverse":"own","hugepages":true,"memory_mib":96,"socket":"/s"},
+			"nic":{"driver":"net_ena","mac":"02:00:00:00:00:01","mtu":1500,"queues":2,"descriptors":128,"tx_checksum":true,"rx_checksum":false,"interrupts":true}}`,
+			&About{
+				Machnetd: "0.1.0", PID: 4711, DPDK: "DPDK 22.11.11", Channel: 4,
+				Settings: Settings{
+					IP: "10.0.0.1", Prefix: 24, NIC: [2]string{"pci", "0000:00:05.0"}, MTU: 1500, Descriptors: 256, ChecksumOffload: true, Engines: 2,
+					Cores: []int{2, 3}, Idle: "adaptive", UDPPorts: [2]int{31580, 32603}, Reverse: "own", Hugepages: true, MemoryMiB: 96, Socket: "/s",
+				},
+				NIC: NIC{Driver: "net_ena", MAC: "02:00:00:00:00:01", MTU: 1500, Queues: 2, Descriptors: 128, TxChecksum: true, Interrupts: true},
+			},
+		},
 		"health": {
 			func(ctx context.Context, socket string) (any, error) { return Health(ctx, socket) },
 			map[string]any{"version": 1., "query": "health"},

@@ -173,6 +173,21 @@ func TestCtlShowsChannelsConnectionsAndPeers(t *testing.T) {
 		}
 	})
 
+	t.Run("about", func(t *testing.T) {
+		about, err := control.Describe(within(t), p.a.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := about.Settings
+		if about.PID != p.a.cmd.Process.Pid || s.IP != p.a.ip || s.Prefix != 24 || s.Engines != 1 || s.Socket != p.a.socket || s.UDPPorts != [2]int{31580, 32603} {
+			t.Errorf("the sidecar says %+v", about)
+		}
+		if about.NIC.Queues != 1 || about.NIC.MTU != s.MTU || about.Channel == 0 || !strings.HasPrefix(about.DPDK, "DPDK ") {
+			t.Errorf("the sidecar says %+v", about)
+		}
+		line(t, p.a.ctl(t, "about"), "nic-driver", about.NIC.Driver)
+	})
+
 	t.Run("health", func(t *testing.T) {
 		if text := p.a.ctl(t, "health"); !strings.HasPrefix(text, "healthy: engine 0 ") || strings.Count(text, "\n") != 1 {
 			t.Errorf("the sidecar says %q", text)
@@ -193,6 +208,10 @@ func TestCtlShowsChannelsConnectionsAndPeers(t *testing.T) {
 			{control.Query{Name: "stats"}, &struct {
 				head
 				control.Statistics
+			}{}},
+			{control.Query{Name: "about"}, &struct {
+				head
+				control.About
 			}{}},
 			{control.Query{Name: "health"}, &struct {
 				head

@@ -75,7 +75,7 @@ impl<'a, Q> Control<'a, Q> {
                 }
             }
             for Asked { socket, who, packet } in self.clients.serve(self.host, &polled) {
-                let reach = Reach { host: self.host, stats: &self.stats, level: &mut self.config.log };
+                let reach = Reach { host: self.host, stats: &self.stats, config: &mut self.config };
                 self.queries.ask(socket, who, &packet, reach);
             }
             self.keep_time();

@@ -6,6 +6,7 @@ mod client;
 mod clients;
 mod config;
 mod control;
+mod facts;
 mod limits;
 mod logger;
 mod memory;
@@ -37,12 +38,18 @@ fn main() -> ExitCode {
         }
     }
     let (loaded, check) = match args::read(args.clone()) {
+        Err(mistakes) if args::wants_json(&args) => {
+            return tell(&facts::checked(None, &mistakes, &[]), &mistakes);
+        }
         Err(mistakes) => return refuse(&mistakes),
         Ok(Command::Print(text)) => return output::print(&text),
         Ok(Command::Check(loaded, file)) => (loaded, Some(file)),
         Ok(Command::Run(loaded)) => (loaded, None),
     };
     let found = machine::look(&loaded);
+    if check.is_some() && args::wants_json(&args) {
+        return tell(&found.json(&loaded.config), &found.mistakes);
+    }
     if !found.mistakes.is_empty() {
         return refuse(&found.mistakes);
     }
@@ -71,6 +78,16 @@ fn fail(code: u8, text: &str) -> ExitCode {
 /// All mistakes, a line each; the first decides the exit code.
 fn refuse(mistakes: &[Mistake]) -> ExitCode {
     mistakes.iter().for_each(|mistake| complain(&mistake.text));
+    code_of(mistakes)
+}
+
+/// The same for a program that reads: the document holds all of them.
+fn tell(document: &str, mistakes: &[Mistake]) -> ExitCode {
+    let printed = output::print(document);
+    if printed == ExitCode::SUCCESS && !mistakes.is_empty() { code_of(mistakes) } else { printed }
+}
+
+fn code_of(mistakes: &[Mistake]) -> ExitCode {
     ExitCode::from(mistakes.first().map_or(SETTINGS, |mistake| mistake.code))
 }
 

@@ -1,6 +1,8 @@
-//! The command line: every setting has a flag, and four flags are no settings.
+//! The command line: every setting has a flag, and a few flags are no settings.
 
 use std::path::PathBuf;
+
+use serde::Serialize;
 
 use super::settings::{KEYS, Key, Settings};
 use super::{Config, Mistake, Source};
@@ -36,7 +38,7 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
     let one = |text: String| vec![Mistake::somewhere(text)];
     let mut args = args.into_iter();
     let mut file = None;
-    let mut check = false;
+    let (mut check, mut json) = (false, false);
     let mut flags: Vec<(&'static Key, String)> = Vec::new();
     while let Some(arg) = args.next() {
         let (name, glued) = match arg.split_once('=') {
@@ -46,7 +48,8 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
         let bare = match name.as_str() {
             "--help" | "-h" => Some(Command::Print(help())),
             "--version" | "-V" => Some(Command::Print(version())),
-            "--check" => None,
+            "--describe" => Some(Command::Print(describe())),
+            CHECK | JSON => None,
             _ => {
                 let key = Settings::flag(&name);
                 if key.is_none() && name != "--config" {
@@ -68,8 +71,12 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
         }
         match bare {
             Some(command) => return Ok(command),
+            None if name == JSON => json = true,
             None => check = true,
         }
+    }
+    if json && !check {
+        return Err(one(format!("{JSON}: of use with {CHECK} only; give both")));
     }
     let source = match &file {
         Some(path) => Source::read(path).map_err(one)?,
@@ -84,11 +91,19 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
     Ok(if check { Command::Check(loaded, file) } else { Command::Run(loaded) })
 }
 
+/// Whether what came of `--check` is for a program to read; the arguments may be wrong otherwise.
+pub fn wants_json(args: &[String]) -> bool {
+    [CHECK, JSON].iter().all(|flag| args.iter().any(|arg| arg == flag))
+}
+
+const CHECK: &str = "--check";
+const JSON: &str = "--json";
+
 fn unknown(name: &str) -> String {
     if !name.starts_with('-') {
         return format!("{name}: unknown argument; a configuration file is given with --config {name}");
     }
-    let others = ["--config", "--check", "--help", "--version"];
+    let others = OTHERS.iter().map(|other| other.flag);
     let near = KEYS.iter().map(|key| key.flag).chain(others).map(|flag| (distance(name, flag), flag)).min();
     match near {
         Some((1..=2, flag)) => format!("{name}: unknown flag; did you mean {flag}? --help lists them"),
@@ -115,6 +130,45 @@ fn version() -> String {
     format!("machnetd {} ({})\n", env!("CARGO_PKG_VERSION"), machnet_nic::dpdk::version())
 }
 
+/// A flag that is no setting.
+#[derive(Serialize)]
+struct Other {
+    flag: &'static str,
+    /// What stands for its value; empty where it has none.
+    form: &'static str,
+    help: &'static str,
+}
+
+const OTHERS: &[Other] = &[
+    Other { flag: "--config", form: "FILE", help: "read settings from this TOML file; flags win over it" },
+    Other {
+        flag: CHECK,
+        form: "",
+        help: "check the settings and whether this machine can do it, start nothing",
+    },
+    Other {
+        flag: JSON,
+        form: "",
+        help: "with --check: the same as a JSON document, with the settings in force (docs/control.md)",
+    },
+    Other { flag: "--describe", form: "", help: "print all flags and settings as JSON, for tools" },
+    Other { flag: "--version", form: "", help: "print the version, and which DPDK it runs with" },
+    Other { flag: "--help", form: "", help: "print this" },
+];
+
+/// What `--describe` prints: manual pages and completions are made of it.
+fn describe() -> String {
+    #[derive(Serialize)]
+    struct Description {
+        version: &'static str,
+        flags: &'static [Other],
+        settings: &'static [Key],
+    }
+    let all = Description { version: env!("CARGO_PKG_VERSION"), flags: OTHERS, settings: KEYS };
+    let text = serde_json::to_string_pretty(&all);
+    text.unwrap_or_else(|error| unreachable!("texts alone: {error}")) + "\n"
+}
+
 /// The whole of `--help`, at most 110 columns.
 fn help() -> String {
     let mut text = String::from(
@@ -126,12 +180,11 @@ Two hosts on one machine, in one folder, without root, huge pages or a NIC:
   machnetd --ip 10.0.0.1/24 --memif server:link.sock --socket a.sock
   machnetd --ip 10.0.0.2/24 --memif client:link.sock --socket b.sock
 
-  --config FILE                 read settings from this TOML file; flags win over it
-  --check                       check the settings and whether this machine can do it, start nothing
-  --version                     print the version, and which DPDK it runs with
-  --help                        print this
 ",
     );
+    for Other { flag, form, help } in OTHERS {
+        text.push_str(&format!("  {:<29} {help}\n", format!("{flag} {form}").trim_end()));
+    }
     let mut section = "";
     for key in KEYS {
         if key.section != section {

@@ -551,3 +551,20 @@ fn the_documentation_has_a_row_for_every_setting() {
         assert!(page.contains(&row), "the page lacks: {row}");
     }
 }
+
+#[test]
+fn the_document_of_a_check_holds_what_the_settings_mean() {
+    let args = ["--ip", "10.0.0.1/24", "--memif", "server:/run/l", "--engines", "2", "--check", "--json"];
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    assert!(args::wants_json(&args));
+    let Ok(Command::Check(loaded, None)) = read(args) else { panic!("no check") };
+    let document = crate::facts::checked(Some(&loaded.config), &[], &["a doubt".to_owned()]);
+    let told: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let settings = &told["settings"];
+    assert_eq!(settings["nic"], serde_json::json!(["memif", "/run/l"]));
+    assert_eq!((&settings["engines"], &settings["memory_mib"]), (&2.into(), &96.into()));
+    assert_eq!(settings["udp_ports"], serde_json::json!([31580, 32603]));
+    assert_eq!(told["warnings"], serde_json::json!(["a doubt"]));
+    let alone = read(["--json".to_owned()]).unwrap_err();
+    assert_eq!(alone[0].text, "--json: of use with --check only; give both");
+}

@@ -17,6 +17,8 @@ use serde::Serialize;
 
 pub use request::LONGEST;
 
+use crate::config::Config;
+use crate::facts::About;
 use crate::socket::Credentials;
 use crate::stats::Stats;
 use document::{Document, whole};
@@ -35,8 +37,8 @@ pub struct Reach<'a, Q> {
     pub host: &'a mut Host<Q>,
     /// Counters.
     pub stats: &'a Stats,
-    /// How much is logged.
-    pub level: &'a mut LevelFilter,
+    /// Settings, of which an order may change how much is logged.
+    pub config: &'a mut Config,
 }
 
 struct Asker {
@@ -167,7 +169,7 @@ impl Queries {
 }
 
 fn answer<Q>(request: Request, who: Credentials, reach: Reach<'_, Q>) -> Result<Answered, String> {
-    let Reach { host, stats, level } = reach;
+    let Reach { host, stats, config } = reach;
     if request.is_order() && !may_order(who) {
         return Err(format!(
             "user {} may not order this; root and machnetd's own user ({}) may",
@@ -178,6 +180,7 @@ fn answer<Q>(request: Request, who: Credentials, reach: Reach<'_, Q>) -> Result<
     let name = request.name();
     let done = match request {
         Request::Stats => document::stats(stats),
+        Request::About => whole(name, About::new(config, stats.port.driver(), host.nic())),
         Request::Health => document::health(stats),
         Request::Ask(question) => {
             let number = host.ask(question).map_err(|refused| refused.to_string())?;
@@ -192,10 +195,10 @@ fn answer<Q>(request: Request, who: Credentials, reach: Reach<'_, Q>) -> Result<
         }
         Request::Log(new) => {
             // Told at the more talkative level of the two.
-            log::set_max_level(new.max(*level));
+            log::set_max_level(new.max(config.log));
             log::info!("level {} from now on, by process {} (user {})", lower(new), who.pid, who.uid);
             log::set_max_level(new);
-            *level = new;
+            config.log = new;
             whole(name, Logged { level: lower(new) })
         }
     };

@@ -16,6 +16,8 @@ use crate::config::level;
 pub enum Request {
     /// The counters.
     Stats,
+    /// Settings and NIC.
+    About,
     /// Whether the engines are alive.
     Health,
     /// Something that engines know.
@@ -40,6 +42,7 @@ impl Request {
     pub fn name(&self) -> &'static str {
         match self {
             Request::Stats => "stats",
+            Request::About => "about",
             Request::Health => "health",
             Request::Ask(Question::Channels) => "channels",
             Request::Ask(Question::Listeners) => "listeners",
@@ -137,6 +140,7 @@ impl Fields {
     fn request(&mut self, query: &str) -> Result<Request, String> {
         Ok(match query {
             "stats" => Request::Stats,
+            "about" => Request::About,
             "health" => Request::Health,
             "channels" => Request::Ask(Question::Channels),
             "listeners" => Request::Ask(Question::Listeners),
@@ -211,7 +215,7 @@ pub const LONGEST: usize = 4096;
 /// Characters of a value that are repeated in an answer.
 const SHOWN: usize = 64;
 const EXAMPLE: &str = r#"{"version":1,"query":"stats"}"#;
-const NAMES: &str = r#""stats", "health", "channels", "listeners", "connections", "connection", "peers", "drain" or "log" (docs/control.md)"#;
+const NAMES: &str = r#""stats", "about", "health", "channels", "listeners", "connections", "connection", "peers", "drain" or "log" (docs/control.md)"#;
 
 #[cfg(test)]
 mod tests {
@@ -226,6 +230,7 @@ mod tests {
         let connection = "7-1".parse().unwrap();
         for (packet, request) in [
             (r#"{"version":1,"query":"stats"}"#, Request::Stats),
+            (r#"{"version":1,"query":"about"}"#, Request::About),
             (r#"{"version":1,"query":"health"}"#, Request::Health),
             (r#"{"query":"channels","version":1}"#, Request::Ask(Question::Channels)),
             (r#"{"version":1,"query":"connections"}"#, Request::Ask(Question::Connections { channel: None })),

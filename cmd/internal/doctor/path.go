@@ -1,0 +1,243 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/machnet/machnet/go/control"
+	"github.com/machnet/machnet/go/machnet"
+)
+
+// peerPath is what is known of the way to the peer.
+type peerPath struct {
+	host  string // the peer's address
+	stack *machnet.Stack
+	conns []*machnet.Conn // those that could be made, first the one that is measured
+	err   error           // why there is none
+	tried int
+
+	before *control.Statistics // counters before the first connection
+	echoes []time.Duration     // round trips, sorted
+	state  *control.State      // of the first connection, after the echoes
+}
+
+const (
+	// manyConnections spread over the UDP ports: that none of them uses any of a given quarter of the ports, though all ports pass, has a chance
+	// of 10^-8.
+	manyConnections = 64
+	manyEchoes      = 1000
+	echoSize        = 64
+	bursts          = 50
+	burstSize       = 20
+	// dialPatience is a few repetitions of a lost SYN, and more than an ARP that nobody answers takes (1 s).
+	dialPatience = 2 * time.Second
+)
+
+// reach connects to the peer, once for all checks.
+func (e *Env) reach(ctx context.Context) *peerPath {
+	if e.path != nil {
+		return e.path
+	}
+	p := &peerPath{}
+	e.path = p
+	p.host, _, _ = net.SplitHostPort(e.Peer)
+	if p.before, p.err = control.Stats(ctx, e.socket()); p.err != nil {
+		return p
+	}
+	if p.stack, p.err = machnet.Attach(ctx, machnet.Config{Socket: e.socket()}); p.err != nil {
+		return p
+	}
+	first, err := p.dial(ctx, e.Peer)
+	if err != nil {
+		p.err = err
+		return p
+	}
+	p.conns = append(p.conns, first)
+	p.measure(ctx, e.socket())
+	for p.tried < manyConnections {
+		if c, err := p.dial(ctx, e.Peer); err == nil {
+			p.conns = append(p.conns, c)
+		} else if ctx.Err() != nil || len(p.conns) < p.tried/2 {
+			break
+		}
+	}
+	return p
+}
+
+func (p *peerPath) dial(ctx context.Context, to string) (*machnet.Conn, error) {
+	p.tried++
+	dialer := machnet.Dialer{Stack: p.stack, Timeout: dialPatience}
+	c, err := dialer.DialContext(ctx, "machnet", to)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*machnet.Conn), nil
+}
+
+// measure asks for echoes on the first connection.
+func (p *peerPath) measure(ctx context.Context, socket string) {
+	conn := p.conns[0]
+	end := time.Now().Add(2 * time.Second)
+	_ = conn.SetDeadline(end)
+	message, echo := make([]byte, echoSize), make([]byte, echoSize)
+	for len(p.echoes) < manyEchoes && ctx.Err() == nil {
+		began := time.Now()
+		if _, err := conn.Write(message); err != nil {
+			break
+		}
+		if _, err := conn.ReadMessage(echo); err != nil {
+			break
+		}
+		p.echoes = append(p.echoes, time.Since(began))
+	}
+	slices.Sort(p.echoes)
+	p.burst(conn, message, echo)
+	_ = conn.SetDeadline(time.Time{})
+	connections, err := control.Connections(ctx, socket)
+	if err != nil {
+		return
+	}
+	for _, c := range connections {
+		if c.Local == conn.LocalAddr().String() && c.Peer == conn.RemoteAddr().String() {
+			p.state, _ = control.ConnectionState(ctx, socket, c.Engine, c.Connection)
+		}
+	}
+}
+
+// burst has several messages under way at once, so that one can overtake another.
+func (p *peerPath) burst(conn *machnet.Conn, message, echo []byte) {
+	for range bursts {
+		for range burstSize {
+			if _, err := conn.Write(message); err != nil {
+				return
+			}
+		}
+		for range burstSize {
+			if _, err := conn.ReadMessage(echo); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (p *peerPath) close() {
+	for _, c := range p.conns {
+		_ = c.Close()
+	}
+	if p.stack != nil {
+		_ = p.stack.Close()
+	}
+}
+
+// needsPath says why there is no path to look at; nil where there is one.
+func (e *Env) needsPath(ctx context.Context) *Result {
+	var r Result
+	switch {
+	case e.Peer == "":
+		r = skip("no peer: name one that runs `machnet echo` by --peer")
+	case e.about == nil:
+		r = skip("no sidecar to reach the peer by")
+	case e.reach(ctx).err != nil:
+		r = skip("the peer does not answer")
+	default:
+		return nil
+	}
+	return &r
+}
+
+// checkGateway has the sidecar ask for the gateway's MAC address, by a connection to it that nobody has to accept.
+func checkGateway(ctx context.Context, e *Env) Result {
+	switch {
+	case e.settings != nil && e.settings.Gateway == nil:
+		return ok("none is set: only hosts of %s/%d can be reached", e.settings.IP, e.settings.Prefix)
+	case e.about == nil:
+		return skip("no sidecar that could ask for it by ARP")
+	}
+	gateway := *e.settings.Gateway
+	expected := "an answer to ARP for " + gateway
+	stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket()})
+	if err != nil {
+		return skip("%v", err)
+	}
+	defer stack.Close()
+	asking, stop := context.WithTimeout(ctx, dialPatience)
+	defer stop()
+	go func() {
+		dialer := machnet.Dialer{Stack: stack}
+		if c, err := dialer.DialContext(asking, "machnet", net.JoinHostPort(gateway, "1")); err == nil {
+			_ = c.Close()
+		}
+	}()
+	for {
+		peers, err := control.Peers(asking, e.socket())
+		if err != nil {
+			break
+		}
+		for _, peer := range peers {
+			if peer.NextHop == nil || *peer.NextHop != gateway {
+				continue
+			}
+			switch peer.State {
+			case "known", "fixed":
+				return ok("%s is at %s", gateway, *peer.MAC)
+			case "unreachable":
+				stop()
+			}
+		}
+		select {
+		case <-asking.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	r := Result{Status: Fail, Found: "nobody answers ARP for " + gateway, Expected: expected,
+		Advice: "is it the subnet's gateway, and is the NIC in that subnet? In a cloud the first address of the subnet is the usual one"}
+	if right, at := e.kernelGateway(); right != "" && right != gateway {
+		r.Command, r.Advice = e.change(setGateway, right)
+		r.Expected += fmt.Sprintf("; the kernel's default route by %s leads to %s", at, right)
+	}
+	return r
+}
+
+// kernelGateway is what the kernel knows of the NIC's, else of the machine's.
+func (e *Env) kernelGateway() (gateway, by string) {
+	if e.nic != nil && e.nic.Gateway.IsValid() {
+		return e.nic.Gateway.String(), e.nic.Name
+	}
+	if name, address, err := e.Root.DefaultRoute(); err == nil && address.IsValid() {
+		return address.String(), name
+	}
+	return "", ""
+}
+
+func checkPeer(ctx context.Context, e *Env) Result {
+	if e.Peer == "" || e.about == nil {
+		return *e.needsPath(ctx)
+	}
+	p := e.reach(ctx)
+	err := p.err
+	expected := "a connection to the echo at " + e.Peer
+	first, last := e.settings.UDPPorts[0], e.settings.UDPPorts[1]
+	switch {
+	case err == nil:
+		return ok("connected to %s", e.Peer)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return Result{Status: Fail, Found: "its sidecar answers, and nobody listens there", Expected: expected, Command: "machnet echo &", On: p.host}
+	case errors.Is(err, syscall.EHOSTUNREACH):
+		return Result{Status: Fail, Found: "nobody answers ARP on the way to " + p.host, Expected: expected,
+			Command: "machnet ctl health || systemctl start machnetd", On: p.host, Advice: "is the address that of its sidecar, and of this subnet? If it is of another: see the check gateway"}
+	case errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, context.DeadlineExceeded):
+		r := Result{Status: Fail, Found: fmt.Sprintf("its MAC address is known, and no packet comes back in %v", dialPatience), Expected: expected,
+			Advice: fmt.Sprintf("let UDP ports %d-%d in, at both hosts, in the cloud's security group or firewall; which way is closed: look there whether rx_frames of `machnet ctl stats` grows meanwhile", first, last)}
+		if e.settings.Reverse == "own" {
+			r.Command, _ = e.change(setting{"rss", "reverse", "--reverse"}, "mirrored")
+			r.Advice = "the command is for a network that lets in replies only; else " + r.Advice
+		}
+		return r
+	}
+	return Result{Status: Fail, Found: err.Error(), Expected: expected, Advice: "as the sentence says"}
+}

@@ -1,0 +1,303 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/machnet/machnet/go/control"
+	"github.com/machnet/machnet/go/machnet"
+)
+
+// ports are a range of which no port was seen to pass.
+type ports struct{ first, last int }
+
+// gap is the widest range within the whole in which none of the ports lies; whole is first to last.
+func gap(seen []int, whole ports) ports {
+	seen = append([]int{whole.first - 1}, seen...)
+	seen = append(seen, whole.last+1)
+	slices.Sort(seen)
+	var widest ports
+	for i := 1; i < len(seen); i++ {
+		if seen[i]-seen[i-1] > widest.last-widest.first+2 {
+			widest = ports{seen[i-1] + 1, seen[i] - 1}
+		}
+	}
+	return widest
+}
+
+func (p ports) width() int { return p.last - p.first + 1 }
+
+// beside is the wider of what a gap leaves of the whole.
+func (p ports) beside(g ports) ports {
+	below, above := ports{p.first, g.first - 1}, ports{g.last + 1, p.last}
+	if below.width() > above.width() {
+		return below
+	}
+	return above
+}
+
+// checkPorts looks at which UDP ports the packets of many connections go and come by. A connection that finds no way by some ports tries
+// others, so those that do not pass are those that none ended up with.
+func checkPorts(ctx context.Context, e *Env) Result {
+	if r := e.needsPath(ctx); r != nil {
+		return *r
+	}
+	var ours, theirs []int
+	for _, c := range e.path.conns {
+		asking, stop := context.WithTimeout(ctx, time.Second)
+		s, err := c.Stats(asking)
+		stop()
+		if err != nil || s.UDP.Source == 0 {
+			continue
+		}
+		ours = append(ours, int(s.UDP.Source), int(s.UDP.Destination))
+		if s.PeerUDP.Source != 0 {
+			theirs = append(theirs, int(s.PeerUDP.Source), int(s.PeerUDP.Destination))
+		}
+	}
+	whole := ports{e.settings.UDPPorts[0], e.settings.UDPPorts[1]}
+	expected := fmt.Sprintf("%d-%d both ways", whole.first, whole.last)
+	if n := distinct(ours); n < manyConnections {
+		return skip("connections go by %d different ports, those that are known to lead to the right queue: too few to tell", n)
+	}
+	there := ours // source and destination are drawn alike
+	way := gap(there, whole)
+	if way.width() > whole.width()/4 {
+		rest := whole.beside(way)
+		r := Result{Status: Fail, Found: fmt.Sprintf("no packet passes on the way there with a port of %d-%d", way.first, way.last), Expected: expected,
+			Advice: "or let them in at the peer: in the cloud's security group or firewall"}
+		if rest.width() >= 16 {
+			r.Command, _ = e.change(setPorts, fmt.Sprintf("%d-%d", rest.first, rest.last))
+		}
+		return r
+	}
+	// The peer's settings are not known; that it uses the same range is, where it uses no port outside.
+	back := ports{slices.Min(append(theirs, whole.last)), slices.Max(append(theirs, whole.first))}
+	if back.first >= whole.first && back.last <= whole.last {
+		back = whole
+	}
+	if way := gap(theirs, back); len(theirs) > manyConnections && way.width() > back.width()/4 {
+		rest := back.beside(way)
+		return Result{Status: Fail, Found: fmt.Sprintf("no packet passes on the way back with a port of %d-%d", way.first, way.last), Expected: expected,
+			Advice: fmt.Sprintf("let them in here: in the cloud's security group or firewall; or set rss.udp_ports = \"%d-%d\" at %s: `machnet doctor --peer` there prints how", rest.first, rest.last, e.path.host)}
+	}
+	if e.path.tried > len(e.path.conns)+manyConnections/16 {
+		return Result{Status: Warn, Found: fmt.Sprintf("%d of %d connections could not be made in %v", e.path.tried-len(e.path.conns), e.path.tried, dialPatience), Expected: expected,
+			Advice: "some of what lies between lets only some packets pass; look at loss"}
+	}
+	return ok("%d-%d both ways, by %d connections", whole.first, whole.last, len(e.path.conns))
+}
+
+func distinct(numbers []int) int {
+	numbers = slices.Clone(numbers)
+	slices.Sort(numbers)
+	return len(slices.Compact(numbers))
+}
+
+// checkPathMTU sends messages that take one packet each, of the largest size first.
+func checkPathMTU(ctx context.Context, e *Env) Result {
+	if r := e.needsPath(ctx); r != nil {
+		return *r
+	}
+	p := e.path
+	if p.state == nil || len(p.echoes) == 0 {
+		return skip("the connection said nothing of itself")
+	}
+	most := p.state.UnitSize
+	headers := e.about.NIC.MTU - most
+	patience := max(300*time.Millisecond, 20*p.echoes[len(p.echoes)/2])
+	passes := func(size int) bool {
+		// A packet that is lost by chance is sent again within the patience; a second connection is for one that was unlucky more often.
+		return p.echo(ctx, e, size, patience) || p.echo(ctx, e, size, patience)
+	}
+	if passes(most) {
+		return ok("packets of %d bytes pass, both ways", e.about.NIC.MTU)
+	}
+	low, high := 1, most // low passes: the echoes did
+	for high-low > 1 {
+		if middle := (low + high) / 2; passes(middle) {
+			low = middle
+		} else {
+			high = middle
+		}
+	}
+	passing := low + headers
+	r := Result{Status: Fail, Found: fmt.Sprintf("packets of %d bytes pass, and none that is larger", passing), Expected: fmt.Sprintf("packets of %d bytes (nic.mtu)", e.about.NIC.MTU),
+		Advice: "or raise the MTU of what lies between; the smaller nic.mtu of both ends counts"}
+	if passing >= 576 {
+		command, advice := e.change(setMTU, strconv.Itoa(passing))
+		r.Command = command
+		if command == "" {
+			r.Advice = advice + "; " + r.Advice
+		}
+	}
+	return r
+}
+
+// echo has one message of this size go there and back, on a connection that is not used again.
+func (p *peerPath) echo(ctx context.Context, e *Env, size int, patience time.Duration) bool {
+	var conn *machnet.Conn
+	if n := len(p.conns) - 1; n > 0 {
+		conn, p.conns = p.conns[n], p.conns[:n]
+	} else {
+		var err error
+		if conn, err = p.dial(ctx, e.Peer); err != nil {
+			return false
+		}
+	}
+	defer func() {
+		_ = conn.SetLinger(0)
+		_ = conn.Close()
+	}()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	message := make([]byte, size)
+	if _, err := conn.Write(message); err != nil {
+		return false
+	}
+	n, err := conn.ReadMessage(message)
+	return err == nil && n == size
+}
+
+// What a zone of a cloud does: some 50 to 200 us, and the tail of a vCPU that was away.
+const (
+	usualRTT = time.Millisecond
+	usualP99 = 10 * time.Millisecond
+)
+
+func checkRTT(ctx context.Context, e *Env) Result {
+	if r := e.needsPath(ctx); r != nil {
+		return *r
+	}
+	echoes := e.path.echoes
+	if len(echoes) == 0 {
+		return Result{Status: Fail, Found: "connected, and no echo came", Expected: "echoes", Advice: "is it `machnet echo` that listens there?"}
+	}
+	p50, p99 := echoes[len(echoes)/2], echoes[len(echoes)*99/100]
+	r := Result{Status: OK, Found: fmt.Sprintf("p50 %.1f us, p99 %.1f us, of %d echoes of %d bytes", float64(p50)/1e3, float64(p99)/1e3, len(echoes), echoSize),
+		Expected: fmt.Sprintf("p50 at most %v, p99 at most %v: one zone of a cloud", usualRTT, usualP99)}
+	if p50 > usualRTT || p99 > usualP99 {
+		r.Status = Warn
+		r.Advice = "put both hosts into one zone (AWS: a cluster placement group; Azure: a proximity placement group; GCP: a compact placement policy); if the median is low and the tail long, look at steal and core-isolation at both"
+	}
+	return r
+}
+
+func checkLoss(ctx context.Context, e *Env) Result {
+	if r := e.needsPath(ctx); r != nil {
+		return *r
+	}
+	s := e.path.state
+	if s == nil {
+		return skip("the connection said nothing of itself")
+	}
+	sent, _ := s.Counters.Get("units_sent")
+	again, _ := s.Counters.Get("retransmitted")
+	percent := 100 * float64(again) / float64(max(1, sent))
+	r := Result{Status: OK, Found: fmt.Sprintf("%d of %d packets were sent again (%.2f %%)", again, sent, percent), Expected: "at most 0.1 %"}
+	if percent <= 0.1 {
+		return r
+	}
+	if r.Status = Warn; percent > 1 {
+		r.Status = Fail
+	}
+	r.Advice = "the network loses them, or an end that gets no processor: look at steal, cores, and `ip -s link` of what lies between"
+	if missed := e.grown(ctx, func(s *control.Statistics) control.Counters { return s.Port.Counters }, "rx_missed"); missed > 0 {
+		r.Found += fmt.Sprintf("; our receive ring had no room for %d", missed)
+		r.Command, r.Advice = e.change(setRing, strconv.Itoa(min(4096, 2*e.settings.Descriptors)))
+	}
+	return r
+}
+
+// grown is how much a counter has grown since before the first connection.
+func (e *Env) grown(ctx context.Context, of func(*control.Statistics) control.Counters, name string) uint64 {
+	now, err := control.Stats(ctx, e.socket())
+	if err != nil || e.path == nil || e.path.before == nil {
+		return 0
+	}
+	after, _ := of(now).Get(name)
+	before, _ := of(e.path.before).Get(name)
+	return after - min(before, after)
+}
+
+func checkOrder(ctx context.Context, e *Env) Result {
+	if r := e.needsPath(ctx); r != nil {
+		return *r
+	}
+	s := e.path.state
+	if s == nil {
+		return skip("the connection said nothing of itself")
+	}
+	received, _ := s.Counters.Get("units_delivered")
+	early, _ := s.Counters.Get("out_of_order")
+	percent := 100 * float64(early) / float64(max(1, received))
+	r := Result{Status: OK, Found: fmt.Sprintf("%d of %d packets came ahead of their turn (%.2f %%)", early, received, percent), Expected: "at most 1 %; loss shows here, too"}
+	if percent > 1 {
+		r.Status = Warn
+		r.Advice = "where the loss is low, what lies between sends packets of one flow by several ways: have it choose by addresses and ports (ECMP per flow, no per-packet balancing)"
+	}
+	return r
+}
+
+func checkHashed(ctx context.Context, e *Env) Result {
+	if e.about != nil && e.about.NIC.Queues == 1 {
+		return ok("not needed: one queue")
+	}
+	if r := e.needsPath(ctx); r != nil {
+		return *r
+	}
+	var silent []int
+	var given uint64
+	for i := range e.path.before.Engines {
+		if e.grown(ctx, func(s *control.Statistics) control.Counters { return s.Engines[i].Queue }, "rx_frames") == 0 {
+			silent = append(silent, i)
+		}
+		given += e.grown(ctx, func(s *control.Statistics) control.Counters { return s.Engines[i].Counters }, "searches_given_up")
+	}
+	if len(silent) == 0 && given == 0 {
+		return ok("all %d queues get packets", len(e.path.before.Engines))
+	}
+	found := fmt.Sprintf("%d searches for ports that lead to a queue were given up", given)
+	if len(silent) > 0 {
+		found = fmt.Sprintf("queues %s got nothing; %s", list(silent), found)
+	}
+	r := Result{Status: Fail, Found: found, Expected: "UDP ports that lead to every queue, at both ends: the NIC hashes them (RSS)"}
+	r.Command, r.Advice = e.change(setEngines, "1")
+	if r.Command != "" {
+		r.Advice = "at both ends, if it was the other's NIC; connections work as they are, but their packets are handed over between engines (docs/rss.md)"
+	}
+	return r
+}
+
+// checkUniform compares with what an even hash does: a batch of probes misses with a chance of at most 1 in 20 (docs/rss.md).
+func checkUniform(ctx context.Context, e *Env) Result {
+	switch {
+	case e.about == nil:
+		return skip("no sidecar to ask")
+	case e.about.NIC.Queues == 1:
+		return ok("not needed: one queue")
+	}
+	stats, err := control.Stats(ctx, e.socket())
+	if err != nil {
+		return skip("%v", err)
+	}
+	var searches, again uint64
+	for _, engine := range stats.Engines {
+		n, _ := engine.Counters.Get("searches")
+		m, _ := engine.Counters.Get("searches_retried")
+		searches, again = searches+n, again+m
+	}
+	const few = 20
+	if searches < few {
+		return skip("%d searches so far, and %d tell something", searches, few)
+	}
+	r := Result{Status: OK, Found: fmt.Sprintf("%d of %d searches needed more than a batch of probes", again, searches), Expected: "at most one of five"}
+	if again*5 > searches {
+		r.Status = Warn
+		r.Command, r.Advice = e.change(setEngines, "1")
+		r.Advice += "; where the NIC lets its hash be set: `ethtool -X` with equal weights, and `ethtool -N ... rx-flow-hash udp4 sdfn` before the sidecar takes it"
+	}
+	return r
+}
