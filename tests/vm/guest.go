@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -47,6 +48,7 @@ func (g *Guest) With(t testing.TB) *Guest { return &Guest{t, g.machine} }
 
 type machine struct {
 	name     string
+	nics     []NIC
 	folder   string
 	process  *exec.Cmd
 	gone     chan struct{} // closed when QEMU has ended
@@ -109,7 +111,7 @@ func launch(image image, c Config) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{name: c.Name, folder: folder, gone: make(chan struct{})}
+	m := &machine{name: c.Name, nics: c.NICs, folder: folder, gone: make(chan struct{})}
 	if m.process, err = c.command(image, folder); err == nil {
 		err = m.run(c)
 	}
@@ -147,7 +149,11 @@ func (c Config) command(image image, folder string) (*exec.Cmd, error) {
 				return nil, err
 			}
 		}
-		add("-netdev", backend, "-device", fmt.Sprintf("%s,bus=port%d", n.device(i, macOf(c.Name, i)), i))
+		device, err := json.Marshal(n.device(i, macOf(c.Name, i)))
+		if err != nil {
+			return nil, err
+		}
+		add("-netdev", backend, "-device", string(device))
 	}
 	add(c.Args...)
 	return cmd, nil

@@ -2,7 +2,6 @@ package vm
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 )
@@ -73,11 +72,6 @@ func echoes(busy *Process) int {
 		return 0
 	}
 	return least
-}
-
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
 }
 
 // goesOn waits until each pair of engines has had as many more echoes.

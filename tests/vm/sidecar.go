@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"testing"
 
 	"github.com/machnet/machnet/go/control"
 )
@@ -14,6 +15,13 @@ type Sidecar struct {
 	IP string
 
 	damaged int64 // frames that a test has sent to it with a wrong checksum
+}
+
+// With is the same sidecar for another test.
+func (s *Sidecar) With(t testing.TB) *Sidecar {
+	other := *s
+	other.Process = s.Process.With(t)
+	return &other
 }
 
 // PCI is the address of a NIC.
