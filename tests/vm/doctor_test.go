@@ -2,6 +2,7 @@ package vm
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 )
 
@@ -42,6 +43,11 @@ func TestDoctorLeadsFromAFreshMachineToASidecar(t *testing.T) {
 			t.Errorf("%s was %+v; its command printed %q with status %d, and now it is %+v", name, before, out, code, after)
 		}
 	}
+}
+
+func firstLine(text string) string {
+	first, _, _ := strings.Cut(text, "\n")
+	return first
 }
 
 // diagnosis is a row of `machnet doctor --json`.
