@@ -33,15 +33,34 @@ func TestDoctorLeadsFromAFreshMachineToASidecar(t *testing.T) {
 		return by
 	}
 	for _, name := range []string{"hugepages", "iommu", "nic-driver"} {
-		before := checks()[name]
-		if before.Status != "fail" || before.Command == "" {
-			t.Errorf("%s before anything is mended: %+v", name, before)
-			continue
+		found := checks()[name]
+		if found.Status != "fail" {
+			t.Errorf("%s, before anything is mended: %+v", name, found)
 		}
-		out, code := g.Run(before.Command)
-		if after := checks()[name]; after.Status != "ok" {
-			t.Errorf("%s was %+v; its command printed %q with status %d, and now it is %+v", name, before, out, code, after)
+		// A command may lead to the next: what a module is able to do shows when it is loaded.
+		for range 3 {
+			if found.Status != "fail" || found.Command == "" {
+				break
+			}
+			out, code := g.Run(found.Command)
+			t.Logf("%s: %s; %s: status %d, %q", name, found.Found, found.Command, code, out)
+			found = checks()[name]
 		}
+		if found.Status != "ok" {
+			t.Errorf("%s, after its commands: %+v", name, found)
+		}
+	}
+	// The setup has written what the kernel knew into the settings.
+	g.SidecarOver("", "--config", "/etc/machnet/machnetd.toml", "--engines", "2")
+	if out, code := g.Run("machnet ping -c 3 -W 60s 10.0.0.2"); code != 0 {
+		t.Errorf("machnet ping ends with status %d: %s", code, out)
+	}
+	if engines := checks()["engines"]; engines.Status != "ok" {
+		t.Errorf("with the sidecar: %+v", engines)
+	}
+	g.Do("killall machnetd; machnet setup --undo")
+	if out := g.Do("ip address show dev eth0"); !strings.Contains(out, "inet 10.0.0.1/24") {
+		t.Errorf("the kernel has its NIC back with %s", out)
 	}
 }
 
