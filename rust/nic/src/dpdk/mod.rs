@@ -22,6 +22,8 @@ mod ethdev;
 mod examine;
 mod find;
 mod gate;
+mod keeper;
+mod kept;
 mod line;
 mod link;
 mod log;
@@ -32,6 +34,7 @@ mod port;
 mod queue;
 mod random;
 mod relay;
+mod seat;
 mod slots;
 
 pub use drivers::{drivers, version};
