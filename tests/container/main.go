@@ -78,9 +78,9 @@ func missing() string {
 	if os.Geteuid() != 0 {
 		return "containers with namespaces and devices of their own are made as root"
 	}
-	for _, program := range []string{"podman", "podman-compose", "runc", "debootstrap"} {
+	for _, program := range []string{"podman", "runc", "debootstrap"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return program + " is not on this machine (Debian: apt-get install podman podman-compose runc debootstrap)"
+			return program + " is not on this machine (Debian: apt-get install podman runc debootstrap)"
 		}
 	}
 	return ""
