@@ -65,7 +65,9 @@ image() {
     # Who runs it unless told otherwise, and who owns the folders of its sockets, which new volumes take over.
     printf 'root:x:0:0:root:/:\nmachnet:x:65532:65532:Machnet:/:\n' >/image/etc/passwd
     printf 'root:x:0:\nmachnet:x:65532:\n' >/image/etc/group
-    chown 65532:65532 /image/run/machnet /image/run/memif
+    # By its group root may write there, too, where it lacks the capability to write everywhere.
+    chown 65532:0 /image/run/machnet /image/run/memif
+    chmod 0775 /image/run/machnet /image/run/memif
 
     install -s --strip-program="$triplet-strip" /out/machnetd /out/machnet /image/usr/bin/
     needs /out/machnetd

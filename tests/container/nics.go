@@ -36,7 +36,7 @@ func (b *bench) overDevices(capabilities []string, options []string, device ...s
 	defer there.Close()
 	if err := errors.Join(b.withDevice(here, one, oneIP, options, capabilities, device...), b.withDevice(there, other, otherIP, options, capabilities, device...),
 		b.serves(one), b.serves(other), b.start("echo", b.folderOf(other), "machnet", "echo")); err != nil {
-		return "", errors.Join(err, b.logged(one, "serving"))
+		return "", err
 	}
 	return b.pings(b.folderOf(one), otherIP)
 }
