@@ -150,6 +150,7 @@ int mdpdk_port_info_get(uint16_t port, mdpdk_port_info *out)
     out->tx_udp_checksum = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_UDP_CKSUM) != 0;
     out->rx_udp_checksum = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_UDP_CKSUM) != 0 &&
                            (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_IPV4_CKSUM) != 0;
+    out->rss = info.flow_type_rss_offloads != 0;
     out->rss_udp = (info.flow_type_rss_offloads & RTE_ETH_RSS_NONFRAG_IPV4_UDP) != 0;
     out->rss_table = info.reta_size;
     return 0;
@@ -177,6 +178,8 @@ int mdpdk_port_configure(uint16_t port, const mdpdk_port_config *config)
     /* One pool per queue and never a second reference: the driver may free a whole burst at once. */
     conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE & info.tx_offload_capa;
     conf.intr_conf.rxq = config->interrupts;
+    /* Without it mlx4, mlx5 and others keep to themselves that their device has gone. */
+    conf.intr_conf.rmv = (*info.dev_flags & RTE_ETH_DEV_INTR_RMV) != 0;
     ret = rte_eth_dev_configure(port, config->rx_queues, config->tx_queues, &conf);
     return ret == 0 ? 0 : negative(ret);
 }

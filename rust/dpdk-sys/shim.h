@@ -36,7 +36,8 @@ typedef struct mdpdk_port_info {
     int32_t numa_node;
     uint8_t tx_udp_checksum;
     uint8_t rx_udp_checksum;
-    /* Whether the hash can cover UDP ports; entries of the indirection table, 0 where the driver shows none. */
+    uint8_t rss; /* whether there is a hash */
+    /* Whether it can cover UDP ports; entries of the indirection table, 0 where the driver shows none. */
     uint8_t rss_udp;
     uint16_t rss_table;
 } mdpdk_port_info;
@@ -116,5 +117,7 @@ uint16_t mdpdk_rx(uint16_t port, uint16_t queue, mdpdk_frame *out, uint16_t n, u
 /* Hands frames to the driver; returns how many it took, the others stay the caller's. */
 uint16_t mdpdk_tx(uint16_t port, uint16_t queue, mdpdk_frame *frames, uint16_t n);
 int mdpdk_rx_waiting(uint16_t port, uint16_t queue); /* frames in the ring, -ENOTSUP where the driver cannot tell */
+
+#include "events.h"
 
 #endif

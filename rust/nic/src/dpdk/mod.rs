@@ -13,6 +13,7 @@
 
 mod buffers;
 mod counted;
+mod descriptors;
 mod devargs;
 mod device;
 mod drivers;
@@ -22,6 +23,8 @@ mod ethdev;
 mod examine;
 mod find;
 mod gate;
+mod keeper;
+mod kept;
 mod line;
 mod link;
 mod log;
@@ -32,6 +35,7 @@ mod port;
 mod queue;
 mod random;
 mod relay;
+mod seat;
 mod slots;
 
 pub use drivers::{drivers, version};

@@ -1,18 +1,22 @@
 //! Opening a port: get the device, give it queues and buffers, start it.
 
 use super::buffers;
+use super::descriptors;
 use super::device::{self, Found};
 use super::drivers::Installed;
 use super::eal::Eal;
 use super::error::DpdkError;
 use super::ethdev::{self, done};
+use super::keeper::{Events, Keeper};
+use super::kept::{Kept, Setup};
 use super::line::Line;
 use super::log::{self, Mark};
 use super::memif;
-use super::port::DpdkPort;
+use super::port::{DpdkPort, Watch};
 use super::queue::{DpdkQueue, Rings};
 use super::random;
 use super::relay::Relay;
+use super::seat::Seat;
 use crate::{Device, EalConfig, Info, MemifRole, Opened, Port, PortConfig};
 use machnet_wire::Mac;
 use std::ffi::c_void;
@@ -43,7 +47,10 @@ impl Eal {
             }
             (DpdkError::Refused { step, errno: libc::ENOMEM, .. }, None) => {
                 let (rings, room) = (config.descriptors, memif::buffer_size(config.mtu));
-                DpdkError::TooLittleMemory { step, mib: buffers::enough(config.queues, rings, rings, room) }
+                DpdkError::TooLittleMemory {
+                    step,
+                    mib: buffers::enough(config.queues, rings.into(), rings.into(), room),
+                }
             }
             (DpdkError::Refused { step, errno, detail }, None) if detail.is_empty() => {
                 DpdkError::Refused { step, errno, detail: ethdev::none_if_silent(&mark) }
@@ -68,6 +75,9 @@ impl Eal {
                 offered: offered / matrix.map_or(1, |m| m.theirs),
             });
         }
+        if matches!(device, Device::Pci(_) | Device::Mac(_)) {
+            ethdev::check_spreading(&info, config.queues)?;
+        }
         // memif's hash is our own, and the kernel's for af_packet covers ports.
         if matrix.is_none() && found.packet.is_none() {
             ethdev::doubt_of_spreading(&info, config.queues)
@@ -88,8 +98,8 @@ impl Eal {
         let interrupts = config.interrupts && found.memif.is_none();
         let interrupts = ethdev::configure(found.id, rings, mtu, checksums, interrupts)?;
 
-        let descriptors = descriptors(&found, config, &info);
-        let pools = self.set_up_queues(&found, config, descriptors, info.numa_node)?;
+        let (rx, tx) = descriptors::agree(&found, config, &info);
+        let pools = self.set_up_queues(&found, config, &info, (rx, tx))?;
         if let (Some(mac), None) = (config.mac, &found.memif) {
             // SAFETY: six readable bytes; the port is configured.
             done(unsafe { dpdk_sys::mdpdk_port_set_mac(found.id, mac.0.as_ptr()) }, "set the MAC address")?;
@@ -97,15 +107,28 @@ impl Eal {
         // One key for all our queues: to the peer they are the wire in front of one NIC.
         let key = found.memif.as_ref().and_then(|m| m.rss_key).unwrap_or_else(random::key);
         let packet = found.packet.take();
-        let port = self.start_port(found, driver)?;
+        let usual = memif::buffer_size(config.mtu);
+        let setup = Setup {
+            queues: config.queues,
+            mtu,
+            checksums,
+            interrupts,
+            descriptors: (rx, tx),
+            filled: descriptors::buffers_of(&driver, rx),
+            room: packet.as_ref().map_or(usual, |packet| packet.room.max(usual)),
+            set_mac: config.mac,
+            mac: Mac(info.mac),
+        };
+        let before = descriptors::available(pools[0]);
+        let port = self.start_port(found, driver.clone(), &pools, (device, config, setup))?;
+        let rx = descriptors::ask_pool(&driver, rx, before, pools[0]);
         // The address is known for certain once the port has started.
         let info = Info {
-            mac: Mac(ethdev::port_info(port.id)?.mac),
+            mac: Mac(ethdev::port_info(port.seat.id())?.mac),
             mtu: config.mtu,
             queues: config.queues,
             index: 0,
-            descriptors: matrix
-                .map_or(descriptors.0.min(descriptors.1), |m| m.theirs << m.log2_ring(config.descriptors)),
+            descriptors: matrix.map_or(rx.min(tx), |m| m.theirs << m.log2_ring(config.descriptors)),
             tx_checksum: checksums.0,
             rx_checksum: checksums.1,
             // af_packet's driver has no interrupts, but its sockets can be waited for.
@@ -132,14 +155,16 @@ impl Eal {
         &self,
         found: &Found,
         config: &PortConfig,
+        info: &dpdk_sys::mdpdk_port_info,
         (rx, tx): (u16, u16),
-        numa_node: i32,
     ) -> Result<Vec<*mut c_void>, DpdkError> {
         let usual = memif::buffer_size(config.mtu);
         let room = found.packet.as_ref().map_or(usual, |packet| packet.room.max(usual));
+        let filled = descriptors::buffers_of(&ethdev::name(&info.driver), rx);
         let mut pools = Vec::new();
         for queue in 0..config.queues {
-            let pool = buffers::pool(self.serial(), room, numa_node, (rx, tx), config.queues)?;
+            let pool =
+                buffers::pool(self.serial(), room, info.numa_node, (filled, tx.into()), config.queues)?;
             pools.push(pool);
             let Rings { receive, transmit } = Rings::of(queue, found.matrix);
             for ring in receive {
@@ -155,13 +180,36 @@ impl Eal {
         Ok(pools)
     }
 
-    fn start_port(&self, found: Found, driver: String) -> Result<Arc<DpdkPort>, DpdkError> {
+    fn start_port(
+        &self,
+        found: Found,
+        driver: String,
+        pools: &[*mut c_void],
+        (device, config, mut setup): (&Device, &PortConfig, Setup),
+    ) -> Result<Arc<DpdkPort>, DpdkError> {
         let Found { id, memif, interface, sockets, gated, reconnect, .. } = found;
         let environment = self.environment.clone();
         if !gated {
             // SAFETY: the port is configured.
             done(unsafe { dpdk_sys::mdpdk_port_start(id) }, "start the port")?;
-            return Ok(DpdkPort::new(id, driver, Line::open(), None, sockets, environment));
+            let info = ethdev::port_info(id)?;
+            setup.mac = Mac(info.mac);
+            let seat = Seat::new(id, Line::open(), pools);
+            let events: &'static Events = Box::leak(Box::default());
+            let kept = Kept::new(
+                seat.clone(),
+                (device.clone(), &ethdev::name(&info.device)),
+                config.clone(),
+                setup,
+                environment.clone(),
+                events,
+            );
+            let keeper = Keeper::start(device.label(), kept, events).map_err(|error| DpdkError::Refused {
+                step: "start the thread that keeps the NIC".to_owned(),
+                errno: error.raw_os_error().unwrap_or(libc::EAGAIN),
+                detail: String::new(),
+            })?;
+            return Ok(DpdkPort::new(driver, seat, Watch::Keeper(keeper), sockets, environment));
         }
         let gate = self.environment.gate()?;
         if !reconnect {
@@ -185,30 +233,12 @@ impl Eal {
             })?;
             gate.serve(relay);
         }
-        Ok(DpdkPort::new(id, driver, line, Some(gate), sockets, environment))
+        let seat = Seat::new(id, line, pools);
+        Ok(DpdkPort::new(driver, seat, Watch::Gate(gate), sockets, environment))
     }
 
     /// A number that no virtual device or pool of this process has had.
     fn serial(&self) -> u32 {
         self.environment.serial.fetch_add(1, Ordering::Relaxed)
     }
-}
-
-/// Descriptors of each receive and each transmit ring, as near to what was asked for as the driver has them.
-fn descriptors(found: &Found, config: &PortConfig, info: &dpdk_sys::mdpdk_port_info) -> (u16, u16) {
-    let (mut rx, mut tx) = (config.descriptors, config.descriptors);
-    if let Some(packet) = &found.packet {
-        (rx, tx) = (packet.slots, packet.slots); // the driver takes any number for its own
-    } else if found.matrix.is_none() {
-        // SAFETY: both pointers are to live variables; the port is configured.
-        unsafe { dpdk_sys::mdpdk_port_descriptors(found.id, &mut rx, &mut tx) };
-    }
-    if rx.min(tx) < config.descriptors {
-        ::log::warn!(
-            "{} descriptors asked of {}: it has {rx} to receive and {tx} to send",
-            config.descriptors,
-            ethdev::name(&info.driver)
-        );
-    }
-    (rx, tx)
 }
