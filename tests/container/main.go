@@ -36,7 +36,7 @@ var uses = []check{
 	{Name: "from the start of two sidecars to the first echo", Do: firstEcho},
 	{Name: "SIGTERM ends the sidecar in good order", Do: ends},
 	{Name: "orphans leave no zombies", Do: orphans},
-	{Name: "the health check tells a sidecar from none, and from one whose engine is stopped", Do: health},
+	{Name: "the health check tells a sidecar from none", Do: health},
 	{Name: "a core is taken from the container and given back, under --cores", Do: cpuset},
 	{Name: "af_packet with two capabilities, as root of the container", Do: packets},
 	{Name: "af_packet without its capabilities says which are missing", Do: noCapability},
