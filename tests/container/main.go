@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"github.com/machnet/machnet/tests/internal/checks"
 )
@@ -116,25 +115,12 @@ func newBench(image string) (*bench, error) {
 		"[containers]\ndefault_ulimits=[\"nofile=4096:4096\",\"nproc=4096:4096\"]\n"
 	path := filepath.Join(b.folder, "containers.conf")
 	b.env = append(os.Environ(), "CONTAINERS_CONF="+path, "MACHNET_IMAGE="+b.image)
-	return b, errors.Join(os.WriteFile(path, []byte(config), 0o644))
+	return b, os.WriteFile(path, []byte(config), 0o644)
 }
 
 // close removes all that is ours.
 func (b *bench) close(keep bool) {
-	var failed []error
-	for _, kind := range []struct{ list, remove []string }{
-		{[]string{"ps", "--all", "--format", "{{.Names}}"}, []string{"rm", "--force", "--time", "0"}},
-		{[]string{"volume", "ls", "--format", "{{.Name}}"}, []string{"volume", "rm", "--force"}},
-	} {
-		names, err := b.podman(kind.list...)
-		failed = append(failed, err)
-		for name := range strings.Lines(names) {
-			if name = strings.TrimSpace(name); strings.HasPrefix(name, b.name) {
-				_, err := b.podman(append(kind.remove, name)...)
-				failed = append(failed, err)
-			}
-		}
-	}
+	failed := []error{b.remove()}
 	switch {
 	case keep:
 		fmt.Printf("test-container: kept %s\n", b.image)
