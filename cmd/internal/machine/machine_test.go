@@ -72,6 +72,7 @@ func TestAnInterfaceIsReadWithItsDeviceAddressesAndGateway(t *testing.T) {
 		"link add eth7 index 70 address 02:00:00:00:00:07 mtu 9001 type bridge",
 		"link add eth8 index 80 type bridge",
 		"link set eth7 up", "link set eth8 up",
+		"address add 10.1.7.7/24 dev eth7 scope link", "address add 10.1.8.8/24 dev eth7",
 		"address add 10.1.2.3/24 brd + dev eth7 label eth7:a",
 		"address add 10.1.2.4/24 dev eth7",
 		"address add 10.9.0.1 peer 10.9.0.2/32 dev eth8 valid_lft 600 preferred_lft 300",

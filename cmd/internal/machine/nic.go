@@ -166,14 +166,25 @@ func (n NIC) String() string {
 	return n.Name
 }
 
-// IPv4 is the first address that names the host on its link: neither a secondary one of the subnet nor a link-local one.
-func (n NIC) IPv4() (Address, bool) {
+// IPv4 is the address that names the host to others: one whose subnet has the gateway before others, one that reaches beyond the link before
+// those that do not; no secondary one of a subnet, and no link-local one.
+func (n NIC) IPv4() (best Address, found bool) {
+	rank := func(a Address) int {
+		switch {
+		case a.Prefix.Contains(n.Gateway):
+			return 2
+		case a.Scope == unix.RT_SCOPE_UNIVERSE:
+			return 1
+		}
+		return 0
+	}
 	for _, a := range n.Addresses {
-		if a.Prefix.Addr().Is4() && !a.Prefix.Addr().IsLinkLocalUnicast() && a.Flags&unix.IFA_F_SECONDARY == 0 {
-			return a, true
+		usable := a.Prefix.Addr().Is4() && !a.Prefix.Addr().IsLinkLocalUnicast() && a.Flags&unix.IFA_F_SECONDARY == 0
+		if usable && (!found || rank(a) > rank(best)) {
+			best, found = a, true
 		}
 	}
-	return Address{}, false
+	return best, found
 }
 
 func addresses(link netlink.Link) ([]Address, error) {
