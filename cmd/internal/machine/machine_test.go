@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -157,6 +158,19 @@ func TestAHyperVDeviceIsReadWithItsVF(t *testing.T) {
 		}
 		if nic.Name != "eth0" || nic.Vmbus != guid || nic.Driver != "hv_netvsc" || nic.VF != "enP1" || nic.PCI != "" {
 			return fmt.Errorf("eth0 is %+v", nic)
+		}
+		return nil
+	})
+}
+
+func TestQueuesAreThoseThatAreInUse(t *testing.T) {
+	inside(t, []string{"link add v0 numrxqueues 4 numtxqueues 4 type veth peer name v1 numrxqueues 4 numtxqueues 4"}, func() error {
+		if out, err := exec.Command("ethtool", "-L", "v0", "rx", "3", "tx", "2").CombinedOutput(); err != nil {
+			t.Skipf("not tested: ethtool -L v0 rx 3 tx 2: %v: %s; `make deps` installs it", err, out)
+		}
+		nic, err := Root("").ByName("v0")
+		if err != nil || nic.RxQueues != 3 || nic.TxQueues != 2 {
+			return fmt.Errorf("v0 has %d and %d queues (%v), want 3 and 2", nic.RxQueues, nic.TxQueues, err)
 		}
 		return nil
 	})

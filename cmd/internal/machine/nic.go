@@ -32,7 +32,7 @@ type NIC struct {
 	IOMMU  bool   // the PCI device is in an IOMMU group
 	NUMA   int    // node; -1 where the machine does not say
 
-	RxQueues, TxQueues int // that the interface has now; 0 where there is none
+	RxQueues, TxQueues int // that the interface has now; 0 where there is none, or nobody says
 
 	// VF is the interface by which packets of this one really go (Azure's accelerated networking: a PCI device beside the Hyper-V
 	// device, with the same MAC address); Master is what such a one names. "" where there is none.
@@ -77,7 +77,6 @@ func (r Root) NICs() ([]NIC, error) {
 			Name: a.Name, Index: a.Index, MAC: a.HardwareAddr, MTU: a.MTU, NUMA: -1,
 			Up: a.Flags&net.FlagUp != 0, Running: a.RawFlags&unix.IFF_LOWER_UP != 0,
 			Gateway: gateways[a.Index], Master: byIndex[a.MasterIndex],
-			RxQueues: a.NumRxQueues, TxQueues: a.NumTxQueues,
 		}
 		if nic.Addresses, err = addresses(link); err != nil {
 			return nil, err
