@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <rte_bus_vdev.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -104,6 +105,12 @@ int mdpdk_probe(const char *devargs)
     return ret == 0 ? 0 : negative(ret);
 }
 
+int mdpdk_vdev_init(const char *name, const char *args)
+{
+    int ret = rte_vdev_init(name, args);
+    return ret == 0 ? 0 : negative(ret);
+}
+
 int mdpdk_port_by_name(const char *name)
 {
     uint16_t port;
@@ -143,6 +150,7 @@ int mdpdk_port_info_get(uint16_t port, mdpdk_port_info *out)
     out->tx_udp_checksum = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_UDP_CKSUM) != 0;
     out->rx_udp_checksum = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_UDP_CKSUM) != 0 &&
                            (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_IPV4_CKSUM) != 0;
+    out->rss = info.flow_type_rss_offloads != 0;
     out->rss_udp = (info.flow_type_rss_offloads & RTE_ETH_RSS_NONFRAG_IPV4_UDP) != 0;
     out->rss_table = info.reta_size;
     return 0;

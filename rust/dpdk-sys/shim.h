@@ -36,7 +36,8 @@ typedef struct mdpdk_port_info {
     int32_t numa_node;
     uint8_t tx_udp_checksum;
     uint8_t rx_udp_checksum;
-    /* Whether the hash can cover UDP ports; entries of the indirection table, 0 where the driver shows none. */
+    uint8_t rss; /* whether there is a hash */
+    /* Whether it can cover UDP ports; entries of the indirection table, 0 where the driver shows none. */
     uint8_t rss_udp;
     uint16_t rss_table;
 } mdpdk_port_info;
@@ -82,6 +83,7 @@ int mdpdk_intr_unwatch(void *watch, mdpdk_intr_fn fn, void *arg); /* -EAGAIN whi
 
 /* --- devices and ports --- */
 int mdpdk_probe(const char *devargs);
+int mdpdk_vdev_init(const char *name, const char *args); /* by the bus itself: since 24.11 a probe takes at most 127 bytes of name and arguments */
 int mdpdk_port_by_name(const char *name);
 int mdpdk_port_next(int after);           /* the first port number above `after` (-1: from the start), else -1 */
 int mdpdk_port_info_get(uint16_t port, mdpdk_port_info *out);

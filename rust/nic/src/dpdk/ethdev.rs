@@ -7,15 +7,26 @@ use std::ffi::{CStr, CString, c_char};
 /// Creates a virtual device; `args` begins with its name. Returns its port number.
 pub(super) fn create_vdev(args: &str) -> Result<u16, DpdkError> {
     let mark = Mark::now();
-    let device = args.split(',').next().unwrap_or_default();
+    let (device, rest) = args.split_once(',').unwrap_or((args, ""));
     let unknown = || DpdkError::UnknownVdev { vdev: args.to_owned(), detail: none_if_silent(&mark) };
-    match probe(args) {
+    match init_vdev(device, rest) {
         Ok(()) => port_by_name(device).map_err(|_| unknown()),
         Err(libc::EEXIST) => Err(DpdkError::Config(format!("virtual device {device}: the name is taken"))),
         Err(_) => Err(match not_permitted(&mark) {
             Some(said) => DpdkError::NoPermission(format!("create {device}: {said}")),
             None => unknown(),
         }),
+    }
+}
+
+/// The error is an errno.
+fn init_vdev(name: &str, args: &str) -> Result<(), i32> {
+    let c = |text| CString::new(text).map_err(|_| libc::EINVAL);
+    let (name, args) = (c(name)?, c(args)?);
+    // SAFETY: C strings, copied by the callee; EAL runs.
+    match unsafe { dpdk_sys::mdpdk_vdev_init(name.as_ptr(), args.as_ptr()) } {
+        0 => Ok(()),
+        errno => Err(-errno),
     }
 }
 
@@ -75,6 +86,22 @@ pub(super) fn doubt_of_spreading(info: &dpdk_sys::mdpdk_port_info, queues: u16) 
         None
     }
 }
+
+/// Refuses several queues where all packets come in on the first: a driver of a physical NIC that offers no hash takes the wish for one
+/// without a word. Some offer none because the cloud's side spreads by one of its own.
+pub(super) fn check_spreading(info: &dpdk_sys::mdpdk_port_info, queues: u16) -> Result<(), DpdkError> {
+    let driver = name(&info.driver);
+    if queues <= 1 || info.rss != 0 || SPREAD_BY_THE_HOST.contains(&driver.as_str()) {
+        return Ok(());
+    }
+    Err(DpdkError::Config(format!(
+        "{queues} engines on {} ({driver}): it has no hash, and all that comes in does so on its first queue; set engines.count (--engines) to 1",
+        name(&info.device)
+    )))
+}
+
+/// virtio without VIRTIO_NET_F_RSS, gve before DPDK 24.03, and netvsc on old hosts.
+const SPREAD_BY_THE_HOST: [&str; 3] = ["net_virtio", "net_gve", "net_netvsc"];
 
 /// Configures the port; returns whether it has receive interrupts, if it is to be asked. Drivers that have none refuse.
 pub(super) fn configure(
@@ -155,6 +182,21 @@ mod tests {
         assert_eq!(doubt(0, 128, 1), None, "one queue needs no hash");
         let said = doubt(0, 128, 4).expect("no hash over ports");
         assert!(said.contains("no hash over UDP ports") && said.contains("one of 4 queues"), "{said}");
+        let refusal = |driver: &str, rss, queues| {
+            let mut info = dpdk_sys::mdpdk_port_info { rss, ..Default::default() };
+            for (to, from) in info.driver.iter_mut().zip(driver.bytes()) {
+                *to = from as c_char;
+            }
+            check_spreading(&info, queues).map_err(|error| error.to_string())
+        };
+        assert_eq!(refusal("net_e1000_em", 0, 1), Ok(()));
+        assert_eq!(refusal("net_e1000_igb", 1, 4), Ok(()));
+        assert_eq!(refusal("net_virtio", 0, 4), Ok(()), "the host spreads");
+        let said = refusal("net_e1000_em", 0, 2).unwrap_err();
+        assert!(
+            said.contains("2 engines on") && said.ends_with("set engines.count (--engines) to 1"),
+            "{said}"
+        );
         let said = doubt(1, 2, 4).expect("a table that is too small");
         assert!(said.contains("table of 2 entries") && said.contains("--engines) to at most 2"), "{said}");
     }
