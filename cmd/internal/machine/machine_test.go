@@ -80,6 +80,7 @@ func TestAnInterfaceIsReadWithItsDeviceAddressesAndGateway(t *testing.T) {
 		"route add default via 10.1.2.254 dev eth7 metric 200",
 		"route add default via 10.1.2.1 dev eth7 metric 100",
 		"route add default via 10.9.0.2 dev eth8 metric 300 onlink",
+		"route add default via 10.9.0.2 dev eth8 table 9 onlink", // of which only some packets know
 	}, func() error {
 		files := map[string]string{
 			"/sys/class/net/eth7/ifindex": "70", "/sys/class/net/eth7/address": "02:00:00:00:00:07",
