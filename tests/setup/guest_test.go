@@ -14,6 +14,7 @@ import (
 // It has iproute2's ip, as machines have where machnet setup runs; the image's own is busybox's.
 func newGuest(t *testing.T) *vm.Guest {
 	t.Helper()
+	chosen(t)
 	network := vm.NewNetwork(t)
 	g := vm.Start(t, vm.Config{NICs: []vm.NIC{{Model: vm.Virtio, Queues: 2, Network: network}, {Model: vm.Virtio, Queues: 2, Network: network}}})
 	// busybox's shell takes its own ip before all others, so the shell is another, too.
@@ -102,7 +103,7 @@ func TestARealNICGoesToMachnetdAndBack(t *testing.T) {
 
 	a := g.Start("machnetd-a", "machnetd --config /etc/machnet/a.toml --socket /tmp/a.sock --idle yield")
 	b := g.Start("machnetd-b", "machnetd --config /etc/machnet/b.toml --socket /tmp/b.sock --idle yield")
-	a.Says("NIC")
+	a.Says("on net_virtio")
 	g.Until("both sidecars have their sockets", func() bool {
 		if !a.Running() || !b.Running() {
 			t.Fatalf("machnetd ended: %s\n%s", a.Log(), b.Log())

@@ -48,6 +48,7 @@ var furnish = []string{
 
 func newSpace(t *testing.T) *space {
 	t.Helper()
+	chosen(t)
 	if err := netns.Available(); err != nil {
 		t.Skipf("not tried: %v", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -12,6 +11,14 @@ import (
 	"testing"
 	"time"
 )
+
+// chosen skips a test unless it is `make test-setup` that runs it: `go test ./...` would run all of them a second time.
+func chosen(t *testing.T) {
+	t.Helper()
+	if os.Getenv("MACHNET_SETUP") == "" {
+		t.Skip("not chosen: machines that setup may change take a minute; run `make test-setup`")
+	}
+}
 
 // host is a machine, or a part of one, that commands run on.
 type host interface {
@@ -143,11 +150,3 @@ var spaces = regexp.MustCompile(`\s+`)
 
 // line is a command's output as one line.
 func line(out []byte) string { return strings.TrimSpace(spaces.ReplaceAllString(string(out), " ")) }
-
-// code is a command's exit code.
-func code(err error) int {
-	if exit, is := err.(*exec.ExitError); is {
-		return exit.ExitCode()
-	}
-	return -1
-}

@@ -39,6 +39,13 @@ func newKernel(t *testing.T, bus, device, home string, drivers ...string) *kerne
 	k.file("/sys/class/net/eth7/ifindex", "70")
 	k.file("/sys/class/net/eth7/address", "02:00:00:00:00:07")
 	k.file(real+"/net/eth7/ifindex", "70")
+	if bus == "vmbus" { // and its fast path
+		k.link("/sys/class/net/enP1/device", "/sys/devices/pci0/0001:00:02.0")
+		k.link("/sys/devices/pci0/0001:00:02.0/driver", "/sys/bus/pci/drivers/mlx5_core")
+		k.link("/sys/bus/pci/devices/0001:00:02.0", "/sys/devices/pci0/0001:00:02.0")
+		k.file("/sys/class/net/enP1/ifindex", "71")
+		k.file("/sys/class/net/enP1/address", "02:00:00:00:00:07")
+	}
 	k.file(real+"/class", "0x020000")
 	k.file("/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "10")
 	k.file("/sys/devices/system/node/node0/hugepages/hugepages-2048kB/free_hugepages", "4")
@@ -165,6 +172,7 @@ func inNamespace(t *testing.T, f func() error) {
 	defer n.Close()
 	for _, command := range []string{
 		"link add eth7 index 70 address 02:00:00:00:00:07 mtu 9500 type bridge", "link set eth7 addrgenmode none", "link set eth7 up",
+		"link add enP1 index 71 address 02:00:00:00:00:07 mtu 9500 type veth peer name far", "link set enP1 master eth7", "link set enP1 up",
 		"address add 10.1.2.3/24 dev eth7", "route add default via 10.1.2.1 dev eth7 table 9",
 	} {
 		if err := n.Run("ip", strings.Fields(command)...); err != nil {
@@ -174,6 +182,15 @@ func inNamespace(t *testing.T, f func() error) {
 	if err := n.Do(f); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// fastPath looks whether the interface is as it should be by which packets of the Hyper-V device go.
+func fastPath(up bool) error {
+	out, err := exec.Command("ip", "-o", "link", "show", "dev", "enP1", "up").CombinedOutput()
+	if err != nil || (len(out) > 0) != up {
+		return fmt.Errorf("enP1 is up: %q (%v), want %v", out, err, up)
+	}
+	return nil
 }
 
 func TestADeviceGoesToAnotherDriverAndBack(t *testing.T) {
@@ -200,7 +217,7 @@ func TestADeviceGoesToAnotherDriverAndBack(t *testing.T) {
 				k := newKernel(t, tc.bus, tc.device, tc.home, tc.to)
 				real := "/sys/devices/" + tc.bus + "0/" + tc.device
 				folder := t.TempDir()
-				o := Options{NIC: "eth7", Backend: DPDK, Driver: tc.driver, Engines: 2, Root: k.root, Config: "/m.toml", State: folder + "/s.json"}
+				o := Options{NIC: "eth7", Backend: DPDK, Driver: tc.driver, Engines: 2, Root: k.root, Config: "/m.toml", State: folder + "/s.json", AtBoot: "/usr/bin/machnet"}
 				plan, err := New(o)
 				if err != nil {
 					return err
@@ -218,6 +235,10 @@ func TestADeviceGoesToAnotherDriverAndBack(t *testing.T) {
 				if err != nil || !strings.Contains(string(settings), "[nic]\n"+tc.chosen+"\nmtu = 9001\n") {
 					return fmt.Errorf("the settings are %s (%v), without %s and the most that machnetd takes", settings, err, tc.chosen)
 				}
+				service, err := os.ReadFile(k.root.Path(dropIn))
+				if want := "\nExecStartPre=+/usr/bin/machnet setup --nic eth7 --driver " + tc.driver + " --engines 2 --config /m.toml --state " + o.State + "\n"; err != nil || !strings.Contains(string(service), want) {
+					return fmt.Errorf("the service has %s (%v), without %s", service, err, want)
+				}
 				// 32 + 2 x 32 MiB, and 6 pages that others have.
 				const pages = "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
 				if text, err := os.ReadFile(k.root.Path(pages)); err != nil || string(text) != "54\n" {
@@ -227,10 +248,14 @@ func TestADeviceGoesToAnotherDriverAndBack(t *testing.T) {
 				if text, err := os.ReadFile(k.root.Path(noIOMMU)); err != nil || (tc.to == "vfio-pci") != (string(text) == "1\n") {
 					return fmt.Errorf("vfio without an IOMMU: %q, %v", text, err)
 				}
+				if err := fastPath(tc.bus != "vmbus"); err != nil {
+					return err
+				}
 				if out, err := exec.Command("ip", "-o", "address", "show", "dev", "eth7", "up").CombinedOutput(); err != nil || len(out) > 0 {
 					return fmt.Errorf("the kernel still has %s (%v)", out, err)
 				}
 
+				o.AtBoot = "" // as the service calls it
 				again, err := New(o)
 				if err != nil {
 					return err
@@ -259,10 +284,13 @@ func TestADeviceGoesToAnotherDriverAndBack(t *testing.T) {
 				if got := k.written(); got != want(tc.back) || k.driver(real) != tc.home {
 					return fmt.Errorf("written was\n%s\nwant\n%s, and the driver is %s", got, want(tc.back), k.driver(real))
 				}
+				if err := fastPath(true); err != nil {
+					return err
+				}
 				if text, _ := os.ReadFile(k.root.Path(pages)); string(text) != "10\n" {
 					return fmt.Errorf("there are %s huge pages, want 10", text)
 				}
-				for _, path := range []string{o.State, k.root.Path("/m.toml")} {
+				for _, path := range []string{o.State, k.root.Path("/m.toml"), k.root.Path(dropIn), k.root.Path(filepath.Dir(dropIn))} {
 					if exists(path) {
 						return fmt.Errorf("%s is still there", path)
 					}
