@@ -65,7 +65,7 @@ demo: build ## two sidecars, a Go echo between them, beside kernel TCP
 	$(BIN)/machnet demo
 
 .PHONY: test
-test: build test-rust test-loom test-c test-go test-go-others test-e2e test-setup test-goget test-archives slowest ## everything that CI runs
+test: build test-rust test-loom test-c test-go test-go-others test-e2e test-setup test-vm-virtio test-goget test-archives slowest ## everything that CI runs
 
 .PHONY: test-rust
 test-rust: | $(LOG)
@@ -131,18 +131,30 @@ test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between 
 	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json
 
 MODELS := all
+SUITE := trixie
+.PHONY: test-dpdk
+test-dpdk: ## the sidecar with the DPDK of another Debian, SUITE=trixie (24.11), sid or bookworm, alone and with this machine's (docs/dpdk.md; needs root)
+	@scripts/test-dpdk.sh $(SUITE)
+
 .PHONY: test-vm
-test-vm: | $(LOG) ## virtual machines with the vNICs that DPDK's drivers are for (docs/vm.md); MODELS=virtio,igb,vmxnet3,e1000e chooses (needs root)
+test-vm: | $(LOG) ## virtual machines with the vNICs that DPDK's drivers are for (docs/vm.md; needs root); MODELS=virtio,igb,vmxnet3,e1000e chooses
 	@scripts/vm-deps.sh $(MODELS)
 	@cd tests && MACHNET_VM_MODELS=$(MODELS) go test -count=1 -timeout 40m -json ./vm > ../$(LOG)/vm.json || ../scripts/go-failures.sh ../$(LOG)/vm.json
 	@scripts/go-score.sh test-vm $(LOG)/vm.json
 
 .PHONY: test-setup
 test-setup: | $(LOG) ## machnet setup in network namespaces, with a made-up /sys, and with virtio's NIC in a guest: all is compared before and after (needs root)
-	@scripts/vm-deps.sh virtio
-	@(cd cmd && go test -count=1 -json ./internal/machine ./internal/setup) > $(LOG)/setup.json || scripts/go-failures.sh $(LOG)/setup.json
-	@(cd tests && MACHNET_SETUP=1 go test -count=1 -parallel 8 -json ./setup) >> $(LOG)/setup.json || scripts/go-failures.sh $(LOG)/setup.json
-	@scripts/go-score.sh test-setup $(LOG)/setup.json
+	@if [ $$(id -u) -ne 0 ]; then echo "test-setup: it takes root to change a namespace or a guest: skipped"; exit 0; fi; \
+	    where=all; scripts/vm-deps.sh virtio || { echo "test-setup: without a guest"; where=namespaces; }; \
+	    (cd cmd && go test -count=1 -json ./internal/machine ./internal/setup) > $(LOG)/setup.json || scripts/go-failures.sh $(LOG)/setup.json; \
+	    (cd tests && MACHNET_SETUP=$$where go test -count=1 -parallel 8 -json ./setup) >> $(LOG)/setup.json || scripts/go-failures.sh $(LOG)/setup.json; \
+	    scripts/go-score.sh test-setup $(LOG)/setup.json
+
+.PHONY: test-vm-virtio
+test-vm-virtio: # the part of `make test`
+	@if [ $$(id -u) -ne 0 ]; then echo "test-vm: guests need root for the network between them: skipped"; exit 0; fi; \
+	    scripts/vm-deps.sh virtio || { echo "test-vm: skipped"; exit 0; }; \
+	    $(MAKE) --no-print-directory test-vm MODELS=virtio
 
 ROUNDS := 100
 .PHONY: test-conn

@@ -15,6 +15,9 @@ import (
 func newGuest(t *testing.T) *vm.Guest {
 	t.Helper()
 	chosen(t)
+	if os.Getenv("MACHNET_SETUP") == "namespaces" {
+		t.Skip("not chosen: there is nothing to boot a guest with")
+	}
 	network := vm.NewNetwork(t)
 	g := vm.Start(t, vm.Config{NICs: []vm.NIC{{Model: vm.Virtio, Queues: 2, Network: network}, {Model: vm.Virtio, Queues: 2, Network: network}}})
 	// busybox's shell takes its own ip before all others, so the shell is another, too.
@@ -71,7 +74,7 @@ func machineState(t *testing.T, g *vm.Guest) string {
 	t.Helper()
 	return network(t, g) + g.Do(`for d in /sys/bus/pci/devices/*; do echo "$d $(basename "$(readlink $d/driver)") $(cat $d/driver_override)"; done
 		echo modules $(cut -d ' ' -f 1 /proc/modules | sort); echo pages $(cat /sys/devices/system/node/node*/hugepages/*/nr_hugepages /proc/sys/vm/nr_hugepages)
-		find /etc /var /root /sys/kernel/config -type f 2>/dev/null | sort | xargs md5sum`)
+		find /etc /var /root -type f ! -name '*tmp' 2>/dev/null | sort | xargs md5sum`)
 }
 
 func TestARealNICGoesToMachnetdAndBack(t *testing.T) {
