@@ -100,12 +100,13 @@ func TestARealNICGoesToMachnetdAndBack(t *testing.T) {
 	if again := g.Do(uio); !strings.Contains(again, "nothing to do") {
 		t.Errorf("the second time it says %q", again)
 	}
-	// Another sidecar, over the other NIC, which the kernel keeps.
-	g.Do("machnet setup --nic eth1 --af-packet" + second)
+	// Another sidecar, over the other NIC.
+	const other = "machnet setup --nic eth1 --driver uio_pci_generic" + second
+	g.Do(other)
 	itself := machineState(t, g)
 
-	a := g.Start("machnetd-a", "machnetd --config /etc/machnet/a.toml --socket /tmp/a.sock --idle yield")
-	b := g.Start("machnetd-b", "machnetd --config /etc/machnet/b.toml --socket /tmp/b.sock --idle yield")
+	a := g.Start("machnetd-a", "machnetd --config /etc/machnet/a.toml --socket /tmp/a.sock --idle yield --dead-peer 60000")
+	b := g.Start("machnetd-b", "machnetd --config /etc/machnet/b.toml --socket /tmp/b.sock --idle yield --dead-peer 60000")
 	a.Says("on net_virtio")
 	g.Until("both sidecars have their sockets", func() bool {
 		if !a.Running() || !b.Running() {
@@ -134,7 +135,7 @@ func TestARealNICGoesToMachnetdAndBack(t *testing.T) {
 	// What --dry-run printed does the same as what was done.
 	g.Put("/tmp/script", []byte(script+"\n"), 0o755)
 	g.Do("sh /tmp/script")
-	g.Do("machnet setup --nic eth1 --af-packet" + second)
+	g.Do(other)
 	records := func(state string) string {
 		var kept []string
 		for _, line := range strings.Split(state, "\n") {
