@@ -137,8 +137,9 @@ fn another_program_on_the_device_and_a_way_that_it_does_not_have_are_refused_wit
 /// Two devices of a pair, each opened by a host with an address of its own.
 fn joined(descriptors: u16) -> [Opened<XdpQueue>; 2] {
     ip("link add left type veth peer name right");
+    // Both before either is opened: what is sent before the link is up is dropped.
+    ["left", "right"].map(|device| ip(&format!("link set dev {device} up")));
     [("left", OURS), ("right", OTHER)].map(|(device, address)| {
-        ip(&format!("link set dev {device} up"));
         let config = PortConfig { descriptors, ..PortConfig::default() };
         open(&Xdp::new(device), &config, address).unwrap()
     })
@@ -162,7 +163,7 @@ fn frames_arrive_once_whole_and_in_order_however_often_the_rings_wrap() {
         let [mut a, mut b] = joined(64);
         assert_eq!((a.port.driver(), a.port.state()), ("af_xdp-copy-native", PortState::Up));
         let (from, to) = (&mut a.queues[0], &mut b.queues[0]);
-        let mut next = 0u64;
+        let (mut next, begun) = (0u64, std::time::Instant::now());
         for round in 0..2000u64 {
             for number in 0..round % 33 {
                 let number = (next + number) as u8;
@@ -170,6 +171,7 @@ fn frames_arrive_once_whole_and_in_order_however_often_the_rings_wrap() {
             }
             let expected = next + round % 33;
             while next < expected {
+                assert!(begun.elapsed().as_secs() < 60, "{next} of {expected} frames arrived");
                 to.receive(7, &mut |bytes, verdict| {
                     let number = next as u8;
                     assert_eq!((bytes.len(), bytes[bytes.len() - 1]), (75 + usize::from(number) * 5, number));
