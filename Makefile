@@ -245,6 +245,16 @@ test-goget: ## what a user gets who has Go and a C compiler, and neither Rust no
 	    echo "test-goget: what needs these is skipped"
 	cd tests && go run ./goget
 
+.PHONY: container
+IMAGE := localhost/machnet
+container: ## the image IMAGE=localhost/machnet (docs/container.md); PLATFORM=linux/arm64 for another platform, BASES=local without a registry (as root)
+	@container/image.sh $(IMAGE)
+
+.PHONY: test-container
+test-container: ## builds the image without a registry and runs it with podman: demo, compose file, restarts, lost cores, devices (needs root)
+	@scripts/deps.sh podman runc debootstrap || echo "test-container: without these everything is skipped"
+	cd tests && go run ./container
+
 .PHONY: clean
 clean: ## remove what the build made
 	rm -rf target bin
