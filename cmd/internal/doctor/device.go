@@ -74,21 +74,23 @@ func checkDriver(_ context.Context, e *Env) Result {
 		return skip("the settings are wrong")
 	}
 	sentences := e.mistakes(ofNIC)
-	if len(sentences) == 0 {
-		found := "not with this machine's kernel"
-		if e.nic != nil {
-			found = e.nic.String() + " is with " + orNone(e.nic.Driver)
-		}
-		return ok("%s; %s", found, e.checked.DPDK)
+	switch {
+	case len(sentences) > 0:
+	case e.nic == nil:
+		return ok("not needed: %s %s is no device; %s", e.settings.NIC[0], e.settings.NIC[1], e.checked.DPDK)
+	case !e.physical() && !e.nic.Up:
+		return Result{Status: Warn, Found: e.nic.String() + " is down: nothing goes through it", Expected: "up", Command: "ip link set dev " + quoted(e.nic.Name) + " up"}
+	case !e.physical():
+		return ok("not needed: the kernel's driver keeps %s; %s", e.nic, e.checked.DPDK)
+	default:
+		return ok("%s is with %s; %s has drivers %s", e.nic, orNone(e.nic.Driver), e.checked.DPDK, strings.ReplaceAll(strings.Join(e.checked.Drivers, " "), "net_", ""))
 	}
 	r := Result{Status: Fail, Found: strings.Join(sentences, "; "), Expected: "a device that machnetd can open; it has " + e.checked.DPDK}
 	if e.nic == nil || !e.physical() {
 		r.Advice = "as the sentence says"
-		if e.nic != nil && !e.nic.Up {
-			r.Command, r.Advice = "ip link set dev "+e.nic.Name+" up", ""
-		}
 		return r
 	}
+	r.Advice = "as the sentence says"
 	if !slices.Contains(processDrivers, e.nic.Driver) {
 		r.Command = "machnet setup --nic " + e.nic.PCI
 		if e.nic.PCI == "" {
@@ -99,8 +101,9 @@ func checkDriver(_ context.Context, e *Env) Result {
 	return r
 }
 
-// processDrivers give a PCI device to a process.
-var processDrivers = []string{"vfio-pci", "uio_pci_generic", "igb_uio"}
+// processDrivers give a PCI device to a process, or share it with one: where machnetd has something against such a device, it is not its kernel
+// driver.
+var processDrivers = []string{"vfio-pci", "uio_pci_generic", "igb_uio", "mlx4_core", "mlx5_core", "mana", "hv_netvsc"}
 
 func orNone(driver string) string {
 	if driver == "" {

@@ -40,7 +40,7 @@ type Env struct {
 	nic      *machine.NIC      // nil: none is chosen, or it is no device of this machine
 	noNIC    string            // why
 	stolen   sample            // processor time at the beginning
-	path     *peerPath             // to the peer
+	path     *peerPath         // to the peer
 }
 
 // checked is the document of `machnetd --check --json`.
@@ -48,6 +48,7 @@ type checked struct {
 	Version  int               `json:"version"`
 	Machnetd string            `json:"machnetd"`
 	DPDK     string            `json:"dpdk"`
+	Drivers  []string          `json:"drivers"` // nil: linked in
 	Channel  int               `json:"channel"`
 	Settings *control.Settings `json:"settings"`
 	Mistakes []mistake         `json:"mistakes"`

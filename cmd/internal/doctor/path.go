@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"syscall"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/machnet/machnet/cmd/internal/load"
 	"github.com/machnet/machnet/go/control"
 	"github.com/machnet/machnet/go/machnet"
 )
@@ -21,9 +22,10 @@ type peerPath struct {
 	err   error           // why there is none
 	tried int
 
-	before *control.Statistics // counters before the first connection
-	echoes []time.Duration     // round trips, sorted
-	state  *control.State      // of the first connection, after the echoes
+	before *control.Statistics     // counters before the first connection
+	echoes *hdrhistogram.Histogram // round trips, nanoseconds
+	noEcho error                   // why they ended early
+	state  *control.State          // of the first connection, after the echoes
 }
 
 const (
@@ -32,8 +34,6 @@ const (
 	manyConnections = 64
 	manyEchoes      = 1000
 	echoSize        = 64
-	bursts          = 50
-	burstSize       = 20
 	// dialPatience is a few repetitions of a lost SYN, and more than an ARP that nobody answers takes (1 s).
 	dialPatience = 2 * time.Second
 )
@@ -79,24 +79,18 @@ func (p *peerPath) dial(ctx context.Context, to string) (*machnet.Conn, error) {
 	return c.(*machnet.Conn), nil
 }
 
-// measure asks for echoes on the first connection.
+// measure asks for echoes on the first connection: one by one, and then with several under way at once, so that one can overtake another.
 func (p *peerPath) measure(ctx context.Context, socket string) {
 	conn := p.conns[0]
-	end := time.Now().Add(2 * time.Second)
-	_ = conn.SetDeadline(end)
-	message, echo := make([]byte, echoSize), make([]byte, echoSize)
-	for len(p.echoes) < manyEchoes && ctx.Err() == nil {
-		began := time.Now()
-		if _, err := conn.Write(message); err != nil {
-			break
-		}
-		if _, err := conn.ReadMessage(echo); err != nil {
-			break
-		}
-		p.echoes = append(p.echoes, time.Since(began))
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+	pinger := load.NewPinger(conn, echoSize)
+	p.echoes = pinger.Latency
+	for began := time.Now(); p.echoes.TotalCount() < manyEchoes && time.Since(began) < time.Second && ctx.Err() == nil && p.noEcho == nil; {
+		_, p.noEcho = pinger.Ping()
 	}
-	slices.Sort(p.echoes)
-	p.burst(conn, message, echo)
+	if p.noEcho == nil {
+		_, p.noEcho = load.Drive([]net.Conn{conn}, load.Params{Size: echoSize, Inflight: 20, Duration: 300 * time.Millisecond})
+	}
 	_ = conn.SetDeadline(time.Time{})
 	connections, err := control.Connections(ctx, socket)
 	if err != nil {
@@ -105,22 +99,6 @@ func (p *peerPath) measure(ctx context.Context, socket string) {
 	for _, c := range connections {
 		if c.Local == conn.LocalAddr().String() && c.Peer == conn.RemoteAddr().String() {
 			p.state, _ = control.ConnectionState(ctx, socket, c.Engine, c.Connection)
-		}
-	}
-}
-
-// burst has several messages under way at once, so that one can overtake another.
-func (p *peerPath) burst(conn *machnet.Conn, message, echo []byte) {
-	for range bursts {
-		for range burstSize {
-			if _, err := conn.Write(message); err != nil {
-				return
-			}
-		}
-		for range burstSize {
-			if _, err := conn.ReadMessage(echo); err != nil {
-				return
-			}
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/machnet/machnet/cmd/internal/load"
 	"github.com/machnet/machnet/go/control"
 	"github.com/machnet/machnet/go/machnet"
 )
@@ -45,7 +46,7 @@ func checkPorts(ctx context.Context, e *Env) Result {
 	if r := e.needsPath(ctx); r != nil {
 		return *r
 	}
-	var ours, theirs []int
+	var ours, theirs [2][]int // source and destination
 	for _, c := range e.path.conns {
 		asking, stop := context.WithTimeout(ctx, time.Second)
 		s, err := c.Stats(asking)
@@ -53,21 +54,23 @@ func checkPorts(ctx context.Context, e *Env) Result {
 		if err != nil || s.UDP.Source == 0 {
 			continue
 		}
-		ours = append(ours, int(s.UDP.Source), int(s.UDP.Destination))
+		ours[0], ours[1] = append(ours[0], int(s.UDP.Source)), append(ours[1], int(s.UDP.Destination))
 		if s.PeerUDP.Source != 0 {
-			theirs = append(theirs, int(s.PeerUDP.Source), int(s.PeerUDP.Destination))
+			theirs[0], theirs[1] = append(theirs[0], int(s.PeerUDP.Source)), append(theirs[1], int(s.PeerUDP.Destination))
 		}
 	}
 	whole := ports{e.settings.UDPPorts[0], e.settings.UDPPorts[1]}
 	expected := fmt.Sprintf("%d-%d both ways", whole.first, whole.last)
-	if n := distinct(ours); n < manyConnections {
+	if n := distinct(ours[0]); n < manyConnections/2 {
 		return skip("connections go by %d different ports, those that are known to lead to the right queue: too few to tell", n)
 	}
-	there := ours // source and destination are drawn alike
-	way := gap(there, whole)
-	if way.width() > whole.width()/4 {
+	for i, end := range []string{"source", "destination"} {
+		way := gap(ours[i], whole)
+		if way.width() <= whole.width()/4 {
+			continue
+		}
 		rest := whole.beside(way)
-		r := Result{Status: Fail, Found: fmt.Sprintf("no packet passes on the way there with a port of %d-%d", way.first, way.last), Expected: expected,
+		r := Result{Status: Fail, Found: fmt.Sprintf("no packet passes on the way there whose %s port is %d-%d", end, way.first, way.last), Expected: expected,
 			Advice: "or let them in at the peer: in the cloud's security group or firewall"}
 		if rest.width() >= 16 {
 			r.Command, _ = e.change(setPorts, fmt.Sprintf("%d-%d", rest.first, rest.last))
@@ -75,14 +78,17 @@ func checkPorts(ctx context.Context, e *Env) Result {
 		return r
 	}
 	// The peer's settings are not known; that it uses the same range is, where it uses no port outside.
-	back := ports{slices.Min(append(theirs, whole.last)), slices.Max(append(theirs, whole.first))}
+	all := slices.Concat(theirs[0], theirs[1], []int{whole.first})
+	back := ports{slices.Min(all), slices.Max(all)}
 	if back.first >= whole.first && back.last <= whole.last {
 		back = whole
 	}
-	if way := gap(theirs, back); len(theirs) > manyConnections && way.width() > back.width()/4 {
-		rest := back.beside(way)
-		return Result{Status: Fail, Found: fmt.Sprintf("no packet passes on the way back with a port of %d-%d", way.first, way.last), Expected: expected,
-			Advice: fmt.Sprintf("let them in here: in the cloud's security group or firewall; or set rss.udp_ports = \"%d-%d\" at %s: `machnet doctor --peer` there prints how", rest.first, rest.last, e.path.host)}
+	for i, end := range []string{"source", "destination"} {
+		if way := gap(theirs[i], back); distinct(theirs[i]) >= manyConnections/2 && way.width() > back.width()/4 {
+			rest := back.beside(way)
+			return Result{Status: Fail, Found: fmt.Sprintf("no packet passes on the way back whose %s port is %d-%d", end, way.first, way.last), Expected: expected,
+				Advice: fmt.Sprintf("let them in here: in the cloud's security group or firewall; or set rss.udp_ports = \"%d-%d\" at %s: `machnet doctor --peer` there prints how", rest.first, rest.last, e.path.host)}
+		}
 	}
 	if e.path.tried > len(e.path.conns)+manyConnections/16 {
 		return Result{Status: Warn, Found: fmt.Sprintf("%d of %d connections could not be made in %v", e.path.tried-len(e.path.conns), e.path.tried, dialPatience), Expected: expected,
@@ -103,12 +109,12 @@ func checkPathMTU(ctx context.Context, e *Env) Result {
 		return *r
 	}
 	p := e.path
-	if p.state == nil || len(p.echoes) == 0 {
+	if p.state == nil || p.noEcho != nil && p.echoes.TotalCount() == 0 {
 		return skip("the connection said nothing of itself")
 	}
 	most := p.state.UnitSize
 	headers := e.about.NIC.MTU - most
-	patience := max(300*time.Millisecond, 20*p.echoes[len(p.echoes)/2])
+	patience := max(300*time.Millisecond, 20*time.Duration(p.echoes.ValueAtQuantile(50)))
 	passes := func(size int) bool {
 		// A packet that is lost by chance is sent again within the patience; a second connection is for one that was unlucky more often.
 		return p.echo(ctx, e, size, patience) || p.echo(ctx, e, size, patience)
@@ -116,7 +122,7 @@ func checkPathMTU(ctx context.Context, e *Env) Result {
 	if passes(most) {
 		return ok("packets of %d bytes pass, both ways", e.about.NIC.MTU)
 	}
-	low, high := 1, most // low passes: the echoes did
+	low, high := echoSize, most // low passes: the echoes did
 	for high-low > 1 {
 		if middle := (low + high) / 2; passes(middle) {
 			low = middle
@@ -153,12 +159,8 @@ func (p *peerPath) echo(ctx context.Context, e *Env, size int, patience time.Dur
 		_ = conn.Close()
 	}()
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	message := make([]byte, size)
-	if _, err := conn.Write(message); err != nil {
-		return false
-	}
-	n, err := conn.ReadMessage(message)
-	return err == nil && n == size
+	_, err := load.NewPinger(conn, size).Ping()
+	return err == nil
 }
 
 // What a zone of a cloud does: some 50 to 200 us, and the tail of a vCPU that was away.
@@ -172,11 +174,11 @@ func checkRTT(ctx context.Context, e *Env) Result {
 		return *r
 	}
 	echoes := e.path.echoes
-	if len(echoes) == 0 {
-		return Result{Status: Fail, Found: "connected, and no echo came", Expected: "echoes", Advice: "is it `machnet echo` that listens there?"}
+	if echoes.TotalCount() == 0 {
+		return Result{Status: Fail, Found: fmt.Sprintf("connected, and no echo came: %v", e.path.noEcho), Expected: "echoes", Advice: "is it `machnet echo` that listens there?"}
 	}
-	p50, p99 := echoes[len(echoes)/2], echoes[len(echoes)*99/100]
-	r := Result{Status: OK, Found: fmt.Sprintf("p50 %.1f us, p99 %.1f us, of %d echoes of %d bytes", float64(p50)/1e3, float64(p99)/1e3, len(echoes), echoSize),
+	p50, p99 := time.Duration(echoes.ValueAtQuantile(50)), time.Duration(echoes.ValueAtQuantile(99))
+	r := Result{Status: OK, Found: fmt.Sprintf("p50 %.1f us, p99 %.1f us, of %d echoes of %d bytes", float64(p50)/1e3, float64(p99)/1e3, echoes.TotalCount(), echoSize),
 		Expected: fmt.Sprintf("p50 at most %v, p99 at most %v: one zone of a cloud", usualRTT, usualP99)}
 	if p50 > usualRTT || p99 > usualP99 {
 		r.Status = Warn
@@ -251,7 +253,7 @@ func checkHashed(ctx context.Context, e *Env) Result {
 	var silent []int
 	var given uint64
 	for i := range e.path.before.Engines {
-		if e.grown(ctx, func(s *control.Statistics) control.Counters { return s.Engines[i].Queue }, "rx_frames") == 0 {
+		if e.grown(ctx, func(s *control.Statistics) control.Counters { return s.Engines[i].Counters }, "rx_frames") == 0 {
 			silent = append(silent, i)
 		}
 		given += e.grown(ctx, func(s *control.Statistics) control.Counters { return s.Engines[i].Counters }, "searches_given_up")
