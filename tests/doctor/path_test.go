@@ -34,7 +34,6 @@ func pathBreakages() []breakage {
 		{check: "rtt", how: "far away", broken: far, status: "warn", outside: network, mend: healed},
 		{check: "loss", how: "one of ten", broken: lossy, status: "fail", outside: network, mend: healed},
 		{check: "reordering", how: "every fourth frame late", broken: mixedUp, status: "warn", outside: network, mend: healed},
-		{check: "rss-hashed", how: "one queue of two gets nothing of some", broken: halfHashed, status: "fail"},
 	}
 }
 
@@ -142,9 +141,7 @@ func repliesOnly(t *testing.T) *world {
 	return hosts(t, w, "", true)
 }
 
-const (
-	lowerHalf = "udp dport 31580-32091 drop"
-)
+const lowerHalf = "udp dport 31580-32091 drop"
 
 func halfThere(t *testing.T) *world {
 	w := newWire(t)
@@ -183,12 +180,4 @@ func mixedUp(t *testing.T) *world {
 	w := newWire(t)
 	w.carry(t, late())
 	return hosts(t, w, "", true)
-}
-
-// halfHashed has two engines at both ends of af_packet, whose hash is the same for both directions of a flow and with one key per kernel: an
-// engine reaches the one of its own number, and never the other (docs/configuration.md).
-func halfHashed(t *testing.T) *world {
-	w := newWire(t)
-	w.pass(t)
-	return hosts(t, w, "--engines 2", true)
 }

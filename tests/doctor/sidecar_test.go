@@ -32,6 +32,7 @@ func sidecarBreakages() []breakage {
 		{check: "engines", how: "one stands still", broken: stalled, status: "fail"},
 		{check: "checksum-offload", how: "turned off", broken: softwareChecksums, status: "warn"},
 		{check: "descriptors", how: "short rings", broken: shortRings, status: "warn"},
+		{check: "rss-hashed", how: "everything comes to one queue", broken: allOnOne, status: "fail"},
 		{check: "rss-uniform", how: "most searches are repeated", broken: unevenHash, status: "warn"},
 	}
 }
@@ -127,6 +128,8 @@ func older(t *testing.T) *world { return standInFor(t, "older") }
 
 func stalled(t *testing.T) *world { return standInFor(t, "stalled") }
 
+func allOnOne(t *testing.T) *world { return standInFor(t, "one-queue") }
+
 func unevenHash(t *testing.T) *world { return standInFor(t, "uneven") }
 
 // standInFor is a sidecar with a fault that cannot be had by asking for it: a program that answers as one would. Its arguments are those of a
@@ -179,7 +182,7 @@ func faulty(fault, socket string, question []byte) []byte {
 	_ = json.Unmarshal(question, &asked)
 	count := func(n uint64) *uint64 { return &n }
 	var body any
-	queues := map[bool]int{true: 2, false: 1}[fault == "uneven"]
+	queues := map[bool]int{true: 2, false: 1}[fault == "uneven" || fault == "one-queue"]
 	switch asked.Query {
 	case "about":
 		body = control.About{Machnetd: "0.0.9", PID: os.Getpid(), DPDK: "DPDK 22.11.11", Channel: 3,
@@ -191,7 +194,10 @@ func faulty(fault, socket string, question []byte) []byte {
 		body = control.HealthState{Healthy: state == "running", Engines: []control.EngineHealth{{State: state, Late: 3e9}}}
 	case "stats":
 		body = control.Statistics{Machnetd: "0.0.9", PID: os.Getpid(), IP: "10.0.0.1",
-			Engines: []control.Engine{{Counters: control.Counters{"searches": count(100), "searches_retried": count(60)}}}}
+			Engines: []control.Engine{
+				{Counters: control.Counters{"rx_frames": count(5000), "searches": count(100), "searches_retried": count(60), "searches_given_up": count(0)}},
+				{Counters: control.Counters{"rx_frames": count(map[bool]uint64{true: 0, false: 5000}[fault == "one-queue"])}},
+			}}
 	}
 	document := map[string]any{}
 	text, _ := json.Marshal(body)

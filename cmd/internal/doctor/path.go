@@ -16,11 +16,11 @@ import (
 
 // peerPath is what is known of the way to the peer.
 type peerPath struct {
-	host  string // the peer's address
-	stack *machnet.Stack
-	conns []*machnet.Conn // those that could be made, first the one that is measured
-	err   error           // why there is none
-	tried int
+	host   string           // the peer's address
+	stacks []*machnet.Stack // one at each engine
+	conns  []*machnet.Conn  // those that could be made, first the one that is measured
+	err    error            // why there is none
+	tried  int
 
 	before *control.Statistics     // counters before the first connection
 	echoes *hdrhistogram.Histogram // round trips, nanoseconds
@@ -49,8 +49,13 @@ func (e *Env) reach(ctx context.Context) *peerPath {
 	if p.before, p.err = control.Stats(ctx, e.socket()); p.err != nil {
 		return p
 	}
-	if p.stack, p.err = machnet.Attach(ctx, machnet.Config{Socket: e.socket()}); p.err != nil {
-		return p
+	for engine := range p.before.Engines {
+		stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket(), Engine: machnet.OnEngine(engine)})
+		if err != nil {
+			p.err = err
+			return p
+		}
+		p.stacks = append(p.stacks, stack)
 	}
 	first, err := p.dial(ctx, e.Peer)
 	if err != nil {
@@ -70,8 +75,8 @@ func (e *Env) reach(ctx context.Context) *peerPath {
 }
 
 func (p *peerPath) dial(ctx context.Context, to string) (*machnet.Conn, error) {
+	dialer := machnet.Dialer{Stack: p.stacks[p.tried%len(p.stacks)], Timeout: dialPatience}
 	p.tried++
-	dialer := machnet.Dialer{Stack: p.stack, Timeout: dialPatience}
 	c, err := dialer.DialContext(ctx, "machnet", to)
 	if err != nil {
 		return nil, err
@@ -107,8 +112,8 @@ func (p *peerPath) close() {
 	for _, c := range p.conns {
 		_ = c.Close()
 	}
-	if p.stack != nil {
-		_ = p.stack.Close()
+	for _, stack := range p.stacks {
+		_ = stack.Close()
 	}
 }
 

@@ -47,8 +47,8 @@ func pathChecks() []Check {
 		{"rtt", "1000 echoes of 64 bytes", "(warns) the median or the 99th percentile is not that of a cloud's zone", checkRTT},
 		{"loss", "counters of the connection that was measured", "more than 1 % of the packets was lost; (warns) more than 0.1 %", checkLoss},
 		{"reordering", "counters of the connection that was measured", "(warns) more than 1 % of the packets came out of order", checkOrder},
-		{"rss-hashed", "frames of each receive queue while the peer was measured, searches given up", "a queue gets nothing: the NIC does not hash UDP ports, or not with every port", checkHashed},
-		{"rss-uniform", "searches, and how often they had to be repeated", "(warns) a queue is hit much more rarely than another", checkUniform},
+		{"rss-hashed", "frames of each receive queue and searches given up, since the sidecar began", "a queue gets nothing: the NIC does not hash UDP ports, or not with every port", checkHashed},
+		{"rss-uniform", "searches, and how often they had to be repeated, since the sidecar began", "(warns) a queue is hit much more rarely than another", checkUniform},
 	}
 }
 
