@@ -10,6 +10,9 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
-require github.com/vishvananda/netns v0.0.5 // indirect
+require (
+	github.com/BurntSushi/toml v1.6.0 // indirect
+	github.com/vishvananda/netns v0.0.5 // indirect
+)
 
 replace github.com/machnet/machnet => ../

@@ -11,19 +11,23 @@ import (
 	"github.com/machnet/machnet/cmd/internal/load"
 )
 
+// benches are what bench measures beside connections in use.
+func benches() []command {
+	return []command{
+		{"churn", "what applications that come and go cost those that stay", runChurn},
+		{"go", "Go beside the C program on the same sidecars", runBenchGo},
+		{"isolation", "what a neighbour that takes all it can get costs the others", runIsolation},
+		{"proxy", "what a proxy adds", runBenchProxy},
+		{"setup", "how long connecting takes", runSetup},
+	}
+}
+
 func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if len(args) > 0 {
-		switch args[0] {
-		case "churn":
-			return runChurn(ctx, args[1:], stdout, stderr)
-		case "go":
-			return runBenchGo(ctx, args[1:], stdout, stderr)
-		case "isolation":
-			return runIsolation(ctx, args[1:], stdout, stderr)
-		case "proxy":
-			return runBenchProxy(ctx, args[1:], stdout, stderr)
-		case "setup":
-			return runSetup(ctx, args[1:], stdout, stderr)
+		for _, b := range benches() {
+			if b.name == args[0] {
+				return b.run(ctx, args[1:], stdout, stderr)
+			}
 		}
 	}
 	var c benchConfig

@@ -25,6 +25,9 @@ func usagef(format string, args ...any) error {
 // parse reads flags, before and after what stands for itself; what is wrong with them is a usage error, in one line.
 // positional describes the arguments beside flags; "" means that there are none. -h prints the flags to stdout.
 func parse(fs *flag.FlagSet, args []string, stdout io.Writer, positional string) error {
+	if len(args) == 1 && args[0] == describeFlag {
+		return describeFlags(fs, positional, stdout)
+	}
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
 	var rest []string

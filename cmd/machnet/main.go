@@ -29,6 +29,7 @@ func commands() []command {
 		{"proxy", "let programs that know TCP or Unix sockets use Machnet: --listen tcp://:6379 --to machnet://10.0.0.2:6379, or the other way round", runProxy},
 		{"ctl", "ask a running sidecar: stats, channels, listeners, connections, peers; drain a channel, set its log level", runCtl},
 		{"doctor", "what is wrong with this machine, its sidecar and the path to a peer, and the command that mends it", runDoctor},
+		{"setup", "give a NIC to machnetd: its settings, huge pages, driver; --dry-run shows the commands, --undo takes all back", runNICSetup},
 		{"version", "print the version", runVersion},
 	}
 }
@@ -73,7 +74,7 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) (str
 		usage(stdout)
 		return "machnet", nil
 	}
-	for _, c := range append(commands(), command{name: workerCommand, run: runWorker}) {
+	for _, c := range append(commands(), command{name: workerCommand, run: runWorker}, command{name: describeCommand, run: runDescribe}) {
 		if c.name == args[0] {
 			return "machnet " + c.name, c.run(ctx, args[1:], stdout, stderr)
 		}
@@ -81,8 +82,11 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) (str
 	return "machnet", usagef("%q is no command; `machnet help` lists them", args[0])
 }
 
+// summary is the program in one line.
+const summary = "measure and demonstrate Machnet connections, and ask running sidecars"
+
 func usage(w io.Writer) {
-	fmt.Fprint(w, "machnet: measure and demonstrate Machnet connections, and ask running sidecars\n\nusage: machnet COMMAND [flags]\n\n")
+	fmt.Fprint(w, "machnet: "+summary+"\n\nusage: machnet COMMAND [flags]\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-9s%s\n", c.name, c.summary)
 	}

@@ -35,6 +35,9 @@ fn main() {
         }
     }
 
+    // pkg-config names no bus; rte_vdev_init is in this one.
+    println!("cargo:rustc-link-lib=dylib=rte_bus_vdev");
+
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("bindings.rs");
     // bindgen panics, and says little, where it finds no libclang: one sentence of ours instead.
     std::panic::set_hook(Box::new(|_| {}));

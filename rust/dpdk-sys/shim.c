@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <rte_bus_vdev.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -101,6 +102,12 @@ int mdpdk_intr_unwatch(void *watch, mdpdk_intr_fn fn, void *arg)
 int mdpdk_probe(const char *devargs)
 {
     int ret = rte_dev_probe(devargs);
+    return ret == 0 ? 0 : negative(ret);
+}
+
+int mdpdk_vdev_init(const char *name, const char *args)
+{
+    int ret = rte_vdev_init(name, args);
     return ret == 0 ? 0 : negative(ret);
 }
 

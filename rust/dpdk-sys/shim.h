@@ -82,6 +82,7 @@ int mdpdk_intr_unwatch(void *watch, mdpdk_intr_fn fn, void *arg); /* -EAGAIN whi
 
 /* --- devices and ports --- */
 int mdpdk_probe(const char *devargs);
+int mdpdk_vdev_init(const char *name, const char *args); /* by the bus itself: since 24.11 a probe takes at most 127 bytes of name and arguments */
 int mdpdk_port_by_name(const char *name);
 int mdpdk_port_next(int after);           /* the first port number above `after` (-1: from the start), else -1 */
 int mdpdk_port_info_get(uint16_t port, mdpdk_port_info *out);

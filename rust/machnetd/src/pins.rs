@@ -53,11 +53,14 @@ impl Pin {
     /// Whether it was found off its core, for the first time.
     fn look(&mut self) -> bool {
         let cores = allowed(self.thread);
-        if cores.iter().eq([&self.core]) {
-            self.lost = false;
+        let Pin { engine, core, .. } = *self;
+        if cores.iter().eq([&core]) {
+            // Newer kernels remember where it was bound.
+            if std::mem::take(&mut self.lost) {
+                log::info!("engine {engine}: core {core} is back, and it is bound to it again");
+            }
             return false;
         }
-        let Pin { engine, core, .. } = *self;
         let first = !std::mem::replace(&mut self.lost, true);
         match bind(self.thread, &[core]) {
             Ok(()) => {

@@ -1,6 +1,8 @@
-//! The command line: every setting has a flag, and five flags are no settings.
+//! The command line: every setting has a flag, and a few flags are no settings.
 
 use std::path::PathBuf;
+
+use serde::Serialize;
 
 use super::settings::{KEYS, Key, Settings};
 use super::{Config, Mistake, Source};
@@ -46,6 +48,7 @@ pub fn read(args: impl IntoIterator<Item = String>) -> Result<Command, Vec<Mista
         let bare = match name.as_str() {
             "--help" | "-h" => Some(Command::Print(help())),
             "--version" | "-V" => Some(Command::Print(version())),
+            "--describe" => Some(Command::Print(describe())),
             CHECK | JSON => None,
             _ => {
                 let key = Settings::flag(&name);
@@ -100,7 +103,7 @@ fn unknown(name: &str) -> String {
     if !name.starts_with('-') {
         return format!("{name}: unknown argument; a configuration file is given with --config {name}");
     }
-    let others = ["--config", CHECK, JSON, "--help", "--version"];
+    let others = OTHERS.iter().map(|other| other.flag);
     let near = KEYS.iter().map(|key| key.flag).chain(others).map(|flag| (distance(name, flag), flag)).min();
     match near {
         Some((1..=2, flag)) => format!("{name}: unknown flag; did you mean {flag}? --help lists them"),
@@ -127,6 +130,45 @@ fn version() -> String {
     format!("machnetd {} ({})\n", env!("CARGO_PKG_VERSION"), machnet_nic::dpdk::version())
 }
 
+/// A flag that is no setting.
+#[derive(Serialize)]
+struct Other {
+    flag: &'static str,
+    /// What stands for its value; empty where it has none.
+    form: &'static str,
+    help: &'static str,
+}
+
+const OTHERS: &[Other] = &[
+    Other { flag: "--config", form: "FILE", help: "read settings from this TOML file; flags win over it" },
+    Other {
+        flag: CHECK,
+        form: "",
+        help: "check the settings and whether this machine can do it, start nothing",
+    },
+    Other {
+        flag: JSON,
+        form: "",
+        help: "with --check: the same as a JSON document, with the settings in force (docs/control.md)",
+    },
+    Other { flag: "--describe", form: "", help: "print all flags and settings as JSON, for tools" },
+    Other { flag: "--version", form: "", help: "print the version, and which DPDK it runs with" },
+    Other { flag: "--help", form: "", help: "print this" },
+];
+
+/// What `--describe` prints: manual pages and completions are made of it.
+fn describe() -> String {
+    #[derive(Serialize)]
+    struct Description {
+        version: &'static str,
+        flags: &'static [Other],
+        settings: &'static [Key],
+    }
+    let all = Description { version: env!("CARGO_PKG_VERSION"), flags: OTHERS, settings: KEYS };
+    let text = serde_json::to_string_pretty(&all);
+    text.unwrap_or_else(|error| unreachable!("texts alone: {error}")) + "\n"
+}
+
 /// The whole of `--help`, at most 110 columns.
 fn help() -> String {
     let mut text = String::from(
@@ -138,13 +180,11 @@ Two hosts on one machine, in one folder, without root, huge pages or a NIC:
   machnetd --ip 10.0.0.1/24 --memif server:link.sock --socket a.sock
   machnetd --ip 10.0.0.2/24 --memif client:link.sock --socket b.sock
 
-  --config FILE                 read settings from this TOML file; flags win over it
-  --check                       check the settings and whether this machine can do it, start nothing
-  --check --json                the same as a JSON document, with the settings in force (docs/control.md)
-  --version                     print the version, and which DPDK it runs with
-  --help                        print this
 ",
     );
+    for Other { flag, form, help } in OTHERS {
+        text.push_str(&format!("  {:<29} {help}\n", format!("{flag} {form}").trim_end()));
+    }
     let mut section = "";
     for key in KEYS {
         if key.section != section {

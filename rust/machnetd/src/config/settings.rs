@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use serde::Serialize;
 use toml::Value;
 
 /// A value as somebody wrote it, and where; what it means is decided in `resolve`.
@@ -24,7 +25,7 @@ pub enum SetBy {
 }
 
 /// One setting.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub struct Key {
     /// The section of the file.
     pub section: &'static str,
@@ -43,7 +44,8 @@ pub struct Key {
 }
 
 /// How a flag's text becomes the value that the file would hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// As it is.
     Text,

@@ -7,15 +7,26 @@ use std::ffi::{CStr, CString, c_char};
 /// Creates a virtual device; `args` begins with its name. Returns its port number.
 pub(super) fn create_vdev(args: &str) -> Result<u16, DpdkError> {
     let mark = Mark::now();
-    let device = args.split(',').next().unwrap_or_default();
+    let (device, rest) = args.split_once(',').unwrap_or((args, ""));
     let unknown = || DpdkError::UnknownVdev { vdev: args.to_owned(), detail: none_if_silent(&mark) };
-    match probe(args) {
+    match init_vdev(device, rest) {
         Ok(()) => port_by_name(device).map_err(|_| unknown()),
         Err(libc::EEXIST) => Err(DpdkError::Config(format!("virtual device {device}: the name is taken"))),
         Err(_) => Err(match not_permitted(&mark) {
             Some(said) => DpdkError::NoPermission(format!("create {device}: {said}")),
             None => unknown(),
         }),
+    }
+}
+
+/// The error is an errno.
+fn init_vdev(name: &str, args: &str) -> Result<(), i32> {
+    let c = |text| CString::new(text).map_err(|_| libc::EINVAL);
+    let (name, args) = (c(name)?, c(args)?);
+    // SAFETY: C strings, copied by the callee; EAL runs.
+    match unsafe { dpdk_sys::mdpdk_vdev_init(name.as_ptr(), args.as_ptr()) } {
+        0 => Ok(()),
+        errno => Err(-errno),
     }
 }
 
