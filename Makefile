@@ -137,6 +137,11 @@ test-vm: | $(LOG) ## virtual machines with the vNICs that DPDK's drivers are for
 	@cd tests && MACHNET_VM_MODELS=$(MODELS) go test -count=1 -timeout 40m -json ./vm > ../$(LOG)/vm.json || ../scripts/go-failures.sh ../$(LOG)/vm.json
 	@scripts/go-score.sh test-vm $(LOG)/vm.json
 
+.PHONY: test-doctor
+test-doctor: | $(LOG) ## break what `machnet doctor` checks, one thing at a time, and mend it as it says (needs root; docs/doctor.md)
+	@cd tests && go test -count=1 -timeout 10m -parallel 4 -json ./doctor > ../$(LOG)/doctor.json || ../scripts/go-failures.sh ../$(LOG)/doctor.json
+	@scripts/go-score.sh test-doctor $(LOG)/doctor.json
+
 ROUNDS := 100
 .PHONY: test-conn
 test-conn: ## nettest.TestConn ROUNDS=100 times in a row, -race: between two sidecars, within one, and between hosts in the process

@@ -30,6 +30,7 @@ func breakages() []breakage {
 func TestEveryBreakageIsFoundAndMended(t *testing.T) {
 	for _, b := range breakages() {
 		t.Run(b.check+"/"+b.how, func(t *testing.T) {
+			t.Parallel()
 			w := b.broken(t)
 			w.t = t
 			row := w.row(b.check)
@@ -76,7 +77,6 @@ func TestEveryCheckHasABreakage(t *testing.T) {
 	}
 }
 
-// outsiders lists, for the log, what no command of the machine mends.
 func TestBreakagesThatNoCommandMends(t *testing.T) {
 	n := 0
 	for _, b := range breakages() {

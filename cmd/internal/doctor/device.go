@@ -30,18 +30,41 @@ func checkIOMMU(_ context.Context, e *Env) Result {
 	}
 	r := Result{Status: Fail, Found: fmt.Sprintf("the device is in no group of an IOMMU (there are %d), and vfio may not do without one", iommu.Groups),
 		Expected: "a group of an IOMMU, or vfio's no-IOMMU mode"}
+	const mode = "echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 	switch {
 	case iommu.Possible:
-		r.Command = "echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
-	case !iommu.VFIO:
-		r.Command = "modprobe vfio enable_unsafe_noiommu_mode=1 && modprobe vfio-pci"
-	default:
-		r.Command = "modprobe uio_pci_generic && machnet setup --nic " + e.nic.PCI
+		r.Command = mode
+	case iommu.VFIO:
+		r.Command = e.setup("uio_pci_generic")
 		r.Advice = "this kernel's vfio has no such mode (CONFIG_VFIO_NOIOMMU); uio_pci_generic needs none"
 		return r
+	default:
+		// Whether vfio has the mode is known when it is loaded.
+		r.Command = fmt.Sprintf("{ modprobe vfio && %s; } || %s", mode, e.setup("uio_pci_generic"))
 	}
 	r.Advice = "for good: `echo options vfio enable_unsafe_noiommu_mode=1 > /etc/modprobe.d/machnet.conf`; better, where the machine has one: intel_iommu=on or amd_iommu=on on the kernel's command line"
 	return r
+}
+
+// setup is the command that gives the NIC to a process, by this driver; "" is the one that machnet setup chooses.
+func (e *Env) setup(driver string) string {
+	words := []string{"setup", "--nic", e.nic.PCI}
+	if e.nic.PCI == "" {
+		words[2] = e.nic.Name
+	}
+	if driver != "" {
+		words = append(words, "--driver", driver)
+	}
+	if _, has := e.nic.IPv4(); !has && e.settings != nil && e.NIC == "" {
+		words = append(words, "--ip", fmt.Sprintf("%s/%d", e.settings.IP, e.settings.Prefix))
+		if e.settings.Gateway != nil {
+			words = append(words, "--gateway", *e.settings.Gateway)
+		}
+	}
+	if file := flagValue(e.Flags, "--config"); file != "" && file != DefaultConfig {
+		words = append(words, "--config", file)
+	}
+	return quote("machnet", words...)
 }
 
 // needsDevice says why there is no device of the machine to look at; nil where there is one.
@@ -92,9 +115,13 @@ func checkDriver(_ context.Context, e *Env) Result {
 	}
 	r.Advice = "as the sentence says"
 	if !slices.Contains(processDrivers, e.nic.Driver) {
-		r.Command = "machnet setup --nic " + e.nic.PCI
-		if e.nic.PCI == "" {
-			r.Command = "machnet setup --nic " + e.nic.Name
+		switch iommu := e.Root.IOMMU(); {
+		case e.nic.IOMMU || e.nic.Vmbus != "" || iommu.NoIOMMU || iommu.Possible:
+			r.Command = e.setup("")
+		case iommu.VFIO:
+			r.Command = e.setup("uio_pci_generic")
+		default:
+			r.Command = e.setup("") + " || " + e.setup("uio_pci_generic")
 		}
 		r.Advice = "`machnet setup --undo` gives it back to the kernel; `--xdp` leaves it with the kernel from the beginning"
 	}

@@ -217,7 +217,7 @@ func checkPeer(ctx context.Context, e *Env) Result {
 		r := Result{Status: Fail, Found: fmt.Sprintf("its MAC address is known, and no packet comes back in %v", dialPatience), Expected: expected,
 			Advice: fmt.Sprintf("let UDP ports %d-%d in, at both hosts, in the cloud's security group or firewall; which way is closed: look there whether rx_frames of `machnet ctl stats` grows meanwhile", first, last)}
 		if e.settings.Reverse == "own" {
-			r.Command, _ = e.change(setting{"rss", "reverse", "--reverse"}, "mirrored")
+			r.Command, _ = e.change(setReverse, "mirrored")
 			r.Advice = "the command is for a network that lets in replies only; else " + r.Advice
 		}
 		return r
