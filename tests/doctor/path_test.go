@@ -1,16 +1,20 @@
 package doctor
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/machnet/machnet/cmd/netns"
+	"github.com/machnet/machnet/go/control"
 )
 
 func pathBreakages() []breakage {
@@ -29,11 +33,12 @@ func pathBreakages() []breakage {
 			}
 			w.peer.t = w.t
 			w.peer.execute(w.peer.row("udp-ports"))
+			w.peer.echoes()
 		}},
 		{check: "path-mtu", how: "a smaller one on the way", broken: narrow, status: "fail"},
-		{check: "rtt", how: "far away", broken: far, status: "warn", outside: network, mend: healed},
-		{check: "loss", how: "one of ten", broken: lossy, status: "fail", outside: network, mend: healed},
-		{check: "reordering", how: "every fourth frame late", broken: mixedUp, status: "warn", outside: network, mend: healed},
+		{check: "rtt", how: "far away", broken: far, status: "warn", alone: true, outside: network, mend: healed},
+		{check: "loss", how: "one of ten", broken: lossy, status: "fail", alone: true, outside: network, mend: healed},
+		{check: "reordering", how: "every fourth frame late", broken: mixedUp, status: "warn", alone: true, outside: network, mend: healed},
 	}
 }
 
@@ -89,7 +94,7 @@ func hosts(t *testing.T, w *wire, flagsA string, echo bool) *world {
 		serveEcho(t, w.a, a)
 		serveEcho(t, w.b, b)
 	}
-	return &world{t: t, namespace: w.a, flags: words("--socket %s --peer 10.0.0.2", a), sockets: []string{a}, peer: peer, wire: w, patient: true}
+	return &world{t: t, namespace: w.a, flags: words("--socket %s --peer 10.0.0.2", a), sockets: []string{a}, peer: peer, wire: w}
 }
 
 func serveEcho(t *testing.T, n *netns.Namespace, socket string) {
@@ -103,11 +108,25 @@ func serveEcho(t *testing.T, n *netns.Namespace, socket string) {
 	cmd.Stdout, cmd.Stderr = file, file
 	must(t, n.Do(cmd.Start))
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	until(t, "the echo listens", func() error {
+	until(t, "the echo has printed where it listens", func() error {
 		if text, err := os.ReadFile(out); err != nil || !strings.Contains(string(text), "echo over machnet") {
 			return fmt.Errorf("it has printed %q: %v", text, err)
 		}
 		return nil
+	})
+}
+
+// echoes waits until the echo listens, which attaches by itself to a sidecar that was started again.
+func (w *world) echoes() {
+	w.t.Helper()
+	until(w.t, "the echo listens", func() error {
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
+		defer cancel()
+		listeners, err := control.Listeners(ctx, w.sockets[0])
+		if err == nil && !slices.ContainsFunc(listeners, func(l control.Listener) bool { return l.Port == 7000 }) {
+			err = errors.New("nobody listens")
+		}
+		return err
 	})
 }
 

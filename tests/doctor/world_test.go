@@ -33,8 +33,7 @@ type world struct {
 	nobody    bool             // doctor runs as a user without rights
 	sockets   []string         // of sidecars that commands may have started
 
-	wire    *wire // to the peer; nil: none
-	patient bool  // figures of the path are taken again where something else of the machine spoiled them
+	wire *wire // to the peer; nil: none
 
 	peer       *world // where commands run that are for the other host
 	peerSocket string

@@ -88,6 +88,18 @@ func TestAWidestGapIsFoundAlsoAtTheEnds(t *testing.T) {
 	}
 }
 
+func TestAGapTellsWhereChanceIsNoExplanation(t *testing.T) {
+	whole := ports{0, 999}
+	for _, tc := range []struct {
+		n, width int
+		want     bool
+	}{{64, 250, true}, {64, 200, false}, {32, 500, true}, {32, 300, false}, {4, 900, false}} {
+		if got := whole.tells(ports{0, tc.width - 1}, tc.n); got != tc.want {
+			t.Errorf("a gap of %d of 1000 between %d ports tells: %v, want %v", tc.width, tc.n, got, tc.want)
+		}
+	}
+}
+
 func TestACgroupIsFoundInBothVersions(t *testing.T) {
 	for text, want := range map[string]string{
 		"0::/a.slice/b.service\n":               "/sys/fs/cgroup/a.slice/b.service true",

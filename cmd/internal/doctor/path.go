@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,9 +30,9 @@ type peerPath struct {
 }
 
 const (
-	// manyConnections spread over the UDP ports: that none of them uses any of a given quarter of the ports, though all ports pass, has a chance
-	// of 10^-8.
+	// manyConnections spread over the UDP ports: where a quarter of the ports is closed, chance is no explanation (see tell).
 	manyConnections = 64
+	manyAtOnce      = 8
 	manyEchoes      = 1000
 	echoSize        = 64
 	// dialPatience is a few repetitions of a lost SYN, and more than an ARP that nobody answers takes (1 s).
@@ -57,26 +58,43 @@ func (e *Env) reach(ctx context.Context) *peerPath {
 		}
 		p.stacks = append(p.stacks, stack)
 	}
-	first, err := p.dial(ctx, e.Peer)
+	first, err := p.dial(ctx, e.Peer, 0)
 	if err != nil {
 		p.err = err
 		return p
 	}
-	p.conns = append(p.conns, first)
+	p.tried, p.conns = 1, append(p.conns, first)
 	p.measure(ctx, e.socket())
-	for p.tried < manyConnections {
-		if c, err := p.dial(ctx, e.Peer); err == nil {
-			p.conns = append(p.conns, c)
-		} else if ctx.Err() != nil || len(p.conns) < p.tried/2 {
-			break
-		}
-	}
+	p.spread(ctx, e.Peer)
 	return p
 }
 
-func (p *peerPath) dial(ctx context.Context, to string) (*machnet.Conn, error) {
-	dialer := machnet.Dialer{Stack: p.stacks[p.tried%len(p.stacks)], Timeout: dialPatience}
-	p.tried++
+// spread makes many connections, several at a time: where ports are closed each takes some tries.
+func (p *peerPath) spread(ctx context.Context, to string) {
+	var mu sync.Mutex
+	var dialling sync.WaitGroup
+	for range manyConnections / manyAtOnce {
+		if ctx.Err() != nil || len(p.conns) < p.tried/2 {
+			return
+		}
+		for i := range manyAtOnce {
+			n := p.tried + i
+			dialling.Go(func() {
+				if c, err := p.dial(ctx, to, n); err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					p.conns = append(p.conns, c)
+				}
+			})
+		}
+		dialling.Wait()
+		p.tried += manyAtOnce
+	}
+}
+
+// dial makes connection n, by the engines in turn.
+func (p *peerPath) dial(ctx context.Context, to string, n int) (*machnet.Conn, error) {
+	dialer := machnet.Dialer{Stack: p.stacks[n%len(p.stacks)], Timeout: dialPatience}
 	c, err := dialer.DialContext(ctx, "machnet", to)
 	if err != nil {
 		return nil, err
