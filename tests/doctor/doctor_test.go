@@ -3,7 +3,6 @@
 package doctor
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -85,7 +84,7 @@ func TestBreakagesThatNoCommandMends(t *testing.T) {
 	n := 0
 	for _, b := range breakages() {
 		if b.outside != "" {
-			t.Log(fmt.Sprintf("%s/%s: %s", b.check, b.how, b.outside))
+			t.Logf("%s/%s: %s", b.check, b.how, b.outside)
 			n++
 		}
 	}

@@ -30,6 +30,7 @@ func sidecarBreakages() []breakage {
 			outside: "the container has to be started otherwise", mend: func(w *world) { w.tree = nil }},
 		{check: "versions", how: "a sidecar of an older release", broken: older, status: "fail"},
 		{check: "engines", how: "one stands still", broken: stalled, status: "fail"},
+		{check: "engines", how: "the NIC is down", broken: linkDown, status: "fail"},
 		{check: "checksum-offload", how: "turned off", broken: softwareChecksums, status: "warn"},
 		{check: "descriptors", how: "short rings", broken: shortRings, status: "warn"},
 		{check: "rss-hashed", how: "everything comes to one queue", broken: allOnOne, status: "fail"},
@@ -120,6 +121,20 @@ func mountedSocket(t *testing.T) *world {
 	return w
 }
 
+func linkDown(t *testing.T) *world {
+	n := veth(t, 1500)
+	socket := sidecar(t, n, words("--ip 10.0.0.1/24 --vdev net_af_packet0,iface=%s", device)...)
+	must(t, n.Run("ip", "link", "set", "dev", device, "down"))
+	w := &world{t: t, namespace: n, flags: []string{"--socket", socket}}
+	until(t, "the sidecar has noticed", func() error {
+		if row := w.row("engines"); row.Status == "ok" {
+			return errors.New(row.Found)
+		}
+		return nil
+	})
+	return w
+}
+
 func softwareChecksums(t *testing.T) *world { return onMemif(t, "--checksum-offload false") }
 
 func shortRings(t *testing.T) *world { return onMemif(t, "--descriptors 64") }
@@ -191,7 +206,7 @@ func faulty(fault, socket string, question []byte) []byte {
 			NIC: control.NIC{Driver: "net_memif", MTU: 1500, Queues: queues, Descriptors: 256}}
 	case "health":
 		state := map[bool]string{true: "stalled", false: "running"}[fault == "stalled"]
-		body = control.HealthState{Healthy: state == "running", Engines: []control.EngineHealth{{State: state, Late: 3e9}}}
+		body = control.HealthState{Healthy: state == "running", NIC: control.NICHealth{State: "up"}, Engines: []control.EngineHealth{{State: state, Late: 3e9}}}
 	case "stats":
 		body = control.Statistics{Machnetd: "0.0.9", PID: os.Getpid(), IP: "10.0.0.1",
 			Engines: []control.Engine{

@@ -121,10 +121,15 @@ func checkPathMTU(ctx context.Context, e *Env) Result {
 	}
 	most := p.state.UnitSize
 	headers := e.about.NIC.MTU - most
-	patience := max(300*time.Millisecond, 20*time.Duration(p.echoes.ValueAtQuantile(50)))
+	wait := max(300*time.Millisecond, 20*time.Duration(p.echoes.ValueAtQuantile(50)))
 	passes := func(size int) bool {
-		// A packet that is lost by chance is sent again within the patience; a second connection is for one that was unlucky more often.
-		return p.echo(ctx, e, size, patience) || p.echo(ctx, e, size, patience)
+		// A packet that is lost by chance is sent again within this time; a second connection is for one that was unlucky more often.
+		for range 2 {
+			if p.echo(ctx, e, size, wait) {
+				return true
+			}
+		}
+		return false
 	}
 	if passes(most) {
 		return ok("packets of %d bytes pass, both ways", e.about.NIC.MTU)
@@ -151,7 +156,7 @@ func checkPathMTU(ctx context.Context, e *Env) Result {
 }
 
 // echo has one message of this size go there and back, on a connection that is not used again.
-func (p *peerPath) echo(ctx context.Context, e *Env, size int, patience time.Duration) bool {
+func (p *peerPath) echo(ctx context.Context, e *Env, size int, wait time.Duration) bool {
 	var conn *machnet.Conn
 	if n := len(p.conns) - 1; n > 0 {
 		conn, p.conns = p.conns[n], p.conns[:n]
@@ -165,7 +170,7 @@ func (p *peerPath) echo(ctx context.Context, e *Env, size int, patience time.Dur
 		_ = conn.SetLinger(0)
 		_ = conn.Close()
 	}()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(wait))
 	_, err := load.NewPinger(conn, size).Ping()
 	return err == nil
 }
