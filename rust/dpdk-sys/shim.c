@@ -178,6 +178,8 @@ int mdpdk_port_configure(uint16_t port, const mdpdk_port_config *config)
     /* One pool per queue and never a second reference: the driver may free a whole burst at once. */
     conf.txmode.offloads |= RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE & info.tx_offload_capa;
     conf.intr_conf.rxq = config->interrupts;
+    /* Without it mlx4, mlx5 and others keep to themselves that their device has gone. */
+    conf.intr_conf.rmv = (*info.dev_flags & RTE_ETH_DEV_INTR_RMV) != 0;
     ret = rte_eth_dev_configure(port, config->rx_queues, config->tx_queues, &conf);
     return ret == 0 ? 0 : negative(ret);
 }

@@ -118,4 +118,6 @@ uint16_t mdpdk_rx(uint16_t port, uint16_t queue, mdpdk_frame *out, uint16_t n, u
 uint16_t mdpdk_tx(uint16_t port, uint16_t queue, mdpdk_frame *frames, uint16_t n);
 int mdpdk_rx_waiting(uint16_t port, uint16_t queue); /* frames in the ring, -ENOTSUP where the driver cannot tell */
 
+#include "events.h"
+
 #endif

@@ -223,6 +223,7 @@ func faulty(fault, socket string, question []byte) []byte {
 }
 
 func TestTheStandInsFaultsAreOnlyThose(t *testing.T) {
+	chosen(t)
 	w := older(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

@@ -336,7 +336,11 @@ func TestADeviceWhoseMTUIsRaisedUnderLoadDeliversNothingTooLarge(t *testing.T) {
 }
 
 func TestAnIdleEngineSleepsUntilAFrameComes(t *testing.T) {
-	p := newVethPair(t, 1500, "--idle", "adaptive", "--keepalive", "0")
+	anIdleEngineSleeps(t, newVethPair(t, 1500, "--idle", "adaptive", "--keepalive", "0"))
+}
+
+func anIdleEngineSleeps(t *testing.T, p *pair) {
+	t.Helper()
 	a, b := connect(t, p.a.attach(t), p.b.attach(t))
 	go func() { _, _ = io.Copy(b, b) }()
 	_ = a.SetDeadline(time.Now().Add(patience))
@@ -365,8 +369,17 @@ func TestTheKernelFindsAndPingsASidecar(t *testing.T) {
 	if err := (netns.End{Namespace: w.b.namespace, Device: device}).Address("10.0.0.2/24"); err != nil {
 		t.Fatal(err)
 	}
+	pingFromKernel(t, w.b.namespace, "10.0.0.2", s.ip)
+	if c := s.counters(t); c["arp_replies"] == 0 {
+		t.Errorf("no ARP request was answered: %v", c)
+	}
+}
+
+// pingFromKernel has the kernel of a namespace, by its own address, ping another.
+func pingFromKernel(t *testing.T, n *netns.Namespace, from, to string) {
+	t.Helper()
 	var socket net.PacketConn
-	if err := w.b.namespace.Do(func() (err error) { socket, err = net.ListenPacket("ip4:icmp", "10.0.0.2"); return err }); err != nil {
+	if err := n.Do(func() (err error) { socket, err = net.ListenPacket("ip4:icmp", from); return err }); err != nil {
 		t.Fatal(err)
 	}
 	defer socket.Close()
@@ -374,7 +387,7 @@ func TestTheKernelFindsAndPingsASidecar(t *testing.T) {
 	for _, size := range []int{0, 56, 1472} {
 		request := append([]byte{8, 0, 0, 0, 7, 7, 0, byte(size)}, pattern(size)...)
 		binary.BigEndian.PutUint16(request[2:], internetChecksum(request))
-		if _, err := socket.WriteTo(request, &net.IPAddr{IP: net.ParseIP(s.ip)}); err != nil {
+		if _, err := socket.WriteTo(request, &net.IPAddr{IP: net.ParseIP(to)}); err != nil {
 			t.Fatal(err)
 		}
 		reply := make([]byte, 2048)
@@ -385,9 +398,6 @@ func TestTheKernelFindsAndPingsASidecar(t *testing.T) {
 		if reply[0] != 0 || internetChecksum(reply[:n]) != 0 || !bytes.Equal(reply[4:n], request[4:]) {
 			t.Errorf("a ping of %d bytes is answered by % x", size, reply[:min(n, 16)])
 		}
-	}
-	if c := s.counters(t); c["arp_replies"] == 0 {
-		t.Errorf("no ARP request was answered: %v", c)
 	}
 }
 

@@ -1,8 +1,11 @@
 package vm
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,6 +48,7 @@ func (g *Guest) With(t testing.TB) *Guest { return &Guest{t, g.machine} }
 
 type machine struct {
 	name     string
+	nics     []NIC
 	folder   string
 	process  *exec.Cmd
 	gone     chan struct{} // closed when QEMU has ended
@@ -99,15 +103,15 @@ func StartAll(t testing.TB, configs ...Config) []*Guest {
 
 // launch starts QEMU.
 func launch(image image, c Config) (*machine, error) {
+	if c.Name == "" {
+		c.Name = "guest"
+	}
 	// Paths of Unix sockets are short.
 	folder, err := os.MkdirTemp("", "vm")
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{name: c.Name, folder: folder, gone: make(chan struct{})}
-	if m.name == "" {
-		m.name = "guest"
-	}
+	m := &machine{name: c.Name, nics: c.NICs, folder: folder, gone: make(chan struct{})}
 	if m.process, err = c.command(image, folder); err == nil {
 		err = m.run(c)
 	}
@@ -145,7 +149,11 @@ func (c Config) command(image image, folder string) (*exec.Cmd, error) {
 				return nil, err
 			}
 		}
-		add("-netdev", backend, "-device", fmt.Sprintf("%s,bus=port%d", n.device(i, c.mac(i)), i))
+		device, err := json.Marshal(n.device(i, macOf(c.Name, i)))
+		if err != nil {
+			return nil, err
+		}
+		add("-netdev", backend, "-device", string(device))
 	}
 	add(c.Args...)
 	return cmd, nil
@@ -158,13 +166,14 @@ func memory(c Config) int {
 	return 768
 }
 
-// mac gives the NIC with this number an address that no other guest's has.
-func (c Config) mac(number int) string {
-	sum := 0
-	for _, b := range []byte(c.Name) {
-		sum = sum*31 + int(b)
-	}
-	return fmt.Sprintf("52:54:00:%02x:%02x:%02x", byte(sum>>8), byte(sum), number)
+// MAC is the address of a NIC: one that no guest of another name has.
+func (g *Guest) MAC(nic int) net.HardwareAddr { return macOf(g.name, nic) }
+
+func macOf(guest string, nic int) net.HardwareAddr {
+	sum := fnv.New32a()
+	_, _ = sum.Write([]byte(guest))
+	// 52:54:00 is where QEMU has its own, too.
+	return net.HardwareAddr(append([]byte{0x52, 0x54, 0}, append(sum.Sum(nil)[:2], byte(nic))...))
 }
 
 func (q QEMU) command() (*exec.Cmd, error) {
@@ -272,7 +281,7 @@ func (m *machine) tell(t testing.TB) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, log := range m.logs {
-		out, _, err := m.agent.run("tail -n 100 "+log, nil, 20*time.Second)
+		out, _, err := m.agent.run("tail -n 40 "+log, nil, 20*time.Second)
 		if err != nil {
 			t.Logf("%s: read %s: %v", m.name, log, err)
 			return

@@ -2,7 +2,7 @@ package vm
 
 import (
 	"fmt"
-	"strings"
+	"net"
 )
 
 // NIC is one NIC of a guest.
@@ -22,19 +22,23 @@ const (
 
 func (n NIC) queues() int { return max(n.Queues, 1) }
 
-// device gives QEMU's words for the NIC with this number, without its place on the bus.
-func (n NIC) device(number int, mac string) string {
-	// Nobody boots over a network here, so no device's ROM is run.
-	words := []string{n.Model, fmt.Sprintf("id=nic%d,netdev=net%d,mac=%s,romfile=", number, number, mac)}
+// device gives the properties of QEMU's device for the NIC with this number; that is how the command line and the monitor have them alike.
+func (n NIC) device(number int, mac net.HardwareAddr) map[string]any {
+	properties := map[string]any{
+		"driver": n.Model, "id": fmt.Sprintf("nic%d", number), "netdev": fmt.Sprintf("net%d", number), "bus": fmt.Sprintf("port%d", number),
+		"mac": mac.String(),
+		// Nobody boots over a network here, so no device's ROM is run.
+		"romfile": "",
+	}
 	if n.Model == Virtio {
 		// As large rings as the least common denominator of vNICs has them.
-		words = append(words, "rx_queue_size=256,tx_queue_size=256")
+		properties["rx_queue_size"], properties["tx_queue_size"] = 256, 256
 		if n.queues() > 1 {
 			// A vector for each queue, one for changes of the device's configuration, one for its control queue.
-			words = append(words, fmt.Sprintf("mq=on,vectors=%d,rss=on,hash=on", 2*n.queues()+2))
+			properties["mq"], properties["rss"], properties["hash"], properties["vectors"] = true, true, true, 2*n.queues()+2
 		}
 	}
-	return strings.Join(words, ",")
+	return properties
 }
 
 // tapQueues is how many queues the NIC's tap has. The igb's own are not the tap's, and vmxnet3 damages what comes by a tap's second.

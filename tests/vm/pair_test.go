@@ -2,7 +2,6 @@ package vm
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 )
@@ -14,24 +13,29 @@ type pair struct {
 	a, b *Guest
 }
 
-// bootPair boots two guests, each with a NIC like this.
-func bootPair(t *testing.T, nic NIC, qemu QEMU) *pair {
+// bootPair boots two guests of this kind, with their NICs on one network, and memory for a sidecar.
+func bootPair(t *testing.T, c Config) *pair {
 	t.Helper()
-	nic.Network = NewNetwork(t)
-	c := Config{NICs: []NIC{nic}, Hugepages: 96, QEMU: qemu}
+	network := NewNetwork(t)
+	for i := range c.NICs {
+		c.NICs[i].Network = network
+	}
+	c.Hugepages = 96
 	a, b := c, c
 	a.Name, b.Name = "a", "b"
 	guests := StartAll(t, a, b)
-	return &pair{t, nic.Network, guests[0], guests[1]}
+	return &pair{t, network, guests[0], guests[1]}
 }
 
 func (p *pair) with(t *testing.T) *pair { return &pair{t, p.net, p.a.With(t), p.b.With(t)} }
 
+// patient are the settings of a sidecar in a guest: its emulated CPU, and that of its peer, may have no turn on the machine's cores for long.
+var patient = []string{"--dead-peer", "60000", "--rss-retry", "200"}
+
 // sidecars starts machnetd in both, over the first NIC, and ends it with the test.
 func (p *pair) sidecars(engines int, flags ...string) (a, b *Sidecar) {
 	p.t.Helper()
-	// Emulated CPUs are slow to answer where many share a core.
-	flags = append(flags, "--dead-peer", "60000")
+	flags = append(flags, patient...)
 	a, b = p.a.Sidecar(0, "10.0.0.1", engines, flags...), p.b.Sidecar(0, "10.0.0.2", engines, flags...)
 	p.t.Cleanup(func() {
 		if !p.t.Failed() {
@@ -70,11 +74,6 @@ func echoes(busy *Process) int {
 	return least
 }
 
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
-}
-
 // goesOn waits until each pair of engines has had as many more echoes.
 func goesOn(busy *Process, more int) {
 	busy.g.t.Helper()
@@ -82,14 +81,14 @@ func goesOn(busy *Process, more int) {
 	busy.g.Until(fmt.Sprintf("each pair of engines has %d more echoes", more), func() bool { return echoes(busy) >= least+more })
 }
 
-// settles waits until the engines know each other's queues: while each pair of engines has 50 more echoes, three times in a row, nothing comes in on a
+// settles waits until the engines know each other's queues: while each pair of engines has 20 more echoes, three times in a row, nothing comes in on a
 // queue of another engine.
 func (p *pair) settles(a, b *Sidecar, busy *Process) {
 	p.t.Helper()
 	wrong := func() int64 { return a.Counters()["misdirected"] + b.Counters()["misdirected"] }
 	last := wrong()
 	for still, deadline := 0, time.Now().Add(2*patience); still < 3; {
-		goesOn(busy, 50)
+		goesOn(busy, 20)
 		now := wrong()
 		if still++; now != last {
 			still = 0

@@ -91,6 +91,41 @@ func (g *Guest) SetLink(nic int, up bool) {
 	g.Monitor("set_link", map[string]any{"name": fmt.Sprintf("nic%d", nic), "up": up})
 }
 
+// Unplug takes a NIC away, and waits until the guest has let it go.
+func (g *Guest) Unplug(nic int) {
+	g.t.Helper()
+	id := fmt.Sprintf("nic%d", nic)
+	before := g.monitor.deleted(id)
+	g.Monitor("device_del", map[string]any{"id": id})
+	g.Until(id+" is gone", func() bool {
+		g.Monitor("query-status", nil) // events come with answers
+		return g.monitor.deleted(id) > before
+	})
+}
+
+// Plug brings a NIC back that was taken away, at its old place and with its old address, and waits until the guest has seen it.
+func (g *Guest) Plug(nic int) {
+	g.t.Helper()
+	g.Monitor("device_add", g.nics[nic].device(nic, g.MAC(nic)))
+	g.Until(g.PCI(nic)+" is there", func() bool {
+		_, code := g.Run("test -e /sys/bus/pci/devices/" + g.PCI(nic))
+		return code == 0
+	})
+}
+
+// deleted is how often QEMU has told that a device was gone.
+func (m *monitor) deleted(id string) (times int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.events {
+		var data struct{ Device string }
+		if e.Event == "DEVICE_DELETED" && json.Unmarshal(e.Data, &data) == nil && data.Device == id {
+			times++
+		}
+	}
+	return times
+}
+
 // dial connects to a socket of QEMU's as soon as it listens.
 func dial(path string, gone <-chan struct{}) (net.Conn, error) {
 	for deadline := time.Now().Add(monitorTime); ; time.Sleep(5 * time.Millisecond) {

@@ -3,6 +3,7 @@ package vm
 import (
 	"fmt"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -55,6 +56,13 @@ func (g *Guest) Start(name, command string) *Process {
 	return p
 }
 
+// With is the same process for another test.
+func (p *Process) With(t testing.TB) *Process {
+	other := *p
+	other.g = p.g.With(t)
+	return &other
+}
+
 // Log is what it has printed so far.
 func (p *Process) Log() string {
 	p.g.t.Helper()
@@ -74,25 +82,36 @@ func (p *Process) Signal(name string) {
 	p.g.Do("kill -" + name + " " + p.pid)
 }
 
-// Stop ends it in order, and waits until it is gone.
+// Stop ends it in order, and waits until it is gone. One that has ended is no fault.
 func (p *Process) Stop() {
 	p.g.t.Helper()
-	p.Signal("TERM")
+	_, _ = p.g.Run("kill " + p.pid)
 	p.g.Until(fmt.Sprintf("%s has ended after SIGTERM", p.name), func() bool { return !p.Running() })
 }
 
 // Says waits until it has printed this text.
 func (p *Process) Says(text string) {
 	p.g.t.Helper()
+	p.SaysAfter(0, text)
+}
+
+// SaysAfter waits until it has printed this text behind so many bytes of its log.
+func (p *Process) SaysAfter(begin int, text string) {
+	p.g.t.Helper()
 	p.g.Until(fmt.Sprintf("%s says %q", p.name, text), func() bool {
-		if strings.Contains(p.Log(), text) {
+		if log := p.Log(); strings.Contains(log[min(begin, len(log)):], text) {
 			return true
 		}
 		if !p.Running() {
-			p.g.t.Fatalf("%s: %s ended before it said %q", p.g.name, p.name, text)
+			p.g.t.Fatalf("%s: %s ended before it said %q: %s", p.g.name, p.name, text, lastLine(p.Log()))
 		}
 		return false
 	})
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
 }
 
 // patience is how long a test waits for something that comes by itself. It passes in full only where the test fails.

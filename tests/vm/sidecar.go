@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"testing"
 
 	"github.com/machnet/machnet/go/control"
 )
@@ -12,6 +13,15 @@ import (
 type Sidecar struct {
 	*Process
 	IP string
+
+	damaged int64 // frames that a test has sent to it with a wrong checksum
+}
+
+// With is the same sidecar for another test.
+func (s *Sidecar) With(t testing.TB) *Sidecar {
+	other := *s
+	other.Process = s.Process.With(t)
+	return &other
 }
 
 // PCI is the address of a NIC.
@@ -33,12 +43,14 @@ func (g *Guest) Sidecar(nic int, ip string, engines int, flags ...string) *Sidec
 	return g.SidecarOver(ip, append([]string{"--pci", g.PCI(nic), "--engines", fmt.Sprint(engines)}, flags...)...)
 }
 
-// SidecarOver starts machnetd with the NIC that flags name.
+// SidecarOver starts machnetd with the NIC that flags name, and with this address; "": the one that flags name.
 func (g *Guest) SidecarOver(ip string, flags ...string) *Sidecar {
 	g.t.Helper()
 	g.sidecars++
-	// Engines, applications and the other guest's share few emulated cores.
-	p := g.Start(fmt.Sprintf("machnetd%d", g.sidecars), strings.Join(append([]string{"machnetd", "--ip", ip + "/24", "--idle", "yield"}, flags...), " "))
+	if ip != "" {
+		flags = append(flags, "--ip", ip+"/24")
+	}
+	p := g.Start(fmt.Sprintf("machnetd%d", g.sidecars), strings.Join(append([]string{"machnetd"}, flags...), " "))
 	g.Until("machnetd makes its socket", func() bool {
 		_, code := g.Run("test -S /var/run/machnet/machnet.sock")
 		if code != 0 && !p.Running() {
@@ -46,7 +58,7 @@ func (g *Guest) SidecarOver(ip string, flags ...string) *Sidecar {
 		}
 		return code == 0
 	})
-	return &Sidecar{p, ip}
+	return &Sidecar{Process: p, IP: ip}
 }
 
 // Stats asks the sidecar for its counters.

@@ -35,6 +35,8 @@ pub struct Config {
     /// The longest nap after long silence, where naps last 1/32 of the time without work. A thousand wake-ups a second cost
     /// 2.5 % of a core of a busy virtual machine, and after a third of a second of silence a delay of 10 ms hurts nobody.
     pub nap_idle: Nanos,
+    /// The longest sleep where the NIC has an interrupt: one whose device was started again or taken away meanwhile wakes nobody any more.
+    pub look: Nanos,
     /// Two yields longer than this, no further apart than this, mean that a processor hog shares the core: a thread that uses up its
     /// time slice at every yield. One long yield alone may be a thread of the kernel, or the hypervisor.
     pub hog: Nanos,
@@ -55,6 +57,7 @@ impl Default for Config {
             nap_first: Nanos::micros(50),
             nap_longest: Nanos::millis(1),
             nap_idle: Nanos::millis(10),
+            look: Nanos::millis(100),
             hog: Nanos::millis(2),
             hog_memory: Nanos::millis(8),
             hog_memory_longest: Nanos::millis(128),
@@ -73,8 +76,8 @@ pub enum Action {
     Yield,
     /// Arm everything, then sleep on the descriptors until the engine's next deadline.
     Sleep {
-        /// The longest sleep, where the NIC has no interrupt and its queue must be looked at.
-        longest: Option<Nanos>,
+        /// The longest sleep, after which the NIC's queue must be looked at.
+        longest: Nanos,
     },
 }
 
@@ -133,11 +136,11 @@ impl Idle {
             return self.ready(work, now);
         }
         if self.interrupts {
-            return Action::Sleep { longest: None };
+            return Action::Sleep { longest: self.config.look };
         }
         let nap = self.nap.max(((now - self.worked) / 32).min(self.config.nap_idle));
         self.nap = (self.nap * 2).min(self.config.nap_longest);
-        Action::Sleep { longest: Some(nap) }
+        Action::Sleep { longest: nap }
     }
 
     /// A yield ended at `now` and took this long. After two long ones the thread pauses for a while instead of yielding.
@@ -211,7 +214,7 @@ mod tests {
         let mut idle = idle(Policy::Adaptive, true);
         assert_eq!(then(&mut idle, 1, Nanos::micros(10)), Action::Yield);
         assert_eq!(idle.after(0, Nanos::micros(60)), Action::Yield);
-        assert_eq!(idle.after(0, Nanos::micros(61)), Action::Sleep { longest: None });
+        assert_eq!(idle.after(0, Nanos::micros(61)), Action::Sleep { longest: Nanos::millis(100) });
     }
 
     #[test]
@@ -220,20 +223,20 @@ mod tests {
         let mut naps = Vec::new();
         for i in 0..7 {
             match idle.after(0, Nanos::micros(100 + i)) {
-                Action::Sleep { longest: Some(nap) } => naps.push(nap.0 / 1000),
+                Action::Sleep { longest: nap } => naps.push(nap.0 / 1000),
                 other => panic!("{other:?}"),
             }
         }
         assert_eq!(naps, [50, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(then(&mut idle, 3, Nanos::millis(9)), Action::Yield);
-        assert_eq!(idle.after(0, Nanos::millis(10)), Action::Sleep { longest: Some(Nanos::micros(50)) });
+        assert_eq!(idle.after(0, Nanos::millis(10)), Action::Sleep { longest: Nanos::micros(50) });
     }
 
     #[test]
     fn after_long_silence_naps_last_a_32nd_of_it_and_10_ms_at_most() {
         let mut idle = idle(Policy::Adaptive, false);
         for (silence, nap) in [(1, 50), (3, 100), (64, 2000), (256, 8000), (3000, 10_000)] {
-            let expected = Action::Sleep { longest: Some(Nanos::micros(nap)) };
+            let expected = Action::Sleep { longest: Nanos::micros(nap) };
             assert_eq!(idle.after(0, Nanos::millis(silence)), expected, "after {silence} ms");
         }
     }
@@ -272,7 +275,10 @@ mod tests {
         idle.yielded(Nanos::millis(8), Nanos::millis(4));
         assert_eq!(idle.after(0, Nanos::millis(8)), Action::Pause);
         assert_eq!(idle.after(0, Nanos::millis(8) + Nanos::micros(50)), Action::Pause);
-        assert_eq!(idle.after(0, Nanos::millis(8) + Nanos::micros(51)), Action::Sleep { longest: None });
+        assert_eq!(
+            idle.after(0, Nanos::millis(8) + Nanos::micros(51)),
+            Action::Sleep { longest: Nanos::millis(100) }
+        );
         // One that is still there after the while is believed at once, and for longer.
         let mut now = Nanos::millis(8);
         for memory in [8, 16, 32, 64, 128, 128] {

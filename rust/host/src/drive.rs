@@ -33,7 +33,7 @@ pub fn drive(engine: &mut impl Rounds, idle: &mut Idle, machine: &mut impl Machi
             Action::Sleep { longest } => {
                 if engine.prepare_sleep() {
                     let deadline = engine.next_deadline().map(|at| at - now);
-                    let longest = longest.unwrap_or(Nanos::MAX).min(deadline.unwrap_or(Nanos::MAX));
+                    let longest = longest.min(deadline.unwrap_or(Nanos::MAX));
                     fds.clear();
                     engine.fds(&mut fds);
                     machine.sleep(&fds, longest);

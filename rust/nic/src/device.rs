@@ -17,6 +17,18 @@ pub enum Device {
     Memif(Memif),
 }
 
+impl Device {
+    /// What it is called in the log.
+    pub fn label(&self) -> String {
+        match self {
+            Device::Pci(address) => address.clone(),
+            Device::Mac(mac) => mac.to_string(),
+            Device::Vdev(args) => args.split(',').next().unwrap_or_default().to_owned(),
+            Device::Memif(link) => format!("memif {}", link.socket.display()),
+        }
+    }
+}
+
 /// One memif link: two processes, one Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memif {

@@ -179,7 +179,7 @@ func runPairs(args []string) error {
 	return nil
 }
 
-// runBusy has messages of many sizes echoed between all pairs of engines at once until it is ended, and says what has come back, five times a second:
+// runBusy has messages of many sizes echoed between all pairs of engines at once until it is ended, and says what has come back, once a second:
 // `least 120 total 498`, the least of a pair and the sum of all. It ends with the first connection that does.
 func runBusy(args []string) error {
 	fs := flag.NewFlagSet("busy", flag.ContinueOnError)
@@ -204,7 +204,7 @@ func runBusy(args []string) error {
 		select {
 		case err := <-failed:
 			return err
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(time.Second):
 			fmt.Println(status(pairs))
 		}
 	}

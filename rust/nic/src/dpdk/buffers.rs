@@ -31,7 +31,7 @@ pub(super) fn pool(
 }
 
 /// Buffers of one queue. memif's rings hold no buffers of ours, but it takes 32 at a time.
-fn count(rx: u32, tx: u32) -> u32 {
+pub(super) fn count(rx: u32, tx: u32) -> u32 {
     rx + tx + 512
 }
 

@@ -18,13 +18,13 @@
 //! What engines do of this is in [`super::line`]. A thread that sleeps is offline: nobody waits for it. The parked thread also
 //! connects memif clients ([`super::link`]) and serves the public sockets of memif servers ([`super::relay`]).
 
-use super::line::{self, Line, Member};
+use super::line::{self, Line};
 use super::link::WatchedLink;
 use super::log::Mark;
 use super::relay::Relay;
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -38,7 +38,6 @@ pub(super) struct Gate {
     /// Wakes the parked thread.
     bell: OwnedFd,
     watch: AtomicPtr<c_void>,
-    members: Mutex<Vec<Arc<Member>>>,
     links: Mutex<Vec<WatchedLink>>,
     relays: Mutex<Vec<Relay>>,
     commands: Mutex<Vec<Command>>,
@@ -56,7 +55,6 @@ impl Gate {
             own: eventfd().map_err(|e| format!("make an eventfd: {e}"))?,
             bell: eventfd().map_err(|e| format!("make an eventfd: {e}"))?,
             watch: AtomicPtr::new(std::ptr::null_mut()),
-            members: Mutex::default(),
             links: Mutex::default(),
             relays: Mutex::default(),
             commands: Mutex::default(),
@@ -75,17 +73,6 @@ impl Gate {
         }
         gate.watch.store(watch, Ordering::Release);
         Ok(gate)
-    }
-
-    pub(super) fn join(&self) -> Arc<Member> {
-        let member = Arc::<Member>::default();
-        lock(&self.members).push(member.clone());
-        member
-    }
-
-    pub(super) fn part(&self, member: &Arc<Member>) {
-        member.leave();
-        lock(&self.members).retain(|m| !Arc::ptr_eq(m, member));
     }
 
     /// Watches over a port's link from now on; its line must be down. With `reconnect` the port is restarted
@@ -232,27 +219,13 @@ impl Gate {
 
     /// Returns when no queue is in a burst, nor will be before [`Gate::resume`].
     fn quiesce(&self) {
-        lock(&self.links).iter().for_each(|link| link.line.set_changing(true));
-        fence(Ordering::SeqCst);
-        let begun = Instant::now();
-        let mut warned = false;
-        let mut looks = 0u32;
-        // A copy: a queue that is dropped meanwhile needs the list.
-        let members: Vec<Arc<Member>> = lock(&self.members).clone();
-        for member in members {
-            while member.is_online() {
-                looks += 1;
-                if looks < 100 {
-                    std::thread::yield_now()
-                } else {
-                    std::thread::sleep(NAP)
-                }
-                if !warned && begun.elapsed() > PATIENCE {
-                    warned = true;
-                    log::warn!(
-                        "a link change has waited {PATIENCE:?} for an engine to come between two bursts"
-                    );
-                }
+        // A copy: a port that is closed meanwhile needs the list.
+        let lines: Vec<Arc<Line>> = lock(&self.links).iter().map(|link| link.line.clone()).collect();
+        lines.iter().for_each(|line| line.set_changing(true));
+        for line in lines {
+            if !line.wait_until_quiet(PATIENCE) {
+                log::warn!("a link change has waited {PATIENCE:?} for an engine to come between two bursts");
+                line.wait_until_quiet(Duration::MAX);
             }
         }
     }
@@ -341,8 +314,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Between two looks at a thread that does not hurry.
-const NAP: Duration = Duration::from_micros(50);
 /// After this a wait is worth a line in the log.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two passes when there is no epoll descriptor to wait on.

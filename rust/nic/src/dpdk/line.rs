@@ -1,16 +1,19 @@
-//! What a queue looks at before each burst, and how it tells that it is in one: the engines' side of the [gate](super::gate).
+//! What a queue looks at before each burst, and how whoever works on its port gets it to stay out of bursts.
 //!
-//! The cost per burst is two relaxed loads, of [`Line`]'s word and of the queue's own [`Member`].
+//! The cost per burst is two relaxed loads, of [`Line`]'s word and of the queue's own [`Member`]. The word is raised by the
+//! [gate](super::gate), for as long as a memif's driver may change its link, and by a port's [keeper](super::keeper), for as long as the
+//! device is started again or is not there. An engine waits for the former, which takes microseconds, and never for the latter.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 /// What the queues of one port look at before each burst: zero means go.
 #[derive(Default)]
 pub(super) struct Line {
     word: AtomicU32,
+    members: Mutex<Vec<Arc<Member>>>,
     /// Times the link came up.
     pub ups: AtomicU64,
     /// Times the link was lost.
@@ -19,7 +22,7 @@ pub(super) struct Line {
     pub refused: AtomicU64,
 }
 
-/// One queue, as the gate sees it.
+/// One queue, as those who want it to stay out of bursts see it.
 #[derive(Default)]
 pub(super) struct Member {
     /// The token of the thread that may be in a burst on this queue, 0 when nobody is.
@@ -35,6 +38,19 @@ impl Line {
     /// A line that waits for its link.
     pub(super) fn down() -> Arc<Line> {
         Arc::new(Line { word: AtomicU32::new(DOWN), ..Line::default() })
+    }
+
+    /// One more queue.
+    pub(super) fn join(&self) -> Arc<Member> {
+        let member = Arc::<Member>::default();
+        self.members().push(member.clone());
+        member
+    }
+
+    /// One queue less.
+    pub(super) fn part(&self, member: &Arc<Member>) {
+        member.leave();
+        self.members().retain(|m| !Arc::ptr_eq(m, member));
     }
 
     /// Whether a burst must first ask [`Member::enter`]. One relaxed load.
@@ -64,12 +80,42 @@ impl Line {
         self.downs.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Says whether bursts are to stay away from the port, whatever its link. They do once [`Line::is_quiet`] has said so.
+    pub(super) fn set_parked(&self, parked: bool) {
+        self.set(DOWN, parked);
+    }
+
+    /// Whether no queue is in a burst, nor will be before the word is lowered. It was raised before.
+    pub(super) fn is_quiet(&self) -> bool {
+        // Pairs with the fence in `Member::enter`: either it sees the raised word, or we see it online.
+        fence(Ordering::SeqCst);
+        !self.members().iter().any(|member| member.is_online())
+    }
+
+    /// Waits until the line is quiet, or that long. Whether it is.
+    pub(super) fn wait_until_quiet(&self, longest: Duration) -> bool {
+        let begun = Instant::now();
+        let mut looks = 0u32;
+        while !self.is_quiet() {
+            if begun.elapsed() > longest {
+                return false;
+            }
+            looks += 1;
+            if looks < 100 { std::thread::yield_now() } else { std::thread::sleep(NAP) }
+        }
+        true
+    }
+
     fn set(&self, bit: u32, on: bool) {
         if on {
             self.word.fetch_or(bit, Ordering::Release);
         } else {
             self.word.fetch_and(!bit, Ordering::Release);
         }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Vec<Arc<Member>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,16 +128,16 @@ impl Member {
     }
 
     /// Whether some thread is online with this queue.
-    pub(super) fn is_online(&self) -> bool {
+    fn is_online(&self) -> bool {
         self.online.load(Ordering::Acquire) != 0
     }
 
-    /// Goes offline: between this and the next [`Member::enter`] links may change.
+    /// Goes offline: between this and the next [`Member::enter`] anything may be done to the port.
     pub(super) fn leave(&self) {
         self.online.store(0, Ordering::Release);
     }
 
-    /// Waits until no link change is under way and comes online. Returns whether the link is up.
+    /// Comes online, unless the port is not to be touched; whether it did. Waits while a link change is under way.
     ///
     /// While it waits the thread is in none of its bursts, so its other queues go offline too; they come back with
     /// their own next burst.
@@ -106,19 +152,29 @@ impl Member {
         });
         let mut looks = 0u32;
         loop {
-            while line.word.load(Ordering::Acquire) & CHANGING != 0 {
+            let word = line.word.load(Ordering::Acquire);
+            if word & DOWN != 0 {
+                self.leave();
+                return false;
+            }
+            if word & CHANGING != 0 {
                 leave_all();
-                // The interrupt thread may share this core.
+                // Whoever changes it may share this core.
                 looks += 1;
-                if looks < 1000 { std::thread::yield_now() } else { std::thread::sleep(NAP) }
+                if looks < 1000 {
+                    std::thread::yield_now()
+                } else {
+                    std::thread::sleep(NAP)
+                }
+                continue;
             }
             self.online.store(token, Ordering::Relaxed);
-            // Pairs with the fence in the gate's `quiesce`: either we see CHANGING, or it sees us online.
+            // Pairs with the fence in `Line::is_quiet`: either we see the raised word, or it sees us online.
             fence(Ordering::SeqCst);
-            let word = line.word.load(Ordering::Acquire);
-            if word & CHANGING == 0 {
-                return word & DOWN == 0;
+            if line.word.load(Ordering::Acquire) == 0 {
+                return true;
             }
+            self.leave();
         }
     }
 
@@ -154,7 +210,61 @@ fn token() -> u64 {
 
 /// A link change is under way or wants to be.
 const CHANGING: u32 = 1;
-/// The link is down: no burst may touch the port.
+/// No burst may touch the port.
 const DOWN: u32 = 2;
-/// Between two looks at a link change that takes long.
+/// Between two looks at something that takes long.
 const NAP: Duration = Duration::from_micros(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parked_line_keeps_queues_out_without_making_them_wait() {
+        let line = Line::open();
+        let member = line.join();
+        assert!(member.enter(&line) && member.is_mine());
+        line.set_parked(true);
+        assert!(line.raised() && !line.is_quiet(), "the burst under way is waited for");
+        assert!(!member.enter(&line), "the next one does not begin, and does not wait");
+        assert!(line.is_quiet());
+        line.set_parked(false);
+        assert!(member.enter(&line) && !line.is_quiet());
+        line.part(&member);
+        assert!(line.is_quiet(), "a queue that is gone is waited for by nobody");
+    }
+
+    #[test]
+    fn nobody_is_in_a_burst_while_the_line_is_quiet() {
+        let line = Line::open();
+        // Touched in bursts without a lock; a port that is restarted must have it alone.
+        let bursts = Arc::new(AtomicU64::new(0));
+        let ending = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let engine = {
+            let (line, bursts, ending) = (line.clone(), bursts.clone(), ending.clone());
+            let member = line.join();
+            std::thread::spawn(move || {
+                while !ending.load(Ordering::Relaxed) {
+                    if (member.is_mine() && !line.raised()) || member.enter(&line) {
+                        bursts.fetch_add(1, Ordering::Relaxed);
+                        std::thread::yield_now();
+                    }
+                }
+                member.leave();
+            })
+        };
+        for _ in 0..200 {
+            line.set_parked(true);
+            assert!(line.wait_until_quiet(Duration::from_secs(30)));
+            let before = bursts.load(Ordering::Relaxed);
+            std::thread::sleep(Duration::from_micros(50));
+            assert_eq!(bursts.load(Ordering::Relaxed), before, "a burst ran on a parked port");
+            line.set_parked(false);
+            while bursts.load(Ordering::Relaxed) == before {
+                std::thread::yield_now();
+            }
+        }
+        ending.store(true, Ordering::Relaxed);
+        engine.join().unwrap();
+    }
+}

@@ -23,6 +23,8 @@ mod ethdev;
 mod examine;
 mod find;
 mod gate;
+mod keeper;
+mod kept;
 mod line;
 mod link;
 mod log;
@@ -33,6 +35,7 @@ mod port;
 mod queue;
 mod random;
 mod relay;
+mod seat;
 mod slots;
 
 pub use drivers::{drivers, version};

@@ -7,13 +7,16 @@ use super::drivers::Installed;
 use super::eal::Eal;
 use super::error::DpdkError;
 use super::ethdev::{self, done};
+use super::keeper::{Events, Keeper};
+use super::kept::{Kept, Setup};
 use super::line::Line;
 use super::log::{self, Mark};
 use super::memif;
-use super::port::DpdkPort;
+use super::port::{DpdkPort, Watch};
 use super::queue::{DpdkQueue, Rings};
 use super::random;
 use super::relay::Relay;
+use super::seat::Seat;
 use crate::{Device, EalConfig, Info, MemifRole, Opened, Port, PortConfig};
 use machnet_wire::Mac;
 use std::ffi::c_void;
@@ -104,12 +107,24 @@ impl Eal {
         // One key for all our queues: to the peer they are the wire in front of one NIC.
         let key = found.memif.as_ref().and_then(|m| m.rss_key).unwrap_or_else(random::key);
         let packet = found.packet.take();
+        let usual = memif::buffer_size(config.mtu);
+        let setup = Setup {
+            queues: config.queues,
+            mtu,
+            checksums,
+            interrupts,
+            descriptors: (rx, tx),
+            filled: descriptors::buffers_of(&driver, rx),
+            room: packet.as_ref().map_or(usual, |packet| packet.room.max(usual)),
+            set_mac: config.mac,
+            mac: Mac(info.mac),
+        };
         let before = descriptors::available(pools[0]);
-        let port = self.start_port(found, driver.clone())?;
+        let port = self.start_port(found, driver.clone(), &pools, (device, config, setup))?;
         let rx = descriptors::ask_pool(&driver, rx, before, pools[0]);
         // The address is known for certain once the port has started.
         let info = Info {
-            mac: Mac(ethdev::port_info(port.id)?.mac),
+            mac: Mac(ethdev::port_info(port.seat.id())?.mac),
             mtu: config.mtu,
             queues: config.queues,
             index: 0,
@@ -165,13 +180,36 @@ impl Eal {
         Ok(pools)
     }
 
-    fn start_port(&self, found: Found, driver: String) -> Result<Arc<DpdkPort>, DpdkError> {
+    fn start_port(
+        &self,
+        found: Found,
+        driver: String,
+        pools: &[*mut c_void],
+        (device, config, mut setup): (&Device, &PortConfig, Setup),
+    ) -> Result<Arc<DpdkPort>, DpdkError> {
         let Found { id, memif, interface, sockets, gated, reconnect, .. } = found;
         let environment = self.environment.clone();
         if !gated {
             // SAFETY: the port is configured.
             done(unsafe { dpdk_sys::mdpdk_port_start(id) }, "start the port")?;
-            return Ok(DpdkPort::new(id, driver, Line::open(), None, sockets, environment));
+            let info = ethdev::port_info(id)?;
+            setup.mac = Mac(info.mac);
+            let seat = Seat::new(id, Line::open(), pools);
+            let events: &'static Events = Box::leak(Box::default());
+            let kept = Kept::new(
+                seat.clone(),
+                (device.clone(), &ethdev::name(&info.device)),
+                config.clone(),
+                setup,
+                environment.clone(),
+                events,
+            );
+            let keeper = Keeper::start(device.label(), kept, events).map_err(|error| DpdkError::Refused {
+                step: "start the thread that keeps the NIC".to_owned(),
+                errno: error.raw_os_error().unwrap_or(libc::EAGAIN),
+                detail: String::new(),
+            })?;
+            return Ok(DpdkPort::new(driver, seat, Watch::Keeper(keeper), sockets, environment));
         }
         let gate = self.environment.gate()?;
         if !reconnect {
@@ -195,7 +233,8 @@ impl Eal {
             })?;
             gate.serve(relay);
         }
-        Ok(DpdkPort::new(id, driver, line, Some(gate), sockets, environment))
+        let seat = Seat::new(id, line, pools);
+        Ok(DpdkPort::new(driver, seat, Watch::Gate(gate), sockets, environment))
     }
 
     /// A number that no virtual device or pool of this process has had.

@@ -1,6 +1,6 @@
 //! One queue pair: bursts in, bursts out.
 
-use super::line::Member;
+use super::line::{Line, Member};
 use super::memif::Matrix;
 use super::port::DpdkPort;
 use super::slots::Slots;
@@ -14,7 +14,9 @@ use std::sync::Arc;
 pub struct DpdkQueue {
     info: Info,
     port: Arc<DpdkPort>,
+    /// The port's number, as of this queue's last coming online.
     id: u16,
+    line: Arc<Line>,
     member: Arc<Member>,
     burst: usize,
     /// The driver's receive rings whose union this queue reads; one, except on memif with several peer engines.
@@ -31,6 +33,8 @@ pub struct DpdkQueue {
     spare: Frames,
     /// The last burst filled its bound: there is likely more.
     more: bool,
+    /// The interrupt is armed: the thread is about to sleep, and is to be found offline.
+    armed: bool,
     counters: QueueCounters,
 }
 
@@ -82,12 +86,14 @@ impl DpdkQueue {
     ) -> DpdkQueue {
         let Rings { receive, transmit } = rings;
         let hash = (transmit.len() > 1).then(|| Toeplitz::new(key));
-        // Only of a memif the state of the link and the room at the peer are known; a NIC takes frames for a link that is down, and
-        // counts them as sent.
-        let seen = port.gate.as_ref().map(|_| 0);
+        // Only of a memif the room at the peer is known. A NIC takes frames for a link that is down, and counts them as sent: what is
+        // dropped for that is what finds no device.
+        let peer_full = port.gate.as_ref().map(|_| 0);
+        let line = port.seat.line.clone();
         DpdkQueue {
-            id: port.id,
-            member: port.gate.as_ref().map(|gate| gate.join()).unwrap_or_default(),
+            id: port.seat.id(),
+            member: line.join(),
+            line,
             burst: usize::from(burst).clamp(1, MAX),
             receive,
             next: 0,
@@ -97,7 +103,8 @@ impl DpdkQueue {
             pool: Pool(pool),
             spare: Frames::empty(),
             more: false,
-            counters: QueueCounters { link_down: seen, peer_full: seen, ..QueueCounters::default() },
+            armed: false,
+            counters: QueueCounters { link_down: Some(0), peer_full, ..QueueCounters::default() },
             info,
             port,
         }
@@ -116,12 +123,12 @@ impl DpdkQueue {
 
     /// Whether a burst may touch the port now. Between bursts only: a link change may happen inside.
     #[inline(always)]
-    fn go(&self) -> bool {
-        if self.member.is_mine() && !self.port.line.raised() { true } else { self.come_online() }
+    fn go(&mut self) -> bool {
+        if self.member.is_mine() && !self.line.raised() { true } else { self.come_online() }
     }
 
     #[cold]
-    fn come_online(&self) -> bool {
+    fn come_online(&mut self) -> bool {
         // Without a place in EAL's table this thread has no mempool cache, and every buffer is a compare-and-swap.
         thread_local!(static REGISTERED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
         if !REGISTERED.replace(true) {
@@ -134,13 +141,29 @@ impl DpdkQueue {
                 );
             }
         }
-        self.member.enter(&self.port.line)
+        if !self.member.enter(&self.line) {
+            return false;
+        }
+        let seat = &self.port.seat;
+        self.id = seat.id();
+        let pool = seat.pool(self.info.index);
+        if pool != self.pool.0 {
+            // Some buffers of the pool before went with the device. The others are given back.
+            self.spare.free();
+            for tx in &mut self.transmit {
+                add(&mut self.counters.link_down, tx.waiting.len as u64);
+                tx.waiting.free();
+            }
+            self.pool = Pool(pool);
+            seat.adopted(self.info.index, pool);
+        }
+        true
     }
 
     /// Fills `spare`.
     #[cold]
     fn refill(&mut self) -> bool {
-        // SAFETY: room for a burst; the pool lives as long as the port.
+        // SAFETY: room for a burst; the pool lives until this queue has adopted another.
         let got =
             unsafe { dpdk_sys::mdpdk_alloc(self.pool.0, self.spare.all.as_mut_ptr(), self.burst as u16) };
         self.spare.len = got.max(0) as usize;
@@ -292,16 +315,17 @@ impl Queue for DpdkQueue {
         if !self.go() {
             return 0;
         }
-        let mut waiting = 0u16;
+        let mut waiting = Some(0u16);
         for &ring in &self.receive {
             // SAFETY: the ring is ours and the port may be touched.
-            match unsafe { dpdk_sys::mdpdk_rx_waiting(self.id, ring) } {
-                // memif and others cannot tell: then at least another burst, if the last one was full.
-                count if count < 0 => return if self.more { self.burst as u16 } else { 0 },
-                count => waiting = waiting.saturating_add(count as u16),
-            }
+            let count = unsafe { dpdk_sys::mdpdk_rx_waiting(self.id, ring) };
+            waiting = waiting.filter(|_| count >= 0).map(|sum| sum.saturating_add(count as u16));
         }
-        waiting
+        if self.armed {
+            self.member.leave();
+        }
+        // memif and others cannot tell: then at least another burst, if the last one was full.
+        waiting.unwrap_or(if self.more { self.burst as u16 } else { 0 })
     }
 
     fn counters(&self) -> QueueCounters {
@@ -314,24 +338,31 @@ impl Queue for DpdkQueue {
             return None;
         }
         if let Some(socket) = self.port.sockets.of_queue(self.info.index) {
+            self.idle();
             // What lies in the transmit ring goes when it is asked for, and not by itself: a nap, not a sleep.
             return (!self.slots.as_ref().is_some_and(Slots::stuck)).then_some(socket);
         }
-        // SAFETY: the port is open and was configured for interrupts.
+        if !self.go() {
+            return None;
+        }
+        // SAFETY: the port is open, may be touched, and was configured for interrupts.
         let (fd, ret) = unsafe {
             (
                 dpdk_sys::mdpdk_rx_intr_fd(self.id, self.receive[0]),
                 dpdk_sys::mdpdk_rx_intr_enable(self.id, self.receive[0]),
             )
         };
-        (fd >= 0 && ret == 0).then_some(fd)
+        self.armed = fd >= 0 && ret == 0;
+        self.idle();
+        self.armed.then_some(fd)
     }
 
     fn disarm_interrupt(&mut self) {
-        if !self.info.interrupts || self.port.sockets.of_queue(self.info.index).is_some() {
+        // A port that was started again meanwhile has none armed.
+        if !std::mem::take(&mut self.armed) || !self.go() {
             return;
         }
-        // SAFETY: as in `arm_interrupt`; eight writable bytes, and the descriptor is checked for input first.
+        // SAFETY: the port may be touched; eight writable bytes, and the descriptor is checked for input first.
         unsafe {
             dpdk_sys::mdpdk_rx_intr_disable(self.id, self.receive[0]);
             let fd = dpdk_sys::mdpdk_rx_intr_fd(self.id, self.receive[0]);
@@ -348,9 +379,7 @@ impl Drop for DpdkQueue {
     fn drop(&mut self) {
         self.spare.free();
         self.transmit.iter_mut().for_each(|tx| tx.waiting.free());
-        if let Some(gate) = &self.port.gate {
-            gate.part(&self.member);
-        }
+        self.line.part(&self.member);
     }
 }
 
