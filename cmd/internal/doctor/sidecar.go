@@ -132,8 +132,11 @@ func checkEngines(ctx context.Context, e *Env) Result {
 			Advice: "if it stands still again: look at the checks cores and steal, and at the sidecar's log"}
 	}
 	if state := health.NIC.State; state != "up" {
-		r := Result{Status: Fail, Found: fmt.Sprintf("the engines are alive, and the NIC is %s", state), Expected: "a NIC that is up",
-			Advice: "the sidecar goes on by itself when it is back; look at the cable, or at what the cloud's console says of the device"}
+		r := Result{Status: Warn, Found: fmt.Sprintf("the engines are alive, and the NIC is %s", state), Expected: "a NIC that is up",
+			Advice: "the sidecar goes on by itself when it is back; look at the other end (of a memif: the other sidecar), or at what the cloud's console says of the device"}
+		if state == "gone" {
+			r.Status = Fail
+		}
 		if e.nic != nil && e.nic.Name != "" && !e.nic.Up {
 			r.Command = "ip link set dev " + quoted(e.nic.Name) + " up"
 		}
