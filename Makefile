@@ -65,7 +65,7 @@ demo: build ## two sidecars, a Go echo between them, beside kernel TCP
 	$(BIN)/machnet demo
 
 .PHONY: test
-test: build test-rust test-loom test-c test-go test-go-others test-e2e test-vm-virtio test-doctor test-goget test-archives slowest ## everything that CI runs
+test: build test-rust test-loom test-c test-go test-go-others test-e2e test-setup test-vm-virtio test-goget test-archives slowest ## everything that CI runs
 
 .PHONY: test-rust
 test-rust: | $(LOG)
@@ -123,12 +123,15 @@ test-go-others: | $(LOG) ## the Go packages with other Go toolchains, where they
 	        { cat $(LOG)/go-others.log; echo "test-go-others: go $$action in $$m failed with $$go"; exit 1; }; done; \
 	    echo "test-go-others: $$go, go $$action: ok"; done
 
+# What depends most on the link: connections as net.Conn has them, messages, HTTP, and what outlives a sidecar.
+E2E_CORE := ^Test(Connections|Messages|HTTP|AnHTTPServer|WhatWasSent|AConnection)
 .PHONY: test-e2e
-test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between network namespaces (skipped unless root)
+test-e2e: | $(LOG) ## real sidecars over memif, once more over veth between network namespaces, the core of it by AF_XDP (skipped unless root)
 	@scripts/deps.sh tshark || echo "test-e2e: without tshark docs/machnet.lua is not tested"
 	cd tests && go test -count=1 -race -timeout 30m -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
 	cd tests && go test -count=1 -race -timeout 30m -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
-	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json
+	cd tests && go test -count=1 -race -timeout 30m -json ./e2e -link xdp -run '$(E2E_CORE)' > ../$(LOG)/e2e-xdp.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-xdp.json; exit 1; }
+	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json $(LOG)/e2e-xdp.json
 
 MODELS := all
 SUITE := trixie
@@ -142,17 +145,19 @@ test-vm: | $(LOG) ## virtual machines with the vNICs that DPDK's drivers are for
 	@cd tests && MACHNET_VM_MODELS=$(MODELS) go test -count=1 -timeout 40m -json ./vm > ../$(LOG)/vm.json || ../scripts/go-failures.sh ../$(LOG)/vm.json
 	@scripts/go-score.sh test-vm $(LOG)/vm.json
 
+.PHONY: test-setup
+test-setup: | $(LOG) ## machnet setup in network namespaces, with a made-up /sys, and with virtio's NIC in a guest: all is compared before and after (needs root)
+	@if [ $$(id -u) -ne 0 ]; then echo "test-setup: it takes root to change a namespace or a guest: skipped"; exit 0; fi; \
+	    where=all; scripts/vm-deps.sh virtio || { echo "test-setup: without a guest"; where=namespaces; }; \
+	    (cd cmd && go test -count=1 -json ./internal/machine ./internal/setup) > $(LOG)/setup.json || scripts/go-failures.sh $(LOG)/setup.json; \
+	    (cd tests && MACHNET_SETUP=$$where go test -count=1 -parallel 8 -json ./setup) >> $(LOG)/setup.json || scripts/go-failures.sh $(LOG)/setup.json; \
+	    scripts/go-score.sh test-setup $(LOG)/setup.json
+
 .PHONY: test-vm-virtio
 test-vm-virtio: # the part of `make test`
 	@if [ $$(id -u) -ne 0 ]; then echo "test-vm: guests need root for the network between them: skipped"; exit 0; fi; \
 	    scripts/vm-deps.sh virtio || { echo "test-vm: skipped"; exit 0; }; \
 	    $(MAKE) --no-print-directory test-vm MODELS=virtio
-
-.PHONY: test-doctor
-test-doctor: | $(LOG) ## break what `machnet doctor` checks, one thing at a time, and mend it as it says (docs/doctor.md; needs root)
-	@if [ $$(id -u) -ne 0 ]; then echo "test-doctor: mounts and network namespaces need root: skipped"; exit 0; fi; \
-	    (cd tests && MACHNET_DOCTOR=1 go test -count=1 -timeout 10m -parallel 4 -json ./doctor > ../$(LOG)/doctor.json) || scripts/go-failures.sh $(LOG)/doctor.json; \
-	    scripts/go-score.sh test-doctor $(LOG)/doctor.json
 
 ROUNDS := 100
 .PHONY: test-conn
@@ -165,6 +170,12 @@ test-many: ## CONNECTIONS=10000 of one process, a goroutine each, and as many di
 	cd tests && MACHNET_CONNECTIONS=$(CONNECTIONS) go test -count=1 -timeout 30m -v -run TestAProcessHasAsManyConnectionsAsItWants ./e2e
 	cd go/machnettest && MACHNET_CONNECTIONS=$(CONNECTIONS) MACHNET_DIALS=$(CONNECTIONS) go test -count=1 -timeout 30m -v \
 	    -run 'TestConnectionsAreBoundedByMemoryAlone|TestDialsCancelledAtAnyMomentLeaveNothingBehind' .
+
+.PHONY: test-doctor
+test-doctor: | $(LOG) ## break what `machnet doctor` checks, one thing at a time, and mend it as it says (docs/doctor.md; needs root)
+	@if [ $$(id -u) -ne 0 ]; then echo "test-doctor: mounts and network namespaces need root: skipped"; exit 0; fi; \
+	    (cd tests && MACHNET_DOCTOR=1 go test -count=1 -timeout 10m -parallel 4 -json ./doctor > ../$(LOG)/doctor.json) || scripts/go-failures.sh $(LOG)/doctor.json; \
+	    scripts/go-score.sh test-doctor $(LOG)/doctor.json
 
 .PHONY: slowest
 slowest:
@@ -250,6 +261,16 @@ test-goget: ## what a user gets who has Go and a C compiler, and neither Rust no
 	@scripts/deps.sh musl-tools $(if $(filter amd64,$(GOARCH)),gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user) || \
 	    echo "test-goget: what needs these is skipped"
 	cd tests && go run ./goget
+
+.PHONY: container
+IMAGE := localhost/machnet
+container: ## the image IMAGE=localhost/machnet (docs/container.md); PLATFORM=linux/arm64 for another platform, BASES=local without a registry (as root)
+	@container/image.sh $(IMAGE)
+
+.PHONY: test-container
+test-container: ## builds the image without a registry and runs it with podman: demo, compose file, restarts, lost cores, devices (needs root)
+	@scripts/deps.sh podman runc debootstrap || echo "test-container: without these everything is skipped"
+	cd tests && go run ./container
 
 .PHONY: clean
 clean: ## remove what the build made
