@@ -120,7 +120,10 @@ fn a_connection_goes_by_the_pair_that_got_through() {
         let (near, far) = t.connect();
         t.w.carry((t.client, near), (t.server, far), pattern(100, seed));
     }
-    assert!(t.count("flow_retransmitted")[0] + t.count("repathed")[0] == 0, "data went by a pair that is dead");
+    assert!(
+        t.count("flow_retransmitted")[0] + t.count("repathed")[0] == 0,
+        "data went by a pair that is dead"
+    );
 }
 
 /// Both hosts lose the processor for 20 ms again and again: connections try other pairs, and what was known of the pairs is confirmed
