@@ -80,11 +80,19 @@ func (p *peerPath) spread(ctx context.Context, to string) {
 		for i := range manyAtOnce {
 			n := p.tried + i
 			dialling.Go(func() {
-				if c, err := p.dial(ctx, to, n); err == nil {
-					mu.Lock()
-					defer mu.Unlock()
-					p.conns = append(p.conns, c)
+				c, err := p.dial(ctx, to, n)
+				if err != nil {
+					return
 				}
+				// A connection may begin by ports that do not pass, and has left them when an echo has come.
+				_ = c.SetDeadline(time.Now().Add(dialPatience))
+				if _, err := load.NewPinger(c, echoSize).Ping(); err != nil {
+					_ = c.Close()
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				p.conns = append(p.conns, c)
 			})
 		}
 		dialling.Wait()

@@ -106,26 +106,6 @@ fn a_lone_connection_survives_the_end_of_half_of_all_paths() {
     }
 }
 
-/// Half of all pairs never passed, one way, as behind a firewall that lets in some ports: a connection goes on by the pair of a SYN that was
-/// answered, and not by that of the first, which may be one of those.
-#[test]
-fn a_connection_goes_by_the_pair_that_got_through() {
-    let mut t = Two::new(7, |n| Host::new(n).queues(1));
-    t.w.net.lose_if(
-        0,
-        1,
-        |bytes| matches!(frame::parse(bytes), Ok(Frame::Udp { udp, .. }) if udp.dst % 2 == 0),
-    );
-    for seed in 0..20 {
-        let (near, far) = t.connect();
-        t.w.carry((t.client, near), (t.server, far), pattern(100, seed));
-    }
-    assert!(
-        t.count("flow_retransmitted")[0] + t.count("repathed")[0] == 0,
-        "data went by a pair that is dead"
-    );
-}
-
 /// Both hosts lose the processor for 20 ms again and again: connections try other pairs, and what was known of the pairs is confirmed
 /// and not lost.
 #[test]

@@ -48,15 +48,7 @@ impl Detour {
         // A flow's first transmission; later ones are copies of it, or follow silence.
         let first = packet.header.tx == packet.header.unit;
         match packet.header.kind {
-            Kind::Syn if !first => {
-                let pair = source.draw();
-                // The copy that is answered is most likely the last one, since those before were given time; of a batch, reports decide. A
-                // pair that the pool knew stays, until the peer says otherwise.
-                if !path.is_verified() {
-                    path.set_pair(pair, false);
-                }
-                Self { pair: Some(pair), ..Self::default() }
-            }
+            Kind::Syn if !first => Self { pair: Some(source.draw()), ..Self::default() },
             Kind::SynAck => syn_ack(packet, path, first, source),
             Kind::Ping if packet.header.flags.has(Flags::REPORT) => {
                 let doubted = path.rss_mut().and_then(|rss| rss.doubted.take());
