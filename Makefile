@@ -123,12 +123,15 @@ test-go-others: | $(LOG) ## the Go packages with other Go toolchains, where they
 	        { cat $(LOG)/go-others.log; echo "test-go-others: go $$action in $$m failed with $$go"; exit 1; }; done; \
 	    echo "test-go-others: $$go, go $$action: ok"; done
 
+# What depends most on the link: connections as net.Conn has them, messages, HTTP, and what outlives a sidecar.
+E2E_CORE := ^Test(Connections|Messages|HTTP|AnHTTPServer|WhatWasSent|AConnection)
 .PHONY: test-e2e
-test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between network namespaces (skipped unless root)
+test-e2e: | $(LOG) ## real sidecars over memif, once more over veth between network namespaces, the core of it by AF_XDP (skipped unless root)
 	@scripts/deps.sh tshark || echo "test-e2e: without tshark docs/machnet.lua is not tested"
 	cd tests && go test -count=1 -race -timeout 30m -p 1 -json ./... > ../$(LOG)/e2e.json || { ../scripts/go-failures.sh ../$(LOG)/e2e.json; exit 1; }
 	cd tests && go test -count=1 -race -timeout 30m -json ./e2e -link veth > ../$(LOG)/e2e-veth.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-veth.json; exit 1; }
-	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json
+	cd tests && go test -count=1 -race -timeout 30m -json ./e2e -link xdp -run '$(E2E_CORE)' > ../$(LOG)/e2e-xdp.json || { ../scripts/go-failures.sh ../$(LOG)/e2e-xdp.json; exit 1; }
+	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json $(LOG)/e2e-xdp.json
 
 MODELS := all
 SUITE := trixie
@@ -252,6 +255,16 @@ test-goget: ## what a user gets who has Go and a C compiler, and neither Rust no
 	@scripts/deps.sh musl-tools $(if $(filter amd64,$(GOARCH)),gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user) || \
 	    echo "test-goget: what needs these is skipped"
 	cd tests && go run ./goget
+
+.PHONY: container
+IMAGE := localhost/machnet
+container: ## the image IMAGE=localhost/machnet (docs/container.md); PLATFORM=linux/arm64 for another platform, BASES=local without a registry (as root)
+	@container/image.sh $(IMAGE)
+
+.PHONY: test-container
+test-container: ## builds the image without a registry and runs it with podman: demo, compose file, restarts, lost cores, devices (needs root)
+	@scripts/deps.sh podman runc debootstrap || echo "test-container: without these everything is skipped"
+	cd tests && go run ./container
 
 .PHONY: clean
 clean: ## remove what the build made

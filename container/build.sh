@@ -34,7 +34,10 @@ sidecar_packages() { packages binutils gcc libc6-dev "gcc-${triplet//_/-}" libcl
 tools_packages() { packages libc6-dev gcc "gcc-${triplet//_/-}" libc6-dev:target; }
 
 sidecar() {
-    if [ "$TARGETARCH" != "$native" ] && command -v rustup >/dev/null; then rustup target add "$target"; fi
+    if [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
+        command -v rustup >/dev/null || { echo "build.sh: Rust here has no $target, and there is no rustup to add it; run on the host: rustup target add $target" >&2; exit 1; }
+        rustup target add "$target"
+    fi
     export PKG_CONFIG_LIBDIR=$libraries/pkgconfig:/usr/share/pkgconfig PKG_CONFIG_ALLOW_CROSS=1
     export BINDGEN_EXTRA_CLANG_ARGS="--target=$triplet"
     local name=${target^^}
@@ -62,7 +65,9 @@ image() {
     # Who runs it unless told otherwise, and who owns the folders of its sockets, which new volumes take over.
     printf 'root:x:0:0:root:/:\nmachnet:x:65532:65532:Machnet:/:\n' >/image/etc/passwd
     printf 'root:x:0:\nmachnet:x:65532:\n' >/image/etc/group
-    chown 65532:65532 /image/run/machnet /image/run/memif
+    # By its group root may write there, too, where it lacks the capability to write everywhere.
+    chown 65532:0 /image/run/machnet /image/run/memif
+    chmod 0775 /image/run/machnet /image/run/memif
 
     install -s --strip-program="$triplet-strip" /out/machnetd /out/machnet /image/usr/bin/
     needs /out/machnetd

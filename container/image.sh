@@ -13,6 +13,8 @@ tool=$(command -v podman || command -v docker) || fail "neither podman nor docke
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 revision=$(git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null || echo unknown)
 options=(--file container/Containerfile --tag "$name" --build-arg "VERSION=$version" --build-arg "REVISION=$revision")
+# podman before 5 does not say by itself on what it builds, and would take bases of the platform that it builds for.
+case $(uname -m) in aarch64) options+=(--build-arg BUILDPLATFORM=linux/arm64) ;; *) options+=(--build-arg BUILDPLATFORM=linux/amd64) ;; esac
 [ -z "${PLATFORM:-}" ] || options+=(--platform "$PLATFORM")
 # Only this format has a place for the health check; docker knows no other.
 [[ $tool != */podman ]] || options+=(--format docker)

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"github.com/machnet/machnet/tests/internal/checks"
 )
@@ -36,7 +35,7 @@ var uses = []check{
 	{Name: "from the start of two sidecars to the first echo", Do: firstEcho},
 	{Name: "SIGTERM ends the sidecar in good order", Do: ends},
 	{Name: "orphans leave no zombies", Do: orphans},
-	{Name: "the health check tells a sidecar from none, and from one whose engine is stopped", Do: health},
+	{Name: "the health check tells a sidecar from none", Do: health},
 	{Name: "a core is taken from the container and given back, under --cores", Do: cpuset},
 	{Name: "af_packet with two capabilities, as root of the container", Do: packets},
 	{Name: "af_packet without its capabilities says which are missing", Do: noCapability},
@@ -78,9 +77,9 @@ func missing() string {
 	if os.Geteuid() != 0 {
 		return "containers with namespaces and devices of their own are made as root"
 	}
-	for _, program := range []string{"podman", "podman-compose", "runc", "debootstrap"} {
+	for _, program := range []string{"podman", "runc", "debootstrap"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return program + " is not on this machine (Debian: apt-get install podman podman-compose runc debootstrap)"
+			return program + " is not on this machine (Debian: apt-get install podman runc debootstrap)"
 		}
 	}
 	return ""
@@ -116,25 +115,12 @@ func newBench(image string) (*bench, error) {
 		"[containers]\ndefault_ulimits=[\"nofile=4096:4096\",\"nproc=4096:4096\"]\n"
 	path := filepath.Join(b.folder, "containers.conf")
 	b.env = append(os.Environ(), "CONTAINERS_CONF="+path, "MACHNET_IMAGE="+b.image)
-	return b, errors.Join(os.WriteFile(path, []byte(config), 0o644))
+	return b, os.WriteFile(path, []byte(config), 0o644)
 }
 
 // close removes all that is ours.
 func (b *bench) close(keep bool) {
-	var failed []error
-	for _, kind := range []struct{ list, remove []string }{
-		{[]string{"ps", "--all", "--format", "{{.Names}}"}, []string{"rm", "--force", "--time", "0"}},
-		{[]string{"volume", "ls", "--format", "{{.Name}}"}, []string{"volume", "rm", "--force"}},
-	} {
-		names, err := b.podman(kind.list...)
-		failed = append(failed, err)
-		for name := range strings.Lines(names) {
-			if name = strings.TrimSpace(name); strings.HasPrefix(name, b.name) {
-				_, err := b.podman(append(kind.remove, name)...)
-				failed = append(failed, err)
-			}
-		}
-	}
+	failed := []error{b.remove()}
 	switch {
 	case keep:
 		fmt.Printf("test-container: kept %s\n", b.image)

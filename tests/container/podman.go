@@ -76,9 +76,16 @@ func (b *bench) pair() error {
 func (b *bench) serves(sidecar string) error {
 	return until(func() error {
 		_, err := b.ctl(sidecar, "health")
+		if err != nil && strings.Contains(err.Error(), "running containers") {
+			said, _ := b.podman("logs", b.called(sidecar))
+			return ended{fmt.Errorf("%s has ended: %s", sidecar, said)}
+		}
 		return err
 	})
 }
+
+// ended is why there is nothing to wait for.
+type ended struct{ error }
 
 // ctl asks a sidecar, in its own container.
 func (b *bench) ctl(sidecar string, question ...string) (string, error) {
@@ -166,7 +173,7 @@ func linked() (here, there *netns.Namespace, err error) {
 func until(try func() error) error {
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		err := try()
-		if err == nil || time.Now().After(deadline) {
+		if err == nil || errors.As(err, &ended{}) || time.Now().After(deadline) {
 			return err
 		}
 	}

@@ -8,7 +8,13 @@ use std::ffi::{CStr, CString, c_char};
 pub(super) fn create_vdev(args: &str) -> Result<u16, DpdkError> {
     let mark = Mark::now();
     let (device, rest) = args.split_once(',').unwrap_or((args, ""));
-    let unknown = || DpdkError::UnknownVdev { vdev: args.to_owned(), detail: none_if_silent(&mark) };
+    // Of a name that no driver has 24.11 says nothing.
+    let unknown = || DpdkError::UnknownVdev {
+        vdev: args.to_owned(),
+        detail: Some(mark.complaints())
+            .filter(|said| !said.is_empty())
+            .unwrap_or("no driver of DPDK took it".to_owned()),
+    };
     match init_vdev(device, rest) {
         Ok(()) => port_by_name(device).map_err(|_| unknown()),
         Err(libc::EEXIST) => Err(DpdkError::Config(format!("virtual device {device}: the name is taken"))),
