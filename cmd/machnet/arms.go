@@ -20,10 +20,22 @@ type arm struct {
 	transport string
 	placement string
 	wait      string
+	backend   string     // of its sidecars, with --link veth
+	sidecars  []*sidecar // that run while it does, all others being paused; nil: all of Machnet's
 	server    *worker
 	client    *worker
 
 	connections int // that the client has, of which the server knows
+}
+
+// name is the transport, and what its sidecars work over.
+func (a *arm) name() string { return transportName(a.transport, a.backend) }
+
+func transportName(transport, backend string) string {
+	if backend == "" {
+		return transport
+	}
+	return transport + "/" + backend
 }
 
 // build starts the sidecars and the arms.
@@ -42,6 +54,13 @@ func (r *rig) build(ctx context.Context, c benchConfig) ([]*arm, error) {
 			return nil, err
 		}
 		arms = append(arms, machnet)
+		for _, backend := range c.backends[min(1, len(c.backends)):] {
+			other, err := r.buildMachnet(ctx, c, a.over(backend), b.over(backend))
+			if err != nil {
+				return nil, err
+			}
+			arms = append(arms, other)
+		}
 	}
 	for _, transport := range []string{"tcp", "udp"} {
 		if !c.has(transport) {
@@ -77,7 +96,7 @@ func (r *rig) buildMachnet(ctx context.Context, c benchConfig, a, b *host) (*arm
 	}
 	client := endpoint{transport: "machnet", socket: sa.socket, network: a.network}
 	server := endpoint{transport: "machnet", socket: sb.socket, network: b.network, buffer: c.buffer()}
-	arm := &arm{transport: "machnet", placement: placement, wait: machnetWait}
+	arm := &arm{transport: "machnet", placement: placement, wait: machnetWait, backend: a.backend, sidecars: []*sidecar{sa, sb}}
 	return arm, r.startArm(ctx, arm, server, client, sb.ip+":7000", "", b.core, clientCore)
 }
 
@@ -113,7 +132,7 @@ func (r *rig) buildRemote(ctx context.Context, c benchConfig) ([]*arm, error) {
 // startArm starts the server and the client of one arm and connects them. Core -1 leaves a process unbound.
 // An empty serverAddr means that the server runs elsewhere, at dialAddr.
 func (r *rig) startArm(ctx context.Context, a *arm, server, client endpoint, serverAddr, dialAddr string, serverCore, clientCore int) error {
-	name := func(side string) string { return fmt.Sprintf("%s %s (%s)", a.transport, side, a.placement) }
+	name := func(side string) string { return fmt.Sprintf("%s %s (%s)", a.name(), side, a.placement) }
 	if serverAddr != "" {
 		w, err := r.startWorker("serve", name("server"), server, serverAddr, serverCore)
 		if err != nil {

@@ -35,6 +35,7 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	fs.StringVar(&c.link, "link", linkMemif, "what joins the two hosts: memif (two sidecars), local (two processes on one sidecar), or\nveth (a network namespace for each host, Ethernet devices of the kernel between them; root)")
 	fs.StringVar(&c.kernel, "kernel", "", "what joins them for TCP and UDP: loopback, veth, or frames (veth without segmentation offload: packets of\nthe MTU, as through a NIC that cannot cut segments; root); by default loopback, veth with --link veth, frames with --loss")
 	fs.Float64Var(&c.loss, "loss", 0, "`percent` of the frames to drop at random, for every transport alike, 0, or 0.0001 to 50 (with --link veth, not for udp)")
+	backends := fs.String("backend", backendPacket, "with --link veth, how sidecars reach their devices: af_packet, af_xdp, or both with a comma between, a pair of\nsidecars each, which take turns")
 	fs.BoolVar(&c.throughput, "throughput", false, "measure throughput: 8 messages in flight, of 64 B to 8 MiB; --size and --inflight choose others")
 	names := fs.String("transport", "machnet,tcp", "transports to measure: machnet, tcp, udp")
 	sizes := fs.String("size", "64,1024,32768", "message sizes in bytes, 8 to 8388608")
@@ -87,6 +88,11 @@ func runBench(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if c.inflights, err = integers(*inflights, 1, 1<<16); err != nil {
 		return usagef("--inflight %v", err)
 	}
+	if given["backend"] {
+		if c.backends, err = readBackends(*backends); err != nil {
+			return err
+		}
+	}
 	if err := c.check(given["link"]); err != nil {
 		return err
 	}
@@ -132,7 +138,7 @@ func (r *rig) rounds(ctx context.Context, c benchConfig, progress *progress) ([]
 					done++
 					continue
 				}
-				what := fmt.Sprintf("%s, %s, %d in flight", arms[i].transport, byteSize(p.Size), p.Inflight)
+				what := fmt.Sprintf("%s, %s, %d in flight", arms[i].name(), byteSize(p.Size), p.Inflight)
 				if p.Connections > 1 {
 					what += fmt.Sprintf(", %d connections", p.Connections)
 				}

@@ -12,7 +12,8 @@ import (
 // benchConfig is a benchmark as asked for.
 type benchConfig struct {
 	link       string
-	kernel     string // the link of the kernel's transports
+	kernel     string   // the link of the kernel's transports
+	backends   []string // of the sidecars, with --link veth
 	transports []string
 	sizes      []int
 	conns      []int // of one client process
@@ -65,6 +66,10 @@ func (c *benchConfig) check(linkGiven bool) error {
 		return usagef("--loss %v: only with --link veth, where the kernel can drop frames of every transport alike", c.loss)
 	case c.loss > 0 && udp:
 		return usagef("--loss %v with udp: nothing sends a lost datagram again, so the client's wait of a second would be measured; use machnet and tcp", c.loss)
+	case c.link != linkVeth && c.backends != nil:
+		return usagef("--backend %s: only with --link veth, whose devices can be reached in several ways", strings.Join(c.backends, ","))
+	case c.backends != nil && !c.has("machnet"):
+		return usagef("--backend %s is how the sidecars reach their devices; use it with machnet in --transport", strings.Join(c.backends, ","))
 	case c.kernel != "" && c.local != "":
 		return usagef("--kernel %s: with --local the kernel's link is whatever leads to --remote-kernel; leave --kernel out", c.kernel)
 	case (c.kernel == kernelVeth || c.kernel == kernelFrames) && c.link == linkLocal:
@@ -91,6 +96,17 @@ func (c *benchConfig) check(linkGiven bool) error {
 		return usagef("--size %d with udp: a datagram holds at most %d bytes; use a smaller size too, or machnet and tcp", slices.Min(c.sizes), largestDatagram)
 	}
 	return nil
+}
+
+// readBackends reads the flag's list, each of which may be there once.
+func readBackends(list string) ([]string, error) {
+	names := strings.Split(list, ",")
+	for i, name := range names {
+		if name != backendPacket && name != backendXDP || slices.Contains(names[:i], name) {
+			return nil, usagef("--backend %q: use %s, %s or both with a comma between", list, backendPacket, backendXDP)
+		}
+	}
+	return names, nil
 }
 
 // cases lists what every arm runs, a row of the table each.

@@ -15,6 +15,9 @@ func (r *rig) hosts(c benchConfig) (a, b *host, err error) {
 	}
 	a = &host{name: "A", ip: "10.77.0.1", kernelIP: "127.0.0.1", core: cores[0]}
 	b = &host{name: "B", ip: "10.77.0.2", kernelIP: "127.0.0.1", core: cores[len(cores)-1]}
+	if c.link == linkVeth && c.backends == nil {
+		c.backends = []string{backendPacket}
+	}
 	if c.kernel != kernelLoopback {
 		if err := r.layLinks(a, b, c); err != nil {
 			asked := "--kernel " + c.kernel
@@ -24,7 +27,9 @@ func (r *rig) hosts(c benchConfig) (a, b *host, err error) {
 			return nil, nil, fmt.Errorf("%s: %w", asked, err)
 		}
 	}
-	if c.link != linkVeth {
+	if c.link == linkVeth {
+		a, b = a.over(c.backends[0]), b.over(c.backends[0])
+	} else {
 		socket := filepath.Join(r.folder, "memif.sock")
 		a.device, b.device = []string{"--memif", "server:" + socket}, []string{"--memif", "client:" + socket}
 	}

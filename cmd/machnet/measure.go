@@ -3,14 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
 // measure has one arm do one run, and reads what every process spent meanwhile. The sidecars, which wake up
-// now and then even when idle, are paused while the kernel's transports run, so that they do not disturb those.
+// now and then even when idle, are paused while the kernel's transports or other sidecars run, so that they do not disturb those.
 func (r *rig) measure(ctx context.Context, a *arm, p driveOrder) (sample, error) {
 	for _, s := range r.sidecars {
-		if a.transport == "machnet" {
+		if a.transport == "machnet" && (a.sidecars == nil || slices.Contains(a.sidecars, s)) {
 			s.Resume()
 		} else {
 			s.Pause()

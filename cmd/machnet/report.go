@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 // TCP was not measured in that placement.
 type row struct {
 	Transport  string  `json:"transport"`
+	Backend    string  `json:"backend"` // what moves the sidecars' frames, with --link veth
 	Link       string  `json:"link"`
 	Kernel     string  `json:"kernel"`       // the link of TCP and UDP
 	Loss       float64 `json:"loss_percent"` // of the frames, dropped at random by the link
@@ -44,6 +46,9 @@ type row struct {
 	P50VsTCPBest  *float64 `json:"ratio_p50_vs_tcp_best"` // TCP with both processes on one core
 	P99VsTCPBest  *float64 `json:"ratio_p99_vs_tcp_best"`
 	RateVsTCPBest *float64 `json:"ratio_msgs_vs_tcp_best"`
+
+	P50VsPacket  *float64 `json:"ratio_p50_vs_af_packet"` // Machnet with that back end
+	RateVsPacket *float64 `json:"ratio_msgs_vs_af_packet"`
 }
 
 // makeRows turns the samples of one case, by arm, into rows.
@@ -55,7 +60,7 @@ func makeRows(c benchConfig, arms []*arm, p driveOrder, samples [][]sample) []ro
 		}
 		of := func(f func(sample) float64) float64 { return median(samples[i], f) }
 		r := row{
-			Transport: a.transport, Link: c.link, Kernel: c.kernel, Loss: c.loss, Size: p.Size, Conns: p.Connections, Inflight: p.Inflight, Batched: p.Buffered, Rounds: c.rounds,
+			Transport: a.transport, Backend: a.backend, Link: c.link, Kernel: c.kernel, Loss: c.loss, Size: p.Size, Conns: p.Connections, Inflight: p.Inflight, Batched: p.Buffered, Rounds: c.rounds,
 			Loop: "closed", Wait: a.wait, Placement: a.placement,
 			P50: of(func(s sample) float64 { return s.p50 }), P99: of(func(s sample) float64 { return s.p99 }),
 			P999: of(func(s sample) float64 { return s.p999 }), Rate: of(func(s sample) float64 { return s.rate }),
@@ -82,8 +87,12 @@ func makeRows(c benchConfig, arms []*arm, p driveOrder, samples [][]sample) []ro
 		}
 		return nil
 	}
+	packet := slices.IndexFunc(rows, func(r row) bool { return r.Backend == backendPacket })
 	for i := range rows {
 		r := &rows[i]
+		if packet >= 0 && r.Transport == "machnet" {
+			r.P50VsPacket, r.RateVsPacket = ratio(r.P50, rows[packet].P50), ratio(r.Rate, rows[packet].Rate)
+		}
 		beside := r.Placement
 		if beside == placementEngine {
 			beside = placementSame
@@ -105,6 +114,17 @@ func ratio(a, b float64) *float64 {
 
 // columns is what the table shows of a row beside its first five columns: latencies, or with --throughput rates.
 func (c benchConfig) columns() (heads []string, of func(r row) []string) {
+	heads, of = c.usualColumns()
+	if len(c.backends) < 2 {
+		return heads, of
+	}
+	usual := of
+	return append(heads, "p50/af_packet", "echoes/af_packet"), func(r row) []string {
+		return append(usual(r), times(r.P50VsPacket), times(r.RateVsPacket))
+	}
+}
+
+func (c benchConfig) usualColumns() (heads []string, of func(r row) []string) {
 	number := func(decimals int, n float64) string { return strconv.FormatFloat(n, 'f', decimals, 64) }
 	if c.throughput {
 		heads = []string{"Gb/s", "echoes/s", "p50 us", "CPU us", "Gb/s / TCP", "Gb/s / TCP best"}
@@ -162,7 +182,7 @@ func writeTable(out io.Writer, c benchConfig, rows []row) {
 		if r.Inflight == 0 {
 			inflight = "open"
 		}
-		cells := append([]string{byteSize(r.Size), inflight, writes, r.Transport, r.Placement}, of(r)...)
+		cells := append([]string{byteSize(r.Size), inflight, writes, transportName(r.Transport, r.Backend), r.Placement}, of(r)...)
 		if many {
 			cells = append([]string{strconv.Itoa(r.Conns)}, cells...)
 		}

@@ -38,6 +38,7 @@ type host struct {
 	ip       string           // Machnet's
 	kernelIP string           // of the kernel's transports
 	device   []string         // flags of machnetd
+	backend  string           // that they choose, with --link veth
 	network  *netns.Namespace // nil: this machine's
 	core     int
 }
@@ -170,8 +171,11 @@ func (r *rig) startSidecar(ctx context.Context, h *host) (*sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(r.folder, h.name+".sock")
-	args := append([]string{"--ip", h.ip + "/24", "--socket", socket, "--file-prefix", filepath.Base(r.folder) + h.name, "--log", "warn"}, h.device...)
+	socket := filepath.Join(r.folder, h.name+h.backend+".sock")
+	args := append([]string{"--ip", h.ip + "/24", "--socket", socket, "--log", "warn"}, h.device...)
+	if h.backend != backendXDP { // which needs no DPDK
+		args = append(args, "--file-prefix", filepath.Base(r.folder)+h.name)
+	}
 	p, _, out, err := procs.Start(procs.Spec{
 		Name: sidecarName + h.name, Path: program, Args: args, Core: h.core, Namespace: h.network, Log: r.log,
 		Env: []string{"RUNTIME_DIRECTORY=" + r.folder},

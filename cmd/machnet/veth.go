@@ -1,18 +1,39 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/machnet/machnet/cmd/netns"
 )
 
-// The devices of each host with --link veth.
+// The devices of each host with --link veth, and beside kernelDevice one of the same name as each back end of the sidecars, which has no
+// address: the kernel would answer, too.
 const (
-	sidecarDevice = "machnet0" // without an address: the kernel would answer, too
-	kernelDevice  = "kernel0"
-	linkMTU       = 1500
+	kernelDevice = "kernel0"
+	linkMTU      = 1500
 )
 
+// What moves a sidecar's frames through the kernel's devices.
+const (
+	backendPacket = "af_packet"
+	backendXDP    = "af_xdp"
+)
+
+// over is the host with the sidecar of this back end.
+func (h *host) over(backend string) *host {
+	other := *h
+	other.backend = backend
+	switch backend {
+	case backendPacket:
+		other.device = []string{"--vdev", "net_af_packet0,iface=" + backend}
+	case backendXDP:
+		other.device = []string{"--xdp", backend}
+	}
+	return &other
+}
+
 // layLinks gives each host a network of its own, with a link for the kernel's transports, and with --link veth another one of the same
-// kind for the sidecars. With loss these links lead through a third namespace whose kernel drops frames.
+// kind for the sidecars of each back end. With loss these links lead through a third namespace whose kernel drops frames.
 func (r *rig) layLinks(a, b *host, c benchConfig) error {
 	var middle *netns.Namespace
 	networks := []**netns.Namespace{&a.network, &b.network}
@@ -28,7 +49,7 @@ func (r *rig) layLinks(a, b *host, c benchConfig) error {
 	}
 	devices := []string{kernelDevice}
 	if c.link == linkVeth {
-		devices = append(devices, sidecarDevice)
+		devices = slices.Concat(devices, c.backends)
 	}
 	for _, device := range devices {
 		one, other := netns.End{Namespace: a.network, Device: device}, netns.End{Namespace: b.network, Device: device}
@@ -37,9 +58,6 @@ func (r *rig) layLinks(a, b *host, c benchConfig) error {
 		}
 	}
 	for _, h := range []*host{a, b} {
-		if c.link == linkVeth {
-			h.device = []string{"--vdev", "net_af_packet0,iface=" + sidecarDevice}
-		}
 		h.kernelIP = map[string]string{"A": "10.78.0.1", "B": "10.78.0.2"}[h.name]
 		end := netns.End{Namespace: h.network, Device: kernelDevice}
 		if err := end.Address(h.kernelIP + "/24"); err != nil {

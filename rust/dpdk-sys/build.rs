@@ -17,7 +17,11 @@ fn main() {
     let mut shim = cc::Build::new();
     // The interrupt handle functions were marked experimental until DPDK 23.
     // Optimised in debug builds too: what is inlined here is the data path.
-    shim.files(["shim.c", "events.c"]).define("ALLOW_EXPERIMENTAL_API", None).opt_level(3).warnings(true).std("gnu11");
+    shim.files(["shim.c", "events.c"])
+        .define("ALLOW_EXPERIMENTAL_API", None)
+        .opt_level(3)
+        .warnings(true)
+        .std("gnu11");
     for flag in pkg_config("--cflags") {
         // DPDK's headers are not free of warnings; as system headers they stay quiet.
         match flag.strip_prefix("-I") {

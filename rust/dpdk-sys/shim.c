@@ -150,6 +150,7 @@ int mdpdk_port_info_get(uint16_t port, mdpdk_port_info *out)
     out->tx_udp_checksum = (info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_UDP_CKSUM) != 0;
     out->rx_udp_checksum = (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_UDP_CKSUM) != 0 &&
                            (info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_IPV4_CKSUM) != 0;
+    out->rss = info.flow_type_rss_offloads != 0;
     out->rss_udp = (info.flow_type_rss_offloads & RTE_ETH_RSS_NONFRAG_IPV4_UDP) != 0;
     out->rss_table = info.reta_size;
     return 0;

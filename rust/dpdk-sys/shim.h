@@ -36,7 +36,8 @@ typedef struct mdpdk_port_info {
     int32_t numa_node;
     uint8_t tx_udp_checksum;
     uint8_t rx_udp_checksum;
-    /* Whether the hash can cover UDP ports; entries of the indirection table, 0 where the driver shows none. */
+    uint8_t rss; /* whether there is a hash */
+    /* Whether it can cover UDP ports; entries of the indirection table, 0 where the driver shows none. */
     uint8_t rss_udp;
     uint16_t rss_table;
 } mdpdk_port_info;

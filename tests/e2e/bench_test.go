@@ -253,6 +253,41 @@ func TestBenchOverVeth(t *testing.T) {
 	}
 }
 
+// Both ways to a device of the kernel's are measured in one run, and beside each other.
+func TestBenchOverBothWaysToADevice(t *testing.T) {
+	onAnyLink(t)
+	needNamespaces(t)
+	rows := benchRows(t, "--link", "veth", "--backend", "af_packet,af_xdp", "--inflight", "1")
+	var arms []string
+	for _, r := range rows {
+		r.check(t, "veth", "veth")
+		arms = append(arms, fmt.Sprintf("%v %v %v", r["transport"], r["backend"], r["placement"]))
+		if r["transport"] != "machnet" {
+			if r["ratio_p50_vs_af_packet"] != nil {
+				t.Errorf("TCP has a ratio to af_packet: %v", r["ratio_p50_vs_af_packet"])
+			}
+			continue
+		}
+		of := r.number(t, "p50_us", 0.1, 100e6) / rows[0].number(t, "p50_us", 0.1, 100e6)
+		r.number(t, "ratio_p50_vs_af_packet", of*0.999, of*1.001)
+		r.number(t, "ratio_msgs_vs_af_packet", 0.0001, 10000)
+	}
+	if want := []string{"machnet af_packet own", "machnet af_xdp own", "tcp  own", "tcp  same"}; !slices.Equal(arms, want) {
+		t.Errorf("rows %q, want %q", arms, want)
+	}
+	for flags, want := range map[string]string{
+		"--link veth --backend dpdk":                       `--backend "dpdk": use af_packet, af_xdp or both`,
+		"--link veth --backend af_xdp,af_xdp":              "use af_packet, af_xdp or both",
+		"--backend af_xdp":                                 "--backend af_xdp: only with --link veth",
+		"--link veth --backend af_xdp --transport tcp,udp": "use it with machnet",
+	} {
+		c := startCommand(t, append([]string{"bench"}, strings.Fields(flags)...)...)
+		if code := c.exit(t, patience); code != 2 || !strings.Contains(c.errs.String(), want) {
+			t.Errorf("bench %s: exit code %d, %q, want %q", flags, code, c.errs, want)
+		}
+	}
+}
+
 func TestBenchOverMemifBesideTCPInFrames(t *testing.T) {
 	onAnyLink(t)
 	needNamespaces(t)

@@ -107,7 +107,7 @@ func lossyWire(t *testing.T, f faults, seed uint64) (*wire, *forwarder) {
 			}
 		})
 	}
-	return &wire{a: afPacket(a), b: afPacket(b), close: closeAll}, fw
+	return &wire{a: afPacket(a), b: afPacket(b), middle: middle, close: closeAll}, fw
 }
 
 func (l *lane) run() error {

@@ -55,6 +55,16 @@ func (e wireEnd) packetSocket(t *testing.T) *packetSocket {
 	return s
 }
 
+// address is the MAC address of the device at this end.
+func (e wireEnd) address(t *testing.T) net.HardwareAddr {
+	t.Helper()
+	var found *net.Interface
+	if err := e.namespace.Do(func() (err error) { found, err = net.InterfaceByName(device); return err }); err != nil {
+		t.Fatal(err)
+	}
+	return found.HardwareAddr
+}
+
 func TestJumboFramesCarryMessages(t *testing.T) {
 	const overhead = 76 // IPv4, UDP and Machnet header: wire::OVERHEAD
 	const mtu, unit = 9001, 9001 - overhead
@@ -209,8 +219,128 @@ func TestFramesThatFindNoSlotAreCounted(t *testing.T) {
 	}
 }
 
+// A device that takes no more frames, here a queueing discipline that lets one in nine seconds pass, holds up what goes there and
+// nothing else: what stays within the host goes on, and of what waits nothing is lost.
+func TestADeviceThatTakesNoFramesHoldsUpNothingElse(t *testing.T) {
+	w := newVethWire(t, 9001)
+	w.a.device[1] += ",framecnt=16,qdisc_bypass=0"
+	p := newPairOn(t, shortTempDir(t), w, "--mtu", "9001", "--dead-peer", "600000")
+	limit := func(rate, burst string) {
+		t.Helper()
+		err := w.a.namespace.Run("tc", "qdisc", "replace", "dev", device, "root", "handle", "1:", "tbf", "rate", rate, "burst", burst, "limit", "16mb")
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	from, to := p.a.attach(t), p.b.attach(t)
+	inside, echo := connect(t, p.a.attach(t), from)
+	go func() { _, _ = io.Copy(echo, echo) }()
+	_ = inside.SetDeadline(time.Now().Add(3 * patience))
+	// Each alone may have a packet under way before the other host has answered, all together more than the ring holds.
+	const flows, sent = 48, 64 << 10
+	var ends [flows][2]*machnet.Conn
+	for i := range ends {
+		ends[i][0], ends[i][1] = connect(t, from, to)
+	}
+
+	limit("8kbit", "10000")
+	var senders sync.WaitGroup
+	for _, c := range ends {
+		senders.Go(func() {
+			if _, err := c[0].Write(pattern(sent)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for deadline := time.Now().Add(2 * patience); p.a.counters(t)["tx_full"] == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("a ring of 16 slots that nothing leaves is never full: %v", p.a.counters(t))
+		}
+	}
+	// An engine that waited for a free slot would make a round in nine seconds.
+	for range 200 {
+		pingPong(t, inside, pattern(64))
+	}
+
+	limit("10gbit", "1mb")
+	for i, c := range ends {
+		got := make([]byte, sent)
+		_ = c[1].SetReadDeadline(time.Now().Add(3 * patience))
+		if _, err := io.ReadFull(c[1], got); err != nil || !bytes.Equal(got, pattern(sent)) {
+			t.Fatalf("flow %d, once the device takes frames again: other bytes, or %v", i, err)
+		}
+	}
+	senders.Wait()
+	// What the engine calls sent left the device.
+	var out, in int
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		there := p.b.counters(t)
+		out, in = p.a.counters(t)["nic_tx_frames"], there["nic_rx_frames"]+there["nic_rx_missed"]
+		if out == in {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d frames sent, %d came or were missed: %v", out, in, there)
+		}
+	}
+}
+
+// Frames of a larger MTU than the sidecar's, which come when somebody raises the device's: the kernel cuts them to the slot. They are
+// refused and counted, and disturb nobody.
+func TestADeviceWhoseMTUIsRaisedUnderLoadDeliversNothingTooLarge(t *testing.T) {
+	p := newVethPair(t, 1500)
+	a, b := connect(t, p.a.attach(t), p.b.attach(t))
+	go func() { _, _ = io.Copy(b, b) }()
+	_ = a.SetDeadline(time.Now().Add(time.Minute))
+	for _, end := range []wireEnd{p.wire.a, p.wire.b} {
+		if err := end.namespace.Run("ip", "link", "set", "dev", device, "mtu", "9000"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Whole packets of IPv4 for the sidecar, of 9000 bytes: with a right checksum, so that their length alone speaks against them.
+	from, large := p.wire.a.packetSocket(t), make([]byte, 14+9000)
+	address := p.wire.b.address(t)
+	copy(large, address)
+	copy(large[6:], []byte{2, 0, 0, 0, 0, 9, 8, 0, 0x45, 0, 9000 >> 8, 9000 & 0xff, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
+	binary.BigEndian.PutUint16(large[24:], internetChecksum(large[14:34]))
+	const injected = 500
+	var injector sync.WaitGroup
+	var done atomic.Bool
+	injector.Go(func() {
+		defer done.Store(true)
+		for range injected {
+			if err := from.send(large); err != nil {
+				t.Error(err)
+				return
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+	})
+	for i := byte(0); !done.Load(); i++ {
+		sent := bytes.Repeat([]byte{i}, 4000)
+		got := bytes.Clone(sent)
+		if pingPong(t, a, got); !bytes.Equal(got, sent) {
+			t.Fatal("an echo differs from what was sent")
+		}
+	}
+	injector.Wait()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		c := p.b.counters(t)
+		if refused := c["rx_bad_ip"]; refused+c["nic_rx_missed"] >= injected && refused > injected/2 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d frames above the MTU: %v", injected, c)
+		}
+	}
+}
+
 func TestAnIdleEngineSleepsUntilAFrameComes(t *testing.T) {
-	p := newVethPair(t, 1500, "--idle", "adaptive", "--keepalive", "0")
+	anIdleEngineSleeps(t, newVethPair(t, 1500, "--idle", "adaptive", "--keepalive", "0"))
+}
+
+func anIdleEngineSleeps(t *testing.T, p *pair) {
+	t.Helper()
 	a, b := connect(t, p.a.attach(t), p.b.attach(t))
 	go func() { _, _ = io.Copy(b, b) }()
 	_ = a.SetDeadline(time.Now().Add(patience))
@@ -239,8 +369,17 @@ func TestTheKernelFindsAndPingsASidecar(t *testing.T) {
 	if err := (netns.End{Namespace: w.b.namespace, Device: device}).Address("10.0.0.2/24"); err != nil {
 		t.Fatal(err)
 	}
+	pingFromKernel(t, w.b.namespace, "10.0.0.2", s.ip)
+	if c := s.counters(t); c["arp_replies"] == 0 {
+		t.Errorf("no ARP request was answered: %v", c)
+	}
+}
+
+// pingFromKernel has the kernel of a namespace, by its own address, ping another.
+func pingFromKernel(t *testing.T, n *netns.Namespace, from, to string) {
+	t.Helper()
 	var socket net.PacketConn
-	if err := w.b.namespace.Do(func() (err error) { socket, err = net.ListenPacket("ip4:icmp", "10.0.0.2"); return err }); err != nil {
+	if err := n.Do(func() (err error) { socket, err = net.ListenPacket("ip4:icmp", from); return err }); err != nil {
 		t.Fatal(err)
 	}
 	defer socket.Close()
@@ -248,7 +387,7 @@ func TestTheKernelFindsAndPingsASidecar(t *testing.T) {
 	for _, size := range []int{0, 56, 1472} {
 		request := append([]byte{8, 0, 0, 0, 7, 7, 0, byte(size)}, pattern(size)...)
 		binary.BigEndian.PutUint16(request[2:], internetChecksum(request))
-		if _, err := socket.WriteTo(request, &net.IPAddr{IP: net.ParseIP(s.ip)}); err != nil {
+		if _, err := socket.WriteTo(request, &net.IPAddr{IP: net.ParseIP(to)}); err != nil {
 			t.Fatal(err)
 		}
 		reply := make([]byte, 2048)
@@ -259,9 +398,6 @@ func TestTheKernelFindsAndPingsASidecar(t *testing.T) {
 		if reply[0] != 0 || internetChecksum(reply[:n]) != 0 || !bytes.Equal(reply[4:n], request[4:]) {
 			t.Errorf("a ping of %d bytes is answered by % x", size, reply[:min(n, 16)])
 		}
-	}
-	if c := s.counters(t); c["arp_replies"] == 0 {
-		t.Errorf("no ARP request was answered: %v", c)
 	}
 }
 

@@ -21,25 +21,7 @@ func TestEnginesOfBothSidesFindEachOthersQueues(t *testing.T) {
 			folder := shortTempDir(t)
 			p := newPairOn(t, folder, memifMatrix(folder, engines[0], engines[1]))
 			conns := everyEngineToEveryEngine(t, p, engines[0], engines[1])
-			// Searches may be under way at first, and a machine that is short of cores has connections take another path for want of
-			// answers; apart from that nothing comes in on a wrong queue.
-			deadline := time.Now().Add(patience)
-			last := onWrongQueues(t, p)
-			for still, settled := 0, false; still < 3; {
-				echoOnAll(t, conns, 20)
-				now := onWrongQueues(t, p)
-				switch {
-				case now == last:
-					still, settled = still+1, true
-				case now.repathed == last.repathed && settled:
-					t.Fatalf("on a wrong queue, handed over, and moved for want of answers were %v, are %v", last, now)
-				default:
-					still, settled = 0, false
-				}
-				if last = now; time.Now().After(deadline) {
-					t.Fatalf("packets still come in on wrong queues: %v", now)
-				}
-			}
+			settle(t, p, conns)
 			for side, s := range []*sidecar{p.a, p.b} {
 				counters, many := s.counters(t), engines[1-side] > 1
 				if many && counters["pairs_verified"] == 0 || counters["searches_given_up"] > 0 {
@@ -48,6 +30,30 @@ func TestEnginesOfBothSidesFindEachOthersQueues(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// settle uses the connections until nothing comes in on a wrong queue any more.
+func settle(t *testing.T, p *pair, conns []*machnet.Conn) {
+	t.Helper()
+	// Searches may be under way at first, and a machine that is short of cores has connections take another path for want of
+	// answers; apart from that nothing comes in on a wrong queue.
+	deadline := time.Now().Add(patience)
+	last := onWrongQueues(t, p)
+	for still, settled := 0, false; still < 3; {
+		echoOnAll(t, conns, 20)
+		now := onWrongQueues(t, p)
+		switch {
+		case now == last:
+			still, settled = still+1, true
+		case now.repathed == last.repathed && settled:
+			t.Fatalf("on a wrong queue, handed over, and moved for want of answers were %v, are %v", last, now)
+		default:
+			still, settled = 0, false
+		}
+		if last = now; time.Now().After(deadline) {
+			t.Fatalf("packets still come in on wrong queues: %v", now)
+		}
 	}
 }
 

@@ -58,9 +58,10 @@ func startSidecar(folder, ip string, end wireEnd, flags ...string) (*sidecar, er
 	s := &sidecar{ip: ip, socket: filepath.Join(folder, ip+".sock"), out: new(lockedBuffer), gone: make(chan struct{})}
 	s.again = func() (*sidecar, error) { return startSidecar(folder, ip, end, flags...) }
 	// Two sidecars and the tests share the cores, so nobody spins; the figures of other policies are the bench's business.
-	args := slices.Concat([]string{
-		"--ip", ip + "/24", "--socket", s.socket, "--file-prefix", filepath.Base(folder) + ip, "--idle", "yield", "--log", "warn",
-	}, end.device, flags)
+	args := slices.Concat([]string{"--ip", ip + "/24", "--socket", s.socket, "--idle", "yield", "--log", "warn"}, end.device, flags)
+	if !slices.Contains(end.device, "--xdp") { // which needs no DPDK
+		args = append(args, "--file-prefix", filepath.Base(folder)+ip)
+	}
 	s.cmd = exec.Command(machnetd, args...)
 	s.cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+folder)
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out

@@ -11,19 +11,20 @@ import (
 	"github.com/machnet/machnet/cmd/netns"
 )
 
-var link = flag.String("link", "memif", "what joins the hosts: memif, or veth (two network namespaces; root)")
+var link = flag.String("link", "memif", "what joins the hosts: memif, veth (two network namespaces; root), or xdp (the same, and the kernel keeps the devices)")
 
 func checkLink() error {
-	if *link != "memif" && *link != "veth" {
-		return fmt.Errorf("-link %q: use memif or veth", *link)
+	if *link != "memif" && *link != "veth" && *link != "xdp" {
+		return fmt.Errorf("-link %q: use memif, veth or xdp", *link)
 	}
 	return nil
 }
 
 // wire is what joins the two hosts of a pair.
 type wire struct {
-	a, b  wireEnd
-	close func() // once both sidecars have ended
+	a, b   wireEnd
+	middle *netns.Namespace // of a forwarder's, which has the devices a and b towards them
+	close  func()           // once both sidecars have ended
 }
 
 // wireEnd is what machnetd needs to use one end.
@@ -34,8 +35,15 @@ type wireEnd struct {
 
 // makeWire lays the link of this run.
 func makeWire(folder string) (*wire, error) {
-	if *link == "veth" {
+	switch *link {
+	case "veth":
 		return vethWire(1500)
+	case "xdp":
+		w, err := vethWire(1500)
+		if err == nil {
+			w.a, w.b = xdpEnd(w.a.namespace), xdpEnd(w.b.namespace)
+		}
+		return w, err
 	}
 	return memifWire(folder), nil
 }
@@ -96,7 +104,7 @@ func needNamespaces(t *testing.T) {
 
 func needLink(t *testing.T) {
 	t.Helper()
-	if *link == "veth" {
+	if *link != "memif" {
 		needNamespaces(t)
 	}
 }

@@ -223,6 +223,11 @@ impl Conns {
         !self.ready.is_empty()
     }
 
+    /// How many there are.
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
     /// The connection whose turn it is.
     #[inline]
     pub fn next_ready(&mut self) -> Option<ConnHandle> {

@@ -275,7 +275,10 @@ mod tests {
         idle.yielded(Nanos::millis(8), Nanos::millis(4));
         assert_eq!(idle.after(0, Nanos::millis(8)), Action::Pause);
         assert_eq!(idle.after(0, Nanos::millis(8) + Nanos::micros(50)), Action::Pause);
-        assert_eq!(idle.after(0, Nanos::millis(8) + Nanos::micros(51)), Action::Sleep { longest: Nanos::millis(100) });
+        assert_eq!(
+            idle.after(0, Nanos::millis(8) + Nanos::micros(51)),
+            Action::Sleep { longest: Nanos::millis(100) }
+        );
         // One that is still there after the while is believed at once, and for longer.
         let mut now = Nanos::millis(8);
         for memory in [8, 16, 32, 64, 128, 128] {

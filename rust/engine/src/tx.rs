@@ -23,9 +23,31 @@ impl<Q: Queue> Engine<Q> {
     pub(crate) fn transmit(&mut self) -> usize {
         let mut sent = 0;
         if !self.core.router.send_waiting(&mut self.nic, &mut sent) {
-            return sent;
+            return self.transmit_local(sent);
         }
         while let Some(handle) = self.core.conns.next_ready() {
+            match self.turn(handle, &mut sent) {
+                Turn::Done | Turn::Waits(_) | Turn::Over | Turn::NoRoute => {}
+                Turn::More => self.core.conns.ready_again(handle),
+                Turn::NoRoom => {
+                    self.core.conns.ready_first(handle);
+                    break;
+                }
+            }
+        }
+        sent
+    }
+
+    /// The NIC takes nothing: connections within this host go on, and the others keep their order. A NIC may be full for long, when its
+    /// link is held up.
+    #[cold]
+    fn transmit_local(&mut self, mut sent: usize) -> usize {
+        for _ in 0..self.core.conns.ready_len().min(LOOKED_AT) {
+            let Some(handle) = self.core.conns.next_ready() else { break };
+            if self.core.conns.resolve(handle).is_some_and(|conn| !conn.path.is_local()) {
+                self.core.conns.ready_again(handle);
+                continue;
+            }
             match self.turn(handle, &mut sent) {
                 Turn::Done | Turn::Waits(_) | Turn::Over | Turn::NoRoute => {}
                 Turn::More => self.core.conns.ready_again(handle),
@@ -127,3 +149,6 @@ impl Core {
         }
     }
 }
+
+/// Connections that are looked at in a round in which the NIC takes nothing.
+const LOOKED_AT: usize = 256;

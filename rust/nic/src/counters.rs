@@ -19,7 +19,7 @@ machnet_wire::samples! {
         in_pieces: Counter, Count;
         /// frames lost because this queue's receive ring was full
         rx_missed: Counter, Count, Option<u64>;
-        /// frames dropped instead of sent because the link was down
+        /// frames dropped instead of sent because a memif had no peer, or the device was being started again or was gone
         link_down: Counter, Count, Option<u64>;
         /// frames dropped instead of sent because the queue of the peer that they were for was full
         peer_full: Counter, Count, Option<u64>;

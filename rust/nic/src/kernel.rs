@@ -33,19 +33,14 @@ pub(crate) fn look(device: &str) -> io::Result<KernelDevice> {
     // SAFETY: the kernel wrote these members.
     let (mtu, flags, address, index) =
         unsafe { (mtu.ifru_mtu, flags.ifru_flags, address.ifru_hwaddr.sa_data, index.ifru_ifindex) };
-    let flags = c_int::from(flags);
+    let up = c_int::from(flags) & libc::IFF_UP != 0;
     let mut mac = Mac([0; 6]);
     mac.0.iter_mut().zip(address).for_each(|(to, from)| *to = from as u8);
-    Ok(KernelDevice {
-        index: index as u32,
-        mac,
-        mtu: mtu.max(0) as u32,
-        up: flags & libc::IFF_UP != 0,
-        running: flags & libc::IFF_UP != 0 && flags & libc::IFF_RUNNING != 0,
-    })
+    Ok(KernelDevice { index: index as u32, mac, mtu: mtu.max(0) as u32, up, running: up && asked.has_link() })
 }
 
 /// Sets the device's flags to what they are: whether that is allowed.
+#[cfg(feature = "dpdk")]
 pub(crate) fn keep_flags(device: &str) -> io::Result<()> {
     let mut asked = Asked::about(device)?;
     asked.ask(libc::SIOCGIFFLAGS as _)?; // they stay in the request
@@ -108,8 +103,15 @@ struct Channels {
     combined: u32,
 }
 
-#[cfg(feature = "xdp")]
+/// Whether there is a carrier; linux/ethtool.h: `ethtool_value`.
+#[repr(C)]
+struct Link {
+    command: u32,
+    up: u32,
+}
+
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
+const ETHTOOL_GLINK: u32 = 0x0a;
 #[cfg(feature = "xdp")]
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
@@ -140,8 +142,17 @@ impl Asked {
         Ok(Asked { request, socket })
     }
 
+    /// Whether it has a carrier, as far as its driver tells. The flag IFF_RUNNING follows that by up to a second.
+    fn has_link(&mut self) -> bool {
+        let mut link = Link { command: ETHTOOL_GLINK, up: 1 };
+        self.request.ifr_ifru.ifru_data = (&raw mut link).cast();
+        let told = self.ask(SIOCETHTOOL);
+        told.is_err() || link.up != 0
+    }
+
     fn ask(&mut self, what: libc::Ioctl) -> io::Result<libc::__c_anonymous_ifr_ifru> {
-        // SAFETY: the request is writable and its name ends with a zero; each question reads or fills in no more than the request.
+        // SAFETY: the request is writable and its name ends with a zero; each question reads or fills in no more than the request, and
+        // what a member of it points to, which lives until the call is over.
         match unsafe { libc::ioctl(self.socket.as_raw_fd(), what, &raw mut self.request) } {
             0 => Ok(self.request.ifr_ifru),
             _ => Err(io::Error::last_os_error()),

@@ -1,5 +1,5 @@
 //! A port of DPDK's that is started again, taken away and found again while its queue is in use. The device is `net_ring`, whose only queue gives
-//! back what it was given; unlike a NIC it loses the buffers that are in it when it is taken away.
+//! back what it was given. Unlike a NIC's driver, it does not give back the buffers that are in it when it is closed: the port needs others.
 #![cfg(feature = "dpdk")]
 
 use machnet_nic::dpdk::{DpdkPort, DpdkQueue, open};
@@ -14,7 +14,9 @@ fn a_port_goes_on_after_resets_and_removals() {
     let mut opened = open(&Device::Vdev("net_ring0".into()), &PortConfig::default(), &eal).unwrap();
     let mut queue = opened.queues.pop().unwrap();
     let port = queue.port().clone();
-    until("it has its link", &mut queue, |_| port.state() == PortState::Up && port.counters().link_ups == Some(1));
+    until("it has its link", &mut queue, |_| {
+        port.state() == PortState::Up && port.counters().link_ups == Some(1)
+    });
     pass(&mut queue, 100);
     let level = free(&port);
     assert_eq!(port.counters().rx_frames, Some(queue.counters().rx_frames));
@@ -48,7 +50,7 @@ fn a_port_goes_on_after_resets_and_removals() {
         assert_eq!(queue.receive(32, &mut |_, _| {}), 0);
         until("it is back", &mut queue, |queue| {
             exchange(queue);
-            port.counters().returns == Some(n)
+            port.counters().returns == Some(n) && port.counters().link_ups == Some(n + 1)
         });
         pass(&mut queue, 100);
     }

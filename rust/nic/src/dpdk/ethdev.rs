@@ -87,6 +87,22 @@ pub(super) fn doubt_of_spreading(info: &dpdk_sys::mdpdk_port_info, queues: u16) 
     }
 }
 
+/// Refuses several queues where all packets come in on the first: a driver of a physical NIC that offers no hash takes the wish for one
+/// without a word. Some offer none because the cloud's side spreads by one of its own.
+pub(super) fn check_spreading(info: &dpdk_sys::mdpdk_port_info, queues: u16) -> Result<(), DpdkError> {
+    let driver = name(&info.driver);
+    if queues <= 1 || info.rss != 0 || SPREAD_BY_THE_HOST.contains(&driver.as_str()) {
+        return Ok(());
+    }
+    Err(DpdkError::Config(format!(
+        "{queues} engines on {} ({driver}): it has no hash, and all that comes in does so on its first queue; set engines.count (--engines) to 1",
+        name(&info.device)
+    )))
+}
+
+/// virtio without VIRTIO_NET_F_RSS, gve before DPDK 24.03, and netvsc on old hosts.
+const SPREAD_BY_THE_HOST: [&str; 3] = ["net_virtio", "net_gve", "net_netvsc"];
+
 /// Configures the port; returns whether it has receive interrupts, if it is to be asked. Drivers that have none refuse.
 pub(super) fn configure(
     id: u16,
@@ -166,6 +182,21 @@ mod tests {
         assert_eq!(doubt(0, 128, 1), None, "one queue needs no hash");
         let said = doubt(0, 128, 4).expect("no hash over ports");
         assert!(said.contains("no hash over UDP ports") && said.contains("one of 4 queues"), "{said}");
+        let refusal = |driver: &str, rss, queues| {
+            let mut info = dpdk_sys::mdpdk_port_info { rss, ..Default::default() };
+            for (to, from) in info.driver.iter_mut().zip(driver.bytes()) {
+                *to = from as c_char;
+            }
+            check_spreading(&info, queues).map_err(|error| error.to_string())
+        };
+        assert_eq!(refusal("net_e1000_em", 0, 1), Ok(()));
+        assert_eq!(refusal("net_e1000_igb", 1, 4), Ok(()));
+        assert_eq!(refusal("net_virtio", 0, 4), Ok(()), "the host spreads");
+        let said = refusal("net_e1000_em", 0, 2).unwrap_err();
+        assert!(
+            said.contains("2 engines on") && said.ends_with("set engines.count (--engines) to 1"),
+            "{said}"
+        );
         let said = doubt(1, 2, 4).expect("a table that is too small");
         assert!(said.contains("table of 2 entries") && said.contains("--engines) to at most 2"), "{said}");
     }

@@ -42,9 +42,11 @@ pub fn examine(
         Device::Pci(_) | Device::Mac(_) => {}
     }
     let (Memory::NoHuge { mib } | Memory::Huge { mib }) = eal.memory;
-    let need = buffers::pool_kib(port.descriptors, port.descriptors, room) * u64::from(port.queues) / 1024;
+    let need = buffers::pool_kib(port.descriptors.into(), port.descriptors.into(), room)
+        * u64::from(port.queues)
+        / 1024;
     if need > mib.into() {
-        return Err(buffers::too_little(port.queues, port.descriptors, port.descriptors, room));
+        return Err(buffers::too_little(port.queues, port.descriptors.into(), port.descriptors.into(), room));
     }
     Ok(doubts)
 }

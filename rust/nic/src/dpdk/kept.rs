@@ -27,6 +27,8 @@ pub(super) struct Setup {
     pub interrupts: bool,
     /// Of each receive and each transmit ring.
     pub descriptors: (u16, u16),
+    /// Buffers that lie in a receive ring.
+    pub filled: u32,
     /// Of a buffer, bytes.
     pub room: u16,
     /// To be set, unless the device's own is used.
@@ -82,14 +84,16 @@ impl Setup {
         let mac = Mac(ethdev::port_info(id)?.mac);
         if mac != self.mac {
             let (now, before) = (find::text(mac), find::text(self.mac));
-            return Err(unfit(format!("its address is {now}, and was {before}: restart the sidecar to use it")));
+            return Err(unfit(format!(
+                "its address is {now}, and was {before}: restart the sidecar to use it"
+            )));
         }
         Ok(())
     }
 
     /// Buffers of a queue's pool.
     fn buffers(&self) -> u32 {
-        buffers::count(self.descriptors.0, self.descriptors.1)
+        buffers::count(self.filled, self.descriptors.1.into())
     }
 }
 
@@ -141,8 +145,7 @@ impl Kept {
 
     fn open_device(&mut self) -> Result<(), DpdkError> {
         let environment = self.environment.clone();
-        let _one_at_a_time =
-            environment.opening.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _one_at_a_time = environment.opening.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let id = self.find()?.id;
         match self.open_port(id) {
             Ok(()) => {
@@ -170,7 +173,9 @@ impl Kept {
         }
         let (tx, rx) = self.setup.checksums;
         if tx && info.tx_udp_checksum == 0 || rx && info.rx_udp_checksum == 0 {
-            return Err(unfit("it offers no checksums any more: restart the sidecar to use it without".to_owned()));
+            return Err(unfit(
+                "it offers no checksums any more: restart the sidecar to use it without".to_owned(),
+            ));
         }
         (0..queues).for_each(|queue| self.mend_pool(queue, info.numa_node));
         self.setup.apply(id, |queue| self.seat.pool(queue))
@@ -180,16 +185,18 @@ impl Kept {
     fn find(&self) -> Result<Found, DpdkError> {
         let serial = || self.environment.serial.fetch_add(1, Ordering::Relaxed);
         match (device::open(&self.device, &self.config, serial()), &self.pci) {
-            (Err(DpdkError::NoSuchDevice(_)), Some(address)) if matches!(self.device, crate::Device::Mac(_)) => {
+            (Err(DpdkError::NoSuchDevice(_)), Some(address))
+                if matches!(self.device, crate::Device::Mac(_)) =>
+            {
                 device::open(&crate::Device::Pci(address.clone()), &self.config, serial())
             }
             (found, _) => found,
         }
     }
 
-    /// Replaces a queue's pool if buffers are missing. No driver holds any: the port was closed.
+    /// Replaces a queue's pool if buffers are missing though the port was closed.
     fn mend_pool(&mut self, queue: u16, numa_node: i32) {
-        let Setup { room, descriptors, queues, .. } = self.setup;
+        let Setup { room, filled, descriptors: (_, tx), queues, .. } = self.setup;
         let old = self.seat.pool(queue);
         let free = free(&self.seat, queue);
         if free + IN_HANDS >= self.setup.buffers() {
@@ -197,7 +204,7 @@ impl Kept {
         }
         let missing = self.setup.buffers() - free;
         let serial = self.environment.serial.fetch_add(1, Ordering::Relaxed);
-        match buffers::pool(serial, room, numa_node, descriptors, queues) {
+        match buffers::pool(serial, room, numa_node, (filled, tx.into()), queues) {
             Ok(pool) => {
                 log::info!("{missing} buffers of queue {queue} went with the device; it has new ones");
                 self.seat.set_pool(queue, pool);
@@ -209,15 +216,18 @@ impl Kept {
         }
     }
 
-    /// Frees what queues have given back all of.
+    /// Frees pools that are whole again. One of which buffers are lost stays: whoever has them, be it a device that hangs, may write to them.
     fn free_retired(&mut self) {
+        let all = self.setup.buffers();
         self.retired.retain(|(queue, Buffers(pool))| {
-            let adopted = self.seat.has_adopted(*queue);
-            if adopted {
-                // SAFETY: no queue and no driver holds a buffer of it, and nobody knows it any more.
+            // SAFETY: a retired pool is there until it is freed below, and then it is no longer retired.
+            let whole =
+                self.seat.has_adopted(*queue) && unsafe { dpdk_sys::mdpdk_pool_available(*pool) } == all;
+            if whole {
+                // SAFETY: nobody holds a buffer of it, and no queue will take one.
                 unsafe { dpdk_sys::mdpdk_pool_free(*pool) };
             }
-            !adopted
+            !whole
         });
     }
 }

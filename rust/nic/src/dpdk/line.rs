@@ -161,7 +161,11 @@ impl Member {
                 leave_all();
                 // Whoever changes it may share this core.
                 looks += 1;
-                if looks < 1000 { std::thread::yield_now() } else { std::thread::sleep(NAP) }
+                if looks < 1000 {
+                    std::thread::yield_now()
+                } else {
+                    std::thread::sleep(NAP)
+                }
                 continue;
             }
             self.online.store(token, Ordering::Relaxed);

@@ -13,6 +13,7 @@
 
 mod buffers;
 mod counted;
+mod descriptors;
 mod devargs;
 mod device;
 mod drivers;

@@ -1,6 +1,7 @@
 //! Opening a port: get the device, give it queues and buffers, start it.
 
 use super::buffers;
+use super::descriptors;
 use super::device::{self, Found};
 use super::drivers::Installed;
 use super::eal::Eal;
@@ -46,7 +47,10 @@ impl Eal {
             }
             (DpdkError::Refused { step, errno: libc::ENOMEM, .. }, None) => {
                 let (rings, room) = (config.descriptors, memif::buffer_size(config.mtu));
-                DpdkError::TooLittleMemory { step, mib: buffers::enough(config.queues, rings, rings, room) }
+                DpdkError::TooLittleMemory {
+                    step,
+                    mib: buffers::enough(config.queues, rings.into(), rings.into(), room),
+                }
             }
             (DpdkError::Refused { step, errno, detail }, None) if detail.is_empty() => {
                 DpdkError::Refused { step, errno, detail: ethdev::none_if_silent(&mark) }
@@ -71,6 +75,9 @@ impl Eal {
                 offered: offered / matrix.map_or(1, |m| m.theirs),
             });
         }
+        if matches!(device, Device::Pci(_) | Device::Mac(_)) {
+            ethdev::check_spreading(&info, config.queues)?;
+        }
         // memif's hash is our own, and the kernel's for af_packet covers ports.
         if matrix.is_none() && found.packet.is_none() {
             ethdev::doubt_of_spreading(&info, config.queues)
@@ -91,8 +98,8 @@ impl Eal {
         let interrupts = config.interrupts && found.memif.is_none();
         let interrupts = ethdev::configure(found.id, rings, mtu, checksums, interrupts)?;
 
-        let descriptors = descriptors(&found, config, &info);
-        let pools = self.set_up_queues(&found, config, descriptors, info.numa_node)?;
+        let (rx, tx) = descriptors::agree(&found, config, &info);
+        let pools = self.set_up_queues(&found, config, &info, (rx, tx))?;
         if let (Some(mac), None) = (config.mac, &found.memif) {
             // SAFETY: six readable bytes; the port is configured.
             done(unsafe { dpdk_sys::mdpdk_port_set_mac(found.id, mac.0.as_ptr()) }, "set the MAC address")?;
@@ -106,20 +113,22 @@ impl Eal {
             mtu,
             checksums,
             interrupts,
-            descriptors,
+            descriptors: (rx, tx),
+            filled: descriptors::buffers_of(&driver, rx),
             room: packet.as_ref().map_or(usual, |packet| packet.room.max(usual)),
             set_mac: config.mac,
             mac: Mac(info.mac),
         };
-        let port = self.start_port(found, driver, &pools, (device, config, setup))?;
+        let before = descriptors::available(pools[0]);
+        let port = self.start_port(found, driver.clone(), &pools, (device, config, setup))?;
+        let rx = descriptors::ask_pool(&driver, rx, before, pools[0]);
         // The address is known for certain once the port has started.
         let info = Info {
             mac: Mac(ethdev::port_info(port.seat.id())?.mac),
             mtu: config.mtu,
             queues: config.queues,
             index: 0,
-            descriptors: matrix
-                .map_or(descriptors.0.min(descriptors.1), |m| m.theirs << m.log2_ring(config.descriptors)),
+            descriptors: matrix.map_or(rx.min(tx), |m| m.theirs << m.log2_ring(config.descriptors)),
             tx_checksum: checksums.0,
             rx_checksum: checksums.1,
             // af_packet's driver has no interrupts, but its sockets can be waited for.
@@ -146,14 +155,16 @@ impl Eal {
         &self,
         found: &Found,
         config: &PortConfig,
+        info: &dpdk_sys::mdpdk_port_info,
         (rx, tx): (u16, u16),
-        numa_node: i32,
     ) -> Result<Vec<*mut c_void>, DpdkError> {
         let usual = memif::buffer_size(config.mtu);
         let room = found.packet.as_ref().map_or(usual, |packet| packet.room.max(usual));
+        let filled = descriptors::buffers_of(&ethdev::name(&info.driver), rx);
         let mut pools = Vec::new();
         for queue in 0..config.queues {
-            let pool = buffers::pool(self.serial(), room, numa_node, (rx, tx), config.queues)?;
+            let pool =
+                buffers::pool(self.serial(), room, info.numa_node, (filled, tx.into()), config.queues)?;
             pools.push(pool);
             let Rings { receive, transmit } = Rings::of(queue, found.matrix);
             for ring in receive {
@@ -230,23 +241,4 @@ impl Eal {
     fn serial(&self) -> u32 {
         self.environment.serial.fetch_add(1, Ordering::Relaxed)
     }
-}
-
-/// Descriptors of each receive and each transmit ring, as near to what was asked for as the driver has them.
-fn descriptors(found: &Found, config: &PortConfig, info: &dpdk_sys::mdpdk_port_info) -> (u16, u16) {
-    let (mut rx, mut tx) = (config.descriptors, config.descriptors);
-    if let Some(packet) = &found.packet {
-        (rx, tx) = (packet.slots, packet.slots); // the driver takes any number for its own
-    } else if found.matrix.is_none() {
-        // SAFETY: both pointers are to live variables; the port is configured.
-        unsafe { dpdk_sys::mdpdk_port_descriptors(found.id, &mut rx, &mut tx) };
-    }
-    if rx.min(tx) < config.descriptors {
-        ::log::warn!(
-            "{} descriptors asked of {}: it has {rx} to receive and {tx} to send",
-            config.descriptors,
-            ethdev::name(&info.driver)
-        );
-    }
-    (rx, tx)
 }

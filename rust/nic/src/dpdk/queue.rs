@@ -148,7 +148,7 @@ impl DpdkQueue {
         self.id = seat.id();
         let pool = seat.pool(self.info.index);
         if pool != self.pool.0 {
-            // The buffers of the pool before went with the device, or are given back now: it is freed when none is left.
+            // Some buffers of the pool before went with the device. The others are given back.
             self.spare.free();
             for tx in &mut self.transmit {
                 add(&mut self.counters.link_down, tx.waiting.len as u64);

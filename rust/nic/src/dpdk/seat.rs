@@ -36,10 +36,9 @@ struct Tally {
 impl Seat {
     /// A port's, with the pools of its queues in their order.
     pub(super) fn new(id: u16, line: Arc<Line>, pools: &[*mut c_void]) -> Arc<Seat> {
-        let pools = pools.iter().map(|&pool| PoolSeat {
-            current: AtomicPtr::new(pool),
-            adopted: AtomicPtr::new(pool),
-        });
+        let pools = pools
+            .iter()
+            .map(|&pool| PoolSeat { current: AtomicPtr::new(pool), adopted: AtomicPtr::new(pool) });
         Arc::new(Seat {
             id: AtomicU16::new(id),
             line,

@@ -2,10 +2,10 @@
 
 use super::dice::Dice;
 use super::link::{Egress, Fate, Link, Lose, Steal, SwitchPort, Wire};
-use super::nic::Nic;
+use super::nic::{Away, Nic};
 use super::trace::{Happening, Trace};
 use super::{Counts, Host};
-use crate::Mac;
+use crate::{Mac, PortState};
 use machnet_wire::Nanos;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -140,6 +140,14 @@ impl Fabric {
 
     pub fn stolen_until(&self, host: usize) -> Option<Nanos> {
         self.hosts[host].nic.stolen_until(self.now)
+    }
+
+    pub fn put_away(&mut self, host: usize, length: Nanos, why: Away) {
+        self.hosts[host].nic.put_away(self.now + length, why);
+    }
+
+    pub fn state(&self, host: usize) -> PortState {
+        self.hosts[host].nic.state(self.now)
     }
 
     pub fn inject(&mut self, host: usize, frame: &[u8]) {
@@ -277,6 +285,12 @@ impl Fabric {
 
     /// Gives a copy to a host's NIC.
     fn put(&mut self, from: Option<usize>, to: usize, frame: Vec<u8>) {
+        if self.state(to) != PortState::Up {
+            self.counts.away += 1;
+            self.trace.push(self.now, from, Some(to), Happening::Away, &frame);
+            self.spare.push(frame);
+            return;
+        }
         let host = &mut self.hosts[to];
         if frame.len() > host.nic.longest() {
             return self.refuse(from, to, frame);

@@ -18,9 +18,10 @@ mod trace;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use link::{Link, Steal, SwitchPort};
+pub use nic::Away;
 pub use queue::SimQueue;
 
-use crate::{Info, Mac, Opened};
+use crate::{Info, Mac, Opened, PortCounters};
 use fabric::Fabric;
 use machnet_wire::Nanos;
 use port::SimPort;
@@ -115,7 +116,7 @@ impl Host {
 }
 
 /// What has become of frames so far, over the whole network. Every copy that a frame on its way makes (a broadcast
-/// one for each receiver) is counted in `copies` and ends in exactly one of the five after `in_flight`, or is in flight.
+/// one for each receiver) is counted in `copies` and ends in exactly one of the six after `in_flight`, or is in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts {
     /// Frames that queues gave to the network.
@@ -134,6 +135,8 @@ pub struct Counts {
     pub missed: u64,
     /// Copies that the NIC refused: another address since a bit flipped, or longer than its MTU.
     pub refused: u64,
+    /// Copies that found the NIC out of operation ([`Net::put_away`]).
+    pub away: u64,
     /// Extra copies made by duplication.
     pub duplicated: u64,
     /// Copies held back so that later ones overtake.
@@ -253,6 +256,19 @@ impl Net {
     /// When the host's vCPU is back, if it is away now.
     pub fn stolen_until(&self, host: usize) -> Option<Nanos> {
         self.lock().stolen_until(host)
+    }
+
+    /// Puts a host's NIC out of operation for `length` from now: what is in its rings is lost, what arrives or is sent meanwhile, too, and then it is
+    /// back with another key and its first table. Engines do not notice but by that.
+    pub fn put_away(&self, host: usize, length: Nanos, why: Away) {
+        self.lock().put_away(host, length, why);
+    }
+
+    /// What a host's NIC has counted.
+    pub fn port_counters(&self, host: usize) -> PortCounters {
+        let mut fabric = self.lock();
+        let now = fabric.now();
+        fabric.nic(host).counters(now)
     }
 
     /// Draws another secret key for a host's NIC, as one does that starts again.

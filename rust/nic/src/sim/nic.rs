@@ -3,7 +3,7 @@
 use super::dice::Dice;
 use super::link::Steal;
 use super::{HashOver, Host};
-use crate::{Info, PortCounters, Toeplitz};
+use crate::{Info, PortCounters, PortState, Toeplitz};
 use machnet_wire::frame::{self, Frame};
 use machnet_wire::{Nanos, ether};
 use std::collections::{BTreeMap, VecDeque};
@@ -26,6 +26,18 @@ pub(crate) struct Nic {
     steal: Option<Steal>,
     /// When the vCPU is taken away next.
     steal_at: Nanos,
+    /// Out of operation until then, and why.
+    away_until: Nanos,
+    away: Away,
+}
+
+/// Why a NIC is out of operation for a while. Either way its rings are lost, and when it is back it hashes by another key and its first table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Away {
+    /// It is started again, because it asked for that or had failed.
+    Reset,
+    /// The device was taken away, as Azure does with its virtual functions.
+    Removal,
 }
 
 /// What the NIC counts, all queues together.
@@ -39,6 +51,8 @@ struct Counters {
     unfit: u64,
     /// Frames for another address or too long, not received.
     refused: u64,
+    resets: u64,
+    removals: u64,
 }
 
 /// A receive queue: the ring of frames that wait, and its interrupt.
@@ -74,6 +88,8 @@ impl Nic {
             stolen_until: Nanos::ZERO,
             steal: None,
             steal_at: Nanos::MAX,
+            away_until: Nanos::ZERO,
+            away: Away::Reset,
         }
     }
 
@@ -187,9 +203,12 @@ impl Nic {
         self.queues[usize::from(queue)].missed
     }
 
-    /// What it has counted. It has no link that could be lost, and never lacks a buffer.
-    pub fn counters(&self) -> PortCounters {
-        let Counters { rx_frames, rx_bytes, tx_frames, tx_bytes, unfit, refused } = self.counters;
+    /// What it has counted. It never lacks a buffer.
+    pub fn counters(&self, now: Nanos) -> PortCounters {
+        let Counters { rx_frames, rx_bytes, tx_frames, tx_bytes, unfit, refused, resets, removals } =
+            self.counters;
+        let is_gone = u64::from(self.state(now) == PortState::Gone);
+        let is_reset = u64::from(self.state(now) == PortState::Resetting);
         PortCounters {
             rx_frames: Some(rx_frames),
             tx_frames: Some(tx_frames),
@@ -198,7 +217,35 @@ impl Nic {
             rx_missed: Some(self.queues.iter().map(|queue| queue.missed).sum()),
             rx_errors: Some(refused),
             tx_errors: Some(unfit),
+            link_ups: Some(1 + removals - is_gone),
+            link_downs: Some(removals),
+            resets: Some(resets - is_reset),
+            removals: Some(removals),
+            returns: Some(removals - is_gone),
             ..PortCounters::default()
+        }
+    }
+
+    /// Puts it out of operation until then.
+    pub fn put_away(&mut self, until: Nanos, why: Away) {
+        self.away_until = until;
+        self.away = why;
+        match why {
+            Away::Reset => self.counters.resets += 1,
+            Away::Removal => self.counters.removals += 1,
+        }
+        self.rekey();
+        self.table = self.host.first_table();
+        // Rules that steer are its back end's to put in again.
+        self.queues.iter_mut().for_each(|queue| queue.frames.clear());
+    }
+
+    /// What it is doing.
+    pub fn state(&self, now: Nanos) -> PortState {
+        match self.away {
+            _ if now >= self.away_until => PortState::Up,
+            Away::Reset => PortState::Resetting,
+            Away::Removal => PortState::Gone,
         }
     }
 

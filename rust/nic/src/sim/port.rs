@@ -16,10 +16,10 @@ impl Port for SimPort {
     }
 
     fn counters(&self) -> PortCounters {
-        self.net.lock().nic(self.host).counters()
+        self.net.port_counters(self.host)
     }
 
     fn state(&self) -> PortState {
-        PortState::Up
+        self.net.lock().state(self.host)
     }
 }

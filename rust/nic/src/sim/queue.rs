@@ -1,7 +1,7 @@
 //! One queue of a simulated NIC.
 
 use super::Net;
-use crate::{Full, Info, Offload, Queue, QueueCounters, RxChecksum};
+use crate::{Full, Info, Offload, PortState, Queue, QueueCounters, RxChecksum};
 use machnet_wire::ParseError;
 use machnet_wire::frame::{self, Frame};
 
@@ -17,6 +17,8 @@ pub struct SimQueue {
     /// Room for the frames of one `receive`.
     taken: Vec<Vec<u8>>,
     counters: QueueCounters,
+    /// Dropped because the NIC was out of operation.
+    link_down: u64,
 }
 
 impl SimQueue {
@@ -29,6 +31,7 @@ impl SimQueue {
             spare: Vec::new(),
             taken: Vec::new(),
             counters: QueueCounters::default(),
+            link_down: 0,
         }
     }
 
@@ -85,8 +88,11 @@ impl Queue for SimQueue {
             return;
         }
         let mut fabric = self.net.lock();
+        let up = fabric.state(self.host) == PortState::Up;
         for frame in self.staged.drain(..) {
-            if fabric.send(self.host, &frame) {
+            if !up {
+                self.link_down += 1;
+            } else if fabric.send(self.host, &frame) {
                 self.counters.tx_frames += 1;
                 self.counters.tx_bytes += frame.len() as u64;
             }
@@ -101,8 +107,8 @@ impl Queue for SimQueue {
 
     fn counters(&self) -> QueueCounters {
         let missed = self.net.lock().nic(self.host).missed(self.info.index);
-        // Nothing here loses its link, and a full queue of a peer is that host's own loss.
-        QueueCounters { rx_missed: Some(missed), ..self.counters }
+        // A full queue of a peer is that host's own loss.
+        QueueCounters { rx_missed: Some(missed), link_down: Some(self.link_down), ..self.counters }
     }
 
     fn steer(&mut self, port: u16) -> bool {

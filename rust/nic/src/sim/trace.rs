@@ -20,6 +20,7 @@ pub(crate) enum Happening {
     Delivered { queue: u16 },
     Missed { queue: u16 },
     Refused,
+    Away,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +124,7 @@ impl fmt::Display for Line {
             Happening::Delivered { queue } => write!(f, "to queue {queue}"),
             Happening::Missed { queue } => write!(f, "MISSED on {queue}"),
             Happening::Refused => write!(f, "REFUSED   "),
+            Happening::Away => write!(f, "NIC AWAY  "),
         }?;
         write!(f, " {:5} B  {}", self.len, self.content)
     }

@@ -10,6 +10,7 @@ use super::watch;
 use super::{Way, Xdp};
 use crate::kernel::KernelDevice;
 use crate::{Info, Opened, Port, PortConfig, PortCounters, PortState};
+use machnet_wire::Mac;
 use std::io::{PipeReader, PipeWriter};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
@@ -79,6 +80,8 @@ pub(super) struct Shared {
     pub asked: Xdp,
     pub config: PortConfig,
     pub filter: Filter,
+    /// The device's address, by which peers know us.
+    pub mac: Mac,
     /// What the queues look at before each burst: [`UP`], and above it a count of what was put into `lanes`.
     pub word: AtomicU32,
     /// By queue: what it takes over when the word tells.
@@ -154,6 +157,7 @@ impl Shared {
             asked: asked.clone(),
             config: config.clone(),
             filter,
+            mac: device.mac,
             word: AtomicU32::new(if device.running { UP } else { 0 }),
             lanes: sockets.iter().map(|_| Mutex::new(None)).collect(),
             device: Mutex::new(Device {

@@ -1,8 +1,8 @@
 //! The program and the sockets against this machine's kernel. They need root, and networks of their own; without they say so.
 
 use super::attach::Filter;
-use super::{Way, XdpMode, sys};
-use crate::kernel;
+use super::{Way, Xdp, XdpMode, XdpQueue, open, sys};
+use crate::{Offload, Opened, PortConfig, PortState, Queue, RxChecksum, kernel};
 use std::net::Ipv4Addr;
 use std::process::Command;
 
@@ -131,5 +131,91 @@ fn another_program_on_the_device_and_a_way_that_it_does_not_have_are_refused_wit
         assert!(said.contains("busy") && said.contains("ip link show dev lo"), "{said}");
         drop(first);
         second.attach("lo", &lo, (1, 64), XdpMode::Copy).unwrap();
+    });
+}
+
+/// Two devices of a pair, each opened by a host with an address of its own.
+fn joined(descriptors: u16) -> [Opened<XdpQueue>; 2] {
+    ip("link add left type veth peer name right");
+    [("left", OURS), ("right", OTHER)].map(|(device, address)| {
+        ip(&format!("link set dev {device} up"));
+        let config = PortConfig { descriptors, ..PortConfig::default() };
+        open(&Xdp::new(device), &config, address).unwrap()
+    })
+}
+
+/// Sends a frame for `OTHER` whose last byte is its number.
+fn send(queue: &mut XdpQueue, number: u8, len: usize) -> bool {
+    let header = frame(0x0800, &ipv4(OTHER, 17, 0));
+    let sent = queue.transmit(len, Offload::None, |bytes| {
+        bytes.fill(number);
+        bytes[..header.len()].copy_from_slice(&header);
+        bytes[len - 1] = number;
+    });
+    queue.flush();
+    sent.is_ok()
+}
+
+#[test]
+fn frames_arrive_once_whole_and_in_order_however_often_the_rings_wrap() {
+    in_own_network("frames over AF_XDP", || {
+        let [mut a, mut b] = joined(64);
+        assert_eq!((a.port.driver(), a.port.state()), ("af_xdp-copy-native", PortState::Up));
+        let (from, to) = (&mut a.queues[0], &mut b.queues[0]);
+        let mut next = 0u64;
+        for round in 0..2000u64 {
+            for number in 0..round % 33 {
+                let number = (next + number) as u8;
+                assert!(send(from, number, 75 + usize::from(number) * 5));
+            }
+            let expected = next + round % 33;
+            while next < expected {
+                to.receive(7, &mut |bytes, verdict| {
+                    let number = next as u8;
+                    assert_eq!((bytes.len(), bytes[bytes.len() - 1]), (75 + usize::from(number) * 5, number));
+                    assert_eq!(verdict, RxChecksum::Unknown);
+                    next += 1;
+                });
+            }
+        }
+        let (sent, got) = (from.counters(), to.counters());
+        assert_eq!((sent.tx_frames, sent.tx_full), (next, 0));
+        assert_eq!((got.rx_frames, got.rx_bytes), (next, sent.tx_bytes));
+        assert_eq!((b.port.counters().rx_missed, b.port.counters().rx_errors), (Some(0), Some(0)));
+    });
+}
+
+#[test]
+fn frames_that_find_no_buffer_are_counted_and_those_behind_them_arrive() {
+    in_own_network("lost frames over AF_XDP", || {
+        let [mut a, mut b] = joined(64);
+        let (from, to) = (&mut a.queues[0], &mut b.queues[0]);
+        for number in 0..200 {
+            assert!(send(from, number, 100));
+        }
+        assert_eq!((to.backlog(), b.port.counters().rx_missed), (64, Some(136)));
+        let mut got = Vec::new();
+        assert_eq!(to.receive(100, &mut |bytes, _| got.push(bytes[99])), 64);
+        assert_eq!(got, (0..64).collect::<Vec<u8>>());
+        assert!(send(from, 7, 100));
+        assert_eq!((to.backlog(), b.port.counters().rx_missed), (1, Some(136)));
+    });
+}
+
+#[test]
+fn while_the_link_is_down_frames_are_dropped_and_counted() {
+    in_own_network("a link that is down", || {
+        let [mut a, b] = joined(64);
+        ip("link set dev right down");
+        let begun = std::time::Instant::now();
+        while a.port.state() != PortState::LinkDown {
+            assert!(begun.elapsed().as_secs() < 20, "the link is {}", a.port.state().name());
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        for number in 0..200 {
+            assert!(send(&mut a.queues[0], number, 100));
+        }
+        assert_eq!((a.queues[0].counters().link_down, a.queues[0].counters().tx_frames), (Some(200), 0));
+        drop(b);
     });
 }

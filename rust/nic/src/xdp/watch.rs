@@ -1,5 +1,6 @@
 //! The thread that watches a device: the kernel tells of every change, and this thread looks what has become of ours.
 
+use super::error::XdpError;
 use super::examine;
 use super::port::{Device, Handed, Lost, Shared, UP};
 use super::sys;
@@ -93,8 +94,15 @@ impl Watch {
     fn back(&mut self, name: &str) {
         let shared = Arc::clone(&self.shared);
         let size = (shared.config.queues, shared.config.descriptors);
-        let attached = examine::fits(&shared.asked, &shared.config)
-            .and_then(|device| Ok((device, shared.filter.attach(name, &device, size, shared.asked.mode)?)));
+        let attached = examine::fits(&shared.asked, &shared.config).and_then(|device| {
+            if device.mac != shared.mac {
+                return Err(XdpError::Config(format!(
+                    "its MAC address is {} and was {}, by which peers know this host; give it that (ip link set dev {name} address {}), or start machnetd again",
+                    device.mac, shared.mac, shared.mac
+                )));
+            }
+            Ok((device, shared.filter.attach(name, &device, size, shared.asked.mode)?))
+        });
         let (device, attached) = match attached {
             Ok(both) => both,
             Err(error) => {

@@ -176,7 +176,7 @@ impl<D: Device> Work<D> {
     /// Takes what was said and does what is due; when to do it again, if nothing is said before.
     fn step(&mut self, now: &impl Fn() -> Nanos, said: impl Iterator<Item = Event>) -> Nanos {
         said.for_each(|event| self.recovery.on_event(now(), event));
-        let looks = self.looked.is_none_or(|at| at + TICK <= now());
+        let mut looks = self.looked.is_none_or(|at| at + TICK <= now());
         if looks {
             self.looked = Some(now());
             self.device.tick();
@@ -187,6 +187,7 @@ impl<D: Device> Work<D> {
         while let Some(action) = self.recovery.poll(now()) {
             let outcome = self.perform(action);
             self.recovery.on_done(now(), action, outcome);
+            looks |= action == Action::Resume;
             // What is being done is seen while it lasts.
             self.publish();
         }

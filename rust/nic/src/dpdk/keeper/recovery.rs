@@ -193,7 +193,10 @@ impl Recovery {
             && until <= now
         {
             let patience = millis(DRIVER_PATIENCE);
-            log::warn!("{}: the driver has not mended the device in {patience} ms; it is started again", self.name);
+            log::warn!(
+                "{}: the driver has not mended the device in {patience} ms; it is started again",
+                self.name
+            );
             self.aim(now, Goal::Restart);
         }
         let due = self.at <= now;
