@@ -1,9 +1,6 @@
 package vm
 
-import (
-	"slices"
-	"testing"
-)
+import "testing"
 
 // A sidecar outlives what its NIC goes through, and so do its connections: docs/configuration.md, Device events.
 func TestConnectionsOutliveWhatHappensToTheNIC(t *testing.T) {
@@ -16,8 +13,7 @@ func TestConnectionsOutliveWhatHappensToTheNIC(t *testing.T) {
 			goesOn(busy, 20)
 			// At one end are the applications that dialled, at the other those that accepted.
 			for _, sidecar := range []*Sidecar{a, b} {
-				// What can be done once can be done again.
-				for _, h := range slices.Concat(happenings, happenings[1:]) {
+				for _, h := range happenings {
 					if !t.Run(sidecar.IP+", "+h.name, func(t *testing.T) { h.to(sidecar.With(t), busy.With(t)) }) {
 						t.Fatal("what comes next is not tried")
 					}
@@ -34,7 +30,7 @@ type happening struct {
 	begin, end    func(*Guest)
 	state         string // of the NIC meanwhile
 	said, saidEnd string // in the log
-	counts        []string
+	counts        []string // counters that it has grow by one
 }
 
 var happenings = []happening{
@@ -42,14 +38,19 @@ var happenings = []happening{
 		name:  "the link is lost",
 		begin: func(g *Guest) { g.SetLink(0, false) }, end: func(g *Guest) { g.SetLink(0, true) },
 		state: "link-down", said: "link down", saidEnd: "link up",
-		counts: []string{"nic_link_downs", "nic_link_ups"},
 	},
-	{
-		name:  "the device is taken away",
+	taken("taken away"),
+	taken("taken away again"),
+}
+
+// taken is a device that is pulled out and plugged in again.
+func taken(what string) happening {
+	return happening{
+		name:  "the device is " + what,
 		begin: func(g *Guest) { g.Unplug(0) }, end: func(g *Guest) { g.Plug(0); g.Bind(0) },
 		state: "gone", said: "the device was taken away", saidEnd: "the device is back and started",
-		counts: []string{"nic_removals", "nic_returns", "nic_link_downs", "nic_link_ups"},
-	},
+		counts: []string{"nic_removals", "nic_returns"},
+	}
 }
 
 // to has it happen to the NIC of a sidecar, and checks what the sidecar tells of it, and that connections go on.
@@ -66,8 +67,14 @@ func (h happening) to(s *Sidecar, busy *Process) {
 	goesOn(busy, 20)
 	after := s.Counters()
 	for _, name := range h.counts {
-		if after[name] != before[name]+1 {
+		if n := after[name] - before[name]; n != 1 {
 			t.Errorf("%s was %d and is %d", name, before[name], after[name])
+		}
+	}
+	// A NIC that negotiates its speed may have its link twice meanwhile, as QEMU's igb has.
+	for _, name := range []string{"nic_link_downs", "nic_link_ups"} {
+		if after[name] <= before[name] {
+			t.Errorf("%s was and is %d", name, after[name])
 		}
 	}
 }
