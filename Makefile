@@ -131,6 +131,11 @@ test-e2e: | $(LOG) ## real sidecars over memif, and once more over veth between 
 	@scripts/go-summary.sh $(LOG)/e2e.json $(LOG)/e2e-veth.json
 
 MODELS := all
+SUITE := trixie
+.PHONY: test-dpdk
+test-dpdk: ## the sidecar with the DPDK of another Debian, SUITE=trixie (24.11), sid or bookworm, alone and with this machine's (docs/dpdk.md; needs root)
+	@scripts/test-dpdk.sh $(SUITE)
+
 .PHONY: test-vm
 test-vm: | $(LOG) ## virtual machines with the vNICs that DPDK's drivers are for (docs/vm.md; needs root); MODELS=virtio,igb,vmxnet3,e1000e chooses
 	@scripts/vm-deps.sh $(MODELS)

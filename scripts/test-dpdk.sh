@@ -66,7 +66,7 @@ inside() {
 }
 
 echo "test-dpdk: building machnetd on Debian $suite"
-inside "nice cargo build --locked --quiet -p machnetd" || fail "machnetd does not build on Debian $suite"
+inside "cargo build --locked --quiet -p machnetd" || fail "machnetd does not build on Debian $suite"
 version_of() { "$@" --version | sed -n 's/.*\(DPDK [0-9][^ ,;)]*\).*/\1/p' | head -n 1; }
 version=$(version_of inside /target/debug/machnetd)
 here=$(version_of bin/machnetd)
@@ -79,7 +79,7 @@ tally() { # what ran, tests that passed, tests that failed
     [ $(($2 + $3)) -gt 0 ] || { tail -n 20 "$log" >&2; fail "$1: no test ran"; }
 }
 
-inside "nice cargo test --locked --no-fail-fast --lib --bins --tests -p dpdk-sys -p machnet-nic -p machnetd 2>&1" >"$log" || true
+inside "cargo test --locked --no-fail-fast --lib --bins --tests -p dpdk-sys -p machnet-nic -p machnetd 2>&1" >"$log" || true
 if grep -q '^error: could not compile' "$log"; then tail -n 20 "$log" >&2; fail "the tests do not build on Debian $suite"; fi
 grep -E '^(test .* FAILED|---- |thread .* panicked)' "$log" >&2 || true
 tally "crates with $version" $(awk '/^test result:/ { good += $4; bad += $6 } END { print good + 0, bad + 0 }' "$log")
@@ -97,7 +97,7 @@ END
     chmod +x "$folder/machnetd"
     umount bin/machnetd
     mount --bind "$folder/machnetd" bin/machnetd
-    (cd tests/e2e && nice "$folder/e2e.test" -test.v -test.timeout 20m -test.run "^($(tr '\n' '|' <<<"$e2e" | sed 's/|$//'))") >"$log" 2>&1 || true
+    (cd tests/e2e && "$folder/e2e.test" -test.v -test.timeout 20m -test.run "^($(tr '\n' '|' <<<"$e2e" | sed 's/|$//'))") >"$log" 2>&1 || true
     grep -A 20 -E '^ *--- FAIL' "$log" >&2 || true
     tally "$1" "$(grep -c '^--- PASS' "$log")" "$(grep -c -E '^--- FAIL|^panic: ' "$log")"
     grep -A 1 '^--- SKIP' "$log" || true

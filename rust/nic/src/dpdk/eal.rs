@@ -199,7 +199,7 @@ fn classify(errno: i32, said: &str, config: &EalConfig) -> DpdkError {
     if has(&["Is another primary process running", "Cannot create lock on"]) {
         return DpdkError::PrefixInUse(config.file_prefix.clone());
     }
-    if has(&["Invalid 'command line' arguments"]) {
+    if has(&["Invalid 'command line' arguments", "Invalid command line arguments"]) {
         return DpdkError::Config(format!(
             "DPDK's own arguments {:?} (--dpdk-arg, dpdk.extra_args): {said}; leave out what this DPDK does not know",
             config.extra_args
