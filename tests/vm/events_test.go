@@ -28,8 +28,8 @@ func TestConnectionsOutliveWhatHappensToTheNIC(t *testing.T) {
 type happening struct {
 	name          string
 	begin, end    func(*Guest)
-	state         string // of the NIC meanwhile
-	said, saidEnd string // in the log
+	state         string   // of the NIC meanwhile
+	said, saidEnd string   // in the log
 	counts        []string // counters that it has grow by one
 }
 
