@@ -65,7 +65,7 @@ demo: build ## two sidecars, a Go echo between them, beside kernel TCP
 	$(BIN)/machnet demo
 
 .PHONY: test
-test: build test-rust test-loom test-c test-go test-go-others test-e2e test-vm-virtio test-goget test-archives slowest ## everything that CI runs
+test: build test-rust test-loom test-c test-go test-go-others test-e2e test-setup test-vm-virtio test-goget test-archives slowest ## everything that CI runs
 
 .PHONY: test-rust
 test-rust: | $(LOG)
@@ -144,6 +144,14 @@ test-vm: | $(LOG) ## virtual machines with the vNICs that DPDK's drivers are for
 	@scripts/vm-deps.sh $(MODELS)
 	@cd tests && MACHNET_VM_MODELS=$(MODELS) go test -count=1 -timeout 40m -json ./vm > ../$(LOG)/vm.json || ../scripts/go-failures.sh ../$(LOG)/vm.json
 	@scripts/go-score.sh test-vm $(LOG)/vm.json
+
+.PHONY: test-setup
+test-setup: | $(LOG) ## machnet setup in network namespaces, with a made-up /sys, and with virtio's NIC in a guest: all is compared before and after (needs root)
+	@if [ $$(id -u) -ne 0 ]; then echo "test-setup: it takes root to change a namespace or a guest: skipped"; exit 0; fi; \
+	    where=all; scripts/vm-deps.sh virtio || { echo "test-setup: without a guest"; where=namespaces; }; \
+	    (cd cmd && go test -count=1 -json ./internal/machine ./internal/setup) > $(LOG)/setup.json || scripts/go-failures.sh $(LOG)/setup.json; \
+	    (cd tests && MACHNET_SETUP=$$where go test -count=1 -parallel 8 -json ./setup) >> $(LOG)/setup.json || scripts/go-failures.sh $(LOG)/setup.json; \
+	    scripts/go-score.sh test-setup $(LOG)/setup.json
 
 .PHONY: test-vm-virtio
 test-vm-virtio: # the part of `make test`

@@ -235,7 +235,6 @@ func TestADeviceThatTakesNoFramesHoldsUpNothingElse(t *testing.T) {
 	from, to := p.a.attach(t), p.b.attach(t)
 	inside, echo := connect(t, p.a.attach(t), from)
 	go func() { _, _ = io.Copy(echo, echo) }()
-	_ = inside.SetDeadline(time.Now().Add(3 * patience))
 	// Each alone may have a packet under way before the other host has answered, all together more than the ring holds.
 	const flows, sent = 48, 64 << 10
 	var ends [flows][2]*machnet.Conn
@@ -258,6 +257,7 @@ func TestADeviceThatTakesNoFramesHoldsUpNothingElse(t *testing.T) {
 		}
 	}
 	// An engine that waited for a free slot would make a round in nine seconds.
+	_ = inside.SetDeadline(time.Now().Add(3 * patience))
 	for range 200 {
 		pingPong(t, inside, pattern(64))
 	}

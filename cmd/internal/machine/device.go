@@ -21,7 +21,7 @@ func PCIAddress(text string) (string, error) {
 
 var pciForm = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
 
-// place says which device an interface belongs to, and what is known of it. Since Linux 5.14 netlink names it; earlier, and in a test's
+// place says which device an interface belongs to, what is known of it, and how many queues it has. Since Linux 5.14 netlink names it; earlier, and in a test's
 // tree, /sys does, if it shows this interface (it shows those of the network namespace in which it was mounted). It is false for an
 // interface that is no device's.
 func (r Root) place(n *NIC, bus, name string) bool {
@@ -34,13 +34,9 @@ func (r Root) place(n *NIC, bus, name string) bool {
 	case shown:
 		device = class + "/device"
 	}
-	if shown {
-		if count := len(r.names(class + "/queues/rx-*")); count > 0 {
-			n.RxQueues = count
-		}
-		if count := len(r.names(class + "/queues/tx-*")); count > 0 {
-			n.TxQueues = count
-		}
+	n.RxQueues, n.TxQueues = queues(n.Index)
+	if n.RxQueues+n.TxQueues == 0 && shown {
+		n.RxQueues, n.TxQueues = len(r.names(class+"/queues/rx-*")), len(r.names(class+"/queues/tx-*"))
 	}
 	if device == "" || !r.exists(device) {
 		return false

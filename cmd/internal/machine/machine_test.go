@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,12 +73,14 @@ func TestAnInterfaceIsReadWithItsDeviceAddressesAndGateway(t *testing.T) {
 		"link add eth7 index 70 address 02:00:00:00:00:07 mtu 9001 type bridge",
 		"link add eth8 index 80 type bridge",
 		"link set eth7 up", "link set eth8 up",
+		"address add 10.1.7.7/24 dev eth7 scope link", "address add 10.1.8.8/24 dev eth7",
 		"address add 10.1.2.3/24 brd + dev eth7 label eth7:a",
 		"address add 10.1.2.4/24 dev eth7",
 		"address add 10.9.0.1 peer 10.9.0.2/32 dev eth8 valid_lft 600 preferred_lft 300",
 		"route add default via 10.1.2.254 dev eth7 metric 200",
 		"route add default via 10.1.2.1 dev eth7 metric 100",
 		"route add default via 10.9.0.2 dev eth8 metric 300 onlink",
+		"route add default via 10.9.0.2 dev eth8 table 9 onlink", // of which only some packets know
 	}, func() error {
 		files := map[string]string{
 			"/sys/class/net/eth7/ifindex": "70", "/sys/class/net/eth7/address": "02:00:00:00:00:07",
@@ -156,6 +159,19 @@ func TestAHyperVDeviceIsReadWithItsVF(t *testing.T) {
 		}
 		if nic.Name != "eth0" || nic.Vmbus != guid || nic.Driver != "hv_netvsc" || nic.VF != "enP1" || nic.PCI != "" {
 			return fmt.Errorf("eth0 is %+v", nic)
+		}
+		return nil
+	})
+}
+
+func TestQueuesAreThoseThatAreInUse(t *testing.T) {
+	inside(t, []string{"link add v0 numrxqueues 4 numtxqueues 4 type veth peer name v1 numrxqueues 4 numtxqueues 4"}, func() error {
+		if out, err := exec.Command("ethtool", "-L", "v0", "rx", "3", "tx", "2").CombinedOutput(); err != nil {
+			t.Skipf("not tested: ethtool -L v0 rx 3 tx 2: %v: %s; `make deps` installs it", err, out)
+		}
+		nic, err := Root("").ByName("v0")
+		if err != nil || nic.RxQueues != 3 || nic.TxQueues != 2 {
+			return fmt.Errorf("v0 has %d and %d queues (%v), want 3 and 2", nic.RxQueues, nic.TxQueues, err)
 		}
 		return nil
 	})

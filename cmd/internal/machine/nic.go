@@ -32,7 +32,7 @@ type NIC struct {
 	IOMMU  bool   // the PCI device is in an IOMMU group
 	NUMA   int    // node; -1 where the machine does not say
 
-	RxQueues, TxQueues int // that the interface has now; 0 where there is none
+	RxQueues, TxQueues int // that the interface has now; 0 where there is none, or nobody says
 
 	// VF is the interface by which packets of this one really go (Azure's accelerated networking: a PCI device beside the Hyper-V
 	// device, with the same MAC address); Master is what such a one names. "" where there is none.
@@ -77,7 +77,6 @@ func (r Root) NICs() ([]NIC, error) {
 			Name: a.Name, Index: a.Index, MAC: a.HardwareAddr, MTU: a.MTU, NUMA: -1,
 			Up: a.Flags&net.FlagUp != 0, Running: a.RawFlags&unix.IFF_LOWER_UP != 0,
 			Gateway: gateways[a.Index], Master: byIndex[a.MasterIndex],
-			RxQueues: a.NumRxQueues, TxQueues: a.NumTxQueues,
 		}
 		if nic.Addresses, err = addresses(link); err != nil {
 			return nil, err
@@ -166,14 +165,25 @@ func (n NIC) String() string {
 	return n.Name
 }
 
-// IPv4 is the first address that names the host on its link: neither a secondary one of the subnet nor a link-local one.
-func (n NIC) IPv4() (Address, bool) {
+// IPv4 is the address that names the host to others: one whose subnet has the gateway before others, one that reaches beyond the link before
+// those that do not; no secondary one of a subnet, and no link-local one.
+func (n NIC) IPv4() (best Address, found bool) {
+	rank := func(a Address) int {
+		switch {
+		case a.Prefix.Contains(n.Gateway):
+			return 2
+		case a.Scope == unix.RT_SCOPE_UNIVERSE:
+			return 1
+		}
+		return 0
+	}
 	for _, a := range n.Addresses {
-		if a.Prefix.Addr().Is4() && !a.Prefix.Addr().IsLinkLocalUnicast() && a.Flags&unix.IFA_F_SECONDARY == 0 {
-			return a, true
+		usable := a.Prefix.Addr().Is4() && !a.Prefix.Addr().IsLinkLocalUnicast() && a.Flags&unix.IFA_F_SECONDARY == 0
+		if usable && (!found || rank(a) > rank(best)) {
+			best, found = a, true
 		}
 	}
-	return Address{}, false
+	return best, found
 }
 
 func addresses(link netlink.Link) ([]Address, error) {

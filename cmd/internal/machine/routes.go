@@ -9,9 +9,9 @@ import (
 )
 
 // DefaultRoute is the interface that packets for everywhere else leave by, and the gateway, of the IPv4 default route that the kernel
-// prefers. The name is "" where there is none.
+// prefers in its main table. The name is "" where there is none.
 func (r Root) DefaultRoute() (name string, gateway netip.Addr, err error) {
-	best, err := defaults()
+	best, _, err := defaults()
 	if err != nil || len(best) == 0 {
 		return "", netip.Addr{}, err
 	}
@@ -24,12 +24,12 @@ func (r Root) DefaultRoute() (name string, gateway netip.Addr, err error) {
 
 // gateways are those of the best default route of each interface, by its index.
 func gateways() (map[int]netip.Addr, error) {
-	routes, err := defaults()
+	main, others, err := defaults()
 	if err != nil {
 		return nil, err
 	}
 	byIndex := map[int]netip.Addr{}
-	for _, route := range routes {
+	for _, route := range append(main, others...) {
 		if _, better := byIndex[route.index]; !better && route.gateway.IsValid() {
 			byIndex[route.index] = route.gateway
 		}
@@ -43,14 +43,13 @@ type route struct {
 	metric  int
 }
 
-// defaults are the IPv4 default routes of all tables but the kernel's own, best first: the main table's by their metrics, then others, which
-// only packets use that a rule sends there.
-func defaults() ([]route, error) {
+// defaults are the IPv4 default routes, best first: those of the main table, and those of others, which only packets use that a rule sends
+// there, as a machine with several NICs has one for each.
+func defaults() (main, others []route, err error) {
 	all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: tableAny}, netlink.RT_FILTER_TABLE)
 	if err != nil {
-		return nil, fmt.Errorf("list the routes of the kernel: %w", err)
+		return nil, nil, fmt.Errorf("list the routes of the kernel: %w", err)
 	}
-	var main, others []route
 	for _, r := range all {
 		if r.Dst != nil {
 			if ones, _ := r.Dst.Mask.Size(); ones > 0 {
@@ -80,7 +79,7 @@ func defaults() ([]route, error) {
 	byMetric := func(a, b route) int { return a.metric - b.metric }
 	slices.SortStableFunc(main, byMetric)
 	slices.SortStableFunc(others, byMetric)
-	return append(main, others...), nil
+	return main, others, nil
 }
 
 const (

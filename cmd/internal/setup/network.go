@@ -34,7 +34,7 @@ func (b *builder) network(w way) error {
 			Why:  fmt.Sprintf("take the addresses of %s from the kernel, and set it down", b.nic.Name),
 			Done: fmt.Sprintf(`[ -z "$(ip -o link show dev %s up 2>/dev/null)$(ip -o -4 address show dev %s 2>/dev/null)" ]`, dev, dev),
 			Do:   lines(fmt.Sprintf("ip address flush dev %s", dev), fmt.Sprintf("ip link set dev %s down", dev)),
-			Undo: lines(up, back),
+			Undo: lines(up, fmt.Sprintf("ip -4 address flush dev %s", dev), back),
 		})
 		return nil
 	}
@@ -53,7 +53,8 @@ func (b *builder) network(w way) error {
 			Why:  fmt.Sprintf("take the IPv4 addresses of %s from the kernel, which would answer for the sidecar", b.nic.Name),
 			Done: fmt.Sprintf(`[ -z "$(ip -o -4 address show dev %s)" ]`, dev),
 			Do:   fmt.Sprintf("ip -4 address flush dev %s", dev),
-			Undo: back,
+			// Halfway some would stand behind others that they stood before.
+			Undo: lines(fmt.Sprintf("ip -4 address flush dev %s", dev), back),
 		})
 	}
 	b.up(dev)

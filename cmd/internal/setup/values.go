@@ -84,7 +84,7 @@ func (b *builder) gateway() netip.Addr {
 // engines are how many the configuration is to say; 0: nothing. An AF_XDP socket serves one receive queue, and what comes by a queue without
 // one is the kernel's: there have to be as many of either.
 func (b *builder) engines(w way) (int, error) {
-	queues := b.nic.RxQueues
+	queues := max(b.nic.RxQueues, 1) // a driver that does not say has one
 	switch {
 	case w != sockets:
 		return b.o.Engines, nil
@@ -93,8 +93,8 @@ func (b *builder) engines(w way) (int, error) {
 	case b.o.Engines == 0:
 		return queues, nil
 	case b.o.Engines != queues:
-		return 0, fmt.Errorf("--engines %d, and %s has %d receive queues: with --xdp each needs an engine, or what comes by the others never reaches the sidecar; make them as many (ethtool -L %s combined %d), or leave --engines out",
-			b.o.Engines, b.nic.Name, queues, b.nic.Name, b.o.Engines)
+		return 0, fmt.Errorf("--engines %d, and %s has %d receive queues: with --xdp each needs an engine, or what comes by the others never reaches the sidecar; make them as many (ethtool -L %s combined %d, or rx %d where it counts them apart), or leave --engines out",
+			b.o.Engines, b.nic.Name, queues, b.nic.Name, b.o.Engines, b.o.Engines)
 	}
 	return queues, nil
 }

@@ -237,17 +237,18 @@ mod tests {
     #[test]
     fn nobody_is_in_a_burst_while_the_line_is_quiet() {
         let line = Line::open();
-        // Touched in bursts without a lock; a port that is restarted must have it alone.
-        let bursts = Arc::new(AtomicU64::new(0));
+        // A burst begins and ends; while the line is quiet none is between the two.
+        let (begun, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let ending = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let engine = {
-            let (line, bursts, ending) = (line.clone(), bursts.clone(), ending.clone());
+            let (line, begun, ended, ending) = (line.clone(), begun.clone(), ended.clone(), ending.clone());
             let member = line.join();
             std::thread::spawn(move || {
                 while !ending.load(Ordering::Relaxed) {
                     if (member.is_mine() && !line.raised()) || member.enter(&line) {
-                        bursts.fetch_add(1, Ordering::Relaxed);
-                        std::thread::yield_now();
+                        begun.fetch_add(1, Ordering::SeqCst);
+                        std::thread::sleep(Duration::from_micros(20));
+                        ended.fetch_add(1, Ordering::SeqCst);
                     }
                 }
                 member.leave();
@@ -256,11 +257,12 @@ mod tests {
         for _ in 0..200 {
             line.set_parked(true);
             assert!(line.wait_until_quiet(Duration::from_secs(30)));
-            let before = bursts.load(Ordering::Relaxed);
+            let before = begun.load(Ordering::SeqCst);
+            assert_eq!(ended.load(Ordering::SeqCst), before, "a burst runs on a parked port");
             std::thread::sleep(Duration::from_micros(50));
-            assert_eq!(bursts.load(Ordering::Relaxed), before, "a burst ran on a parked port");
+            assert_eq!(begun.load(Ordering::SeqCst), before, "a burst began on a parked port");
             line.set_parked(false);
-            while bursts.load(Ordering::Relaxed) == before {
+            while begun.load(Ordering::SeqCst) == before {
                 std::thread::yield_now();
             }
         }
