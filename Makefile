@@ -180,6 +180,12 @@ test-packaging: ## the unit, manual pages, completions, Debian packages and Kube
 	@scripts/deps.sh dpkg-dev fish lintian man-db mandoc systemd zsh || echo "test-packaging: what needs these is skipped"
 	cd tests && go run ./packaging -version $(VERSION) -abi $(ABI) -archive $(CLIENT_ARCHIVE)
 
+.PHONY: test-doctor
+test-doctor: | $(LOG) ## break what `machnet doctor` checks, one thing at a time, and mend it as it says (docs/doctor.md; needs root)
+	@if [ $$(id -u) -ne 0 ]; then echo "test-doctor: mounts and network namespaces need root: skipped"; exit 0; fi; \
+	    (cd tests && MACHNET_DOCTOR=1 go test -count=1 -timeout 10m -parallel 4 -json ./doctor > ../$(LOG)/doctor.json) || scripts/go-failures.sh $(LOG)/doctor.json; \
+	    scripts/go-score.sh test-doctor $(LOG)/doctor.json
+
 .PHONY: slowest
 slowest:
 	@scripts/slowest.sh $(LOG)

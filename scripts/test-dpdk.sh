@@ -40,7 +40,7 @@ if [ ! -e "$folder/made" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" # so that no package starts anything
     chmod +x "$root/usr/sbin/policy-rc.d"
     step mount -t proc proc "$root/proc"
-    step chroot "$root" apt-get install -y --no-install-recommends build-essential libclang-dev libdpdk-dev pkg-config
+    step chroot "$root" apt-get install -y --no-install-recommends build-essential iproute2 libclang-dev libdpdk-dev pkg-config
     # Drivers that libdpdk-dev does not ask for, such as MANA's.
     step chroot "$root" sh -c "apt-get install -y --no-install-recommends \$(apt-cache search --names-only '^librte-net-' | cut -d ' ' -f 1)"
     step chroot "$root" apt-get clean

@@ -25,15 +25,18 @@ func runDoctor(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	fs.StringVar(&env.Socket, "socket", "", socketHelp)
 	config := fs.String("config", "", "the sidecar's settings, a file; by default those of the sidecar that runs, else "+doctor.DefaultConfig)
 	fs.StringVar(&env.NIC, "nic", "", "look at this NIC, named by interface, PCI or MAC address; by default the one of the settings")
-	fs.StringVar(&env.Peer, "peer", "", "measure the path to this host, an IP or IP:port, which runs `machnet echo`")
+	fs.StringVar(&env.Peer, "peer", "", "measure the path to this `HOST`, an IP or IP:port, which runs machnet echo")
 	fs.StringVar(&env.Machnetd, "machnetd", "", "the sidecar's program, which judges its settings; by default the one beside this program, else in $PATH")
 	asJSON := fs.Bool("json", false, "print a JSON document")
 	// What follows -- is for machnetd, and stays as it is.
 	if i := slices.Index(args, "--"); i >= 0 {
 		env.Flags, args = slices.Clone(args[i+1:]), args[:i]
 	}
-	if err := parse(fs, args, stdout, ""); err != nil {
+	if err := parse(fs, args, stdout, "[-- machnetd's flags]"); err != nil {
 		return err
+	}
+	if fs.NArg() > 0 {
+		return usagef("%q: flags of machnetd go behind --; `machnet doctor -h` lists those of doctor", fs.Arg(0))
 	}
 	if *config != "" {
 		env.Flags = append([]string{"--config", *config}, env.Flags...)

@@ -52,8 +52,8 @@ func network(t *testing.T, h host) string {
 			}
 			entries = append(entries, command+": "+string(text))
 		}
-		if strings.Contains(command, "route") {
-			slices.Sort(entries) // which of two equal ones was first, nobody can tell
+		if !strings.Contains(command, "rule") {
+			slices.Sort(entries) // which of two equal routes was first, nobody can tell, and a new interface is the last
 		}
 		all = append(all, entries...)
 	}

@@ -9,26 +9,18 @@ import (
 // Each engine of one guest talks to each of the other's, over NICs that hash by a key and a table that nobody tells them; and what was damaged on the way
 // is found out, by the NIC or by the sidecar, whatever the NIC says of it.
 func TestEnginesFindEachOthersQueues(t *testing.T) {
-	for name, c := range map[string]struct {
-		model  string
-		queues int
-		qemu   QEMU
-	}{
-		"virtio, 2 queues": {Virtio, 2, Installed},
-		"igb, 2 queues":    {Igb, 2, Backports},
-		"vmxnet3, 1 queue": {Vmxnet3, 1, Installed},
-		"e1000e, 1 queue":  {E1000e, 1, Installed},
-	} {
-		t.Run(name, func(t *testing.T) {
-			onModel(t, c.model)
-			guests := bootPair(t, Config{NICs: []NIC{{Model: c.model, Queues: c.queues}}, QEMU: c.qemu})
+	for _, m := range models {
+		t.Run(m.name, func(t *testing.T) {
+			onModel(t, m.nic.Model)
+			queues := m.nic.queues()
+			guests := bootPair(t, Config{NICs: []NIC{m.nic}, QEMU: m.qemu})
 			for _, offload := range []bool{true, false} {
 				t.Run(fmt.Sprintf("checksum offload %t", offload), func(t *testing.T) {
 					p := guests.with(t)
-					a, b := p.sidecars(c.queues, "--checksum-offload", fmt.Sprint(offload))
-					busy := p.busy(a, b, c.queues)
+					a, b := p.sidecars(queues, "--checksum-offload", fmt.Sprint(offload))
+					busy := p.busy(a, b, queues)
 					p.settles(a, b, busy)
-					t.Log(p.a.Do(fmt.Sprintf("guest pairs --engines %d --there %[1]d --to %s --size 1048576 --messages 2", c.queues, b.IP)))
+					t.Log(p.a.Do(fmt.Sprintf("guest pairs --engines %d --there %[1]d --to %s --size 1048576 --messages 2", queues, b.IP)))
 					p.settles(a, b, busy)
 					a.countsDamaged(p.net)
 					for _, s := range []*Sidecar{a, b} {

@@ -30,7 +30,7 @@ func bootPair(t *testing.T, c Config) *pair {
 func (p *pair) with(t *testing.T) *pair { return &pair{t, p.net, p.a.With(t), p.b.With(t)} }
 
 // patient are the settings of a sidecar in a guest: its emulated CPU, and that of its peer, may have no turn on the machine's cores for long.
-var patient = []string{"--dead-peer", "60000", "--rss-retry", "200"}
+var patient = []string{"--dead-peer", "180000", "--rss-retry", "200"}
 
 // sidecars starts machnetd in both, over the first NIC, and ends it with the test.
 func (p *pair) sidecars(engines int, flags ...string) (a, b *Sidecar) {
@@ -87,7 +87,7 @@ func (p *pair) settles(a, b *Sidecar, busy *Process) {
 	p.t.Helper()
 	wrong := func() int64 { return a.Counters()["misdirected"] + b.Counters()["misdirected"] }
 	last := wrong()
-	for still, deadline := 0, time.Now().Add(2*patience); still < 3; {
+	for still, deadline := 0, time.Now().Add(patience); still < 3; {
 		goesOn(busy, 20)
 		now := wrong()
 		if still++; now != last {

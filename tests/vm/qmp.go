@@ -39,7 +39,7 @@ func newMonitor(conn net.Conn) (*monitor, error) {
 func (m *monitor) close() { _ = m.conn.Close() }
 
 // execute runs a command with its arguments, and gives what it returns.
-func (m *monitor) execute(command string, arguments any) (json.RawMessage, error) {
+func (m *monitor) execute(command string, arguments map[string]any) (json.RawMessage, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_ = m.conn.SetDeadline(time.Now().Add(monitorTime))

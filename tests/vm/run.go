@@ -115,7 +115,7 @@ func lastLine(text string) string {
 }
 
 // patience is how long a test waits for something that comes by itself. It passes in full only where the test fails.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // Until waits for a condition.
 func (g *Guest) Until(what string, condition func() bool) {

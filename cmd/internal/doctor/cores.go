@@ -38,7 +38,7 @@ func checkCores(_ context.Context, e *Env) Result {
 			r.Command = fmt.Sprintf("echo %s > %s", list(union(allowed, cores)), ofGroup)
 			r.Advice = "in a container: the cpuset of its engine (podman --cpuset-cpus)"
 		} else {
-			r.Command, r.Advice = e.change(setting{"engines", "cores", "--cores"}, list(allowed[:min(len(allowed), len(cores))]))
+			r.Command, r.Advice = e.change(setCores, list(allowed[:min(len(allowed), len(cores))]))
 		}
 		return r
 	}
@@ -127,7 +127,7 @@ func checkIsolation(_ context.Context, e *Env) Result {
 	case !e.settings.Exclusive && e.settings.Idle != "spin":
 		return ok("not needed: the engines give their cores away (engines.idle = %q)", e.settings.Idle)
 	case len(e.settings.Cores) == 0:
-		command, advice := e.change(setting{"engines", "cores", "--cores"}, list(lastOf(numbers(e.text("/sys/devices/system/cpu/online")), e.settings.Engines)))
+		command, advice := e.change(setCores, list(lastOf(numbers(e.text("/sys/devices/system/cpu/online")), e.settings.Engines)))
 		return Result{Status: Warn, Found: "engines that keep their cores, and are not pinned to any", Expected: "one core for each (engines.cores)", Command: command, Advice: advice}
 	}
 	isolated := numbers(e.text("/sys/devices/system/cpu/isolated"))

@@ -30,18 +30,41 @@ func checkIOMMU(_ context.Context, e *Env) Result {
 	}
 	r := Result{Status: Fail, Found: fmt.Sprintf("the device is in no group of an IOMMU (there are %d), and vfio may not do without one", iommu.Groups),
 		Expected: "a group of an IOMMU, or vfio's no-IOMMU mode"}
+	const mode = "echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
 	switch {
 	case iommu.Possible:
-		r.Command = "echo 1 > /sys/module/vfio/parameters/enable_unsafe_noiommu_mode"
-	case !iommu.VFIO:
-		r.Command = "modprobe vfio enable_unsafe_noiommu_mode=1 && modprobe vfio-pci"
-	default:
-		r.Command = "modprobe uio_pci_generic && machnet setup --nic " + e.nic.PCI
+		r.Command = mode
+	case iommu.VFIO:
+		r.Command = e.setup("uio_pci_generic")
 		r.Advice = "this kernel's vfio has no such mode (CONFIG_VFIO_NOIOMMU); uio_pci_generic needs none"
 		return r
+	default:
+		// Whether vfio has the mode is known when it is loaded.
+		r.Command = fmt.Sprintf("{ modprobe vfio && %s; } || %s", mode, e.setup("uio_pci_generic"))
 	}
 	r.Advice = "for good: `echo options vfio enable_unsafe_noiommu_mode=1 > /etc/modprobe.d/machnet.conf`; better, where the machine has one: intel_iommu=on or amd_iommu=on on the kernel's command line"
 	return r
+}
+
+// setup is the command that gives the NIC to a process, by this driver; "" is the one that machnet setup chooses.
+func (e *Env) setup(driver string) string {
+	words := []string{"setup", "--nic", e.nic.PCI}
+	if e.nic.PCI == "" {
+		words[2] = e.nic.Name
+	}
+	if driver != "" {
+		words = append(words, "--driver", driver)
+	}
+	if _, has := e.nic.IPv4(); !has && e.settings != nil && e.NIC == "" {
+		words = append(words, "--ip", fmt.Sprintf("%s/%d", e.settings.IP, e.settings.Prefix))
+		if e.settings.Gateway != nil {
+			words = append(words, "--gateway", *e.settings.Gateway)
+		}
+	}
+	if file := flagValue(e.Flags, "--config"); file != "" && file != DefaultConfig {
+		words = append(words, "--config", file)
+	}
+	return quote("machnet", words...)
 }
 
 // needsDevice says why there is no device of the machine to look at; nil where there is one.
@@ -74,33 +97,40 @@ func checkDriver(_ context.Context, e *Env) Result {
 		return skip("the settings are wrong")
 	}
 	sentences := e.mistakes(ofNIC)
-	if len(sentences) == 0 {
-		found := "not with this machine's kernel"
-		if e.nic != nil {
-			found = e.nic.String() + " is with " + orNone(e.nic.Driver)
-		}
-		return ok("%s; %s", found, e.checked.DPDK)
+	switch {
+	case len(sentences) > 0:
+	case e.nic == nil:
+		return ok("not needed: %s %s is no device; %s", e.settings.NIC[0], e.settings.NIC[1], e.checked.DPDK)
+	case !e.physical() && !e.nic.Up:
+		return Result{Status: Warn, Found: e.nic.String() + " is down: nothing goes through it", Expected: "up", Command: "ip link set dev " + quoted(e.nic.Name) + " up"}
+	case !e.physical():
+		return ok("not needed: the kernel's driver keeps %s; %s", e.nic, e.checked.DPDK)
+	default:
+		return ok("%s is with %s; %s has drivers %s", e.nic, orNone(e.nic.Driver), e.checked.DPDK, strings.ReplaceAll(strings.Join(e.checked.Drivers, " "), "net_", ""))
 	}
 	r := Result{Status: Fail, Found: strings.Join(sentences, "; "), Expected: "a device that machnetd can open; it has " + e.checked.DPDK}
 	if e.nic == nil || !e.physical() {
 		r.Advice = "as the sentence says"
-		if e.nic != nil && !e.nic.Up {
-			r.Command, r.Advice = "ip link set dev "+e.nic.Name+" up", ""
-		}
 		return r
 	}
+	r.Advice = "as the sentence says"
 	if !slices.Contains(processDrivers, e.nic.Driver) {
-		r.Command = "machnet setup --nic " + e.nic.PCI
-		if e.nic.PCI == "" {
-			r.Command = "machnet setup --nic " + e.nic.Name
+		switch iommu := e.Root.IOMMU(); {
+		case e.nic.IOMMU || e.nic.Vmbus != "" || iommu.NoIOMMU || iommu.Possible:
+			r.Command = e.setup("")
+		case iommu.VFIO:
+			r.Command = e.setup("uio_pci_generic")
+		default:
+			r.Command = e.setup("") + " || " + e.setup("uio_pci_generic")
 		}
 		r.Advice = "`machnet setup --undo` gives it back to the kernel; `--xdp` leaves it with the kernel from the beginning"
 	}
 	return r
 }
 
-// processDrivers give a PCI device to a process.
-var processDrivers = []string{"vfio-pci", "uio_pci_generic", "igb_uio"}
+// processDrivers give a PCI device to a process, or share it with one: where machnetd has something against such a device, it is not its kernel
+// driver.
+var processDrivers = []string{"vfio-pci", "uio_pci_generic", "igb_uio", "mlx4_core", "mlx5_core", "mana", "hv_netvsc"}
 
 func orNone(driver string) string {
 	if driver == "" {

@@ -40,7 +40,7 @@ type Env struct {
 	nic      *machine.NIC      // nil: none is chosen, or it is no device of this machine
 	noNIC    string            // why
 	stolen   sample            // processor time at the beginning
-	path     *peerPath             // to the peer
+	path     *peerPath         // to the peer
 }
 
 // checked is the document of `machnetd --check --json`.
@@ -48,6 +48,7 @@ type checked struct {
 	Version  int               `json:"version"`
 	Machnetd string            `json:"machnetd"`
 	DPDK     string            `json:"dpdk"`
+	Drivers  []string          `json:"drivers"` // nil: linked in
 	Channel  int               `json:"channel"`
 	Settings *control.Settings `json:"settings"`
 	Mistakes []mistake         `json:"mistakes"`
@@ -62,7 +63,6 @@ type mistake struct {
 // What a mistake of machnetd's concerns: the exit codes of docs/configuration.md.
 const (
 	ofNIC     = 3
-	ofControl = 4
 	ofEngines = 5
 )
 
@@ -119,7 +119,7 @@ func (e *Env) end() {
 }
 
 func (e *Env) ask(ctx context.Context) {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Second, errors.New("it has not answered within 1s; is it stopped?"))
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it has not answered within %v; is it stopped?", patience))
 	defer cancel()
 	e.about, e.aboutErr = control.Describe(ctx, e.Socket)
 }
@@ -151,7 +151,7 @@ func (e *Env) imagine() error {
 
 // check asks machnetd about the flags. That there is no machnetd is for a check to say.
 func (e *Env) check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Second, errors.New("it has not answered within 3s"))
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it has not answered within %v", patience))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, e.Machnetd, append(append([]string{}, e.Flags...), "--check", "--json")...)
 	out, err := cmd.Output()
@@ -234,6 +234,9 @@ func (e *Env) exists(path string) bool {
 }
 
 func (e *Env) socket() string { return control.Socket(e.Socket) }
+
+// patience is how long a program of ours may take to answer; on a quiet machine it is milliseconds.
+const patience = 3 * time.Second
 
 // DefaultConfig is where `machnet setup` and the packages keep the settings.
 const DefaultConfig = "/etc/machnet/machnetd.toml"

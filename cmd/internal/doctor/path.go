@@ -5,35 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
+	"sync"
 	"syscall"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/machnet/machnet/cmd/internal/load"
 	"github.com/machnet/machnet/go/control"
 	"github.com/machnet/machnet/go/machnet"
 )
 
 // peerPath is what is known of the way to the peer.
 type peerPath struct {
-	host  string // the peer's address
-	stack *machnet.Stack
-	conns []*machnet.Conn // those that could be made, first the one that is measured
-	err   error           // why there is none
-	tried int
+	host   string           // the peer's address
+	stacks []*machnet.Stack // one at each engine
+	conns  []*machnet.Conn  // those that could be made, first the one that is measured
+	err    error            // why there is none
+	tried  int
 
-	before *control.Statistics // counters before the first connection
-	echoes []time.Duration     // round trips, sorted
-	state  *control.State      // of the first connection, after the echoes
+	before *control.Statistics     // counters before the first connection
+	echoes *hdrhistogram.Histogram // round trips, nanoseconds
+	noEcho error                   // why they ended early
+	state  *control.State          // of the first connection, after the echoes
 }
 
 const (
-	// manyConnections spread over the UDP ports: that none of them uses any of a given quarter of the ports, though all ports pass, has a chance
-	// of 10^-8.
+	// manyConnections spread over the UDP ports: where a quarter of the ports is closed, chance is no explanation (see tell).
 	manyConnections = 64
+	manyAtOnce      = 8
 	manyEchoes      = 1000
 	echoSize        = 64
-	bursts          = 50
-	burstSize       = 20
 	// dialPatience is a few repetitions of a lost SYN, and more than an ARP that nobody answers takes (1 s).
 	dialPatience = 2 * time.Second
 )
@@ -49,29 +50,59 @@ func (e *Env) reach(ctx context.Context) *peerPath {
 	if p.before, p.err = control.Stats(ctx, e.socket()); p.err != nil {
 		return p
 	}
-	if p.stack, p.err = machnet.Attach(ctx, machnet.Config{Socket: e.socket()}); p.err != nil {
-		return p
+	for engine := range p.before.Engines {
+		stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket(), Engine: machnet.OnEngine(engine)})
+		if err != nil {
+			p.err = err
+			return p
+		}
+		p.stacks = append(p.stacks, stack)
 	}
-	first, err := p.dial(ctx, e.Peer)
+	first, err := p.dial(ctx, e.Peer, 0)
 	if err != nil {
 		p.err = err
 		return p
 	}
-	p.conns = append(p.conns, first)
+	p.tried, p.conns = 1, append(p.conns, first)
 	p.measure(ctx, e.socket())
-	for p.tried < manyConnections {
-		if c, err := p.dial(ctx, e.Peer); err == nil {
-			p.conns = append(p.conns, c)
-		} else if ctx.Err() != nil || len(p.conns) < p.tried/2 {
-			break
-		}
-	}
+	p.spread(ctx, e.Peer)
 	return p
 }
 
-func (p *peerPath) dial(ctx context.Context, to string) (*machnet.Conn, error) {
-	p.tried++
-	dialer := machnet.Dialer{Stack: p.stack, Timeout: dialPatience}
+// spread makes many connections, several at a time: where ports are closed each takes some tries.
+func (p *peerPath) spread(ctx context.Context, to string) {
+	var mu sync.Mutex
+	var dialling sync.WaitGroup
+	for range manyConnections / manyAtOnce {
+		if ctx.Err() != nil || len(p.conns) < p.tried/2 {
+			return
+		}
+		for i := range manyAtOnce {
+			n := p.tried + i
+			dialling.Go(func() {
+				c, err := p.dial(ctx, to, n)
+				if err != nil {
+					return
+				}
+				// A connection may begin by ports that do not pass, and has left them when an echo has come.
+				_ = c.SetDeadline(time.Now().Add(dialPatience))
+				if _, err := load.NewPinger(c, echoSize).Ping(); err != nil {
+					_ = c.Close()
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				p.conns = append(p.conns, c)
+			})
+		}
+		dialling.Wait()
+		p.tried += manyAtOnce
+	}
+}
+
+// dial makes connection n, by the engines in turn.
+func (p *peerPath) dial(ctx context.Context, to string, n int) (*machnet.Conn, error) {
+	dialer := machnet.Dialer{Stack: p.stacks[n%len(p.stacks)], Timeout: dialPatience}
 	c, err := dialer.DialContext(ctx, "machnet", to)
 	if err != nil {
 		return nil, err
@@ -79,24 +110,18 @@ func (p *peerPath) dial(ctx context.Context, to string) (*machnet.Conn, error) {
 	return c.(*machnet.Conn), nil
 }
 
-// measure asks for echoes on the first connection.
+// measure asks for echoes on the first connection: one by one, and then with several under way at once, so that one can overtake another.
 func (p *peerPath) measure(ctx context.Context, socket string) {
 	conn := p.conns[0]
-	end := time.Now().Add(2 * time.Second)
-	_ = conn.SetDeadline(end)
-	message, echo := make([]byte, echoSize), make([]byte, echoSize)
-	for len(p.echoes) < manyEchoes && ctx.Err() == nil {
-		began := time.Now()
-		if _, err := conn.Write(message); err != nil {
-			break
-		}
-		if _, err := conn.ReadMessage(echo); err != nil {
-			break
-		}
-		p.echoes = append(p.echoes, time.Since(began))
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+	pinger := load.NewPinger(conn, echoSize)
+	p.echoes = pinger.Latency
+	for began := time.Now(); p.echoes.TotalCount() < manyEchoes && time.Since(began) < time.Second && ctx.Err() == nil && p.noEcho == nil; {
+		_, p.noEcho = pinger.Ping()
 	}
-	slices.Sort(p.echoes)
-	p.burst(conn, message, echo)
+	if p.noEcho == nil {
+		_, p.noEcho = load.Drive([]net.Conn{conn}, load.Params{Size: echoSize, Inflight: 20, Duration: 300 * time.Millisecond})
+	}
 	_ = conn.SetDeadline(time.Time{})
 	connections, err := control.Connections(ctx, socket)
 	if err != nil {
@@ -109,28 +134,12 @@ func (p *peerPath) measure(ctx context.Context, socket string) {
 	}
 }
 
-// burst has several messages under way at once, so that one can overtake another.
-func (p *peerPath) burst(conn *machnet.Conn, message, echo []byte) {
-	for range bursts {
-		for range burstSize {
-			if _, err := conn.Write(message); err != nil {
-				return
-			}
-		}
-		for range burstSize {
-			if _, err := conn.ReadMessage(echo); err != nil {
-				return
-			}
-		}
-	}
-}
-
 func (p *peerPath) close() {
 	for _, c := range p.conns {
 		_ = c.Close()
 	}
-	if p.stack != nil {
-		_ = p.stack.Close()
+	for _, stack := range p.stacks {
+		_ = stack.Close()
 	}
 }
 
@@ -234,7 +243,7 @@ func checkPeer(ctx context.Context, e *Env) Result {
 		r := Result{Status: Fail, Found: fmt.Sprintf("its MAC address is known, and no packet comes back in %v", dialPatience), Expected: expected,
 			Advice: fmt.Sprintf("let UDP ports %d-%d in, at both hosts, in the cloud's security group or firewall; which way is closed: look there whether rx_frames of `machnet ctl stats` grows meanwhile", first, last)}
 		if e.settings.Reverse == "own" {
-			r.Command, _ = e.change(setting{"rss", "reverse", "--reverse"}, "mirrored")
+			r.Command, _ = e.change(setReverse, "mirrored")
 			r.Advice = "the command is for a network that lets in replies only; else " + r.Advice
 		}
 		return r

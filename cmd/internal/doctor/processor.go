@@ -77,13 +77,12 @@ func checkClock(_ context.Context, e *Env) Result {
 
 // sample is what /proc/stat says of the processors so far, in ticks of 10 ms.
 type sample struct {
-	at           time.Time
-	all, stolen  int64
-	unreadable   string
-	ofTheEngines bool
+	at          time.Time
+	all, stolen int64
+	unreadable  string
 }
 
-// sample is of the engines' cores where there are some, else of all.
+// sample is as of now.
 func (e *Env) sample() sample {
 	s := sample{at: time.Now()}
 	line, _, _ := strings.Cut(e.text("/proc/stat"), "\n")

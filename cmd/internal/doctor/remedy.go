@@ -19,6 +19,8 @@ var (
 	setRing     = setting{"nic", "descriptors", "--descriptors"}
 	setChecksum = setting{"nic", "checksum_offload", "--checksum-offload"}
 	setEngines  = setting{"engines", "count", "--engines"}
+	setCores    = setting{"engines", "cores", "--cores"}
+	setReverse  = setting{"rss", "reverse", "--reverse"}
 	setPorts    = setting{"rss", "udp_ports", "--udp-ports"}
 )
 
@@ -116,7 +118,10 @@ func (p *process) again(args []string) string {
 // edit writes a key into a section of a TOML file, instead of the key that is there; the section is made if it is missing. No two
 // sections of machnetd's have a key of the same name.
 func edit(file string, s setting, value string) string {
-	if _, err := strconv.Atoi(value); err != nil && value != "true" && value != "false" {
+	switch _, err := strconv.Atoi(value); {
+	case s == setCores:
+		value = "[" + value + "]"
+	case err != nil && value != "true" && value != "false":
 		value = strconv.Quote(value)
 	}
 	return fmt.Sprintf(`sed -i '/^ *%s *=/d' %s && { grep -q '^\[%s\]' %[2]s || echo '[%[3]s]' >> %[2]s; } && sed -i 's|^\[%[3]s\]|&\n%[1]s = %[4]s|' %[2]s`,

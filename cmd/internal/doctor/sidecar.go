@@ -90,7 +90,7 @@ func checkVersions(ctx context.Context, e *Env) Result {
 		return skip("no sidecar to compare with")
 	}
 	expected := "sidecar, client and machnetd of one release"
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	stack, err := machnet.Attach(ctx, machnet.Config{Socket: e.socket()})
 	if err == nil {
@@ -114,10 +114,10 @@ func checkEngines(ctx context.Context, e *Env) Result {
 	if e.about == nil {
 		return skip("no sidecar to ask")
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	health, err := control.Health(ctx, e.socket())
-	expected := "all engines running or asleep"
+	expected := "all engines running or asleep, and the NIC up"
 	if err != nil {
 		return Result{Status: Fail, Found: err.Error(), Expected: expected, Command: e.restart()}
 	}
@@ -131,5 +131,16 @@ func checkEngines(ctx context.Context, e *Env) Result {
 		return Result{Status: Fail, Found: strings.Join(stalled, ", "), Expected: expected, Command: e.restart(),
 			Advice: "if it stands still again: look at the checks cores and steal, and at the sidecar's log"}
 	}
-	return ok("%d engines, none stalled", len(health.Engines))
+	if state := health.NIC.State; state != "up" {
+		r := Result{Status: Warn, Found: fmt.Sprintf("the engines are alive, and the NIC is %s", state), Expected: "a NIC that is up",
+			Advice: "the sidecar goes on by itself when it is back; look at the other end (of a memif: the other sidecar), or at what the cloud's console says of the device"}
+		if state == "gone" {
+			r.Status = Fail
+		}
+		if e.nic != nil && e.nic.Name != "" && !e.nic.Up {
+			r.Command = "ip link set dev " + quoted(e.nic.Name) + " up"
+		}
+		return r
+	}
+	return ok("%d engines, none stalled; the NIC is up", len(health.Engines))
 }

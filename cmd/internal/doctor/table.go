@@ -25,7 +25,7 @@ func sidecarChecks() []Check {
 		{"settings", "`machnetd --check`", "a setting is wrong", checkSettings},
 		{"socket", "the control socket, /proc/self/mountinfo", "there is none, nobody serves it, this user may not connect, or it is mounted as a file", checkSocket},
 		{"versions", "an attachment; the query about; `machnetd --check`", "client and sidecar speak different versions of the channel; (warns) the sidecar is older than the program installed", checkVersions},
-		{"engines", "the query health", "an engine stands still, or the NIC is gone", checkEngines},
+		{"engines", "the query health", "an engine stands still, or the NIC is gone; (warns) its link is down", checkEngines},
 	}
 }
 
@@ -47,8 +47,8 @@ func pathChecks() []Check {
 		{"rtt", "1000 echoes of 64 bytes", "(warns) the median or the 99th percentile is not that of a cloud's zone", checkRTT},
 		{"loss", "counters of the connection that was measured", "more than 1 % of the packets was lost; (warns) more than 0.1 %", checkLoss},
 		{"reordering", "counters of the connection that was measured", "(warns) more than 1 % of the packets came out of order", checkOrder},
-		{"rss-hashed", "frames of each receive queue while the peer was measured, searches given up", "a queue gets nothing: the NIC does not hash UDP ports, or not with every port", checkHashed},
-		{"rss-uniform", "searches, and how often they had to be repeated", "(warns) a queue is hit much more rarely than another", checkUniform},
+		{"rss-hashed", "frames of each receive queue and searches given up, since the sidecar began", "a queue gets nothing: the NIC does not hash UDP ports, or not with every port", checkHashed},
+		{"rss-uniform", "searches, and how often they had to be repeated, since the sidecar began", "(warns) a queue is hit much more rarely than another", checkUniform},
 	}
 }
 

@@ -3,10 +3,12 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"time"
 
+	"github.com/machnet/machnet/cmd/internal/load"
 	"github.com/machnet/machnet/go/control"
 	"github.com/machnet/machnet/go/machnet"
 )
@@ -28,6 +30,12 @@ func gap(seen []int, whole ports) ports {
 	return widest
 }
 
+// tells says whether a gap between n ports that are drawn evenly from the whole is no chance: one as wide comes by it once in a million times.
+func (p ports) tells(g ports, n int) bool {
+	least := 1 - math.Pow(1e-6/float64(n+1), 1/float64(n))
+	return float64(g.width()) > least*float64(p.width())
+}
+
 func (p ports) width() int { return p.last - p.first + 1 }
 
 // beside is the wider of what a gap leaves of the whole.
@@ -45,7 +53,7 @@ func checkPorts(ctx context.Context, e *Env) Result {
 	if r := e.needsPath(ctx); r != nil {
 		return *r
 	}
-	var ours, theirs []int
+	var ours, theirs [2][]int // source and destination
 	for _, c := range e.path.conns {
 		asking, stop := context.WithTimeout(ctx, time.Second)
 		s, err := c.Stats(asking)
@@ -53,21 +61,23 @@ func checkPorts(ctx context.Context, e *Env) Result {
 		if err != nil || s.UDP.Source == 0 {
 			continue
 		}
-		ours = append(ours, int(s.UDP.Source), int(s.UDP.Destination))
+		ours[0], ours[1] = append(ours[0], int(s.UDP.Source)), append(ours[1], int(s.UDP.Destination))
 		if s.PeerUDP.Source != 0 {
-			theirs = append(theirs, int(s.PeerUDP.Source), int(s.PeerUDP.Destination))
+			theirs[0], theirs[1] = append(theirs[0], int(s.PeerUDP.Source)), append(theirs[1], int(s.PeerUDP.Destination))
 		}
 	}
 	whole := ports{e.settings.UDPPorts[0], e.settings.UDPPorts[1]}
 	expected := fmt.Sprintf("%d-%d both ways", whole.first, whole.last)
-	if n := distinct(ours); n < manyConnections {
+	if n := distinct(ours[0]); n < manyConnections/2 {
 		return skip("connections go by %d different ports, those that are known to lead to the right queue: too few to tell", n)
 	}
-	there := ours // source and destination are drawn alike
-	way := gap(there, whole)
-	if way.width() > whole.width()/4 {
+	for i, end := range []string{"source", "destination"} {
+		way := gap(ours[i], whole)
+		if !whole.tells(way, len(ours[i])) {
+			continue
+		}
 		rest := whole.beside(way)
-		r := Result{Status: Fail, Found: fmt.Sprintf("no packet passes on the way there with a port of %d-%d", way.first, way.last), Expected: expected,
+		r := Result{Status: Fail, Found: fmt.Sprintf("no packet passes on the way there whose %s port is %d-%d", end, way.first, way.last), Expected: expected,
 			Advice: "or let them in at the peer: in the cloud's security group or firewall"}
 		if rest.width() >= 16 {
 			r.Command, _ = e.change(setPorts, fmt.Sprintf("%d-%d", rest.first, rest.last))
@@ -75,14 +85,17 @@ func checkPorts(ctx context.Context, e *Env) Result {
 		return r
 	}
 	// The peer's settings are not known; that it uses the same range is, where it uses no port outside.
-	back := ports{slices.Min(append(theirs, whole.last)), slices.Max(append(theirs, whole.first))}
+	all := slices.Concat(theirs[0], theirs[1], []int{whole.first})
+	back := ports{slices.Min(all), slices.Max(all)}
 	if back.first >= whole.first && back.last <= whole.last {
 		back = whole
 	}
-	if way := gap(theirs, back); len(theirs) > manyConnections && way.width() > back.width()/4 {
-		rest := back.beside(way)
-		return Result{Status: Fail, Found: fmt.Sprintf("no packet passes on the way back with a port of %d-%d", way.first, way.last), Expected: expected,
-			Advice: fmt.Sprintf("let them in here: in the cloud's security group or firewall; or set rss.udp_ports = \"%d-%d\" at %s: `machnet doctor --peer` there prints how", rest.first, rest.last, e.path.host)}
+	for i, end := range []string{"source", "destination"} {
+		if way := gap(theirs[i], back); distinct(theirs[i]) >= manyConnections/2 && back.tells(way, len(theirs[i])) {
+			rest := back.beside(way)
+			return Result{Status: Fail, Found: fmt.Sprintf("no packet passes on the way back whose %s port is %d-%d", end, way.first, way.last), Expected: expected,
+				Advice: fmt.Sprintf("let them in here: in the cloud's security group or firewall; or set rss.udp_ports = \"%d-%d\" at %s: `machnet doctor --peer` there prints how", rest.first, rest.last, e.path.host)}
+		}
 	}
 	if e.path.tried > len(e.path.conns)+manyConnections/16 {
 		return Result{Status: Warn, Found: fmt.Sprintf("%d of %d connections could not be made in %v", e.path.tried-len(e.path.conns), e.path.tried, dialPatience), Expected: expected,
@@ -103,20 +116,25 @@ func checkPathMTU(ctx context.Context, e *Env) Result {
 		return *r
 	}
 	p := e.path
-	if p.state == nil || len(p.echoes) == 0 {
+	if p.state == nil || p.noEcho != nil && p.echoes.TotalCount() == 0 {
 		return skip("the connection said nothing of itself")
 	}
 	most := p.state.UnitSize
 	headers := e.about.NIC.MTU - most
-	patience := max(300*time.Millisecond, 20*p.echoes[len(p.echoes)/2])
+	wait := max(300*time.Millisecond, 20*time.Duration(p.echoes.ValueAtQuantile(50)))
 	passes := func(size int) bool {
-		// A packet that is lost by chance is sent again within the patience; a second connection is for one that was unlucky more often.
-		return p.echo(ctx, e, size, patience) || p.echo(ctx, e, size, patience)
+		// A packet that is lost by chance is sent again within this time; a second connection is for one that was unlucky more often.
+		for range 2 {
+			if p.echo(ctx, e, size, wait) {
+				return true
+			}
+		}
+		return false
 	}
 	if passes(most) {
 		return ok("packets of %d bytes pass, both ways", e.about.NIC.MTU)
 	}
-	low, high := 1, most // low passes: the echoes did
+	low, high := echoSize, most // low passes: the echoes did
 	for high-low > 1 {
 		if middle := (low + high) / 2; passes(middle) {
 			low = middle
@@ -138,13 +156,13 @@ func checkPathMTU(ctx context.Context, e *Env) Result {
 }
 
 // echo has one message of this size go there and back, on a connection that is not used again.
-func (p *peerPath) echo(ctx context.Context, e *Env, size int, patience time.Duration) bool {
+func (p *peerPath) echo(ctx context.Context, e *Env, size int, wait time.Duration) bool {
 	var conn *machnet.Conn
 	if n := len(p.conns) - 1; n > 0 {
 		conn, p.conns = p.conns[n], p.conns[:n]
 	} else {
 		var err error
-		if conn, err = p.dial(ctx, e.Peer); err != nil {
+		if conn, err = p.dial(ctx, e.Peer, 0); err != nil {
 			return false
 		}
 	}
@@ -152,13 +170,9 @@ func (p *peerPath) echo(ctx context.Context, e *Env, size int, patience time.Dur
 		_ = conn.SetLinger(0)
 		_ = conn.Close()
 	}()
-	_ = conn.SetDeadline(time.Now().Add(patience))
-	message := make([]byte, size)
-	if _, err := conn.Write(message); err != nil {
-		return false
-	}
-	n, err := conn.ReadMessage(message)
-	return err == nil && n == size
+	_ = conn.SetDeadline(time.Now().Add(wait))
+	_, err := load.NewPinger(conn, size).Ping()
+	return err == nil
 }
 
 // What a zone of a cloud does: some 50 to 200 us, and the tail of a vCPU that was away.
@@ -172,11 +186,11 @@ func checkRTT(ctx context.Context, e *Env) Result {
 		return *r
 	}
 	echoes := e.path.echoes
-	if len(echoes) == 0 {
-		return Result{Status: Fail, Found: "connected, and no echo came", Expected: "echoes", Advice: "is it `machnet echo` that listens there?"}
+	if echoes.TotalCount() == 0 {
+		return Result{Status: Fail, Found: fmt.Sprintf("connected, and no echo came: %v", e.path.noEcho), Expected: "echoes", Advice: "is it `machnet echo` that listens there?"}
 	}
-	p50, p99 := echoes[len(echoes)/2], echoes[len(echoes)*99/100]
-	r := Result{Status: OK, Found: fmt.Sprintf("p50 %.1f us, p99 %.1f us, of %d echoes of %d bytes", float64(p50)/1e3, float64(p99)/1e3, len(echoes), echoSize),
+	p50, p99 := time.Duration(echoes.ValueAtQuantile(50)), time.Duration(echoes.ValueAtQuantile(99))
+	r := Result{Status: OK, Found: fmt.Sprintf("p50 %.1f us, p99 %.1f us, of %d echoes of %d bytes", float64(p50)/1e3, float64(p99)/1e3, echoes.TotalCount(), echoSize),
 		Expected: fmt.Sprintf("p50 at most %v, p99 at most %v: one zone of a cloud", usualRTT, usualP99)}
 	if p50 > usualRTT || p99 > usualP99 {
 		r.Status = Warn
@@ -195,8 +209,10 @@ func checkLoss(ctx context.Context, e *Env) Result {
 	}
 	sent, _ := s.Counters.Get("units_sent")
 	again, _ := s.Counters.Get("retransmitted")
-	percent := 100 * float64(again) / float64(max(1, sent))
-	r := Result{Status: OK, Found: fmt.Sprintf("%d of %d packets were sent again (%.2f %%)", again, sent, percent), Expected: "at most 0.1 %"}
+	needless, _ := s.Counters.Get("needless") // had arrived: an acknowledgement was late, or lost
+	lost := again - min(again, needless)
+	percent := 100 * float64(lost) / float64(max(1, sent))
+	r := Result{Status: OK, Found: fmt.Sprintf("%d of %d packets were lost on the way there (%.2f %%)", lost, sent, percent), Expected: "at most 0.1 %"}
 	if percent <= 0.1 {
 		return r
 	}
@@ -241,27 +257,36 @@ func checkOrder(ctx context.Context, e *Env) Result {
 	return r
 }
 
+// checkHashed asks whether every queue gets packets, since the sidecar began.
 func checkHashed(ctx context.Context, e *Env) Result {
-	if e.about != nil && e.about.NIC.Queues == 1 {
+	switch {
+	case e.about == nil:
+		return skip("no sidecar to ask")
+	case e.about.NIC.Queues == 1:
 		return ok("not needed: one queue")
 	}
-	if r := e.needsPath(ctx); r != nil {
-		return *r
+	stats, err := control.Stats(ctx, e.socket())
+	if err != nil {
+		return skip("%v", err)
 	}
 	var silent []int
-	var given uint64
-	for i := range e.path.before.Engines {
-		if e.grown(ctx, func(s *control.Statistics) control.Counters { return s.Engines[i].Queue }, "rx_frames") == 0 {
+	var frames, searches, given uint64
+	for i, engine := range stats.Engines {
+		n, _ := engine.Counters.Get("rx_frames")
+		if frames += n; n == 0 {
 			silent = append(silent, i)
 		}
-		given += e.grown(ctx, func(s *control.Statistics) control.Counters { return s.Engines[i].Counters }, "searches_given_up")
+		begun, _ := engine.Counters.Get("searches")
+		up, _ := engine.Counters.Get("searches_given_up")
+		searches, given = searches+begun, given+up
 	}
-	if len(silent) == 0 && given == 0 {
-		return ok("all %d queues get packets", len(e.path.before.Engines))
-	}
-	found := fmt.Sprintf("%d searches for ports that lead to a queue were given up", given)
-	if len(silent) > 0 {
-		found = fmt.Sprintf("queues %s got nothing; %s", list(silent), found)
+	const few = 1000
+	found := fmt.Sprintf("of %d frames, %d queues got some; %d of %d searches for ports that lead to a queue were given up", frames, len(stats.Engines)-len(silent), given, searches)
+	switch {
+	case frames < few:
+		return skip("%d frames so far, and %d tell something: name a peer", frames, few)
+	case len(silent) == 0 && given*20 <= searches:
+		return ok("%s", found)
 	}
 	r := Result{Status: Fail, Found: found, Expected: "UDP ports that lead to every queue, at both ends: the NIC hashes them (RSS)"}
 	r.Command, r.Advice = e.change(setEngines, "1")

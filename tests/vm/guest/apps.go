@@ -22,7 +22,7 @@ const firstPort = 7000
 // within echoTime.
 const (
 	attachTime = 30 * time.Second
-	echoTime   = 60 * time.Second
+	echoTime   = 3 * time.Minute
 )
 
 // attach gives a stack on each of the sidecar's engines.

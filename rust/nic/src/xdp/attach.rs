@@ -134,7 +134,7 @@ fn hint(step: &str) -> String {
         socket::REGISTER => {
             "every queue takes 8 KiB of locked memory for each of its descriptors; raise the limit (ulimit -l, LimitMEMLOCK=, --ulimit memlock), give CAP_IPC_LOCK, or use fewer descriptors".to_owned()
         }
-        socket::BIND => "another program's AF_XDP socket may have it".to_owned(),
+        socket::BIND => "if it is busy another program's AF_XDP socket has it".to_owned(),
         socket::OPEN => "this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS); 5.10 and newer have them".to_owned(),
         _ => String::new(),
     }

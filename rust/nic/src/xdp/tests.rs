@@ -147,7 +147,9 @@ fn another_program_on_the_device_and_a_way_that_it_does_not_have_are_refused_wit
 fn joined(descriptors: u16) -> [Opened<XdpQueue>; 2] {
     ip("link add left type veth peer name right");
     // Both before either is opened: what is sent before the link is up is dropped.
-    ["left", "right"].map(|device| ip(&format!("link set dev {device} up")));
+    for device in ["left", "right"] {
+        ip(&format!("link set dev {device} up"));
+    }
     [("left", OURS), ("right", OTHER)].map(|(device, address)| {
         let config = PortConfig { descriptors, ..PortConfig::default() };
         open(&Xdp::new(device), &config, address).unwrap()
