@@ -119,14 +119,17 @@ func addPrograms(repository, root string) error {
 	if err != nil {
 		return fmt.Errorf("%w: ip is not on this machine; run `make deps`", errMissing)
 	}
-	for _, program := range []string{busybox, ip, filepath.Join(repository, "bin/machnetd"), filepath.Join(repository, "bin/machnet")} {
+	if err := add(ip, filepath.Join(root, "sbin/ip")); err != nil {
+		return err
+	}
+	for _, program := range []string{busybox, filepath.Join(repository, "bin/machnetd"), filepath.Join(repository, "bin/machnet")} {
 		if err := add(program, filepath.Join(bin, filepath.Base(program))); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: %s is not there; run `make build` first", errMissing, program)
 		} else if err != nil {
 			return err
 		}
 	}
-	return addLibraries(root, filepath.Join(bin, "ip"), filepath.Join(bin, "machnetd"), filepath.Join(bin, "machnet"), filepath.Join(bin, "guest"))
+	return addLibraries(root, filepath.Join(root, "sbin/ip"), filepath.Join(bin, "machnetd"), filepath.Join(bin, "machnet"), filepath.Join(bin, "guest"))
 }
 
 // addLibraries adds what ldd says that programs or libraries need.
