@@ -114,13 +114,15 @@ func addPrograms(repository, root string) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build ./vm/guest: %w: %s", err, out)
 	}
-	// busybox has an ip of its own, which does not know all that `machnet setup` says.
-	ip, err := exec.LookPath("ip")
-	if err != nil {
-		return fmt.Errorf("%w: ip is not on this machine; run `make deps`", errMissing)
-	}
-	if err := add(ip, filepath.Join(root, "sbin/ip")); err != nil {
-		return err
+	// busybox has an ip of its own, which does not know all that `machnet setup` says; and its shell takes its own programs, whatever PATH says.
+	for _, name := range []string{"sh", "ip"} {
+		path, err := exec.LookPath(name)
+		if err == nil {
+			err = add(path, filepath.Join(bin, name))
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w; run `make deps`", errMissing, name, err)
+		}
 	}
 	for _, program := range []string{busybox, filepath.Join(repository, "bin/machnetd"), filepath.Join(repository, "bin/machnet")} {
 		if err := add(program, filepath.Join(bin, filepath.Base(program))); errors.Is(err, fs.ErrNotExist) {
@@ -129,7 +131,7 @@ func addPrograms(repository, root string) error {
 			return err
 		}
 	}
-	return addLibraries(root, filepath.Join(root, "sbin/ip"), filepath.Join(bin, "machnetd"), filepath.Join(bin, "machnet"), filepath.Join(bin, "guest"))
+	return addLibraries(root, filepath.Join(bin, "sh"), filepath.Join(bin, "ip"), filepath.Join(bin, "machnetd"), filepath.Join(bin, "machnet"), filepath.Join(bin, "guest"))
 }
 
 // addLibraries adds what ldd says that programs or libraries need.
