@@ -114,6 +114,16 @@ func addPrograms(repository, root string) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build ./vm/guest: %w: %s", err, out)
 	}
+	// busybox has an ip of its own, which does not know all that `machnet setup` says; and its shell takes its own programs, whatever PATH says.
+	for _, name := range []string{"sh", "ip"} {
+		path, err := exec.LookPath(name)
+		if err == nil {
+			err = add(path, filepath.Join(bin, name))
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w; run `make deps`", errMissing, name, err)
+		}
+	}
 	for _, program := range []string{busybox, filepath.Join(repository, "bin/machnetd"), filepath.Join(repository, "bin/machnet")} {
 		if err := add(program, filepath.Join(bin, filepath.Base(program))); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: %s is not there; run `make build` first", errMissing, program)
@@ -121,7 +131,7 @@ func addPrograms(repository, root string) error {
 			return err
 		}
 	}
-	return addLibraries(root, filepath.Join(bin, "machnetd"), filepath.Join(bin, "machnet"), filepath.Join(bin, "guest"))
+	return addLibraries(root, filepath.Join(bin, "sh"), filepath.Join(bin, "ip"), filepath.Join(bin, "machnetd"), filepath.Join(bin, "machnet"), filepath.Join(bin, "guest"))
 }
 
 // addLibraries adds what ldd says that programs or libraries need.
