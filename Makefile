@@ -65,7 +65,7 @@ demo: build ## two sidecars, a Go echo between them, beside kernel TCP
 	$(BIN)/machnet demo
 
 .PHONY: test
-test: build test-rust test-loom test-c test-go test-go-others test-e2e test-setup test-vm-virtio test-goget test-packaging test-archives slowest ## everything that CI runs
+test: build test-rust test-loom test-c test-go test-go-others test-e2e test-setup test-vm-virtio test-doctor test-goget test-packaging test-archives slowest ## everything that CI runs
 
 .PHONY: test-rust
 test-rust: | $(LOG)
