@@ -68,7 +68,8 @@ exec env -i container=machnet PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /lib/s
 BOOT
 (
     for group in "${groups[@]}"; do echo "$BASHPID" >"$group/cgroup.procs"; done
-    exec unshare --mount --net --ipc --uts --cgroup --pid --fork --kill-child bash "$work/boot" "$deb" "${hierarchies[@]}"
+    # Whoever kills this script kills all of it.
+    exec setpriv --pdeathsig KILL unshare --mount --net --ipc --uts --cgroup --pid --fork --kill-child bash "$work/boot" "$deb" "${hierarchies[@]}"
 ) >"$work/console" 2>&1 </dev/null &
 systemd=$!
 within() { nsenter --target "$first" --mount --net --ipc --uts --cgroup --pid --root --wd env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
