@@ -31,6 +31,8 @@ func sidecarBreakages() []breakage {
 		{check: "versions", how: "a sidecar of an older release", broken: older, status: "fail"},
 		{check: "engines", how: "one stands still", broken: stalled, status: "fail"},
 		{check: "engines", how: "the NIC is down", broken: linkDown, status: "warn", outside: "a cable, or the cloud", mend: linkUp},
+		{check: "engines", how: "the kernel's device is down", broken: downUnderSidecar, status: "warn"},
+		{check: "socket", how: "the usual settings, and no sidecar", broken: notStarted, status: "fail"},
 		{check: "checksum-offload", how: "turned off", broken: softwareChecksums, status: "warn"},
 		{check: "descriptors", how: "short rings", broken: shortRings, status: "warn"},
 		{check: "rss-hashed", how: "everything comes to one queue", broken: allOnOne, status: "fail"},
@@ -125,6 +127,30 @@ func mountedSocket(t *testing.T) *world {
 func linkDown(t *testing.T) *world { return standInFor(t, "link-down") }
 
 func linkUp(w *world) { write(w.t, w.sockets[0]+".up", "") }
+
+// downUnderSidecar: its device is af_packet's, whose driver says nothing of it.
+func downUnderSidecar(t *testing.T) *world {
+	needRoot(t)
+	n, err := netns.New()
+	must(t, err)
+	t.Cleanup(func() { n.Close() })
+	must(t, n.Run("ip", words("link add ap0 type veth peer name ap1")...))
+	must(t, n.Run("ip", words("link set ap0 up")...))
+	must(t, n.Run("ip", words("link set ap1 up")...))
+	socket := sidecar(t, n, words("--ip 10.0.0.1/24 --vdev net_af_packet0,iface=ap0")...)
+	must(t, n.Run("ip", words("link set ap0 down")...))
+	return &world{namespace: n, flags: []string{"--socket", socket}, sockets: []string{socket}}
+}
+
+// notStarted has the settings where setup writes them, and another socket than the usual one.
+func notStarted(t *testing.T) *world {
+	tr := newTree(t)
+	folder := shortTempDir(t)
+	etc := filepath.Join(tr.folder, "etc")
+	write(t, etc+"/machnet/machnetd.toml", lines("[host]", `ip = "10.0.0.1/24"`, "[nic]", `memif = "server:`+folder+`/l"`, `[control]`, `socket = "`+folder+`/s"`))
+	tr.binds = append(tr.binds, [2]string{etc, "/etc"})
+	return &world{tree: tr, sockets: []string{folder + "/s"}}
+}
 
 func softwareChecksums(t *testing.T) *world { return onMemif(t, "--checksum-offload false") }
 
