@@ -58,7 +58,19 @@ func start(t *testing.T, n *netns.Namespace, program string, flags ...string) (s
 	must(t, err)
 	defer file.Close()
 	cmd.Stdout, cmd.Stderr = file, file
-	// Tests that are killed leave no sidecar: the kernel ends it with the thread that started it, so that one stays.
+	t.Cleanup(func() {
+		if text, err := os.ReadFile(log); err == nil && t.Failed() {
+			t.Logf("machnetd %q printed: %s", flags, text)
+		}
+	})
+	withTest(t, n, cmd)
+	(&world{t: t}).serves(socket)
+	return socket
+}
+
+// withTest starts a program that ends with the test, also where that is killed: the kernel ends it with the thread that started it, so that one stays.
+func withTest(t *testing.T, n *netns.Namespace, cmd *exec.Cmd) {
+	t.Helper()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started, gone := make(chan error), make(chan struct{})
 	go func() {
@@ -74,12 +86,7 @@ func start(t *testing.T, n *netns.Namespace, program string, flags ...string) (s
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		<-gone
-		if text, err := os.ReadFile(log); err == nil && t.Failed() {
-			t.Logf("machnetd %q printed: %s", flags, text)
-		}
 	})
-	(&world{t: t}).serves(socket)
-	return socket
 }
 
 func onMemif(t *testing.T, flags string) *world {
