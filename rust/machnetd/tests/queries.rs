@@ -202,7 +202,18 @@ fn answers_have_the_fields_that_are_documented() {
     let names: Vec<_> = documented.iter().filter_map(|(question, _)| question["query"].as_str()).collect();
     assert_eq!(
         names,
-        ["stats", "health", "channels", "listeners", "connections", "connection", "peers", "drain", "log"]
+        [
+            "stats",
+            "health",
+            "about",
+            "channels",
+            "listeners",
+            "connections",
+            "connection",
+            "peers",
+            "drain",
+            "log"
+        ]
     );
     for (mut question, example) in documented {
         if question["query"] == "connection" {
