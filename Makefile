@@ -141,8 +141,8 @@ test-dpdk: ## the sidecar with the DPDK of another Debian, SUITE=trixie (24.11),
 
 .PHONY: test-vm
 test-vm: | $(LOG) ## virtual machines with the vNICs that DPDK's drivers are for (docs/vm.md; needs root); MODELS=virtio,igb,vmxnet3,e1000e chooses
-	@scripts/vm-deps.sh $(MODELS)
-	@cd tests && MACHNET_VM_MODELS=$(MODELS) go test -count=1 -timeout 40m -json ./vm > ../$(LOG)/vm.json || ../scripts/go-failures.sh ../$(LOG)/vm.json
+	@scripts/vm-deps.sh "$(MODELS)"
+	@cd tests && MACHNET_VM_MODELS="$(MODELS)" go test -count=1 -timeout 40m -json ./vm > ../$(LOG)/vm.json || ../scripts/go-failures.sh ../$(LOG)/vm.json
 	@scripts/go-score.sh test-vm $(LOG)/vm.json
 
 .PHONY: test-setup

@@ -7,6 +7,10 @@ cd "$(dirname "$0")/.."
 fail() { echo "make test-vm: $*" >&2; exit 1; }
 
 models=${1:?"usage: vm-deps.sh MODELS"}
+IFS=, read -ra chosen <<<"$models"
+for model in "${chosen[@]}"; do
+    case $model in all | virtio | igb | vmxnet3 | e1000e) ;; *) fail "MODELS=$models: there is no model '$model'; say all, or some of virtio, igb, vmxnet3 and e1000e, with commas between" ;; esac
+done
 scripts/deps.sh busybox-static iproute2 qemu-system-x86
 mkdir -p target/vm
 folder=$(realpath target/vm)

@@ -118,7 +118,7 @@ func doSetup(ctx context.Context, o setup.Options, dryRun bool, stdout io.Writer
 }
 
 func undoSetup(o setup.Options, dryRun bool, stdout io.Writer) error {
-	plan, err := setup.Earlier(o.State)
+	plan, err := setup.Earlier(o)
 	switch {
 	case err != nil:
 		return err

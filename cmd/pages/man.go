@@ -52,9 +52,12 @@ func roff(text string) string {
 	return text
 }
 
-// sentence makes one of a line of help.
+// sentence makes one of a line of help. A program's name, and a value that begins a list, are written as one types them.
 func sentence(text, value string) string {
-	text = strings.ToUpper(text[:1]) + text[1:]
+	first, _, _ := strings.Cut(text, " ")
+	if !strings.HasPrefix(first, "machnet") && !strings.HasSuffix(first, ":") && !strings.HasSuffix(first, ",") {
+		text = strings.ToUpper(text[:1]) + text[1:]
+	}
 	if value != "" {
 		text += " (default " + value + ")"
 	}

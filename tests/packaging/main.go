@@ -39,6 +39,7 @@ var first = []check{
 var all = []check{
 	{Name: "unit: systemd-analyze verify", Do: verify},
 	{Name: "unit: exposure, alone and with each drop-in", Do: exposure},
+	{Name: "unit: does as it says, run by a systemd", Do: underSystemd},
 	{Name: "manual pages: mandoc, and man's own warnings", Do: pages},
 	{Name: "every flag is in the manual pages and completions", Do: flags},
 	{Name: "completions: bash", Do: bashCompletes},

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/machnet/machnet/tests/internal/checks"
 )
 
 // mostExposure is what a unit may be exposed at most, of systemd's 10.
@@ -90,6 +93,29 @@ func exposure(b *bench) (string, error) {
 		said = append(said, name+" "+found[1])
 	}
 	return strings.Join(said, ", "), nil
+}
+
+// underSystemd has a systemd run the unit, on a copy of this machine that is thrown away.
+func underSystemd(b *bench) (string, error) {
+	if os.Geteuid() != 0 {
+		return "", checks.Skipped("not root")
+	}
+	if err := need("/lib/systemd/systemd", "dpkg", "ip", "nsenter", "pgrep", "setpriv", "unshare"); err != nil {
+		return "", err
+	}
+	out, err := b.run("bash", filepath.Join(b.root, "tests/packaging/systemd.sh"), b.debs["machnet"])
+	if err != nil {
+		return "", err
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	last := lines[len(lines)-1]
+	if why, skipped := strings.CutPrefix(last, "skipped: "); skipped {
+		return "", checks.Skipped(why)
+	}
+	if last != "it does" {
+		return "", errors.New(out)
+	}
+	return "", nil
 }
 
 var overall = regexp.MustCompile(`Overall exposure level for machnetd.service: ([0-9.]+)`)

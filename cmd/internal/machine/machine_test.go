@@ -221,26 +221,46 @@ func TestTheInterfaceOfAnSSHSessionIsFound(t *testing.T) {
 		"link set lo up",
 		"link add eth1 type bridge", "link set eth1 up", "address add 10.1.0.1/24 dev eth1",
 		"link add eth2 type veth peer name far", "link set eth2 up", "link set far up", "address add 10.2.0.1/24 dev eth2", "address add fd00::2/64 dev eth2 nodad",
+		"address add 10.9.0.1/32 dev lo", "rule add from 10.9.0.1 lookup 9", "route add default dev eth2 table 9", "route add default dev eth1",
 	}, func() error {
 		found := func(want string) error {
-			found, err := Root("").SSHInterfaces()
-			if err != nil || fmt.Sprint(found) != want {
-				return fmt.Errorf("found %v (%v), want %s", found, err, want)
+			sessions, err := Root("").SSHSessions()
+			var all []string
+			for _, s := range sessions {
+				all = append(all, fmt.Sprint(s.Interfaces, " ", s.Why))
+			}
+			if found := strings.Join(all, "; "); err != nil || found != want {
+				return fmt.Errorf("found %s (%v), want %s", found, err, want)
 			}
 			return nil
 		}
 		t.Setenv("SSH_CONNECTION", "")
-		if err := found("map[]"); err != nil {
+		if err := found(""); err != nil {
 			return err
 		}
 		t.Setenv("SSH_CONNECTION", "192.0.2.1 50000 10.1.0.1 22")
-		if err := found("map[eth1:SSH_CONNECTION is from 192.0.2.1 to 10.1.0.1]"); err != nil {
+		if err := found("[eth1] SSH_CONNECTION is from 192.0.2.1 to 10.1.0.1"); err != nil {
+			return err
+		}
+		// The address is one of loopback's, and a rule says by which interface packets leave that are from it.
+		t.Setenv("SSH_CONNECTION", "192.0.2.1 50000 10.9.0.1 2222")
+		if err := found("[eth2] SSH_CONNECTION is from 192.0.2.1 to 10.9.0.1"); err != nil {
 			return err
 		}
 		t.Setenv("SSH_CONNECTION", "")
+		// This process is an sshd for a moment.
+		name, err := os.ReadFile("/proc/self/comm")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile("/proc/self/comm", []byte("sshd"), 0); err != nil {
+			return err
+		}
+		defer os.WriteFile("/proc/self/comm", name, 0)
 		for address, want := range map[string]string{
-			"10.2.0.1:22":  "map[eth2:a connection from 10.2.0.1 to port 22 of 10.2.0.1 is open]",
-			"[fd00::2]:22": "map[eth2:a connection from fd00::2 to port 22 of fd00::2 is open]",
+			"10.2.0.1:2022": "[eth2] a connection from 10.2.0.1 to port 2022 of 10.2.0.1 is open",
+			"10.2.0.1:22":   "[eth2] a connection from 10.2.0.1 to port 22 of 10.2.0.1 is open",
+			"[fd00::2]:22":  "[eth2] a connection from fd00::2 to port 22 of fd00::2 is open",
 		} {
 			ln, err := net.Listen("tcp", address)
 			if err != nil {

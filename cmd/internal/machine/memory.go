@@ -59,6 +59,9 @@ func count(path string) (int, error) {
 	return n, nil
 }
 
+// Boot names the boot of the kernel that we are in.
+func (r Root) Boot() string { return r.text("/proc/sys/kernel/random/boot_id") }
+
 // HugepageMounts are the folders at which a hugetlbfs is mounted.
 func (r Root) HugepageMounts() []string {
 	var all []string

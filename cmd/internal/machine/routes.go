@@ -11,7 +11,7 @@ import (
 // DefaultRoute is the interface that packets for everywhere else leave by, and the gateway, of the IPv4 default route that the kernel
 // prefers in its main table. The name is "" where there is none.
 func (r Root) DefaultRoute() (name string, gateway netip.Addr, err error) {
-	best, _, err := defaults()
+	best, _, err := defaults(netlink.FAMILY_V4)
 	if err != nil || len(best) == 0 {
 		return "", netip.Addr{}, err
 	}
@@ -22,9 +22,33 @@ func (r Root) DefaultRoute() (name string, gateway netip.Addr, err error) {
 	return link.Attrs().Name, best[0].gateway, nil
 }
 
+// DefaultInterfaces are those by which packets for everywhere else leave: those of the IPv4 default routes that the kernel prefers in its main
+// table, more than one where they are equal. With orIPv6 and no such route they are those of IPv6.
+func (r Root) DefaultInterfaces(orIPv6 bool) ([]string, error) {
+	best, _, err := defaults(netlink.FAMILY_V4)
+	if err == nil && len(best) == 0 && orIPv6 {
+		best, _, err = defaults(netlink.FAMILY_V6)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, route := range best {
+		if route.metric != best[0].metric {
+			break
+		}
+		link, err := netlink.LinkByIndex(route.index)
+		if err != nil {
+			return nil, fmt.Errorf("find the interface of the default route: %w", err)
+		}
+		names = append(names, link.Attrs().Name)
+	}
+	return names, nil
+}
+
 // gateways are those of the best default route of each interface, by its index.
 func gateways() (map[int]netip.Addr, error) {
-	main, others, err := defaults()
+	main, others, err := defaults(netlink.FAMILY_V4)
 	if err != nil {
 		return nil, err
 	}
@@ -43,10 +67,10 @@ type route struct {
 	metric  int
 }
 
-// defaults are the IPv4 default routes, best first: those of the main table, and those of others, which only packets use that a rule sends
+// defaults are a family's default routes, best first: those of the main table, and those of others, which only packets use that a rule sends
 // there, as a machine with several NICs has one for each.
-func defaults() (main, others []route, err error) {
-	all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: tableAny}, netlink.RT_FILTER_TABLE)
+func defaults(family int) (main, others []route, err error) {
+	all, err := netlink.RouteListFiltered(family, &netlink.Route{Table: tableAny}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list the routes of the kernel: %w", err)
 	}

@@ -4,51 +4,107 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 )
 
-// SSHInterfaces are the interfaces that carry an SSH session to this machine, by name, each with how that is known. The environment tells:
-// ours, and since sudo takes it away, that of the processes that we descend from; and so does the kernel's table of connections to
-// port 22, which knows also of sessions that we do not descend from.
-func (r Root) SSHInterfaces() (map[string]string, error) {
-	reached := map[netip.Addr]string{}
+// Session is one of SSH to this machine.
+type Session struct {
+	Local, Peer netip.Addr
+	Interfaces  []string // that carry it: the one that has the local address, and the one by which packets to the peer leave
+	Why         string   // how it is known
+}
+
+// SSHSessions are the sessions by SSH to this machine. The environment tells: ours, and since sudo takes it away, that of the processes that
+// we descend from; and so does the kernel's table of connections to port 22 and to whatever port sshd listens at, which knows also of
+// sessions that we do not descend from.
+func (r Root) SSHSessions() ([]Session, error) {
+	var all []Session
+	ports := []uint16{22}
+	add := func(local, peer netip.Addr, why string) {
+		if !local.IsLoopback() && !slices.ContainsFunc(all, func(s Session) bool { return s.Local == local && s.Peer == peer }) {
+			all = append(all, Session{Local: local, Peer: peer, Why: why})
+		}
+	}
 	for _, environment := range r.environments() {
-		if fields := strings.Fields(environment); len(fields) == 4 {
-			if at, err := netip.ParseAddr(fields[2]); err == nil {
-				reached[at.Unmap().WithZone("")] = fmt.Sprintf("SSH_CONNECTION is from %s to %s", fields[0], fields[2])
-			}
+		fields := strings.Fields(environment)
+		if len(fields) != 4 {
+			continue
+		}
+		peer, err := netip.ParseAddr(fields[0])
+		local, err2 := netip.ParseAddr(fields[2])
+		if err == nil && err2 == nil {
+			add(local.Unmap().WithZone(""), peer.Unmap().WithZone(""), fmt.Sprintf("SSH_CONNECTION is from %s to %s", fields[0], fields[2]))
+		}
+		if port, err := strconv.ParseUint(fields[3], 10, 16); err == nil {
+			ports = append(ports, uint16(port))
 		}
 	}
-	for _, c := range r.established(22) {
-		if _, known := reached[c.local]; !known {
-			reached[c.local] = fmt.Sprintf("a connection from %s to port 22 of %s is open", c.peer, c.local)
-		}
+	for _, c := range r.established(ports) {
+		add(c.local.Addr(), c.peer, fmt.Sprintf("a connection from %s to port %d of %s is open", c.peer, c.local.Port(), c.local.Addr()))
 	}
-	if len(reached) == 0 {
+	if len(all) == 0 {
 		return nil, nil
 	}
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list the interfaces of the kernel: %w", err)
 	}
-	found := map[string]string{}
+	byIndex := map[int]string{}
 	for _, link := range links {
+		if link.Attrs().Flags&net.FlagLoopback == 0 {
+			byIndex[link.Attrs().Index] = link.Attrs().Name
+		}
 		list, err := addresses(link)
 		if err != nil {
 			return nil, err
 		}
 		for _, a := range list {
-			if why, carries := reached[a.Prefix.Addr()]; carries && !a.Prefix.Addr().IsLoopback() {
-				found[link.Attrs().Name] = why
+			for i := range all {
+				if all[i].Local == a.Prefix.Addr() && link.Attrs().Flags&net.FlagLoopback == 0 {
+					all[i].Interfaces = append(all[i].Interfaces, link.Attrs().Name)
+				}
 			}
 		}
 	}
-	return found, nil
+	for i := range all {
+		s := &all[i]
+		// The address may be on another interface than the packets take, as one of loopback's, and a rule may look at it.
+		routes, err := netlink.RouteGetWithOptions(s.Peer.AsSlice(), &netlink.RouteGetOptions{SrcAddr: s.Local.AsSlice()})
+		if err != nil || len(routes) == 0 {
+			continue // the session is over, or its address is gone
+		}
+		if name := byIndex[routes[0].LinkIndex]; name != "" && !slices.Contains(s.Interfaces, name) {
+			s.Interfaces = append(s.Interfaces, name)
+		}
+	}
+	return all, nil
+}
+
+// listening are the ports that sshd listens at. Only root sees which process a socket is of.
+func (r Root) listening() []uint16 {
+	sockets := map[string]bool{}
+	for _, pid := range r.names("/proc/[0-9]*") {
+		switch r.text("/proc/" + pid + "/comm") {
+		case "sshd", "dropbear":
+			for _, fd := range r.names("/proc/" + pid + "/fd/*") {
+				sockets[r.link("/proc/"+pid+"/fd/"+fd)] = true
+			}
+		}
+	}
+	var ports []uint16
+	for _, fields := range r.sockets("0A") { // TCP_LISTEN
+		if at, ok := socketAddress(fields[1]); ok && sockets["socket:["+fields[9]+"]"] {
+			ports = append(ports, at.Port())
+		}
+	}
+	return ports
 }
 
 // environments are the values of SSH_CONNECTION that this process and those that it descends from were started with.
@@ -78,21 +134,32 @@ func (r Root) environments() []string {
 	return all
 }
 
-type connection struct{ local, peer netip.Addr }
+type connection struct {
+	local netip.AddrPort
+	peer  netip.Addr
+}
 
-// established are the open TCP connections to a local port.
-func (r Root) established(port uint16) []connection {
+// established are the open TCP connections to these local ports, or to one of sshd's.
+func (r Root) established(ports []uint16) []connection {
+	ports = append(ports, r.listening()...)
 	var all []connection
+	for _, fields := range r.sockets("01") { // TCP_ESTABLISHED
+		local, ok := socketAddress(fields[1])
+		peer, ok2 := socketAddress(fields[2])
+		if ok && ok2 && slices.Contains(ports, local.Port()) {
+			all = append(all, connection{local, peer.Addr()})
+		}
+	}
+	return all
+}
+
+// sockets are the lines of the kernel's tables of TCP that are in a state, in fields.
+func (r Root) sockets(state string) [][]string {
+	var all [][]string
 	for _, table := range []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"} {
 		for line := range strings.Lines(r.text(table)) {
-			fields := strings.Fields(line)
-			if len(fields) < 4 || fields[3] != "01" { // TCP_ESTABLISHED; and the heading
-				continue
-			}
-			local, ok := socketAddress(fields[1])
-			peer, ok2 := socketAddress(fields[2])
-			if ok && ok2 && local.Port() == port {
-				all = append(all, connection{local.Addr(), peer.Addr()})
+			if fields := strings.Fields(line); len(fields) > 9 && fields[3] == state {
+				all = append(all, fields)
 			}
 		}
 	}

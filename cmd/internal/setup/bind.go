@@ -164,7 +164,8 @@ func (b *builder) hugepages(settings map[string]any) error {
 			Done: fmt.Sprintf("[ \"$(cat %s)\" -ge %d ] || [ \"$(cat %s)\" -ge %d ]", knob, want, free, need),
 			Do: lines(fmt.Sprintf("echo %d > %s", want, knob),
 				fmt.Sprintf("[ \"$(cat %[1]s)\" -ge %[2]d ] || { echo \"the kernel gives $(cat %[1]s) of %[2]d huge pages: memory is scarce or in pieces; try right after a reboot\" >&2; exit 1; }", knob, want)),
-			Undo: fmt.Sprintf("echo %d > %s", h.Total, knob),
+			// Others may have reserved more since.
+			Undo: fmt.Sprintf("n=$(($(cat %[1]s) - %[2]d))\n[ $n -ge %[3]d ] || n=%[3]d\necho $n > %[1]s", knob, want-h.Total, h.Total),
 		})
 		return nil
 	}

@@ -3,6 +3,7 @@ package setup
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -160,7 +161,7 @@ func (k *kernel) written() string {
 }
 
 // inNamespace runs f where the kernel has an interface eth7 that is up, with an address.
-func inNamespace(t *testing.T, f func() error) {
+func inNamespace(t *testing.T, f func() error, more ...string) {
 	t.Helper()
 	if err := netns.Available(); err != nil {
 		t.Skipf("not tried: %v", err)
@@ -170,11 +171,11 @@ func inNamespace(t *testing.T, f func() error) {
 		t.Fatal(err)
 	}
 	defer n.Close()
-	for _, command := range []string{
+	for _, command := range append([]string{
 		"link add eth7 index 70 address 02:00:00:00:00:07 mtu 9500 type bridge", "link set eth7 addrgenmode none", "link set eth7 up",
 		"link add enP1 index 71 address 02:00:00:00:00:07 mtu 9500 type veth peer name far", "link set enP1 master eth7", "link set enP1 up",
 		"address add 10.1.2.3/24 dev eth7", "route add default via 10.1.2.1 dev eth7 table 9",
-	} {
+	}, more...) {
 		if err := n.Run("ip", strings.Fields(command)...); err != nil {
 			t.Fatal(err)
 		}
@@ -213,6 +214,10 @@ func TestADeviceGoesToAnotherDriverAndBack(t *testing.T) {
 			back:   " > DEVICE/driver_override\nNAME > " + sys + "vmbus/drivers/uio_hv_generic/unbind\nNAME > " + sys + "vmbus/drivers_probe"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			var more []string
+			if tc.bus == "pci" { // what has a port is a bridge, which no PCI device is
+				more = []string{"link set enP1 nomaster", "link set eth7 mtu 9500"}
+			}
 			inNamespace(t, func() error {
 				k := newKernel(t, tc.bus, tc.device, tc.home, tc.to)
 				real := "/sys/devices/" + tc.bus + "0/" + tc.device
@@ -278,6 +283,8 @@ func TestADeviceGoesToAnotherDriverAndBack(t *testing.T) {
 					return fmt.Errorf("after a reboot written was\n%s\nwant\n%s", got, want(tc.there))
 				}
 
+				// Somebody else reserves 20 more.
+				k.file(pages, "74")
 				if err := again.Undo(new(strings.Builder)); err != nil {
 					return err
 				}
@@ -287,8 +294,8 @@ func TestADeviceGoesToAnotherDriverAndBack(t *testing.T) {
 				if err := fastPath(true); err != nil {
 					return err
 				}
-				if text, _ := os.ReadFile(k.root.Path(pages)); string(text) != "10\n" {
-					return fmt.Errorf("there are %s huge pages, want 10", text)
+				if text, _ := os.ReadFile(k.root.Path(pages)); string(text) != "30\n" {
+					return fmt.Errorf("there are %s huge pages, want 30: ours are gone, and those of others are not", text)
 				}
 				for _, path := range []string{o.State, k.root.Path("/m.toml"), k.root.Path(dropIn), k.root.Path(filepath.Dir(dropIn))} {
 					if exists(path) {
@@ -296,7 +303,35 @@ func TestADeviceGoesToAnotherDriverAndBack(t *testing.T) {
 					}
 				}
 				return nil
-			})
+			}, more...)
+		})
+	}
+}
+
+func TestANICThatOthersHangOnIsNotTaken(t *testing.T) {
+	for name, tc := range map[string]struct{ command, want string }{
+		"VLAN":      {"link add link eth7 name eth7.5 type vlan id 5", "eth7.5 (vlan) would end with it"},
+		"macvlan":   {"link add link eth7 name mac7 type macvlan", "mac7 (macvlan) would end with it"},
+		"bond":      {"link set enP1 down", "it is a port of bond0, which would lose it; take it out first (ip link set dev eth7 nomaster)"},
+		"IPv6 only": {"-6 route add default dev eth7", "the default route is by it"},
+		"two equal": {"route add default nexthop dev enP1 nexthop dev eth7", "the default route is by it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := os.Stat("/proc/net/vlan"); name == "VLAN" && err != nil {
+				t.Skipf("not tried: this kernel has no VLANs: %v; load its module 8021q", err)
+			}
+			more := []string{"link set enP1 nomaster", tc.command}
+			if name == "bond" { // no bridge can be a port, so eth7 is another
+				more = []string{"link del eth7", "link add eth7 index 70 address 02:00:00:00:00:07 type veth peer name far7", "link add bond0 type bridge", "link set eth7 master bond0"}
+			}
+			inNamespace(t, func() error {
+				k := newKernel(t, "pci", "0000:00:07.0", "ena", "vfio-pci")
+				o := Options{NIC: "eth7", Backend: DPDK, Root: k.root, Config: "/m.toml", State: t.TempDir() + "/s.json", IP: netip.MustParsePrefix("10.1.2.3/24")}
+				if _, err := New(o); err == nil || !strings.Contains(err.Error(), tc.want) {
+					return fmt.Errorf("it says %v, not %q", err, tc.want)
+				}
+				return nil
+			}, more...)
 		})
 	}
 }

@@ -19,6 +19,10 @@ import (
 // otherwise is told, and a copy of the file is kept. It returns all settings, as they will be.
 func (b *builder) configuration(settings []setting) (map[string]any, error) {
 	path := b.o.Root.Path(b.o.Config)
+	// A link stays one: what it leads to is what is written.
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
 	before, err := os.ReadFile(path)
 	there := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -35,20 +39,27 @@ func (b *builder) configuration(settings []setting) (map[string]any, error) {
 	if _, err := toml.Decode(after, &all); err != nil {
 		return nil, fmt.Errorf("%s: %w", b.o.Config, err)
 	}
-	word, copied := quote(path), quote(path+".before-setup")
+	word, copied, new := quote(path), quote(path+".before-setup"), quote(path+".setup-writes")
 	s := Step{
 		Why:  fmt.Sprintf("write machnetd's settings to %s", b.o.Config),
 		Done: document("cmp -s "+word+" -", after),
-		Do:   document("cat > "+word, after),
+		Kept: "[ -e " + word + " ]",
+		// Never half a file, whenever this ends and however full the disk is. What is there keeps its owner and its permissions.
+		Do:    lines(fmt.Sprintf("[ ! -e %[1]s ] || cp -p %[1]s %[2]s", word, new), document("cat > "+new, after), fmt.Sprintf("mv -f %s %s", new, word)),
+		Lasts: true,
 	}
+	// What others wrote since is not thrown away.
+	keep := lines(document("ours() { cmp -s "+word+" -", after), "}", fmt.Sprintf("if [ -e %[1]s ] && ! ours && ! cmp -s %[1]s %[2]s; then\n"+
+		"kept=%[3]s\nwhile [ -e \"$kept\" ]; do kept=$kept~; done\ncp -p %[1]s \"$kept\"\necho \"it was changed since; what it said is kept as $kept\"\nfi",
+		word, copied, quote(path+".before-undo")))
 	if there {
 		if exists(path + ".before-setup") {
 			return nil, fmt.Errorf("%s.before-setup is there, where the file as it is would be kept; move it away", b.o.Config)
 		}
-		s.Do = lines(fmt.Sprintf("[ -e %s ] || cp -p %s %s", copied, word, copied), s.Do)
-		s.Undo = fmt.Sprintf("[ ! -e %s ] || mv %s %s", copied, copied, word)
+		s.Do = lines(fmt.Sprintf("[ -e %[2]s ] || { cp -p %[1]s %[3]s; mv -f %[3]s %[2]s; }", word, copied, new), s.Do)
+		s.Undo = lines("rm -f "+new, fmt.Sprintf("if [ -e %s ]; then", copied), keep, fmt.Sprintf("mv -f %s %s\nfi", copied, word))
 	} else {
-		s.Undo = "rm -f " + word
+		s.Undo = lines(keep, fmt.Sprintf("rm -f %s %s", new, word))
 		var made []string
 		for dir := filepath.Dir(path); !exists(dir); dir = filepath.Dir(dir) {
 			made = append(made, quote(dir))

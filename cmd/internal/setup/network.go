@@ -8,6 +8,7 @@ import (
 
 	"github.com/machnet/machnet/cmd/internal/machine"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // network makes the step in which the kernel gives up what it has of the interface.
@@ -51,7 +52,7 @@ func (b *builder) network(w way) error {
 	if len(addresses) > 0 {
 		b.step(Step{
 			Why:  fmt.Sprintf("take the IPv4 addresses of %s from the kernel, which would answer for the sidecar", b.nic.Name),
-			Done: fmt.Sprintf(`[ -z "$(ip -o -4 address show dev %s)" ]`, dev),
+			Done: fmt.Sprintf(`left=$(ip -o -4 address show dev %s) && [ -z "$left" ]`, dev),
 			Do:   fmt.Sprintf("ip -4 address flush dev %s", dev),
 			// Halfway some would stand behind others that they stood before.
 			Undo: lines(fmt.Sprintf("ip -4 address flush dev %s", dev), back),
@@ -71,6 +72,11 @@ func (b *builder) beside(dev string) error {
 		if a.Prefix.Addr() != b.o.IP.Addr() {
 			continue
 		}
+		for _, other := range b.nic.Addresses {
+			if other.Flags&unix.IFA_F_SECONDARY != 0 && a.Flags&unix.IFA_F_SECONDARY == 0 && other.Prefix.Masked() == a.Prefix.Masked() {
+				return fmt.Errorf("--ip %s: it is the first of its subnet, and %s and others of that would go or change with it; name one of those, or an address that the kernel does not have", b.o.IP, other.Prefix.Addr())
+			}
+		}
 		back, err := b.addressesAndRoutes([]machine.Address{a}, []int{netlink.FAMILY_V4})
 		if err != nil {
 			return err
@@ -85,6 +91,9 @@ func (b *builder) beside(dev string) error {
 			Do:   fmt.Sprintf("ip address del %s dev %s", word, dev),
 			Undo: back,
 		})
+		if who := b.managed(); who != "" {
+			b.note("%s", who)
+		}
 	}
 	return nil
 }

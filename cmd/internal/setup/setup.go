@@ -50,6 +50,7 @@ type Plan struct {
 	journal
 	Notes []string // what whoever asked should know
 	state string
+	boot  string // the boot of the kernel that we are in
 }
 
 // New looks at the machine, and makes the plan. Where the state file says that the same was set up before, the plan is what the file
@@ -67,14 +68,17 @@ func New(o Options) (*Plan, error) {
 			return nil, fmt.Errorf("set up %s: %s says that %s is set up already by `machnet setup %s`; take that back first (machnet setup --undo), or name another file (--state FILE)",
 				o.NIC, o.State, earlier.Words[0], earlier.Options)
 		}
-		p := &Plan{journal: *earlier, state: o.State}
+		p := &Plan{journal: *earlier, state: o.State, boot: o.Root.Boot()}
+		if err := p.again(o); err != nil {
+			return nil, fmt.Errorf("set up %s again: %w", o.NIC, err)
+		}
 		return p, p.atBoot(o)
 	}
 	nic, err := o.Root.Find(o.NIC)
 	if err != nil {
 		return nil, fmt.Errorf("set up %s: %w", o.NIC, err)
 	}
-	p := &Plan{state: o.State, journal: journal{Version: version, Options: o.words(), Words: words(nic)}}
+	p := &Plan{state: o.State, boot: o.Root.Boot(), journal: journal{Version: version, Options: o.words(), Words: words(nic)}}
 	b := &builder{o: o, nic: nic, plan: p}
 	if err := b.build(); err != nil {
 		return nil, fmt.Errorf("set up %s: %w", nic, err)
@@ -102,6 +106,11 @@ func (b *builder) build() error {
 	}
 	if err := b.guard(way); err != nil {
 		return err
+	}
+	if way == taken || way == netvsc {
+		if err := b.alone(); err != nil {
+			return err
+		}
 	}
 	settings, err := b.settings(way)
 	if err != nil {
@@ -146,7 +155,7 @@ func (b *builder) way() (way, error) {
 	if !plain.MatchString(n.Name + n.PCI) {
 		return 0, fmt.Errorf("its name has characters that are none of letters, digits and _.:@-; rename it first (ip link set dev NAME name eth9)")
 	}
-	if n.Master != "" && n.PCI != "" {
+	if master, err := b.o.Root.ByName(n.Master); n.Master != "" && err == nil && master.Vmbus != "" && master.VF == n.Name {
 		return 0, fmt.Errorf("it is the fast path of %s, and goes where that goes; name %s", n.Master, n.Master)
 	}
 	if b.o.Backend != DPDK && n.Name == "" {

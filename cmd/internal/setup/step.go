@@ -15,8 +15,13 @@ import (
 type Step struct {
 	Why  string `json:"why"`            // for people: what it does
 	Done string `json:"done,omitempty"` // a shell command that succeeds where there is nothing left to do
+	Kept string `json:"kept,omitempty"` // the same, once the step was done: what others change since is theirs; "": as Done
 	Do   string `json:"do"`             // the shell command that does it; once more changes nothing
-	Undo string `json:"undo,omitempty"` // the one that takes it back, also where Do came halfway; "": nothing remains of it
+	Undo string `json:"undo,omitempty"` // the one that takes it back, also where Do came halfway or Undo itself; "": nothing remains of it
+
+	// What a step does is gone after a reboot, and what the machine has then is nothing of ours: Boot is the boot in which it was done. Files last.
+	Lasts bool   `json:"lasts,omitempty"`
+	Boot  string `json:"boot,omitempty"`
 }
 
 // prelude stands before each command. What the kernel and udev do behind a command's back takes a moment: they are asked for up to ten seconds.
@@ -35,27 +40,27 @@ func Script(title string, steps []Step, command func(Step) string) string {
 	return text.String()
 }
 
-// run runs a command. It has a process group of its own: who interrupts us does not interrupt it, and when the context ends it does.
-func run(ctx context.Context, command string) error {
+// run runs a command, and gives what it said on its standard output where it went well. It has a process group of its own: who interrupts us does not interrupt it, and when the context ends it does.
+func run(ctx context.Context, command string) (string, error) {
 	if command == "" {
-		return nil
+		return "", nil
 	}
 	cmd := exec.CommandContext(ctx, "sh", "-euc", prelude+command)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	said := new(strings.Builder)
-	cmd.Stdout, cmd.Stderr = said, said
+	said, complaint := new(strings.Builder), new(strings.Builder)
+	cmd.Stdout, cmd.Stderr = said, complaint
 	err := cmd.Run()
-	switch text := strings.Join(strings.Fields(said.String()), " "); {
+	switch text := strings.Join(strings.Fields(said.String()+" "+complaint.String()), " "); {
 	case err == nil:
-		return nil
+		return said.String(), nil
 	case ctx.Err() != nil:
-		return errors.New("interrupted")
+		return "", errors.New("interrupted")
 	case text != "":
-		return errors.New(text)
+		return "", errors.New(text)
 	}
-	return fmt.Errorf("`%s` ended with %w", command, err)
+	return "", fmt.Errorf("`%s` ended with %w", command, err)
 }
 
 // quote makes a word that the shell takes as it is.

@@ -184,7 +184,8 @@ fn assert_alike(path: &str, example: &Value, fact: &Value) {
             assert!(more.is_empty(), "{path}: {more:?} are not documented");
         }
         (Value::Array(example), Value::Array(fact)) => {
-            assert!(!fact.is_empty(), "{path}: nothing to compare with");
+            // No engine has a core of its own unless the settings say so.
+            assert!(!fact.is_empty() || path == "about.settings.cores", "{path}: nothing to compare with");
             fact.iter().for_each(|fact| assert_alike(path, &example[0], fact));
         }
         (Value::Null, _) | (_, Value::Null) => {}
