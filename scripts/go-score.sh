@@ -5,22 +5,32 @@ set -euo pipefail
 python3 - "$@" <<'PY'
 import collections, json, re, sys
 name, path = sys.argv[1:]
-said, result, broken = collections.defaultdict(list), {}, []
+said, result, broken, begun, ended = collections.defaultdict(list), {}, [], [], set()
 for line in open(path):
     try:
         event = json.loads(line)
     except ValueError:
         continue
     key = (event.get("Package", event.get("ImportPath", "")), event.get("Test", ""))
-    if event["Action"] == "output":
+    if event["Action"] in ("start", "run"):
+        begun.append(key)
+    elif event["Action"] == "output":
         said[key].append(event["Output"])
     elif event["Action"] in ("pass", "fail", "skip"):
+        ended.add(key)
         if key[1]:
             result[key] = event["Action"]
         elif event["Action"] == "fail":
             broken.append(key[0])
     elif event["Action"] == "build-fail":
         broken.append(key[0])
+for key in begun: # a log that breaks off is of a `go test` that was killed
+    if key not in ended:
+        print(f"{' '.join(key).strip()} began, and how it ended is not in {path}")
+        if key[1]:
+            result[key] = "fail"
+        else:
+            broken.append(key[0])
 parents = {(package, test.rsplit("/", 1)[0]) for package, test in result if "/" in test}
 passed = counted = 0
 skipped = collections.defaultdict(list)

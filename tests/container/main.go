@@ -59,7 +59,11 @@ func main() {
 	if err != nil {
 		fatal("%v", err)
 	}
-	passed, all := checks.Run(b, first, uses, matching)
+	steps := first
+	if b.given {
+		steps = nil
+	}
+	passed, all := checks.Run(b, steps, uses, matching)
 	b.close(*keep)
 	fmt.Printf("test-container: %d/%d\n", passed, all)
 	if passed != all {

@@ -110,7 +110,7 @@ func (b *bench) remove() error {
 	}
 	var ours []string
 	for name := range strings.Lines(names) {
-		if name = strings.TrimSpace(name); strings.HasPrefix(name, b.name) {
+		if name = strings.TrimSpace(name); strings.HasPrefix(name, b.called("")) {
 			ours = append(ours, name)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"github.com/machnet/machnet/cmd/netns"
 )
 
 // breakage is one way to break what a check looks at.
@@ -87,6 +89,23 @@ func TestEveryCheckHasABreakage(t *testing.T) {
 func chosen(t *testing.T) {
 	if os.Getenv("MACHNET_DOCTOR") == "" {
 		t.Skip("not chosen: `make test-doctor` sets MACHNET_DOCTOR")
+	}
+}
+
+// What is asked for before the start is no failure for want of a sidecar.
+func TestANICIsLookedAtBeforeTheStart(t *testing.T) {
+	chosen(t)
+	needRoot(t)
+	n, err := netns.New()
+	must(t, err)
+	t.Cleanup(func() { n.Close() })
+	must(t, n.Run("ip", words("link add ap0 type veth peer name ap1")...))
+	must(t, n.Run("ip", words("link set ap0 up")...))
+	w := &world{t: t, namespace: n, flags: []string{"--nic", "ap0"}}
+	for _, r := range w.doctor() {
+		if r.Status == "fail" {
+			t.Errorf("nothing is wrong, and doctor says %+v", r)
+		}
 	}
 }
 

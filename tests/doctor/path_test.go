@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -100,14 +99,12 @@ func hosts(t *testing.T, w *wire, flagsA string, echo bool) *world {
 func serveEcho(t *testing.T, n *netns.Namespace, socket string) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(bin(t), "machnet"), "echo", "--socket", socket)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out := filepath.Join(t.TempDir(), "echo")
 	file, err := os.Create(out)
 	must(t, err)
 	defer file.Close()
 	cmd.Stdout, cmd.Stderr = file, file
-	must(t, n.Do(cmd.Start))
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	withTest(t, n, cmd)
 	until(t, "the echo has printed where it listens", func() error {
 		if text, err := os.ReadFile(out); err != nil || !strings.Contains(string(text), "echo over machnet") {
 			return fmt.Errorf("it has printed %q: %v", text, err)

@@ -31,6 +31,8 @@ func sidecarBreakages() []breakage {
 		{check: "versions", how: "a sidecar of an older release", broken: older, status: "fail"},
 		{check: "engines", how: "one stands still", broken: stalled, status: "fail"},
 		{check: "engines", how: "the NIC is down", broken: linkDown, status: "warn", outside: "a cable, or the cloud", mend: linkUp},
+		{check: "engines", how: "the kernel's device is down", broken: downUnderSidecar, status: "warn"},
+		{check: "socket", how: "the usual settings, and no sidecar", broken: notStarted, status: "fail"},
 		{check: "checksum-offload", how: "turned off", broken: softwareChecksums, status: "warn"},
 		{check: "descriptors", how: "short rings", broken: shortRings, status: "warn"},
 		{check: "rss-hashed", how: "everything comes to one queue", broken: allOnOne, status: "fail"},
@@ -58,7 +60,19 @@ func start(t *testing.T, n *netns.Namespace, program string, flags ...string) (s
 	must(t, err)
 	defer file.Close()
 	cmd.Stdout, cmd.Stderr = file, file
-	// Tests that are killed leave no sidecar: the kernel ends it with the thread that started it, so that one stays.
+	t.Cleanup(func() {
+		if text, err := os.ReadFile(log); err == nil && t.Failed() {
+			t.Logf("machnetd %q printed: %s", flags, text)
+		}
+	})
+	withTest(t, n, cmd)
+	(&world{t: t}).serves(socket)
+	return socket
+}
+
+// withTest starts a program that ends with the test, also where that is killed: the kernel ends it with the thread that started it, so that one stays.
+func withTest(t *testing.T, n *netns.Namespace, cmd *exec.Cmd) {
+	t.Helper()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started, gone := make(chan error), make(chan struct{})
 	go func() {
@@ -74,12 +88,7 @@ func start(t *testing.T, n *netns.Namespace, program string, flags ...string) (s
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		<-gone
-		if text, err := os.ReadFile(log); err == nil && t.Failed() {
-			t.Logf("machnetd %q printed: %s", flags, text)
-		}
 	})
-	(&world{t: t}).serves(socket)
-	return socket
 }
 
 func onMemif(t *testing.T, flags string) *world {
@@ -125,6 +134,30 @@ func mountedSocket(t *testing.T) *world {
 func linkDown(t *testing.T) *world { return standInFor(t, "link-down") }
 
 func linkUp(w *world) { write(w.t, w.sockets[0]+".up", "") }
+
+// downUnderSidecar: its device is af_packet's, whose driver says nothing of it.
+func downUnderSidecar(t *testing.T) *world {
+	needRoot(t)
+	n, err := netns.New()
+	must(t, err)
+	t.Cleanup(func() { n.Close() })
+	must(t, n.Run("ip", words("link add ap0 type veth peer name ap1")...))
+	must(t, n.Run("ip", words("link set ap0 up")...))
+	must(t, n.Run("ip", words("link set ap1 up")...))
+	socket := sidecar(t, n, words("--ip 10.0.0.1/24 --vdev net_af_packet0,iface=ap0")...)
+	must(t, n.Run("ip", words("link set ap0 down")...))
+	return &world{namespace: n, flags: []string{"--socket", socket}, sockets: []string{socket}}
+}
+
+// notStarted has the settings where setup writes them, and another socket than the usual one.
+func notStarted(t *testing.T) *world {
+	tr := newTree(t)
+	folder := shortTempDir(t)
+	etc := filepath.Join(tr.folder, "etc")
+	write(t, etc+"/machnet/machnetd.toml", lines("[host]", `ip = "10.0.0.1/24"`, "[nic]", `memif = "server:`+folder+`/l"`, `[control]`, `socket = "`+folder+`/s"`))
+	tr.binds = append(tr.binds, [2]string{etc, "/etc"})
+	return &world{tree: tr, sockets: []string{folder + "/s"}}
+}
 
 func softwareChecksums(t *testing.T) *world { return onMemif(t, "--checksum-offload false") }
 

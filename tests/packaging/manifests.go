@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
@@ -60,26 +63,39 @@ func decode(document []byte) (corev1.PodSpec, error) {
 	switch kind.APIVersion + " " + kind.Kind {
 	case "apps/v1 DaemonSet":
 		var set appsv1.DaemonSet
-		err := yaml.UnmarshalStrict(document, &set)
-		return set.Spec.Template.Spec, selects(err, set.Spec.Selector.MatchLabels, set.Spec.Template.Labels)
+		err := strictly(document, &set)
+		return set.Spec.Template.Spec, selects(err, set.Spec.Selector, set.Spec.Template.Labels)
 	case "apps/v1 Deployment":
 		var deployment appsv1.Deployment
-		err := yaml.UnmarshalStrict(document, &deployment)
-		return deployment.Spec.Template.Spec, selects(err, deployment.Spec.Selector.MatchLabels, deployment.Spec.Template.Labels)
+		err := strictly(document, &deployment)
+		return deployment.Spec.Template.Spec, selects(err, deployment.Spec.Selector, deployment.Spec.Template.Labels)
 	case "v1 Pod":
 		var pod corev1.Pod
-		err := yaml.UnmarshalStrict(document, &pod)
+		err := strictly(document, &pod)
 		return pod.Spec, err
 	}
 	return corev1.PodSpec{}, fmt.Errorf("%s %s: not a kind that is looked at here", kind.APIVersion, kind.Kind)
 }
 
-// selects is what the server asks of a selector: it matches the template.
-func selects(err error, selector, labels map[string]string) error {
+// strictly decodes as the server does: names of fields are to be spelled as they are, in capitals too, which encoding/json does not ask for.
+func strictly(document []byte, into any) error {
+	text, err := yaml.YAMLToJSONStrict(document)
 	if err != nil {
 		return err
 	}
-	for name, value := range selector {
+	wrong, err := json.UnmarshalStrict(text, into)
+	return errors.Join(append(wrong, err)...)
+}
+
+// selects is what the server asks of a selector: it matches the template.
+func selects(err error, selector *metav1.LabelSelector, labels map[string]string) error {
+	if err != nil {
+		return err
+	}
+	if selector == nil {
+		return errors.New("there is no selector")
+	}
+	for name, value := range selector.MatchLabels {
 		if labels[name] != value {
 			return fmt.Errorf("the selector asks for %s=%s, the template has %q", name, value, labels[name])
 		}

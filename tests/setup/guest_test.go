@@ -2,8 +2,6 @@ package setup
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,7 +9,6 @@ import (
 )
 
 // newGuest boots a virtual machine with two NICs of virtio's on one network, that the kernel drives: lan0, with all kinds of things on it, and eth1.
-// It has iproute2's ip, as machines have where machnet setup runs; the image's own is busybox's.
 func newGuest(t *testing.T) *vm.Guest {
 	t.Helper()
 	chosen(t)
@@ -20,25 +17,6 @@ func newGuest(t *testing.T) *vm.Guest {
 	}
 	network := vm.NewNetwork(t)
 	g := vm.Start(t, vm.Config{NICs: []vm.NIC{{Model: vm.Virtio, Queues: 2, Network: network}, {Model: vm.Virtio, Queues: 2, Network: network}}})
-	// busybox's shell takes its own ip before all others, so the shell is another, too.
-	for name, to := range map[string]string{"ip": "/bin/ip", "dash": "/bin/dash"} {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			t.Skipf("not tried: %v; `make deps` installs iproute2, and dash is each Debian's shell", err)
-		}
-		out, err := exec.Command("ldd", path).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		g.Do("rm -f " + to)
-		put(t, g, path, to)
-		for _, word := range strings.Fields(string(out)) {
-			if _, code := g.Run("test -e " + word); filepath.IsAbs(word) && code != 0 {
-				put(t, g, word, word)
-			}
-		}
-	}
-	g.Do("ln -sf /bin/dash /bin/sh; find / -xdev -name ip -type l | xargs rm -f")
 	g.Do("modprobe virtio_net")
 	g.Until("the kernel has both interfaces", func() bool {
 		_, code := g.Run("test -e /sys/class/net/eth0 && test -e /sys/class/net/eth1")
@@ -57,16 +35,6 @@ func newGuest(t *testing.T) *vm.Guest {
 	}
 	g.Until("the kernel finds its addresses of IPv6 to be free", func() bool { return !strings.Contains(g.Do("ip -6 address"), "tentative") })
 	return g
-}
-
-// put copies a program or a library into a guest.
-func put(t *testing.T, g *vm.Guest, path, to string) {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.Put(to, text, 0o755)
 }
 
 // machineState is all that the setup may change in a guest: the network, drivers, modules, huge pages and files.

@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"strings"
@@ -145,8 +146,17 @@ func TestASetupThatDiedIsUndoneOrDoneToItsEnd(t *testing.T) {
 				t.Fatalf("it was not killed, and said %q", said)
 			}
 			s.env = nil
-			if _, err := os.Stat(s.folder + "/lib/setup.json"); err != nil {
+			// What was under way had been written down before it began.
+			var written struct {
+				Begun int
+				Steps []struct{ Do string }
+			}
+			text, err := os.ReadFile(s.folder + "/lib/setup.json")
+			if err = errors.Join(err, json.Unmarshal(text, &written)); err != nil {
 				t.Fatal(err)
+			}
+			if i := written.Begun - 1; i < 0 || i >= len(written.Steps) || !strings.Contains(written.Steps[i].Do, "flush") {
+				t.Errorf("it died in the step that flushes addresses, and has written down %s", text)
 			}
 			s.Do(s.setup(end))
 			if end != "--undo" {

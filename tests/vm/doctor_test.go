@@ -54,14 +54,15 @@ func TestDoctorLeadsFromAFreshMachineToASidecar(t *testing.T) {
 		}
 	}
 	// The setup has written what the kernel knew into the settings.
-	g.SidecarOver("", "--config", "/etc/machnet/machnetd.toml", "--engines", "2")
+	s := g.SidecarOver("", "--config", "/etc/machnet/machnetd.toml", "--engines", "2")
 	if out, code := g.Run("machnet ping -c 3 -W 60s 10.0.0.2"); code != 0 {
 		t.Errorf("machnet ping ends with status %d: %s", code, out)
 	}
 	if engines := checks()["engines"]; engines.Status != "ok" {
 		t.Errorf("with the sidecar: %+v", engines)
 	}
-	g.Do("killall machnetd; machnet setup --undo")
+	s.Stop() // it has the device open until it is gone, and nobody takes it away then
+	g.Do("machnet setup --undo")
 	if out := g.Do("ip address show dev eth0"); !strings.Contains(out, "inet 10.0.0.1/24") {
 		t.Errorf("the kernel has its NIC back with %s", out)
 	}

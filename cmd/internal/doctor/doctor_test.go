@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/machnet/machnet/cmd/internal/machine"
 	"github.com/machnet/machnet/go/control"
 )
 
@@ -45,7 +47,7 @@ func TestASettingIsWrittenIntoItsSection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "it's.toml")
-			if err := os.WriteFile(file, []byte(tc.file), 0o600); err != nil {
+			if err := errors.Join(os.WriteFile(file+"-real", []byte(tc.file), 0o600), os.Symlink("it's.toml-real", file)); err != nil {
 				t.Fatal(err)
 			}
 			if out, err := exec.Command("sh", "-c", edit(file, tc.s, tc.value)).CombinedOutput(); err != nil {
@@ -53,6 +55,9 @@ func TestASettingIsWrittenIntoItsSection(t *testing.T) {
 			}
 			if got, err := os.ReadFile(file); err != nil || string(got) != tc.want {
 				t.Errorf("the file is %q, %v; want %q", got, err, tc.want)
+			}
+			if _, err := os.Readlink(file); err != nil {
+				t.Errorf("a link to the settings is none any more: %v", err)
 			}
 		})
 	}
@@ -142,5 +147,33 @@ func TestASidecarThatCannotBeSeenIsChangedByWords(t *testing.T) {
 	}
 	if got := quoted("it's"); got != `'it'\''s'` {
 		t.Errorf("quoted: %s", got)
+	}
+}
+
+func TestAUnitIsStartedAgainOnlyIfTheSidecarIsItsProcess(t *testing.T) {
+	root, bin := t.TempDir(), t.TempDir()
+	for path, text := range map[string]string{
+		root + "/proc/77/cmdline": "/usr/bin/machnetd\x00--config\x00/etc/m.toml\x00",
+		root + "/proc/77/cgroup":  "0::/user.slice/user-0.slice/user@0.service/app.slice/ours.service\n",
+		bin + "/systemctl":        "#!/bin/sh\n[ \"$*\" = 'show --property=MainPID --value user@0.service' ] && cat " + root + "/main\n",
+	} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	e := &Env{Root: machine.Root(root), about: &control.About{PID: 77}}
+	for main, want := range map[string]string{
+		"77\n": "systemctl restart user@0.service",
+		// Somebody started it by hand, in his session.
+		"12\n": "kill 77 && tail --pid=77 -f /dev/null && (/usr/bin/machnetd --config /etc/m.toml &)",
+		"":     "kill 77 && tail --pid=77 -f /dev/null && (/usr/bin/machnetd --config /etc/m.toml &)",
+	} {
+		if err := os.WriteFile(root+"/main", []byte(main), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := e.restart(); got != want {
+			t.Errorf("with main process %q it is %q, want %q", main, got, want)
+		}
 	}
 }

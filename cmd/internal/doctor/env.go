@@ -39,6 +39,7 @@ type Env struct {
 	noCheck  string            // why it is nil
 	nic      *machine.NIC      // nil: none is chosen, or it is no device of this machine
 	noNIC    string            // why
+	usual    bool              // nobody named settings: Flags are those of the usual file
 	stolen   sample            // processor time at the beginning
 	path     *peerPath         // to the peer
 }
@@ -89,7 +90,7 @@ func (e *Env) begin(ctx context.Context) (err error) {
 		e.settings = &e.about.Settings
 	}
 	if e.Flags == nil && e.about == nil && e.NIC == "" && e.exists(DefaultConfig) {
-		e.Flags = []string{"--config", DefaultConfig}
+		e.Flags, e.usual = []string{"--config", DefaultConfig}, true
 	}
 	if e.Flags == nil && e.NIC != "" {
 		if err := e.imagine(); err != nil {
@@ -103,7 +104,9 @@ func (e *Env) begin(ctx context.Context) (err error) {
 	} else {
 		e.noCheck = "no settings to check: name --config FILE, --nic, or machnetd's flags behind --"
 	}
-	if e.about == nil && e.aboutErr == nil {
+	// The usual settings may name another socket than the usual one, at which nobody answered.
+	elsewhere := e.usual && e.Socket == "" && e.settings != nil && e.settings.Socket != e.socket()
+	if e.about == nil && (e.aboutErr == nil || elsewhere) {
 		if e.Socket == "" && e.settings != nil {
 			e.Socket = e.settings.Socket
 		}

@@ -12,7 +12,7 @@ func checkHugepages(_ context.Context, e *Env) Result {
 	case e.settings == nil:
 		return skip("nobody says how much is needed: name --nic, --config FILE or machnetd's flags behind --")
 	case !e.settings.Hugepages:
-		return ok("not needed: packet buffers are in ordinary pages (dpdk.hugepages = false)")
+		return ok("not needed: packet buffers are in ordinary pages")
 	case e.about != nil:
 		return ok("the sidecar has its %d MiB", e.settings.MemoryMiB)
 	}

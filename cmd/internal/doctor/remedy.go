@@ -1,8 +1,10 @@
 package doctor
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -67,7 +69,7 @@ func (e *Env) restart() string {
 // start is the command that starts a sidecar where none runs; "" where nobody knows with which settings.
 func (e *Env) start() string {
 	for _, folder := range []string{"/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system"} {
-		if e.Flags == nil && e.exists(filepath.Join(folder, "machnetd.service")) && e.exists("/run/systemd/system") {
+		if (e.Flags == nil || e.usual) && e.exists(filepath.Join(folder, "machnetd.service")) && e.exists("/run/systemd/system") {
 			return "systemctl start machnetd"
 		}
 	}
@@ -98,10 +100,26 @@ func (e *Env) process() *process {
 	}
 	p := &process{pid: e.about.PID, program: words[0], args: words[1:]}
 	p.folder, _ = os.Readlink(e.Root.Path(at + "cwd"))
-	if unit := unitForm.FindStringSubmatch(e.text(at + "cgroup")); unit != nil {
+	if unit := unitForm.FindStringSubmatch(e.text(at + "cgroup")); unit != nil && mainProcess(unit[1]) == p.pid {
 		p.unit = unit[1]
 	}
 	return p
+}
+
+// mainProcess is a unit's; 0 where there is none. What somebody starts by hand may be in the unit of his session, or of sshd, which is not to be
+// started again.
+func mainProcess(unit string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property=MainPID", "--value", unit).Output()
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		return 0
+	}
+	return pid
 }
 
 var unitForm = regexp.MustCompile(`/([^/\s]+\.service)(?:/|\s|$)`)
@@ -124,7 +142,7 @@ func edit(file string, s setting, value string) string {
 	case err != nil && value != "true" && value != "false":
 		value = strconv.Quote(value)
 	}
-	return fmt.Sprintf(`sed -i '/^ *%s *=/d' %s && { grep -q '^\[%s\]' %[2]s || echo '[%[3]s]' >> %[2]s; } && sed -i 's|^\[%[3]s\]|&\n%[1]s = %[4]s|' %[2]s`,
+	return fmt.Sprintf(`sed -i --follow-symlinks '/^ *%s *=/d' %s && { grep -q '^\[%s\]' %[2]s || echo '[%[3]s]' >> %[2]s; } && sed -i --follow-symlinks 's|^\[%[3]s\]|&\n%[1]s = %[4]s|' %[2]s`,
 		s.key, quoted(file), s.section, value)
 }
 

@@ -56,13 +56,11 @@ func checkSocket(_ context.Context, e *Env) Result {
 			Command: fmt.Sprintf("chgrp %d %s", os.Getegid(), quoted(socket)),
 			Advice:  fmt.Sprintf("for good: control.group = \"%d\" in the sidecar's settings, or `usermod -aG` with the socket's group and a new login", os.Getegid())}
 	case errors.Is(err, control.ErrNoSidecar):
-		found := "no socket " + socket
+		r := Result{Status: Fail, Found: "no socket " + socket, Expected: expected, Command: e.start()}
 		if _, gone := os.Stat(socket); gone == nil {
-			found = "nobody serves " + socket + ": its sidecar has ended"
-		}
-		r := Result{Status: Fail, Found: found, Expected: expected, Command: e.start()}
-		if e.Flags != nil && e.NIC == "" && found[0] == 'n' && found[1] == 'o' && found[2] == ' ' {
-			// Somebody asks what will come of it before the start.
+			r.Found = "nobody serves " + socket + ": its sidecar has ended"
+		} else if e.Flags != nil && !e.usual {
+			// Somebody names settings, or a NIC, to know what will come of it before the start.
 			r.Status = Skipped
 		}
 		if r.Command == "" {
@@ -130,6 +128,15 @@ func checkEngines(ctx context.Context, e *Env) Result {
 		}
 		return Result{Status: Fail, Found: strings.Join(stalled, ", "), Expected: expected, Command: e.restart(),
 			Advice: "if it stands still again: look at the checks cores and steal, and at the sidecar's log"}
+	}
+	// The NIC's state is what its driver says; that of af_packet says nothing of the kernel's device, on which no packet goes then.
+	if health.NIC.State == "up" && e.nic != nil && !e.physical() && !e.nic.Running {
+		r := Result{Status: Warn, Found: fmt.Sprintf("the engines are alive, and %s has no carrier: nothing goes through it", e.nic), Expected: "a NIC that is up",
+			Advice: "look at its other end: the cable, the switch, the other interface of the pair"}
+		if !e.nic.Up {
+			r.Found, r.Command = fmt.Sprintf("the engines are alive, and %s is down: nothing goes through it", e.nic), "ip link set dev "+quoted(e.nic.Name)+" up"
+		}
+		return r
 	}
 	if state := health.NIC.State; state != "up" {
 		r := Result{Status: Warn, Found: fmt.Sprintf("the engines are alive, and the NIC is %s", state), Expected: "a NIC that is up",

@@ -25,7 +25,7 @@ func sidecarChecks() []Check {
 		{"settings", "`machnetd --check`", "a setting is wrong", checkSettings},
 		{"socket", "the control socket, /proc/self/mountinfo", "there is none, nobody serves it, this user may not connect, or it is mounted as a file", checkSocket},
 		{"versions", "an attachment; the query about; `machnetd --check`", "client and sidecar speak different versions of the channel; (warns) the sidecar is older than the program installed", checkVersions},
-		{"engines", "the query health", "an engine stands still, or the NIC is gone; (warns) its link is down", checkEngines},
+		{"engines", "the query health", "an engine stands still, or the NIC is gone; (warns) its link is down, or the kernel's device of af_packet", checkEngines},
 	}
 }
 

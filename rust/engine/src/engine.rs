@@ -129,6 +129,8 @@ impl<Q: Queue> Engine<Q> {
         if idle {
             self.core.channels.sleep();
             self.core.counters().sleeps.add(1);
+            // Rounds do it now and then; nobody does while we sleep.
+            self.core.own.inbox().counts.queue.set(self.nic.counters().values());
         } else {
             self.wake();
         }

@@ -35,6 +35,10 @@ impl Core {
                     RxChecksum::Good => true,
                     RxChecksum::Bad => false,
                     RxChecksum::Unknown => frame::udp_checksum_fits(&ip, datagram),
+                    RxChecksum::MaybePartial => {
+                        frame::udp_checksum_fits(&ip, datagram)
+                            || frame::udp_checksum_is_partial(&ip, datagram)
+                    }
                 };
                 if !good {
                     return self.counters().rx_bad_checksum.add(1);

@@ -155,6 +155,9 @@ pub enum RxChecksum {
     Bad,
     /// Not looked at: verify in software.
     Unknown,
+    /// The same, by a device of the kernel's: from a sender on this machine it may be the mere beginning of a checksum
+    /// (`machnet_wire::frame::udp_checksum_is_partial`), since no NIC is on the way that would complete it.
+    MaybePartial,
 }
 
 /// What a frame to be sent still lacks.

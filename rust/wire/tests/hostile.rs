@@ -34,6 +34,7 @@ fn every_flipped_bit_of_every_vector_is_found_by_a_checksum_or_harmless() {
                 && let Ok(Frame::Udp { ip, datagram, .. }) = frame::parse(&flipped)
             {
                 assert!(!frame::udp_checksum_fits(&ip, datagram), "{name}: bit {bit} goes unnoticed");
+                assert!(!frame::udp_checksum_is_partial(&ip, datagram), "{name}: bit {bit} goes unnoticed");
             }
         }
     }
@@ -209,6 +210,16 @@ proptest! {
         frame::write_udp_checksum(&mut bytes);
         let Ok(Frame::Udp { ether, ip, udp, datagram, payload: inner }) = frame::parse(&bytes) else { panic!("not udp") };
         prop_assert!(frame::udp_checksum_fits(&ip, datagram));
+        // As a driver leaves it to the NIC: the pseudo-header's 16-bit words added up, carries and all, whatever the payload is.
+        let words = [ips.0 >> 16, ips.0 & 0xffff, ips.1 >> 16, ips.1 & 0xffff, 17, datagram.len() as u32];
+        let sum: u32 = words.iter().sum();
+        let begun = (sum % 0xffff) as u16;
+        let mut partial = datagram.to_vec();
+        partial[6..8].copy_from_slice(&if begun == 0 { 0xffff } else { begun }.to_be_bytes());
+        prop_assert!(frame::udp_checksum_is_partial(&ip, &partial));
+        partial[6..8].copy_from_slice(&(begun + 1).to_be_bytes());
+        prop_assert!(!frame::udp_checksum_is_partial(&ip, &partial));
+        prop_assert!(!frame::udp_checksum_is_partial(&ip, &datagram[..7]));
         let back = Route { src_mac: ether.src, dst_mac: ether.dst, src_ip: ip.src, dst_ip: ip.dst, src_port: udp.src, dst_port: udp.dst };
         prop_assert_eq!((back, inner), (route, &payload[..]));
 

@@ -24,7 +24,8 @@ type Skipped string
 
 func (s Skipped) Error() string { return string(s) }
 
-// Run does the checks that match, after the steps without which no other is possible: when one of these fails, all that follows counts as failed.
+// Run does the checks that match, after the steps without which no other is possible: when one of these fails, all that follows counts as failed, and
+// when one cannot be tried, nothing is.
 func Run[Bench any](b Bench, steps, checks []Check[Bench], matching *regexp.Regexp) (passed, all int) {
 	for i, c := range append(steps[:len(steps):len(steps)], checks...) {
 		if i >= len(steps) && !matching.MatchString(c.Name) {
@@ -34,6 +35,10 @@ func Run[Bench any](b Bench, steps, checks []Check[Bench], matching *regexp.Rege
 		said, err := c.Do(b)
 		took := time.Since(start).Seconds()
 		if reason := Skipped(""); errors.As(err, &reason) {
+			if i < len(steps) {
+				fmt.Printf("skip all: %s: %s\n", c.Name, reason)
+				return 0, 0
+			}
 			fmt.Printf("skip %s: %s\n", c.Name, reason)
 			continue
 		}

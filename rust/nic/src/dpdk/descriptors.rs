@@ -34,11 +34,13 @@ pub(super) fn buffers_of(driver: &str, rx: u16) -> u32 {
 }
 
 /// The receive ring of a started port whose driver filled it with `taken` buffers. A virtual machine's host decides how large virtio's
-/// rings are; the driver takes less than it was asked for without a word, and does not answer when it is asked how much.
+/// rings are; the driver takes less than it was asked for without a word, and does not answer when it is asked how much. Nor is every
+/// descriptor filled: while a port starts the driver throws frames away that have come already, with their buffers, and fills their
+/// places when it first receives. But a ring has a power of two of them.
 pub(super) fn real(driver: &str, asked: u16, taken: u32) -> u16 {
     let virtio = matches!(driver, "net_virtio" | "net_virtio_user");
-    match u16::try_from(taken) {
-        Ok(taken) if virtio && taken > 0 && taken < asked => taken,
+    match u16::try_from(taken.next_power_of_two()) {
+        Ok(ring) if virtio && taken > 0 && ring < asked => ring,
         _ => asked,
     }
 }
@@ -68,6 +70,8 @@ mod tests {
     fn virtios_ring_is_what_its_driver_filled_and_others_have_what_they_say() {
         assert_eq!(real("net_virtio", 1024, 256), 256);
         assert_eq!(real("net_virtio", 256, 256), 256);
+        assert_eq!(real("net_virtio", 256, 252), 256, "four frames came while it started");
+        assert_eq!(real("net_virtio", 1024, 252), 256);
         assert_eq!(real("net_virtio", 256, 0), 256, "a driver that fills its ring later");
         assert_eq!(real("net_virtio", 256, 1024), 256, "nor more than what was asked for");
         assert_eq!(real("net_ena", 256, 255), 256);

@@ -9,6 +9,7 @@ use super::find;
 use super::keeper::{Device, Event, Events, Outcome};
 use super::seat::Seat;
 use crate::PortConfig;
+use crate::kernel;
 use machnet_wire::Mac;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
@@ -35,6 +36,8 @@ pub(super) struct Setup {
     pub set_mac: Option<Mac>,
     /// That the port had.
     pub mac: Mac,
+    /// Of an af_packet port the kernel's device: its name and number. The driver calls its link up whatever it is.
+    pub kernels: Option<(String, u32)>,
 }
 
 /// A NIC that has a keeper.
@@ -267,8 +270,13 @@ impl Device for Kept {
     }
 
     fn link_is_up(&mut self) -> bool {
+        if let Some((name, index)) = &self.setup.kernels {
+            return kernel::look(name).is_ok_and(|device| device.index == *index && device.running);
+        }
+        // Whoever reads counters at the moment is waited for.
+        let _mine = self.seat.device();
         // SAFETY: the port is open. A driver that cannot tell has its link.
-        self.seat.ask(|id| unsafe { dpdk_sys::mdpdk_port_link_up(id) } != 0).unwrap_or(true)
+        unsafe { dpdk_sys::mdpdk_port_link_up(self.seat.id()) != 0 }
     }
 
     fn is_there(&mut self) -> bool {

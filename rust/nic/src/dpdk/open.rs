@@ -118,6 +118,7 @@ impl Eal {
             room: packet.as_ref().map_or(usual, |packet| packet.room.max(usual)),
             set_mac: config.mac,
             mac: Mac(info.mac),
+            kernels: packet.as_ref().map(|packet| (packet.device.clone(), packet.index)),
         };
         let before = descriptors::available(pools[0]);
         let port = self.start_port(found, driver.clone(), &pools, (device, config, setup))?;

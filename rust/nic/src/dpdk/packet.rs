@@ -17,7 +17,9 @@ pub(super) struct Packet {
     /// For EAL, complete.
     pub args: String,
     /// The kernel's device.
-    device: String,
+    pub device: String,
+    /// Its number, and not that of another one of this name.
+    pub index: u32,
     up: bool,
     /// Slots of each ring.
     pub slots: u16,
@@ -76,7 +78,7 @@ impl Packet {
                 whole / slot
             )));
         }
-        let KernelDevice { mtu: carries, up, .. } =
+        let KernelDevice { mtu: carries, up, index, .. } =
             kernel::look(device).map_err(|_| DpdkError::NoSuchDevice(format!("{device} for {args}")))?;
         if carries < config.mtu.into() {
             return Err(bad(format!(
@@ -95,7 +97,7 @@ impl Packet {
         add("framesz", slot);
         add("blocksz", block);
         let device = device.to_owned();
-        Ok(Packet { args: complete, device, up, slots: slots as u16, room: slot as u16, block })
+        Ok(Packet { args: complete, device, index, up, slots: slots as u16, room: slot as u16, block })
     }
 
     /// Each ring of each of its sockets.
@@ -178,6 +180,18 @@ impl Sockets {
     /// Readable while frames wait for this queue.
     pub(super) fn of_queue(&self, index: u16) -> Option<RawFd> {
         self.all.get(usize::from(index)).map(AsRawFd::as_raw_fd)
+    }
+
+    /// The same for a thread that is about to sleep on it. A device that was set down or taken away leaves an error on the socket, of which
+    /// `poll` would tell until somebody has asked for it: nobody would sleep any more.
+    pub(super) fn to_wait_for(&self, index: u16) -> Option<RawFd> {
+        let fd = self.of_queue(index)?;
+        let mut error: c_int = 0;
+        let mut len = size_of_val(&error) as libc::socklen_t;
+        let at = (&raw mut error).cast::<c_void>();
+        // SAFETY: `error` is writable for `len` bytes. What it was, the port's state tells.
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, at, &mut len) };
+        Some(fd)
     }
 
     /// The transmit ring of this queue.

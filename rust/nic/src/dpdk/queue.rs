@@ -4,7 +4,7 @@ use super::line::{Line, Member};
 use super::memif::Matrix;
 use super::port::DpdkPort;
 use super::slots::Slots;
-use crate::{Full, Info, Offload, Queue, QueueCounters, RxChecksum, Toeplitz};
+use crate::{Full, Info, Offload, Port, Queue, QueueCounters, RxChecksum, Toeplitz};
 use dpdk_sys::mdpdk_frame;
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
@@ -35,6 +35,8 @@ pub struct DpdkQueue {
     more: bool,
     /// The interrupt is armed: the thread is about to sleep, and is to be found offline.
     armed: bool,
+    /// What is known of a frame's checksums where the driver does not tell.
+    unknown: RxChecksum,
     counters: QueueCounters,
 }
 
@@ -104,13 +106,18 @@ impl DpdkQueue {
             spare: Frames::empty(),
             more: false,
             armed: false,
+            unknown: if port.driver().contains("af_packet") {
+                RxChecksum::MaybePartial
+            } else {
+                RxChecksum::Unknown
+            },
             counters: QueueCounters { link_down: Some(0), peer_full, ..QueueCounters::default() },
             info,
             port,
         }
     }
 
-    /// The port, for more than a [`Port`](crate::Port) tells.
+    /// The port, for more than a [`Port`] tells.
     pub fn port(&self) -> &Arc<DpdkPort> {
         &self.port
     }
@@ -237,7 +244,7 @@ impl Queue for DpdkQueue {
                     // SAFETY: the driver filled `len` bytes at `data`, in a buffer that is ours until freed below.
                     let bytes = unsafe { std::slice::from_raw_parts(frame.data, frame.len as usize) };
                     self.counters.rx_bytes += u64::from(frame.len);
-                    each(bytes, verdict(self.info.rx_checksum, frame.flags));
+                    each(bytes, verdict(self.info.rx_checksum, frame.flags, self.unknown));
                 }
                 if got > 0 {
                     // SAFETY: `got` buffers that are ours, freed once.
@@ -337,7 +344,7 @@ impl Queue for DpdkQueue {
             self.idle();
             return None;
         }
-        if let Some(socket) = self.port.sockets.of_queue(self.info.index) {
+        if let Some(socket) = self.port.sockets.to_wait_for(self.info.index) {
             self.idle();
             // What lies in the transmit ring goes when it is asked for, and not by itself: a nap, not a sleep.
             return (!self.slots.as_ref().is_some_and(Slots::stuck)).then_some(socket);
@@ -404,12 +411,12 @@ fn add(counter: &mut Option<u64>, n: u64) {
 
 /// What a driver says of a frame's checksums, where it was `asked` to verify them. Some, such as igb and ixgbe, call every frame good
 /// while their NIC does not look.
-fn verdict(asked: bool, flags: u32) -> RxChecksum {
+fn verdict(asked: bool, flags: u32, unknown: RxChecksum) -> RxChecksum {
     match flags {
-        _ if !asked => RxChecksum::Unknown,
+        _ if !asked => unknown,
         dpdk_sys::MDPDK_RX_GOOD => RxChecksum::Good,
         dpdk_sys::MDPDK_RX_BAD => RxChecksum::Bad,
-        _ => RxChecksum::Unknown,
+        _ => unknown,
     }
 }
 
@@ -424,7 +431,7 @@ mod tests {
     fn a_driver_that_was_not_asked_to_verify_checksums_is_not_believed() {
         let flags = [dpdk_sys::MDPDK_RX_GOOD, dpdk_sys::MDPDK_RX_BAD, dpdk_sys::MDPDK_RX_UNKNOWN];
         let (good, bad, unknown) = (RxChecksum::Good, RxChecksum::Bad, RxChecksum::Unknown);
-        assert_eq!(flags.map(|flags| verdict(true, flags)), [good, bad, unknown]);
-        assert_eq!(flags.map(|flags| verdict(false, flags)), [unknown; 3]);
+        assert_eq!(flags.map(|flags| verdict(true, flags, unknown)), [good, bad, unknown]);
+        assert_eq!(flags.map(|flags| verdict(false, flags, unknown)), [unknown; 3]);
     }
 }

@@ -76,7 +76,8 @@ impl Queue for XdpQueue {
     fn receive(&mut self, budget: usize, each: &mut impl FnMut(&[u8], RxChecksum)) -> usize {
         self.look();
         let Line::There(socket) = &mut self.line else { return 0 };
-        let Received { frames, bytes } = socket.receive(budget, |frame| each(frame, RxChecksum::Unknown));
+        let Received { frames, bytes } =
+            socket.receive(budget, |frame| each(frame, RxChecksum::MaybePartial));
         self.counters.rx_frames += frames;
         self.counters.rx_bytes += bytes;
         if socket.strange > 0 {
@@ -140,7 +141,8 @@ impl Queue for XdpQueue {
         }
         self.look();
         match &self.line {
-            Line::There(socket) => Some(socket.raw()),
+            // What the kernel had no room for goes when it is asked for: a nap, not a sleep.
+            Line::There(socket) => (!socket.is_stuck()).then(|| socket.raw()),
             Line::Gone(bell) => bell.as_ref().map(AsRawFd::as_raw_fd),
         }
     }

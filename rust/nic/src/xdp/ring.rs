@@ -47,14 +47,20 @@ impl<T: Copy> Outgoing<T> {
         Ok(Outgoing { ring: Ring::map(socket, place, at, size)?, written: 0, read: 0 })
     }
 
+    /// Whether there is room for one entry.
+    #[inline]
+    pub(super) fn has_room(&mut self) -> bool {
+        if self.written.wrapping_sub(self.read) == self.ring.size {
+            self.read = self.ring.consumed().load(Ordering::Acquire);
+        }
+        self.written.wrapping_sub(self.read) < self.ring.size
+    }
+
     /// Writes one entry. False: there is no room.
     #[inline]
     pub(super) fn push(&mut self, entry: T) -> bool {
-        if self.written.wrapping_sub(self.read) == self.ring.size {
-            self.read = self.ring.consumed().load(Ordering::Acquire);
-            if self.written.wrapping_sub(self.read) >= self.ring.size {
-                return false;
-            }
+        if !self.has_room() {
+            return false;
         }
         // SAFETY: within the ring; the kernel has read this entry and has not been told of a new one.
         unsafe { self.ring.entry(self.written).write(entry) };

@@ -60,23 +60,7 @@ impl Socket {
             sys::set(&fd, libc::SOL_XDP, ring, descriptors as i32).map_err(on("make its rings"))?;
         }
         let at = sys::offsets(&fd).map_err(on("find its rings"))?;
-        let map = "map its rings";
-        let mut socket = Socket {
-            fill: Outgoing::map(&fd, libc::XDP_UMEM_PGOFF_FILL_RING, at.fr, descriptors).map_err(on(map))?,
-            completed: Incoming::map(&fd, libc::XDP_UMEM_PGOFF_COMPLETION_RING, at.cr, descriptors)
-                .map_err(on(map))?,
-            received: Incoming::map(&fd, libc::XDP_PGOFF_RX_RING as u64, at.rx, descriptors)
-                .map_err(on(map))?,
-            transmit: Outgoing::map(&fd, libc::XDP_PGOFF_TX_RING as u64, at.tx, descriptors)
-                .map_err(on(map))?,
-            frames,
-            descriptors,
-            free: (descriptors..2 * descriptors).map(place).collect(),
-            unpublished: false,
-            unsent: false,
-            strange: 0,
-            fd: Arc::new(fd),
-        };
+        let mut socket = Socket::over(fd, frames, &at, descriptors).map_err(on("map its rings"))?;
         for frame in 0..descriptors {
             socket.fill.push(place(frame));
         }
@@ -87,6 +71,23 @@ impl Socket {
         let _ = sys::set(&socket.fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, room);
         bind(&socket.fd, device, queue, flags | libc::XDP_USE_NEED_WAKEUP).map_err(on(BIND))?;
         Ok(socket)
+    }
+
+    /// One whose rings lie where they are said to.
+    fn over(fd: OwnedFd, frames: Frames, at: &sys::Offsets, descriptors: u32) -> io::Result<Socket> {
+        Ok(Socket {
+            fill: Outgoing::map(&fd, libc::XDP_UMEM_PGOFF_FILL_RING, at.fr, descriptors)?,
+            completed: Incoming::map(&fd, libc::XDP_UMEM_PGOFF_COMPLETION_RING, at.cr, descriptors)?,
+            received: Incoming::map(&fd, libc::XDP_PGOFF_RX_RING as u64, at.rx, descriptors)?,
+            transmit: Outgoing::map(&fd, libc::XDP_PGOFF_TX_RING as u64, at.tx, descriptors)?,
+            frames,
+            descriptors,
+            free: (descriptors..2 * descriptors).map(place).collect(),
+            unpublished: false,
+            unsent: false,
+            strange: 0,
+            fd: Arc::new(fd),
+        })
     }
 
     pub(super) fn fd(&self) -> &Arc<OwnedFd> {
@@ -145,13 +146,17 @@ impl Socket {
         if self.free.is_empty() {
             self.flush();
         }
+        // There are as many frames as places, and yet there may be a frame and no place: a kernel that could not send all gives back what it
+        // has sent, and counts its places as read only when it looks for more.
+        if !self.transmit.has_room() {
+            return false;
+        }
         let Some(frame) = self.free.pop() else { return false };
         // SAFETY: a frame of `free` is ours.
         let Some(bytes) = (unsafe { self.frames.bytes_mut(frame, len as u32) }) else {
             panic!("a frame of {len} bytes for buffers of {FRAME}")
         };
         fill(bytes);
-        // There are as many frames as places.
         self.transmit.push(libc::xdp_desc { addr: frame, len: len as u32, options: 0 });
         self.unpublished = true;
         true
@@ -177,6 +182,11 @@ impl Socket {
             }
         }
         self.completed.release();
+    }
+
+    /// Whether the kernel has not taken all that it was given, and is to be asked again.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.unsent
     }
 
     /// Whether the kernel has taken all of it.
@@ -221,3 +231,46 @@ pub(super) const BIND: &str = "bind it to a queue";
 const LONGEST_CLEARING: Duration = Duration::from_secs(2);
 /// Frames that the kernel sends at a system call at most, in copy mode.
 const KERNELS_BATCH: u32 = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::FromRawFd;
+    use std::os::unix::fs::FileExt;
+
+    const COUNT: u32 = 8;
+
+    /// A sparse file in the place of the kernel: rings with their numbers in front.
+    fn rings() -> (File, Socket) {
+        // SAFETY: the name is a C string; the descriptor that comes back is ours alone.
+        let file = unsafe { File::from_raw_fd(libc::memfd_create(c"rings".as_ptr(), libc::MFD_CLOEXEC)) };
+        file.set_len(libc::XDP_UMEM_PGOFF_COMPLETION_RING + 4096).unwrap();
+        let ring = || libc::xdp_ring_offset { producer: 0, consumer: 64, desc: 256, flags: 128 };
+        let at = sys::Offsets { rx: ring(), tx: ring(), fr: ring(), cr: ring() };
+        let frames = Frames::new(2 * COUNT).unwrap();
+        let socket = Socket::over(file.try_clone().unwrap().into(), frames, &at, COUNT).unwrap();
+        (file, socket)
+    }
+
+    #[test]
+    fn no_frame_is_lost_when_the_kernel_gives_frames_back_before_their_places() {
+        let (file, mut socket) = rings();
+        let transmit = |socket: &mut Socket| socket.transmit(60, |bytes| bytes.fill(1));
+        assert!((0..COUNT).all(|_| transmit(&mut socket)));
+        socket.flush();
+        assert!(!transmit(&mut socket), "no frame is left");
+        // Three were sent and are back; then there was no room, and the ring still says that none was read.
+        let completed = libc::XDP_UMEM_PGOFF_COMPLETION_RING;
+        for number in 0..3u32 {
+            let frame = place(COUNT + number).to_ne_bytes();
+            file.write_all_at(&frame, completed + 256 + u64::from(number) * 8).unwrap();
+        }
+        file.write_all_at(&3u32.to_ne_bytes(), completed).unwrap();
+        socket.flush();
+        assert!(!transmit(&mut socket) && socket.free.len() == 3, "no place is left, and no frame is lost");
+        file.write_all_at(&3u32.to_ne_bytes(), libc::XDP_PGOFF_TX_RING as u64 + 64).unwrap();
+        assert!((0..3).all(|_| transmit(&mut socket)) && !transmit(&mut socket));
+        assert_eq!((socket.free.len(), socket.strange), (0, 0));
+    }
+}

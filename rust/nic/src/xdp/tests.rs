@@ -3,6 +3,7 @@
 use super::attach::Filter;
 use super::{Way, Xdp, XdpMode, XdpQueue, open, sys};
 use crate::{Offload, Opened, PortConfig, PortState, Queue, RxChecksum, kernel};
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
@@ -17,7 +18,11 @@ fn in_own_network(name: &str, test: impl FnOnce() + Send + 'static) {
     });
     match thread.join() {
         Ok(None) => {}
-        Ok(Some(error)) => eprintln!("{name}: skipped: a network of its own: {error}; it takes root"),
+        // Not by `eprintln!`, which shows nothing of a test that passes.
+        Ok(Some(error)) => {
+            let line = format!("{name}: skipped: a network of its own: {error}; it takes root\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+        }
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }
@@ -186,7 +191,7 @@ fn frames_arrive_once_whole_and_in_order_however_often_the_rings_wrap() {
                 to.receive(7, &mut |bytes, verdict| {
                     let number = next as u8;
                     assert_eq!((bytes.len(), bytes[bytes.len() - 1]), (75 + usize::from(number) * 5, number));
-                    assert_eq!(verdict, RxChecksum::Unknown);
+                    assert_eq!(verdict, RxChecksum::MaybePartial);
                     next += 1;
                 });
             }
