@@ -269,13 +269,9 @@ func TestWhatAnotherUserMayNotDoIsNamed(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can run a sidecar as somebody else")
 	}
-	folder := shortTempDir(t)
-	program, closed, open := filepath.Join(folder, "machnetd"), filepath.Join(folder, "closed"), filepath.Join(folder, "open")
-	text, err := os.ReadFile(machnetd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.WriteFile(program, text, 0o755), os.Chmod(folder, 0o755), os.Mkdir(closed, 0o755), os.Mkdir(open, 0o777), os.Chmod(open, 0o777)); err != nil {
+	folder, program := machnetdForAnybody(t)
+	closed, open := filepath.Join(folder, "closed"), filepath.Join(folder, "open")
+	if err := errors.Join(os.Mkdir(closed, 0o755), os.Mkdir(open, 0o777), os.Chmod(open, 0o777)); err != nil {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {

@@ -107,11 +107,11 @@ func TestADeviceWithASmallerMTUIsRefused(t *testing.T) {
 	}
 }
 
-func TestWithoutACapabilityTheSidecarSaysWhatItNeeds(t *testing.T) {
-	w := newVethWire(t, 1500)
-	defer w.close()
-	folder := shortTempDir(t)
-	program := filepath.Join(folder, "machnetd")
+// machnetdForAnybody is a copy of machnetd that any user may run, in a folder where any user may make a socket.
+func machnetdForAnybody(t *testing.T) (folder, program string) {
+	t.Helper()
+	folder = shortTempDir(t)
+	program = filepath.Join(folder, "machnetd")
 	text, err := os.ReadFile(machnetd)
 	if err != nil {
 		t.Fatal(err)
@@ -119,6 +119,13 @@ func TestWithoutACapabilityTheSidecarSaysWhatItNeeds(t *testing.T) {
 	if err := errors.Join(os.WriteFile(program, text, 0o755), os.Chmod(folder, 0o777)); err != nil {
 		t.Fatal(err)
 	}
+	return folder, program
+}
+
+func TestWithoutACapabilityTheSidecarSaysWhatItNeeds(t *testing.T) {
+	w := newVethWire(t, 1500)
+	defer w.close()
+	folder, program := machnetdForAnybody(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, append([]string{"--ip", "10.0.0.1/24", "--socket", filepath.Join(folder, "s.sock")}, w.a.device...)...)
@@ -129,7 +136,7 @@ func TestWithoutACapabilityTheSidecarSaysWhatItNeeds(t *testing.T) {
 	if err := w.a.namespace.Do(cmd.Start); err != nil {
 		t.Fatal(err)
 	}
-	err = cmd.Wait()
+	err := cmd.Wait()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(out.String(), "this process lacks CAP_NET_ADMIN; ") ||
 		strings.Count(out.String(), "\n") != 1 {
 		t.Errorf("machnetd with CAP_NET_RAW alone: %v, %q; want exit code 3 and what is missing", err, out)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -339,15 +338,7 @@ func TestTwoSidecarsCannotHaveOneDeviceByXDP(t *testing.T) {
 func TestXDPTakesThreeCapabilitiesAndNamesThoseThatAreMissing(t *testing.T) {
 	w := newXDPWire(t, 1500)
 	defer w.close()
-	folder := shortTempDir(t)
-	program := filepath.Join(folder, "machnetd")
-	text, err := os.ReadFile(machnetd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.WriteFile(program, text, 0o755), os.Chmod(folder, 0o777)); err != nil {
-		t.Fatal(err)
-	}
+	folder, program := machnetdForAnybody(t)
 	start := func(caps ...uintptr) (*exec.Cmd, *lockedBuffer) {
 		cmd := exec.CommandContext(t.Context(), program, append([]string{"--ip", "10.0.0.1/24", "--socket", filepath.Join(folder, "s.sock")}, w.a.device...)...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}, AmbientCaps: caps}

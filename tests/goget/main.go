@@ -43,10 +43,7 @@ func main() {
 	}
 	passed, all := checks.Run(b, first, uses, matching)
 	b.close(*keep)
-	fmt.Printf("goget: %d/%d\n", passed, all)
-	if passed != all {
-		os.Exit(1)
-	}
+	checks.Score("goget", passed, all)
 }
 
 func fatal(format string, args ...any) {

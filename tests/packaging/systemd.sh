@@ -117,15 +117,15 @@ within setpriv --reuid 65534 --regid 65534 --groups "$(within getent group machn
 ! within setpriv --reuid 65534 --regid 65534 --clear-groups machnet ctl health >/dev/null 2>&1 || fail "somebody else may attach"
 
 # A container has the folder mounted, whatever happens to the sidecar.
-within mkdir /root/container
-within mount --bind /run/machnet /root/container
-there() { within machnet ctl health --socket /root/container/machnet.sock; }
+within mkdir /srv/container
+within mount --bind /run/machnet /srv/container
+there() { within machnet ctl health --socket /srv/container/machnet.sock; }
 within systemctl restart machnetd
 until_ "a folder that is mounted has the socket of a sidecar started again" there
 within systemctl stop machnetd
 within systemctl start machnetd
 until_ "a folder that is mounted has the socket of a sidecar stopped and started" there
-within umount /root/container
+within umount /srv/container
 
 # One that fails, or stands still, is started again; one whose settings are wrong is not.
 tried() { [ "$(property NRestarts)" -ge "$1" ]; }

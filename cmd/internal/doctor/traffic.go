@@ -257,17 +257,26 @@ func checkOrder(ctx context.Context, e *Env) Result {
 	return r
 }
 
-// checkHashed asks whether every queue gets packets, since the sidecar began.
-func checkHashed(ctx context.Context, e *Env) Result {
+// queueStats is what a sidecar of several queues has counted, or, where there is none, the result instead of it.
+func queueStats(ctx context.Context, e *Env) (*control.Statistics, Result) {
 	switch {
 	case e.about == nil:
-		return skip("no sidecar to ask")
+		return nil, skip("no sidecar to ask")
 	case e.about.NIC.Queues == 1:
-		return ok("not needed: one queue")
+		return nil, ok("not needed: one queue")
 	}
 	stats, err := control.Stats(ctx, e.socket())
 	if err != nil {
-		return skip("%v", err)
+		return nil, skip("%v", err)
+	}
+	return stats, Result{}
+}
+
+// checkHashed asks whether every queue gets packets, since the sidecar began.
+func checkHashed(ctx context.Context, e *Env) Result {
+	stats, instead := queueStats(ctx, e)
+	if stats == nil {
+		return instead
 	}
 	var silent []int
 	var frames, searches, given uint64
@@ -298,15 +307,9 @@ func checkHashed(ctx context.Context, e *Env) Result {
 
 // checkUniform compares with what an even hash does: a batch of probes misses with a chance of at most 1 in 20 (docs/rss.md).
 func checkUniform(ctx context.Context, e *Env) Result {
-	switch {
-	case e.about == nil:
-		return skip("no sidecar to ask")
-	case e.about.NIC.Queues == 1:
-		return ok("not needed: one queue")
-	}
-	stats, err := control.Stats(ctx, e.socket())
-	if err != nil {
-		return skip("%v", err)
+	stats, instead := queueStats(ctx, e)
+	if stats == nil {
+		return instead
 	}
 	var searches, again uint64
 	for _, engine := range stats.Engines {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -57,6 +58,14 @@ func Run[Bench any](b Bench, steps, checks []Check[Bench], matching *regexp.Rege
 		fmt.Printf("ok   %s (%.1f s)%s\n", c.Name, took, said)
 	}
 	return passed, all
+}
+
+// Score prints how many of a program's checks passed, as its last line, and ends it with status 1 unless all did.
+func Score(program string, passed, all int) {
+	fmt.Printf("%s: %d/%d\n", program, passed, all)
+	if passed != all {
+		os.Exit(1)
+	}
 }
 
 // Command runs a command to its end, which is bounded, and gives what it printed; an error carries the end of that.
