@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -31,7 +32,7 @@ func sidecarBreakages() []breakage {
 		{check: "versions", how: "a sidecar of an older release", broken: older, status: "fail"},
 		{check: "engines", how: "one stands still", broken: stalled, status: "fail"},
 		{check: "engines", how: "the NIC is down", broken: linkDown, status: "warn", outside: "a cable, or the cloud", mend: linkUp},
-		{check: "engines", how: "the kernel's device is down", broken: downUnderSidecar, status: "warn"},
+		{check: "engines", how: "the kernel's device is down", broken: downUnderSidecar, status: "warn", mend: deviceUp},
 		{check: "socket", how: "the usual settings, and no sidecar", broken: notStarted, status: "fail"},
 		{check: "checksum-offload", how: "turned off", broken: softwareChecksums, status: "warn"},
 		{check: "descriptors", how: "short rings", broken: shortRings, status: "warn"},
@@ -135,7 +136,7 @@ func linkDown(t *testing.T) *world { return standInFor(t, "link-down") }
 
 func linkUp(w *world) { write(w.t, w.sockets[0]+".up", "") }
 
-// downUnderSidecar: its device is af_packet's, whose driver says nothing of it.
+// downUnderSidecar: its device is af_packet's, and it has seen that nothing goes through it.
 func downUnderSidecar(t *testing.T) *world {
 	needRoot(t)
 	n, err := netns.New()
@@ -146,7 +147,29 @@ func downUnderSidecar(t *testing.T) *world {
 	must(t, n.Run("ip", words("link set ap1 up")...))
 	socket := sidecar(t, n, words("--ip 10.0.0.1/24 --vdev net_af_packet0,iface=ap0")...)
 	must(t, n.Run("ip", words("link set ap0 down")...))
-	return &world{namespace: n, flags: []string{"--socket", socket}, sockets: []string{socket}}
+	w := &world{t: t, namespace: n, flags: []string{"--socket", socket}, sockets: []string{socket}}
+	w.nicIs("link-down")
+	return w
+}
+
+// deviceUp executes the command; the sidecar sees what it did within its next looks.
+func deviceUp(w *world) {
+	w.execute(w.row("engines"))
+	w.nicIs("up")
+}
+
+// nicIs waits until the sidecar says that its NIC is in a state.
+func (w *world) nicIs(state string) {
+	w.t.Helper()
+	until(w.t, "the NIC is "+state, func() error {
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
+		defer cancel()
+		health, err := control.Health(ctx, w.sockets[0])
+		if err == nil && health.NIC.State != state {
+			err = fmt.Errorf("it is %s", health.NIC.State)
+		}
+		return err
+	})
 }
 
 // notStarted has the settings where setup writes them, and another socket than the usual one.
