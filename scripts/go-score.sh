@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # go-score.sh NAME LOG: of a `go test -json` log the skipped tests, a line for each reason, and at last `NAME: passed/all`; its status is 1 unless those are equal.
-# Counted are tests that have no parts. One that is skipped has not passed, unless its reason begins with "not chosen", which is no test of this run.
+# Counted are tests that have no parts. One that is skipped has not passed, unless its reason begins with "not chosen", which is no test of this run, or
+# with "not tried: this kernel", for what it lacks: that has its line, and is not counted.
 set -euo pipefail
 python3 - "$@" <<'PY'
 import collections, json, re, sys
@@ -43,6 +44,8 @@ for key, action in result.items():
         if reason.startswith("not chosen"):
             continue
         skipped[reason].append(key[1])
+        if reason.startswith("not tried: this kernel"):
+            continue
     if key in parents and any(other[1].startswith(key[1] + "/") and result[other] == "fail" for other in result):
         continue
     counted += 1
