@@ -76,7 +76,7 @@ impl Bound {
 pub(crate) fn reason(closed: Closed) -> Reason {
     match closed {
         Closed::Clean => Reason::Clean,
-        Closed::Timeout => Reason::Timeout,
+        Closed::Timeout | Closed::NoProgress => Reason::Timeout,
         Closed::ByPeer(reason) => match reason {
             wire::Reason::Refused => Reason::Refused,
             wire::Reason::PortInUse => Reason::InUse,

@@ -52,6 +52,7 @@ mod listen;
 pub mod neighbor;
 mod open;
 mod path;
+mod path_mtu;
 mod peers;
 mod ports;
 mod query;

@@ -28,6 +28,9 @@ impl Core {
                     }
                 }
                 Note::Query(number, query) => self.queries.ask(number, query),
+                Note::TooLong(hint) => {
+                    self.take_hint(&hint);
+                }
                 Note::Shutdown => self.begin_shutdown(),
             }
         }

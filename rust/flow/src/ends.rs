@@ -20,7 +20,8 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    pub fn new(local: Setup) -> Self {
+    pub fn new(mut local: Setup) -> Self {
+        local.hello.parts = true;
         let Setup { local_port, remote_port, hello, .. } = local;
         let unit_size = unit_size(hello.mtu, 0).max(1) as u32;
         let Hello { tag, epoch, .. } = hello;
@@ -77,6 +78,11 @@ impl Ends {
     pub fn hello_with_cookie(&self) -> Option<Hello> {
         let cookie = self.peer.map_or(0, |peer| peer.cookie);
         self.hello().filter(|_| cookie != 0).map(|own| Hello { cookie, ..*own })
+    }
+
+    /// Whether the peer puts units together that come in parts.
+    pub fn takes_parts(&self) -> bool {
+        self.peer.is_some_and(|peer| peer.parts)
     }
 
     /// Whether the peer is known by this tag.
