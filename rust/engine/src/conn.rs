@@ -104,6 +104,6 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         let size = size_of::<Option<Conn>>();
-        assert!(size <= 896, "{size} bytes, and there may be a hundred thousand");
+        assert!(size <= 928, "{size} bytes, and there may be a hundred thousand");
     }
 }

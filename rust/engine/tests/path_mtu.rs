@@ -80,10 +80,9 @@ fn too_long(frame: &[u8], len: usize, mtu: u16) -> Vec<u8> {
     let quoted = &frame[ether::LEN..][..len];
     let said = icmp::TooLong { mtu, quoted };
     let mut out = vec![0; ether::LEN + ipv4::LEN + icmp::LEN + len];
-    let Ok(Frame::Udp { ip, .. }) = frame::parse(frame) else { panic!("no datagram") };
     ether::Header { dst: Mac([2, 0, 0, 0, 0, 1]), src: Mac([2, 0, 0, 0, 0, 2]), kind: ether::kind::IPV4 }
         .emit(&mut out);
-    ipv4::Header { src: [10, 0, 0, 254].into(), dst: ip.src, protocol: ipv4::protocol::ICMP, ttl: 9 }
+    ipv4::Header { src: [10, 0, 0, 254].into(), dst: [10, 0, 0, 1].into(), protocol: ipv4::protocol::ICMP, ttl: 9 }
         .emit(icmp::LEN + len, &mut out[ether::LEN..]);
     said.emit(&mut out[ether::LEN + ipv4::LEN..]);
     out
