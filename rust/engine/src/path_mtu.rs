@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use machnet_wire::icmp::{Quoted, TooLong};
 use machnet_wire::{Nanos, ipv4};
 
+use crate::conn::Conn;
 use crate::ids::ConnKey;
 use crate::random::RateLimit;
 use crate::shared::Note;
@@ -68,6 +69,8 @@ pub(crate) struct Hint {
     /// Our connection with the peer, and the peer's tag.
     key: ConnKey,
     tag: u32,
+    /// Engines that have not seen it.
+    left: u16,
 }
 
 /// How many such messages are looked at.
@@ -99,11 +102,8 @@ impl Core {
             return self.counters().icmp_hints_ignored.add(1);
         };
         if let Some((local, remote, tag)) = quoted.machnet {
-            let hint = Hint { mtu: said.mtu, key: ConnKey::new(quoted.dst, remote, local), tag };
-            if !self.take_hint(&hint) {
-                self.pass_hint(hint);
-            }
-            return;
+            let (key, left) = (ConnKey::new(quoted.dst, remote, local), self.shared().engines());
+            return self.on_hint(Hint { mtu: said.mtu, key, tag, left });
         }
         let found = self.hints.short.allow(now).then(|| {
             self.conns.indices().into_iter().find(|&index| {
@@ -116,41 +116,38 @@ impl Core {
         match found.flatten().and_then(|index| self.conns.get(index)) {
             Some(conn) => {
                 let tag = conn.flow.peer().map_or(0, |peer| peer.tag);
-                let hint = Hint { mtu: said.mtu, key: conn.who.key, tag };
-                self.take_hint(&hint);
+                let hint = Hint { mtu: said.mtu, key: conn.who.key, tag, left: 1 };
+                self.on_hint(hint);
             }
             None => self.counters().icmp_hints_ignored.add(1),
         }
     }
 
-    /// Gives a hint to the connection whose packet was quoted. False: this engine has none such.
-    pub(crate) fn take_hint(&mut self, hint: &Hint) -> bool {
-        let Some(index) = self.conns.find(hint.key) else { return false };
-        let is_its = |conn: &crate::conn::Conn| conn.flow.peer().is_some_and(|peer| peer.tag == hint.tag);
-        if !self.conns.get(index).is_some_and(is_its) {
-            return false;
-        }
-        let news = self.with(index, |flow, _| flow.on_too_long(hint.mtu)) == Some(true);
+    /// Gives a hint to the connection whose packet was quoted, which may be another engine's: routers' messages come to any queue.
+    pub(crate) fn on_hint(&mut self, hint: Hint) {
+        let is_its = |conn: &Conn| conn.flow.peer().is_some_and(|peer| peer.tag == hint.tag);
+        let index = self.conns.find(hint.key).filter(|&index| self.conns.get(index).is_some_and(is_its));
+        let news = index.and_then(|index| self.with(index, |flow, _| flow.on_too_long(hint.mtu)));
         let counters = self.counters();
-        (if news { &counters.icmp_hints } else { &counters.icmp_hints_ignored }).add(1);
-        true
+        match news {
+            Some(true) => counters.icmp_hints.add(1),
+            None if hint.left > 1 && self.pass_hint(hint) => {}
+            Some(false) | None => counters.icmp_hints_ignored.add(1),
+        }
     }
 
-    /// Routers' messages come to any queue: another engine may have sent the packet.
-    fn pass_hint(&self, hint: Hint) {
+    /// Gives it to the next engine. False: that one has too much to read.
+    fn pass_hint(&self, hint: Hint) -> bool {
         let shared = self.shared();
-        if shared.engines() == 1 {
-            return self.counters().icmp_hints_ignored.add(1);
+        let next = (self.own.index().place() + 1) % usize::from(shared.engines());
+        let inbox = &shared.inboxes[next];
+        // What the control thread has to say is worth more.
+        let passed = inbox.notes.len() < inbox.notes.capacity() / 2
+            && inbox.notes.push(Note::TooLong(Hint { left: hint.left - 1, ..hint })).is_ok();
+        if passed {
+            inbox.bell.ring();
         }
-        for (engine, inbox) in shared.inboxes.iter().enumerate() {
-            // What the control thread has to say is worth more.
-            if engine != self.own.index().place()
-                && inbox.notes.len() < inbox.notes.capacity() / 2
-                && inbox.notes.push(Note::TooLong(hint)).is_ok()
-            {
-                inbox.bell.ring();
-            }
-        }
+        passed
     }
 }
 

@@ -82,8 +82,13 @@ fn too_long(frame: &[u8], len: usize, mtu: u16) -> Vec<u8> {
     let mut out = vec![0; ether::LEN + ipv4::LEN + icmp::LEN + len];
     ether::Header { dst: Mac([2, 0, 0, 0, 0, 1]), src: Mac([2, 0, 0, 0, 0, 2]), kind: ether::kind::IPV4 }
         .emit(&mut out);
-    ipv4::Header { src: [10, 0, 0, 254].into(), dst: [10, 0, 0, 1].into(), protocol: ipv4::protocol::ICMP, ttl: 9 }
-        .emit(icmp::LEN + len, &mut out[ether::LEN..]);
+    ipv4::Header {
+        src: [10, 0, 0, 254].into(),
+        dst: [10, 0, 0, 1].into(),
+        protocol: ipv4::protocol::ICMP,
+        ttl: 9,
+    }
+    .emit(icmp::LEN + len, &mut out[ether::LEN..]);
     said.emit(&mut out[ether::LEN + ipv4::LEN..]);
     out
 }
