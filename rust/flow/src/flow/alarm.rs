@@ -106,6 +106,7 @@ impl<T, H> Flow<T, H> {
             self.sender.rest();
             self.receiver.rest();
             self.acks.rest();
+            self.congestion.rest();
             self.pairs.rest();
         }
         let checks = self.silence.checks(&self.config);
