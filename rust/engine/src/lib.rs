@@ -50,6 +50,7 @@ mod ids;
 mod leaving;
 mod listen;
 pub mod neighbor;
+mod neighbor_table;
 mod open;
 mod path;
 mod peers;

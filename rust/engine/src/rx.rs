@@ -27,7 +27,7 @@ impl Core {
     #[inline]
     pub(crate) fn on_frame(&mut self, frame: &[u8], checked: RxChecksum) {
         match frame::parse(frame) {
-            Ok(Frame::Udp { ip, udp, datagram, payload, .. }) => {
+            Ok(Frame::Udp { ether, ip, udp, datagram, payload }) => {
                 if ip.dst != self.router.station.ip {
                     return self.counters().rx_other_address.add(1);
                 }
@@ -52,7 +52,7 @@ impl Core {
                     return self.counters().rx_bad_ip.add(1);
                 }
                 let pair = Pair { src: udp.src, dst: udp.dst };
-                let from = InPath { peer: ip.src, pair, queue: self.router.queue };
+                let from = InPath { peer: ip.src, mac: ether.src, pair, queue: self.router.queue };
                 self.on_machnet(from, payload, Came::Here);
             }
             Ok(Frame::Arp(arp)) => self.router.on_arp(&arp, self.clock.now),

@@ -12,13 +12,21 @@ pub(crate) struct Hellos {
     syn_acks_due: u16,
     /// The peer has not shown yet that it knows of the connection.
     unconfirmed: bool,
+    /// The peer has called once more.
+    asked_again: bool,
     /// How long until the packet goes once more.
     pause: Nanos,
 }
 
 impl Hellos {
     pub fn new(config: &Config) -> Self {
-        Hellos { syns_due: 0, syn_acks_due: 0, unconfirmed: false, pause: config.syn_retry }
+        Hellos {
+            syns_due: 0,
+            syn_acks_due: 0,
+            unconfirmed: false,
+            asked_again: false,
+            pause: config.syn_retry,
+        }
     }
 
     /// So many copies of the SYN are to be sent, or as many as still wait, if those are more: a next hop may be found late.
@@ -29,6 +37,16 @@ impl Hellos {
     /// A SYN came, and buys so many SYN-ACKs.
     pub fn answer(&mut self, copies: u16) {
         self.syn_acks_due = self.syn_acks_due.saturating_add(copies);
+    }
+
+    /// The SYN came again, after a pause.
+    pub fn on_asked_again(&mut self) {
+        self.asked_again = true;
+    }
+
+    /// Whether it did since the last call.
+    pub fn take_asked_again(&mut self) -> bool {
+        core::mem::take(&mut self.asked_again)
     }
 
     /// SYN-ACKs to be sent.

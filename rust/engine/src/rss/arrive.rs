@@ -72,6 +72,10 @@ impl Core {
     fn on_syn_copy(&mut self, index: ConnIndex, from: InPath) {
         let (now, queues) = (self.clock.now, self.router.queues());
         let Some(conn) = self.conns.get_mut(index) else { return };
+        if conn.flow.take_asked_again() {
+            self.doubt_next_hop(index);
+        }
+        let Some(conn) = self.conns.get_mut(index) else { return };
         let due = usize::from(conn.flow.syn_acks_due());
         let Some(peer) = conn.flow.peer() else { return };
         if due == 0 || queues <= 1 && peer.queues <= 1 && conn.path.form() == Form::Own {

@@ -51,8 +51,10 @@ impl<T, H> Flow<T, H> {
             State::SynReceived if known => {
                 // Where a SYN buys several SYN-ACKs its copies buy none: not before it is asked for again.
                 let copy = |last: Echo| now - last.at < self.config.syn_retry / 2;
-                if self.ends.syns().answers > 1 && self.acks.echo().is_some_and(copy) {
-                    return Ok(());
+                match self.acks.echo().is_some_and(copy) {
+                    true if self.ends.syns().answers > 1 => return Ok(()),
+                    true => {}
+                    false => self.hellos.on_asked_again(),
                 }
                 // Another copy, perhaps by other UDP ports: it buys another SYN-ACK.
                 self.hellos.answer(self.ends.syns().answers.max(1));
