@@ -57,7 +57,8 @@ impl Config {
             unicasts: 3,
             fresh: Nanos::secs(60),
             trust: Nanos::millis(400),
-            refuse: Nanos::secs(1),
+            // So that one that is back is reached within a second though nothing was heard of it.
+            refuse: Nanos::millis(700),
         }
     }
 

@@ -154,7 +154,7 @@ fn whoever_claims_the_address_of_a_neighbour_changes_nothing_while_that_one_answ
     assert_eq!([a, b].map(|host| w.counter(host, "flow_retransmitted")), [0, 0]);
     // Twice a second and a half for each neighbour, whatever is claimed.
     let asked = w.counter(a, "arp_requests");
-    assert!((8..16).contains(&asked), "{asked} requests in {:?}", w.now);
+    assert!((6..12).contains(&asked), "{asked} requests in {:?}", w.now);
     w.assert_nothing_is_lost();
 }
 
