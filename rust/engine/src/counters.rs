@@ -171,6 +171,12 @@ machnet_wire::samples! {
         refused_ending: Counter, Count;
         /// SYN packets left unanswered, to be sent again, because as many connections as its backlog waited for each listener of the port
         syn_backlog: Counter, Count;
+        /// SYN packets answered by a cookie, because their listener remembered as many callers as it may that had proved nothing
+        cookies_sent: Counter, Count;
+        /// cookies that came back and began a connection
+        cookies_accepted: Counter, Count;
+        /// cookies that came back and are not, or not any more, ours: their callers are told to call again
+        cookies_refused: Counter, Count;
         /// flows alive now
         flows: Gauge, Count;
         /// flows ended by a reset from the peer

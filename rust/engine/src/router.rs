@@ -291,7 +291,7 @@ impl Router {
     }
 
     /// Queues a packet of no connection, back the way by which `from` came.
-    fn answer(&mut self, from: InPath, packet: &Transmit<'_, Outgoing>) {
+    pub fn answer(&mut self, from: InPath, packet: &Transmit<'_, Outgoing>) {
         if from.peer == self.station.ip {
             let mut bytes = vec![0; packet.len()];
             path::emit(packet, None, &mut bytes);

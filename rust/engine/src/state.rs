@@ -123,6 +123,9 @@ impl Core {
             Origin::Dialled(_) => self.counters().connects.add(1),
             Origin::Accepted(_) => {
                 self.counters().accepts.add(1);
+                if let Some(channel) = self.channels.get_mut(channel) {
+                    channel.prove_place(id);
+                }
                 self.half_open_over(channel, origin);
             }
         }

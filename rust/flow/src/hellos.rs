@@ -10,6 +10,8 @@ use crate::timers::{Timer, Timers};
 pub(crate) struct Hellos {
     syns_due: u16,
     syn_acks_due: u16,
+    /// The peer's cookie is to be brought back to it.
+    cookie_due: bool,
     /// The peer has not shown yet that it knows of the connection.
     unconfirmed: bool,
     /// The peer has called once more.
@@ -23,6 +25,7 @@ impl Hellos {
         Hellos {
             syns_due: 0,
             syn_acks_due: 0,
+            cookie_due: false,
             unconfirmed: false,
             asked_again: false,
             pause: config.syn_retry,
@@ -32,6 +35,22 @@ impl Hellos {
     /// So many copies of the SYN are to be sent, or as many as still wait, if those are more: a next hop may be found late.
     pub fn call(&mut self, copies: u16) {
         self.syns_due = self.syns_due.max(copies);
+    }
+
+    /// The peer's cookie is to be brought back to it, in place of SYNs.
+    pub fn bring_cookie(&mut self) {
+        self.syns_due = 0;
+        self.cookie_due = true;
+    }
+
+    /// Whether that is so. It goes out now.
+    pub fn take_cookie(&mut self) -> bool {
+        core::mem::take(&mut self.cookie_due)
+    }
+
+    /// How long it may take until the peer has answered the next packet.
+    pub fn wait(&mut self, pause: Nanos) {
+        self.pause = pause;
     }
 
     /// A SYN came, and buys so many SYN-ACKs.
@@ -57,7 +76,7 @@ impl Hellos {
     /// The peer's SYN-ACK came: it is to be confirmed, until the peer shows that it knows. `pause`: how long its answer may take.
     pub fn confirm(&mut self, pause: Nanos) {
         self.unconfirmed = true;
-        self.pause = pause;
+        self.wait(pause);
     }
 
     /// The peer has said something: whether that is the first to show that it knows of the connection.
@@ -89,6 +108,7 @@ impl Hellos {
 
     /// The connection is open, or over: neither SYN nor SYN-ACK goes any more.
     pub fn end(&mut self) {
+        self.cookie_due = false;
         self.syns_due = 0;
         self.syn_acks_due = 0;
     }

@@ -69,7 +69,7 @@ impl Core {
     }
 
     /// Another copy of a SYN, which perhaps bought a SYN-ACK.
-    fn on_syn_copy(&mut self, index: ConnIndex, from: InPath) {
+    pub fn on_syn_copy(&mut self, index: ConnIndex, from: InPath) {
         let (now, queues) = (self.clock.now, self.router.queues());
         let Some(conn) = self.conns.get_mut(index) else { return };
         if conn.flow.take_asked_again() {
