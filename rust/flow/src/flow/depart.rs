@@ -194,7 +194,7 @@ impl<T, H> Flow<T, H> {
             let flags = header.flags | Flags::PROBE | Flags::HELLO;
             let header = Header { tag: ticket.tag, ack: ticket.unit, flags, ..header };
             let hello = Hello { cookie: ticket.cookie, ..own };
-            return Some(Transmit { header, hit: None, sack: &[], body: Body::Hello(hello) });
+            return Some(Transmit { header, hit: None, part: None, sack: &[], body: Body::Hello(hello) });
         }
         if self.hellos.take_syn_ack() {
             self.counts.hellos_sent();
