@@ -82,7 +82,10 @@ func Attach(ctx context.Context, o Options, yield time.Duration, h Handler) (*Ch
 	if code != OK {
 		return fail(code)
 	}
-	var err error
+	err := c.api.prepare()
+	if err != nil {
+		return fail(err)
+	}
 	if c.socket == nil {
 		if c.socket, err = newPollable(c.api.socket(), "machnet-socket"); err != nil {
 			return fail(err)
