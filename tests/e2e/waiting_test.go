@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"sync"
@@ -123,6 +124,39 @@ func TestWaitingLeavesProcessorsToOtherGoroutines(t *testing.T) {
 			}
 			<-done
 		})
+	}
+}
+
+// Beside threads that keep every core busy, who looks meets a hog before long, and says so.
+func TestHogsAreMetAndCounted(t *testing.T) {
+	p := sharedPair(t)
+	from, to := p.a.attach(t), p.b.attach(t)
+	a, b := connect(t, from, to)
+	go func() { _, _ = io.CopyBuffer(struct{ io.Writer }{b}, struct{ io.Reader }{b}, make([]byte, 64<<10)) }()
+	for range runtime.NumCPU() {
+		hog := exec.Command("/bin/sh", "-c", "while :; do :; done")
+		hog.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		runtime.LockOSThread() // the hog dies with the thread
+		defer runtime.UnlockOSThread()
+		if err := hog.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _, _ = hog.Process.Kill(), hog.Wait() }()
+	}
+	before := from.Waits()
+	b64 := make([]byte, 64)
+	for deadline := time.Now().Add(patience); ; {
+		pingPong(t, a, b64)
+		now := from.Waits()
+		if now.HogAlarms > before.HogAlarms {
+			if now.Hogged <= before.Hogged || now.CoreWait <= before.CoreWait {
+				t.Errorf("a hog was met, but the times are %+v, and were %+v", now, before)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no hog was met, with one on each core: %+v", now)
+		}
 	}
 }
 
