@@ -152,6 +152,13 @@ func (r *rig) paths(ctx context.Context, c pathsConfig, some []namedPath, show f
 		if made.Strangers, err = strangers.share(); err != nil {
 			return nil, err
 		}
+		show(n, row.name+", in virtual time")
+		if made.Sim, err = simulate(ctx, row, made.Ours*1e6*made.Duration); err != nil {
+			return nil, err
+		}
+		if made.Sim != nil {
+			made.VsSim = ratio(*made.Sim, made.Ours)
+		}
 		rows = append(rows, made)
 	}
 	return rows, nil
