@@ -123,6 +123,9 @@ impl Core {
             Origin::Dialled(_) => self.counters().connects.add(1),
             Origin::Accepted(_) => {
                 self.counters().accepts.add(1);
+                if let Some(channel) = self.channels.get_mut(channel) {
+                    channel.prove_place(id);
+                }
                 self.half_open_over(channel, origin);
             }
         }
@@ -212,9 +215,14 @@ impl Core {
                 if flow.next_timeout().is_some_and(|due| due <= io.now()) {
                     flow.on_timeout(io.now(), io);
                 }
-                (flow.take_unanswered(), io.path.rss_due() <= io.now(), io.path.is_unknown())
+                let unanswered = flow.take_unanswered();
+                let silent = unanswered > 0 || flow.is_calling();
+                (unanswered, silent, io.path.rss_due() <= io.now(), io.path.is_unknown())
             });
-            let Some((unanswered, rss, is_unknown)) = due else { continue };
+            let Some((unanswered, silent, rss, is_unknown)) = due else { continue };
+            if silent {
+                self.doubt_next_hop(index);
+            }
             if is_unknown {
                 // Parked, it gets no turn, after which it would be filed again.
                 self.conns.schedule(index);
@@ -229,6 +237,17 @@ impl Core {
         }
         self.due = due;
         passed
+    }
+
+    /// What a connection sends seems not to arrive: perhaps its next hop has another MAC by now.
+    #[cold]
+    pub fn doubt_next_hop(&self, index: ConnIndex) {
+        let hop = self.conns.get(index).and_then(|conn| conn.path.next_hop());
+        if let Some((ip, Some(_))) = hop
+            && self.shared().neighbors.doubt(ip, self.clock.now)
+        {
+            self.counters().arp_doubts.add(1);
+        }
     }
 
     /// Works at what other threads asked, for one step.

@@ -231,6 +231,17 @@ impl<T, H> Flow<T, H> {
         }
     }
 
+    /// Whether the peer has called, after a pause, once more since this was asked last: what answered its first SYN seems not to have arrived.
+    pub fn take_asked_again(&mut self) -> bool {
+        self.hellos.take_asked_again()
+    }
+
+    /// Whether it calls, and nobody has answered yet.
+    #[inline]
+    pub fn is_calling(&self) -> bool {
+        self.life.state() == State::SynSent && self.ends.peer().is_none()
+    }
+
     /// SYN-ACKs that are to be sent and were not yet, each the answer of one SYN.
     pub fn syn_acks_due(&self) -> u16 {
         self.hellos.syn_acks_due()

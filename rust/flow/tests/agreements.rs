@@ -6,7 +6,7 @@ mod common;
 use common::{A, B, Choices, Sim, message};
 use machnet_flow::{Closed, Event, FlowError};
 use machnet_wire::{
-    Flags, Header, Hello, Kind, Nanos, Packet, ParseError, Part, Reason, SackRange, Seq, header,
+    Flags, Header, Hello, Kind, Nanos, Packet, ParseError, Part, Reason, Reset, SackRange, Seq, header,
 };
 
 /// The next packet of B's to A, as far as a test does not vary it.
@@ -179,37 +179,67 @@ fn a_ping_is_answered_whatever_it_is_padded_with() {
 
 /// A server that keeps nothing of a caller gives it a cookie; the test is the server.
 #[test]
-fn a_cookie_goes_back_with_the_callers_hello_and_nothing_else_goes_before_it_is_answered() {
+fn a_cookie_goes_back_with_the_callers_hello_and_nobody_is_connected_before_a_syn_ack_without_one() {
     const COOKIE: u64 = 0x0123_4567_89ab_cdef;
     let mut sim = Sim::new(6);
     sim.links[A].down = true;
     sim.record = Some(Vec::new());
     sim.connect();
-    let hello = Hello { cookie: COOKIE, ..Hello::new(0xb2, 7, 1400) };
+    let hello = Hello { cookie: COOKIE, ..Hello::new(0xc3, 7, 1400) };
     let answer =
         Header { flags: Flags::ECHO, ack_tx: Seq(1000), tx: Seq(4999), ..from_b(&sim, Kind::SynAck) };
     assert_eq!(give(&mut sim, &bytes(&answer, None, &[], &hello.emit())), Ok(()));
-    assert_eq!(sim.ends[A].channel.told(Event::Established), 1);
-    sim.send(A, b"nobody would take this yet");
+    // Another copy of the SYN has bought another one.
+    let second = Hello { cookie: COOKIE + 1, ..hello };
+    assert_eq!(give(&mut sim, &bytes(&answer, None, &[], &second.emit())), Ok(()));
     sim.run_for(Nanos::millis(200));
+    assert_eq!(sim.ends[A].channel.told(Event::Established), 0);
     let sent: Vec<Vec<u8>> = sim.record.take().into_iter().flatten().skip(1).map(|(_, b)| b).collect();
-    assert!(sent.len() > 3, "it is repeated: {}", sent.len());
-    let own = Hello { cookie: COOKIE, ..Hello::new(sim.ends[A].tag, 7, 1500) };
-    for bytes in &sent {
+    assert!((3..20).contains(&sent.len()), "it is repeated: {}", sent.len());
+    let own = |cookie| Hello { cookie, ..Hello::new(sim.ends[A].tag, 7, 1500) };
+    for (n, bytes) in sent.iter().enumerate() {
         let packet = Packet::parse(bytes).unwrap();
         let header = packet.header;
-        assert_eq!((header.kind, header.tag, header.unit), (Kind::Ack, 0xb2, Seq(1000)));
+        assert_eq!((header.kind, header.tag, header.unit), (Kind::Ack, 0xc3, Seq(1000)));
+        assert_eq!(header.ack, answer.unit);
         assert!(header.flags.has(Flags::HELLO | Flags::PROBE));
-        assert_eq!(Hello::parse(packet.payload), Ok(own));
+        assert_eq!(header.flags.has(Flags::ECHO), n == 0, "it answers one SYN-ACK");
+        assert_eq!(Hello::parse(packet.payload), Ok(own(COOKIE + u64::from(n > 0))), "{n}");
     }
+    // The server has begun the connection, under whatever tag.
     sim.record = Some(Vec::new());
-    let answer = bytes(&from_b(&sim, Kind::Ack), None, &[], b"");
-    assert_eq!(give(&mut sim, &answer), Ok(()));
+    let hello = Hello::new(sim.ends[B].tag, 7, 1400);
+    assert_eq!(give(&mut sim, &bytes(&answer, None, &[], &hello.emit())), Ok(()));
+    assert_eq!(sim.ends[A].channel.told(Event::Established), 1);
     let sent = sim.record.take().unwrap_or_default();
-    let kinds: Vec<_> = sent.iter().map(|(_, bytes)| Packet::parse(bytes).unwrap().header).collect();
-    assert!(kinds.iter().any(|header| header.kind == Kind::Data), "{kinds:?}");
-    assert!(kinds.iter().all(|header| !header.flags.has(Flags::HELLO)), "{kinds:?}");
+    let headers: Vec<_> = sent.iter().map(|(_, bytes)| Packet::parse(bytes).unwrap().header).collect();
+    assert!(!headers.is_empty());
+    let plain = |header: &Header| !header.flags.has(Flags::HELLO) && header.tag == hello.tag;
+    assert!(headers.iter().all(plain), "{headers:?}");
     assert_eq!(sim.flow(A).unit_size(), 1400 - 76);
+}
+
+/// Whoever gave the cookie has forgotten its secret: it answers what comes by an RST that shows the tag which went with it.
+#[test]
+fn a_caller_whose_cookie_is_refused_calls_again() {
+    let mut sim = Sim::new(8);
+    sim.links[A].down = true;
+    sim.connect();
+    let hello = Hello { cookie: 99, ..Hello::new(0xc3, 7, 1500) };
+    let answer =
+        Header { flags: Flags::ECHO, ack_tx: Seq(1000), tx: Seq(4999), ..from_b(&sim, Kind::SynAck) };
+    assert_eq!(give(&mut sim, &bytes(&answer, None, &[], &hello.emit())), Ok(()));
+    let refused = |echo| Reset { epoch: 8, echo, reason: Reason::Closed }.emit();
+    let reset = Header { tag: 0, ..from_b(&sim, Kind::Rst) };
+    assert_eq!(give(&mut sim, &bytes(&reset, None, &[], &refused(0xc4))), Err(FlowError::Tag));
+    sim.record = Some(Vec::new());
+    assert_eq!(give(&mut sim, &bytes(&reset, None, &[], &refused(0xc3))), Ok(()));
+    assert!(sim.record.as_ref().is_some_and(Vec::is_empty), "not at once");
+    sim.run_for(Nanos::millis(500));
+    let sent = sim.record.take().unwrap_or_default();
+    let kinds: Vec<_> = sent.iter().map(|(_, bytes)| Packet::parse(bytes).unwrap().header.kind).collect();
+    assert!(kinds.len() > 1 && kinds.iter().all(|kind| *kind == Kind::Syn), "{kinds:?}");
+    assert_eq!(sim.ends[A].channel.closed(), None);
 }
 
 #[test]

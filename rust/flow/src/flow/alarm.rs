@@ -106,6 +106,7 @@ impl<T, H> Flow<T, H> {
             self.sender.rest();
             self.receiver.rest();
             self.acks.rest();
+            self.congestion.rest();
             self.pairs.rest();
         }
         let checks = self.silence.checks(&self.config);
@@ -117,6 +118,7 @@ impl<T, H> Flow<T, H> {
     /// The handshake's packet was not answered.
     fn on_hello_timer(&mut self, now: Nanos) {
         match self.life.state() {
+            State::SynSent if self.ends.ticket().is_some() => self.hellos.bring_cookie(),
             State::SynSent => self.hellos.call(self.ends.syns().again.max(1)),
             State::Open if self.hellos.unconfirmed() => self.acks.on_unconfirmed(),
             _ => return,

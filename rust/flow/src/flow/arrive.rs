@@ -211,7 +211,7 @@ impl<T, H> Flow<T, H> {
         let (lost, next) = self.sender.detect_losses(now, &self.rtt);
         if lost > 0 {
             self.counts.rare().lost += u64::from(lost);
-            self.congestion.on_loss(now, lost, self.rtt.or_zero());
+            self.congestion.on_loss(now, lost, &self.rtt);
         }
         self.watch_losses(now, next);
     }

@@ -21,11 +21,6 @@ impl<T, H> Flow<T, H> {
         if !self.life.is_open() {
             return self.poll_not_open(now, io);
         }
-        if self.hellos.unconfirmed()
-            && let Some(hello) = self.ends.hello_with_cookie()
-        {
-            return self.poll_unknown(now, hello, io);
-        }
         if self.pairs.is_due() {
             return self.poll_pairs(now, io);
         }
@@ -175,28 +170,22 @@ impl<T, H> Flow<T, H> {
         }
     }
 
-    /// The peer keeps nothing of us before it has its cookie back: whatever else went to it now would meet nobody.
-    #[cold]
-    fn poll_unknown<I: Io<Tx = T, Held = H>>(
-        &mut self,
-        now: Nanos,
-        hello: Hello,
-        io: &mut I,
-    ) -> Option<Transmit<'_, T>> {
-        if !self.acks.goes_alone() && !self.silence.take_ping() {
-            return None;
-        }
-        self.counts.acks_sent();
-        let ack = self.send_bare(now, Kind::Ack, Flags::PROBE | Flags::HELLO, io);
-        Some(Transmit { body: Body::Hello(hello), ..ack })
-    }
-
     #[cold]
     fn poll_not_open<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) -> Option<Transmit<'_, T>> {
         if let Some(reason) = self.life.take_reset() {
             let header = self.header(now, Kind::Rst, io);
             let reset = self.ends.reset(reason);
             return Some(Transmit { header, hit: None, sack: &[], body: Body::Reset(reset) });
+        }
+        if self.hellos.take_cookie()
+            && let (Some(ticket), Some(own)) = (self.ends.ticket(), self.ends.hello().copied())
+        {
+            self.counts.acks_sent();
+            let header = self.header(now, Kind::Ack, io);
+            let flags = header.flags | Flags::PROBE | Flags::HELLO;
+            let header = Header { tag: ticket.tag, ack: ticket.unit, flags, ..header };
+            let hello = Hello { cookie: ticket.cookie, ..own };
+            return Some(Transmit { header, hit: None, sack: &[], body: Body::Hello(hello) });
         }
         if self.hellos.take_syn_ack() {
             self.counts.hellos_sent();

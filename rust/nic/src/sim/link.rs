@@ -89,10 +89,7 @@ impl Tail {
         if !dice.chance(self.part) {
             return Nanos::ZERO;
         }
-        // The inverse of the distribution's tail at an even number between 0 (never) and 1.
-        let even = 1.0 - dice.fraction();
-        let scales = even.powf(-1.0 / self.shape).min(Tail::LONGEST);
-        Nanos((self.scale.0 as f64 * scales) as u64)
+        Nanos((self.scale.0 as f64 * dice.pareto(self.shape).min(Tail::LONGEST)) as u64)
     }
 }
 
