@@ -122,7 +122,7 @@ impl<H> Receiver<H> {
             return Err("a unit follows the FIN");
         }
         let ahead = ahead as u32;
-        if ahead > REACH {
+        if ahead >= if self.discarding { REACH_UNREAD } else { REACH } {
             counts.rare().beyond_window += 1;
             return Ok(Arrival::Dropped);
         }
@@ -247,7 +247,7 @@ impl<H> Receiver<H> {
         let live = self.arrived.highest().map_or(0, |highest| highest.since(self.next).max(0) as u32);
         self.waiting.reserve(self.next + 1, live, ahead);
         *self.waiting.at_mut(header.unit) = Some(waiting);
-        self.arrived.set(header.unit);
+        self.arrived.set(self.next, header.unit);
         Ok(Arrival::Ahead)
     }
 
@@ -330,3 +330,6 @@ impl<H> Receiver<H> {
         }
     }
 }
+
+/// How far ahead units are noted that nobody is going to read: credit does not bound those.
+const REACH_UNREAD: u32 = 1024;

@@ -125,7 +125,11 @@ impl<T, H> Flow<T, H> {
         if !self.timers.is_set(Timer::Loss) {
             self.watch_losses(now, None);
         }
-        let words = self.acks.take_words(self.receiver.arrived(), self.receiver.next()).min(room);
+        let sacks = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
+        let words = sacks.words.min(room);
+        if sacks.ranges && words > 0 {
+            header.flags |= Flags::RANGES;
+        }
         let meta = *self.sender.queue.meta(unit);
         let body = match self.sender.queue.token(unit) {
             Some(tx) if meta.len > 0 => Body::Unit { tx, offset: meta.offset, len: meta.len.into() },
@@ -151,8 +155,11 @@ impl<T, H> Flow<T, H> {
         if hit.is_some() {
             header.flags |= Flags::HIT;
         }
-        let words = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
-        Transmit { header, hit, sack: self.acks.words(words), body: Body::None }
+        let sacks = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
+        if sacks.ranges {
+            header.flags |= Flags::RANGES;
+        }
+        Transmit { header, hit, sack: self.acks.words(sacks.words), body: Body::None }
     }
 
     #[cold]
