@@ -12,7 +12,7 @@ import (
 	"github.com/machnet/machnet/cmd/internal/load"
 )
 
-// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive|connect|churn`, or machnet-load-c
+// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive|connect|churn|hog`, or machnet-load-c
 // (tests/c/load.c), which serves and drives. It obeys
 // lines of JSON on standard input, answers with lines of JSON on standard output, and ends when its input ends.
 const workerCommand = "worker"
@@ -20,7 +20,7 @@ const workerCommand = "worker"
 // workerLine is one answer of a worker.
 type workerLine struct {
 	Addr   string      `json:"addr,omitempty"`   // serve: listening here
-	Ready  bool        `json:"ready,omitempty"`  // drive, connect, churn: connected, or ready to be told
+	Ready  bool        `json:"ready,omitempty"`  // drive, connect, churn, hog: connected, or ready
 	Result *workResult `json:"result,omitempty"` // likewise: a run is over
 	Error  string      `json:"error,omitempty"`  // the worker ends
 }

@@ -227,7 +227,7 @@ func programBeside(name string) (string, error) {
 	return "", fmt.Errorf("%s is neither beside %s nor on the PATH; `make build` puts both into bin/", name, self)
 }
 
-// startWorker starts a process that serves, drives, connects or churns, as role says. Core -1 leaves it unbound.
+// startWorker starts a process that serves, drives, connects, churns or hogs, as role says. Core -1 leaves it unbound.
 func (r *rig) startWorker(role, name string, e endpoint, addr string, core int) (*worker, error) {
 	path, args, err := e.program(role, addr)
 	if err != nil {

@@ -21,7 +21,7 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	engine := fs.Int("engine", 0, "number of the sidecar's engine and one; 0 leaves the choice to the sidecar")
 	addr := fs.String("addr", "", "where to listen, whom to dial, or (churn) how long to stay attached and away, and how many idle channels to keep")
 	if len(args) == 0 {
-		return usagef("serve, drive, connect or churn")
+		return usagef("serve, drive, connect, churn or hog")
 	}
 	if err := parse(fs, args[1:], stdout, ""); err != nil {
 		return err
@@ -41,8 +41,10 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 		err = workerConnect(ctx, e, json.NewDecoder(os.Stdin), out)
 	case "churn":
 		err = workerChurn(ctx, e, *addr, json.NewDecoder(os.Stdin), out)
+	case "hog":
+		err = workerHog(ctx, os.Stdin, out)
 	default:
-		return usagef("%q: a worker can serve, drive, connect or churn", args[0])
+		return usagef("%q: a worker can serve, drive, connect, churn or hog", args[0])
 	}
 	if err != nil && ctx.Err() == nil {
 		_ = out.Encode(workerLine{Error: err.Error()})

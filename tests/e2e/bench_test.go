@@ -164,7 +164,7 @@ func TestBenchGo(t *testing.T) {
 // Who has waited for a measurement wants its rows.
 func TestAFileThatCannotBeWrittenIsRefusedBeforeAnythingIsMeasured(t *testing.T) {
 	onAnyLink(t)
-	for _, what := range [][]string{{}, {"go"}, {"churn"}, {"isolation"}, {"setup"}} {
+	for _, what := range [][]string{{}, {"go"}, {"churn"}, {"hogs"}, {"isolation"}, {"setup"}} {
 		c := startCommand(t, slices.Concat([]string{"bench"}, what, []string{"--json", "/nonexistent/rows.json", "--rounds", "1000"})...)
 		if code := c.exit(t, patience); code != 1 || !strings.Contains(c.errs.String(), "--json: open /nonexistent/rows.json") {
 			t.Errorf("bench %v: exit code %d, %s", what, code, c.errs)
@@ -484,4 +484,28 @@ func TestBenchIsolation(t *testing.T) {
 	if code := c.exit(t, time.Minute); code != 2 || !strings.Contains(c.errs.String(), "--noisy 0: 1 to 64 pairs") {
 		t.Fatalf("exit code %d: %s", code, c.errs)
 	}
+}
+
+// Machnet and TCP are measured beside each number of hogs, over each link, and no hog stays.
+func TestBenchHogs(t *testing.T) {
+	c := startCommand(t, "bench", "hogs", "--hogs", "0,1", "--link", "memif,local", "--size", "64", "--rounds", "1", "--duration", "50ms", "--gap", "10us", "--json", "-")
+	if code := c.exit(t, time.Minute); code != 0 {
+		t.Fatalf("exit code %d: %s", code, c.errs)
+	}
+	var rows []benchRow
+	if err := json.Unmarshal([]byte(c.out.String()), &rows); err != nil || len(rows) != 4 {
+		t.Fatalf("%d rows, %v: %s", len(rows), err, c.out)
+	}
+	for i, r := range rows {
+		if link, hogs := []string{"memif", "local"}[i/2], float64(i%2); r["link"] != link || r["hogs"] != hogs || r["size"] != 64.0 || r["gap_us"] != 10.0 {
+			t.Errorf("row %d is %v, want %s beside %g hogs", i, r, link, hogs)
+		}
+		for _, name := range []string{"p50_us", "p99_us", "msgs_per_s", "tcp_p50_us", "tcp_p99_us", "tcp_msgs_per_s", "ratio_p50_vs_tcp", "ratio_p99_vs_tcp", "asked_p99", "tcp_sleeps_per_msg"} {
+			r.number(t, name, 1e-6, 1e9)
+		}
+		for _, name := range []string{"sleeps_per_msg_app", "sleeps_per_msg_sidecar"} {
+			r.number(t, name, 0, 1e3)
+		}
+	}
+	c.leavesNothing(t)
 }
