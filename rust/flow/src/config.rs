@@ -27,7 +27,7 @@ pub struct Config {
     pub dead_after: Nanos,
     /// Units promised to a peer that begins to send; doubles while the application reads them.
     pub credit_first: u32,
-    /// The most units promised, at most 1024.
+    /// The most units promised, at most [`crate::REACH`]; what there is to promise is the channel's affair ([`crate::Io::grant`]).
     pub credit_max: u32,
     /// Idle time after which credit lapses, beside two round trips.
     pub credit_lapse: Nanos,
@@ -60,7 +60,7 @@ impl Default for Config {
             keep_alive: Nanos::secs(1),
             dead_after: Nanos::secs(2),
             credit_first: 8,
-            credit_max: 256,
+            credit_max: crate::REACH,
             credit_lapse: Nanos::millis(1),
             window_first: 8,
             linger: Nanos::millis(500),

@@ -121,7 +121,7 @@ impl Credit {
     }
 
     /// Reserves for a unit that lies `ahead` of the next expected one and beyond the promise. False: refused.
-    pub fn stretch<I: Io>(&mut self, ahead: u32, config: &Config, io: &mut I) -> bool {
+    pub fn stretch<I: Io>(&mut self, ahead: u32, round: Nanos, config: &Config, io: &mut I) -> bool {
         self.full = ahead + io.unread() >= self.target;
         if self.full {
             self.peer_blocked = true;
@@ -131,7 +131,7 @@ impl Credit {
             return false;
         }
         let missing = (ahead + 1).saturating_sub(self.reserved);
-        self.reserved += io.grant(missing, missing).min(missing);
+        self.reserved += io.grant(missing, missing, round).min(missing);
         if ahead == self.reserved {
             // The one that may come without credit, though others have all that there is.
             self.reserved += io.take(1).min(1);
@@ -146,7 +146,7 @@ impl Credit {
     /// Reserves up to the target, unless so little is missing that it can wait: less than a quarter, or since there was no
     /// room for more, less than a thirty-second of the promise. Larger steps than that make peers send in bursts.
     #[inline]
-    pub fn top_up<I: Io>(&mut self, next: Seq, io: &mut I) {
+    pub fn top_up<I: Io>(&mut self, next: Seq, round: Nanos, io: &mut I) {
         if !self.active {
             return;
         }
@@ -156,7 +156,7 @@ impl Credit {
         let much = missing * 4 >= self.target && missing - self.shortfall >= self.reserved / 32;
         if missing > 0 && (much || self.peer_blocked) {
             let known = self.wanted(next).saturating_sub(self.reserved).min(missing);
-            let more = io.grant(missing, known).min(missing);
+            let more = io.grant(missing, known, round).min(missing);
             self.reserved += more;
             self.shortfall = missing - more;
         }

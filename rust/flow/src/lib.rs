@@ -41,6 +41,7 @@ mod sack;
 mod sender;
 mod silence;
 mod slots;
+mod spread;
 mod stats;
 mod timers;
 
@@ -48,6 +49,7 @@ pub use config::{Config, Setup, Syns};
 pub use error::{FlowError, NotSent, SendError};
 pub use flow::{CreditWait, Flow, Held};
 pub use io::{Body, Closed, Event, Io, Transmit, Unit};
+pub use spread::Arriving;
 pub use stats::Stats;
 
 /// The longest message, bytes.

@@ -63,6 +63,8 @@ pub(crate) struct Context<'a> {
     pub now: Nanos,
     pub config: &'a Config,
     pub unit_size: u32,
+    /// The least round trip.
+    pub round: Nanos,
 }
 
 impl<H> Receiver<H> {
@@ -132,7 +134,7 @@ impl<H> Receiver<H> {
         }
         if !self.discarding {
             self.credit.activate(context.now);
-            if ahead >= self.credit.reserved() && !self.credit.stretch(ahead, context.config, io) {
+            if ahead >= self.credit.reserved() && !self.credit.stretch(ahead, context.round, context.config, io) {
                 counts.rare().refused += 1;
                 return Ok(Arrival::Refused);
             }

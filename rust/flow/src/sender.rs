@@ -395,9 +395,9 @@ impl<T> Sender<T> {
             .then_some(self.allowance.try_at())
     }
 
-    /// The chosen unit goes out as transmission `tx`. True: the bytes sent went beyond 32 bits.
+    /// The chosen unit goes out as transmission `tx`; `round` is the least round trip. True: the bytes sent went beyond 32 bits.
     #[inline]
-    pub fn transmitted(&mut self, now: Nanos, unit: Seq, tx: Seq) -> bool {
+    pub fn transmitted(&mut self, now: Nanos, unit: Seq, tx: Seq, round: Nanos) -> bool {
         let meta = self.queue.meta_mut(unit);
         let before = core::mem::replace(&mut meta.state, UnitState::InFlight);
         let before_tx = core::mem::replace(&mut meta.tx, tx);
@@ -419,7 +419,7 @@ impl<T> Sender<T> {
             self.repeats.add(Repeat { unit, tx });
         }
         self.in_flight += 1;
-        self.allowance.used(now);
+        self.allowance.used(now, round);
         beyond
     }
 

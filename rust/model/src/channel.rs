@@ -155,7 +155,7 @@ impl Io for Channel {
         }
     }
 
-    fn grant(&mut self, more: u32, _known: u32) -> u32 {
+    fn grant(&mut self, more: u32, _known: u32, _round: Nanos) -> u32 {
         self.take(more)
     }
 

@@ -224,7 +224,8 @@ impl<T, H> Flow<T, H> {
         io: &mut I,
     ) -> Result<(), &'static str> {
         let header = &packet.header;
-        let context = Context { now, config: &self.config, unit_size: self.ends.unit_size() };
+        let (unit_size, round) = (self.ends.unit_size(), self.rtt.least());
+        let context = Context { now, config: &self.config, unit_size, round };
         let arrival = self.receiver.on_unit(&context, packet, &mut self.counts, io)?;
         let runs_out = self.receiver.credit.runs_out(self.receiver.next());
         self.acks.on_unit(now, Echo::new(now, io.gap(), header), arrival, runs_out, &self.config);
