@@ -272,9 +272,12 @@ func (e endpoint) program(role, addr string) (path string, args []string, err er
 		return path, []string{role, e.socket, ip, port}, err
 	}
 	path, err = os.Executable()
+	if role == roleRelay { // which is no endpoint of anything
+		return path, []string{workerCommand, role, "--addr", addr}, err
+	}
 	return path, []string{
 		workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--engine", strconv.Itoa(e.engine), "--addr", addr,
-		"--buffer", strconv.Itoa(e.buffer), fmt.Sprintf("--messages=%v", e.messages),
+		"--buffer", strconv.Itoa(e.buffer), fmt.Sprintf("--messages=%v", e.messages), fmt.Sprintf("--stream=%v", e.stream),
 	}, err
 }
 

@@ -199,6 +199,12 @@ machnet_wire::samples! {
         stalls: Counter, Count;
         /// sleeps of the loop
         sleeps: Counter, Count;
+        /// times the engine was found to share its core with a thread that keeps it busy, and went over to sleeping at once
+        hog_alarms: Counter, Count;
+        /// time that such alarms last, counted when they begin
+        hogged: Counter, Nanoseconds;
+        /// time the engine's thread is known to have waited for its core: in yields of over 2 ms, and after the time of a sleep was over
+        core_wait: Counter, Nanoseconds;
     }
 }
 

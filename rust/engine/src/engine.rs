@@ -6,6 +6,7 @@ use std::sync::Arc;
 use machnet_nic::Queue;
 use machnet_wire::Nanos;
 
+use crate::idle::Waited;
 use crate::shared::Shared;
 use crate::state::Core;
 
@@ -154,6 +155,22 @@ impl<Q: Queue> Engine<Q> {
         }
         for (_, channel) in self.core.channels.polled().filter(|(_, channel)| !channel.draining) {
             channel.end.disarm();
+        }
+    }
+
+    /// Between a true [`Engine::prepare_sleep`] and [`Engine::wake`]: whether the NIC is armed to end the sleep.
+    pub fn rings(&self) -> bool {
+        self.interrupt.is_some()
+    }
+
+    /// The engine's thread has waited for its core, or goes on under an alarm.
+    #[cold]
+    pub fn waited(&mut self, waited: Waited) {
+        let counters = self.core.counters();
+        counters.core_wait.add(waited.core.0);
+        if waited.alarm > Nanos::ZERO {
+            counters.hog_alarms.add(1);
+            counters.hogged.add(waited.alarm.0);
         }
     }
 

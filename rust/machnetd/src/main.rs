@@ -17,6 +17,7 @@ mod pins;
 mod pulse;
 mod queries;
 mod repeats;
+mod scheduling;
 mod signals;
 mod socket;
 mod start;

@@ -32,7 +32,7 @@ impl Config {
             mac: self.set_mac,
             burst: self.burst,
             checksum_offload: self.checksum_offload,
-            interrupts: self.interrupts && self.idle == idle::Policy::Adaptive,
+            interrupts: self.interrupts && self.idle != idle::Policy::Spin,
         }
     }
 

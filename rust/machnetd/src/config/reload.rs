@@ -64,6 +64,7 @@ const PARTS: &[Part] = parts! {
     start: "engines.count" => engines;
     start: "engines.cores" => cores;
     start: "engines.idle" => idle;
+    start: "engines.scheduler" => scheduler;
     start: "engines.exclusive" => exclusive;
     start: "engines.burst" => burst;
     start: "rss.udp_ports" => udp_ports;

@@ -139,7 +139,8 @@ settings! {
     engines: Engines {
         count: "--engines" Number "N", "1, or one per core", "engines, each with a thread and a NIC queue, 1 to 64";
         cores: "--cores" Numbers "N,N...", "not pinned", "the core of each engine";
-        idle: "--idle" Text "POLICY", "adaptive", "how engines wait for work: spin, yield or adaptive";
+        idle: "--idle" Text "POLICY", "adaptive, or block with rr", "how engines wait for work: spin, yield, adaptive or block";
+        scheduler: "--scheduler" Text "NAME", "normal", "how the kernel schedules engines: normal, or rr with idle block";
         exclusive: "--exclusive" Switch "BOOL", "true if idle is spin", "nothing else runs on the engines' cores";
         burst: "--burst" Number "N", "8, or 16 if exclusive", "frames and units taken at once, 1 to 32";
     }
