@@ -201,40 +201,9 @@ func (p *pathRig) measurePath(ctx context.Context, arm *pathArm, row namedPath, 
 	if err != nil {
 		return pathSample{}, err
 	}
-	if row.echo {
-		order := driveOrder{Connections: 1, Params: load.Params{Size: 64, Inflight: 1, Warmup: duration / 10, Duration: duration}}
-		if err := arm.echo.client.in.Encode(order); err != nil {
-			return pathSample{}, errors.Join(err, context.Cause(ctx))
-		}
-	}
-	var s pathSample
-	if row.messages > 0 {
-		order := driveOrder{Connections: 1, Params: load.Params{Size: load.MaxSize, Inflight: row.messages, Warmup: duration / 10, Duration: duration}}
-		found, err := arm.messages.runOnce(ctx, order)
-		if err != nil {
-			return s, err
-		}
-		s.rate = float64(found.Messages) * load.MaxSize / found.Seconds / 1e6
-	} else {
-		if err := arm.stream.in.Encode(streamOrder{arm.streamTo, duration}); err != nil {
-			return s, errors.Join(err, context.Cause(ctx))
-		}
-		line, err := arm.stream.result(ctx)
-		if err != nil {
-			return s, err
-		}
-		s.rate = float64(line.Messages) * load.StreamWrite / line.Seconds / 1e6
-	}
-	if row.echo {
-		found, err := arm.echo.client.result(ctx)
-		if err != nil {
-			return s, err
-		}
-		h, err := found.histogram()
-		if err != nil {
-			return s, err
-		}
-		s.echo50, s.echo99 = float64(h.ValueAtQuantile(50))/1e3, float64(h.ValueAtQuantile(99))/1e3
+	s, err := arm.load(ctx, row, duration)
+	if err != nil {
+		return s, err
 	}
 	now, err := arm.counters(ctx, nil)
 	if err != nil {
@@ -245,6 +214,58 @@ func (p *pathRig) measurePath(ctx context.Context, arm *pathArm, row namedPath, 
 		s.perFrame = (now.relay - counted.relay) / time.Duration(frames)
 	}
 	return s, nil
+}
+
+// load has the arm's processes do what the row says for so long.
+func (a *pathArm) load(ctx context.Context, row namedPath, duration time.Duration) (s pathSample, err error) {
+	order := driveOrder{Connections: 1, Params: load.Params{Size: 64, Inflight: 1, Warmup: duration / 10, Duration: duration}}
+	if row.echo {
+		if err := a.echo.client.order(ctx, order); err != nil {
+			return s, err
+		}
+	}
+	var found *workResult
+	size := load.StreamWrite
+	if row.messages > 0 {
+		size = load.MaxSize
+		order.Size, order.Inflight = size, row.messages
+		found, err = a.messages.runOnce(ctx, order)
+	} else if err = a.stream.order(ctx, streamOrder{a.streamTo, duration}); err == nil {
+		found, err = a.stream.result(ctx)
+	}
+	if err != nil {
+		return s, err
+	}
+	s.rate = float64(found.Messages) * float64(size) / found.Seconds / 1e6
+	if row.echo {
+		echoes, err := a.echo.client.result(ctx)
+		if err != nil {
+			return s, err
+		}
+		h, err := echoes.histogram()
+		if err != nil {
+			return s, err
+		}
+		s.echo50, s.echo99 = float64(h.ValueAtQuantile(50))/1e3, float64(h.ValueAtQuantile(99))/1e3
+	}
+	// What is in flight did not come back once (measure.go): a longer run says more.
+	if found.Messages < int64(row.messages) && duration < longestMeasurement {
+		return a.load(ctx, row, 2*duration)
+	}
+	if found.Messages == 0 {
+		return s, fmt.Errorf("no echo of %d bytes came back in %v; use a longer --duration", size, duration)
+	}
+	return s, nil
+}
+
+const longestMeasurement = 30 * time.Second
+
+// order gives a worker something to do.
+func (w *worker) order(ctx context.Context, order any) error {
+	if err := w.in.Encode(order); err != nil {
+		return errors.Join(err, context.Cause(ctx))
+	}
+	return nil
 }
 
 // result waits for the answer to an order.
@@ -317,8 +338,8 @@ func (a *pathArm) counters(ctx context.Context, path *relay.Path) (c pathCounter
 	if a.relay == nil {
 		return c, nil
 	}
-	if err := a.relay.in.Encode(relayOrder{path}); err != nil {
-		return c, errors.Join(err, context.Cause(ctx))
+	if err := a.relay.order(ctx, relayOrder{path}); err != nil {
+		return c, err
 	}
 	line, err := a.relay.next(ctx)
 	if err != nil {

@@ -234,29 +234,29 @@ func middle(sorted []float64) float64 {
 
 // writePaths prints the rows for people.
 func writePaths(out io.Writer, c pathsConfig, rows []pathRow) {
-	fmt.Fprintf(out, "MB/s of payload one way between two hosts, over paths that a relay in user space makes. Medians of %d interleaved rounds.\n", c.rounds)
-	fmt.Fprint(out, "TCP sends frames of the same size. Asked: Machnet's rate / the lesser of what is asked of TCP's and 0.9 of Machnet's without a relay.\n\n")
+	fmt.Fprintf(out, "MB/s of payload one way between two hosts, over paths that a relay in user space makes: medians of %d interleaved rounds, and the least and the most. TCP sends\n"+
+		"frames of the same size. Asked: Machnet's rate / the lesser of what is asked of TCP's and 0.9 of Machnet's without a relay; again/lost: units sent again, frames lost.\n\n", c.rounds)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, strings.Join([]string{"path", "machnet", "spread", "--idle yield", "TCP", "spread", "kind", "direct", "simulated", "/ TCP", "/ asked", "yield / machnet", "sim / machnet",
-		"again / lost", "64 B p50/p99 us", "TCP's"}, "\t")+"\t")
+	fmt.Fprintln(w, strings.Join([]string{"path", "machnet", "", "yield", "TCP", "", "direct", "simulated", "/TCP", "/asked", "yield/machnet", "sim/machnet", "again/lost", "64 B p50/p99 us", "TCP's"}, "\t")+"\t")
 	rate := func(mbs float64) string { return fmt.Sprintf("%.1f", mbs) }
-	for _, r := range rows {
-		spread := func(s [2]float64) string { return fmt.Sprintf("%.0f..%.0f", s[0], s[1]) }
-		echo := func(p50, p99 *float64) string {
-			if p50 == nil {
-				return "-"
-			}
-			return fmt.Sprintf("%.0f/%.0f", *p50, *p99)
+	spread := func(s [2]float64) string { return fmt.Sprintf("%.0f..%.0f", s[0], s[1]) }
+	echo := func(p50, p99 *float64) string {
+		if p50 == nil {
+			return "-"
 		}
+		return fmt.Sprintf("%.0f/%.0f", *p50, *p99)
+	}
+	var busiest float64
+	for _, r := range rows {
+		busiest = max(busiest, r.Strangers)
 		fmt.Fprintln(w, strings.Join([]string{
-			r.Path, rate(r.Ours), spread(r.OursSpread), rate(r.Yield), rate(r.TCP), spread(r.TCPSpread), r.TCPKind, rate(r.Direct), decimals(r.Sim, 1), times(&r.VsTCP), times(&r.Asked), times(&r.VsYield), times(r.VsSim),
+			r.Path, rate(r.Ours), spread(r.OursSpread), rate(r.Yield), rate(r.TCP), spread(r.TCPSpread), rate(r.Direct), decimals(r.Sim, 1), times(&r.VsTCP), times(&r.Asked), times(&r.VsYield), times(r.VsSim),
 			fmt.Sprintf("%.0f/%.0f", r.Retransmitted, r.Lost), echo(r.OursEcho50, r.OursEcho99), echo(r.TCPEcho50, r.TCPEcho99),
 		}, "\t")+"\t")
 	}
 	w.Flush()
-	var busiest float64
-	for _, r := range rows {
-		busiest = max(busiest, r.Strangers)
+	if len(rows) > 0 {
+		fmt.Fprintf(out, "\nTCP's congestion control: %s\n", rows[0].TCPKind)
 	}
-	fmt.Fprintf(out, "\nwhat has nothing to do with the measurement used %.0f %% of a core at most while a path was measured\n", busiest)
+	fmt.Fprintf(out, "what has nothing to do with the measurement used %.0f %% of a core at most while a path was measured\n", busiest)
 }

@@ -66,7 +66,7 @@ func paths() []namedPath {
 	}
 	copies := lossy(3)
 	copies.Copies = 0.01
-	all = append(all, with("loss-3-messages", copies, func(p *namedPath) { p.asked, p.messages, p.echo, p.least = 0.8, 2, true, 3*time.Second }))
+	all = append(all, with("loss-3-messages", copies, func(p *namedPath) { p.asked, p.messages, p.echo, p.least = 0.8, 2, true, 4*time.Second }))
 	for _, s := range short {
 		all = append(all, with("shared-"+s.name, s.path, shared))
 	}

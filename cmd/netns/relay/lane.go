@@ -12,14 +12,13 @@ type lane struct {
 	path Path
 	dice *rand.Rand
 
-	queue queue    // frames in the order in which they leave
+	queue queue    // frames that leave in the order in which they came
 	late  []*frame // held back; few
 	spare []*frame // to be used again
 	taken int64    // frames that were given an order
 
-	lineFree  int64 // when the line has sent everything it was given
-	lastLeave int64 // of the frames in order, the last one's time
-	lastLeft  int64 // the order of the last of them that poll gave
+	lineFree int64 // when the line has sent everything it was given
+	lastLeft int64 // the order of the last frame that poll gave from the queue
 
 	arrived, passed, bytes, lost, copied, overtaken, tooLong, told, full, noRoom, missed atomic.Int64
 }
@@ -85,8 +84,7 @@ func (l *lane) send(now int64, bytes []byte) {
 		l.late = append(l.late, f)
 		return
 	}
-	l.lastLeave = max(l.lastLeave, l.tick(leave))
-	f.leave = l.lastLeave
+	f.leave = l.tick(leave) // and not before those in the queue
 	l.queue.push(f)
 }
 
