@@ -38,8 +38,12 @@ impl Clock {
         self.advance(now);
         let stalled = due.is_some_and(|due| now - due > STALL);
         self.stalls = self.stalls.wrapping_add(u32::from(stalled));
-        if stalled && self.gap >= self.unattended() {
-            self.away = (self.gap.min(AWAY_MAX), self.now);
+        if let (true, Some(due)) = (stalled, due) {
+            // The last look may have been long before the engine was away, and it was away before it wanted to look.
+            let away = self.gap.min((now - due) * 2).min(AWAY_MAX);
+            if away >= self.unattended() {
+                self.away = (away, self.now);
+            }
         }
         stalled
     }
@@ -106,10 +110,10 @@ mod tests {
         let far = Nanos::millis(100);
         let calm = Arriving::within(STALL, far);
         assert_eq!((clock.arriving(far), clock.arriving(STALL)), (calm, Arriving::ALL));
-        for (ms, due) in [(10, 2), (12, 11)] {
+        for (ms, due) in [(10, 2), (13, 11), (50, 47)] {
             clock.begin_round(Nanos::millis(ms), Some(Nanos::millis(due)));
         }
-        // Of the two the longer one, which is not followed by others.
+        // Of the three the longest; before the last one nothing was due for long.
         assert_eq!(clock.arriving(far), Arriving::within(Nanos::millis(10), far));
         clock.begin_round(Nanos::millis(1100), None);
         assert_eq!(clock.arriving(far), Arriving::within(Nanos::millis(5), far));

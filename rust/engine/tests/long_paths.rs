@@ -23,7 +23,7 @@ impl Far {
         let mut w = World::seeded(seed);
         w.cost = Cost::REAL;
         let host = w.add(1, 1);
-        let geometry = Geometry { units: UNITS, flows: 16, ..Geometry::DEFAULT };
+        let geometry = Geometry { units: UNITS, flows: 128, ..Geometry::DEFAULT };
         let receiver = w.app_with(host, 0, geometry);
         w.apps[receiver].counts = true;
         w.listen(receiver, PORT);
@@ -62,24 +62,20 @@ impl Far {
 }
 
 #[test]
-fn explore() {
-    for (ms, loss, jitter) in [(1, 0.0, 0), (10, 0.0, 0), (50, 0.0, 0), (10, 0.001, 0), (10, 0.01, 0), (10, 0.03, 0), (10, 0.05, 0), (50, 0.01, 0), (10, 0.01, 1000), (10, 0.05, 1000)] {
-        let link = Link { rate: Some(1_000_000_000), loss, jitter: Nanos::micros(jitter), ..Link::default() };
+fn explore_incast() {
+    for (senders, ms, away) in [(64, 10, 0), (64, 50, 0), (16, 10, 0), (16, 10, 4), (4, 10, 4), (64, 10, 4), (1, 10, 4)] {
+        let link = Link { rate: Some(10_000_000_000), ..Link::default() };
         let begun = std::time::Instant::now();
-        let mut far = Far::new(1, 1, Nanos::millis(ms), link);
-        let begin = far.run(Nanos::millis(ms * 40));
-        let steady = far.run(Nanos::millis(ms * 60));
-        println!(
-            "{ms} ms, loss {loss}, jitter {jitter}: first 20 round trips {begin:.1}, then {steady:.1} MB/s; lost {} of {}, again {}, needless {}, timeouts {}, missed {} budget_waits {} queue_full {}; took {:?}",
-            far.w.net.counts().lost,
-            far.sum("tx_units"),
-            far.sum("flow_retransmitted"),
-            far.sum("flow_needless"),
-            far.sum("flow_rtos"),
-            far.w.net.counts().missed,
-            far.w.counter(0, "budget_waits"),
-            far.w.net.counts().queue_full,
-            begun.elapsed()
-        );
+        let mut far = Far::new(2, senders, Nanos::millis(ms), link);
+        let mut all = Vec::new();
+        for _ in 0..15 {
+            let before = far.w.net.counts().missed;
+            if away > 0 {
+                far.w.net.steal(0, Nanos::millis(away));
+            }
+            let rate = far.run(Nanos::millis(ms * 4));
+            all.push((rate.round(), far.w.net.counts().missed - before));
+        }
+        println!("{senders} senders, {ms} ms, away {away}: {all:?}; budget_waits {} stalls {} lost {} rtos {} took {:?}", far.w.counter(0, "budget_waits"), far.w.counter(0, "stalls"), far.sum("flow_lost"), far.sum("flow_rtos"), begun.elapsed());
     }
 }

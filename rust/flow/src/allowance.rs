@@ -15,7 +15,7 @@ use crate::spread::Spread;
 pub(crate) struct Allowance {
     /// First unit that may not be sent.
     edge: Seq,
-    /// How many units the promise was, and how they are spread over the round trip.
+    /// How many units the promise was beyond those that have come, and how they are spread over the round trip.
     promised: u16,
     spread: Spread,
     /// When the peer last promised, or we last used a promise.
@@ -57,19 +57,21 @@ impl Allowance {
         self.announced = waiting;
     }
 
-    /// The peer's newest packet: `credit` units from `ack` on.
+    /// The peer's newest packet: `credit` units from `ack` on, of which `come` have come already.
     #[inline]
+    #[allow(clippy::too_many_arguments)]
     pub fn update(
         &mut self,
         now: Nanos,
         ack: Seq,
         credit: u16,
+        come: u32,
         progress: Progress,
         rtt: Nanos,
         config: &Config,
     ) {
         self.edge = ack + u32::from(credit);
-        self.promised = credit;
+        self.promised = u32::from(credit).saturating_sub(come) as u16;
         self.used_at = now;
         match progress {
             // Even if the peer has credit: a unit may lie beyond it.

@@ -173,7 +173,7 @@ impl<T, H> Flow<T, H> {
         if self.life.is_open() && !self.receiver.discarding() {
             let next = self.receiver.next();
             self.receiver.credit.returned(now, n, self.rtt.or_zero(), &self.config);
-            self.receiver.credit.top_up(next, self.rtt.least(), io);
+            self.receiver.top_up(self.rtt.least(), io);
             if self.receiver.credit.is_news(next) {
                 self.acks.on_credit();
             }

@@ -102,6 +102,12 @@ impl<H> Receiver<H> {
         self.discarding
     }
 
+    /// Reserves as much credit as there ought to be; `round`: the least round trip.
+    #[inline]
+    pub fn top_up<I: Io<Held = H>>(&mut self, round: Nanos, io: &mut I) {
+        self.credit.top_up(self.next, self.arrived.count(), round, io);
+    }
+
     /// Takes the unit of a Data packet.
     #[inline]
     pub fn on_unit<I: Io<Held = H>>(

@@ -101,6 +101,12 @@ impl<T> Sender<T> {
         self.in_flight
     }
 
+    /// Units that have arrived behind one that has not.
+    #[inline]
+    pub fn sacked(&self) -> u32 {
+        self.sacked.count()
+    }
+
     /// Takes what an acknowledgement says about units. `echo`: the transmission that it answers.
     pub fn on_ack<I: Io<Tx = T>>(
         &mut self,
@@ -139,12 +145,12 @@ impl<T> Sender<T> {
                 }
                 for i in (0..u32::from(range.count)).step_by(64) {
                     let word = u64::MAX >> 64u32.saturating_sub(u32::from(range.count) - i);
-                    self.sacked(now, first + i, word, echo, rtt, counts, &mut out)?;
+                    self.on_sacks(now, first + i, word, echo, rtt, counts, &mut out)?;
                 }
             }
         } else {
             for (i, word) in packet.sack.iter().enumerate() {
-                self.sacked(now, ack + (1 + 64 * i as u32), word, echo, rtt, counts, &mut out)?;
+                self.on_sacks(now, ack + (1 + 64 * i as u32), word, echo, rtt, counts, &mut out)?;
             }
         }
         if out.acked > 0 {
@@ -156,7 +162,7 @@ impl<T> Sender<T> {
     /// Of the 64 units from `first` on those have arrived whose bits are set in `word`.
     #[inline]
     #[allow(clippy::too_many_arguments)]
-    fn sacked(
+    fn on_sacks(
         &mut self,
         now: Nanos,
         first: Seq,

@@ -170,7 +170,8 @@ impl<T, H> Flow<T, H> {
                 0 => Progress::None,
                 _ => Progress::Acked,
             };
-            self.sender.allowance.update(now, header.ack, header.credit, progress, rtt, &self.config);
+            let come = self.sender.sacked();
+            self.sender.allowance.update(now, header.ack, header.credit, come, progress, rtt, &self.config);
             let next = header.unit + u32::from(header.kind == Kind::Data);
             self.receiver.credit.demanded(next, header.want);
             if let (true, Some(echo)) = (header.flags.has(Flags::REFUSED), echo) {

@@ -91,12 +91,16 @@ impl<T, H> Flow<T, H> {
     }
 
     /// Whether an acknowledgement goes as a PING: one that only receives measures no round trips otherwise, and how much may be promised over
-    /// a long path hangs on how long that is. The answer rides on what the peer sends.
+    /// a long path, and how fast that grows, hangs on how long it is. The answer rides on what the peer sends.
     #[inline]
     fn asks_round_trip(&self) -> bool {
-        self.rtt.least() > spread::SHORT
-            && self.receiver.credit.reserved() > ASKED_FOR
-            && self.numbering.unmeasured() >= ASK_EVERY
+        let least = self.rtt.least();
+        if least > spread::SHORT {
+            self.receiver.credit.reserved() > ASKED_FOR && self.numbering.unmeasured() % ASK_EVERY == 0
+        } else {
+            // The packets of the handshake that would have told were lost.
+            least == Nanos::ZERO && self.numbering.unmeasured().is_power_of_two()
+        }
     }
 
     /// When the next unit may go, where there is congestion or the path is long.
@@ -269,7 +273,7 @@ impl<T, H> Flow<T, H> {
                 // Nobody reads, so there is no hurry, and nothing is set aside for it.
                 1
             } else {
-                self.receiver.credit.top_up(header.ack, self.rtt.least(), io);
+                self.receiver.top_up(self.rtt.least(), io);
                 let credit = self.receiver.credit.advertise(now, header.ack);
                 self.watch_lapse();
                 credit

@@ -129,7 +129,7 @@ impl<T, H> Flow<T, H> {
         self.silence.begin(now, self.ends.tag(), &self.config, &mut self.timers);
         io.event(Event::Established);
         self.receiver.credit.activate(now);
-        self.receiver.credit.top_up(self.receiver.next(), self.rtt.least(), io);
+        self.receiver.top_up(self.rtt.least(), io);
         self.watch_lapse();
     }
 
