@@ -147,7 +147,9 @@ impl<H> Receiver<H> {
         }
         if !self.discarding {
             self.credit.activate(context.now);
-            if ahead >= self.credit.reserved() && !self.credit.stretch(ahead, context.round, context.config, io) {
+            if ahead >= self.credit.reserved()
+                && !self.credit.stretch(ahead, context.round, context.config, io)
+            {
                 counts.rare().refused += 1;
                 return Ok(Arrival::Refused);
             }

@@ -194,10 +194,8 @@ impl Set {
             } else {
                 at = behind;
             }
-            ranges[n - 1] = SackRange {
-                first: (first.since(ack) - 1) as u16,
-                count: behind.since(first) as u16,
-            };
+            ranges[n - 1] =
+                SackRange { first: (first.since(ack) - 1) as u16, count: behind.since(first) as u16 };
             if n == ranges.len() {
                 break;
             }

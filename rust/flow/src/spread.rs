@@ -129,7 +129,10 @@ mod tests {
                 // Within a round trip the promise itself bounds it.
                 let seen = seen.unwrap_or(0).min(promised as usize) as u32;
                 assert!(seen <= most, "{promised} in {round:?}: {seen} in {unattended:?}, reckoned {most}");
-                assert!(seen + 3 >= most, "{promised} in {round:?}: {seen} in {unattended:?}, reckoned {most}");
+                assert!(
+                    seen + 3 >= most,
+                    "{promised} in {round:?}: {seen} in {unattended:?}, reckoned {most}"
+                );
             }
             // And it is no limit: all of it goes within a round trip.
             let rate = went.len() as u64 * round.0 / Nanos::secs(1).0;
