@@ -1,7 +1,7 @@
 //! One end's channel: it keeps book of every token and every reservation, and of what was told and delivered.
 
 use machnet_flow::{Closed, Event, Io};
-use machnet_wire::Fragment;
+use machnet_wire::{Fragment, Nanos};
 
 use crate::rule::{Fault, Rule};
 
