@@ -43,6 +43,12 @@ func (e End) CutInFrames() error {
 	return e.Namespace.Run("ethtool", "-K", e.Device, "tso", "off", "gso", "off")
 }
 
+// FrameInSoftware has the kernel send whole frames: of the MTU (CutInFrames), and with their checksums in them. On a veth pair it leaves
+// these out and says so beside the frame, which a relay in user space cannot pass on.
+func (e End) FrameInSoftware() error {
+	return e.Namespace.Run("ethtool", "-K", e.Device, "tso", "off", "gso", "off", "tx", "off")
+}
+
 // LeastLoss is the step of a Relay's loss: what is nearer to 0 drops nothing.
 const LeastLoss = 1e-6
 

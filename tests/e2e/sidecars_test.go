@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/machnet/machnet/go/machnet"
 )
 
@@ -28,7 +30,7 @@ type sidecar struct {
 	ip, socket string
 	again      func() (*sidecar, error) // starts another in its place
 	cmd        *exec.Cmd
-	out        *lockedBuffer
+	out        logFile
 	gone       chan struct{}
 }
 
@@ -50,12 +52,37 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// logFile is where a sidecar prints: a file, so that what it did after it had said so is never seen before its words, as it could be
+// where somebody has to copy them out of a pipe.
+type logFile struct{ *os.File }
+
+func newLogFile() (logFile, error) {
+	fd, err := unix.MemfdCreate("log", unix.MFD_CLOEXEC)
+	if err != nil {
+		return logFile{}, err
+	}
+	return logFile{os.NewFile(uintptr(fd), "log")}, nil
+}
+
+func (l logFile) String() string {
+	// By a description of our own: the position that the sidecar writes at stays.
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", l.Fd()))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
 // startSidecar starts machnetd at one end of a wire.
 func startSidecar(folder, ip string, end wireEnd, flags ...string) (*sidecar, error) {
 	if _, err := os.Stat(machnetd); err != nil {
 		return nil, fmt.Errorf("%s is missing: run `make build` first", machnetd)
 	}
-	s := &sidecar{ip: ip, socket: filepath.Join(folder, ip+".sock"), out: new(lockedBuffer), gone: make(chan struct{})}
+	out, err := newLogFile()
+	if err != nil {
+		return nil, err
+	}
+	s := &sidecar{ip: ip, socket: filepath.Join(folder, ip+".sock"), out: out, gone: make(chan struct{})}
 	s.again = func() (*sidecar, error) { return startSidecar(folder, ip, end, flags...) }
 	// Two sidecars and the tests share the cores, so nobody spins; the figures of other policies are the bench's business.
 	args := slices.Concat([]string{"--ip", ip + "/24", "--socket", s.socket, "--idle", "yield", "--log", "warn"}, end.device, flags)
@@ -64,7 +91,7 @@ func startSidecar(folder, ip string, end wireEnd, flags ...string) (*sidecar, er
 	}
 	s.cmd = exec.Command(machnetd, args...)
 	s.cmd.Env = append(os.Environ(), "RUNTIME_DIRECTORY="+folder)
-	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
+	s.cmd.Stdout, s.cmd.Stderr = s.out.File, s.out.File
 	// Tests that are killed leave no sidecar: the kernel ends it with the thread that started it, so that one stays.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)

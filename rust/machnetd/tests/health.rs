@@ -3,7 +3,6 @@
 mod common;
 
 use std::os::unix::net::UnixDatagram;
-use std::process::Stdio;
 use std::time::Instant;
 
 use common::{Folder, PATIENCE, Sidecar};
@@ -54,8 +53,7 @@ fn managed(name: &str, watchdog: Option<&str>, flags: &[&str]) -> (Sidecar, Mana
     if let Some(usec) = watchdog {
         command.env("WATCHDOG_USEC", usec);
     }
-    let child = command.stderr(Stdio::piped()).spawn().expect("machnetd starts");
-    (Sidecar::of(child, folder), manager)
+    (Sidecar::of(command, folder), manager)
 }
 
 fn health(sidecar: &Sidecar) -> Value {
@@ -104,8 +102,8 @@ fn a_manager_that_is_not_there_holds_up_nothing() {
     for name in ["/nowhere/notify", "@machnetd-test-nobody", "no/path"] {
         let folder = Folder::new("h-nobody");
         let mut command = folder.command(&[]);
-        command.env("NOTIFY_SOCKET", name).env("WATCHDOG_USEC", "1").stderr(Stdio::piped());
-        let mut sidecar = Sidecar::of(command.spawn().expect("machnetd starts"), folder);
+        command.env("NOTIFY_SOCKET", name).env("WATCHDOG_USEC", "1");
+        let mut sidecar = Sidecar::of(command, folder);
         assert_eq!(health(&sidecar)["healthy"], json!(true));
         sidecar.signal(libc::SIGTERM);
         assert_eq!(sidecar.end(), Some(0));

@@ -7,7 +7,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Folder, Sidecar, connect, send, wait_readable, wait_readable_fd};
@@ -197,7 +196,7 @@ fn a_memif_client_with_another_id_and_a_second_one_are_named() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_machnetd"));
         command.args(["--ip", "10.0.0.2/24", "--memif", &link, "--socket"]).arg(folder.socket());
         let child = command.args(flags).stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
-        Sidecar { child, folder, log: Arc::default() }
+        Sidecar::unheard(child, folder)
     };
     let first = client("refuses-first", &[]);
     server.until("the link is up", |s| s.log().contains(": link up"));

@@ -6,7 +6,6 @@ use std::fs;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
-use std::sync::Arc;
 
 use common::{Folder, Sidecar, connect, text};
 use machnet_shm::{AttachError, Status};
@@ -155,7 +154,7 @@ fn output_that_cannot_be_written_is_one_sentence_and_a_code() {
     let refused = folder.command(&["--idle", "fast"]).stderr(full()).status().expect("machnetd runs");
     assert_eq!(refused.code(), Some(2));
     let child = folder.command(&["--log", "trace"]).stderr(full()).spawn().expect("machnetd starts");
-    let mut sidecar = Sidecar { child, folder: Folder::new("full-log"), log: Arc::default() };
+    let mut sidecar = Sidecar::unheard(child, Folder::new("full-log"));
     std::mem::swap(&mut sidecar.folder.0, &mut { folder }.0);
     sidecar.until("it answers", |s| connect(&s.folder.socket()).is_ok());
     sidecar.attach(None).expect("served");
@@ -200,9 +199,7 @@ fn the_mode_is_the_configured_one_whatever_the_umask() {
             Ok(())
         })
     };
-    let child = command.stderr(Stdio::null()).spawn().expect("machnetd starts");
-    let sidecar = Sidecar { child, folder, log: Arc::default() };
-    sidecar.until("it answers", |s| connect(&s.folder.socket()).is_ok());
+    let sidecar = Sidecar::of(command, folder);
     let mode = fs::symlink_metadata(sidecar.folder.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o666);
 }
@@ -220,7 +217,7 @@ fn the_limit_on_descriptors_is_raised_and_one_that_is_too_low_is_said() {
             Ok(())
         })
     };
-    let sidecar = Sidecar::of(command.stderr(Stdio::piped()).spawn().expect("machnetd starts"), folder);
+    let sidecar = Sidecar::of(command, folder);
     let limits = fs::read_to_string(format!("/proc/{}/limits", sidecar.child.id())).expect("its limits");
     let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("that limit");
     assert_eq!(files.split_whitespace().nth(3), Some("3000"), "{files}");
@@ -244,8 +241,7 @@ fn a_channel_for_which_the_descriptors_would_not_last_is_refused() {
             Ok(())
         })
     };
-    let sidecar = Sidecar::of(command.stderr(Stdio::piped()).spawn().expect("machnetd starts"), folder);
-    sidecar.until("it answers", |s| connect(&s.folder.socket()).is_ok());
+    let sidecar = Sidecar::of(command, folder);
     let mut attached = Vec::new();
     let refused = loop {
         match sidecar.attach_in(attached.len() as u32 % 3) {
@@ -275,8 +271,7 @@ fn dpdk_leaves_no_folder_not_even_while_it_runs() {
     let mut refused = start(&["--vdev", "net_nope0"]);
     assert_eq!(refused.wait().expect("its end").code(), Some(3));
     assert_eq!(names(&folder), 0, "after a refusal");
-    let child = start(&[]);
-    let sidecar = Sidecar { child, folder, log: Arc::default() };
+    let sidecar = Sidecar::unheard(start(&[]), folder);
     sidecar.until("it answers", |s| connect(&s.folder.socket()).is_ok());
     assert_eq!(names(&sidecar.folder), 0, "while it runs");
 }

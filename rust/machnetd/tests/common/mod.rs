@@ -6,11 +6,9 @@
 mod socket;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use machnet_shm::{AppEnd, AttachError, ClientHello, Fd, Welcome};
@@ -23,7 +21,17 @@ pub use socket::{
 pub struct Sidecar {
     pub child: Child,
     pub folder: Folder,
-    pub log: Arc<Mutex<String>>,
+    log: fs::File,
+}
+
+/// A file of this process alone.
+fn nameless_file() -> fs::File {
+    // SAFETY: the name is a C string; the descriptor is new, and owned by nobody else.
+    unsafe {
+        let raw = libc::memfd_create(c"log".as_ptr(), libc::MFD_CLOEXEC);
+        assert!(raw >= 0, "a file in memory");
+        fs::File::from_raw_fd(raw)
+    }
 }
 
 /// Goes with the test.
@@ -87,29 +95,31 @@ impl Sidecar {
     }
 
     pub fn start_in(folder: Folder, flags: &[&str]) -> Sidecar {
-        let child = folder.command(flags).stderr(Stdio::piped()).spawn().expect("machnetd starts");
-        Sidecar::of(child, folder)
+        Sidecar::of(folder.command(flags), folder)
     }
 
-    /// Of a process whose standard error is a pipe.
-    pub fn of(mut child: Child, folder: Folder) -> Sidecar {
-        let log = Arc::new(Mutex::new(String::new()));
-        let (lines, copy) = (BufReader::new(child.stderr.take().expect("a pipe")), Arc::clone(&log));
-        std::thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                let mut log = copy.lock().unwrap();
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
+    /// Of a process whose standard error goes elsewhere, and which may not answer yet.
+    pub fn unheard(child: Child, folder: Folder) -> Sidecar {
+        Sidecar { child, folder, log: nameless_file() }
+    }
+
+    /// Of a command that starts one in this folder.
+    pub fn of(mut command: Command, folder: Folder) -> Sidecar {
+        let log = nameless_file();
+        let copy = log.try_clone().expect("another descriptor");
+        let child = command.stderr(copy).spawn().expect("machnetd starts");
         let sidecar = Sidecar { child, folder, log };
         // The file alone may be a dead one's.
         sidecar.until("it answers", |s| connect(&s.folder.socket()).is_ok());
         sidecar
     }
 
+    /// All that it has logged so far. It writes into a file: what it did after a line was logged is never seen before the line, as it could
+    /// be where somebody has to copy the lines out of a pipe.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        // By a description of our own: the position of the one that the sidecar writes at stays.
+        let path = format!("/proc/self/fd/{}", self.log.as_raw_fd());
+        fs::read_to_string(path).expect("its log")
     }
 
     /// Waits until the condition holds.

@@ -31,6 +31,11 @@ impl Dice {
         if p <= 0.0 {
             return false;
         }
-        p >= 1.0 || (self.draw() >> 11) as f64 / (1u64 << 53) as f64 <= p
+        p >= 1.0 || self.fraction() <= p
+    }
+
+    /// A number of 0.0 to 1.0, the latter never.
+    pub fn fraction(&mut self) -> f64 {
+        (self.draw() >> 11) as f64 / (1u64 << 53) as f64
     }
 }

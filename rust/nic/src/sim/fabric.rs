@@ -1,7 +1,7 @@
 //! The network's state: hosts, links, and frames on their way.
 
 use super::dice::Dice;
-use super::link::{Egress, Fate, Link, Lose, Steal, SwitchPort, Wire};
+use super::link::{Duty, Egress, Fate, Link, Lose, Steal, SwitchPort, Wire};
 use super::nic::{Away, Nic};
 use super::trace::{Happening, Trace};
 use super::{Counts, Host};
@@ -136,6 +136,10 @@ impl Fabric {
 
     pub fn set_steal(&mut self, host: usize, steal: Option<Steal>) {
         self.hosts[host].nic.set_steal(self.now, steal);
+    }
+
+    pub fn set_duty(&mut self, host: usize, duty: Option<Duty>) {
+        self.hosts[host].nic.set_duty(self.now, duty);
     }
 
     pub fn stolen_until(&self, host: usize) -> Option<Nanos> {

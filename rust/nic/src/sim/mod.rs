@@ -17,7 +17,7 @@ mod trace;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use link::{Link, Steal, SwitchPort};
+pub use link::{Duty, Link, Shaper, Steal, SwitchPort, Tail};
 pub use nic::Away;
 pub use queue::SimQueue;
 
@@ -129,7 +129,7 @@ pub struct Counts {
     pub delivered: u64,
     /// Copies lost by the link's dice or by a predicate.
     pub lost: u64,
-    /// Copies dropped because too much waited for a link's or a port's rate.
+    /// Copies dropped because too much waited for a link's, a shaper's or a port's rate.
     pub queue_full: u64,
     /// Copies that found the receive ring full.
     pub missed: u64,
@@ -251,6 +251,11 @@ impl Net {
     /// Takes the vCPU from a host at random times, repeatedly.
     pub fn set_steal(&self, host: usize, steal: Option<Steal>) {
         self.lock().set_steal(host, steal);
+    }
+
+    /// Has a host run and pause by turns, or no more.
+    pub fn set_duty(&self, host: usize, duty: Option<Duty>) {
+        self.lock().set_duty(host, duty);
     }
 
     /// When the host's vCPU is back, if it is away now.
