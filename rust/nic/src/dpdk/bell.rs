@@ -237,7 +237,7 @@ impl Description {
                 let offset = message.get(8..).and_then(|m| m.first_chunk()).map(|b| u32::from_ne_bytes(*b));
                 let (Some(flags), Some(index), Some(region)) = (half(2), half(4), half(6)) else { return };
                 let (Some(offset), Some(&log2_slots)) = (offset, message.get(12)) else { return };
-                let rings = if flags & TO_CLIENT != 0 { &mut self.to_client } else { &mut self.to_server };
+                let rings = if flags & TO_SERVER != 0 { &mut self.to_server } else { &mut self.to_client };
                 put(rings, index, Described { region, offset, log2_slots, bell: descriptor });
             }
             _ => {}
@@ -283,8 +283,8 @@ fn cache_line() -> usize {
 /// (16), of a ring flags (16), number (16), region (16), offset there (32), logarithm of its slots (8).
 const ADD_REGION: u16 = 4;
 const ADD_RING: u16 = 5;
-/// A flag of such a ring: the server fills it.
-const TO_CLIENT: u16 = 1;
+/// A flag of such a ring: the client fills it.
+const TO_SERVER: u16 = 1;
 /// The head of a ring: this number (32 bits), flags (16), head (16), and in the next cache line the tail (16).
 const COOKIE: u32 = 0x03e3_1f20;
 const FLAGS: usize = 4;
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_sleeps_has_its_ring_ring_and_one_that_is_awake_does_not() {
-        for (role, flags) in [(MemifRole::Server, 0), (MemifRole::Client, TO_CLIENT)] {
+        for (role, flags) in [(MemifRole::Server, TO_SERVER), (MemifRole::Client, 0)] {
             let (link, mut memory, bell) = described(flags, OFFSET);
             let bells = Arc::new(Bells::default());
             let mut queue = QueueBell::new(bells.clone());
@@ -389,21 +389,21 @@ mod tests {
     #[test]
     fn what_is_no_ring_has_no_bell() {
         for offset in [OFFSET - 128, OFFSET + 2, 16384 - 8, u32::MAX] {
-            let (link, ..) = described(0, offset);
+            let (link, ..) = described(TO_SERVER, offset);
             assert!(link.rings(MemifRole::Server).is_err(), "{offset}");
         }
-        let (link, ..) = described(0, OFFSET);
+        let (link, ..) = described(TO_SERVER, OFFSET);
         assert!(link.rings(MemifRole::Client).unwrap().is_empty(), "it is filled by the client");
         let mut link = Description::default();
         let (_, bell) = region();
         for nonsense in [&[5u8, 0][..], &[4, 0, 1], &[5, 0, 0, 0, 0, 0, 0, 0, 1], &[5; 128]] {
             link.see(nonsense, Some(&bell));
         }
-        link.see(&ring_message(0, OFFSET), Some(&bell));
+        link.see(&ring_message(TO_SERVER, OFFSET), Some(&bell));
         assert!(link.rings(MemifRole::Server).is_err(), "its region is missing");
-        link.see(&ring_message(0, OFFSET), None);
+        link.see(&ring_message(TO_SERVER, OFFSET), None);
         let bells = Arc::new(Bells::default());
-        let (link, ..) = described(0, OFFSET);
+        let (link, ..) = described(TO_SERVER, OFFSET);
         bells.begin(link.rings(MemifRole::Server).unwrap());
         assert_eq!(QueueBell::new(bells).arm(&[1]), None, "a queue without a ring");
     }
