@@ -1,51 +1,13 @@
 //! The simulated network keeps its promises: what arrives, where, when, and the same again for the same seed.
 
+mod hosts;
+
+use hosts::{arrivals, mac, numbers, pair, send};
 use machnet_nic::sim::{Duty, Host, Link, Net, Shaper, SimQueue, Steal, SwitchPort, Tail};
 use machnet_nic::{Full, Mac, Offload, Queue, RxChecksum};
 use machnet_wire::Nanos;
 use machnet_wire::frame::{self, Frame, Route};
 use std::net::Ipv4Addr;
-
-/// Hosts 0 and 1, one queue each.
-fn pair(seed: u64, link: Link) -> (Net, SimQueue, SimQueue) {
-    let net = Net::new(seed);
-    net.set_links(link);
-    let a = net.add_host(Host::new(1)).remove(0);
-    let b = net.add_host(Host::new(2)).remove(0);
-    (net, a, b)
-}
-
-fn mac(n: u8) -> Mac {
-    Host::new(n).mac
-}
-
-/// A frame of `len` bytes that begins with its addresses and a number.
-fn send(queue: &mut SimQueue, to: Mac, number: u32, len: usize) -> Result<(), Full> {
-    let from = queue.info().mac;
-    queue.transmit(len, Offload::None, |b| {
-        b.fill(0);
-        b[..6].copy_from_slice(&to.0);
-        b[6..12].copy_from_slice(&from.0);
-        b[14..18].copy_from_slice(&number.to_be_bytes());
-    })
-}
-
-/// Numbers of the frames that wait, in order.
-fn numbers(queue: &mut SimQueue) -> Vec<u32> {
-    let mut got = Vec::new();
-    queue.receive(usize::MAX, &mut |b, _| got.push(u32::from_be_bytes([b[14], b[15], b[16], b[17]])));
-    got
-}
-
-/// Steps from event to event; times at which frames came to `queue`, with their numbers.
-fn arrivals(net: &Net, queue: &mut SimQueue) -> Vec<(Nanos, u32)> {
-    let mut got = Vec::new();
-    while let Some(at) = net.next_event() {
-        net.set_now(at);
-        got.extend(numbers(queue).into_iter().map(|n| (at, n)));
-    }
-    got
-}
 
 /// A UDP frame from host `from` to host `to` with a pattern for its payload.
 fn send_udp(queue: &mut SimQueue, from: u8, to: u8, ports: (u16, u16), offload: Offload) {
@@ -236,104 +198,6 @@ fn jitter_stays_within_bounds_and_keeps_order() {
 }
 
 #[test]
-fn frames_of_one_tick_arrive_together_and_in_order() {
-    let (net, mut a, mut b) =
-        pair(5, Link { jitter: Nanos::micros(40), tick: Nanos::micros(100), ..Link::default() });
-    let mut got = Vec::new();
-    for i in 0..50 {
-        let now = Nanos::micros(20) * u64::from(i);
-        while net.next_event().is_some_and(|at| at <= now) {
-            net.set_now(net.next_event().unwrap());
-            got.extend(numbers(&mut b).into_iter().map(|n| (net.now(), n)));
-        }
-        net.set_now(now);
-        send(&mut a, mac(2), i, 60).unwrap();
-        a.flush();
-    }
-    got.extend(arrivals(&net, &mut b));
-    assert_eq!(got.iter().map(|(_, n)| *n).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
-    for (at, n) in got {
-        assert_eq!(at.0 % 100_000, 0, "frame {n} at {at:?}");
-        let took = at - Nanos::micros(20) * u64::from(n);
-        assert!((Nanos::micros(10)..Nanos::micros(150)).contains(&took), "frame {n} took {took:?}");
-    }
-}
-
-#[test]
-fn a_tail_is_as_heavy_as_asked_and_bounded() {
-    let tail = Tail { part: 0.1, scale: Nanos::micros(50), shape: 1.5 };
-    let (net, mut a, mut b) = pair(5, Link { tail: Some(tail), ..Link::instant() });
-    let mut delays = Vec::new();
-    for i in 0..60_000 {
-        let now = net.now() + Nanos::millis(10);
-        net.set_now(now);
-        send(&mut a, mac(2), i, 60).unwrap();
-        a.flush();
-        // Without a delay some are there at once.
-        let at_once = numbers(&mut b).len();
-        delays.extend((0..at_once).map(|_| Nanos::ZERO));
-        delays.extend(arrivals(&net, &mut b).into_iter().map(|(at, _)| at - now));
-    }
-    let beyond = |scales: f64| {
-        let bound = Nanos((tail.scale.0 as f64 * scales) as u64);
-        delays.iter().filter(|delay| **delay >= bound).count() as f64 / delays.len() as f64
-    };
-    // Of a Pareto distribution x.powf(-1.5) are beyond x scales.
-    for (scales, part) in [(1.0, 0.1), (4.0, 0.0125), (16.0, 0.0015625)] {
-        let seen = beyond(scales);
-        assert!((0.7 * part..1.3 * part).contains(&seen), "{seen} beyond {scales} scales");
-    }
-    assert_eq!(
-        delays.iter().filter(|delay| **delay == Nanos::ZERO).count(),
-        delays.len() - (beyond(1.0) * delays.len() as f64).round() as usize
-    );
-    assert!(*delays.iter().max().unwrap() <= Nanos::millis(5), "100 scales at most");
-}
-
-#[test]
-fn a_shaper_passes_a_burst_and_then_its_rate() {
-    // 1000 bytes are 1 us of tokens.
-    let shaper = Shaper { rate: 8_000_000_000, burst: 4_000, buffer: 3_000 };
-    let (net, mut a, mut b) =
-        pair(1, Link { shaper: Some(shaper), delay: Nanos::micros(5), ..Link::default() });
-    (0..10).for_each(|i| send(&mut a, mac(2), i, 1000).unwrap());
-    a.flush();
-    let us = |(us, number)| (Nanos::micros(us), number);
-    let burst = [(5, 0), (5, 1), (5, 2), (5, 3), (6, 4), (7, 5)].map(us);
-    assert_eq!(arrivals(&net, &mut b), burst, "four at once, and two of those that wait");
-    assert_eq!(
-        net.counts().queue_full,
-        4,
-        "the third that waits is beyond the buffer, and so are those behind it"
-    );
-    // After 2 us there are tokens for two frames, after a long time for a burst.
-    net.set_now(Nanos::micros(9));
-    (0..3).for_each(|i| send(&mut a, mac(2), i, 1000).unwrap());
-    a.flush();
-    assert_eq!(arrivals(&net, &mut b), [(14, 0), (14, 1), (14, 2)].map(us));
-    net.set_now(Nanos::millis(1));
-    (0..5).for_each(|i| send(&mut a, mac(2), i, 1000).unwrap());
-    a.flush();
-    assert_eq!(arrivals(&net, &mut b), [(1005, 0), (1005, 1), (1005, 2), (1005, 3), (1006, 4)].map(us));
-}
-
-#[test]
-fn a_shaper_without_a_buffer_drops_and_one_without_a_burst_still_passes() {
-    let policer = Shaper { rate: 8_000_000_000, burst: 2_000, buffer: 0 };
-    let (net, mut a, mut b) = pair(1, Link { shaper: Some(policer), ..Link::default() });
-    (0..5).for_each(|i| send(&mut a, mac(2), i, 1000).unwrap());
-    a.flush();
-    assert_eq!(arrivals(&net, &mut b).len(), 2);
-    assert_eq!(net.counts().queue_full, 3);
-    let slow = Shaper { rate: 8_000_000_000, burst: 0, buffer: 100_000 };
-    let (net, mut a, mut b) = pair(1, Link { shaper: Some(slow), ..Link::default() });
-    (0..3).for_each(|i| send(&mut a, mac(2), i, 1000).unwrap());
-    a.flush();
-    let at: Vec<Nanos> = arrivals(&net, &mut b).into_iter().map(|(at, _)| at).collect();
-    assert_eq!(at, [10, 11, 12].map(Nanos::micros));
-}
-
-#[test]
 fn each_fault_happens_about_as_often_as_asked() {
     for (link, least, most) in [
         (Link { loss: 0.05, ..Link::default() }, 9_300, 9_700),
@@ -445,31 +309,6 @@ fn vcpus_are_stolen_about_as_often_and_as_long_as_asked() {
     let stolen = stolen.count();
     assert!((22_000..28_000).contains(&stolen), "{stolen} of 100000 us, a quarter is asked");
     assert_eq!(net.stolen_until(0), None);
-}
-
-#[test]
-fn a_host_runs_and_pauses_by_turns() {
-    let duty = Duty { run: Nanos::millis(4), pause: Nanos::millis(2) };
-    let mut phases = std::collections::BTreeSet::new();
-    for seed in 0..8 {
-        let (net, _a, _b) = pair(seed, Link::default());
-        net.set_duty(1, Some(duty));
-        let mut away = Vec::new();
-        for us in 0..60_000 {
-            net.set_now(Nanos::micros(us));
-            away.push(net.stolen_until(1).is_some());
-        }
-        assert_eq!(net.stolen_until(0), None);
-        let share = away.iter().filter(|away| **away).count();
-        assert!((19_900..20_100).contains(&share), "{share} of 60000 us, a third is asked");
-        let begins: Vec<usize> = (1..away.len()).filter(|&us| away[us] && !away[us - 1]).collect();
-        assert!(begins.windows(2).all(|pair| pair[1] - pair[0] == 6_000), "{begins:?}");
-        phases.insert(begins[0]);
-        net.set_duty(1, None);
-        net.set_now(Nanos::millis(100));
-        assert_eq!(net.stolen_until(1), None, "no more");
-    }
-    assert_eq!(phases.len(), 8, "each seed begins elsewhere in a turn");
 }
 
 #[test]

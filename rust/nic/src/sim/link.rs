@@ -19,7 +19,9 @@ pub struct Link {
     pub rate: Option<u64>,
     /// Bytes that may wait for the rate, what is left of the one being sent included; a frame beyond is dropped.
     pub buffer: u64,
-    /// A rate beside that, with bursts, which frames meet when they have left the host.
+    /// A relay that frames pass when they have left the host: a number that [`super::Net::add_relay`] gave.
+    pub relay: Option<usize>,
+    /// A rate beside that of the host, with bursts, which frames meet after the relay.
     pub shaper: Option<Shaper>,
     /// Lost.
     pub loss: f64,
@@ -51,6 +53,7 @@ impl Link {
             tick: Nanos::ZERO,
             rate: None,
             buffer: u64::MAX,
+            relay: None,
             shaper: None,
             loss: 0.0,
             duplication: 0.0,
@@ -86,10 +89,7 @@ impl Tail {
         if !dice.chance(self.part) {
             return Nanos::ZERO;
         }
-        // The inverse of the distribution's tail at an even number between 0 (never) and 1.
-        let even = 1.0 - dice.fraction();
-        let scales = even.powf(-1.0 / self.shape).min(Tail::LONGEST);
-        Nanos((self.scale.0 as f64 * scales) as u64)
+        Nanos((self.scale.0 as f64 * dice.pareto(self.shape).min(Tail::LONGEST)) as u64)
     }
 }
 
@@ -213,8 +213,8 @@ impl Wire {
         }
     }
 
-    /// Sends one copy that leaves the host at `now`.
-    pub fn send(&mut self, now: Nanos, frame: &[u8]) -> Fate {
+    /// Sends one copy that leaves the host at `now`; `relay` tells when one that reaches the link's relay has passed it.
+    pub fn send(&mut self, now: Nanos, frame: &[u8], relay: impl FnOnce(usize, Nanos) -> Nanos) -> Fate {
         let start = if self.busy_until < now { now } else { self.busy_until };
         if let Some(rate) = self.link.rate {
             let waiting = bytes_of(start - now, rate);
@@ -226,6 +226,9 @@ impl Wire {
             self.busy_until = start;
         }
         let mut at = self.busy_until;
+        if let Some(number) = self.link.relay {
+            at = relay(number, at);
+        }
         if let Some(shaper) = &self.link.shaper {
             match self.bucket.pass(shaper, at, frame.len()) {
                 Some(passes) => at = passes,

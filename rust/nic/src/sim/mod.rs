@@ -13,6 +13,7 @@ mod link;
 mod nic;
 mod port;
 mod queue;
+mod relay;
 mod trace;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use link::{Duty, Link, Shaper, Steal, SwitchPort, Tail};
 pub use nic::Away;
 pub use queue::SimQueue;
+pub use relay::Relay;
 
 use crate::{Info, Mac, Opened, PortCounters};
 use fabric::Fabric;
@@ -210,6 +212,32 @@ impl Net {
     /// Sets all links, those of hosts to come included.
     pub fn set_links(&self, link: Link) {
         self.lock().set_links(link);
+    }
+
+    /// Adds a relay; its number, for [`Link::relay`].
+    pub fn add_relay(&self, relay: Relay) -> usize {
+        self.lock().add_relay(relay)
+    }
+
+    /// Adds a processor core that relays and whoever drives the hosts share: its number, from 0. One thing is done on it at a time, and what
+    /// comes first is done first.
+    pub fn add_core(&self) -> usize {
+        self.lock().add_core()
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.lock().cores()
+    }
+
+    /// Until when a core is busy.
+    pub fn core_busy(&self, core: usize) -> Nanos {
+        self.lock().core_busy(core)
+    }
+
+    /// Keeps a core busy until then.
+    pub fn occupy(&self, core: usize, until: Nanos) {
+        self.lock().occupy(core, until);
     }
 
     /// Puts a port with a rate of its own before a host, or takes it away; what is under way there goes on.
