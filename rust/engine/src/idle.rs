@@ -213,6 +213,12 @@ impl Idle {
         now < self.hogged_until
     }
 
+    /// How late an acknowledgement may be that would go alone: where the thread sleeps at once, to wake for it and to wake the peer with it
+    /// costs more than an answer that takes it along. Below the time after which a peer sends again (`pto_min`).
+    pub fn patience(&self, now: Nanos) -> Nanos {
+        if self.blocks(now) { ACK_PATIENCE } else { Nanos::ZERO }
+    }
+
     /// Whether a hog was found and is not forgotten.
     pub fn beside_hog(&self) -> bool {
         self.trial > 0
@@ -263,6 +269,8 @@ impl Idle {
     }
 }
 
+/// Applications that are woken beside a hog answer within some 50 us; a peer sends again after 200.
+const ACK_PATIENCE: Nanos = Nanos::micros(100);
 /// Most rounds with work before the core is given away: 128 packets of 1500 bytes in bursts of 16, some 50 us.
 const ROUNDS: u32 = 8;
 /// So many yields after an alarm, over twice [`Config::hog`], tell whether the hog is still there: a neighbour that was busy for a moment is not believed to be back

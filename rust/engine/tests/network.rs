@@ -305,3 +305,28 @@ fn an_engine_sleeps_only_without_work_and_is_woken_by_each_kind() {
     handle.detach(12345);
     assert!(!w.sidecars[0].engines[0].prepare_sleep(), "a note waits");
 }
+
+#[test]
+fn a_sleeper_is_not_woken_for_deadlines_that_have_moved_and_an_acknowledgement_may_wait_for_company() {
+    let mut w = World::seeded(7);
+    let (a, b) = (w.add(1, 1), w.add(2, 1));
+    let (client, server) = (w.app(a, 0), w.app(b, 0));
+    w.listen(server, 80);
+    let (near, _) = w.connect(client, server, Ipv4Addr::new(10, 0, 0, 2), 80);
+    w.pass(Nanos::millis(100));
+    let before = w.counter(b, "rx_units");
+    w.apps[client].send(near, vec![7; 64]);
+    while w.counter(b, "rx_units") == before {
+        w.pass(Nanos::micros(1));
+    }
+    let due = |w: &World, at: usize, patience| w.sidecars[at].engines[0].sleep_deadline(patience);
+    let alone = due(&w, b, Nanos::ZERO).expect("an acknowledgement");
+    assert!(alone <= w.now + Nanos::micros(25), "{alone:?} at {:?}", w.now);
+    assert_eq!(due(&w, b, Nanos::micros(100)), Some(alone + Nanos::micros(100)));
+    w.pass(Nanos::micros(100));
+    // It was acknowledged, and the time at which it would have been sent again is still filed.
+    let filed = w.sidecars[a].engines[0].next_deadline().expect("a timeout");
+    assert!(filed < w.now + Nanos::millis(2), "{filed:?} at {:?}", w.now);
+    let asked = due(&w, a, Nanos::ZERO).expect("a sign of life");
+    assert!(asked > filed + Nanos::millis(5), "{asked:?} for {filed:?}");
+}

@@ -3,6 +3,7 @@
 //!
 //! The rule is the sidecar's (`rust/engine/src/idle.rs`): two long yields raise the alarm, for a time that doubles as long as the hog is still
 //! there. Both directions of a channel may wait at once; they share what they know, and what gets lost between them costs one yield more.
+use crate::types::machnet_waits_t;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -19,12 +20,24 @@ pub struct Hogs {
     trial_began: AtomicU64,
     /// When the last long yield ended; 0: there was none.
     suspected: AtomicU64,
+    alarms: AtomicU64,
+    hogged: AtomicU64,
+    waited: AtomicU64,
 }
 
 impl Hogs {
     /// Whether to sleep instead of yielding.
     pub fn alarmed(&self, now: u64) -> bool {
         now < self.until.load(Relaxed)
+    }
+
+    /// What was met so far.
+    pub fn counted(&self) -> machnet_waits_t {
+        machnet_waits_t {
+            hog_alarms: self.alarms.load(Relaxed),
+            hogged_ns: self.hogged.load(Relaxed),
+            core_wait_ns: self.waited.load(Relaxed),
+        }
     }
 
     /// A yield began and ended at these times.
@@ -39,12 +52,15 @@ impl Hogs {
     /// A long yield.
     #[cold]
     fn met(&self, began: u64, ended: u64) {
+        self.waited.fetch_add(ended.saturating_sub(began), Relaxed);
         let before = self.suspected.swap(ended, Relaxed);
         let again = before != 0 && began <= before.saturating_add(APART);
         if self.trial.load(Relaxed) == 0 && !again {
             return;
         }
         let memory = self.memory.load(Relaxed).max(MEMORY);
+        self.alarms.fetch_add(1, Relaxed);
+        self.hogged.fetch_add(memory, Relaxed);
         self.until.store(ended.saturating_add(memory), Relaxed);
         self.memory.store((memory * 2).min(LONGEST), Relaxed);
         self.trial.store(TRIAL, Relaxed);
@@ -117,6 +133,10 @@ mod tests {
             hogs.yielded(now + 100, now + SLICE);
             now += SLICE;
         }
+        let counted = hogs.counted();
+        let all = (8 + 16 + 32 + 64 + 128 + 256 + 512 + 3 * 1024) * MS;
+        assert_eq!((counted.hog_alarms, counted.hogged_ns), (10, all));
+        assert_eq!(counted.core_wait_ns, 11 * SLICE - 900);
     }
 
     #[test]

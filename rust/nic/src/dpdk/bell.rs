@@ -297,15 +297,15 @@ const MOST_LOG2_SLOTS: u8 = 14;
 const MOST: usize = Matrix::MOST_RINGS as usize;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::fs::File;
     use std::io::{Seek, SeekFrom, Write};
 
-    const OFFSET: u32 = 4096 + 128;
+    pub const OFFSET: u32 = 4096 + 128;
 
     /// A region with one ring head, and an eventfd.
-    fn region() -> (File, OwnedFd) {
+    pub fn region() -> (File, OwnedFd) {
         // SAFETY: a C string; descriptors that come back are ours alone.
         let (memory, bell) = unsafe {
             let memory = libc::memfd_create(c"ring".as_ptr(), 0);
@@ -326,14 +326,14 @@ mod tests {
         memory.write_all(&value.to_ne_bytes()).unwrap();
     }
 
-    fn message(kind: u16, fields: &[u8]) -> [u8; 128] {
+    pub fn message(kind: u16, fields: &[u8]) -> [u8; 128] {
         let mut message = [0; 128];
         message[..2].copy_from_slice(&kind.to_ne_bytes());
         message[2..2 + fields.len()].copy_from_slice(fields);
         message
     }
 
-    fn ring_message(flags: u16, offset: u32) -> [u8; 128] {
+    pub fn ring_message(flags: u16, offset: u32) -> [u8; 128] {
         let halves = [flags, 0, 0].map(u16::to_ne_bytes).concat();
         message(ADD_RING, &[&halves[..], &offset.to_ne_bytes(), &[8, 0, 0]].concat())
     }

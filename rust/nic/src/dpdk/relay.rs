@@ -15,7 +15,7 @@
 //!
 //! Runs in the parked interrupt thread only, so nothing here may block.
 
-use super::bell::{Bells, Description};
+use super::bell::{self, Bells, Description};
 use super::line::Line;
 use super::memif::InterfaceId;
 use crate::MemifRole;
@@ -510,6 +510,49 @@ mod tests {
         drop(client);
         relay.serve();
         assert_eq!(relay.against(OURS), None);
+    }
+
+    #[test]
+    fn a_clients_driver_connects_once_the_server_is_there_and_its_rings_have_bells_while_the_link_stands() {
+        let name = |what: &str| PathBuf::from(format!("@memif-relay-{what}-{}", std::process::id()));
+        let (front, public) = (name("front"), name("public"));
+        let bells = Arc::<Bells>::default();
+        let shared = (OURS, Line::down(), bells.clone());
+        let mut relay = Relay::open(0, MemifRole::Client, (&front, &public), shared).unwrap();
+        assert!(!relay.dial(), "nobody is there");
+        let (at, len) = address(&public).unwrap();
+        let listener = socket().unwrap();
+        // SAFETY: the address lives through the calls.
+        unsafe {
+            check(libc::bind(listener.as_raw_fd(), (&raw const at).cast(), len)).unwrap();
+            check(libc::listen(listener.as_raw_fd(), 1)).unwrap();
+        }
+        assert!(relay.dial());
+        let server = accept(&listener).expect("reached before the driver is started");
+        let driver = connect(&front).unwrap();
+        relay.serve();
+
+        let (memory, bell) = bell::tests::region();
+        let memory = OwnedFd::from(memory);
+        send(&driver, &bell::tests::message(4, &[0; 10]), Some(&memory)).unwrap();
+        send(&driver, &bell::tests::ring_message(0, bell::tests::OFFSET), Some(&bell)).unwrap();
+        relay.serve();
+        for what in ["region", "ring"] {
+            assert!(
+                receive(&server, &mut [0; MESSAGE]).unwrap().1.is_some(),
+                "the {what} with its descriptor"
+            );
+        }
+        let mut queue = bell::QueueBell::new(bells);
+        assert_eq!(queue.arm(&[0]), None, "the link does not stand yet");
+        let mut connected = [0u8; 128];
+        connected[..2].copy_from_slice(&CONNECTED.to_ne_bytes());
+        send(&server, &connected, None).unwrap();
+        relay.serve();
+        assert!(queue.arm(&[0]).is_some());
+        drop(driver);
+        relay.serve();
+        assert_eq!((queue.arm(&[0]), relay.pairs.len()), (None, 0), "the link is over");
     }
 
     #[test]
