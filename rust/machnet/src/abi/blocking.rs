@@ -11,7 +11,9 @@ use crate::code::{MACHNET_DONTWAIT, MACHNET_EEOF, MACHNET_EINVAL};
 use crate::inbox::{Got, Mode};
 use crate::patience::now;
 use crate::rx::Refused;
-use crate::types::{machnet_conn, machnet_options, machnet_peer, machnet_recv_info, machnet_stats_t, machnet_waits_t};
+use crate::types::{
+    machnet_conn, machnet_options, machnet_peer, machnet_recv_info, machnet_stats_t, machnet_waits_t,
+};
 use core::ffi::{c_char, c_int, c_void};
 
 /// Initializes the library: 0, or MACHNET_ESYSTEM where the machine lacks what the channel needs. Cheap, may be called again.
