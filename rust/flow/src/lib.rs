@@ -32,6 +32,8 @@ mod loss_timer;
 mod message;
 mod numbering;
 mod pairs;
+mod parts;
+mod path_mtu;
 mod queue;
 mod rack;
 mod receiver;

@@ -4,6 +4,7 @@ use machnet_wire::{Flags, Nanos, Packet, Seq};
 
 use crate::Io;
 use crate::allowance::Allowance;
+use crate::path_mtu::PathMtu;
 use crate::queue::{Queue, UnitState};
 use crate::rack::Rack;
 use crate::rtt::Rtt;
@@ -22,6 +23,7 @@ pub(crate) struct Sender<T> {
     lost_from: Seq,
     sacked: Arrived,
     pub allowance: Allowance,
+    pub path: PathMtu,
     rack: Rack,
     tail: Tail,
     /// The next transmission when the last timeout passed, until it is known whether that was needless.
@@ -75,6 +77,7 @@ impl<T> Sender<T> {
             lost_from: first,
             sacked: Arrived::new(),
             allowance: Allowance::new(first),
+            path: PathMtu::new(0),
             rack: Rack::new(first),
             tail: Tail::Quiet,
             timeout_tx: None,
@@ -174,6 +177,7 @@ impl<T> Sender<T> {
         let (tx, sent, retransmitted) = (meta.tx, meta.sent, meta.retransmitted);
         let was_lost = meta.state == UnitState::Lost;
         meta.state = UnitState::Arrived;
+        self.path.on_arrived(meta.len);
         if was_lost {
             self.lost -= 1;
         } else {
@@ -239,6 +243,7 @@ impl<T> Sender<T> {
                 if meta.tx.before(self.rack.newest()) {
                     let due = meta.sent + delay;
                     if due <= now {
+                        self.path.on_lost(meta.len);
                         self.lose(unit);
                         lost += 1;
                     } else {
@@ -258,7 +263,9 @@ impl<T> Sender<T> {
     pub fn on_timeout(&mut self, next_tx: Seq) {
         let mut unit = self.queue.first();
         while unit.before(self.queue.next()) {
-            if self.queue.meta(unit).state == UnitState::InFlight {
+            let meta = self.queue.meta(unit);
+            if meta.state == UnitState::InFlight {
+                self.path.on_lost(meta.len);
                 self.lose(unit);
                 self.queue.meta_mut(unit).timed_out = true;
             }
@@ -266,6 +273,38 @@ impl<T> Sender<T> {
         }
         self.timeout_tx = Some(next_tx);
         self.tail = Tail::Quiet;
+    }
+
+    /// The path takes packets of `size` at most, payload: what is in flight and longer is to be sent again.
+    pub fn lose_longer(&mut self, size: u32) {
+        self.path.set_cut(None);
+        let mut unit = self.queue.first();
+        while unit.before(self.queue.next()) {
+            let meta = self.queue.meta(unit);
+            if meta.state == UnitState::InFlight && u32::from(meta.len) > size {
+                self.lose(unit);
+            }
+            unit = unit + 1;
+        }
+        self.tail = Tail::Quiet;
+    }
+
+    /// The unit of which parts have gone and more are to go, and where the next begins.
+    #[inline]
+    pub fn cut_at(&mut self) -> Option<(Seq, u16)> {
+        let (unit, at) = self.path.cut()?;
+        self.go_on(unit).then_some((unit, at))
+    }
+
+    /// Whether a unit of which parts have gone is still in flight, so that the rest of it is worth sending.
+    #[cold]
+    fn go_on(&mut self, unit: Seq) -> bool {
+        let live = self.queue.first().at_or_before(unit) && unit.before(self.queue.next());
+        let goes_on = live && self.queue.meta(unit).state == UnitState::InFlight;
+        if !goes_on {
+            self.path.set_cut(None);
+        }
+        goes_on
     }
 
     /// The timeout was needless: what it took for lost and was not repeated since is in flight as before.
@@ -334,6 +373,11 @@ impl<T> Sender<T> {
         None
     }
 
+    /// The first unit that was sent and is not acknowledged.
+    pub fn under_way(&self) -> Option<Seq> {
+        (self.in_flight + self.lost > 0).then_some(self.queue.first())
+    }
+
     /// Whether a unit is to be sent, for the first time or again.
     pub fn has_more(&self) -> bool {
         self.lost > 0 || self.queue.has_next()
@@ -390,7 +434,8 @@ impl<T> Sender<T> {
     /// Gives every token back. The sender is of no use after.
     pub fn clear<I: Io<Tx = T>>(&mut self, io: &mut I) {
         self.queue.clear(io);
-        *self = Sender { bytes: self.bytes, ..Sender::new(self.queue.end()) };
+        let path = PathMtu::new(self.path.size());
+        *self = Sender { bytes: self.bytes, path, ..Sender::new(self.queue.end()) };
         self.queue.seal();
     }
 }

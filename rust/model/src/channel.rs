@@ -139,6 +139,16 @@ impl Io for Channel {
         Some(payload.to_vec())
     }
 
+    fn hold_parts(&mut self, len: u32) -> Option<Vec<u8>> {
+        self.held += 1;
+        self.within();
+        Some(vec![0; len as usize])
+    }
+
+    fn write_part(&mut self, held: &mut Vec<u8>, at: u32, part: &[u8]) {
+        held[at as usize..at as usize + part.len()].copy_from_slice(part);
+    }
+
     fn deliver_held(&mut self, _: Fragment, held: Vec<u8>) {
         self.held -= 1;
         self.came(held);

@@ -208,16 +208,23 @@ impl World {
     /// The sidecar's process dies without a word and another starts in its place at once: another epoch, other secrets, another key in
     /// the NIC, and none of the applications.
     pub fn restart(&mut self, sidecar: usize) {
+        self.restart_with(sidecar, |_| {});
+    }
+
+    /// The same with other settings.
+    pub fn restart_with(&mut self, sidecar: usize, change: impl FnOnce(&mut EngineConfig)) {
         let mut config = self.sidecars[sidecar].shared.config.clone();
         config.epoch += 1 + self.now.0;
         config.secret[0] ^= config.epoch;
+        change(&mut config);
+        let ip = config.neighbor.ip;
         let queues = self.net.reopen(self.sidecars[sidecar].host);
         let shared = Shared::new(config, queues.len() as u16).expect("sockets");
         let begin = |(i, queue)| Engine::new(&shared, i as u16, queue, self.now).expect("in range");
         let engines: Vec<_> = queues.into_iter().enumerate().map(begin).collect();
         let old = &mut self.sidecars[sidecar];
         old.cores = vec![Core::default(); engines.len()];
-        (old.engines, old.shared) = (engines, shared);
+        (old.engines, old.shared, old.ip) = (engines, shared, ip);
         for app in self.apps.iter_mut().filter(|app| app.sidecar == sidecar) {
             app.alive = false;
         }
