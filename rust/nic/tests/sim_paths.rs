@@ -121,7 +121,11 @@ fn a_relay_takes_one_frame_after_the_other_from_both_sides() {
         net.set_now(at);
         got.extend(numbers(&mut b).into_iter().chain(numbers(&mut a)).map(|n| (at, n)));
     }
-    assert_eq!(got, [(13, 0), (16, 1), (19, 2), (22, 3)].map(us));
+    assert_eq!(
+        got,
+        [(13, 0), (15, 1), (17, 2), (19, 3)].map(us),
+        "1 us to take each, 10 us of delay, 2 us to send each"
+    );
 }
 
 #[test]

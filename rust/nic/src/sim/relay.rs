@@ -45,12 +45,12 @@ impl Passing {
 
     fn work(&mut self, now: Nanos, length: Nanos, cores: &mut [Nanos]) -> Nanos {
         let Relay { wake, cores: allowed, .. } = self.relay;
-        let asleep = self.free_at <= now;
+        let asleep = self.free_at < now;
         let mut start = self.free_at.max(now);
         if asleep && wake > Nanos::ZERO {
             start += Nanos(self.dice.below(2 * wake.0 + 1));
         }
-        if asleep {
+        if asleep || self.on.is_none() {
             let may = (0..cores.len().min(64)).filter(|n| allowed >> n & 1 != 0);
             self.on = may.min_by_key(|n| cores[*n]);
         }
