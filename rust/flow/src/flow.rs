@@ -174,7 +174,7 @@ impl<T, H> Flow<T, H> {
         if self.life.is_open() && !self.receiver.discarding() {
             let next = self.receiver.next();
             self.receiver.credit.returned(now, n, self.rtt.or_zero(), &self.config);
-            self.receiver.credit.top_up(next, io);
+            self.receiver.top_up(self.rtt.least(), io);
             if self.receiver.credit.is_news(next) {
                 self.acks.on_credit();
             }
@@ -343,7 +343,7 @@ impl<T, H> Flow<T, H> {
             Held::Window
         } else if self.sender.waits_for_credit(now) {
             Held::Credit
-        } else if self.congestion.ready_at() > now {
+        } else if self.ready_at() > now {
             Held::Pace
         } else {
             Held::Not
