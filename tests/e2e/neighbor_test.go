@@ -300,7 +300,7 @@ func TestAFloodOfForgedSYNsKeepsNobodyFromThePort(t *testing.T) {
 	middle, ends := bridged(t, 2)
 	folder := shortTempDir(t)
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 0xb1}
-	a, b := host(t, folder, "10.0.0.1", ends[0]), host(t, folder, "10.0.0.2", ends[1], "--set-mac", mac.String())
+	a, b := host(t, folder, "10.0.0.1", ends[0]), host(t, folder, "10.0.0.2", ends[1], "--set-mac", mac.String(), "--gateway", "10.0.0.1")
 	server, client := b.attach(t), a.attach(t)
 	lc := machnet.ListenConfig{Stack: server}
 	l, err := lc.Listen(context.Background(), "machnet", ":7000")
@@ -360,6 +360,7 @@ func TestAFloodOfForgedSYNsKeepsNobodyFromThePort(t *testing.T) {
 		if err != nil {
 			t.Errorf("dial %d: %v", i, err)
 		}
+		time.Sleep(20 * time.Millisecond) // so that the flood has two seconds
 	}
 	close(stop)
 	if err := <-flooded; err != nil {
