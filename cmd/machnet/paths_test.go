@@ -74,3 +74,22 @@ func TestEveryPathHasANameAndCanBe(t *testing.T) {
 		t.Error("no path leads via the kernel, or none has its hosts on one core")
 	}
 }
+
+func TestTheSimulatorIsAskedForTheSamePath(t *testing.T) {
+	for name, want := range map[string]string{
+		"kernel":            "path --delay 0 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 0",
+		"loss-0.1":          "path --delay 100 --jitter 200 --tick 0 --loss 0.1 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 5.5 --echo",
+		"shared-tick-500us": "path --delay 0 --jitter 0 --tick 500 --loss 0 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 5.5 --host-cores shared",
+		"rate-400mbit":      "path --delay 200 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 5.5 --rate 400",
+		"loss-3-messages":   "",
+	} {
+		one, err := choosePaths(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		args, can := one[0].simArgs(99, 5.5)
+		if got := strings.Join(args, " "); got != want || can != (want != "") {
+			t.Errorf("%s: %q, %v; want %q", name, got, can, want)
+		}
+	}
+}

@@ -61,6 +61,8 @@ func paths() []namedPath {
 	for _, s := range short {
 		all = append(all, with(s.name, s.path))
 	}
+	// A line that is full long before the relay is, with as much room as machnet-sim's has.
+	all = append(all, with("rate-400mbit", relay.Path{Delay: 200 * us, Rate: 400e6, Buffer: 1 << 20}))
 	for _, percent := range []float64{0.1, 1, 3, 5} {
 		all = append(all, with(fmt.Sprintf("loss-%g", percent), lossy(percent), func(p *namedPath) { p.asked, p.echo = 1, true }))
 	}

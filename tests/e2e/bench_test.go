@@ -510,7 +510,7 @@ func TestBenchHogs(t *testing.T) {
 	c.leavesNothing(t)
 }
 
-// Every path has rates of all arms and ratios of these; a path that loses frames has lost some, and sent as many again.
+// Every path has rates of all arms and ratios of these; a path that loses frames has lost some.
 func TestBenchPaths(t *testing.T) {
 	onAnyLink(t)
 	needNamespaces(t)
@@ -537,11 +537,19 @@ func TestBenchPaths(t *testing.T) {
 		near("ratio_vs_tcp", rates["ours"]/rates["tcp"])
 		near("ratio_yield", rates["yield"]/rates["ours"])
 		near("ratio_asked", rates["ours"]/min(r.number(t, "asked_of_tcp", 0.8, 1)*rates["tcp"], 0.9*rates["direct"]))
+		if name == "loss-3-messages" {
+			if r["sim_mb_s"] != nil || r["ratio_sim"] != nil {
+				t.Errorf("%s: the simulator sends one way, and says %v", name, r["sim_mb_s"])
+			}
+		} else {
+			near("ratio_sim", r.number(t, "sim_mb_s", 1e-3, 1e6)/rates["ours"])
+		}
 		lossy := strings.HasPrefix(name, "loss-")
 		if lost := r.number(t, "lost", 0, 1e9); (lost > 0) != lossy {
 			t.Errorf("%s: %g frames were lost", name, lost)
 		}
-		if again := r.number(t, "retransmitted", 0, 1e9); lossy && again == 0 {
+		// Of a short stream every frame may come through; of 16 MiB both ways some hundred are lost.
+		if again := r.number(t, "retransmitted", 0, 1e9); name == "loss-3-messages" && again == 0 {
 			t.Errorf("%s: nothing was sent again", name)
 		}
 		for _, field := range []string{"ours_echo_p50_us", "ours_echo_p99_us", "tcp_echo_p50_us", "tcp_echo_p99_us"} {

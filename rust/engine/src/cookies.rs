@@ -78,7 +78,7 @@ impl Core {
         };
         let body = Body::Hello(Hello { cookie, ..self.router.hello(tag, Some(from)) });
         self.counters().cookies_sent.add(1);
-        self.router.answer(from, &Transmit { header, hit: None, sack: &[], body });
+        self.router.answer(from, &Transmit { header, hit: None, part: None, sack: &[], body });
     }
 
     /// Whether a packet brings back a cookie that was given to its sender.

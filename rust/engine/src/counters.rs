@@ -141,6 +141,10 @@ machnet_wire::samples! {
         unreachable: Counter, Count;
         /// ICMP echo requests answered
         icmp_replies: Counter, Count;
+        /// ICMP messages that a packet was too long for a link, which quote one of a connection of ours
+        icmp_hints: Counter, Count;
+        /// ICMP messages that a packet was too long for a link, which say nothing new, or quote none of ours
+        icmp_hints_ignored: Counter, Count;
         /// control frames (ARP, ICMP, reset) and SYN packets dropped because too many waited, or no next hop for the answer was known
         control_dropped: Counter, Count;
         /// connections established, asked for by a local application
@@ -183,6 +187,8 @@ machnet_wire::samples! {
         resets_received: Counter, Count;
         /// flows ended because the peer was silent for the configured time
         flow_timeouts: Counter, Count;
+        /// flows ended because a unit was not acknowledged for the configured time, though their peer was heard
+        no_progress: Counter, Count;
         /// channels attached
         channels_attached: Counter, Count;
         /// channels detached because their application left

@@ -54,6 +54,7 @@ pub mod neighbor;
 mod neighbor_table;
 mod open;
 mod path;
+mod path_mtu;
 mod peers;
 mod ports;
 mod query;

@@ -347,7 +347,7 @@ pub(crate) fn emit_frame(
 /// channel `units` or what the packet says itself.
 #[inline]
 pub(crate) fn emit(packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>, out: &mut [u8]) {
-    let at = packet.header.emit_with(packet.hit, None, packet.sack, out);
+    let at = packet.header.emit_with(packet.hit, packet.part, packet.sack, out);
     let out = &mut out[at..];
     match &packet.body {
         Body::None => {}
@@ -357,6 +357,8 @@ pub(crate) fn emit(packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>, o
             }
         }
         Body::Unit { .. } => {}
+        // What the NIC's buffer held before is nobody's business.
+        Body::Padding(_) => out.fill(0),
         Body::Hello(hello) => out.copy_from_slice(&hello.emit()),
         Body::Paths(entries) => {
             Paths::emit(entries, out);
@@ -475,8 +477,13 @@ mod tests {
             (Kind::Rst, &[], Body::Reset(reset), reset.emit().to_vec()),
         ];
         for (kind, sack, body, payload) in each {
-            let packet: Transmit<'_, Outgoing> =
-                Transmit { header: Header { src: 80, dst: 81, ..Header::new(kind) }, hit: None, sack, body };
+            let packet: Transmit<'_, Outgoing> = Transmit {
+                header: Header { src: 80, dst: 81, ..Header::new(kind) },
+                hit: None,
+                part: None,
+                sack,
+                body,
+            };
             let mut bytes = vec![0; packet.len()];
             emit(&packet, None, &mut bytes);
             let read = parse(&bytes).expect("a packet");

@@ -287,7 +287,10 @@ impl Router {
         let answer =
             Header { src: header.dst, dst: header.src, tag: 0, flags: Flags::NONE, ..Header::new(Kind::Rst) };
         self.own.counters().rst_sent.add(1);
-        self.answer(from, &Transmit { header: answer, hit: None, sack: &[], body: Body::Reset(reset) });
+        self.answer(
+            from,
+            &Transmit { header: answer, hit: None, part: None, sack: &[], body: Body::Reset(reset) },
+        );
     }
 
     /// Queues a packet of no connection, back the way by which `from` came.

@@ -58,6 +58,7 @@ impl Core {
             }
             Ok(Frame::Arp(arp)) => self.router.on_arp(&arp, self.clock.now),
             Ok(Frame::Icmp { ether, ip, echo }) => self.router.on_icmp(&ether, &ip, &echo),
+            Ok(Frame::TooLong { ip, said }) => self.on_too_long(&ip, &said),
             Ok(Frame::Other) => self.counters().rx_other_protocol.add(1),
             Err(error) => self.count_malformed(error),
         }

@@ -16,6 +16,7 @@ use crate::ending::Ending;
 use crate::ephemeral::Ephemeral;
 use crate::full::Warnings;
 use crate::ids::ConnIndex;
+use crate::path_mtu::HintLimits;
 use crate::random::{Random, RateLimit};
 use crate::router::Router;
 use crate::rss::{Paper, REPATHS};
@@ -41,6 +42,7 @@ pub(crate) struct Core {
     /// A buffer for connections that are due, kept for the next time.
     due: Vec<ConnIndex>,
     pub queries: Queries,
+    pub hints: HintLimits,
     /// How many connections may go on with another pair.
     pub repaths: RateLimit,
     /// In the paper's form only.
@@ -65,6 +67,7 @@ impl Core {
             returned: Vec::new(),
             due: Vec::new(),
             queries: Queries::default(),
+            hints: HintLimits::new(now),
             repaths: RateLimit::new(REPATHS, now),
             paper: own.shared().config.rss.paper.then(|| Paper::at(now)),
             own,
@@ -155,6 +158,7 @@ impl Core {
         match closed {
             Closed::ByPeer(_) => c.resets_received.add(1),
             Closed::Timeout => c.flow_timeouts.add(1),
+            Closed::NoProgress => c.no_progress.add(1),
             Closed::Clean | Closed::ByUs(_) => {}
         }
         if let (Bound::Opening { channel, .. }, Origin::Dialled(id)) = (bound, origin) {

@@ -36,7 +36,8 @@ pub(crate) struct Ticket {
 }
 
 impl Ends {
-    pub fn new(local: Setup) -> Self {
+    pub fn new(mut local: Setup) -> Self {
+        local.hello.parts = true;
         let Setup { local_port, remote_port, hello, .. } = local;
         let unit_size = unit_size(hello.mtu, 0).max(1) as u32;
         let Hello { tag, epoch, .. } = hello;
@@ -116,6 +117,11 @@ impl Ends {
     /// The peer does not take it. Whether it was the one with this tag.
     pub fn drop_ticket(&mut self, tag: u32) -> bool {
         self.opening.as_mut().and_then(|opening| opening.ticket.take_if(|ticket| ticket.tag == tag)).is_some()
+    }
+
+    /// Whether the peer puts units together that come in parts.
+    pub fn takes_parts(&self) -> bool {
+        self.peer.is_some_and(|peer| peer.parts)
     }
 
     /// Whether the peer is known by this tag.

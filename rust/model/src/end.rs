@@ -503,9 +503,9 @@ impl End {
                 hello.hit = Some(ROUTE);
             }
             let mut bytes = vec![0; t.len()];
-            let at = t.header.emit_with(t.hit, None, t.sack, &mut bytes);
+            let at = t.header.emit_with(t.hit, t.part, t.sack, &mut bytes);
             match t.body {
-                Body::None => {}
+                Body::None | Body::Padding(_) => {}
                 Body::Unit { tx, .. } => bytes[at..].copy_from_slice(self.channel.payload(*tx)),
                 Body::Paths(entries) => drop(Paths::emit(entries, &mut bytes[at..])),
                 Body::Hello(hello) => bytes[at..].copy_from_slice(&hello.emit()),

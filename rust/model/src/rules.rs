@@ -135,7 +135,7 @@ fn closed(record: &Record, closed: Closed, end: &End, other: &End) -> Option<Fau
             let what = format!("{:x} was ended, though its application reads", record.tag);
             Some(Fault::new(Rule::ClosedForCause, what))
         }
-        Closed::ByPeer(_) | Closed::ByUs(_) | Closed::Timeout => None,
+        Closed::ByPeer(_) | Closed::ByUs(_) | Closed::Timeout | Closed::NoProgress => None,
     }
 }
 

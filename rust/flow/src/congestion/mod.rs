@@ -175,7 +175,10 @@ impl Congestion {
     /// An acknowledgement came that measured the path's delay, if it did.
     #[inline]
     pub fn on_delay(&mut self, delay: Nanos, backlog: u8) {
-        self.path.get_or_insert_with(Path::new).noise.sample(delay);
+        // While the window doubles, so may the queue, and that is no noise.
+        if !self.fabric.is_starting() {
+            self.path.get_or_insert_with(Path::new).noise.sample(delay);
+        }
         self.signs.delay = self.signs.delay.min(delay);
         self.signs.backlog = backlog;
     }
@@ -229,7 +232,12 @@ impl Congestion {
         if path.noise.is_long() || clean && !empty {
             path.calm_since = now;
         }
-        let eager = empty && path.losses.bears(now, units as u32) && now - path.calm_since > smoothed * CALM;
+        // Before its first drain a flow may take the queue of others for a part of its path.
+        let measured = self.drain.until > Nanos::ZERO;
+        let eager = empty
+            && measured
+            && path.losses.bears(now, units as u32)
+            && now - path.calm_since > smoothed * CALM;
         if !slow && used {
             self.fabric.grow(acked, eager);
         }

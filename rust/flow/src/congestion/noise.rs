@@ -66,7 +66,7 @@ impl Noise {
     /// is clean, else for a round trip and some acknowledgements.
     #[inline]
     pub fn long(&mut self, now: Nanos, delay: Nanos, clean: bool, round_trip: Nanos) -> Option<Nanos> {
-        if self.in_row == 0 {
+        if clean || self.in_row == 0 {
             (self.since, self.standing) = (now, Nanos::MAX);
         }
         self.in_row = self.in_row.saturating_add(1);

@@ -157,9 +157,10 @@ impl<T, H> Flow<T, H> {
         self.hellos.end();
         self.timers.clear_all();
         self.silence.begin(now, self.ends.tag(), &self.config, &mut self.timers);
+        self.begin_path(now, io);
         io.event(Event::Established);
         self.receiver.credit.activate(now);
-        self.receiver.credit.top_up(self.receiver.next(), io);
+        self.receiver.top_up(self.rtt.least(), io);
         self.watch_lapse();
     }
 

@@ -27,6 +27,8 @@ pub struct Link {
     pub drop_if: Option<fn(&Packet<'_>) -> bool>,
     pub drops: u32,
     pub down: bool,
+    /// The longest IP packet that it takes; longer ones vanish.
+    pub mtu: usize,
     pub free_at: Nanos,
 }
 
@@ -44,6 +46,7 @@ impl Default for Link {
             drop_if: None,
             drops: 0,
             down: false,
+            mtu: usize::MAX,
             free_at: Nanos::ZERO,
         }
     }
@@ -69,6 +72,7 @@ impl Sim {
         };
         let link = &mut self.links[i];
         let mut drop = link.down
+            || bytes.len() + 28 > link.mtu
             || self.rng.chance(link.loss)
             || link.loss_ppm > 0 && self.rng.below(1_000_000) < link.loss_ppm;
         if link.drops > 0 && link.drop_if.is_none_or(|f| f(&packet)) {

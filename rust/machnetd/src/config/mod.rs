@@ -102,6 +102,8 @@ pub struct Config {
     pub connect: Nanos,
     /// Silence that ends a connection.
     pub dead_peer: Nanos,
+    /// How long a connection may go without progress while something is under way.
+    pub no_progress: Nanos,
     /// Idle time before a sign of life is asked for; `None`: never.
     pub keepalive: Option<Nanos>,
     /// How long what an application sent may still take when it has left, or when the sidecar ends.
@@ -310,6 +312,12 @@ impl Reader<'_> {
                 &timeouts.dead_peer_ms,
                 10..=600_000,
                 2000,
+            )),
+            no_progress: millis(self.number(
+                "timeouts.no_progress_ms",
+                &timeouts.no_progress_ms,
+                100..=600_000,
+                5000,
             )),
             linger: millis(self.number("timeouts.linger_ms", &timeouts.linger_ms, 0..=600_000, 1000)),
             keepalive: (keepalive > 0).then(|| millis(keepalive)),

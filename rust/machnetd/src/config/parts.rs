@@ -52,6 +52,7 @@ impl Config {
         engine.connect_timeout = self.connect;
         engine.linger = self.linger;
         engine.flow.dead_after = self.dead_peer;
+        engine.flow.no_progress = self.no_progress;
         engine.flow.keep_alive = self.keepalive.unwrap_or(Nanos::MAX);
         engine
     }

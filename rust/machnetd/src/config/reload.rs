@@ -84,6 +84,7 @@ const PARTS: &[Part] = parts! {
     live: "channels.per_application" => per_application;
     live: "timeouts.connect_ms" => connect;
     start: "timeouts.dead_peer_ms" => dead_peer;
+    start: "timeouts.no_progress_ms" => no_progress;
     start: "timeouts.keepalive_ms" => keepalive;
     start: "timeouts.linger_ms" => linger;
     live: "log.level" => log;

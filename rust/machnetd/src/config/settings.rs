@@ -171,6 +171,7 @@ settings! {
     timeouts: Timeouts {
         connect_ms: "--connect-timeout" Number "MS", "5000", "silence that ends a connection attempt, 1 to 600000 ms";
         dead_peer_ms: "--dead-peer" Number "MS", "2000", "silence that ends a connection in use, 10 to 600000 ms";
+        no_progress_ms: "--no-progress" Number "MS", "5000", "time without progress that ends a connection, 100 to 600000 ms";
         keepalive_ms: "--keepalive" Number "MS", "1000", "idle time before a peer is asked for a sign of life; 0: never";
         linger_ms: "--linger" Number "MS", "1000", "time to deliver what was sent before an exit; 0: none";
     }

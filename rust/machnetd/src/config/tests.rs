@@ -272,6 +272,7 @@ fn every_bad_configuration_has_one_exact_sentence() {
         ("control", "socket = \"\"", "control.socket = \"\": empty; use some text"),
         ("control", "socket = 1", "control.socket = 1: not a text; put it into quotes"),
         ("channels", "units = 1000", "channels.units = 1000: not a power of two; use one from 16 to 65536"),
+        ("timeouts", "no_progress_ms = 99", "timeouts.no_progress_ms = 99: out of range; use 100 to 600000"),
         ("timeouts", "dead_peer_ms = 1", "timeouts.dead_peer_ms = 1: out of range; use 10 to 600000"),
         (
             "log",
