@@ -91,7 +91,7 @@ fn a_ring_of_256_takes_a_gigabit_from_any_distance() {
 
 #[test]
 fn random_loss_and_jitter_cost_a_long_path_little() {
-    for (loss, jitter) in [(0.001, 0), (0.01, 0), (0.001, 1000), (0.01, 1000)] {
+    for (loss, jitter) in [(0.001, 0), (0.01, 0), (0.001, 1000), (0.01, 1000), (0.03, 200)] {
         let link = Link { rate: GIGABIT, jitter: Nanos::micros(jitter), ..Link::default() };
         let mut far = Far::new(3, 1, Nanos::millis(10), link);
         // What senders send is lost, and no acknowledgement, so that the losses are known.
@@ -102,8 +102,8 @@ fn random_loss_and_jitter_cost_a_long_path_little() {
         let (lost, again) = (far.w.net.counts().lost - lost, far.sum("flow_retransmitted") - again);
         let rtos = far.sum("flow_rtos");
         println!(
-            "{} % lost, up to {jitter} us late: {steady:.1} MB/s; {again} sent again for {lost}, {rtos} timeouts",
-            loss * 100.0
+            "{} % lost, up to {jitter} us late: {steady:.1} MB/s; {again} sent again for {lost}, {rtos} timeouts {:?}",
+            loss * 100.0, ["flow_needless","flow_refused_by_peer","flow_tail_probes","flow_lost","flow_credit_probes"].map(|n| far.sum(n))
         );
         assert!(again as f64 <= 1.2 * lost as f64 + 20.0, "{loss}: {again} for {lost}");
         assert_eq!(rtos, 0, "{loss}");
