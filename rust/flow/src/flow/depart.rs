@@ -103,7 +103,7 @@ impl<T, H> Flow<T, H> {
         self.rtt.least() > spread::SHORT
             && self.receiver.credit.reserved() > ASKED_FOR
             && unmeasured > 0
-            && unmeasured % ASK_EVERY == 0
+            && unmeasured.is_multiple_of(ASK_EVERY)
     }
 
     /// When the next unit may go, where there is congestion or the path is long.
