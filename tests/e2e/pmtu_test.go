@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -52,15 +54,19 @@ func newMiddle(t *testing.T, mtu int) (*wire, middle) {
 // passes has frames pass that carry IP packets of so many bytes at most, in each direction, and says nothing of others.
 func (m middle) passes(t *testing.T, fromA, fromB int) {
 	t.Helper()
-	rules := "destroy table netdev middle; table netdev middle {"
+	rules := "add table netdev middle\ndelete table netdev middle\ntable netdev middle {\n"
 	for _, way := range []struct {
 		in, out string
 		mtu     int
 	}{{"a", "b", fromA}, {"b", "a", fromB}} {
-		rules += fmt.Sprintf(" chain %s { type filter hook ingress device %s priority 0; ether type ip meta length > %d drop; fwd to %s; }",
+		rules += fmt.Sprintf("chain %s {\n type filter hook ingress device %s priority 0\n ether type ip meta length > %d drop\n fwd to %s\n}\n",
 			way.in, way.in, way.mtu, way.out)
 	}
-	if err := m.Run("nft", rules+" }"); err != nil {
+	file := filepath.Join(t.TempDir(), "rules")
+	if err := os.WriteFile(file, []byte(rules+"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Run("nft", "-f", file); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -155,12 +161,12 @@ func TestAPathThatNarrowsDuringATransfer(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for range 20 {
-			echo(t, c, 2<<20)
+		for range 8 {
+			echo(t, c, 1<<20)
 		}
 	}()
 	for _, mtu := range []int{1450, 1300, 700} {
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
 		m.passes(t, mtu, mtu)
 	}
 	<-done
@@ -176,7 +182,8 @@ func TestARouterSaysThatAPacketWasTooLong(t *testing.T) {
 	for _, setting := range [][]string{
 		{"ip", "address", "add", "10.0.1.254/24", "dev", "a"},
 		{"ip", "address", "add", "10.0.2.254/24", "dev", "b"},
-		{"ip", "link", "set", "dev", "b", "mtu", "1400"},
+		{"ip", "route", "replace", "10.0.2.0/24", "dev", "b", "mtu", "lock", "1400"},
+		{"ip", "route", "replace", "10.0.1.0/24", "dev", "a", "mtu", "lock", "1300"},
 		{"sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"},
 	} {
 		if err := m.Run(setting[0], setting[1:]...); err != nil {
@@ -196,6 +203,11 @@ func TestARouterSaysThatAPacketWasTooLong(t *testing.T) {
 	p := &pair{a: a, b: b, wire: w}
 	t.Cleanup(func() { p.stop(t) })
 	c := talk(t, p)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("A: %v\nB: %v", p.a.counters(t), p.b.counters(t))
+		}
+	})
 	for _, size := range []int{1000, 4000, 1 << 20} {
 		if took := echo(t, c, size); took > 3*time.Second {
 			t.Errorf("%d bytes took %v", size, took)

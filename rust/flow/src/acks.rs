@@ -317,6 +317,19 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_is_echoed_whatever_comes_behind_it_until_a_packet_goes() {
+        let probe = |tx| Echo { tx: Seq(tx), ..echo() };
+        let mut acks = Acks::new();
+        acks.on_probe(probe(7));
+        acks.on_probe(probe(8));
+        unit(&mut acks, NOW, IN_ORDER, false);
+        acks.on_question(echo());
+        assert_eq!(acks.take().0.map(|echo| echo.tx), Some(Seq(8)), "the last of several");
+        unit(&mut acks, NOW, IN_ORDER, false);
+        assert_eq!(acks.take().0.map(|echo| echo.tx), Some(echo().tx));
+    }
+
+    #[test]
     fn any_packet_acknowledges_everything_and_answers_once() {
         let mut acks = Acks::new();
         unit(&mut acks, NOW, IN_ORDER, false);

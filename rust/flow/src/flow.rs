@@ -269,6 +269,12 @@ impl<T, H> Flow<T, H> {
         (next != Nanos::MAX).then_some(next)
     }
 
+    /// The same, where an acknowledgement that goes alone may be late by `patience`.
+    pub fn next_timeout_but(&self, patience: Nanos) -> Option<Nanos> {
+        let next = self.timers.next().min(self.acks.due_by().saturating_add(patience));
+        (next != Nanos::MAX).then_some(next)
+    }
+
     /// Whether nothing is left to do: the flow may be dropped.
     #[inline]
     pub fn is_done(&self) -> bool {

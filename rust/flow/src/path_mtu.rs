@@ -345,3 +345,79 @@ const ROUNDS: u8 = 6;
 /// Steps into which a gap between two lengths is cut, and the least step that is worth a probe.
 const REFINED: u16 = 8;
 const REFINED_LEAST: u16 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: u32 = 1424;
+
+    /// A round, in which packets of `path` payload bytes at most are answered, but for those of `but`.
+    fn round(mtu: &mut PathMtu, tx: &mut Seq, path: u32, but: Option<u32>) -> Found {
+        while mtu.is_due() {
+            let size = mtu.take_probe(*tx);
+            if size <= path && but != Some(size) {
+                mtu.on_echo(*tx);
+            }
+            *tx = *tx + 1;
+        }
+        mtu.step(FULL)
+    }
+
+    fn in_doubt() -> (PathMtu, Seq) {
+        let mut mtu = PathMtu::new(FULL);
+        for _ in 0..LOST {
+            assert!(!mtu.is_in_doubt());
+            mtu.on_lost(1424);
+        }
+        assert!(mtu.is_in_doubt());
+        assert_eq!(mtu.step(FULL), Found::Probing);
+        (mtu, Seq(u32::MAX - 3))
+    }
+
+    #[test]
+    fn a_length_is_too_long_when_two_rounds_say_so_and_a_search_tells_what_is_not() {
+        let (mut mtu, mut tx) = in_doubt();
+        // One answer that was lost says nothing.
+        assert_eq!(round(&mut mtu, &mut tx, FULL, Some(FULL)), Found::Probing);
+        assert_eq!(round(&mut mtu, &mut tx, FULL, None), Found::Nothing);
+        assert_eq!((mtu.size(), mtu.is_in_doubt()), (FULL, false));
+        let (mut mtu, mut tx) = in_doubt();
+        let path = 1330 - OVERHEAD as u32;
+        for _ in 0..3 {
+            assert_eq!(round(&mut mtu, &mut tx, path, None), Found::Probing);
+        }
+        assert_eq!(round(&mut mtu, &mut tx, path, None), Found::Narrower(1280 - OVERHEAD as u32));
+        // Between that and the next usual length, 1340, seven are tried.
+        assert_eq!(round(&mut mtu, &mut tx, path, None), Found::Wider(1325 - OVERHEAD as u32));
+        assert!(!mtu.is_searching());
+    }
+
+    #[test]
+    fn where_nothing_is_answered_the_length_is_not_to_blame() {
+        let (mut mtu, mut tx) = in_doubt();
+        for _ in 1..ROUNDS {
+            assert_eq!(round(&mut mtu, &mut tx, 0, None), Found::Probing);
+        }
+        assert_eq!(round(&mut mtu, &mut tx, 0, None), Found::Nothing);
+        assert_eq!(mtu.size(), FULL);
+    }
+
+    #[test]
+    fn short_packets_and_what_arrives_meanwhile_put_no_path_in_doubt() {
+        let mut mtu = PathMtu::new(FULL);
+        for _ in 0..100 {
+            mtu.on_lost(LEAST as u16);
+            mtu.on_lost(1424);
+            mtu.on_lost(1300);
+            mtu.on_arrived(1299);
+            assert!(!mtu.is_in_doubt());
+            mtu.on_arrived(1300);
+        }
+        mtu.on_lost(1424);
+        mtu.on_arrived(1000);
+        mtu.on_lost(1424);
+        mtu.on_lost(1424);
+        assert!(mtu.is_in_doubt());
+    }
+}

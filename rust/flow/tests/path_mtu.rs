@@ -73,6 +73,14 @@ fn units_shrink_until_they_pass_and_what_was_under_way_goes_in_parts() {
 }
 
 #[test]
+fn what_was_never_sent_is_cut_to_fit_and_goes_whole() {
+    let mut sim = narrow(2, 1500, [1400, 1400]);
+    transfer(&mut sim, A, &[300_000]);
+    let stats = sim.flow(A).stats();
+    assert!(stats.parts_sent < 60, "211 units, of which few were in flight: {stats:?}");
+}
+
+#[test]
 fn a_path_that_narrows_during_a_transfer_loses_nothing() {
     for seed in 0..20 {
         let mut sim = narrow(seed, 1500, [1500, 1500]);
@@ -136,6 +144,16 @@ fn what_is_lost_for_other_reasons_shrinks_nothing() {
         let stats = sim.flow(A).stats();
         assert_eq!((stats.pmtu_shrunk, sim.flow(A).path_mtu()), (0, 1500), "seed {seed}: {stats:?}");
     }
+    // What arrives in between says that there is nothing to ask.
+    let mut sim = narrow(49, 1500, [1500, 1500]);
+    sim.links[A].loss = 20;
+    for n in 0..20 {
+        sim.ends[A].outbox.push_back((message(n, 500_000), None));
+    }
+    sim.pump(A);
+    sim.run_until(Nanos::secs(60), |sim| sim.ends[B].channel.messages.len() == 20);
+    let stats = sim.flow(A).stats();
+    assert!(stats.lost > 100 && stats.pmtu_probes < 20, "{stats:?}");
     // A link that is down for a while, where everything is lost.
     let mut sim = narrow(50, 1500, [1500, 1500]);
     sim.ends[A].outbox.push_back((message(1, 50_000), None));
@@ -247,14 +265,18 @@ fn one_unit_that_never_arrives_ends_the_connection() {
 #[test]
 fn an_application_that_does_not_read_is_no_lack_of_progress() {
     let mut sim = narrow(10, 1500, [1500, 1500]);
+    // Long enough that a unit is under way nearly always.
+    for link in &mut sim.links {
+        link.delay = Nanos::millis(80);
+    }
     sim.ends[B].reading = false;
     for n in 0..400 {
         sim.ends[A].outbox.push_back((message(n, 4000), None));
     }
     sim.pump(A);
-    sim.run_for(Nanos::secs(60));
+    sim.run_for(Nanos::secs(900));
     assert!(sim.both(|end| end.channel.closed().is_none()));
     sim.ends[B].reading = true;
     sim.pump(B);
-    sim.run_until(Nanos::secs(5), |sim| sim.ends[B].channel.messages.len() == 400);
+    sim.run_until(Nanos::secs(100), |sim| sim.ends[B].channel.messages.len() == 400);
 }

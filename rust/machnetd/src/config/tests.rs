@@ -460,6 +460,7 @@ per_application = 6
 [timeouts]
 connect_ms = 100
 dead_peer_ms = 300
+no_progress_ms = 700
 keepalive_ms = 0
 linger_ms = 250
 [log]
@@ -474,7 +475,7 @@ listen = "127.0.0.1:9464"
         --cores 3,5 --idle block --scheduler rr --exclusive false --burst 4 --udp-ports 40000-40999 \
         --rss-retry 25 --reverse mirrored --paper false --hugepages true --memory 256 --file-prefix seven \
         --dpdk-arg -v --dpdk-arg --log-level=8 --socket /path/ctl --owner 7 --group 8 --mode 0600 --max-channels 3 \
-        --units 64 --flows 5 --channels-per-application 6 --connect-timeout 100 --dead-peer 300 --keepalive 0 --linger 250 --log trace --stats-interval 9 \
+        --units 64 --flows 5 --channels-per-application 6 --connect-timeout 100 --dead-peer 300 --no-progress 700 --keepalive 0 --linger 250 --log trace --stats-interval 9 \
         --metrics 127.0.0.1:9464";
     let (from_file, from_flags) = (config(file, "").unwrap(), config("", flags).unwrap());
     assert_eq!(from_file, from_flags);
