@@ -174,6 +174,10 @@ fn a_live_host_is_reached_beside_five_thousand_dead_ones_and_they_are_forgotten(
             w.pass(Nanos::millis(1));
         }
     }
+    // All of them are due to be asked for again when the engine is back.
+    w.sidecars[a].running = false;
+    w.pass(Nanos::millis(400));
+    w.sidecars[a].running = true;
     let ip = w.sidecars[b].ip;
     for _ in 0..20 {
         let id = w.apps[live].dial(ip, PORT, 0, 1000);

@@ -10,6 +10,8 @@ use machnet_wire::Seq;
 /// A list in the order of `tx`. Without repetitions it has no memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Repeats {
+    /// Boxed, because most connections never have one, and are small for that.
+    #[allow(clippy::box_collection)]
     list: Option<Box<VecDeque<Repeat>>>,
 }
 

@@ -145,7 +145,7 @@ impl Set {
         let mut unit = first;
         while self.count > 0 && unit.at_or_before(self.highest) {
             if self.has(unit) {
-                bits[unit.0 as usize / 64 & (words - 1)] |= bit(unit);
+                bits[(unit.0 as usize / 64) & (words - 1)] |= bit(unit);
             }
             unit = unit + 1;
         }
@@ -226,7 +226,7 @@ impl Set {
 
     #[inline]
     fn word(&self, unit: Seq) -> usize {
-        unit.0 as usize / 64 & self.bits.len().wrapping_sub(1)
+        (unit.0 as usize / 64) & self.bits.len().wrapping_sub(1)
     }
 }
 

@@ -44,7 +44,7 @@ impl Arriving {
         if self.part == 0 {
             return promised;
         }
-        let even = (u64::from(promised) * u64::from(self.part) >> 16) as u32 + 1;
+        let even = ((u64::from(promised) * u64::from(self.part)) >> 16) as u32 + 1;
         promised.min(BURST + even)
     }
 

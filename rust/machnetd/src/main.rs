@@ -2,6 +2,7 @@
 //! same backwards at the end.
 #![allow(clippy::result_large_err, reason = "attach errors carry their sentence; once per application")]
 
+mod announcer;
 mod client;
 mod clients;
 mod config;

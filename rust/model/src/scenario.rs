@@ -299,7 +299,7 @@ impl Scenario {
                 )
                 .wary()
             },
-            Scenario::new("both-call-cookie", both(1, [1, 1]), &[Established, Proven])
+            Scenario::new("both-call-cookie", both(0, [1, 1]), &[Established, Proven])
                 .listens([true; 2])
                 .wary(),
             Scenario {

@@ -95,13 +95,15 @@ impl<T, H> Flow<T, H> {
     /// a long path, and how fast that grows, hangs on how long it is. The answer rides on what the peer sends.
     #[inline]
     fn asks_round_trip(&self) -> bool {
-        let least = self.rtt.least();
-        if least > spread::SHORT {
-            self.receiver.credit.reserved() > ASKED_FOR && self.numbering.unmeasured() % ASK_EVERY == 0
-        } else {
+        let unmeasured = self.numbering.unmeasured();
+        if self.rtt.smoothed().is_none() {
             // The packets of the handshake that would have told were lost.
-            least == Nanos::ZERO && self.numbering.unmeasured().is_power_of_two()
+            return unmeasured.is_power_of_two();
         }
+        self.rtt.least() > spread::SHORT
+            && self.receiver.credit.reserved() > ASKED_FOR
+            && unmeasured > 0
+            && unmeasured.is_multiple_of(ASK_EVERY)
     }
 
     /// When the next unit may go, where there is congestion or the path is long.
