@@ -15,7 +15,7 @@
 //!
 //! Runs in the parked interrupt thread only, so nothing here may block.
 
-use super::bell::{self, Bells, Description};
+use super::bell::{Bells, Description};
 use super::line::Line;
 use super::memif::InterfaceId;
 use crate::MemifRole;
@@ -401,6 +401,7 @@ const BACKLOG: c_int = 16;
 
 #[cfg(test)]
 mod tests {
+    use super::super::bell;
     use super::super::memif::behind;
     use super::*;
     use std::fs::File;
