@@ -87,7 +87,7 @@ func readLinks(list string) ([]string, error) {
 // hogsRow is one case: medians over the rounds. Ratios are Machnet's figure divided by TCP's.
 type hogsRow struct {
 	Link      string  `json:"link"`
-	Placement string  `json:"placement"` // of Machnet; TCP's is own, and with link local same
+	Placement string  `json:"placement"` // of Machnet; TCP's is own
 	Size      int     `json:"size"`      // bytes
 	Hogs      int     `json:"hogs"`      // busy loops on each core
 	Gap       float64 `json:"gap_us"`    // that the client slept between messages
@@ -175,7 +175,7 @@ func hogsOverLinks(ctx context.Context, c hogsConfig, progress *progress) ([]hog
 	return rows, nil
 }
 
-// hogs measures over one link. Machnet's and TCP's processes have the same cores, and as many hogs beside them.
+// hogs measures over one link. Machnet's and TCP's processes have the same two cores, and as many hogs beside them.
 func (r *rig) hogs(ctx context.Context, c hogsConfig, link string, progress *progress) ([]hogsRow, error) {
 	bench := benchConfig{link: link, kernel: kernelLoopback, sizes: c.sizes, conns: []int{1}, inflights: []int{1}}
 	if link == linkVeth {
@@ -189,11 +189,7 @@ func (r *rig) hogs(ctx context.Context, c hogsConfig, link string, progress *pro
 	if err != nil {
 		return nil, err
 	}
-	placement := placementOwn
-	if link == linkLocal {
-		placement = placementSame // both applications are on one core
-	}
-	tcp, err := r.buildKernel(ctx, bench, "tcp", placement, a, b)
+	tcp, err := r.buildKernel(ctx, bench, "tcp", placementOwn, a, b)
 	if err != nil {
 		return nil, err
 	}

@@ -118,7 +118,7 @@ func (p *pathRig) layPath(ctx context.Context, arm *pathArm, device string, core
 		return err
 	}
 	if p.shape.kernel {
-		return p.middle.Relay(towardsA, towardsB, 0)
+		return p.middle.Forward(towardsA, towardsB, 0)
 	}
 	w, err := p.startWorker(roleRelay, "relay of "+arm.name, endpoint{network: p.middle}, towardsA+","+towardsB, core)
 	if err != nil {

@@ -17,6 +17,7 @@ type pathsConfig struct {
 	paths    []namedPath
 	rounds   int
 	duration time.Duration // of a measurement, where the path needs no longer one
+	simulate bool          // the program machnet-sim is there
 	verbose  bool
 }
 
@@ -38,6 +39,8 @@ func runPaths(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if c.paths, err = choosePaths(*names); err != nil {
 		return usagef("--paths %v", err)
 	}
+	_, err = programBeside(simulator)
+	c.simulate = err == nil // it is not installed with this program, and what is measured stands without it
 	return reported(*file, stdout, func() ([]pathRow, error) { return measurePaths(ctx, c, newProgress(stderr)) }, func(rows []pathRow) { writePaths(stdout, c, rows) })
 }
 
@@ -153,9 +156,11 @@ func (r *rig) paths(ctx context.Context, c pathsConfig, some []namedPath, show f
 		if made.Strangers, err = strangers.share(); err != nil {
 			return nil, err
 		}
-		show(n, row.name+", in virtual time")
-		if made.Sim, err = simulate(ctx, row, made.Ours*1e6*made.Duration, made.RelayPerFrame); err != nil {
-			return nil, err
+		if c.simulate {
+			show(n, row.name+", in virtual time")
+			if made.Sim, err = simulate(ctx, row, made.Ours*1e6*made.Duration, made.RelayPerFrame); err != nil {
+				return nil, err
+			}
 		}
 		if made.Sim != nil {
 			made.VsSim = ratio(*made.Sim, made.Ours)
@@ -266,6 +271,9 @@ func writePaths(out io.Writer, c pathsConfig, rows []pathRow) {
 	w.Flush()
 	if len(rows) > 0 {
 		fmt.Fprintf(out, "\nTCP's congestion control: %s\n", rows[0].TCPKind)
+	}
+	if !c.simulate {
+		fmt.Fprintf(out, "nothing was simulated: %s is neither beside this program nor on the PATH\n", simulator)
 	}
 	fmt.Fprintf(out, "what has nothing to do with the measurement used %.0f %% of a core at most while a path was measured\n", busiest)
 }

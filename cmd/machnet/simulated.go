@@ -11,9 +11,12 @@ import (
 	"strings"
 )
 
+// simulator is the program that measures in virtual time.
+const simulator = "machnet-sim"
+
 // simulated has the program machnet-sim beside this one measure a figure in virtual time, and returns its rows.
 func simulated[Row any](ctx context.Context, args ...string) ([]Row, error) {
-	program, err := programBeside("machnet-sim")
+	program, err := programBeside(simulator)
 	if err != nil {
 		return nil, err
 	}

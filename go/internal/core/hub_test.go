@@ -483,11 +483,13 @@ func TestASuccessfulStreakEndsInASleep(t *testing.T) {
 			t.Fatal("never told to sleep")
 		}
 		p.look(&looker{n: 2, took: 100 * time.Microsecond}, 0)
+		p.guard = guard{} // on a busy machine looks are late
 	}
 	if p.streak <= streakLimit {
 		t.Fatalf("told to sleep after %v of looking, want more than %v", p.streak, streakLimit)
 	}
 	p.look(&looker{n: 1}, time.Nanosecond)
+	p.guard = guard{}
 	if p.allowed(2, 0) == 0 {
 		t.Fatal("no looking after a sleep")
 	}

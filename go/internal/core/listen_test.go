@@ -1,8 +1,8 @@
 package core
 
 import (
+	"runtime"
 	"testing"
-	"time"
 )
 
 // retire has the watcher retire, as where it wakes one reader again and again, and tells that reader.
@@ -161,16 +161,50 @@ func TestWhoSleepsIsNotForgottenWhileALoneReaderIsAway(t *testing.T) {
 							w.leaveLocked()
 						}
 						f.hub.rx.Unlock()
-						time.Sleep(50 * time.Microsecond)
+						runtime.Gosched()
 					}
 				}
 			}()
+			for looks := 0; back && looks < 3; looks++ {
+				last := f.hub.leftAt()
+				eventually(t, "the guard looks, and finds that the reader has been there", func() bool { return f.hub.leftAt() != last })
+				if !f.hub.retired.Load() {
+					t.Fatal("the watcher was called though the reader comes and goes")
+				}
+			}
 			f.send(other)
 			within(t, "the other", waits)
 			close(stop)
 			<-stopped
 		})
 	}
+}
+
+func TestTheGuardTakesWhatHasComeSinceTheReaderLeft(t *testing.T) {
+	f := newFake(0)
+	other := f.hub.newWaiter(ForEvent)
+	waits := f.waits(other)
+	eventually(t, "the other sleeps", func() bool { return other.state.Load() == asleep && f.isRungFor() })
+	f.hub.rx.Lock()
+	f.disarm()
+	f.hub.armed.Store(false)
+	f.hub.retired.Store(true)
+	f.hub.left++
+	f.hub.rx.Unlock()
+	f.send(other)
+	f.hub.guardFired()
+	if other.state.Load() == asleep {
+		t.Error("the guard looked, and left in the ring what has come for one that sleeps")
+		other.Wake()
+	}
+	within(t, "the other", waits)
+}
+
+// leftAt is how many departures the guard has seen.
+func (h *hub) leftAt() uint {
+	h.rx.Lock()
+	defer h.rx.Unlock()
+	return h.leftAtGuard
 }
 
 func TestTheWatcherDoesNotRetireWhereOthersAreWoken(t *testing.T) {

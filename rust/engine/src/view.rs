@@ -109,9 +109,10 @@ impl Io for View<'_> {
     }
 
     #[inline]
-    fn grant(&mut self, more: u32, known: u32) -> u32 {
+    fn grant(&mut self, more: u32, known: u32, round: Nanos) -> u32 {
         let Some((end, id)) = &mut self.lane else { return 0 };
-        self.admission.grant(self.claim, more, known, |n| end.grant(*id, n))
+        let arriving = self.clock.arriving(round);
+        self.admission.grant(self.claim, arriving, more, known, |n| end.grant(*id, n))
     }
 
     fn take(&mut self, more: u32) -> u32 {

@@ -45,8 +45,8 @@ pub(crate) struct Acks {
     probed: bool,
     /// A unit was refused and the peer does not know yet.
     refused: bool,
-    /// Room for the SACK words of the packet that goes out, once there has been one that has any.
-    words: Option<Box<[u64; SACK_WORDS_MAX]>>,
+    /// The SACK words of the packet that goes out, once there has been one that has any.
+    words: Option<Box<Words>>,
 }
 
 /// A packet to be answered, so that its sender can measure the round trip.
@@ -57,6 +57,21 @@ pub(crate) struct Echo {
     pub at: Nanos,
     /// How long before `at` the receive ring had last been looked at, nanoseconds; 4.3 s and more are 4.3 s.
     pub gap: u32,
+}
+
+#[derive(Debug, Clone, Hash)]
+struct Words {
+    words: [u64; SACK_WORDS_MAX],
+    /// Where bits do not reach: from which unit on the next packet tells ranges.
+    from: Seq,
+}
+
+/// The SACK words of a packet: how many, and in which form.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sacks {
+    pub words: usize,
+    /// They are ranges.
+    pub ranges: bool,
 }
 
 /// When the acknowledgement of a unit is due.
@@ -204,20 +219,27 @@ impl Acks {
         (answered, core::mem::take(&mut self.refused))
     }
 
-    /// Takes down what has arrived beyond `ack`, for [`Acks::words`]; how many words that are.
+    /// Takes down what has arrived beyond `ack`, for [`Acks::words`].
     #[inline]
-    pub fn take_words(&mut self, arrived: &Arrived, ack: Seq) -> usize {
+    pub fn take_words(&mut self, arrived: &Arrived, ack: Seq) -> Sacks {
         if arrived.count() == 0 {
-            return 0;
+            return Sacks { words: 0, ranges: false };
         }
-        arrived.words(ack, self.words.get_or_insert_default())
+        let new = || Box::new(Words { words: [0; SACK_WORDS_MAX], from: ack });
+        let Words { words, from } = &mut **self.words.get_or_insert_with(new);
+        if arrived.needs_ranges(ack) {
+            let (n, next) = arrived.ranges(ack, *from, words);
+            *from = next;
+            return Sacks { words: n, ranges: true };
+        }
+        Sacks { words: arrived.words(ack, words), ranges: false }
     }
 
     /// The first `n` of the words taken down.
     #[inline]
     pub fn words(&self, n: usize) -> &[u64] {
         match &self.words {
-            Some(words) => &words[..n],
+            Some(words) => &words.words[..n],
             None => &[],
         }
     }

@@ -32,7 +32,7 @@ pub struct Config {
     pub no_progress: Nanos,
     /// Units promised to a peer that begins to send; doubles while the application reads them.
     pub credit_first: u32,
-    /// The most units promised, at most 1024.
+    /// The most units promised, at most [`crate::REACH`]; what there is to promise is the channel's affair ([`crate::Io::grant`]).
     pub credit_max: u32,
     /// Idle time after which credit lapses, beside two round trips.
     pub credit_lapse: Nanos,
@@ -67,7 +67,7 @@ impl Default for Config {
             no_progress: Nanos::secs(5),
             path_raise: Nanos::secs(600),
             credit_first: 8,
-            credit_max: 256,
+            credit_max: crate::REACH,
             credit_lapse: Nanos::millis(1),
             window_first: 8,
             linger: Nanos::millis(500),

@@ -174,7 +174,7 @@ impl<T, H> Flow<T, H> {
         if self.life.is_open() && !self.receiver.discarding() {
             let next = self.receiver.next();
             self.receiver.credit.returned(now, n, self.rtt.or_zero(), &self.config);
-            self.receiver.credit.top_up(next, io);
+            self.receiver.top_up(self.rtt.least(), io);
             if self.receiver.credit.is_news(next) {
                 self.acks.on_credit();
             }
@@ -269,6 +269,12 @@ impl<T, H> Flow<T, H> {
         (next != Nanos::MAX).then_some(next)
     }
 
+    /// The same, where an acknowledgement that goes alone may be late by `patience`.
+    pub fn next_timeout_but(&self, patience: Nanos) -> Option<Nanos> {
+        let next = self.timers.next().min(self.acks.due_by().saturating_add(patience));
+        (next != Nanos::MAX).then_some(next)
+    }
+
     /// Whether nothing is left to do: the flow may be dropped.
     #[inline]
     pub fn is_done(&self) -> bool {
@@ -343,7 +349,7 @@ impl<T, H> Flow<T, H> {
             Held::Window
         } else if self.sender.waits_for_credit(now) {
             Held::Credit
-        } else if self.congestion.ready_at() > now {
+        } else if self.ready_at() > now {
             Held::Pace
         } else {
             Held::Not

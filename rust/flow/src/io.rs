@@ -33,8 +33,9 @@ pub trait Io {
     /// Takes back a unit that was sent and acknowledged, or given up.
     fn complete(&mut self, tx: Self::Tx);
     /// Reserves up to `more` receive units for this flow, to be promised to its peer; how many it got. The peer has said that
-    /// it has something to send for `known` of them; the others are so that it need not ask first when it has.
-    fn grant(&mut self, more: u32, known: u32) -> u32;
+    /// it has something to send for `known` of them; the others are so that it need not ask first when it has. `round`: the least
+    /// round trip of the path, for over a long one what is promised comes spread ([`crate::Arriving`]); zero: not known.
+    fn grant(&mut self, more: u32, known: u32, round: Nanos) -> u32;
     /// Reserves up to `more` receive units for what has arrived without a promise; how many it got.
     fn take(&mut self, more: u32) -> u32;
     /// Units delivered to the application that it has not given back.

@@ -68,6 +68,8 @@ pub(crate) struct Context<'a> {
     pub now: Nanos,
     pub config: &'a Config,
     pub unit_size: u32,
+    /// The least round trip.
+    pub round: Nanos,
 }
 
 impl<H> Receiver<H> {
@@ -106,6 +108,12 @@ impl<H> Receiver<H> {
         self.discarding
     }
 
+    /// Reserves as much credit as there ought to be; `round`: the least round trip.
+    #[inline]
+    pub fn top_up<I: Io<Held = H>>(&mut self, round: Nanos, io: &mut I) {
+        self.credit.top_up(self.next, self.arrived.count(), round, io);
+    }
+
     /// Takes the unit of a Data packet.
     #[inline]
     pub fn on_unit<I: Io<Held = H>>(
@@ -129,7 +137,7 @@ impl<H> Receiver<H> {
             return Err("a unit follows the FIN");
         }
         let ahead = ahead as u32;
-        if ahead > REACH {
+        if ahead >= if self.discarding { REACH_UNREAD } else { REACH } {
             counts.rare().beyond_window += 1;
             return Ok(Arrival::Dropped);
         }
@@ -139,7 +147,9 @@ impl<H> Receiver<H> {
         }
         if !self.discarding {
             self.credit.activate(context.now);
-            if ahead >= self.credit.reserved() && !self.credit.stretch(ahead, context.config, io) {
+            if ahead >= self.credit.reserved()
+                && !self.credit.stretch(ahead, context.round, context.config, io)
+            {
                 counts.rare().refused += 1;
                 return Ok(Arrival::Refused);
             }
@@ -328,7 +338,7 @@ impl<H> Receiver<H> {
         let live = self.arrived.highest().map_or(0, |highest| highest.since(self.next).max(0) as u32);
         self.waiting.reserve(self.next + 1, live, unit.since(self.next) as u32);
         *self.waiting.at_mut(unit) = Some(waiting);
-        self.arrived.set(unit);
+        self.arrived.set(self.next, unit);
     }
 
     /// Delivers what waited for the unit that just came.
@@ -406,3 +416,6 @@ impl<H> Receiver<H> {
         }
     }
 }
+
+/// How far ahead units are noted that nobody is going to read: credit does not bound those.
+const REACH_UNREAD: u32 = 1024;

@@ -7,6 +7,7 @@ use crate::allowance::Allowance;
 use crate::path_mtu::PathMtu;
 use crate::queue::{Queue, UnitState};
 use crate::rack::Rack;
+use crate::repeats::{Repeat, Repeats};
 use crate::rtt::Rtt;
 use crate::sack::Arrived;
 use crate::stats::{Bytes, Counts};
@@ -17,7 +18,9 @@ pub(crate) struct Sender<T> {
     pub queue: Queue<T>,
     in_flight: u32,
     /// Of those, sent more than once.
-    retransmits_in_flight: u32,
+    repeats: Repeats,
+    /// No unit before this one is in flight that was sent only once.
+    fresh_from: Seq,
     lost: u32,
     /// No unit before this one is lost.
     lost_from: Seq,
@@ -72,7 +75,8 @@ impl<T> Sender<T> {
         Sender {
             queue: Queue::new(first),
             in_flight: 0,
-            retransmits_in_flight: 0,
+            repeats: Repeats::new(),
+            fresh_from: first,
             lost: 0,
             lost_from: first,
             sacked: Arrived::new(),
@@ -98,6 +102,12 @@ impl<T> Sender<T> {
     #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight
+    }
+
+    /// Units that have arrived behind one that has not.
+    #[inline]
+    pub fn sacked(&self) -> u32 {
+        self.sacked.count()
     }
 
     /// Takes what an acknowledgement says about units. `echo`: the transmission that it answers.
@@ -136,31 +146,46 @@ impl<T> Sender<T> {
                 if self.queue.next().before(behind) {
                     return Err("acknowledges a unit that was never sent");
                 }
-                for i in 0..range.count {
-                    if self.sacked.set(first + u32::from(i)) {
-                        self.arrived(now, first + u32::from(i), echo, rtt, counts, &mut out);
-                    }
+                for i in (0..u32::from(range.count)).step_by(64) {
+                    let word = u64::MAX >> 64u32.saturating_sub(u32::from(range.count) - i);
+                    self.on_sacks(now, first + i, word, echo, rtt, counts, &mut out)?;
                 }
             }
         } else {
             for (i, word) in packet.sack.iter().enumerate() {
-                let first = ack + (1 + 64 * i as u32);
-                let mut news = word & !self.sacked.from(first);
-                while news != 0 {
-                    let unit = first + news.trailing_zeros();
-                    news &= news - 1;
-                    if !unit.before(self.queue.next()) {
-                        return Err("acknowledges a unit that was never sent");
-                    }
-                    self.arrived(now, unit, echo, rtt, counts, &mut out);
-                    self.sacked.set(unit);
-                }
+                self.on_sacks(now, ack + (1 + 64 * i as u32), word, echo, rtt, counts, &mut out)?;
             }
         }
         if out.acked > 0 {
             self.tail = Tail::Quiet;
         }
         Ok(out)
+    }
+
+    /// Of the 64 units from `first` on those have arrived whose bits are set in `word`.
+    #[inline]
+    #[allow(clippy::too_many_arguments)]
+    fn on_sacks(
+        &mut self,
+        now: Nanos,
+        first: Seq,
+        word: u64,
+        echo: Option<Seq>,
+        rtt: &Rtt,
+        counts: &mut Counts,
+        out: &mut Outcome,
+    ) -> Result<(), &'static str> {
+        let mut news = word & !self.sacked.from(first);
+        while news != 0 {
+            let unit = first + news.trailing_zeros();
+            news &= news - 1;
+            if !unit.before(self.queue.next()) {
+                return Err("acknowledges a unit that was never sent");
+            }
+            self.arrived(now, unit, echo, rtt, counts, out);
+            self.sacked.set(self.queue.first(), unit);
+        }
+        Ok(())
     }
 
     #[inline]
@@ -182,7 +207,9 @@ impl<T> Sender<T> {
             self.lost -= 1;
         } else {
             self.in_flight -= 1;
-            self.retransmits_in_flight -= u32::from(retransmitted);
+            if retransmitted {
+                self.repeats.remove(tx);
+            }
         }
         out.acked += 1;
         // The answer is to a transmission before the repetition, so the repetition has not been seen yet.
@@ -220,7 +247,9 @@ impl<T> Sender<T> {
         meta.state = UnitState::Lost;
         meta.timed_out = false;
         self.in_flight -= 1;
-        self.retransmits_in_flight -= u32::from(meta.retransmitted);
+        if meta.retransmitted {
+            self.repeats.remove(meta.tx);
+        }
         self.lost += 1;
         if unit.before(self.lost_from) || self.lost == 1 {
             self.lost_from = unit;
@@ -228,33 +257,48 @@ impl<T> Sender<T> {
     }
 
     /// Units that RACK holds for lost by now, and when it will know more.
+    ///
+    /// Those that were sent once went out in their order, and the others are listed in that of their transmissions: of both only the oldest
+    /// need be looked at.
     pub fn detect_losses(&mut self, now: Nanos, rtt: &Rtt) -> (u32, Option<Nanos>) {
-        // Units go out in order: without a hole and without repetitions nothing older than the newest that arrived is
-        // outstanding.
-        if self.sacked.count() == 0 && self.retransmits_in_flight == 0 {
+        // Without a hole and without repetitions nothing older than the newest that arrived is outstanding.
+        if self.sacked.count() == 0 && self.repeats.len() == 0 {
             return (0, None);
         }
         let delay = self.rack.loss_delay(rtt, self.sacked.count());
         let (mut lost, mut next) = (0, None);
-        let mut unit = self.queue.first();
-        while unit.before(self.queue.next()) {
+        while let Some(Repeat { unit, tx }) = self.repeats.first()
+            && tx.before(self.rack.newest())
+        {
+            let due = self.queue.meta(unit).sent + delay;
+            if due > now {
+                next = Some(due);
+                break;
+            }
+            self.path.on_lost(self.queue.meta(unit).len);
+            self.lose(unit);
+            lost += 1;
+        }
+        if self.fresh_from.before(self.queue.first()) {
+            self.fresh_from = self.queue.first();
+        }
+        while self.fresh_from.before(self.queue.next()) {
+            let unit = self.fresh_from;
             let meta = self.queue.meta(unit);
-            if meta.state == UnitState::InFlight {
-                if meta.tx.before(self.rack.newest()) {
-                    let due = meta.sent + delay;
-                    if due <= now {
-                        self.path.on_lost(meta.len);
-                        self.lose(unit);
-                        lost += 1;
-                    } else {
-                        next = Some(next.map_or(due, |n: Nanos| n.min(due)));
-                    }
-                } else if !meta.retransmitted {
-                    // This one was sent later, and so were all behind it.
+            if meta.state == UnitState::InFlight && !meta.retransmitted {
+                if !meta.tx.before(self.rack.newest()) {
                     break;
                 }
+                let due = meta.sent + delay;
+                if due > now {
+                    next = Some(next.map_or(due, |n: Nanos| n.min(due)));
+                    break;
+                }
+                self.path.on_lost(meta.len);
+                self.lose(unit);
+                lost += 1;
             }
-            unit = unit + 1;
+            self.fresh_from = unit + 1;
         }
         (lost, next)
     }
@@ -316,10 +360,13 @@ impl<T> Sender<T> {
                 meta.state = UnitState::InFlight;
                 self.lost -= 1;
                 self.in_flight += 1;
-                self.retransmits_in_flight += u32::from(meta.retransmitted);
+                if meta.retransmitted {
+                    self.repeats.add(Repeat { unit, tx: meta.tx });
+                }
             }
             unit = unit + 1;
         }
+        self.fresh_from = self.queue.first();
     }
 
     /// What may go out now, if anything.
@@ -399,29 +446,31 @@ impl<T> Sender<T> {
             .then_some(self.allowance.try_at())
     }
 
-    /// The chosen unit goes out as transmission `tx`. True: the bytes sent went beyond 32 bits.
+    /// The chosen unit goes out as transmission `tx`; `round` is the least round trip. True: the bytes sent went beyond 32 bits.
     #[inline]
-    pub fn transmitted(&mut self, now: Nanos, unit: Seq, tx: Seq) -> bool {
+    pub fn transmitted(&mut self, now: Nanos, unit: Seq, tx: Seq, round: Nanos) -> bool {
         let meta = self.queue.meta_mut(unit);
         let before = core::mem::replace(&mut meta.state, UnitState::InFlight);
+        let before_tx = core::mem::replace(&mut meta.tx, tx);
         meta.sent = now;
-        meta.tx = tx;
         let mut beyond = false;
         if before == UnitState::Waiting {
             beyond = self.bytes.add(meta.len.into());
             self.queue.number_next();
         } else {
-            let was_retransmitted = core::mem::replace(&mut meta.retransmitted, true);
-            self.retransmits_in_flight += 1;
+            let was_repeated = core::mem::replace(&mut meta.retransmitted, true);
             if before == UnitState::Lost {
                 self.lost -= 1;
             } else {
                 self.in_flight -= 1;
-                self.retransmits_in_flight -= u32::from(was_retransmitted);
+                if was_repeated {
+                    self.repeats.remove(before_tx);
+                }
             }
+            self.repeats.add(Repeat { unit, tx });
         }
         self.in_flight += 1;
-        self.allowance.used(now);
+        self.allowance.used(now, round);
         beyond
     }
 
@@ -429,6 +478,7 @@ impl<T> Sender<T> {
     pub fn rest(&mut self) {
         self.queue.rest();
         self.sacked.rest();
+        self.repeats.rest();
     }
 
     /// Gives every token back. The sender is of no use after.

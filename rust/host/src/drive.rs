@@ -45,7 +45,7 @@ pub fn drive(engine: &mut impl Rounds, idle: &mut Idle, machine: &mut impl Machi
             Action::Sleep { longest, nap } => {
                 if engine.prepare_sleep() {
                     let longest = if engine.rings() { longest } else { nap };
-                    let deadline = engine.next_deadline().map(|at| at - now);
+                    let deadline = engine.next_deadline(idle.patience(now)).map(|at| at - now);
                     let longest = longest.min(deadline.unwrap_or(Nanos::MAX));
                     sleeps_until = now.saturating_add(longest);
                     fds.clear();
@@ -81,8 +81,8 @@ pub trait Rounds {
     fn receive(&mut self, now: Nanos) -> usize;
     /// The second half.
     fn send(&mut self, now: Nanos) -> usize;
-    /// When the next round is due though nothing arrives.
-    fn next_deadline(&self) -> Option<Nanos>;
+    /// When the next round is due though nothing arrives; an acknowledgement that would go alone may be late by `patience`.
+    fn next_deadline(&self, patience: Nanos) -> Option<Nanos>;
     /// Arms what can wake a sleeper; false: there is work.
     fn prepare_sleep(&mut self) -> bool;
     /// Whether the NIC is armed, so that a sleep ends when something arrives.
@@ -104,8 +104,8 @@ impl<Q: Queue> Rounds for Engine<Q> {
     fn send(&mut self, now: Nanos) -> usize {
         Engine::send(self, now)
     }
-    fn next_deadline(&self) -> Option<Nanos> {
-        Engine::next_deadline(self)
+    fn next_deadline(&self, patience: Nanos) -> Option<Nanos> {
+        Engine::sleep_deadline(self, patience)
     }
     fn prepare_sleep(&mut self) -> bool {
         Engine::prepare_sleep(self)
@@ -156,7 +156,7 @@ mod tests {
             self.arrivals.retain(|&at| at > now);
             due
         }
-        fn next_deadline(&self) -> Option<Nanos> {
+        fn next_deadline(&self, _: Nanos) -> Option<Nanos> {
             self.deadline
         }
         fn prepare_sleep(&mut self) -> bool {

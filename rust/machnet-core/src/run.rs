@@ -111,7 +111,7 @@ impl Rounds for Turn<'_> {
     fn send(&mut self, _: Nanos) -> usize {
         0
     }
-    fn next_deadline(&self) -> Option<Nanos> {
+    fn next_deadline(&self, _: Nanos) -> Option<Nanos> {
         self.0.lock().due()
     }
     fn prepare_sleep(&mut self) -> bool {

@@ -1,7 +1,7 @@
 //! One end's channel: it keeps book of every token and every reservation, and of what was told and delivered.
 
 use machnet_flow::{Closed, Event, Io};
-use machnet_wire::Fragment;
+use machnet_wire::{Fragment, Nanos};
 
 use crate::rule::{Fault, Rule};
 
@@ -165,7 +165,7 @@ impl Io for Channel {
         }
     }
 
-    fn grant(&mut self, more: u32, _known: u32) -> u32 {
+    fn grant(&mut self, more: u32, _known: u32, _round: Nanos) -> u32 {
         self.take(more)
     }
 

@@ -108,7 +108,8 @@ fn a_shaper_without_a_buffer_drops_and_one_without_a_burst_still_passes() {
 #[test]
 fn a_relay_takes_one_frame_after_the_other_from_both_sides() {
     let (net, mut a, mut b) = pair(1, Link::default());
-    let relay = net.add_relay(Relay { service: Nanos::micros(3), wake: Nanos::ZERO, cores: 0 });
+    let relay =
+        net.add_relay(Relay { take: Nanos::micros(1), send: Nanos::micros(2), wake: Nanos::ZERO, cores: 0 });
     net.set_links(Link { relay: Some(relay), ..Link::default() });
     (0..3).for_each(|i| send(&mut a, mac(2), i, 60).unwrap());
     send(&mut b, mac(1), 3, 60).unwrap();
@@ -120,13 +121,17 @@ fn a_relay_takes_one_frame_after_the_other_from_both_sides() {
         net.set_now(at);
         got.extend(numbers(&mut b).into_iter().chain(numbers(&mut a)).map(|n| (at, n)));
     }
-    assert_eq!(got, [(13, 0), (16, 1), (19, 2), (22, 3)].map(us));
+    assert_eq!(
+        got,
+        [(13, 0), (15, 1), (17, 2), (19, 3)].map(us),
+        "1 us to take each, 10 us of delay, 2 us to send each"
+    );
 }
 
 #[test]
 fn a_relay_that_sleeps_wakes_late_and_then_works_through() {
     let (net, mut a, mut b) = pair(1, Link::instant());
-    let relay = Relay { service: Nanos::micros(1), wake: Nanos::micros(20), cores: 0 };
+    let relay = Relay { take: Nanos::ZERO, send: Nanos::micros(1), wake: Nanos::micros(20), cores: 0 };
     let relay = net.add_relay(relay);
     net.set_links(Link { relay: Some(relay), ..Link::instant() });
     let mut waits = Vec::new();
@@ -152,7 +157,8 @@ fn a_relay_that_sleeps_wakes_late_and_then_works_through() {
 fn a_relay_waits_for_its_core_and_others_for_it() {
     let (net, mut a, mut b) = pair(1, Link::instant());
     let (first, second) = (net.add_core(), net.add_core());
-    let relay = |cores| net.add_relay(Relay { service: Nanos::micros(3), wake: Nanos::ZERO, cores });
+    let relay =
+        |cores| net.add_relay(Relay { take: Nanos::ZERO, send: Nanos::micros(3), wake: Nanos::ZERO, cores });
     let (bound, free) = (relay(1 << second), relay(1 << first | 1 << second));
     let us = Nanos::micros;
     net.occupy(second, us(50));

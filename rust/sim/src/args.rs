@@ -41,7 +41,7 @@ usage: machnet-sim FIGURE [OPTION...]
     --duration MS          virtual time of each (10)
 
   path         what streams from one host to another get through a path that is not clean, in frames of af_packet on veth
-    --relay US[,US]        a relay in user space: its time for a frame, and to wake, mean (3,20); 0: the kernel forwards
+    --relay US[,US]        a relay in user space: its time for a frame, and to wake, mean (7,20); 0: the kernel forwards
     --delay US             of each frame, each way (0)
     --jitter US            up to this much more, in order (0)
     --tail PART,US,SHAPE   this part of the frames (0 to 1) takes at least US longer, by a Pareto distribution of this shape

@@ -60,7 +60,7 @@ impl Parts {
     pub const VETH: Parts = Parts {
         round: Nanos(1000),
         frame_in: Nanos(500),
-        frame_out: Nanos(2500),
+        frame_out: Nanos(3500),
         unit_in: Nanos(200),
         unit_out: Nanos(200),
         ..Parts::MEASURED

@@ -178,7 +178,8 @@ impl<T, H> Flow<T, H> {
                 0 => Progress::None,
                 _ => Progress::Acked,
             };
-            self.sender.allowance.update(now, header.ack, header.credit, progress, rtt, &self.config);
+            let come = self.sender.sacked();
+            self.sender.allowance.update(now, header.ack, header.credit, come, progress, rtt, &self.config);
             let next = header.unit + u32::from(header.kind == Kind::Data);
             self.receiver.credit.demanded(next, header.want);
             if let (true, Some(echo)) = (header.flags.has(Flags::REFUSED), echo) {
@@ -234,7 +235,8 @@ impl<T, H> Flow<T, H> {
         io: &mut I,
     ) -> Result<(), &'static str> {
         let header = &packet.header;
-        let context = Context { now, config: &self.config, unit_size: self.ends.unit_size() };
+        let (unit_size, round) = (self.ends.unit_size(), self.rtt.least());
+        let context = Context { now, config: &self.config, unit_size, round };
         let arrival = self.receiver.on_unit(&context, packet, &mut self.counts, io)?;
         let runs_out = self.receiver.credit.runs_out(self.receiver.next());
         self.acks.on_unit(now, Echo::new(now, io.gap(), header), arrival, runs_out, &self.config);

@@ -7,6 +7,7 @@ use super::Flow;
 use crate::life::State;
 use crate::pairs::Due;
 use crate::sender::{Choice, Tail};
+use crate::spread;
 use crate::timers::Timer;
 use crate::{Body, Io, Transmit};
 
@@ -61,6 +62,10 @@ impl<T, H> Flow<T, H> {
             }
         }
         if self.acks.goes_alone() {
+            if self.asks_round_trip() {
+                self.counts.pings_sent();
+                return Some(self.send_bare(now, Kind::Ping, Flags::NONE, io));
+            }
             self.counts.acks_sent();
             let probe = if self.hellos.unconfirmed() { Flags::PROBE } else { Flags::NONE };
             return Some(self.send_bare(now, Kind::Ack, probe, io));
@@ -79,11 +84,30 @@ impl<T, H> Flow<T, H> {
         let choice = self.sender.choose(now, self.congestion.window(now));
         let wait_until = match choice {
             None => self.congestion.held_until(now)?,
-            Some(choice) if choice.probe || self.congestion.ready_at() <= now => return Some(choice),
-            Some(_) => self.congestion.ready_at(),
+            Some(choice) if choice.probe || self.ready_at() <= now => return Some(choice),
+            Some(_) => self.ready_at(),
         };
         self.timers.set(Timer::Pace, wait_until);
         None
+    }
+
+    /// Whether an acknowledgement goes as a PING: one that only receives measures no round trips otherwise, and how much may be promised over
+    /// a long path, and how fast that grows, hangs on how long it is. The answer rides on what the peer sends.
+    #[inline]
+    fn asks_round_trip(&self) -> bool {
+        let least = self.rtt.least();
+        if least > spread::SHORT {
+            self.receiver.credit.reserved() > ASKED_FOR && self.numbering.unmeasured() % ASK_EVERY == 0
+        } else {
+            // The packets of the handshake that would have told were lost.
+            least == Nanos::ZERO && self.numbering.unmeasured().is_power_of_two()
+        }
+    }
+
+    /// When the next unit may go, where there is congestion or the path is long.
+    #[inline]
+    pub(super) fn ready_at(&self) -> Nanos {
+        self.congestion.ready_at().max(self.sender.allowance.ready_at(self.rtt.least()))
     }
 
     #[inline]
@@ -118,7 +142,7 @@ impl<T, H> Flow<T, H> {
         if retransmits || choice.probe {
             header.flags |= Flags::PROBE;
         }
-        if self.sender.transmitted(now, unit, header.tx) {
+        if self.sender.transmitted(now, unit, header.tx, self.rtt.least()) {
             self.counts.sent_beyond();
         }
         self.congestion.sent(now);
@@ -126,7 +150,11 @@ impl<T, H> Flow<T, H> {
         if !self.timers.is_set(Timer::Loss) {
             self.watch_losses(now, None);
         }
-        let words = self.acks.take_words(self.receiver.arrived(), self.receiver.next()).min(room);
+        let sacks = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
+        let words = sacks.words.min(room);
+        if sacks.ranges && words > 0 {
+            header.flags |= Flags::RANGES;
+        }
         let meta = *self.sender.queue.meta(unit);
         if u32::from(meta.len) > self.sender.path.size() && self.ends.takes_parts() {
             return Some(self.part(header, unit, 0));
@@ -155,8 +183,11 @@ impl<T, H> Flow<T, H> {
         if hit.is_some() {
             header.flags |= Flags::HIT;
         }
-        let words = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
-        Transmit { header, hit, part: None, sack: self.acks.words(words), body: Body::None }
+        let sacks = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
+        if sacks.ranges {
+            header.flags |= Flags::RANGES;
+        }
+        Transmit { header, hit, part: None, sack: self.acks.words(sacks.words), body: Body::None }
     }
 
     #[cold]
@@ -252,7 +283,7 @@ impl<T, H> Flow<T, H> {
                 // Nobody reads, so there is no hurry, and nothing is set aside for it.
                 1
             } else {
-                self.receiver.credit.top_up(header.ack, io);
+                self.receiver.top_up(self.rtt.least(), io);
                 let credit = self.receiver.credit.advertise(now, header.ack);
                 self.watch_lapse();
                 credit
@@ -273,6 +304,11 @@ impl<T, H> Flow<T, H> {
         header
     }
 }
+
+/// Units promised for which it matters whether the path is as long as it seemed.
+const ASKED_FOR: u32 = 64;
+/// Packets without a measured answer before a question.
+const ASK_EVERY: u32 = 32;
 
 /// Units, as the header tells them.
 #[inline]

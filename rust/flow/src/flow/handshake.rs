@@ -160,7 +160,7 @@ impl<T, H> Flow<T, H> {
         self.begin_path(now, io);
         io.event(Event::Established);
         self.receiver.credit.activate(now);
-        self.receiver.credit.top_up(self.receiver.next(), io);
+        self.receiver.top_up(self.rtt.least(), io);
         self.watch_lapse();
     }
 

@@ -141,7 +141,7 @@ impl Io for Channel {
         assert!(self.closed().is_none(), "completed after Closed");
         assert!(self.tokens.remove(&tx).is_some(), "token {tx} was completed twice");
     }
-    fn grant(&mut self, more: u32, known: u32) -> u32 {
+    fn grant(&mut self, more: u32, known: u32, _round: Nanos) -> u32 {
         assert!(known <= more, "{known} of {more}");
         self.take(more)
     }

@@ -39,6 +39,8 @@ pub(crate) struct Fabric {
 struct Flying {
     from: usize,
     to: usize,
+    /// The relay that has to send it yet.
+    relay: Option<usize>,
     /// It has left the port to its host, or there is none.
     passed: bool,
     frame: Vec<u8>,
@@ -255,7 +257,7 @@ impl Fabric {
         let (seed, link) = (self.seed, self.link);
         let (relays, cores) = (&mut self.relays, &mut self.cores);
         let wire = wire(&mut self.wires, seed, link, from, to);
-        match wire.send(leaves, frame, |relay, at| relays[relay].pass(at, cores)) {
+        match wire.send(leaves, frame, |relay, at| relays[relay].take(at, cores)) {
             Fate::Lost => {
                 self.counts.lost += 1;
                 self.trace.push(now, Some(from), Some(to), Happening::Lost, frame);
@@ -275,7 +277,9 @@ impl Fabric {
                     self.counts.reordered += 1;
                     self.trace.push(now, Some(from), Some(to), Happening::HeldBack, frame);
                 }
-                self.fly(at, Flying { from, to, passed: self.hosts[to].egress.is_none(), frame: copy });
+                let relay = wire.link.relay;
+                let passed = self.hosts[to].egress.is_none();
+                self.fly(at, Flying { from, to, relay, passed, frame: copy });
             }
         }
     }
@@ -302,9 +306,13 @@ impl Fabric {
         let flying = &mut self.slots[slot];
         let (from, to, passed) = (flying.from, flying.to, flying.passed);
         let frame = std::mem::take(&mut flying.frame);
+        if let Some(relay) = flying.relay {
+            let at = self.relays[relay].send(now, &mut self.cores);
+            return self.fly(at, Flying { from, to, relay: None, passed, frame });
+        }
         if let Some(egress) = self.hosts[to].egress.as_mut().filter(|_| !passed) {
             match egress.pass(now, frame.len()) {
-                Some(at) => self.fly(at, Flying { from, to, passed: true, frame }),
+                Some(at) => self.fly(at, Flying { from, to, relay: None, passed: true, frame }),
                 None => {
                     self.counts.queue_full += 1;
                     self.trace.push(now, Some(from), Some(to), Happening::QueueFull, &frame);

@@ -19,9 +19,10 @@ pub struct Link {
     pub rate: Option<u64>,
     /// Bytes that may wait for the rate, what is left of the one being sent included; a frame beyond is dropped.
     pub buffer: u64,
-    /// A relay that frames pass when they have left the host: a number that [`super::Net::add_relay`] gave.
+    /// A relay that takes the frames when they have left the host and sends them after delay and ticks: a number that
+    /// [`super::Net::add_relay`] gave.
     pub relay: Option<usize>,
-    /// A rate beside that of the host, with bursts, which frames meet after the relay.
+    /// A rate beside that of the host, with bursts, which frames meet when they have left it.
     pub shaper: Option<Shaper>,
     /// Lost.
     pub loss: f64,
@@ -213,7 +214,7 @@ impl Wire {
         }
     }
 
-    /// Sends one copy that leaves the host at `now`; `relay` tells when one that reaches the link's relay has passed it.
+    /// Sends one copy that leaves the host at `now`; `relay` tells when one that reaches the link's relay has been taken.
     pub fn send(&mut self, now: Nanos, frame: &[u8], relay: impl FnOnce(usize, Nanos) -> Nanos) -> Fate {
         let start = if self.busy_until < now { now } else { self.busy_until };
         if let Some(rate) = self.link.rate {

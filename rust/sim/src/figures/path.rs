@@ -53,7 +53,7 @@ impl Default for Path {
     fn default() -> Path {
         Path {
             link: Link { delay: Nanos::micros(1), ..Link::instant() },
-            relay: Some((Nanos::micros(3), Nanos::micros(20))),
+            relay: Some((Nanos::micros(7), Nanos::micros(20))),
             duty: None,
             cores: Cores::Own,
             mtu: 1500,
@@ -138,8 +138,11 @@ impl Scene {
             Cores::Own => 1 << cores[0] | 1 << cores[1],
             Cores::Shared => 1 << cores[1],
         };
-        let relay =
-            path.relay.map(|(service, wake)| w.net.add_relay(Relay { service, wake, cores: allowed }));
+        let relay = path.relay.map(|(service, wake)| {
+            // A third of it to take the frame; to send it is dearer, because the receiver's end of the link is worked there.
+            let take = service / 3;
+            w.net.add_relay(Relay { take, send: service - take, wake, cores: allowed })
+        });
         add_hosts(&mut w, &[1, 1], |_| {});
         (0..2).for_each(|host| w.place(host, 0, hosts[host]));
         w.net.set_links(Link { relay, ..path.link });
@@ -239,7 +242,7 @@ impl Probe {
 }
 
 /// Time of an application for a unit that it sends or takes: a call, and a copy.
-const APP: Nanos = Nanos(400);
+const APP: Nanos = Nanos(600);
 /// How engines wait that have an interrupt.
 const WAITS: Waits = Waits { linger: Nanos::micros(50), wake: Nanos::micros(8) };
 /// After this the counters have what happened before.
