@@ -54,15 +54,10 @@ impl Losses {
         }
     }
 
-    /// Whether a window may grow by leaps: there were no losses lately beyond those that are forgiven, and it is not near one that
-    /// lost too many not long ago.
+    /// Whether the window may grow by leaps: there are no losses beyond those that are forgiven, and none made it smaller not long ago.
     #[inline]
-    pub fn bears(&self, now: Nanos, window: u32) -> bool {
-        self.excess == 0
-            && self.tried.is_none_or(|tried| {
-                now > tried.until
-                    || !(tried.window / 4 * 3..=tried.window.saturating_mul(2)).contains(&window)
-            })
+    pub fn are_few(&self, now: Nanos) -> bool {
+        self.excess == 0 && self.tried.is_none_or(|tried| now > tried.until)
     }
 
     /// So many units arrived.
@@ -209,13 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_lost_too_much_is_not_neared_by_leaps_for_a_while() {
+    fn after_too_many_losses_there_are_no_leaps_for_a_while() {
         let (mut losses, mut now) = (Losses::new(), Nanos::ZERO);
-        assert!(losses.bears(now, 100));
+        assert!(losses.are_few(now));
         until_verdict(&mut losses, &mut now, 100, |_| 20);
-        assert!(losses.bears(now, 50) && !losses.bears(now, 76) && !losses.bears(now, 150));
-        assert!(losses.bears(now + RTT * 65, 76));
+        assert!(!losses.are_few(now) && losses.are_few(now + RTT * 65));
         losses.lost(now, 1, 50, RTT);
-        assert!(!losses.bears(now, 50));
+        assert!(!losses.are_few(now + RTT * 65));
     }
 }

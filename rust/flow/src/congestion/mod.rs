@@ -206,8 +206,7 @@ impl Congestion {
         // A window that was not used says nothing about what the path bears (RFC 7661).
         let used = u64::from(in_flight) * ONE * 2 >= units;
 
-        let path = self.path.get_or_insert_with(Path::new);
-        let noise = path.noise.allowed(base);
+        let noise = self.path.as_ref().map_or(Nanos::ZERO, |path| path.noise.allowed(base));
         let queueing = delay - base;
         let quiet = base_queueing(base);
         // The root is taken only where it can matter.
@@ -215,43 +214,45 @@ impl Congestion {
         let clean = noise <= allowed;
         let allowed = allowed.max(noise);
         let slow = queueing > allowed;
-        if slow {
-            self.fabric.meets_congestion();
-            let target = base + allowed;
-            if let Some(standing) = path.noise.long(now, delay, clean, smoothed)
-                && standing > target
-                && self.fabric.cut(now, standing.0, target.0, smoothed)
-            {
-                path.noise.answered();
+        let crowded = backlog > BACKLOG;
+        let mut eager = false;
+        // A flow that never met congestion has nothing to remember of it.
+        if slow || crowded || self.path.is_some() {
+            let path = self.path.get_or_insert_with(Path::new);
+            if slow {
+                self.fabric.meets_congestion();
+                let target = base + allowed;
+                if let Some(standing) = path.noise.long(now, delay, clean, smoothed)
+                    && standing > target
+                    && self.fabric.cut(now, standing.0, target.0, smoothed)
+                {
+                    path.noise.answered();
+                }
+            } else {
+                path.noise.short();
             }
-        } else {
-            path.noise.short();
+            // Where the path is clean, half of what is allowed is a queue already: others are there, too.
+            let empty = queueing * 2 <= allowed;
+            if path.noise.is_long() || clean && !empty {
+                path.calm_since = now;
+            }
+            // Before its first drain a flow may take the queue of others for a part of its path.
+            let measured = self.drain.until > Nanos::ZERO;
+            eager = empty && measured && path.losses.are_few(now) && now - path.calm_since > smoothed * CALM;
+            if crowded {
+                self.endpoint.meets_congestion();
+                if let Some(least) = path.crowded.stands(now, backlog, smoothed) {
+                    self.endpoint.cut(now, least.into(), BACKLOG.into(), smoothed);
+                }
+            } else {
+                path.crowded.since = Nanos::MAX;
+            }
         }
-        // Where the path is clean, half of what is allowed is a queue already: others are there, too.
-        let empty = queueing * 2 <= allowed;
-        if path.noise.is_long() || clean && !empty {
-            path.calm_since = now;
-        }
-        // Before its first drain a flow may take the queue of others for a part of its path.
-        let measured = self.drain.until > Nanos::ZERO;
-        let eager = empty
-            && measured
-            && path.losses.bears(now, units as u32)
-            && now - path.calm_since > smoothed * CALM;
-        if !slow && used {
+        if used && !slow {
             self.fabric.grow(acked, eager);
         }
-        let crowded = backlog > BACKLOG;
-        if crowded {
-            self.endpoint.meets_congestion();
-            if let Some(least) = path.crowded.stands(now, backlog, smoothed) {
-                self.endpoint.cut(now, least.into(), BACKLOG.into(), smoothed);
-            }
-        } else {
-            path.crowded.since = Nanos::MAX;
-            if used {
-                self.endpoint.grow(acked, eager && backlog == 0);
-            }
+        if used && !crowded {
+            self.endpoint.grow(acked, eager && backlog == 0);
         }
         self.over = slow || crowded;
         self.pace(now, rtt);
@@ -261,6 +262,7 @@ impl Congestion {
     /// `lost` units were found lost.
     pub fn on_loss(&mut self, now: Nanos, lost: u32, rtt: &Rtt) {
         let window = self.fabric.units() as u32;
+        let base = rtt.least();
         let path = self.path.get_or_insert_with(Path::new);
         let verdict = path.losses.lost(now, lost, window, rtt.or_zero());
         match verdict {
@@ -269,7 +271,8 @@ impl Congestion {
                 self.fabric.halve(now, rtt.or_zero());
                 path.calm_since = now;
             }
-            None if self.over => {
+            // On a noisy path a long delay is no sign of a full queue.
+            None if self.over && path.noise.allowed(base) <= base_queueing(base) => {
                 path.losses.forget();
                 self.fabric.halve(now, rtt.or_zero());
             }
