@@ -512,11 +512,9 @@ impl End {
                 Body::Reset(reset) => bytes[at..].copy_from_slice(&reset.emit()),
             }
             let header = t.header;
-            let brings = header.flags.has(Flags::HELLO);
-            if !self.channel.record.established
-                && !matches!(header.kind, Kind::Syn | Kind::SynAck | Kind::Rst)
-                && !(brings && self.channel.record.dialled)
-            {
+            let brings = header.flags.has(Flags::HELLO) && self.channel.record.dialled;
+            let allowed = brings || matches!(header.kind, Kind::Syn | Kind::SynAck | Kind::Rst);
+            if !self.channel.record.established && !allowed {
                 self.channel
                     .fault(Rule::Unproven, format!("{:?} to a peer that has proved nothing", header.kind));
             }
