@@ -216,11 +216,12 @@ lint: ## rustfmt, clippy, gofmt, go vet, staticcheck; warnings are errors
 	for m in $(GO_MODULES); do (cd $$m && go vet ./... && go run $(STATICCHECK) ./...); done
 
 .PHONY: bench
-bench: build ## the tables of docs/performance.md (twelve minutes; those over veth only as root)
+bench: build ## the tables of docs/performance.md (twenty minutes; those over veth only as root)
 	$(BIN)/machnet bench --link memif --size 64,1024,32768 --rounds 5 --duration 500ms
 	$(BIN)/machnet bench --link local --size 64 --rounds 5 --duration 500ms
 	$(BIN)/machnet bench churn
 	$(BIN)/machnet bench isolation
+	$(BIN)/machnet bench hogs
 	$(BIN)/machnet-sim isolation
 	$(BIN)/machnet-sim scaling
 	$(BIN)/machnet bench setup --link sim

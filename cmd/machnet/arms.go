@@ -66,24 +66,30 @@ func (r *rig) build(ctx context.Context, c benchConfig) ([]*arm, error) {
 		if !c.has(transport) {
 			continue
 		}
-		client, server := endpoint{transport: transport, network: a.network}, endpoint{transport: transport, network: b.network, buffer: c.buffer()}
 		placements := []string{placementOwn, placementSame}
 		if c.link == linkLocal {
 			placements = placements[1:]
 		}
 		for _, placement := range placements {
-			clientCore := a.core
-			if placement == placementSame {
-				clientCore = b.core
-			}
-			arm := &arm{transport: transport, placement: placement, wait: "netpoll"}
-			if err := r.startArm(ctx, arm, server, client, b.kernelIP+":0", "", b.core, clientCore); err != nil {
+			arm, err := r.buildKernel(ctx, c, transport, placement, a, b)
+			if err != nil {
 				return nil, err
 			}
 			arms = append(arms, arm)
 		}
 	}
 	return arms, nil
+}
+
+// buildKernel starts the arm of a transport of the kernel, in placement own or same.
+func (r *rig) buildKernel(ctx context.Context, c benchConfig, transport, placement string, a, b *host) (*arm, error) {
+	client, server := endpoint{transport: transport, network: a.network}, endpoint{transport: transport, network: b.network, buffer: c.buffer()}
+	clientCore := a.core
+	if placement == placementSame {
+		clientCore = b.core
+	}
+	arm := &arm{transport: transport, placement: placement, wait: "netpoll"}
+	return arm, r.startArm(ctx, arm, server, client, b.kernelIP+":0", "", b.core, clientCore)
 }
 
 // machnetWait is how the processes of a Machnet arm wait, with the default settings that the bench uses.

@@ -16,7 +16,9 @@ func benches() []command {
 	return []command{
 		{"churn", "what applications that come and go cost those that stay", runChurn},
 		{"go", "Go beside the C program on the same sidecars", runBenchGo},
+		{"hogs", "Machnet and TCP on cores that others keep busy", runHogs},
 		{"isolation", "what a neighbour that takes all it can get costs the others", runIsolation},
+		{"paths", "throughput over paths with delay, ticks and losses", runPaths},
 		{"proxy", "what a proxy adds", runBenchProxy},
 		{"setup", "how long connecting takes", runSetup},
 	}

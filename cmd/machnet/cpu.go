@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"time"
 
@@ -56,6 +57,23 @@ func (r *rig) cpu() (cpuTimes, error) {
 		times[p] = spent
 	}
 	return times, nil
+}
+
+// sleeps is how often the processes of an arm have slept so far: the client and the server together, and the sidecars.
+func (a *arm) sleeps() (apps, sidecars int64, err error) {
+	count := func(sum *int64, p *procs.Process) {
+		n, failed := p.Sleeps()
+		*sum += n
+		err = errors.Join(err, failed)
+	}
+	count(&apps, a.client.Process)
+	if a.server != nil {
+		count(&apps, a.server.Process)
+	}
+	for _, s := range a.sidecars {
+		count(&sidecars, s.Process)
+	}
+	return apps, sidecars, err
 }
 
 func (t cpuTimes) since(before cpuTimes) cpuTimes {

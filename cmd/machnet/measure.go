@@ -29,6 +29,10 @@ func (r *rig) measure(ctx context.Context, a *arm, p driveOrder) (sample, error)
 		if err != nil {
 			return sample{}, err
 		}
+		apps, sidecars, err := a.sleeps()
+		if err != nil {
+			return sample{}, err
+		}
 		began := time.Now()
 		result, err := a.runOnce(ctx, p)
 		if err != nil {
@@ -49,6 +53,12 @@ func (r *rig) measure(ctx context.Context, a *arm, p driveOrder) (sample, error)
 			return sample{}, fmt.Errorf("%s: no echo of %d bytes came back in %v; use a longer --duration", a.client.Name, p.Size, p.Duration)
 		}
 		result.Lost = lost
-		return newSample(a, result, after.since(before), took)
+		s, err := newSample(a, result, after.since(before), took)
+		if err != nil {
+			return sample{}, err
+		}
+		appsNow, sidecarsNow, err := a.sleeps()
+		s.sleepsApp, s.sleepsSidecar = float64(appsNow-apps)/float64(result.All), float64(sidecarsNow-sidecars)/float64(result.All)
+		return s, err
 	}
 }

@@ -10,9 +10,10 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/machnet/machnet/cmd/internal/load"
+	"github.com/machnet/machnet/cmd/netns/relay"
 )
 
-// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive|connect|churn`, or machnet-load-c
+// A worker is one side of one arm of a benchmark, in a process of its own: `machnet worker serve|drive|stream|connect|churn|hog|relay`, or machnet-load-c
 // (tests/c/load.c), which serves and drives. It obeys
 // lines of JSON on standard input, answers with lines of JSON on standard output, and ends when its input ends.
 const workerCommand = "worker"
@@ -20,9 +21,12 @@ const workerCommand = "worker"
 // workerLine is one answer of a worker.
 type workerLine struct {
 	Addr   string      `json:"addr,omitempty"`   // serve: listening here
-	Ready  bool        `json:"ready,omitempty"`  // drive, connect, churn: connected, or ready to be told
+	Ready  bool        `json:"ready,omitempty"`  // drive, connect, churn, hog: connected, or ready
 	Result *workResult `json:"result,omitempty"` // likewise: a run is over
-	Error  string      `json:"error,omitempty"`  // the worker ends
+
+	Relay *[2]relay.Counts `json:"relay,omitempty"` // relay: what it has done so far
+
+	Error string `json:"error,omitempty"` // the worker ends
 }
 
 // workResult is load.Result as it crosses the pipe; the histogram in its V2 compressed encoding, or from C as pairs of a latency in nanoseconds

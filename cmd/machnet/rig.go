@@ -227,7 +227,7 @@ func programBeside(name string) (string, error) {
 	return "", fmt.Errorf("%s is neither beside %s nor on the PATH; `make build` puts both into bin/", name, self)
 }
 
-// startWorker starts a process that serves, drives, connects or churns, as role says. Core -1 leaves it unbound.
+// startWorker starts a process that serves, drives, connects, churns or hogs, as role says. Core -1 leaves it unbound.
 func (r *rig) startWorker(role, name string, e endpoint, addr string, core int) (*worker, error) {
 	path, args, err := e.program(role, addr)
 	if err != nil {
@@ -272,9 +272,12 @@ func (e endpoint) program(role, addr string) (path string, args []string, err er
 		return path, []string{role, e.socket, ip, port}, err
 	}
 	path, err = os.Executable()
+	if role == roleRelay { // which is no endpoint of anything
+		return path, []string{workerCommand, role, "--addr", addr}, err
+	}
 	return path, []string{
 		workerCommand, role, "--transport", e.transport, "--socket", e.socket, "--engine", strconv.Itoa(e.engine), "--addr", addr,
-		"--buffer", strconv.Itoa(e.buffer), fmt.Sprintf("--messages=%v", e.messages),
+		"--buffer", strconv.Itoa(e.buffer), fmt.Sprintf("--messages=%v", e.messages), fmt.Sprintf("--stream=%v", e.stream),
 	}, err
 }
 

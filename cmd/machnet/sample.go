@@ -16,6 +16,8 @@ type sample struct {
 	cpuSidecar     float64 // and of the sidecars
 	others         float64 // what the processes of all other arms used meanwhile, percent of one core
 	lost           int64
+	sleepsApp      float64 // how often a thread of client or server slept for one echo
+	sleepsSidecar  float64 // and of the sidecars
 }
 
 func newSample(a *arm, result *workResult, spent cpuTimes, took time.Duration) (sample, error) {

@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -171,38 +166,17 @@ func setups(ctx context.Context, c setupConfig, progress *progress) ([]setupRow,
 
 // simulateSetups has machnet-sim do it.
 func simulateSetups(ctx context.Context, c setupConfig, progress *progress) ([]setupRow, error) {
-	program, err := programBeside("machnet-sim")
-	if err != nil {
-		return nil, err
-	}
-	folder, err := os.MkdirTemp("", "machnet-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(folder)
 	defer progress.clear()
 	rows := []setupRow{}
 	for i, engines := range c.engines {
 		progress.show(i, len(c.engines), "in virtual time, "+engines.String())
-		file := filepath.Join(folder, "rows")
-		args := []string{"setup", "--engines", engines.String(), "--connections", strconv.Itoa(c.connections), "--json", file}
+		args := []string{"setup", "--engines", engines.String(), "--connections", strconv.Itoa(c.connections)}
 		if c.paper {
 			args = append(args, "--paper")
 		}
-		said, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, strings.TrimSpace(string(said)))
-		}
-		text, err := os.ReadFile(file)
+		some, err := simulated[setupRow](ctx, args...)
 		if err != nil {
 			return nil, err
-		}
-		var some []setupRow
-		if err := json.Unmarshal(text, &some); err != nil || len(some) == 0 {
-			return nil, errors.Join(fmt.Errorf("%s wrote %d rows; are both programs of the same version?", program, len(some)), err)
 		}
 		rows = append(rows, some...)
 	}

@@ -21,6 +21,7 @@ type endpoint struct {
 	network   *netns.Namespace // in which its process is started; nil for that of this process
 	buffer    int              // bytes that a server of streams reads at a time; 0: as suits one connection
 	messages  bool             // machnet: a server takes messages, and not a stream
+	stream    bool             // a server reads streams to their end (load.SwallowListener)
 	c         bool             // machnet: its process is the C program, in messages
 }
 
@@ -109,6 +110,9 @@ func (e endpoint) serve(ctx context.Context, addr string, ready func(net.Addr), 
 		if ctx.Err() == nil { // else connections end because the caller wanted it
 			report(err)
 		}
+	}
+	if e.stream {
+		return unlessDone(ctx, load.SwallowListener(listener, failed))
 	}
 	if e.messages {
 		return unlessDone(ctx, load.ServeMessages(listener, failed))

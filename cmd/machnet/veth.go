@@ -83,5 +83,5 @@ func layLink(one, other netns.End, middle *netns.Namespace, loss float64) error 
 	if err := netns.Veth(other, netns.End{Namespace: middle, Device: towardsB}, linkMTU); err != nil {
 		return err
 	}
-	return middle.Relay(towardsA, towardsB, loss/100)
+	return middle.Forward(towardsA, towardsB, loss/100)
 }

@@ -18,10 +18,11 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	socket := fs.String("socket", "", "the sidecar's control socket (machnet)")
 	buffer := fs.Int("buffer", 0, "bytes that a server of streams reads at a time; 0: as suits one connection")
 	messages := fs.Bool("messages", false, "a server takes messages and not a stream (machnet)")
+	stream := fs.Bool("stream", false, "a server reads streams to their end, and answers nothing before")
 	engine := fs.Int("engine", 0, "number of the sidecar's engine and one; 0 leaves the choice to the sidecar")
-	addr := fs.String("addr", "", "where to listen, whom to dial, or (churn) how long to stay attached and away, and how many idle channels to keep")
+	addr := fs.String("addr", "", "where to listen, whom to dial, (relay) two devices, or (churn) how long to stay attached and away, and how many idle channels to keep")
 	if len(args) == 0 {
-		return usagef("serve, drive, connect or churn")
+		return usagef("serve, drive, stream, connect, churn, hog or relay")
 	}
 	if err := parse(fs, args[1:], stdout, ""); err != nil {
 		return err
@@ -29,7 +30,7 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 	if err := checkTransport(*transport); err != nil {
 		return err
 	}
-	e := endpoint{transport: *transport, socket: *socket, engine: *engine, buffer: *buffer, messages: *messages}
+	e := endpoint{transport: *transport, socket: *socket, engine: *engine, buffer: *buffer, messages: *messages, stream: *stream}
 	out := json.NewEncoder(stdout)
 	var err error
 	switch args[0] {
@@ -41,8 +42,14 @@ func runWorker(ctx context.Context, args []string, stdout, _ io.Writer) error {
 		err = workerConnect(ctx, e, json.NewDecoder(os.Stdin), out)
 	case "churn":
 		err = workerChurn(ctx, e, *addr, json.NewDecoder(os.Stdin), out)
+	case "hog":
+		err = workerHog(ctx, os.Stdin, out)
+	case "stream":
+		err = workerStream(ctx, e, json.NewDecoder(os.Stdin), out)
+	case roleRelay:
+		err = workerRelay(ctx, *addr, out)
 	default:
-		return usagef("%q: a worker can serve, drive, connect or churn", args[0])
+		return usagef("%q: a worker can serve, drive, stream, connect, churn, hog or relay", args[0])
 	}
 	if err != nil && ctx.Err() == nil {
 		_ = out.Encode(workerLine{Error: err.Error()})

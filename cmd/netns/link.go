@@ -43,15 +43,21 @@ func (e End) CutInFrames() error {
 	return e.Namespace.Run("ethtool", "-K", e.Device, "tso", "off", "gso", "off")
 }
 
-// LeastLoss is the step of a Relay's loss: what is nearer to 0 drops nothing.
+// FrameInSoftware has the kernel send whole frames: of the MTU (CutInFrames), and with their checksums in them. On a veth pair it leaves
+// these out and says so beside the frame, which a relay in user space cannot pass on.
+func (e End) FrameInSoftware() error {
+	return e.Namespace.Run("ethtool", "-K", e.Device, "tso", "off", "gso", "off", "tx", "off")
+}
+
+// LeastLoss is the step of Forward's loss: what is nearer to 0 drops nothing.
 const LeastLoss = 1e-6
 
-// Relay passes frames between two devices of a namespace, both ways, and drops each with the probability loss, 0 to 1 in steps of
-// LeastLoss, in the kernel. Frames need no address and meet no bridge: what comes in on one device goes out on the other.
-func (n *Namespace) Relay(one, other string, loss float64) error {
+// Forward has the kernel pass frames between two devices of a namespace, both ways, and drop each with the probability loss, 0 to 1 in steps of
+// LeastLoss. Frames need no address and meet no bridge: what comes in on one device goes out on the other.
+func (n *Namespace) Forward(one, other string, loss float64) error {
 	const whole = 1 / LeastLoss
 	rules := new(strings.Builder)
-	fmt.Fprintln(rules, "table netdev relay {")
+	fmt.Fprintln(rules, "table netdev forward {")
 	for _, way := range [][2]string{{one, other}, {other, one}} {
 		fmt.Fprintf(rules, "chain %s {\n type filter hook ingress device %q priority 0\n", way[0], way[0])
 		fmt.Fprintf(rules, " numgen random mod %d < %d counter drop\n counter fwd to %q\n}\n", int(whole), int(math.Round(loss*whole)), way[1])

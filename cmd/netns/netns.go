@@ -1,5 +1,5 @@
 // Package netns makes network namespaces, lays links between them, and starts processes in them: two hosts on one
-// machine for the benchmark and for the tests of tests/e2e. It needs root and the programs of iproute2; only a relay
+// machine for the benchmark and for the tests of tests/e2e. It needs root and the programs of iproute2; only Forward
 // needs nftables.
 //
 // A namespace has no name. It lives as long as a process in it or a file of ours that holds it, so whatever ends, in

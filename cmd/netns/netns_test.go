@@ -132,7 +132,7 @@ func TestTheKernelIsSilentOnALink(t *testing.T) {
 	}
 }
 
-func TestARelayDropsItsShare(t *testing.T) {
+func TestForwardDropsItsShare(t *testing.T) {
 	need(t)
 	a, m, b := newNamespace(t), newNamespace(t), newNamespace(t)
 	ends := []End{{a, "tcp0"}, {b, "tcp0"}}
@@ -144,7 +144,7 @@ func TestARelayDropsItsShare(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := m.Relay("a", "b", 0.25); err != nil {
+	if err := m.Forward("a", "b", 0.25); err != nil {
 		t.Fatal(err)
 	}
 	var from, to net.PacketConn
@@ -166,7 +166,7 @@ func TestARelayDropsItsShare(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("nothing passes the relay")
+			t.Fatal("nothing is forwarded")
 		}
 	}
 	const sent = 4000
@@ -189,7 +189,7 @@ func TestARelayDropsItsShare(t *testing.T) {
 		}
 	}
 	if arrived < sent*70/100 || arrived > sent*80/100 {
-		t.Errorf("%d of %d datagrams passed a relay that drops a quarter", arrived, sent)
+		t.Errorf("%d of %d datagrams passed where the kernel drops a quarter", arrived, sent)
 	}
 }
 

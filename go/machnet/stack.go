@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/machnet/machnet/go/internal/core"
 )
 
 // MaxMessage is the largest message, in bytes. Larger Writes are split, larger Sends fail with ErrTooLarge.
@@ -172,4 +174,24 @@ func (s *Stack) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
+}
+
+// CoreWaits tells what other programs' hold on the cores has cost this one, as far as it knows.
+//
+// A goroutine that waits looks for messages and gives its core away between looks. Beside a thread that computes and gives nothing away, a hog, it
+// would come back a time slice later; so when giving the core away has taken more than 2 ms twice in a row, goroutines sleep at once instead, for 8 ms, and
+// for twice as long, up to a second, each time that the hog is still there. The counters are of the whole process: its stacks share its threads.
+type CoreWaits struct {
+	// HogAlarms is how often a hog was met.
+	HogAlarms uint64
+	// Hogged is for how long hogs were believed in, of all channels together. A channel counts the time when it meets the hog.
+	Hogged time.Duration
+	// CoreWait is what giving the core away took beyond 2 ms each time.
+	CoreWait time.Duration
+}
+
+// Waits are the CoreWaits of this process so far. docs/metrics.md has the same of the sidecar's engines: hog_alarms, hogged and core_wait.
+func (s *Stack) Waits() CoreWaits {
+	w := core.ReadCoreWaits()
+	return CoreWaits{HogAlarms: w.Alarms, Hogged: w.Hogged, CoreWait: w.Core}
 }

@@ -275,6 +275,8 @@ int mdpdk_port_xstats(uint16_t port, mdpdk_xstat *out, uint32_t cap)
 
 /* --- receive interrupts --- */
 
+uint16_t mdpdk_cache_line(void) { return RTE_CACHE_LINE_SIZE; }
+
 int mdpdk_rx_intr_fd(uint16_t port, uint16_t queue) { return rte_eth_dev_rx_intr_ctl_q_get_fd(port, queue); }
 
 int mdpdk_rx_intr_enable(uint16_t port, uint16_t queue)

@@ -100,6 +100,9 @@ int mdpdk_port_stats(uint16_t port, mdpdk_stats *out);
 int mdpdk_port_xstats(uint16_t port, mdpdk_xstat *out, uint32_t cap); /* how many there are; fills at most cap */
 
 /* --- receive interrupts --- */
+/* Bytes of a cache line, as the drivers of this DPDK lay out what they share. */
+uint16_t mdpdk_cache_line(void);
+
 int mdpdk_rx_intr_fd(uint16_t port, uint16_t queue);
 int mdpdk_rx_intr_enable(uint16_t port, uint16_t queue);
 int mdpdk_rx_intr_disable(uint16_t port, uint16_t queue);

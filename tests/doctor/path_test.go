@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/machnet/machnet/cmd/netns"
+	"github.com/machnet/machnet/cmd/netns/relay"
 	"github.com/machnet/machnet/go/control"
 )
 
@@ -37,7 +38,7 @@ func pathBreakages() []breakage {
 		{check: "path-mtu", how: "a smaller one on the way", broken: narrow, status: "fail"},
 		{check: "rtt", how: "far away", broken: far, status: "warn", alone: true, outside: network, mend: healed},
 		{check: "loss", how: "one of ten", broken: lossy, status: "fail", alone: true, outside: network, mend: healed},
-		{check: "reordering", how: "every fourth frame late", broken: mixedUp, status: "warn", alone: true, outside: network, mend: healed},
+		{check: "reordering", how: "every fourth frame held back", broken: mixedUp, status: "warn", alone: true, outside: network, mend: healed},
 	}
 }
 
@@ -75,6 +76,14 @@ func (w *wire) rules(t *testing.T, sets, fromA, fromB string) {
 	file := filepath.Join(t.TempDir(), "rules")
 	write(t, file, text+"}\n")
 	must(t, w.middle.Run("nft", "-f", file))
+}
+
+// relay passes frames in user space, as the path has it: the kernel can drop frames, and neither delay nor mix them up.
+func (w *wire) relay(t *testing.T, path relay.Path) {
+	t.Helper()
+	r, err := relay.Start(w.middle, "a", "b", path, 1)
+	must(t, err)
+	w.stop = func() { must(t, r.Close()) }
 }
 
 // pass lets everything through.
@@ -186,14 +195,12 @@ func lossy(t *testing.T) *world {
 
 func far(t *testing.T) *world {
 	w := newWire(t)
-	w.carry(t, func(frame []byte, send func([]byte)) {
-		time.AfterFunc(15*time.Millisecond, func() { send(frame) })
-	})
+	w.relay(t, relay.Path{Delay: 15 * time.Millisecond})
 	return hosts(t, w, "", true)
 }
 
 func mixedUp(t *testing.T) *world {
 	w := newWire(t)
-	w.carry(t, late())
+	w.relay(t, relay.Path{Reorder: 0.25, ReorderBy: 2 * time.Millisecond})
 	return hosts(t, w, "", true)
 }

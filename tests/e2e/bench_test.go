@@ -164,7 +164,7 @@ func TestBenchGo(t *testing.T) {
 // Who has waited for a measurement wants its rows.
 func TestAFileThatCannotBeWrittenIsRefusedBeforeAnythingIsMeasured(t *testing.T) {
 	onAnyLink(t)
-	for _, what := range [][]string{{}, {"go"}, {"churn"}, {"isolation"}, {"setup"}} {
+	for _, what := range [][]string{{}, {"go"}, {"churn"}, {"hogs"}, {"isolation"}, {"paths"}, {"setup"}} {
 		c := startCommand(t, slices.Concat([]string{"bench"}, what, []string{"--json", "/nonexistent/rows.json", "--rounds", "1000"})...)
 		if code := c.exit(t, patience); code != 1 || !strings.Contains(c.errs.String(), "--json: open /nonexistent/rows.json") {
 			t.Errorf("bench %v: exit code %d, %s", what, code, c.errs)
@@ -482,6 +482,92 @@ func TestBenchIsolation(t *testing.T) {
 
 	c = startCommand(t, "bench", "isolation", "--noisy", "0")
 	if code := c.exit(t, time.Minute); code != 2 || !strings.Contains(c.errs.String(), "--noisy 0: 1 to 64 pairs") {
+		t.Fatalf("exit code %d: %s", code, c.errs)
+	}
+}
+
+// Machnet and TCP are measured beside each number of hogs, over each link, and no hog stays.
+func TestBenchHogs(t *testing.T) {
+	c := startCommand(t, "bench", "hogs", "--hogs", "0,1", "--link", "memif,local", "--size", "64", "--rounds", "1", "--duration", "50ms", "--gap", "10us", "--json", "-")
+	if code := c.exit(t, time.Minute); code != 0 {
+		t.Fatalf("exit code %d: %s", code, c.errs)
+	}
+	var rows []benchRow
+	if err := json.Unmarshal([]byte(c.out.String()), &rows); err != nil || len(rows) != 4 {
+		t.Fatalf("%d rows, %v: %s", len(rows), err, c.out)
+	}
+	for i, r := range rows {
+		if link, hogs := []string{"memif", "local"}[i/2], float64(i%2); r["link"] != link || r["hogs"] != hogs || r["size"] != 64.0 || r["gap_us"] != 10.0 {
+			t.Errorf("row %d is %v, want %s beside %g hogs", i, r, link, hogs)
+		}
+		for _, name := range []string{"p50_us", "p99_us", "msgs_per_s", "tcp_p50_us", "tcp_p99_us", "tcp_msgs_per_s", "ratio_p50_vs_tcp", "ratio_p99_vs_tcp", "asked_p99", "tcp_sleeps_per_msg"} {
+			r.number(t, name, 1e-6, 1e9)
+		}
+		for _, name := range []string{"sleeps_per_msg_app", "sleeps_per_msg_sidecar"} {
+			r.number(t, name, 0, 1e3)
+		}
+	}
+	c.leavesNothing(t)
+}
+
+// Every path has rates of all arms and ratios of these; a path that loses frames has lost some.
+func TestBenchPaths(t *testing.T) {
+	onAnyLink(t)
+	needNamespaces(t)
+	c := startCommand(t, "bench", "paths", "--paths", "kernel,relay,loss-5,loss-3-messages,shared-tick-500us", "--rounds", "1", "--duration", "100ms", "--json", "-")
+	if code := c.exit(t, 3*time.Minute); code != 0 {
+		t.Fatalf("exit code %d: %s", code, c.errs)
+	}
+	var rows []benchRow
+	if err := json.Unmarshal([]byte(c.out.String()), &rows); err != nil {
+		t.Fatalf("%v: %s", err, c.out)
+	}
+	var names []string
+	for _, r := range rows {
+		name, _ := r["path"].(string)
+		names = append(names, name)
+		rates := map[string]float64{}
+		for _, arm := range []string{"ours", "yield", "tcp", "direct"} {
+			rates[arm] = r.number(t, arm+"_mb_s", 1e-3, 1e6)
+		}
+		near := func(field string, want float64) {
+			t.Helper()
+			r.number(t, field, want*0.999, want*1.001)
+		}
+		near("ratio_vs_tcp", rates["ours"]/rates["tcp"])
+		near("ratio_yield", rates["yield"]/rates["ours"])
+		near("ratio_asked", rates["ours"]/min(r.number(t, "asked_of_tcp", 0.8, 1)*rates["tcp"], 0.9*rates["direct"]))
+		if name == "loss-3-messages" {
+			if r["sim_mb_s"] != nil || r["ratio_sim"] != nil {
+				t.Errorf("%s: the simulator sends one way, and says %v", name, r["sim_mb_s"])
+			}
+		} else {
+			near("ratio_sim", r.number(t, "sim_mb_s", 1e-3, 1e6)/rates["ours"])
+		}
+		lossy := strings.HasPrefix(name, "loss-")
+		if lost := r.number(t, "lost", 0, 1e9); (lost > 0) != lossy {
+			t.Errorf("%s: %g frames were lost", name, lost)
+		}
+		// Of a short stream every frame may come through; of 16 MiB both ways some hundred are lost.
+		if again := r.number(t, "retransmitted", 0, 1e9); name == "loss-3-messages" && again == 0 {
+			t.Errorf("%s: nothing was sent again", name)
+		}
+		for _, field := range []string{"ours_echo_p50_us", "ours_echo_p99_us", "tcp_echo_p50_us", "tcp_echo_p99_us"} {
+			if _, measured := r[field].(float64); measured != lossy {
+				t.Errorf("%s: %s is %v", name, field, r[field])
+			}
+		}
+		if via := map[bool]string{true: "kernel", false: "relay"}[name == "kernel"]; r["via"] != via {
+			t.Errorf("%s leads via the %v", name, r["via"])
+		}
+	}
+	if want := []string{"kernel", "relay", "loss-5", "loss-3-messages", "shared-tick-500us"}; !slices.Equal(names, want) {
+		t.Errorf("paths %q, want %q", names, want)
+	}
+	c.leavesNothing(t)
+
+	c = startCommand(t, "bench", "paths", "--paths", "relay,moon")
+	if code := c.exit(t, patience); code != 2 || !strings.Contains(c.errs.String(), `"moon": use kernel, relay, tick-100us`) {
 		t.Fatalf("exit code %d: %s", code, c.errs)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/machnet/machnet/cmd/netns/relay"
 	"github.com/machnet/machnet/go/machnet"
 )
 
@@ -24,27 +25,24 @@ func TestMessagesArriveOnceInOrderAndWhole(t *testing.T) {
 	for name, drop := range map[string]float64{"1 % lost": 0.01, "5 % lost": 0.05} {
 		t.Run(name, func(t *testing.T) {
 			onAnyLink(t)
-			seed := rand.Uint64()
-			w, fw := lossyWire(t, faults{drop: drop, duplicate: 0.01, hold: 0.02}, seed)
+			path := relay.Path{Loss: drop, Copies: 0.01, Reorder: 0.02, ReorderBy: 500 * time.Microsecond}
+			w, r := relayedWire(t, path, rand.Uint64())
 			p := newPairOn(t, shortTempDir(t), w)
 			if exchangeAll(t, p); t.Failed() {
 				return
 			}
-			var arrived, dropped, duplicated, overtaken, noRoom int64
-			for _, l := range fw.lanes {
-				arrived, dropped = arrived+l.arrived.Load(), dropped+l.dropped.Load()
-				duplicated, overtaken = duplicated+l.duplicated.Load(), overtaken+l.overtaken.Load()
-				noRoom += l.noRoom.Load()
+			var arrived, lost, copied, overtaken int64
+			for _, way := range r.Counts() {
+				arrived, lost, copied, overtaken = arrived+way.Arrived, lost+way.Lost, copied+way.Copied, overtaken+way.Overtaken
 			}
 			a, b := p.a.counters(t), p.b.counters(t)
-			t.Logf("of %d frames %d were dropped, %d came twice, %d were overtaken; %d and %d found no room in the forwarder, %d behind it",
-				arrived, dropped, duplicated, overtaken, fw.ends[0].lost(t), fw.ends[1].lost(t), noRoom)
+			t.Logf("the relay: %+v", r.Counts())
 			t.Logf("A: %v\nB: %v", a, b)
-			if share := float64(dropped) / float64(arrived); share < drop*0.8 || share > drop*1.2 {
-				t.Errorf("%d of %d frames were dropped, want %g of them", dropped, arrived, drop)
+			if share := float64(lost) / float64(arrived); share < drop*0.8 || share > drop*1.2 {
+				t.Errorf("%d of %d frames were dropped, want %g of them", lost, arrived, drop)
 			}
-			if duplicated < arrived/200 || overtaken < arrived/200 {
-				t.Errorf("of %d frames %d came twice and %d were overtaken, want 1 %% and 2 %%", arrived, duplicated, overtaken)
+			if copied < arrived/200 || overtaken < arrived/200 {
+				t.Errorf("of %d frames %d came twice and %d were overtaken, want 1 %% and 2 %%", arrived, copied, overtaken)
 			}
 			for _, name := range []string{"flow_retransmitted", "flow_duplicates", "flow_out_of_order"} {
 				if a[name]+b[name] == 0 {

@@ -23,7 +23,7 @@ func checkLink() error {
 // wire is what joins the two hosts of a pair.
 type wire struct {
 	a, b   wireEnd
-	middle *netns.Namespace // of a forwarder's, which has the devices a and b towards them
+	middle *netns.Namespace // of a relay's, which has the devices a and b towards them
 	close  func()           // once both sidecars have ended
 }
 

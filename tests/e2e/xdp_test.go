@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/machnet/machnet/cmd/netns"
+	"github.com/machnet/machnet/cmd/netns/relay"
 	"github.com/machnet/machnet/go/machnet"
 )
 
@@ -135,10 +136,10 @@ func TestMessagesOverXDP(t *testing.T) {
 	}
 }
 
-// Between the hosts a forwarder sends frames on by the kernel's hash of their flow, so that the engines have to find each other's queues.
+// Between the hosts a relay sends frames on by the kernel's hash of their flow, so that the engines have to find each other's queues.
 func TestEnginesFindEachOthersQueuesOverXDP(t *testing.T) {
 	onAnyLink(t)
-	w, _ := lossyWire(t, faults{}, 1)
+	w, _ := relayedWire(t, relay.Path{}, 1)
 	w.a, w.b = xdpEnd(w.a.namespace), xdpEnd(w.b.namespace)
 	for _, end := range []wireEnd{w.a, w.b} {
 		if err := end.namespace.Run("ethtool", "-L", device, "rx", "2", "tx", "2"); err != nil {

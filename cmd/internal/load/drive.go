@@ -18,6 +18,7 @@ type Params struct {
 	Size     int           // bytes of a frame, MinSize to MaxSize
 	Inflight int           // frames outstanding at most; 1 or more
 	Buffered bool          // frames go through a buffered writer, flushed when nothing is waiting to be read
+	Gap      time.Duration // the client sleeps so long between an echo and its next frame, in a closed loop of one goroutine
 	Rate     float64       // frames a second of an open loop; 0 is a closed loop
 	Warmup   time.Duration // not measured, at the start; longer where the echoes of all that is in flight take longer
 	Duration time.Duration // measured
@@ -55,6 +56,8 @@ func Drive(conns []net.Conn, p Params) (*Result, error) {
 		return nil, fmt.Errorf("inflight %d: at least one message is in flight", p.Inflight)
 	case p.Messages && p.Size > LargestWindow/p.Inflight:
 		return nil, fmt.Errorf("%d messages of %d bytes in flight: at most %d bytes", p.Inflight, p.Size, LargestWindow)
+	case p.Gap > 0 && (p.Inflight > 1 || p.Rate > 0):
+		return nil, fmt.Errorf("a gap of %v with %d in flight at %g/s: it is between messages that follow each other", p.Gap, p.Inflight, p.Rate)
 	case p.Rate > 0 && len(conns) > 1:
 		return nil, fmt.Errorf("an open loop over %d connections: it has one", len(conns))
 	}
@@ -234,6 +237,10 @@ func (d *driver) closed() error {
 		if d.over(now) {
 			outstanding--
 			continue
+		}
+		if d.p.Gap > 0 {
+			sleep(d.p.Gap)
+			now = time.Now()
 		}
 		if err := sendAt(at, now); err != nil {
 			return err

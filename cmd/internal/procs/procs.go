@@ -181,6 +181,33 @@ func CPU(pid int) (time.Duration, error) {
 	return sum, nil
 }
 
+// Sleeps is how often the threads of the process that live have gone to sleep so far: given up their core with nothing to do, not for
+// another thread's sake.
+func (p *Process) Sleeps() (int64, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.PID()))
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // the thread has just ended
+		}
+		if err != nil {
+			return 0, err
+		}
+		_, rest, _ := strings.Cut(string(text), "\nvoluntary_ctxt_switches:")
+		number, _, _ := strings.Cut(rest, "\n")
+		n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: voluntary_ctxt_switches: %w", file, err)
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
 // Cores lists the cores this process may use, in order.
 func Cores() ([]int, error) {
 	var set unix.CPUSet

@@ -44,7 +44,11 @@ func (h *hub) polled(awoken int32) {
 func (h *hub) pollRings() {
 	before := h.sleepers.Load()
 	h.rings.poll()
-	h.polled(before - h.sleepers.Load())
+	awoken := before - h.sleepers.Load()
+	if awoken > 0 {
+		h.recall() // there is more than one reader after all
+	}
+	h.polled(awoken)
 }
 
 // attendant looks for all crowded channels of the process. There is one at most: the watcher that has set busy.

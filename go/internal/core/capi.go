@@ -11,20 +11,27 @@ package core
 // Fails at link time when the archive is not the one this header belongs to.
 void (*machnet_abi_witness)(void) = machnet_abi_3;
 
-#cgo noescape machnet_recv_some
-#cgo nocallback machnet_recv_some
-#cgo noescape machnet_send_some
-#cgo nocallback machnet_send_some
-#cgo noescape machnet_send
-#cgo nocallback machnet_send
-#cgo noescape machnet_sendv
-#cgo nocallback machnet_sendv
-#cgo noescape machnet_poll
-#cgo nocallback machnet_poll
-#cgo noescape machnet_poll_tx
-#cgo nocallback machnet_poll_tx
-#cgo nocallback machnet_arm
-#cgo nocallback machnet_disarm
+// What a message needs is called as package leaf does it: a pointer to the arguments, in which the result comes back.
+struct leaf_recv { machnet_channel *ch; machnet_conn conn; void *buf; size_t cap; uint32_t flags; machnet_recv_info *info; int64_t result; };
+static void leaf_recv(struct leaf_recv *a) { a->result = machnet_recv_some(a->ch, a->conn, a->buf, a->cap, a->flags, a->info); }
+
+struct leaf_send { machnet_channel *ch; machnet_conn conn; const void *buf; size_t len; uint32_t flags; int64_t result; };
+static void leaf_send_some(struct leaf_send *a) { a->result = machnet_send_some(a->ch, a->conn, a->buf, a->len, a->flags); }
+static void leaf_send(struct leaf_send *a) { a->result = machnet_send(a->ch, a->conn, a->buf, a->len, a->flags); }
+
+struct leaf_sendv { machnet_channel *ch; machnet_conn conn; const machnet_iovec *iov; size_t count, skip; uint32_t flags; int64_t result; };
+static void leaf_sendv(struct leaf_sendv *a) { a->result = machnet_sendv(a->ch, a->conn, a->iov, a->count, a->skip, a->flags); }
+
+struct leaf_poll { machnet_channel *ch; machnet_event *events; size_t most; int64_t result; };
+static void leaf_poll(struct leaf_poll *a) { a->result = machnet_poll(a->ch, a->events, a->most); }
+static void leaf_poll_tx(struct leaf_poll *a) { a->result = machnet_poll_tx(a->ch, a->events, a->most); }
+static void leaf_arm(struct leaf_poll *a) { a->result = machnet_arm(a->ch); }
+static void leaf_disarm(struct leaf_poll *a) { machnet_disarm(a->ch); }
+
+enum { LEAF_RECV, LEAF_SEND_SOME, LEAF_SEND, LEAF_SENDV, LEAF_POLL, LEAF_POLL_TX, LEAF_ARM, LEAF_DISARM, LEAVES };
+static void *const leaves[LEAVES] = { leaf_recv, leaf_send_some, leaf_send, leaf_sendv, leaf_poll, leaf_poll_tx, leaf_arm, leaf_disarm };
+static void *leaf(int i) { return leaves[i]; }
+
 #cgo nocallback machnet_drain
 #cgo nocallback machnet_abort
 #cgo nocallback machnet_finish
@@ -39,6 +46,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unsafe"
+
+	"github.com/machnet/machnet/go/internal/leaf"
 )
 
 // Lack is what this build lacks to reach a sidecar: nothing.
@@ -47,6 +56,7 @@ const Lack = ""
 // capi is a channel of the C library. It does no locking: one caller per direction at a time, none after detach.
 type capi struct {
 	ch       *C.machnet_channel
+	rx, tx   leaf.Stack // what the calls of a direction run on
 	deliver  ringView
 	replies  ringView
 	complete ringView
@@ -61,6 +71,20 @@ type capi struct {
 }
 
 const eventBatch = 32
+
+// The functions that leaf.Stack calls.
+var (
+	leafRecv, leafSendSome, leafSend, leafSendv = C.leaf(C.LEAF_RECV), C.leaf(C.LEAF_SEND_SOME), C.leaf(C.LEAF_SEND), C.leaf(C.LEAF_SENDV)
+	leafPoll, leafPollTx, leafArm, leafDisarm   = C.leaf(C.LEAF_POLL), C.leaf(C.LEAF_POLL_TX), C.leaf(C.LEAF_ARM), C.leaf(C.LEAF_DISARM)
+)
+
+// prepare makes what calls of an attached channel run on, until detach.
+func (c *capi) prepare() error {
+	if err := c.rx.Make(); err != nil {
+		return err
+	}
+	return c.tx.Make()
+}
 
 // ringView is where a ring shows, without a call, that it has something.
 type ringView struct {
@@ -148,6 +172,8 @@ func (c *capi) info() Info {
 func (c *capi) detach() {
 	C.machnet_detach(c.ch)
 	c.ch = nil
+	c.rx.Free()
+	c.tx.Free()
 }
 
 // ready: anything for rx calls.
@@ -175,7 +201,9 @@ func eventOf(e *C.machnet_event) Event {
 // poll empties the rings of the receive direction. A negative result is a code.
 func (c *capi) poll(each func(*Event)) Code {
 	for {
-		n := int(C.machnet_poll(c.ch, &c.buf[0], eventBatch))
+		a := C.struct_leaf_poll{ch: c.ch, events: &c.buf[0], most: eventBatch}
+		c.rx.Call(leafPoll, unsafe.Pointer(&a))
+		n := int(a.result)
 		if n < 0 {
 			return Code(n)
 		}
@@ -195,7 +223,9 @@ func (c *capi) poll(each func(*Event)) Code {
 // pollTx takes returned tokens.
 func (c *capi) pollTx(each func(*Event)) Code {
 	for {
-		n := int(C.machnet_poll_tx(c.ch, &c.bufTx[0], eventBatch))
+		a := C.struct_leaf_poll{ch: c.ch, events: &c.bufTx[0], most: eventBatch}
+		c.tx.Call(leafPollTx, unsafe.Pointer(&a))
+		n := int(a.result)
 		if n < 0 {
 			return Code(n)
 		}
@@ -209,8 +239,17 @@ func (c *capi) pollTx(each func(*Event)) Code {
 	}
 }
 
-func (c *capi) arm() bool   { return C.machnet_arm(c.ch) == 1 }
-func (c *capi) disarm()     { C.machnet_disarm(c.ch) }
+func (c *capi) arm() bool {
+	a := C.struct_leaf_poll{ch: c.ch}
+	c.rx.Call(leafArm, unsafe.Pointer(&a))
+	return a.result == 1
+}
+
+func (c *capi) disarm() {
+	a := C.struct_leaf_poll{ch: c.ch}
+	c.rx.Call(leafDisarm, unsafe.Pointer(&a))
+}
+
 func (c *capi) drain() Code { return Code(C.machnet_drain(c.ch)) }
 
 func count(n C.int64_t) (int, Code) {
@@ -222,30 +261,37 @@ func count(n C.int64_t) (int, Code) {
 
 func (c *capi) recv(conn uint64, p []byte, mode RecvMode, info *RecvInfo) (int, Code) {
 	var i C.machnet_recv_info
-	var n C.int64_t
-	if len(p) == 0 {
-		n = C.machnet_recv_some(c.ch, C.machnet_conn(conn), nil, 0, C.uint32_t(mode), &i)
-	} else {
-		n = C.machnet_recv_some(c.ch, C.machnet_conn(conn), unsafe.Pointer(&p[0]), C.size_t(len(p)), C.uint32_t(mode), &i)
-	}
+	a := C.struct_leaf_recv{ch: c.ch, conn: C.machnet_conn(conn), buf: bytesAt(p), cap: C.size_t(len(p)), flags: C.uint32_t(mode), info: &i}
+	c.rx.Call(leafRecv, unsafe.Pointer(&a))
+	runtime.KeepAlive(p)
 	info.Length, info.Offset, info.Flags = uint32(i.message_len), uint32(i.offset), uint32(i.flags)
-	return count(n)
+	return count(a.result)
 }
 
 // sendSome sends p as one message, or as the rest of one; it may take a part.
 func (c *capi) sendSome(conn uint64, p []byte, mode SendMode) (int, Code) {
-	if len(p) == 0 {
-		return count(C.machnet_send_some(c.ch, C.machnet_conn(conn), nil, 0, C.uint32_t(mode)))
-	}
-	return count(C.machnet_send_some(c.ch, C.machnet_conn(conn), unsafe.Pointer(&p[0]), C.size_t(len(p)), C.uint32_t(mode)))
+	return c.send(leafSendSome, conn, p, C.uint32_t(mode))
 }
 
 // trySend sends p as one message, or nothing of it.
 func (c *capi) trySend(conn uint64, p []byte) Code {
+	_, code := c.send(leafSend, conn, p, C.MACHNET_DONTWAIT)
+	return code
+}
+
+func (c *capi) send(fn unsafe.Pointer, conn uint64, p []byte, flags C.uint32_t) (int, Code) {
+	a := C.struct_leaf_send{ch: c.ch, conn: C.machnet_conn(conn), buf: bytesAt(p), len: C.size_t(len(p)), flags: flags}
+	c.tx.Call(fn, unsafe.Pointer(&a))
+	runtime.KeepAlive(p)
+	return count(a.result)
+}
+
+// bytesAt is where p is for C, nil if it is empty.
+func bytesAt(p []byte) unsafe.Pointer {
 	if len(p) == 0 {
-		return Code(C.machnet_send(c.ch, C.machnet_conn(conn), nil, 0, C.MACHNET_DONTWAIT))
+		return nil
 	}
-	return Code(C.machnet_send(c.ch, C.machnet_conn(conn), unsafe.Pointer(&p[0]), C.size_t(len(p)), C.MACHNET_DONTWAIT))
+	return unsafe.Pointer(unsafe.SliceData(p))
 }
 
 // sendParts sends the parts as one message, from the byte skip on.
@@ -266,7 +312,10 @@ func (c *capi) sendParts(conn uint64, parts [][]byte, skip int) (int, Code) {
 	if skip > 0 {
 		flags = C.MACHNET_SEND_CONTINUE
 	}
-	return count(C.machnet_sendv(c.ch, C.machnet_conn(conn), unsafe.SliceData(iov), C.size_t(len(iov)), C.size_t(skip), flags))
+	a := C.struct_leaf_sendv{ch: c.ch, conn: C.machnet_conn(conn), iov: unsafe.SliceData(iov), count: C.size_t(len(iov)), skip: C.size_t(skip), flags: flags}
+	c.tx.Call(leafSendv, unsafe.Pointer(&a))
+	runtime.KeepAlive(iov)
+	return count(a.result)
 }
 
 func (c *capi) abort(conn uint64) Code  { return Code(C.machnet_abort(c.ch, C.machnet_conn(conn))) }

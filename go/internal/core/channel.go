@@ -82,7 +82,10 @@ func Attach(ctx context.Context, o Options, yield time.Duration, h Handler) (*Ch
 	if code != OK {
 		return fail(code)
 	}
-	var err error
+	err := c.api.prepare()
+	if err != nil {
+		return fail(err)
+	}
 	if c.socket == nil {
 		if c.socket, err = newPollable(c.api.socket(), "machnet-socket"); err != nil {
 			return fail(err)
@@ -96,7 +99,7 @@ func Attach(ctx context.Context, o Options, yield time.Duration, h Handler) (*Ch
 	c.info = c.api.info()
 	c.hub = newHub(c, yield)
 	c.enter()
-	go c.watch(c.waitForBell)
+	go c.watch()
 	go c.waitForEnd()
 	return c, "", nil
 }
@@ -110,15 +113,20 @@ func (c *Channel) NewWaiter(k Kind) *Waiter { return c.newWaiter(k) }
 // Begin makes a zero Waiter such a place.
 func (c *Channel) Begin(w *Waiter, k Kind) { c.begin(w, k) }
 
-// waitForBell returns after the doorbell has rung.
-func (c *Channel) waitForBell() error {
-	err := c.bell.wait(c.pipe.look)
-	if c.pipe.ended {
+func (c *Channel) await() (rung bool, err error) {
+	err = c.bell.wait(c.pipe.look)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.bell.reset()
+		return false, nil
+	case c.pipe.ended.Load():
 		c.goDown(NetDown)
-		return net.ErrClosed
+		return false, net.ErrClosed
 	}
-	return err
+	return err == nil, err
 }
+
+func (c *Channel) interrupt() { c.bell.interrupt() }
 
 // waitForEnd returns when the sidecar has gone, or this end was closed.
 func (c *Channel) waitForEnd() {
@@ -151,6 +159,7 @@ func (c *Channel) Close() {
 	c.down.Do(func() {})
 	c.end()
 	c.bell.close()
+	c.callWatcher() // so that it ends
 	c.socket.close()
 	// A goroutine that looks at the rings reads the channel's memory without a lock, but only while it has the reader role. So take the
 	// role, and never give it back, before the memory is unmapped.

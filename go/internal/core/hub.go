@@ -13,6 +13,8 @@ import (
 //   - Everybody else sleeps on a Go channel of its own.
 //   - When no goroutine has the role, the watcher has it: one goroutine per channel, parked in Go's poller on the
 //     doorbell. Whoever leaves the role while others sleep arms the doorbell, which is how the role is handed on.
+//   - Where the watcher wakes the same one reader each time, it retires: a reader that has looked in vain then keeps the role and
+//     listens, that is, parks on the doorbell itself (listen.go).
 //
 // Handing the role to a sleeping goroutine instead would wake one for every message that the leaving goroutine reads; a
 // server's Accept would take part in every echo.
@@ -23,6 +25,11 @@ type rings interface {
 	arm(tokens bool) bool   // ask for the doorbell; false: something is in the rings, and the doorbell will not ring
 	disarm()
 	poll() // take everything out of the rings and wake the goroutines that wait for it
+
+	// await waits for the doorbell, which one goroutine at a time may do: true after it has rung, false after interrupt, or for nothing. An error
+	// means that there is no doorbell any more.
+	await() (rung bool, err error)
+	interrupt()
 }
 
 type hub struct {
@@ -46,21 +53,22 @@ type hub struct {
 	crowded atomic.Bool
 	guarded atomic.Bool
 	guard   *time.Timer
+
+	left, leftAtGuard uint // departures that left the doorbell alone, ever and until the guard looked last; under rx
+
+	retirement
 }
 
 const (
 	lazyFor   = 256              // departures
 	guardTime = time.Millisecond // the longest that a message may wait in a ring that nobody watches
+	// hoggedGuardTime is that where a hog is believed in, beside whose slices it is little: each time the guard wakes three threads.
+	hoggedGuardTime = 8 * time.Millisecond
 )
 
 func newHub(r rings, yield time.Duration) *hub {
-	h := &hub{rings: r, patience: newPatience(yield)}
-	h.guard = time.AfterFunc(time.Hour, func() {
-		h.guarded.Store(false)
-		h.rx.Lock()
-		defer h.rx.Unlock()
-		h.handOn()
-	})
+	h := &hub{rings: r, patience: newPatience(yield), retirement: retirement{duty: make(chan struct{}, 1)}}
+	h.guard = time.AfterFunc(time.Hour, h.guardFired)
 	h.guard.Stop()
 	return h
 }
@@ -90,9 +98,10 @@ const (
 )
 
 const (
-	awake  = iota
-	woken  // something happened; the next wait returns at once
-	asleep // in <-note
+	awake     = iota
+	woken     // something happened; the next wait returns at once
+	asleep    // in <-note
+	listening // to the doorbell, with the role
 )
 
 func (h *hub) newWaiter(k Kind) *Waiter {
@@ -108,16 +117,24 @@ func (h *hub) begin(w *Waiter, k Kind) {
 
 // Wake makes the current wait return, or the next one. Anybody may call it, also with locks held.
 func (w *Waiter) Wake() {
-	if w.state.Swap(woken) == asleep {
+	switch w.state.Swap(woken) {
+	case asleep:
 		w.hub.sleepers.Add(-1)
+		if w.drains {
+			w.hub.readers.Add(1)
+		}
 		runnable.Add(1)
 		w.note <- struct{}{}
+	case listening:
+		runnable.Add(1)
+		w.hub.rings.interrupt()
 	}
 }
 
-// Look looks at the rings for a Waiter ForData, without a sleep, for as long as patience allows. It is for the goroutine that has taken
+// Look looks at the rings for a Waiter ForData, for as long as patience allows. It is for the goroutine that has taken
 // everything there was: until something comes, another receive would find nothing, and would keep the core from the engine. Where another
-// goroutine has the role, this one sleeps until it is woken, for the same reason. The goroutine must call Channel.Recv or Leave next.
+// goroutine has the role, or readers listen, this one sleeps until it is woken, for the same reason. The goroutine must call Channel.Recv or
+// Leave next.
 func (w *Waiter) Look() {
 	h := w.hub
 	if w.state.CompareAndSwap(woken, awake) {
@@ -130,6 +147,10 @@ func (w *Waiter) Look() {
 	w.holds = true
 	if h.patience.look(w, time.Duration(h.slept.Swap(0))) {
 		w.state.CompareAndSwap(woken, awake)
+		return
+	}
+	if began := now(); h.listen(w) {
+		h.slept.Store(int64(now() - began))
 		return
 	}
 	w.looked = true
@@ -165,10 +186,17 @@ func (w *Waiter) Wait() {
 			h.rx.Unlock()
 			return
 		}
-		h.role.Store(false)
 	}
 	began := now()
-	w.sleep()
+	has := !looked || w.drains && h.retired.Load() && h.takeRole()
+	if has && w.drains && h.listen(w) {
+		w.holds = true
+	} else {
+		if has {
+			h.role.Store(false)
+		}
+		w.sleep()
+	}
 	h.slept.Store(int64(now() - began))
 }
 
@@ -214,14 +242,16 @@ func (w *Waiter) sleep() {
 		w.Wake()
 	} else if w.tokens {
 		h.sleeps.Add(1)
-		if !h.role.Load() {
+		if !h.role.Load() || h.listener.Load() != nil {
 			h.rx.Lock()
 			h.armed.Store(false) // perhaps it is armed, but for deliveries alone, from before this waiter's send ran out of tokens
+			h.recall()
 			h.handOn()
 			h.rx.Unlock()
 		}
-	} else if !h.role.Load() && !h.armed.Load() {
+	} else if !h.role.Load() && !h.armed.Load() || h.listener.Load() != nil {
 		h.rx.Lock()
+		h.recall()
 		h.handOn()
 		h.rx.Unlock()
 	}
@@ -248,15 +278,39 @@ func (w *Waiter) leaveLocked() {
 
 // leave gives back the role. rx is held.
 func (h *hub) leave() {
+	d := guardTime
+	if h.retired.Load() && h.patience.guard.hogged(now()) {
+		d = hoggedGuardTime
+	}
 	h.role.Store(false)
 	if h.sleepers.Load() <= 0 || h.armed.Load() {
 		return
 	}
-	if h.lazy > 0 {
-		h.lazy--
-		if h.guarded.CompareAndSwap(false, true) {
-			h.guard.Reset(guardTime)
-		}
+	if h.lazy > 0 || h.retired.Load() {
+		h.lazy = max(h.lazy-1, 0)
+		h.left++
+		h.guardRings(d)
+		return
+	}
+	h.handOn()
+}
+
+// guardRings has the role handed on should it stay free.
+func (h *hub) guardRings(d time.Duration) {
+	if h.guarded.CompareAndSwap(false, true) {
+		h.guard.Reset(d)
+	}
+}
+
+func (h *hub) guardFired() {
+	h.guarded.Store(false)
+	h.rx.Lock()
+	defer h.rx.Unlock()
+	if !h.role.Load() && h.retired.Load() && h.left != h.leftAtGuard && !h.dead.Load() {
+		// The reader comes and goes: it has just gone. Nothing waits longer, and the watcher need not be called.
+		h.pollRings()
+		h.leftAtGuard = h.left
+		h.guardRings(guardTime)
 		return
 	}
 	h.handOn()
@@ -266,6 +320,7 @@ func (h *hub) leave() {
 func (h *hub) expectAnswer() {
 	h.sleepers.Add(1)
 	h.armed.Store(false) // perhaps it is armed, but not for what the event needs before it comes
+	h.recall()
 	h.handOn()
 }
 
@@ -275,6 +330,7 @@ func (h *hub) answerCame() { h.sleepers.Add(-1) }
 // waiter for tokens fall asleep. Either sees that the doorbell is armed, or is seen here when it is.
 func (h *hub) handOn() {
 	for !h.role.Load() && h.sleepers.Load() > 0 && !h.armed.Load() && !h.dead.Load() {
+		h.recall()
 		sleeps := h.sleeps.Load()
 		if !h.rings.arm(h.tokens.Load() > 0) {
 			h.rings.poll()
@@ -288,19 +344,35 @@ func (h *hub) handOn() {
 	}
 }
 
-// watch is the watcher; park returns after the doorbell has rung, or an error when there is no more doorbell.
-func (h *hub) watch(park func() error) {
-	for park() == nil {
+// watch is the watcher, until there is no more doorbell.
+func (h *hub) watch() {
+	h.bell.Lock()
+	defer h.bell.Unlock()
+	for {
+		if _, err := h.rings.await(); err != nil {
+			return
+		}
 		h.rx.Lock()
 		h.armed.Store(false) // whoever rang has disarmed it
 		before := h.sleepers.Load()
+		h.readers.Store(0)
 		h.pollRings()
-		if h.sleepers.Load() >= before {
+		awoken := before - h.sleepers.Load()
+		if awoken <= 0 {
 			h.lazy = lazyFor
 		}
 		if h.crowded.Load() {
 			h.rx.Unlock()
 			h.attend()
+			h.rx.Lock()
+		}
+		if h.mayRetire(awoken) {
+			h.bell.Unlock()
+			h.retired.Store(true)
+			h.guardRings(guardTime) // others may sleep
+			h.rx.Unlock()
+			<-h.duty
+			h.bell.Lock()
 			h.rx.Lock()
 		}
 		h.handOn()

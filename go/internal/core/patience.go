@@ -18,13 +18,6 @@ const (
 	longestLooks = 6
 	// After longer waits a budget halves, so that idle connections cost next to nothing.
 	leastYield = 2 * time.Microsecond
-	// A hog is a thread that computes without giving the core away, so that the kernel lets it run for a whole time slice whenever we yield. A
-	// sched_yield that takes this long met a hog, or some thread that ran only once; two of them, no further apart than this, met a hog.
-	hogYield = 2 * time.Millisecond
-	// For this time after meeting a hog, look without giving the core away, and no longer than usual; for twice that time whenever the hog is
-	// still there at its end. Beside threads that do yield, not to yield is the most expensive way to wait.
-	hogMemory        = 8 * time.Millisecond
-	longestHogMemory = 128 * time.Millisecond
 	// A wait that keeps succeeding keeps its P from Go's poller and from other goroutines; after so much of it, sleep once.
 	streakLimit     = 10 * time.Millisecond
 	streakLimitOneP = 300 * time.Microsecond
@@ -36,9 +29,7 @@ type patience struct {
 	budget   time.Duration
 	lookTook time.Duration // of the last look, if it found nothing: a part of the wait that goes on
 	streak   time.Duration // spent looking since the last sleep
-	hogUntil time.Duration // on the clock of now, like suspect
-	memory   time.Duration // how long the hog is remembered
-	suspect  time.Duration // when there was reason to suspect a hog
+	guard    guard
 }
 
 func newPatience(usual time.Duration) patience {
@@ -52,11 +43,8 @@ func (p *patience) allowed(procs int, now time.Duration) time.Duration {
 	if procs == 1 {
 		limit = streakLimitOneP
 	}
-	if p.streak > limit {
+	if p.streak > limit || p.guard.hogged(now) {
 		return 0
-	}
-	if now < p.hogUntil {
-		return min(p.budget, p.usual)
 	}
 	return p.budget
 }
@@ -144,15 +132,12 @@ func (p *patience) look(w interface{ found() bool }, slept time.Duration) bool {
 			resumed := now()
 			began, at = began+resumed-at, resumed
 		}
-		if at < p.hogUntil {
-			pause()
-		} else {
-			yieldCore()
-		}
+		yieldCore()
 		before := at
 		at = now()
-		if at-before > hogYield && before >= p.hogUntil {
-			p.met(before, at)
+		if p.guard.yielded(before, at); p.guard.hogged(at) {
+			found = w.found()
+			break
 		}
 	}
 	yielders.Add(-1)
@@ -163,36 +148,11 @@ func (p *patience) look(w interface{ found() bool }, slept time.Duration) bool {
 // giveWay gives the core away once, unless a hog would take it.
 func (p *patience) giveWay() {
 	before := now()
-	if before < p.hogUntil {
-		return
-	}
-	yieldCore()
-	if at := now(); at-before > hogYield {
-		p.met(before, at)
+	if !p.guard.hogged(before) {
+		yieldCore()
+		p.guard.yielded(before, now())
 	}
 }
-
-// met accounts for a long yield, from before until at.
-func (p *patience) met(before, at time.Duration) {
-	if p.suspect > 0 && before <= p.suspect+hogYield {
-		if p.hogUntil > 0 && before <= p.hogUntil+hogYield {
-			p.memory = min(2*p.memory, longestHogMemory)
-		} else {
-			p.memory = hogMemory
-		}
-		p.hogUntil = at + p.memory
-	}
-	p.suspect = max(p.hogUntil, at)
-}
-
-// pause passes some tens of nanoseconds on this core.
-func pause() {
-	for range 32 {
-		_ = idle.Load()
-	}
-}
-
-var idle atomic.Uint32
 
 var clockStart = time.Now()
 

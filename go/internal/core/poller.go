@@ -52,7 +52,7 @@ func (p *pollable) close() {
 type drain struct {
 	waste [512]byte
 	look  func(fd uintptr) bool // true when something was in the pipe, or it ended
-	ended bool                  // nobody is left to write
+	ended atomic.Bool           // nobody is left to write
 }
 
 // newDrain makes the look once, since a closure for every sleep would be garbage.
@@ -67,7 +67,7 @@ func newDrain() *drain {
 			case errno != 0:
 				return got
 			case n == 0:
-				d.ended = true
+				d.ended.Store(true)
 				return true
 			case int(n) < len(d.waste):
 				return true

@@ -20,7 +20,8 @@ type requestRing struct {
 }
 
 func newRequestRing(t *testing.T) *requestRing {
-	r := &requestRing{fakeRings: fakeRings{bell: make(chan struct{}, 1), got: make(map[*Waiter]int)}}
+	r := new(requestRing)
+	r.make()
 	r.c = &Channel{api: capi{eventsTx: new(uint32)}}
 	r.c.ended, r.c.end = context.WithCancel(context.Background())
 	r.hub = newHub(r, 0)

@@ -12,6 +12,7 @@ func (*capi) errorText() string                                    { return "" }
 func (*capi) socket() int                                          { return -1 }
 func (*capi) doorbell() int                                        { return -1 }
 func (*capi) info() Info                                           { return Info{} }
+func (*capi) prepare() error                                       { return nil }
 func (*capi) detach()                                              {}
 func (*capi) ready() bool                                          { return false }
 func (*capi) readyTx() bool                                        { return false }

@@ -2,7 +2,10 @@
 
 package core
 
-import "errors"
+import (
+	"errors"
+	"sync/atomic"
+)
 
 func yieldCore() {}
 
@@ -19,7 +22,7 @@ func (p *pollable) close()                           {}
 
 type drain struct {
 	look  func(fd uintptr) bool
-	ended bool
+	ended atomic.Bool
 }
 
 func newDrain() *drain { return &drain{} }

@@ -126,7 +126,7 @@ impl ChannelRow {
 
 impl ListenerRow {
     fn of(channel: &Channel) -> impl Iterator<Item = Self> {
-        channel.listeners.values().map(|&Listener { port, sharing, backlog, waiting }| Self {
+        channel.listeners.values().map(|&Listener { port, sharing, backlog, waiting, .. }| Self {
             port,
             channel: channel.number.0,
             reuse_port: sharing.user.is_some(),

@@ -25,8 +25,8 @@ pub(crate) struct Channel {
     /// Listeners that are closed, each with the number of its half-open connections, which will still come to be; the application is told
     /// after them.
     pub closing: HashMap<u32, u32>,
-    /// By index of the application's handle: the listener in whose backlog it has a place.
-    offered: Vec<Option<u32>>,
+    /// By index of the application's handle: its place in a backlog.
+    offered: Vec<Option<Place>>,
     /// Since when it has had as many connections as it may, as was seen when one was asked for.
     full_since: Option<Nanos>,
     /// By index of the application's handle: what was known of a connection when it ended, until the application lets go of it.
@@ -50,6 +50,15 @@ pub(crate) struct Listener {
     pub backlog: u32,
     /// Connections that the application has not taken: half-open ones, and those that wait for it.
     pub waiting: u32,
+    /// Those of them whose callers have not shown that they are where they say they are.
+    pub unproven: u32,
+}
+
+/// A connection's place in a backlog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    listener: u32,
+    unproven: bool,
 }
 
 /// Why a channel ends.
@@ -165,29 +174,48 @@ impl Channel {
         self.listeners.get(&listener).map(|listener| listener.waiting >= listener.backlog)
     }
 
-    /// Gives a connection that begins a place in a listener's backlog.
-    pub fn take_place(&mut self, id: FlowId, number: u32) {
+    /// Whether a listener remembers so many callers that have proved nothing that it gives cookies to more of them. Half of its places are
+    /// for those who have, however many forged SYNs come.
+    pub fn is_wary(&self, listener: u32) -> bool {
+        self.listeners.get(&listener).is_some_and(|listener| listener.unproven >= listener.backlog / 2)
+    }
+
+    /// Gives a connection that begins a place in a listener's backlog. `unproven`: its caller has not shown that he is where he says he is.
+    pub fn take_place(&mut self, id: FlowId, number: u32, unproven: bool) {
         if let (Some(slot), Some(listener)) =
             (self.offered.get_mut(id.index as usize), self.listeners.get_mut(&number))
         {
             listener.waiting += 1;
-            *slot = Some(number);
+            listener.unproven += u32::from(unproven);
+            *slot = Some(Place { listener: number, unproven });
+        }
+    }
+
+    /// The caller has shown that he is where he says he is.
+    pub fn prove_place(&mut self, id: FlowId) {
+        if let Some(Some(place)) = self.offered.get_mut(id.index as usize)
+            && let Some(listener) = self.listeners.get_mut(&place.listener)
+        {
+            listener.unproven -= u32::from(std::mem::take(&mut place.unproven));
         }
     }
 
     /// The application has taken or forgotten a connection, or it never came to be: its place, if it has one, is free.
     pub fn free_place(&mut self, id: FlowId) {
-        if let Some(number) = self.offered.get_mut(id.index as usize).and_then(Option::take)
-            && let Some(listener) = self.listeners.get_mut(&number)
+        if let Some(place) = self.offered.get_mut(id.index as usize).and_then(Option::take)
+            && let Some(listener) = self.listeners.get_mut(&place.listener)
         {
             listener.waiting -= 1;
+            listener.unproven -= u32::from(place.unproven);
         }
     }
 
     /// A listener closes, and with it all places in its backlog. `None`: there is none.
     pub fn unlisten(&mut self, number: u32) -> Option<Listener> {
         let listener = self.listeners.remove(&number)?;
-        for place in self.offered.iter_mut().filter(|place| **place == Some(number)) {
+        for place in
+            self.offered.iter_mut().filter(|place| place.is_some_and(|place| place.listener == number))
+        {
             *place = None;
         }
         Some(listener)

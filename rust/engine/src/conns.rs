@@ -321,6 +321,18 @@ impl Conns {
         self.wheel.next_deadline().into_iter().chain(self.totals.due()).min()
     }
 
+    /// When a thread that sleeps must be awake for a connection: the wheel is early for what is far away, and for deadlines that have moved
+    /// since they were filed, so where there are few connections they are asked. Acknowledgements may be late by `patience`.
+    pub fn sleep_deadline(&self, patience: Nanos) -> Option<Nanos> {
+        if self.table.places() > FEW {
+            return self.next_deadline();
+        }
+        let due =
+            |conn: &Conn| conn.flow.next_timeout_but(patience).unwrap_or(Nanos::MAX).min(conn.path.rss_due());
+        let due = self.table.iter().map(due).min().filter(|due| *due != Nanos::MAX);
+        due.into_iter().chain(self.totals.due()).min()
+    }
+
     /// Lets other threads read what flows counted, once in a while and in steps; whether it did one. `worked`: something happened in this round.
     #[inline]
     pub fn publish(&mut self, worked: bool, now: Nanos) -> bool {
@@ -341,6 +353,9 @@ impl Conns {
         self.totals.is_summing()
     }
 }
+
+/// So many places for connections are looked through before a sleep.
+const FEW: usize = 32;
 
 /// Files a connection under the time it asks for, unless it is called earlier anyway.
 #[inline]

@@ -121,18 +121,30 @@ machnet_wire::samples! {
         rst_limited: Counter, Count;
         /// ARP requests sent
         arp_requests: Counter, Count;
+        /// ARP announcements of this host sent
+        arp_announced: Counter, Count;
         /// ARP replies sent
         arp_replies: Counter, Count;
         /// ARP packets received
         arp_received: Counter, Count;
         /// next hops that never answered
         arp_failed: Counter, Count;
+        /// times silence made a connection doubt the MAC of its next hop, so that it was asked again
+        arp_doubts: Counter, Count;
+        /// ARP packets by which another station claims the address of a neighbour, which was asked itself before that was believed
+        arp_claims: Counter, Count;
+        /// neighbours that no connection used, forgotten because there were too many
+        neighbors_evicted: Counter, Count;
         /// ARP packets by which another station claims this host's address
         arp_conflicts: Counter, Count;
         /// connection attempts that ended because the next hop never answered
         unreachable: Counter, Count;
         /// ICMP echo requests answered
         icmp_replies: Counter, Count;
+        /// ICMP messages that a packet was too long for a link, which quote one of a connection of ours
+        icmp_hints: Counter, Count;
+        /// ICMP messages that a packet was too long for a link, which say nothing new, or quote none of ours
+        icmp_hints_ignored: Counter, Count;
         /// control frames (ARP, ICMP, reset) and SYN packets dropped because too many waited, or no next hop for the answer was known
         control_dropped: Counter, Count;
         /// connections established, asked for by a local application
@@ -163,12 +175,20 @@ machnet_wire::samples! {
         refused_ending: Counter, Count;
         /// SYN packets left unanswered, to be sent again, because as many connections as its backlog waited for each listener of the port
         syn_backlog: Counter, Count;
+        /// SYN packets answered by a cookie, because their listener remembered as many callers as it may that had proved nothing
+        cookies_sent: Counter, Count;
+        /// cookies that came back and began a connection
+        cookies_accepted: Counter, Count;
+        /// cookies that came back and are not, or not any more, ours: their callers are told to call again
+        cookies_refused: Counter, Count;
         /// flows alive now
         flows: Gauge, Count;
         /// flows ended by a reset from the peer
         resets_received: Counter, Count;
         /// flows ended because the peer was silent for the configured time
         flow_timeouts: Counter, Count;
+        /// flows ended because a unit was not acknowledged for the configured time, though their peer was heard
+        no_progress: Counter, Count;
         /// channels attached
         channels_attached: Counter, Count;
         /// channels detached because their application left
@@ -199,6 +219,12 @@ machnet_wire::samples! {
         stalls: Counter, Count;
         /// sleeps of the loop
         sleeps: Counter, Count;
+        /// times the engine was found to share its core with a thread that keeps it busy, and went over to sleeping at once
+        hog_alarms: Counter, Count;
+        /// time that such alarms last, counted when they begin
+        hogged: Counter, Nanoseconds;
+        /// time the engine's thread is known to have waited for its core: in yields of over 2 ms, and after the time of a sleep was over
+        core_wait: Counter, Nanoseconds;
     }
 }
 

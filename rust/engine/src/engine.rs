@@ -6,6 +6,7 @@ use std::sync::Arc;
 use machnet_nic::Queue;
 use machnet_wire::Nanos;
 
+use crate::idle::Waited;
 use crate::shared::Shared;
 use crate::state::Core;
 
@@ -36,7 +37,7 @@ impl<Q: Queue> Engine<Q> {
     /// were to do.
     pub fn receive(&mut self, now: Nanos) -> usize {
         let burst = self.burst;
-        let due = if self.core.clock.is_late(now) { self.next_deadline() } else { None };
+        let due = if self.core.clock.is_late(now) { self.sleep_deadline(Nanos::ZERO) } else { None };
         let core = &mut self.core;
         if core.clock.begin_round(now, due) {
             // Flows are told when they are next called: they must not take that for silence of their peers, nor for a long
@@ -99,6 +100,17 @@ impl<Q: Queue> Engine<Q> {
 
     /// When the engine must run next though nothing arrives; early where that is cheaper to know.
     pub fn next_deadline(&self) -> Option<Nanos> {
+        self.deadline(self.core.conns.next_deadline())
+    }
+
+    /// The same for a thread that sleeps until then, and whom it costs more to wake for nothing than to look. An acknowledgement that would go
+    /// alone may be late by `patience`: where waking is dear, it had better go with an answer.
+    pub fn sleep_deadline(&self, patience: Nanos) -> Option<Nanos> {
+        self.deadline(self.core.conns.sleep_deadline(patience))
+    }
+
+    /// When it must run for its connections, as told, or for anything else.
+    fn deadline(&self, conns: Option<Nanos>) -> Option<Nanos> {
         let core = &self.core;
         if self.has_work() {
             return Some(core.clock.now);
@@ -106,7 +118,7 @@ impl<Q: Queue> Engine<Q> {
         let due = core.shared().neighbors.due().min(core.ending.due(core.clock.now));
         let due = core.paper.map_or(due, |paper| due.min(paper.look_at));
         let due = (due != Nanos::MAX).then_some(due);
-        due.into_iter().chain(core.conns.next_deadline()).chain(core.channels.attention_due()).min()
+        due.into_iter().chain(conns).chain(core.channels.attention_due()).min()
     }
 
     /// Arms everything that can wake a sleeper. False: there is work, do not sleep; nothing stays armed.
@@ -154,6 +166,22 @@ impl<Q: Queue> Engine<Q> {
         }
         for (_, channel) in self.core.channels.polled().filter(|(_, channel)| !channel.draining) {
             channel.end.disarm();
+        }
+    }
+
+    /// Between a true [`Engine::prepare_sleep`] and [`Engine::wake`]: whether the NIC is armed to end the sleep.
+    pub fn rings(&self) -> bool {
+        self.interrupt.is_some()
+    }
+
+    /// The engine's thread has waited for its core, or goes on under an alarm.
+    #[cold]
+    pub fn waited(&mut self, waited: Waited) {
+        let counters = self.core.counters();
+        counters.core_wait.add(waited.core.0);
+        if waited.alarm > Nanos::ZERO {
+            counters.hog_alarms.add(1);
+            counters.hogged.add(waited.alarm.0);
         }
     }
 

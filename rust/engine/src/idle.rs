@@ -8,11 +8,13 @@ use machnet_wire::Nanos;
 pub enum Policy {
     /// Never waits: for a core of its own.
     Spin,
-    /// Gives the core away between rounds and never sleeps: always ready on shared cores.
+    /// Gives the core away between rounds, and sleeps only beside a hog: always ready on cores shared with threads that yield, too.
     Yield,
     /// Stays ready while work comes, sleeps when none does.
     #[default]
     Adaptive,
+    /// Sleeps after each round that found nothing: for threads with a real-time priority, which may keep nobody waiting.
+    Block,
 }
 
 /// The policy and its times. `Default` holds what docs/performance.md measured.
@@ -37,14 +39,20 @@ pub struct Config {
     pub nap_idle: Nanos,
     /// The longest sleep where the NIC has an interrupt: one whose device was started again or taken away meanwhile wakes nobody any more.
     pub look: Nanos,
-    /// Two yields longer than this, no further apart than this, mean that a processor hog shares the core: a thread that uses up its
-    /// time slice at every yield. One long yield alone may be a thread of the kernel, or the hypervisor.
+    /// Two yields longer than this, no further apart than twice this, raise the alarm: a processor hog shares the core, a thread that uses
+    /// up its time slice whenever the kernel gives it one. One long yield alone may be a thread of the kernel, or the hypervisor. Between two
+    /// of them others of the core may run for as long as the hog's slice, since the kernel gives each its share: their yields are short.
     pub hog: Nanos,
-    /// How long the thread does not yield after it has found a hog: twice as long each time that the hog is still there
-    /// afterwards, up to `hog_memory_longest`. Not for ever: beside threads that yield, not to yield is the most expensive way to wait.
+    /// How long an alarm lasts: twice as long each time that the hog is still there afterwards, up to `hog_memory_longest`. Not for ever:
+    /// beside threads that yield, to sleep is the slowest way to wait.
     pub hog_memory: Nanos,
-    /// The longest time without yields because of a hog.
+    /// The longest alarm. Each costs a yield to find that the hog is still there, a time slice or more.
     pub hog_memory_longest: Nanos,
+    /// The longest nap under an alarm, where nothing can wake the thread and there was work within `hog_linger`. A nap of 20 us costs
+    /// 42 % of a core while it lasts, one of 50 us a quarter, and makes every answer as late.
+    pub hog_nap: Nanos,
+    /// How long after work naps are as short as `hog_nap`.
+    pub hog_linger: Nanos,
 }
 
 impl Default for Config {
@@ -60,7 +68,9 @@ impl Default for Config {
             look: Nanos::millis(100),
             hog: Nanos::millis(2),
             hog_memory: Nanos::millis(8),
-            hog_memory_longest: Nanos::millis(128),
+            hog_memory_longest: Nanos::millis(1024),
+            hog_nap: Nanos::micros(20),
+            hog_linger: Nanos::micros(300),
         }
     }
 }
@@ -76,9 +86,20 @@ pub enum Action {
     Yield,
     /// Arm everything, then sleep on the descriptors until the engine's next deadline.
     Sleep {
-        /// The longest sleep, after which the NIC's queue must be looked at.
+        /// The longest sleep where the NIC is armed to end it.
         longest: Nanos,
+        /// The longest where it is not: the NIC's queue must then be looked at.
+        nap: Nanos,
     },
+}
+
+/// What a thread waited for its core, and whether that raised the alarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waited {
+    /// How long it waited.
+    pub core: Nanos,
+    /// How long the alarm lasts that this raised; zero if it raised none.
+    pub alarm: Nanos,
 }
 
 /// What is known between rounds: when there was work, and whether a hog shares the core.
@@ -92,11 +113,15 @@ pub struct Idle {
     linger: Nanos,
     /// Rounds with work since the core was last given away.
     in_a_row: u32,
-    /// A hog was found, and until then the thread does not yield.
+    /// The alarm lasts until then.
     hogged_until: Nanos,
-    /// How long that was for the last hog.
+    /// How long the next alarm lasts.
     hog_memory: Nanos,
-    /// When the last long yield ended, or the time without yields after it.
+    /// Yields that are still to be short before the hog of the last alarm is forgotten.
+    trial: u32,
+    /// When the first of them ended.
+    trial_began: Option<Nanos>,
+    /// When the last long yield ended.
     suspected: Option<Nanos>,
     /// The next nap.
     nap: Nanos,
@@ -113,6 +138,8 @@ impl Idle {
             in_a_row: 0,
             hogged_until: Nanos::ZERO,
             hog_memory: config.hog_memory,
+            trial: 0,
+            trial_began: None,
             suspected: None,
             nap: config.nap_first,
         }
@@ -126,43 +153,95 @@ impl Idle {
             self.worked = now;
             self.nap = self.config.nap_first;
         }
-        match self.config.policy {
-            Policy::Spin => return if work > 0 { Action::Again } else { Action::Pause },
-            Policy::Yield => return self.ready(work, now),
-            Policy::Adaptive => {}
+        if self.config.policy == Policy::Spin {
+            return if work > 0 { Action::Again } else { Action::Pause };
         }
-        let linger = if self.hogged(now) { self.config.linger } else { self.linger };
-        if now - self.worked <= linger {
-            return self.ready(work, now);
+        if self.blocks(now) {
+            return if work > 0 { Action::Again } else { self.sleep(now) };
         }
-        if self.interrupts {
-            return Action::Sleep { longest: self.config.look };
+        if self.config.policy == Policy::Yield || now - self.worked <= self.linger {
+            return self.ready(work);
         }
-        let nap = self.nap.max(((now - self.worked) / 32).min(self.config.nap_idle));
-        self.nap = (self.nap * 2).min(self.config.nap_longest);
-        Action::Sleep { longest: nap }
+        self.sleep(now)
     }
 
-    /// A yield ended at `now` and took this long. After two long ones the thread pauses for a while instead of yielding.
+    /// A yield ended at `now` and took this long. After two long ones the thread sleeps for a while instead of yielding.
     #[inline]
-    pub fn yielded(&mut self, now: Nanos, took: Nanos) {
-        if took > self.config.hog {
-            let began_soon_after = |at: Nanos| now - took <= at + self.config.hog;
-            if self.suspected.is_some_and(began_soon_after) {
-                let known = self.hogged_until > Nanos::ZERO && began_soon_after(self.hogged_until);
-                let longer = (self.hog_memory * 2).min(self.config.hog_memory_longest);
-                self.hog_memory = if known { longer } else { self.config.hog_memory };
-                self.hogged_until = now.saturating_add(self.hog_memory);
+    pub fn yielded(&mut self, now: Nanos, took: Nanos) -> Waited {
+        if took <= self.config.hog {
+            if self.trial > 0 {
+                self.pass(now);
             }
-            self.suspected = Some(self.hogged_until.max(now));
-            // Work may have come while the hog ran: stay ready for as long as after work.
-            self.worked = now;
+            return Waited::default();
+        }
+        self.met(now, took)
+    }
+
+    /// A yield after an alarm was short.
+    fn pass(&mut self, now: Nanos) {
+        let began = *self.trial_began.get_or_insert(now);
+        // A hog that has just had a slice lets others run for as long.
+        if self.trial > 1 || now - began >= self.config.hog * 2 {
+            self.trial -= 1;
+        }
+        if self.trial == 0 {
+            self.hog_memory = self.config.hog_memory;
         }
     }
 
-    /// Whether a hog was found not long ago, so that the thread does not yield.
+    #[cold]
+    fn met(&mut self, now: Nanos, took: Nanos) -> Waited {
+        // Work may have come while the hog ran: stay ready for as long as after work.
+        self.worked = now;
+        self.nap = self.config.nap_first;
+        let again = self.suspected.is_some_and(|at| now - took <= at + self.config.hog * 2);
+        self.suspected = Some(now);
+        if self.trial == 0 && !again {
+            return Waited { core: took, alarm: Nanos::ZERO };
+        }
+        let alarm = self.hog_memory;
+        self.hogged_until = now.saturating_add(alarm);
+        self.hog_memory = (alarm * 2).min(self.config.hog_memory_longest);
+        self.trial = TRIAL;
+        self.trial_began = None;
+        self.suspected = None;
+        Waited { core: took, alarm }
+    }
+
+    /// Whether the alarm lasts, so that the thread does not yield.
     pub fn hogged(&self, now: Nanos) -> bool {
         now < self.hogged_until
+    }
+
+    /// How late an acknowledgement may be that would go alone: where the thread sleeps at once, to wake for it and to wake the peer with it
+    /// costs more than an answer that takes it along. Below the time after which a peer sends again (`pto_min`).
+    pub fn patience(&self, now: Nanos) -> Nanos {
+        if self.blocks(now) { ACK_PATIENCE } else { Nanos::ZERO }
+    }
+
+    /// Whether a hog was found and is not forgotten.
+    pub fn beside_hog(&self) -> bool {
+        self.trial > 0
+    }
+
+    /// Whether to sleep after a round that found nothing.
+    #[inline]
+    fn blocks(&self, now: Nanos) -> bool {
+        self.config.policy == Policy::Block || self.config.shared_core && self.hogged(now)
+    }
+
+    fn sleep(&mut self, now: Nanos) -> Action {
+        let Config { nap_idle, nap_longest, look, hog_nap, hog_linger, .. } = self.config;
+        let quiet = now - self.worked;
+        // A share of the silence, which bounds also a sleep that the NIC ends if it does what it says.
+        let share = (quiet / 32).min(nap_idle);
+        let longest = if self.interrupts { look } else { share.max(nap_longest) };
+        if self.blocks(now) && quiet <= hog_linger {
+            return Action::Sleep { longest, nap: hog_nap };
+        }
+        let nap = self.nap.max(share);
+        self.nap = (self.nap * 2).min(nap_longest);
+        Action::Sleep { longest, nap }
     }
 
     /// Work came after a gap of this length: adapts how long the thread stays ready after work.
@@ -180,18 +259,23 @@ impl Idle {
     /// The thread stays ready. A round that found work is likely followed by another, and a yield costs as much as a burst of
     /// packets; but applications that share the core must run before their peers wait for them. So it yields after some rounds.
     #[inline]
-    fn ready(&mut self, work: usize, now: Nanos) -> Action {
+    fn ready(&mut self, work: usize) -> Action {
         if work > 0 && self.in_a_row < ROUNDS {
             self.in_a_row += 1;
             return Action::Again;
         }
         self.in_a_row = 0;
-        if self.config.shared_core && !self.hogged(now) { Action::Yield } else { Action::Pause }
+        if self.config.shared_core { Action::Yield } else { Action::Pause }
     }
 }
 
+/// Applications that are woken beside a hog answer within some 50 us; a peer sends again after 200.
+const ACK_PATIENCE: Nanos = Nanos::micros(100);
 /// Most rounds with work before the core is given away: 128 packets of 1500 bytes in bursts of 16, some 50 us.
 const ROUNDS: u32 = 8;
+/// So many yields after an alarm, over twice [`Config::hog`], tell whether the hog is still there: a neighbour that was busy for a moment is not believed to be back
+/// for the long yield that anybody meets now and then.
+const TRIAL: u32 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -209,35 +293,56 @@ mod tests {
         }
     }
 
+    /// How long it sleeps where nothing rings.
+    fn nap(action: Action) -> Nanos {
+        match action {
+            Action::Sleep { nap, .. } => nap,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// How long it sleeps where the NIC rings.
+    fn longest(action: Action) -> Nanos {
+        match action {
+            Action::Sleep { longest, .. } => longest,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const SLICE: Nanos = Nanos::millis(4);
+
+    /// Two yields of a time slice each, that end at `now`. How long the alarm lasts that they raise.
+    fn meet(idle: &mut Idle, now: Nanos) -> Nanos {
+        let first = idle.yielded(now - SLICE, SLICE);
+        assert_eq!(first, Waited { core: SLICE, alarm: Nanos::ZERO });
+        idle.yielded(now, SLICE).alarm
+    }
+
     #[test]
     fn adaptive_stays_ready_for_50_us_and_then_sleeps() {
         let mut idle = idle(Policy::Adaptive, true);
         assert_eq!(then(&mut idle, 1, Nanos::micros(10)), Action::Yield);
         assert_eq!(idle.after(0, Nanos::micros(60)), Action::Yield);
-        assert_eq!(idle.after(0, Nanos::micros(61)), Action::Sleep { longest: Nanos::millis(100) });
+        assert_eq!(longest(idle.after(0, Nanos::micros(61))), Nanos::millis(100));
     }
 
     #[test]
     fn naps_grow_to_a_millisecond_where_nothing_can_wake_us_and_shrink_with_work() {
         let mut idle = idle(Policy::Adaptive, false);
-        let mut naps = Vec::new();
-        for i in 0..7 {
-            match idle.after(0, Nanos::micros(100 + i)) {
-                Action::Sleep { longest: nap } => naps.push(nap.0 / 1000),
-                other => panic!("{other:?}"),
-            }
-        }
+        let naps = [0; 7].map(|_| nap(idle.after(0, Nanos::micros(100))).0 / 1000);
         assert_eq!(naps, [50, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(then(&mut idle, 3, Nanos::millis(9)), Action::Yield);
-        assert_eq!(idle.after(0, Nanos::millis(10)), Action::Sleep { longest: Nanos::micros(50) });
+        assert_eq!(nap(idle.after(0, Nanos::millis(10))), Nanos::micros(50));
     }
 
     #[test]
     fn after_long_silence_naps_last_a_32nd_of_it_and_10_ms_at_most() {
         let mut idle = idle(Policy::Adaptive, false);
-        for (silence, nap) in [(1, 50), (3, 100), (64, 2000), (256, 8000), (3000, 10_000)] {
-            let expected = Action::Sleep { longest: Nanos::micros(nap) };
-            assert_eq!(idle.after(0, Nanos::millis(silence)), expected, "after {silence} ms");
+        for (silence, expected) in [(1, 50), (3, 100), (64, 2000), (256, 8000), (3000, 10_000)] {
+            let action = idle.after(0, Nanos::millis(silence));
+            assert_eq!(nap(action), Nanos::micros(expected), "after {silence} ms");
+            // A bell that is no interrupt may be missed once in a long while.
+            assert_eq!(longest(action), Nanos::micros(expected.max(1000)), "after {silence} ms");
         }
     }
 
@@ -258,46 +363,68 @@ mod tests {
         }
         assert!(ready(&mut idle, now + 50) && !ready(&mut idle, now + 51), "quick answers need no patience");
         idle.after(1, Nanos::micros(now + 200));
-        idle.yielded(Nanos::micros(now + 200), Nanos::millis(3));
-        idle.yielded(Nanos::micros(now + 200), Nanos::millis(3));
-        let at = Nanos::micros(now + 251);
-        assert!(matches!(idle.after(0, at), Action::Sleep { .. }), "beside a hog 50 us at most");
         idle.after(1, Nanos::micros(now + 1200));
         assert!(!ready(&mut idle, now + 1251), "rare work is not worth it");
     }
 
     #[test]
-    fn two_long_yields_mean_pausing_for_a_while_and_50_us_at_most_each_time() {
-        let mut idle = idle(Policy::Adaptive, true);
-        assert_eq!(then(&mut idle, 1, Nanos::micros(1)), Action::Yield);
-        idle.yielded(Nanos::millis(4), Nanos::millis(4) - Nanos::micros(1));
-        assert_eq!(idle.after(0, Nanos::millis(4)), Action::Yield, "it may have been somebody who came by");
-        idle.yielded(Nanos::millis(8), Nanos::millis(4));
-        assert_eq!(idle.after(0, Nanos::millis(8)), Action::Pause);
-        assert_eq!(idle.after(0, Nanos::millis(8) + Nanos::micros(50)), Action::Pause);
-        assert_eq!(
-            idle.after(0, Nanos::millis(8) + Nanos::micros(51)),
-            Action::Sleep { longest: Nanos::millis(100) }
-        );
-        // One that is still there after the while is believed at once, and for longer.
-        let mut now = Nanos::millis(8);
-        for memory in [8, 16, 32, 64, 128, 128] {
-            now += Nanos::millis(memory);
-            assert_eq!(then(&mut idle, 1, now - Nanos(1)), Action::Pause, "{memory} ms");
-            assert_eq!(then(&mut idle, 1, now), Action::Yield, "{memory} ms");
-            now += Nanos::millis(4);
-            idle.yielded(now, Nanos::millis(4));
+    fn two_long_yields_raise_the_alarm_and_then_the_thread_sleeps_after_an_empty_round() {
+        for policy in [Policy::Adaptive, Policy::Yield] {
+            let mut idle = idle(policy, true);
+            assert_eq!(then(&mut idle, 1, Nanos::micros(1)), Action::Yield);
+            assert_eq!(idle.yielded(SLICE, SLICE).alarm, Nanos::ZERO);
+            assert_eq!(idle.after(0, SLICE), Action::Yield, "it may have been somebody who came by");
+            assert_eq!(idle.yielded(SLICE * 2, SLICE), Waited { core: SLICE, alarm: Nanos::millis(8) });
+            assert!(idle.hogged(SLICE * 2) && idle.beside_hog());
+            for _ in 0..20 {
+                assert_eq!(idle.after(1, SLICE * 2), Action::Again, "work is done, however much");
+            }
+            assert_eq!(longest(idle.after(0, SLICE * 2)), Nanos::millis(100));
+            assert_eq!(longest(idle.after(0, Nanos::millis(16) - Nanos(1))), Nanos::millis(100));
+            assert_eq!(then(&mut idle, 1, Nanos::millis(16)), Action::Yield);
         }
-        now += Nanos::secs(1);
-        (0..2).for_each(|_| idle.yielded(now, Nanos::millis(4)));
-        assert_eq!(then(&mut idle, 1, now + Nanos::millis(8)), Action::Yield, "a new one is not known yet");
+    }
+
+    #[test]
+    fn a_hog_that_is_still_there_is_believed_at_once_and_for_longer() {
+        let mut idle = idle(Policy::Adaptive, true);
+        let mut now = SLICE * 2;
+        let mut alarm = meet(&mut idle, now);
+        for expected in [8, 16, 32, 64, 128, 256, 512, 1024, 1024] {
+            assert_eq!(alarm, Nanos::millis(expected));
+            now += alarm;
+            assert!(matches!(then(&mut idle, 1, now - Nanos(1)), Action::Sleep { .. }), "{expected} ms");
+            // Many short yields in a moment prove nothing, since the hog has just had its slice; nor do few in a long time.
+            for us in 0..1000 {
+                assert_eq!(idle.yielded(now + Nanos::micros(us), Nanos::micros(1)), Waited::default());
+            }
+            assert!(idle.beside_hog());
+            now += SLICE;
+            alarm = idle.yielded(now, SLICE).alarm;
+        }
+    }
+
+    #[test]
+    fn a_hog_that_lets_sixteen_yields_pass_in_4_ms_is_forgotten() {
+        let mut idle = idle(Policy::Adaptive, true);
+        assert_eq!(meet(&mut idle, SLICE * 2), Nanos::millis(8));
+        let mut now = Nanos::millis(20);
+        for _ in 0..16 {
+            assert!(idle.beside_hog());
+            now += Nanos::micros(300);
+            assert_eq!(idle.yielded(now, Nanos::micros(1)), Waited::default());
+        }
+        assert!(!idle.beside_hog());
+        now += SLICE;
+        assert_eq!(idle.yielded(now, SLICE).alarm, Nanos::ZERO, "one long yield is no evidence");
+        assert_eq!(idle.yielded(now + SLICE, SLICE).alarm, Nanos::millis(8), "a new one is not known yet");
     }
 
     #[test]
     fn long_yields_that_are_rare_are_no_hog() {
         let mut idle = idle(Policy::Adaptive, true);
         for at in (10..1000).step_by(10) {
-            idle.yielded(Nanos::millis(at), Nanos::millis(4));
+            assert_eq!(idle.yielded(Nanos::millis(at), SLICE).alarm, Nanos::ZERO);
             assert_eq!(then(&mut idle, 1, Nanos::millis(at)), Action::Yield, "{at} ms");
         }
     }
@@ -305,8 +432,39 @@ mod tests {
     #[test]
     fn a_yield_of_two_milliseconds_is_no_hog() {
         let mut idle = idle(Policy::Yield, true);
-        (3..9).for_each(|at| idle.yielded(Nanos::millis(at), Nanos::millis(2)));
+        (3..9)
+            .for_each(|at| assert_eq!(idle.yielded(Nanos::millis(at), Nanos::millis(2)), Waited::default()));
         assert_eq!(idle.after(0, Nanos::millis(9)), Action::Yield);
+    }
+
+    #[test]
+    fn beside_a_hog_naps_without_a_bell_are_short_for_300_us_and_then_as_ever() {
+        let mut idle = idle(Policy::Adaptive, false);
+        let met = SLICE * 2;
+        meet(&mut idle, met);
+        let at = |us| met + Nanos::micros(us);
+        for us in [0, 20, 300] {
+            let sleeps = idle.after(0, at(us));
+            assert_eq!((nap(sleeps), longest(sleeps)), (Nanos::micros(20), Nanos::millis(1)), "{us} us");
+        }
+        let naps = [301, 352, 453].map(|us| nap(idle.after(0, at(us))).0 / 1000);
+        assert_eq!(naps, [50, 100, 200]);
+        idle.after(1, at(700));
+        assert_eq!(nap(idle.after(0, at(1000))), Nanos::micros(20), "work makes them short again");
+        assert_eq!(nap(idle.after(0, at(1001))), Nanos::micros(50));
+    }
+
+    #[test]
+    fn a_thread_that_blocks_never_yields_and_one_on_a_core_of_its_own_knows_no_hog() {
+        let mut block = idle(Policy::Block, true);
+        for us in [1, 2, 1000] {
+            assert_eq!(block.after(1, Nanos::micros(us)), Action::Again);
+            assert_eq!(longest(block.after(0, Nanos::micros(us))), Nanos::millis(100));
+        }
+        let own = Config { shared_core: false, ..Config::default() };
+        let mut own = Idle::new(own, true, Nanos::ZERO);
+        meet(&mut own, SLICE * 2);
+        assert_eq!(then(&mut own, 1, SLICE * 2), Action::Pause);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use machnet_wire::{self as wire, Hello, Packet};
 
 use crate::channel::Listener;
 use crate::conn::Bound;
+use crate::cookies::brings_cookie;
 use crate::ephemeral::EPHEMERAL;
 use crate::full::Asked;
 use crate::ids::{ChannelIndex, ConnIndex, ConnKey, EngineIndex, Member};
@@ -39,6 +40,8 @@ pub(crate) enum Declined {
     Channel(Full),
     /// Its engine has as many connections as it may.
     Engine(u32),
+    /// It remembers as many callers as it may that have proved nothing, and this is one more.
+    Unproven,
     /// It is gone.
     Gone,
     /// Another engine was faster to claim the key.
@@ -83,7 +86,9 @@ impl Core {
             Sharing { user: reuse_port.then_some(user), application: application.filter(|_| group) };
         match self.own.shared().ports.listen(port, owner, sharing) {
             Some(port) => {
-                channel.listeners.insert(id, Listener { port, sharing, backlog: backlog.max(1), waiting: 0 });
+                channel
+                    .listeners
+                    .insert(id, Listener { port, sharing, backlog: backlog.max(1), waiting: 0, unproven: 0 });
                 self.counters().listens.add(1);
                 Reply::Listening { id, port }
             }
@@ -152,7 +157,7 @@ impl Core {
         leaves
     }
 
-    /// A SYN of no flow of this engine. `passed`: how it got here.
+    /// A SYN of no flow of this engine, or a good cookie that stands for one. `passed`: how it got here.
     pub fn on_syn(&mut self, key: ConnKey, from: InPath, bytes: &[u8], syn: &Packet<'_>, mut passed: Passed) {
         let Ok(hello) = Hello::parse(syn.payload) else {
             return self.counters().rx_bad_machnet.add(1);
@@ -191,7 +196,8 @@ impl Core {
             };
             let shared = sharing != Sharing::NONE;
             match self.accept(key, owner, shared, from, syn, &hello) {
-                Ok(()) => return,
+                Ok(()) => return self.counters().cookies_accepted.add(u64::from(brings_cookie(syn))),
+                Err(Declined::Unproven) => return self.give_cookie(key, from, syn, &hello),
                 Err(Declined::Claimed) => continue,
                 Err(Declined::Malformed) => {
                     self.counters().syn_overflow.add(1);

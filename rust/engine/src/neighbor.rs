@@ -1,14 +1,19 @@
 //! Which next hop has which MAC: one table for all engines, since a reply to ARP may arrive on any queue. An engine keeps the
 //! answer with each connection and asks the table again only when [`Neighbors::version`] has changed, so the lock is never on the
 //! hot path.
+//!
+//! Anybody on the link can say by ARP that he has an address. So a MAC that has answered is given up only when it does not answer any
+//! more: whoever claims its address, and every silence of a connection that goes there, has the MAC itself asked, and only where that stays
+//! unanswered everybody is, and the first who answers is believed (docs/wire.md, Neighbours).
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use machnet_wire::{Mac, Nanos, Suppressed, WarningLimit};
+
+use crate::neighbor_table::{Entries, Entry, State};
 
 /// Our address, the way out, and the times of ARP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,12 +26,18 @@ pub struct Config {
     pub gateway: Option<Ipv4Addr>,
     /// Fixed entries at the start: no ARP is sent for them. See [`Neighbors::set_fixed`].
     pub fixed: Vec<(Ipv4Addr, Mac)>,
-    /// Time between two requests for one address.
+    /// Time between two requests to everybody for one address.
     pub interval: Nanos,
-    /// Requests without an answer before an address is unreachable.
+    /// Requests to everybody without an answer before an address is unreachable.
     pub tries: u8,
-    /// Age at which an entry in use is verified by a unicast request.
+    /// Time between two requests to the MAC that had an address last.
+    pub quick: Nanos,
+    /// Requests to it before everybody is asked.
+    pub unicasts: u8,
+    /// Age at which an entry in use is verified.
     pub fresh: Nanos,
+    /// How long an entry that was verified is not verified again, whoever doubts it.
+    pub trust: Nanos,
     /// How long an unreachable address is refused without another request.
     pub refuse: Nanos,
 }
@@ -41,8 +52,13 @@ impl Config {
             fixed: Vec::new(),
             interval: Nanos::millis(250),
             tries: 4,
+            // A host whose core is another's for some ten milliseconds has time to answer.
+            quick: Nanos::millis(50),
+            unicasts: 3,
             fresh: Nanos::secs(60),
-            refuse: Nanos::secs(1),
+            trust: Nanos::millis(400),
+            // So that one that is back is reached within a second though nothing was heard of it.
+            refuse: Nanos::millis(700),
         }
     }
 
@@ -62,10 +78,21 @@ pub enum Lookup {
     Unreachable,
 }
 
+/// What an ARP packet that came was good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learned {
+    /// It says nothing new, or nothing that is believed.
+    Nothing,
+    /// Another station has an address than the one that has answered for it, says the packet: that one is asked first.
+    Disputed,
+    /// Packets go to another MAC from now on, or to one at all.
+    News,
+}
+
 /// An ARP request to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask {
-    /// Whose MAC is wanted.
+    /// Whose MAC is wanted. Our own: it announces us (RFC 5227 section 2.3).
     pub ip: Ipv4Addr,
     /// The MAC that had it last: the request goes there alone, not to everybody.
     pub last: Option<Mac>,
@@ -95,6 +122,15 @@ pub enum NeighborState {
     Unreachable,
 }
 
+/// What [`Neighbors::poll`] did beside asking.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Polled {
+    /// Addresses that were given up.
+    pub failed: usize,
+    /// Entries that had to make room for others.
+    pub evicted: usize,
+}
+
 /// The table.
 #[derive(Debug)]
 pub struct Neighbors {
@@ -102,42 +138,30 @@ pub struct Neighbors {
     version: AtomicU32,
     /// When [`Neighbors::poll`] has something to do, nanoseconds.
     due: AtomicU64,
-    /// In order, so that the same seed asks in the same order.
-    table: Mutex<BTreeMap<Ipv4Addr, Entry>>,
+    table: Mutex<Table>,
     /// Addresses with fixed entries.
     fixed: RwLock<Vec<(Ipv4Addr, Mac)>>,
     /// Warnings that another station claims our address.
     claims: Mutex<WarningLimit>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    mac: Option<Mac>,
-    state: State,
-    /// When something happens to the entry next.
-    due: Nanos,
-    users: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Fixed,
-    Fresh,
-    /// Asked this many times without an answer.
-    Asking(u8),
-    Unreachable,
+#[derive(Debug)]
+struct Table {
+    entries: Entries,
+    /// Times that we announce ourselves still, and when the next is.
+    announcements: u8,
+    announce_at: Nanos,
 }
 
 impl Neighbors {
-    /// A table that knows only the fixed entries.
+    /// A table that knows only the fixed entries, of a host that has yet to announce itself.
     pub fn new(config: Config) -> Self {
-        let fixed =
-            |&(ip, mac)| (ip, Entry { mac: Some(mac), state: State::Fixed, due: Nanos::MAX, users: 0 });
-        let table = config.fixed.iter().map(fixed).collect();
+        let mut entries = Entries::default();
+        config.fixed.iter().for_each(|&(ip, mac)| entries.insert(ip, fixed_entry(mac, 0)));
         Self {
             version: AtomicU32::new(1),
-            due: AtomicU64::new(u64::MAX),
-            table: Mutex::new(table),
+            due: AtomicU64::new(0),
+            table: Mutex::new(Table { entries, announcements: ANNOUNCEMENTS, announce_at: Nanos::ZERO }),
             fixed: RwLock::new(config.fixed.clone()),
             config,
             claims: Mutex::default(),
@@ -164,17 +188,22 @@ impl Neighbors {
     /// Replaces the fixed entries. Addresses that are no longer among them are asked for by ARP, like all others.
     pub fn set_fixed(&self, fixed: Vec<(Ipv4Addr, Mac)>, now: Nanos) {
         let mut table = self.lock();
-        table.retain(|ip, entry| {
-            if entry.state == State::Fixed && !fixed.iter().any(|(known, _)| known == ip) {
-                // Connections go on with the old MAC until somebody answers.
-                (entry.state, entry.due) = (State::Fresh, now);
-                return entry.users > 0;
+        let entries = &mut table.entries;
+        for ip in entries.addresses() {
+            let Some(entry) = entries.get(ip).filter(|entry| entry.state == State::Fixed) else { continue };
+            if fixed.iter().any(|(known, _)| *known == ip) {
+                continue;
             }
-            true
-        });
+            if entry.users == 0 {
+                entries.remove(ip);
+            } else {
+                // Connections go on with the old MAC until somebody answers.
+                entries.insert(ip, Entry { state: State::Fresh, due: now, ..entry });
+            }
+        }
         for &(ip, mac) in &fixed {
-            let users = table.get(&ip).map_or(0, |entry| entry.users);
-            table.insert(ip, Entry { mac: Some(mac), state: State::Fixed, due: Nanos::MAX, users });
+            let users = entries.get(ip).map_or(0, |entry| entry.users);
+            entries.insert(ip, fixed_entry(mac, users));
         }
         *self.fixed.write().unwrap_or_else(PoisonError::into_inner) = fixed;
         self.due.store(now.0, Ordering::Relaxed);
@@ -205,116 +234,176 @@ impl Neighbors {
         Nanos(self.due.load(Ordering::Relaxed))
     }
 
+    /// The MAC of the next hop `ip` where it was configured: it holds though packets come from there by another one.
+    pub fn fixed_mac(&self, ip: Ipv4Addr) -> Option<Mac> {
+        self.fixed().iter().find(|(known, _)| *known == ip).map(|&(_, mac)| mac)
+    }
+
     /// The MAC of the next hop `ip`. If it is not known, a request is due at once.
     pub fn lookup(&self, ip: Ipv4Addr, now: Nanos) -> Lookup {
         let mut table = self.lock();
-        if table.len() >= LARGEST && !table.contains_key(&ip) {
-            table.retain(|_, e| e.users > 0 || e.state == State::Fixed);
-            if table.len() >= LARGEST {
-                return Lookup::Unreachable;
-            }
-        }
-        let unknown = Entry { mac: None, state: State::Asking(0), due: now, users: 0 };
-        let entry = table.entry(ip).or_insert(unknown);
+        let mut entry = table.entries.get(ip).unwrap_or_else(|| {
+            table.entries.insert(ip, Entry::unknown(now, 0));
+            Entry::unknown(now, 0)
+        });
         if entry.state == State::Unreachable && entry.due <= now {
-            *entry = Entry { users: entry.users, ..unknown };
+            entry = Entry::unknown(now, entry.users);
+            table.entries.insert(ip, entry);
         }
-        let found = match (entry.state, entry.mac) {
+        self.due.fetch_min(entry.due.0, Ordering::Relaxed);
+        match (entry.state, entry.mac) {
             (State::Unreachable, _) => Lookup::Unreachable,
             (_, Some(mac)) => Lookup::Known(mac),
             (_, None) => Lookup::Asking,
-        };
-        self.due.fetch_min(entry.due.0, Ordering::Relaxed);
-        found
+        }
     }
 
-    /// A connection begins to use the next hop `ip`: its entry is kept fresh.
-    pub fn acquire(&self, ip: Ipv4Addr) {
-        if let Some(entry) = self.lock().get_mut(&ip) {
-            entry.users += 1;
+    /// A connection begins to use the next hop `ip`: its entry stays, and is kept fresh. If it is not known, a request is due at once.
+    pub fn acquire(&self, ip: Ipv4Addr, now: Nanos) {
+        let mut table = self.lock();
+        if table.entries.change(ip, |entry| entry.users += 1).is_none() {
+            table.entries.insert(ip, Entry::unknown(now, 1));
+            self.due.fetch_min(now.0, Ordering::Relaxed);
         }
     }
 
     /// A connection that had called [`Neighbors::acquire`] is gone.
     pub fn release(&self, ip: Ipv4Addr) {
-        if let Some(entry) = self.lock().get_mut(&ip) {
-            entry.users = entry.users.saturating_sub(1);
+        let mut table = self.lock();
+        table.entries.change(ip, |entry| entry.users = entry.users.saturating_sub(1));
+        if table.entries.has_evicted() {
+            self.due.store(0, Ordering::Relaxed);
         }
     }
 
-    /// An ARP packet said that `ip` is at `mac`. A new entry is made only for a sender who asked for our address (`for_us`); otherwise
-    /// the packet is believed only about addresses that are in the table already. True if that changed anything.
-    pub fn learn(&self, ip: Ipv4Addr, mac: Mac, for_us: bool, now: Nanos) -> bool {
-        if !self.may_learn(ip) || mac.0[0] & 1 != 0 || mac.0 == [0; 6] {
+    /// What goes to the next hop `ip` seems to meet silence: whoever has it is asked again, soon after he last answered at the earliest. What
+    /// is known goes on to be used until then.
+    ///
+    /// False: that is being done already, or there is nothing to doubt.
+    pub fn doubt(&self, ip: Ipv4Addr, now: Nanos) -> bool {
+        self.verify(&mut self.lock(), ip, now)
+    }
+
+    /// We announce ourselves, to those who have known this address by another MAC, or by another port of a switch.
+    pub fn announce(&self, now: Nanos) {
+        let mut table = self.lock();
+        (table.announcements, table.announce_at) = (ANNOUNCEMENTS, now);
+        self.due.fetch_min(now.0, Ordering::Relaxed);
+    }
+
+    fn verify(&self, table: &mut Table, ip: Ipv4Addr, now: Nanos) -> bool {
+        let Some(entry) = table.entries.get(ip).filter(|entry| entry.state == State::Fresh) else {
             return false;
+        };
+        let due = now.max(entry.verified + self.config.trust);
+        if due >= entry.due {
+            return false;
+        }
+        table.entries.insert(ip, Entry { due, ..entry });
+        self.due.fetch_min(due.0, Ordering::Relaxed);
+        true
+    }
+
+    /// An ARP packet said that `ip` is at `mac`. A new entry is made only for a sender who asked for our address, or answered us (`for_us`);
+    /// otherwise the packet is believed only about addresses that are in the table already. A MAC that has answered is not replaced: it is
+    /// asked, and somebody else believed when it does not answer.
+    pub fn learn(&self, ip: Ipv4Addr, mac: Mac, for_us: bool, now: Nanos) -> Learned {
+        if !self.may_learn(ip) || mac.is_multicast() || mac == Mac::default() {
+            return Learned::Nothing;
         }
         let mut table = self.lock();
-        if !table.contains_key(&ip) && (!for_us || table.len() >= LARGEST) {
-            return false;
+        let known = table.entries.get(ip);
+        match known.map(|entry| (entry.state, entry.mac)) {
+            None if !for_us => return Learned::Nothing,
+            Some((State::Fixed, _)) => return Learned::Nothing,
+            Some((State::Fresh | State::Asking(_), Some(known))) if known == mac => {}
+            Some((State::Fresh, Some(_))) => {
+                self.verify(&mut table, ip, now);
+                return Learned::Disputed;
+            }
+            // The one who had it is being asked.
+            Some((State::Asking(asked), Some(_))) if asked <= self.config.unicasts || !for_us => {
+                return Learned::Disputed;
+            }
+            _ => {}
         }
-        let entry = table.entry(ip).or_insert(Entry { mac: None, state: State::Fresh, due: now, users: 0 });
-        if entry.state == State::Fixed {
-            return false;
+        let news = known.is_none_or(|entry| entry.mac != Some(mac) || entry.state == State::Unreachable);
+        let due = now + self.config.fresh;
+        let users = known.map_or(0, |entry| entry.users);
+        table.entries.insert(ip, Entry { mac: Some(mac), state: State::Fresh, due, users, verified: now });
+        let due = if table.entries.has_evicted() { now } else { due };
+        self.due.fetch_min(due.0, Ordering::Relaxed);
+        if !news {
+            return Learned::Nothing;
         }
-        let news = entry.mac != Some(mac) || entry.state == State::Unreachable;
-        *entry =
-            Entry { mac: Some(mac), state: State::Fresh, due: now + self.config.fresh, users: entry.users };
-        self.due.fetch_min(entry.due.0, Ordering::Relaxed);
-        if news {
-            self.version.fetch_add(1, Ordering::AcqRel);
-        }
-        news
+        self.version.fetch_add(1, Ordering::AcqRel);
+        Learned::News
     }
 
-    /// Shows the requests that are due. Any engine may call it; each request is shown to one engine only. Returns how many
-    /// addresses were given up.
-    pub fn poll(&self, now: Nanos, mut ask: impl FnMut(Ask)) -> usize {
+    /// Shows at most `most` requests that are due, in the order in which they became so. Any engine may call it; each request is shown to
+    /// one engine only.
+    pub fn poll(&self, now: Nanos, most: usize, mut ask: impl FnMut(Ask)) -> Polled {
         if self.due() > now {
-            return 0;
+            return Polled::default();
         }
-        let config = &self.config;
-        let mut given_up = 0;
         let mut table = self.lock();
-        table.retain(|&ip, entry| {
-            if entry.due > now {
-                return true;
-            }
-            match entry.state {
-                State::Fixed => {}
-                State::Unreachable | State::Fresh if entry.users == 0 => return false,
-                // Connections still use it: the host may come back before they time out.
-                State::Unreachable => *entry = Entry { state: State::Asking(0), due: now, ..*entry },
-                State::Asking(tries) if tries >= config.tries => {
-                    given_up += 1;
-                    *entry =
-                        Entry { mac: None, state: State::Unreachable, due: now + config.refuse, ..*entry };
+        let mut left = most;
+        if left > 0 && table.announcements > 0 && table.announce_at <= now {
+            left -= 1;
+            ask(Ask { ip: self.config.ip, last: None });
+            table.announcements -= 1;
+            table.announce_at = now + ANNOUNCE_AGAIN;
+        }
+        let mut failed = 0;
+        while left > 0
+            && let Some((_, ip)) = table.entries.first_due().filter(|(due, _)| *due <= now)
+            && let Some(entry) = table.entries.get(ip)
+        {
+            match self.next_step(entry, now) {
+                Step::Forget => table.entries.remove(ip),
+                Step::GiveUp(entry) => {
+                    failed += 1;
+                    table.entries.insert(ip, entry);
                 }
-                State::Asking(tries) => {
-                    // The first requests for an entry that became stale go to its last MAC, later ones to everybody.
-                    ask(Ask { ip, last: entry.mac.filter(|_| tries < config.tries / 2) });
-                    entry.state = State::Asking(tries + 1);
-                    entry.due = now + config.interval;
-                }
-                State::Fresh => {
-                    ask(Ask { ip, last: entry.mac });
-                    entry.state = State::Asking(1);
-                    entry.due = now + config.interval;
+                Step::Ask(entry, last) => {
+                    left -= 1;
+                    ask(Ask { ip, last });
+                    table.entries.insert(ip, entry);
                 }
             }
-            true
-        });
-        let next = table.values().map(|e| e.due.0).min().unwrap_or(u64::MAX);
-        self.due.store(next, Ordering::Relaxed);
-        if given_up > 0 {
+        }
+        let announce = if table.announcements > 0 { table.announce_at } else { Nanos::MAX };
+        let next = table.entries.first_due().map_or(Nanos::MAX, |(due, _)| due).min(announce);
+        self.due.store(next.0, Ordering::Relaxed);
+        if failed > 0 {
             self.version.fetch_add(1, Ordering::AcqRel);
         }
-        given_up
+        Polled { failed, evicted: table.entries.take_evicted() }
+    }
+
+    /// What happens to an entry that is due.
+    fn next_step(&self, entry: Entry, now: Nanos) -> Step {
+        let config = &self.config;
+        let asked = match entry.state {
+            State::Unreachable | State::Fresh if entry.users == 0 => return Step::Forget,
+            // Connections still use it, and one that does not answer may come back before they time out. (Fixed ones are never due.)
+            State::Unreachable | State::Fresh | State::Fixed => 0,
+            State::Asking(asked) => asked,
+        };
+        let unicasts = if entry.mac.is_some() { config.unicasts } else { 0 };
+        if asked >= unicasts.saturating_add(config.tries) {
+            let due = now + config.refuse;
+            return Step::GiveUp(Entry { mac: None, state: State::Unreachable, due, ..entry });
+        }
+        let pause = if asked < unicasts { config.quick } else { config.interval };
+        let last = entry.mac.filter(|_| asked < unicasts);
+        Step::Ask(Entry { state: State::Asking(asked + 1), due: now + pause, ..entry }, last)
     }
 
     /// At most `most` entries from `from` on, in the order of their addresses. A few at a time: engines wait for the same lock.
     pub fn page(&self, from: Bound<Ipv4Addr>, most: usize) -> Vec<NeighborRow> {
         let table = self.lock();
-        let row = |(&ip, entry): (&Ipv4Addr, &Entry)| {
+        let row = |(ip, entry): (Ipv4Addr, &Entry)| {
             let state = match (entry.state, entry.mac) {
                 (State::Fixed, _) => NeighborState::Fixed,
                 (State::Unreachable, _) => NeighborState::Unreachable,
@@ -323,10 +412,10 @@ impl Neighbors {
             };
             NeighborRow { ip, mac: entry.mac, state }
         };
-        table.range((from, Bound::Unbounded)).take(most).map(row).collect()
+        table.entries.from(from).take(most).map(row).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         // No code under the lock can leave the table half changed.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -336,8 +425,23 @@ fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
 }
 
-/// The most entries: a scan of a /16 from outside must not fill the memory.
-const LARGEST: usize = 4096;
+/// What happens to an entry that is due.
+enum Step {
+    /// Nobody needs it.
+    Forget,
+    /// Nobody has answered.
+    GiveUp(Entry),
+    /// He is asked who had this MAC last, or everybody.
+    Ask(Entry, Option<Mac>),
+}
+
+fn fixed_entry(mac: Mac, users: u32) -> Entry {
+    Entry { mac: Some(mac), state: State::Fixed, due: Nanos::MAX, users, verified: Nanos::ZERO }
+}
+
+/// How often a host announces itself, and the time between (RFC 5227 section 1.1).
+const ANNOUNCEMENTS: u8 = 2;
+const ANNOUNCE_AGAIN: Nanos = Nanos::secs(2);
 
 #[cfg(test)]
 mod tests {
@@ -351,7 +455,7 @@ mod tests {
 
     fn asks(n: &Neighbors, now: Nanos) -> Vec<Ask> {
         let mut out = Vec::new();
-        n.poll(now, |a| out.push(a));
+        n.poll(now, 99, |a| out.extend((a.ip != ME).then_some(a)));
         out
     }
 
@@ -382,7 +486,7 @@ mod tests {
             now += Nanos::millis(250);
         }
         let before = n.version();
-        assert_eq!(n.poll(now, |_| panic!("asked a fifth time")), 1);
+        assert_eq!(n.poll(now, 99, |_| panic!("asked a fifth time")), Polled { failed: 1, evicted: 0 });
         assert!(n.version() > before);
         assert_eq!(n.lookup(PEER, now), Lookup::Unreachable);
         assert_eq!(n.lookup(PEER, now + Nanos::secs(1)), Lookup::Asking);
@@ -399,13 +503,17 @@ mod tests {
     #[test]
     fn entries_in_use_are_refreshed_by_unicast_and_others_forgotten() {
         let n = Neighbors::new(Config::new(ME, 24, None));
-        assert!(n.learn(PEER, MAC, true, Nanos::ZERO));
+        assert_eq!(n.learn(PEER, MAC, true, Nanos::ZERO), Learned::News);
         assert_eq!(n.lookup(PEER, Nanos::ZERO), Lookup::Known(MAC));
-        n.acquire(PEER);
+        n.acquire(PEER, Nanos::ZERO);
         assert!(asks(&n, Nanos::secs(59)).is_empty());
         assert_eq!(asks(&n, Nanos::secs(60)), [Ask { ip: PEER, last: Some(MAC) }]);
         assert_eq!(n.lookup(PEER, Nanos::secs(60)), Lookup::Known(MAC), "in use while it is asked for");
-        assert!(!n.learn(PEER, MAC, false, Nanos::secs(60)), "the same answer is no news");
+        assert_eq!(
+            n.learn(PEER, MAC, false, Nanos::secs(60)),
+            Learned::Nothing,
+            "the same answer is no news"
+        );
         n.release(PEER);
         assert!(asks(&n, Nanos::secs(120)).is_empty());
         assert!(n.page(Bound::Unbounded, 9).is_empty());
@@ -416,7 +524,7 @@ mod tests {
         let mut config = Config::new(ME, 24, None);
         config.fixed.push((GATEWAY, MAC));
         let n = Neighbors::new(config);
-        assert!(n.learn(PEER, MAC, true, Nanos::ZERO));
+        assert_eq!(n.learn(PEER, MAC, true, Nanos::ZERO), Learned::News);
         let silent = Ipv4Addr::new(10, 0, 0, 3);
         assert_eq!(n.lookup(silent, Nanos::ZERO), Lookup::Asking);
         let row = |ip, mac, state| NeighborRow { ip, mac, state };
@@ -440,16 +548,149 @@ mod tests {
         config.fixed.push((GATEWAY, MAC));
         let n = Neighbors::new(config);
         let other = Mac([2, 9, 9, 9, 9, 9]);
-        assert!(!n.learn(PEER, MAC, false, Nanos::ZERO), "gratuitous, about a stranger");
-        assert!(!n.learn(FAR, MAC, true, Nanos::ZERO), "not on the link");
-        assert!(!n.learn(ME, MAC, true, Nanos::ZERO), "our own address");
-        assert!(!n.learn(PEER, Mac([0xff; 6]), true, Nanos::ZERO), "a group address");
-        assert!(!n.learn(GATEWAY, other, true, Nanos::ZERO), "a fixed entry");
+        assert_eq!(n.learn(PEER, MAC, false, Nanos::ZERO), Learned::Nothing, "gratuitous, about a stranger");
+        assert_eq!(n.learn(FAR, MAC, true, Nanos::ZERO), Learned::Nothing, "not on the link");
+        assert_eq!(n.learn(ME, MAC, true, Nanos::ZERO), Learned::Nothing, "our own address");
+        for nobody in [Mac([0xff; 6]), Mac([3, 0, 0, 0, 0, 1]), Mac([0; 6])] {
+            assert_eq!(n.learn(PEER, nobody, true, Nanos::ZERO), Learned::Nothing, "{nobody}");
+        }
+        assert_eq!(n.learn(GATEWAY, other, true, Nanos::ZERO), Learned::Nothing, "a fixed entry");
         assert_eq!(n.lookup(GATEWAY, Nanos::ZERO), Lookup::Known(MAC));
         assert_eq!(n.lookup(PEER, Nanos::ZERO), Lookup::Asking);
-        assert!(n.learn(PEER, MAC, false, Nanos::ZERO));
-        assert!(n.learn(PEER, other, false, Nanos::ZERO), "it moved");
-        assert_eq!(n.lookup(PEER, Nanos::ZERO), Lookup::Known(other));
+        assert_eq!(n.learn(PEER, MAC, false, Nanos::ZERO), Learned::News);
+        assert_eq!(n.lookup(PEER, Nanos::ZERO), Lookup::Known(MAC));
+    }
+
+    const MOVED: Mac = Mac([2, 9, 9, 9, 9, 9]);
+
+    /// A table with a neighbour that has answered at time zero and is in use, and how it asks after `at`, until somebody answers.
+    fn known() -> Neighbors {
+        let n = Neighbors::new(Config::new(ME, 24, None));
+        assert_eq!(n.learn(PEER, MAC, true, Nanos::ZERO), Learned::News);
+        n.acquire(PEER, Nanos::ZERO);
+        n
+    }
+
+    #[test]
+    fn a_host_announces_itself_twice_and_once_more_when_it_is_told_to() {
+        let n = Neighbors::new(Config::new(ME, 24, None));
+        let told = |now| {
+            let mut out = Vec::new();
+            n.poll(now, 99, |ask| out.push(ask));
+            out
+        };
+        let all = [Ask { ip: ME, last: None }];
+        for from in [Nanos::ZERO, Nanos::secs(100)] {
+            assert!(n.due() <= from);
+            assert_eq!(told(from), all);
+            assert_eq!(n.due(), from + Nanos::secs(2));
+            assert!(told(from + Nanos::millis(1999)).is_empty());
+            assert_eq!(told(from + Nanos::secs(2)), all);
+            assert_eq!(n.due(), Nanos::MAX);
+            n.announce(Nanos::secs(100));
+        }
+    }
+
+    #[test]
+    fn who_claims_a_neighbours_address_is_believed_only_when_that_one_does_not_answer_any_more() {
+        let to_him = [Ask { ip: PEER, last: Some(MAC) }];
+        let to_all = [Ask { ip: PEER, last: None }];
+        let n = known();
+        let mut now = Nanos::secs(5);
+        let seven = |n: &Neighbors, now| {
+            (0..7).for_each(|k| assert_eq!(n.learn(PEER, MOVED, k % 2 == 0, now), Learned::Disputed));
+        };
+        seven(&n, now);
+        assert_eq!(asks(&n, now), to_him, "once for all of them");
+        seven(&n, now);
+        assert_eq!(n.learn(PEER, MAC, true, now), Learned::Nothing, "he is still there");
+        // Whoever goes on has him asked no more than twice a second.
+        let mut asked = 0;
+        for _ in 0..100 {
+            now += Nanos::millis(10);
+            seven(&n, now);
+            for ask in asks(&n, now) {
+                assert_eq!([ask], to_him);
+                assert_eq!(n.learn(PEER, MAC, true, now), Learned::Nothing);
+                asked += 1;
+            }
+        }
+        assert_eq!((asked, n.lookup(PEER, now)), (2, Lookup::Known(MAC)));
+        // He is silent: then everybody is asked, and who answers is believed.
+        now += Nanos::millis(400);
+        seven(&n, now);
+        for _ in 0..3 {
+            assert_eq!(asks(&n, now), to_him);
+            seven(&n, now);
+            now += Nanos::millis(50);
+        }
+        assert_eq!(asks(&n, now), to_all);
+        assert_eq!(n.learn(PEER, MOVED, false, now), Learned::Disputed, "this is no answer");
+        assert_eq!(n.lookup(PEER, now), Lookup::Known(MAC));
+        let version = n.version();
+        assert_eq!(n.learn(PEER, MOVED, true, now), Learned::News);
+        assert!(n.version() > version && n.lookup(PEER, now) == Lookup::Known(MOVED));
+        assert!(asks(&n, now + Nanos::secs(59)).is_empty());
+    }
+
+    #[test]
+    fn a_neighbour_that_is_doubted_is_asked_soon_but_not_again_and_again() {
+        let n = known();
+        let mut asked = 0;
+        for ms in 0..4000 {
+            let now = Nanos::millis(ms);
+            n.doubt(PEER, now);
+            for ask in asks(&n, now) {
+                assert_eq!(ask, Ask { ip: PEER, last: Some(MAC) });
+                n.learn(PEER, MAC, true, now);
+                asked += 1;
+            }
+        }
+        assert_eq!(asked, 9);
+        assert!(!n.doubt(FAR, Nanos::secs(9)) && !n.doubt(GATEWAY, Nanos::secs(9)), "nobody knows them");
+        assert_eq!(n.page(Bound::Unbounded, 9).len(), 1);
+    }
+
+    #[test]
+    fn an_entry_that_nobody_uses_is_forgotten_when_somebody_else_claims_its_address() {
+        let n = known();
+        n.release(PEER);
+        assert_eq!(n.learn(PEER, MOVED, false, Nanos::secs(1)), Learned::Disputed);
+        assert!(asks(&n, Nanos::secs(1)).is_empty());
+        assert!(n.page(Bound::Unbounded, 9).is_empty());
+    }
+
+    #[test]
+    fn one_that_was_given_up_is_believed_as_soon_as_it_announces_itself() {
+        let n = known();
+        let mut now = Nanos::secs(60);
+        while n.lookup(PEER, now) != Lookup::Unreachable {
+            asks(&n, now);
+            now += Nanos::millis(50);
+        }
+        assert_eq!(n.learn(PEER, MOVED, false, now), Learned::News);
+        assert_eq!(n.lookup(PEER, now), Lookup::Known(MOVED));
+    }
+
+    #[test]
+    fn of_many_that_are_due_at_once_no_more_are_asked_than_there_is_room_for_and_all_in_turn() {
+        let n = Neighbors::new(Config::new(ME, 16, None));
+        let ip = |k: u32| Ipv4Addr::from_bits(ME.to_bits() + 1 + k);
+        (0..5000).for_each(|k| n.acquire(ip(k), Nanos::ZERO));
+        let mut turns = Vec::new();
+        while n.due() == Nanos::ZERO {
+            let before = turns.len();
+            n.poll(Nanos::ZERO, 32, |ask| turns.push(ask.ip));
+            assert!(turns.len() - before <= 32);
+        }
+        turns.retain(|ip| *ip != ME);
+        assert_eq!(turns, (0..5000).map(ip).collect::<Vec<_>>());
+        // Those that nobody waits for any more make room, and a host that somebody asks for then is asked like all others.
+        (0..5000).for_each(|k| n.release(ip(k)));
+        n.acquire(ip(6000), Nanos::ZERO);
+        let mut asked = Vec::new();
+        let polled = n.poll(Nanos::ZERO, 32, |ask| asked.push(ask.ip));
+        assert_eq!((asked, polled), (vec![ip(6000)], Polled { failed: 0, evicted: 1024 }));
     }
 
     #[test]
@@ -458,13 +699,13 @@ mod tests {
         config.fixed.push((FAR, MAC));
         let n = Neighbors::new(config);
         assert_eq!((n.next_hop(FAR), n.lookup(FAR, Nanos::ZERO)), (Some(FAR), Lookup::Known(MAC)));
-        n.acquire(FAR);
+        n.acquire(FAR, Nanos::ZERO);
 
         let (before, other) = (n.version(), Mac([2, 9, 9, 9, 9, 9]));
         n.set_fixed(vec![(PEER, other)], Nanos::secs(1));
         assert!(n.version() > before, "flows look again");
         assert_eq!((n.next_hop(PEER), n.lookup(PEER, Nanos::secs(1))), (Some(PEER), Lookup::Known(other)));
-        assert!(!n.learn(PEER, MAC, true, Nanos::secs(1)), "known for good");
+        assert_eq!(n.learn(PEER, MAC, true, Nanos::secs(1)), Learned::Nothing, "known for good");
         // What is no longer fixed is off the link for those who come; who uses it asks, and goes on meanwhile.
         assert_eq!((n.next_hop(FAR), n.lookup(FAR, Nanos::secs(1))), (None, Lookup::Known(MAC)));
         assert_eq!(asks(&n, Nanos::secs(1)), [Ask { ip: FAR, last: Some(MAC) }]);

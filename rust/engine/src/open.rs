@@ -9,6 +9,7 @@ use machnet_wire::{self as wire, Hello, Nanos, Packet, Seq};
 
 use crate::admission::Claim;
 use crate::conn::{Bound, Conn, Who};
+use crate::cookies::brings_cookie;
 use crate::ephemeral::Ports;
 use crate::full::Asked;
 use crate::ids::{ChannelIndex, ConnIndex, ConnKey};
@@ -136,7 +137,7 @@ impl Core {
         Ok(())
     }
 
-    /// A SYN for a listener of this engine, which may share its port with others.
+    /// A SYN, or a good cookie in place of one, for a listener of this engine, which may share its port with others.
     pub fn accept(
         &mut self,
         key: ConnKey,
@@ -162,6 +163,14 @@ impl Core {
             self.counters().control_dropped.add(1);
             return Ok(());
         };
+        // Applications of this host are where they say they are.
+        let unproven = hop != NextHop::Loop && !brings_cookie(syn);
+        if unproven
+            && !self.shared().config.rss.paper
+            && self.channels.get(at).is_some_and(|channel| channel.is_wary(owner.listener))
+        {
+            return Err(Declined::Unproven);
+        }
         let mut setup = self.setup(syn.header.dst, syn.header.src, Some(from));
         let contact = match hop {
             NextHop::Loop => Contact::LOCAL,
@@ -184,7 +193,7 @@ impl Core {
             }
             return Err(Declined::Gone);
         };
-        channel.take_place(id, owner.listener);
+        channel.take_place(id, owner.listener, unproven);
         let birth = Birth {
             key,
             channel: at,

@@ -31,6 +31,8 @@ pub(crate) struct Station {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InPath {
     pub peer: Ipv4Addr,
+    /// The station that it came from on the link: the peer, or a router. Any, if it saw no wire.
+    pub mac: Mac,
     /// [`Pair::NONE`]: it saw no wire.
     pub pair: Pair,
     /// The queue of the engine that took it from the NIC, whichever engine has it now.
@@ -40,7 +42,7 @@ pub(crate) struct InPath {
 impl InPath {
     /// Of a packet that an application of this host sent to another.
     pub fn local(station: &Station, own: QueueIndex) -> Self {
-        Self { peer: station.ip, pair: Pair::NONE, queue: own }
+        Self { peer: station.ip, mac: station.mac, pair: Pair::NONE, queue: own }
     }
 
     /// What the peer is told of it.
@@ -48,15 +50,26 @@ impl InPath {
         PathEntry { src: self.pair.src, dst: self.pair.dst, queue: self.queue.0 }
     }
 
-    /// The path of an answer that belongs to no connection: the same ports, the other way round.
-    pub fn back(&self, hop: NextHop) -> OutPath {
-        OutPath::bare(self.peer, self.pair.mirrored(), hop)
+    /// The route of an answer that belongs to no connection: the same ports, the other way round, to the station that it came from, unless
+    /// that of the next hop is `fixed`. Nobody is asked for a MAC: whoever sends from addresses that nobody has would have us ask for each.
+    /// `None`: no station can have sent it.
+    pub fn back(&self, station: &Station, fixed: Option<Mac>) -> Option<Route> {
+        let mac = fixed.unwrap_or(self.mac);
+        let pair = self.pair.mirrored();
+        (!mac.is_multicast() && mac != Mac::default()).then_some(Route {
+            src_mac: station.mac,
+            dst_mac: mac,
+            src_ip: station.ip,
+            dst_ip: self.peer,
+            src_port: pair.src,
+            dst_port: pair.dst,
+        })
     }
 }
 
 impl Default for InPath {
     fn default() -> Self {
-        Self { peer: Ipv4Addr::UNSPECIFIED, pair: Pair::NONE, queue: QueueIndex(0) }
+        Self { peer: Ipv4Addr::UNSPECIFIED, mac: Mac::default(), pair: Pair::NONE, queue: QueueIndex(0) }
     }
 }
 
@@ -127,10 +140,6 @@ impl NextHop {
 }
 
 impl OutPath {
-    fn bare(peer: Ipv4Addr, pair: Pair, hop: NextHop) -> Self {
-        Self { peer, pair, came: Pair::NONE, verified: false, form: Form::Own, hop, rss: None }
-    }
-
     /// The path of a connection that begins. The next hop is kept in the table of neighbours until [`OutPath::end`].
     pub fn begin(
         peer: Ipv4Addr,
@@ -141,12 +150,10 @@ impl OutPath {
         now: Nanos,
     ) -> Self {
         if let Some(ip) = hop.ip() {
-            // Makes the entry, so that it has a user.
-            neighbors.lookup(ip, now);
-            neighbors.acquire(ip);
+            neighbors.acquire(ip, now);
         }
         let Contact { pair, verified, form, .. } = *contact;
-        Self { verified, form, rss, ..Self::bare(peer, pair, hop) }
+        Self { peer, pair, came: Pair::NONE, verified, form, hop, rss }
     }
 
     /// The connection is over.
@@ -340,7 +347,7 @@ pub(crate) fn emit_frame(
 /// channel `units` or what the packet says itself.
 #[inline]
 pub(crate) fn emit(packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>, out: &mut [u8]) {
-    let at = packet.header.emit_with(packet.hit, None, packet.sack, out);
+    let at = packet.header.emit_with(packet.hit, packet.part, packet.sack, out);
     let out = &mut out[at..];
     match &packet.body {
         Body::None => {}
@@ -350,6 +357,8 @@ pub(crate) fn emit(packet: &Transmit<'_, Outgoing>, units: Option<&EngineEnd>, o
             }
         }
         Body::Unit { .. } => {}
+        // What the NIC's buffer held before is nobody's business.
+        Body::Padding(_) => out.fill(0),
         Body::Hello(hello) => out.copy_from_slice(&hello.emit()),
         Body::Paths(entries) => {
             Paths::emit(entries, out);
@@ -415,7 +424,7 @@ mod tests {
         let mut now = Nanos::ZERO;
         while table.lookup(PEER, now) != Lookup::Unreachable {
             now += Nanos::secs(1);
-            table.poll(now, |_| {});
+            table.poll(now, 9, |_| {});
         }
         let route = path.route(&STATION, &table, table.version(), now);
         assert_eq!(route.map(|route| route.map(|r| r.dst_mac)), Ok(Some(PEER_MAC)));
@@ -432,26 +441,28 @@ mod tests {
         table.learn(PEER, PEER_MAC, true, Nanos::ZERO);
         let path = toward(PEER, &table);
         let stale = Nanos::secs(3600);
-        table.poll(stale, |_| {});
+        table.poll(stale, 9, |_| {});
         assert_eq!(table.lookup(PEER, stale), Lookup::Known(PEER_MAC));
         path.end(&table);
         let (mut now, mut rounds) = (stale, 0);
         while !table.page(Bound::Unbounded, 1).is_empty() {
             (now, rounds) = (now + Nanos::secs(1), rounds + 1);
-            table.poll(now, |_| {});
+            table.poll(now, 9, |_| {});
             assert!(rounds < 100, "the entry stays");
         }
     }
 
     #[test]
     fn an_answer_takes_the_ports_of_its_question_the_other_way_round() {
-        let table = neighbors();
-        table.learn(PEER, PEER_MAC, true, Nanos::ZERO);
-        let came = InPath { peer: PEER, pair: Pair { src: 7, dst: 9 }, queue: QueueIndex(0) };
-        let hop = NextHop::toward(PEER, &STATION, &table).expect("on the link");
-        let route = came.back(hop).route(&STATION, &table, table.version(), Nanos::ZERO);
-        let route = route.expect("known").expect("a wire");
-        assert_eq!((route.dst_ip, route.src_port, route.dst_port), (PEER, 9, 7));
+        let came = InPath { peer: PEER, mac: PEER_MAC, pair: Pair { src: 7, dst: 9 }, queue: QueueIndex(0) };
+        let route = came.back(&STATION, None).expect("a station");
+        assert_eq!((route.src_mac, route.src_ip), (STATION.mac, STATION.ip));
+        assert_eq!((route.dst_mac, route.dst_ip, route.src_port, route.dst_port), (PEER_MAC, PEER, 9, 7));
+        let fixed = Mac([2, 0, 0, 0, 0, 9]);
+        assert_eq!(came.back(&STATION, Some(fixed)).map(|route| route.dst_mac), Some(fixed));
+        for nobody in [Mac::default(), Mac::BROADCAST, Mac([1, 0, 0, 0, 0, 2])] {
+            assert_eq!(InPath { mac: nobody, ..came }.back(&STATION, None), None);
+        }
     }
 
     #[test]
@@ -466,8 +477,13 @@ mod tests {
             (Kind::Rst, &[], Body::Reset(reset), reset.emit().to_vec()),
         ];
         for (kind, sack, body, payload) in each {
-            let packet: Transmit<'_, Outgoing> =
-                Transmit { header: Header { src: 80, dst: 81, ..Header::new(kind) }, hit: None, sack, body };
+            let packet: Transmit<'_, Outgoing> = Transmit {
+                header: Header { src: 80, dst: 81, ..Header::new(kind) },
+                hit: None,
+                part: None,
+                sack,
+                body,
+            };
             let mut bytes = vec![0; packet.len()];
             emit(&packet, None, &mut bytes);
             let read = parse(&bytes).expect("a packet");

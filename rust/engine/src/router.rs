@@ -13,7 +13,7 @@ use machnet_wire::{Flags, Header, Hello, Kind, Nanos, Reason, Reset, arp, ether,
 use crate::control_frame;
 use crate::ids::{EngineIndex, QueueIndex};
 use crate::listen::Passed;
-use crate::neighbor::{Lookup, Neighbors};
+use crate::neighbor::{Learned, Lookup, Neighbors};
 use crate::path::{self, Handed, InPath, NextHop, OutPath, Station};
 use crate::random::RateLimit;
 use crate::rss::{Contact, Detour, Rss};
@@ -138,14 +138,19 @@ impl Router {
     /// Sends the ARP requests that are due. True: there is news of next hops, and who waits for one asks again.
     pub fn poll_neighbors(&mut self, now: Nanos) -> bool {
         if self.neighbors().due() <= now {
+            // No more than there is room for beside answers: those that are left are asked for in the next round.
+            let room = (CONTROL / 2).saturating_sub(self.control.len());
             let mut asks = Vec::new();
-            let failed = self.neighbors().poll(now, |ask| asks.push(ask));
+            let polled = self.neighbors().poll(now, room, |ask| asks.push(ask));
             for ask in asks {
-                self.own.counters().arp_requests.add(1);
+                let counters = self.own.counters();
+                if ask.ip == self.station.ip { &counters.arp_announced } else { &counters.arp_requests }
+                    .add(1);
                 self.send_frame(control_frame::arp(arp::Operation::Request, self.station, ask.last, ask.ip));
             }
-            if failed > 0 {
-                self.own.counters().arp_failed.add(failed as u64);
+            self.own.counters().neighbors_evicted.add(polled.evicted as u64);
+            if polled.failed > 0 {
+                self.own.counters().arp_failed.add(polled.failed as u64);
                 self.own.wake_others();
             }
         }
@@ -282,25 +287,27 @@ impl Router {
         let answer =
             Header { src: header.dst, dst: header.src, tag: 0, flags: Flags::NONE, ..Header::new(Kind::Rst) };
         self.own.counters().rst_sent.add(1);
-        self.answer(from, &Transmit { header: answer, hit: None, sack: &[], body: Body::Reset(reset) }, now);
+        self.answer(
+            from,
+            &Transmit { header: answer, hit: None, part: None, sack: &[], body: Body::Reset(reset) },
+        );
     }
 
     /// Queues a packet of no connection, back the way by which `from` came.
-    fn answer(&mut self, from: InPath, packet: &Transmit<'_, Outgoing>, now: Nanos) {
-        let route = self.next_hop(from.peer).map(|hop| self.route(&mut from.back(hop), now));
-        match route {
-            Some(Ok(None)) => {
-                let mut bytes = vec![0; packet.len()];
-                path::emit(packet, None, &mut bytes);
-                self.looped.push_back(self.local(bytes));
-            }
-            Some(Ok(Some(route))) => {
-                let mut frame = vec![0; path::frame_len(packet)];
-                path::emit_frame(&route, packet, None, &mut frame);
-                self.queue(ControlFrame { frame, offload: Offload::Udp4 });
-            }
-            Some(Err(_)) | None => self.own.counters().control_dropped.add(1),
+    pub fn answer(&mut self, from: InPath, packet: &Transmit<'_, Outgoing>) {
+        if from.peer == self.station.ip {
+            let mut bytes = vec![0; packet.len()];
+            path::emit(packet, None, &mut bytes);
+            self.looped.push_back(self.local(bytes));
+            return;
         }
+        let fixed = self.neighbors().next_hop(from.peer).and_then(|hop| self.neighbors().fixed_mac(hop));
+        let Some(route) = from.back(&self.station, fixed) else {
+            return self.own.counters().control_dropped.add(1);
+        };
+        let mut frame = vec![0; path::frame_len(packet)];
+        path::emit_frame(&route, packet, None, &mut frame);
+        self.queue(ControlFrame { frame, offload: Offload::Udp4 });
     }
 
     fn send_frame(&mut self, frame: Vec<u8>) {
@@ -390,8 +397,10 @@ impl Router {
             }
         }
         let for_us = arp.target_ip == self.station.ip;
-        if self.neighbors().learn(arp.sender_ip, arp.sender_mac, for_us, now) {
-            self.own.wake_others();
+        match self.neighbors().learn(arp.sender_ip, arp.sender_mac, for_us, now) {
+            Learned::Nothing => {}
+            Learned::Disputed => counters.arp_claims.add(1),
+            Learned::News => self.own.wake_others(),
         }
         if for_us && arp.operation == arp::Operation::Request && !arp.sender_mac.is_multicast() {
             counters.arp_replies.add(1);

@@ -6,6 +6,7 @@ use machnet_rss::Pair;
 use machnet_wire::frame::{self, Frame};
 use machnet_wire::{Header, Kind, Packet, ParseError, Reason};
 
+use crate::cookies::brings_cookie;
 use crate::ids::{ConnIndex, ConnKey};
 use crate::listen::Passed;
 use crate::path::{self, Form, Handed, InPath};
@@ -27,7 +28,7 @@ impl Core {
     #[inline]
     pub(crate) fn on_frame(&mut self, frame: &[u8], checked: RxChecksum) {
         match frame::parse(frame) {
-            Ok(Frame::Udp { ip, udp, datagram, payload, .. }) => {
+            Ok(Frame::Udp { ether, ip, udp, datagram, payload }) => {
                 if ip.dst != self.router.station.ip {
                     return self.counters().rx_other_address.add(1);
                 }
@@ -52,11 +53,12 @@ impl Core {
                     return self.counters().rx_bad_ip.add(1);
                 }
                 let pair = Pair { src: udp.src, dst: udp.dst };
-                let from = InPath { peer: ip.src, pair, queue: self.router.queue };
+                let from = InPath { peer: ip.src, mac: ether.src, pair, queue: self.router.queue };
                 self.on_machnet(from, payload, Came::Here);
             }
             Ok(Frame::Arp(arp)) => self.router.on_arp(&arp, self.clock.now),
             Ok(Frame::Icmp { ether, ip, echo }) => self.router.on_icmp(&ether, &ip, &echo),
+            Ok(Frame::TooLong { ip, said }) => self.on_too_long(&ip, &said),
             Ok(Frame::Other) => self.counters().rx_other_protocol.add(1),
             Err(error) => self.count_malformed(error),
         }
@@ -115,12 +117,19 @@ impl Core {
         came: Came,
     ) {
         match error {
+            FlowError::Tag if brings_cookie(packet) && self.is_proven(key, packet) => {
+                if !self.on_proven_syn(index, from, packet) {
+                    self.drop_flow(index);
+                    self.on_unknown(key, from, bytes, packet, came);
+                }
+            }
             FlowError::Tag => {
                 let (tag, owner) = (packet.header.tag, tag_owner(packet.header.tag, self.shared().engines()));
                 if tag != 0 && owner != self.own.index() && came == Came::Here {
                     // Another engine has a flow of this key, too, or had one before.
                     return self.router.hand_over(owner, from, bytes);
                 }
+                self.counters().cookies_refused.add(u64::from(brings_cookie(packet)));
                 self.counters().rx_bad_tag.add(1);
                 if packet.header.kind != Kind::Rst {
                     self.refuse(from, &packet.header, packet.header.tag, Reason::Closed);
@@ -140,7 +149,8 @@ impl Core {
     #[cold]
     fn on_unknown(&mut self, key: ConnKey, from: InPath, bytes: &[u8], packet: &Packet<'_>, came: Came) {
         let header = &packet.header;
-        if header.kind == Kind::Syn {
+        let knocks = brings_cookie(packet);
+        if header.kind == Kind::Syn || knocks && self.is_proven(key, packet) {
             let passed = match came {
                 Came::Here => Passed::default(),
                 Came::Handed(passed) => passed,
@@ -159,6 +169,7 @@ impl Core {
             }
             return self.counters().rx_no_flow.add(1);
         }
+        self.counters().cookies_refused.add(u64::from(knocks));
         self.counters().rx_no_flow.add(1);
         self.refuse(from, header, header.tag, Reason::Closed);
     }

@@ -28,6 +28,7 @@ impl Core {
                     }
                 }
                 Note::Query(number, query) => self.queries.ask(number, query),
+                Note::TooLong(hint) => self.on_hint(hint),
                 Note::Shutdown => self.begin_shutdown(),
             }
         }

@@ -18,6 +18,7 @@ use crate::counters::{Counters, Counts, Samples};
 use crate::ids::{ChannelNumber, EngineIndex, Member};
 use crate::neighbor::Neighbors;
 use crate::path::Handed;
+use crate::path_mtu::{Hint, PathMtus};
 use crate::peers::Heard;
 use crate::ports::Ports;
 use crate::query::{Answer, Query};
@@ -37,6 +38,7 @@ pub struct Shared {
     /// Listeners and claimed local ports.
     pub ports: Ports,
     pub(crate) heard: Arc<Heard>,
+    pub(crate) path_mtus: PathMtus,
     /// What is known of the queues of peers: asked at set-up and at reports, never at an ordinary packet.
     pool: Mutex<Pool>,
     /// On searches that were given up.
@@ -82,6 +84,8 @@ pub(crate) enum Note {
     Detach(ChannelNumber, End),
     /// With the number that the answer is to carry.
     Query(u64, Query),
+    /// What a router said of a packet that another engine may have sent.
+    TooLong(Hint),
     Shutdown,
 }
 
@@ -122,6 +126,7 @@ impl Shared {
             neighbors: Neighbors::new(config.neighbor.clone()),
             ports: Ports::new(config.secret),
             heard: Arc::default(),
+            path_mtus: PathMtus::default(),
             pool: Mutex::new(Pool::new(config.rss.search.clone())),
             given_up: Mutex::new(WarningLimit::every(Nanos::secs(60))),
             inboxes,

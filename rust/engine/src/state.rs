@@ -16,6 +16,7 @@ use crate::ending::Ending;
 use crate::ephemeral::Ephemeral;
 use crate::full::Warnings;
 use crate::ids::ConnIndex;
+use crate::path_mtu::HintLimits;
 use crate::random::{Random, RateLimit};
 use crate::router::Router;
 use crate::rss::{Paper, REPATHS};
@@ -41,6 +42,7 @@ pub(crate) struct Core {
     /// A buffer for connections that are due, kept for the next time.
     due: Vec<ConnIndex>,
     pub queries: Queries,
+    pub hints: HintLimits,
     /// How many connections may go on with another pair.
     pub repaths: RateLimit,
     /// In the paper's form only.
@@ -65,6 +67,7 @@ impl Core {
             returned: Vec::new(),
             due: Vec::new(),
             queries: Queries::default(),
+            hints: HintLimits::new(now),
             repaths: RateLimit::new(REPATHS, now),
             paper: own.shared().config.rss.paper.then(|| Paper::at(now)),
             own,
@@ -123,6 +126,9 @@ impl Core {
             Origin::Dialled(_) => self.counters().connects.add(1),
             Origin::Accepted(_) => {
                 self.counters().accepts.add(1);
+                if let Some(channel) = self.channels.get_mut(channel) {
+                    channel.prove_place(id);
+                }
                 self.half_open_over(channel, origin);
             }
         }
@@ -152,6 +158,7 @@ impl Core {
         match closed {
             Closed::ByPeer(_) => c.resets_received.add(1),
             Closed::Timeout => c.flow_timeouts.add(1),
+            Closed::NoProgress => c.no_progress.add(1),
             Closed::Clean | Closed::ByUs(_) => {}
         }
         if let (Bound::Opening { channel, .. }, Origin::Dialled(id)) = (bound, origin) {
@@ -212,9 +219,14 @@ impl Core {
                 if flow.next_timeout().is_some_and(|due| due <= io.now()) {
                     flow.on_timeout(io.now(), io);
                 }
-                (flow.take_unanswered(), io.path.rss_due() <= io.now(), io.path.is_unknown())
+                let unanswered = flow.take_unanswered();
+                let silent = unanswered > 0 || flow.is_calling();
+                (unanswered, silent, io.path.rss_due() <= io.now(), io.path.is_unknown())
             });
-            let Some((unanswered, rss, is_unknown)) = due else { continue };
+            let Some((unanswered, silent, rss, is_unknown)) = due else { continue };
+            if silent {
+                self.doubt_next_hop(index);
+            }
             if is_unknown {
                 // Parked, it gets no turn, after which it would be filed again.
                 self.conns.schedule(index);
@@ -229,6 +241,17 @@ impl Core {
         }
         self.due = due;
         passed
+    }
+
+    /// What a connection sends seems not to arrive: perhaps its next hop has another MAC by now.
+    #[cold]
+    pub fn doubt_next_hop(&self, index: ConnIndex) {
+        let hop = self.conns.get(index).and_then(|conn| conn.path.next_hop());
+        if let Some((ip, Some(_))) = hop
+            && self.shared().neighbors.doubt(ip, self.clock.now)
+        {
+            self.counters().arp_doubts.add(1);
+        }
     }
 
     /// Works at what other threads asked, for one step.

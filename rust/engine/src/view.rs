@@ -76,6 +76,18 @@ impl Io for View<'_> {
         Some(held)
     }
 
+    fn hold_parts(&mut self, len: u32) -> Option<HeldUnit> {
+        let held = self.lane.as_mut()?.0.hold_parts(len as usize)?;
+        self.came(1);
+        Some(held)
+    }
+
+    fn write_part(&mut self, held: &mut HeldUnit, at: u32, part: &[u8]) {
+        if let Some((end, _)) = &self.lane {
+            end.write_part(held, at as usize, part);
+        }
+    }
+
     fn deliver_held(&mut self, unit: Fragment, held: HeldUnit) {
         if let Some((end, id)) = &mut self.lane {
             self.own.counters().rx_units.add(1);
@@ -97,9 +109,10 @@ impl Io for View<'_> {
     }
 
     #[inline]
-    fn grant(&mut self, more: u32, known: u32) -> u32 {
+    fn grant(&mut self, more: u32, known: u32, round: Nanos) -> u32 {
         let Some((end, id)) = &mut self.lane else { return 0 };
-        self.admission.grant(self.claim, more, known, |n| end.grant(*id, n))
+        let arriving = self.clock.arriving(round);
+        self.admission.grant(self.claim, arriving, more, known, |n| end.grant(*id, n))
     }
 
     fn take(&mut self, more: u32) -> u32 {
@@ -130,6 +143,15 @@ impl Io for View<'_> {
 
     fn gap(&self) -> Nanos {
         self.clock.gap
+    }
+
+    fn known_mtu(&self) -> Option<u16> {
+        let mtus = &self.own.shared().path_mtus;
+        if self.path.is_local() { None } else { mtus.of(self.path.peer(), self.clock.now) }
+    }
+
+    fn learned_mtu(&mut self, mtu: u16) {
+        self.own.shared().path_mtus.learn(self.path.peer(), mtu, self.clock.now);
     }
 
     fn peer_heard(&self) -> Nanos {

@@ -6,7 +6,8 @@
 //! | what has happened | the acknowledgement is due |
 //! |---|---|
 //! | a unit came in order | [`Config::ack_delay`] later: the answer of an application often takes it along |
-//! | the same, and it ended a message of several units or the direction | at once: nothing more may follow for a while |
+//! | a part of a unit came, and more of that is to come | the same: there is nothing to acknowledge yet, but the packet to be echoed |
+//! | a unit came in order, and it ended a message of several units or the direction | at once: nothing more may follow for a while |
 //! | the same, and the peer comes to the end of its credit with more to send | at once: it could not go on |
 //! | the same, and it is the [`Config::ack_every`]th that is not acknowledged | at once: windows move in small steps |
 //! | a unit came ahead of its turn, filled a gap, came twice, or was dropped | at once: loss detection lives on that |
@@ -40,10 +41,12 @@ pub(crate) struct Acks {
     /// The packet that the next one answers, if `answers`.
     echo: Echo,
     answers: bool,
+    /// It is a probe's, and nothing that comes later takes its place: the peer wants to know whether this very packet arrived.
+    probed: bool,
     /// A unit was refused and the peer does not know yet.
     refused: bool,
-    /// Room for the SACK words of the packet that goes out, once there has been one that has any.
-    words: Option<Box<[u64; SACK_WORDS_MAX]>>,
+    /// The SACK words of the packet that goes out, once there has been one that has any.
+    words: Option<Box<Words>>,
 }
 
 /// A packet to be answered, so that its sender can measure the round trip.
@@ -54,6 +57,21 @@ pub(crate) struct Echo {
     pub at: Nanos,
     /// How long before `at` the receive ring had last been looked at, nanoseconds; 4.3 s and more are 4.3 s.
     pub gap: u32,
+}
+
+#[derive(Debug, Clone, Hash)]
+struct Words {
+    words: [u64; SACK_WORDS_MAX],
+    /// Where bits do not reach: from which unit on the next packet tells ranges.
+    from: Seq,
+}
+
+/// The SACK words of a packet: how many, and in which form.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sacks {
+    pub words: usize,
+    /// They are ranges.
+    pub ranges: bool,
 }
 
 /// When the acknowledgement of a unit is due.
@@ -80,6 +98,7 @@ impl Acks {
             pending: 0,
             echo: Echo::NONE,
             answers: false,
+            probed: false,
             refused: false,
             words: None,
         }
@@ -104,7 +123,7 @@ impl Acks {
     fn plan(&mut self, arrival: Arrival, runs_out: bool, config: &Config) -> Plan {
         let Arrival::InOrder { ends } = arrival else {
             self.refused |= arrival == Arrival::Refused;
-            return Plan::AtOnce;
+            return if arrival == Arrival::Part { Plan::After(config.ack_delay) } else { Plan::AtOnce };
         };
         self.pending = self.pending.saturating_add(1);
         if ends || runs_out || self.pending >= config.ack_every {
@@ -119,6 +138,14 @@ impl Acks {
         self.at_once = true;
     }
 
+    /// A padded PING came, which asks whether it arrives.
+    #[cold]
+    pub fn on_probe(&mut self, echo: Echo) {
+        self.probed = false;
+        self.on_question(echo);
+        self.probed = true;
+    }
+
     /// A SYN or a SYN-ACK came: whatever goes next answers it.
     pub fn on_hello(&mut self, echo: Echo) {
         self.answer(echo);
@@ -126,7 +153,9 @@ impl Acks {
 
     #[inline]
     fn answer(&mut self, echo: Echo) {
-        (self.echo, self.answers) = (echo, true);
+        if !self.probed {
+            (self.echo, self.answers) = (echo, true);
+        }
     }
 
     /// The peer does not know yet, or does not seem to know, that its SYN-ACK has arrived.
@@ -184,25 +213,33 @@ impl Acks {
     pub fn take(&mut self) -> (Option<Echo>, bool) {
         self.at_once = false;
         self.pending = 0;
+        self.probed = false;
         self.by = Nanos::MAX;
         let answered = core::mem::take(&mut self.answers).then_some(self.echo);
         (answered, core::mem::take(&mut self.refused))
     }
 
-    /// Takes down what has arrived beyond `ack`, for [`Acks::words`]; how many words that are.
+    /// Takes down what has arrived beyond `ack`, for [`Acks::words`].
     #[inline]
-    pub fn take_words(&mut self, arrived: &Arrived, ack: Seq) -> usize {
+    pub fn take_words(&mut self, arrived: &Arrived, ack: Seq) -> Sacks {
         if arrived.count() == 0 {
-            return 0;
+            return Sacks { words: 0, ranges: false };
         }
-        arrived.words(ack, self.words.get_or_insert_default())
+        let new = || Box::new(Words { words: [0; SACK_WORDS_MAX], from: ack });
+        let Words { words, from } = &mut **self.words.get_or_insert_with(new);
+        if arrived.needs_ranges(ack) {
+            let (n, next) = arrived.ranges(ack, *from, words);
+            *from = next;
+            return Sacks { words: n, ranges: true };
+        }
+        Sacks { words: arrived.words(ack, words), ranges: false }
     }
 
     /// The first `n` of the words taken down.
     #[inline]
     pub fn words(&self, n: usize) -> &[u64] {
         match &self.words {
-            Some(words) => &words[..n],
+            Some(words) => &words.words[..n],
             None => &[],
         }
     }
@@ -277,6 +314,19 @@ mod tests {
         unit(&mut acks, NOW, Arrival::Ahead, false);
         assert!(!acks.goes_before_unit(1, 1), "it fits");
         assert!(acks.goes_before_unit(2, 1));
+    }
+
+    #[test]
+    fn a_probe_is_echoed_whatever_comes_behind_it_until_a_packet_goes() {
+        let probe = |tx| Echo { tx: Seq(tx), ..echo() };
+        let mut acks = Acks::new();
+        acks.on_probe(probe(7));
+        acks.on_probe(probe(8));
+        unit(&mut acks, NOW, IN_ORDER, false);
+        acks.on_question(echo());
+        assert_eq!(acks.take().0.map(|echo| echo.tx), Some(Seq(8)), "the last of several");
+        unit(&mut acks, NOW, IN_ORDER, false);
+        assert_eq!(acks.take().0.map(|echo| echo.tx), Some(echo().tx));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use machnet_wire::{Nanos, Seq};
 
 use crate::Config;
+use crate::spread::Spread;
 
 /// The sender's side of credit. The newest packet of the peer counts; older ones that come late do not.
 ///
@@ -14,6 +15,9 @@ use crate::Config;
 pub(crate) struct Allowance {
     /// First unit that may not be sent.
     edge: Seq,
+    /// How many units the promise was beyond those that have come, and how they are spread over the round trip.
+    promised: u16,
+    spread: Spread,
     /// When the peer last promised, or we last used a promise.
     used_at: Nanos,
     /// Our last packet said that units wait here, so the peer will tell us when they may go.
@@ -38,6 +42,8 @@ impl Allowance {
     pub fn new(first: Seq) -> Self {
         Allowance {
             edge: first,
+            promised: 0,
+            spread: Spread::new(),
             used_at: Nanos::ZERO,
             announced: false,
             try_at: Nanos::ZERO,
@@ -51,18 +57,21 @@ impl Allowance {
         self.announced = waiting;
     }
 
-    /// The peer's newest packet: `credit` units from `ack` on.
+    /// The peer's newest packet: `credit` units from `ack` on, of which `come` have come already.
     #[inline]
+    #[allow(clippy::too_many_arguments)]
     pub fn update(
         &mut self,
         now: Nanos,
         ack: Seq,
         credit: u16,
+        come: u32,
         progress: Progress,
         rtt: Nanos,
         config: &Config,
     ) {
         self.edge = ack + u32::from(credit);
+        self.promised = u32::from(credit).saturating_sub(come) as u16;
         self.used_at = now;
         match progress {
             // Even if the peer has credit: a unit may lie beyond it.
@@ -98,10 +107,17 @@ impl Allowance {
         if self.covers(next) { self.edge.since(next) as u32 } else { 0 }
     }
 
-    /// A unit goes out.
+    /// A unit goes out. `round`: the least round trip.
     #[inline]
-    pub fn used(&mut self, now: Nanos) {
+    pub fn used(&mut self, now: Nanos, round: Nanos) {
         self.used_at = now;
+        self.spread.sent(now, self.promised.into(), round);
+    }
+
+    /// When the next unit may go of what was promised, so that over a long path it comes spread.
+    #[inline]
+    pub fn ready_at(&self, round: Nanos) -> Nanos {
+        self.spread.ready_at(self.promised.into(), round)
     }
 
     /// What an idle flow was promised is void after a while: the receiver takes it back after `credit_lapse` and two

@@ -25,9 +25,14 @@ pub struct Config {
     /// A peer that owes an answer is dead so long after the question, or after its last sign of life on whatever
     /// connection, which is counted anew.
     pub dead_after: Nanos,
+    /// How long after a path was found to take less than both ends do longer packets are tried again.
+    pub path_raise: Nanos,
+    /// A connection ends when its first unit under way is not acknowledged for so long, whatever else is heard; not before
+    /// `dead_after`. A unit that is refused for want of a buffer does not count: its peer's application does not read.
+    pub no_progress: Nanos,
     /// Units promised to a peer that begins to send; doubles while the application reads them.
     pub credit_first: u32,
-    /// The most units promised, at most 1024.
+    /// The most units promised, at most [`crate::REACH`]; what there is to promise is the channel's affair ([`crate::Io::grant`]).
     pub credit_max: u32,
     /// Idle time after which credit lapses, beside two round trips.
     pub credit_lapse: Nanos,
@@ -59,8 +64,10 @@ impl Default for Config {
             pto_min: Nanos::micros(200),
             keep_alive: Nanos::secs(1),
             dead_after: Nanos::secs(2),
+            no_progress: Nanos::secs(5),
+            path_raise: Nanos::secs(600),
             credit_first: 8,
-            credit_max: 256,
+            credit_max: crate::REACH,
             credit_lapse: Nanos::millis(1),
             window_first: 8,
             linger: Nanos::millis(500),
@@ -76,8 +83,8 @@ pub struct Setup {
     pub local_port: u16,
     /// The peer's Machnet port.
     pub remote_port: u16,
-    /// What we say of ourselves: `tag` is random, never 0 and drawn for this flow; `mtu` is that of our NIC. A flow has one lane,
-    /// seals nothing and takes no parts, so `lanes` is 1, `seal` 0 and `parts` false.
+    /// What we say of ourselves: `tag` is random, never 0 and drawn for this flow; `mtu` is that of our NIC. A flow has one lane
+    /// and seals nothing, so `lanes` is 1 and `seal` 0. That it takes parts it says itself.
     pub hello: Hello,
     /// Number of our first unit and first transmission. Any; random ones make a trace easier to tell apart.
     pub first: Seq,

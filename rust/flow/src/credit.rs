@@ -3,7 +3,7 @@
 use machnet_wire::{Nanos, Seq};
 
 use crate::stats::Counts;
-use crate::{Config, Io};
+use crate::{Config, Io, REACH};
 
 /// The receiver's side of credit. Every unit promised is reserved, so the promises of all flows together never exceed
 /// the buffers that are free. A promise may be of no unit at all.
@@ -65,10 +65,11 @@ impl Credit {
         self.reserved
     }
 
-    /// What the peer's newest packet says: the unit it will number next, and how many wait behind that.
+    /// What the peer's newest packet says: the unit it will number next, and how many wait behind that; the most that it can say: that
+    /// many or more, and so as many as there may be.
     #[inline]
     pub fn demanded(&mut self, next: Seq, want: u8) {
-        self.demand = next + u32::from(want);
+        self.demand = next + if want == u8::MAX { REACH } else { u32::from(want) };
     }
 
     /// Units from `next` on that the peer has to send, as of its newest packet.
@@ -121,7 +122,7 @@ impl Credit {
     }
 
     /// Reserves for a unit that lies `ahead` of the next expected one and beyond the promise. False: refused.
-    pub fn stretch<I: Io>(&mut self, ahead: u32, config: &Config, io: &mut I) -> bool {
+    pub fn stretch<I: Io>(&mut self, ahead: u32, round: Nanos, config: &Config, io: &mut I) -> bool {
         self.full = ahead + io.unread() >= self.target;
         if self.full {
             self.peer_blocked = true;
@@ -131,7 +132,7 @@ impl Credit {
             return false;
         }
         let missing = (ahead + 1).saturating_sub(self.reserved);
-        self.reserved += io.grant(missing, missing).min(missing);
+        self.reserved += io.grant(missing, missing, round).min(missing);
         if ahead == self.reserved {
             // The one that may come without credit, though others have all that there is.
             self.reserved += io.take(1).min(1);
@@ -144,21 +145,23 @@ impl Credit {
     }
 
     /// Reserves up to the target, unless so little is missing that it can wait: less than a quarter, or since there was no
-    /// room for more, less than a thirty-second of the promise. Larger steps than that make peers send in bursts.
+    /// room for more, less than a thirty-second of the promise. Larger steps than that make peers send in bursts. `kept`: units that
+    /// came ahead of their turn, which lie on reserved ones: they make room for the next as if they had been in order.
     #[inline]
-    pub fn top_up<I: Io>(&mut self, next: Seq, io: &mut I) {
+    pub fn top_up<I: Io>(&mut self, next: Seq, kept: u32, round: Nanos, io: &mut I) {
         if !self.active {
             return;
         }
         let missing = self.target.saturating_sub(self.reserved + io.unread());
         self.full = missing == 0;
-        self.shortfall = self.shortfall.min(missing);
-        let much = missing * 4 >= self.target && missing - self.shortfall >= self.reserved / 32;
+        self.shortfall = self.shortfall.min(missing + kept);
+        let outstanding = self.reserved.saturating_sub(kept);
+        let much = missing * 4 >= self.target && missing + kept - self.shortfall >= outstanding / 32;
         if missing > 0 && (much || self.peer_blocked) {
             let known = self.wanted(next).saturating_sub(self.reserved).min(missing);
-            let more = io.grant(missing, known).min(missing);
+            let more = io.grant(missing, known, round).min(missing);
             self.reserved += more;
-            self.shortfall = missing - more;
+            self.shortfall = missing - more + kept;
         }
     }
 

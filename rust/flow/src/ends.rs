@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use machnet_wire::{Hello, Reason, Reset, unit_size};
+use machnet_wire::{Hello, Reason, Reset, Seq, unit_size};
 
 use crate::{Setup, Syns};
 
@@ -16,15 +16,40 @@ pub(crate) struct Ends {
     peer: Option<Hello>,
     unit_size: u32,
     /// What the handshake needs beside that, until it is over.
-    opening: Option<Box<Setup>>,
+    opening: Option<Box<Opening>>,
+}
+
+#[derive(Debug, Clone, Hash)]
+struct Opening {
+    setup: Setup,
+    ticket: Option<Ticket>,
+}
+
+/// What a peer gave us that keeps nothing of our SYN: it is to be brought back with all that the SYN said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Ticket {
+    /// The tag that goes with it.
+    pub tag: u32,
+    /// The `unit` of the SYN-ACK that it came in.
+    pub unit: Seq,
+    pub cookie: u64,
 }
 
 impl Ends {
-    pub fn new(local: Setup) -> Self {
+    pub fn new(mut local: Setup) -> Self {
+        local.hello.parts = true;
         let Setup { local_port, remote_port, hello, .. } = local;
         let unit_size = unit_size(hello.mtu, 0).max(1) as u32;
         let Hello { tag, epoch, .. } = hello;
-        Ends { tag, local_port, remote_port, epoch, peer: None, unit_size, opening: Some(Box::new(local)) }
+        Ends {
+            tag,
+            local_port,
+            remote_port,
+            epoch,
+            peer: None,
+            unit_size,
+            opening: Some(Box::new(Opening { setup: local, ticket: None })),
+        }
     }
 
     /// The peer knows of the connection: what only the handshake needed goes.
@@ -34,7 +59,11 @@ impl Ends {
 
     /// The peer said who it is.
     pub fn meet(&mut self, peer: Hello) {
-        self.peer = Some(peer);
+        // A cookie is not the peer's, and what it was for is over.
+        self.peer = Some(Hello { cookie: 0, ..peer });
+        if let Some(opening) = &mut self.opening {
+            opening.ticket = None;
+        }
         if let Some(own) = self.hello() {
             self.unit_size = unit_size(peer.mtu.min(own.mtu), peer.seal.min(own.seal)).max(1) as u32;
         }
@@ -48,12 +77,12 @@ impl Ends {
 
     /// What we say of ourselves; `None` once the handshake is over.
     pub fn hello(&self) -> Option<&Hello> {
-        self.opening.as_ref().map(|setup| &setup.hello)
+        self.opening.as_ref().map(|opening| &opening.setup.hello)
     }
 
     /// How many copies the packets of the handshake go out in.
     pub fn syns(&self) -> Syns {
-        self.opening.as_ref().map_or(Syns::ONE, |setup| setup.syns)
+        self.opening.as_ref().map_or(Syns::ONE, |opening| opening.setup.syns)
     }
 
     #[inline]
@@ -73,10 +102,26 @@ impl Ends {
         self.unit_size
     }
 
-    /// What the peer, which has kept nothing of us, is to be told until it answers; `None`: it has asked for no such thing.
-    pub fn hello_with_cookie(&self) -> Option<Hello> {
-        let cookie = self.peer.map_or(0, |peer| peer.cookie);
-        self.hello().filter(|_| cookie != 0).map(|own| Hello { cookie, ..*own })
+    /// What is to be brought back to a peer that keeps nothing of us; `None`: there is none that has asked for that.
+    pub fn ticket(&self) -> Option<Ticket> {
+        self.opening.as_ref()?.ticket
+    }
+
+    /// Keeps what is to be brought back, in place of what there was.
+    pub fn keep_ticket(&mut self, ticket: Ticket) {
+        if let Some(opening) = &mut self.opening {
+            opening.ticket = Some(ticket);
+        }
+    }
+
+    /// The peer does not take it. Whether it was the one with this tag.
+    pub fn drop_ticket(&mut self, tag: u32) -> bool {
+        self.opening.as_mut().and_then(|opening| opening.ticket.take_if(|ticket| ticket.tag == tag)).is_some()
+    }
+
+    /// Whether the peer puts units together that come in parts.
+    pub fn takes_parts(&self) -> bool {
+        self.peer.is_some_and(|peer| peer.parts)
     }
 
     /// Whether the peer is known by this tag.

@@ -5,6 +5,7 @@ mod alarm;
 mod arrive;
 mod depart;
 mod handshake;
+mod path;
 
 use alloc::sync::Arc;
 
@@ -105,7 +106,7 @@ impl<T, H> Flow<T, H> {
     /// Queues a unit.
     pub fn send(&mut self, unit: Unit<T>) -> Result<(), NotSent<T>> {
         match self.life.state() {
-            State::Open => self.sender.queue.push(unit, self.ends.unit_size()),
+            State::Open => self.sender.queue.push(unit, self.sender.path.size()),
             _ => Err(NotSent { tx: unit.tx, why: SendError::NotOpen }),
         }
     }
@@ -173,7 +174,7 @@ impl<T, H> Flow<T, H> {
         if self.life.is_open() && !self.receiver.discarding() {
             let next = self.receiver.next();
             self.receiver.credit.returned(now, n, self.rtt.or_zero(), &self.config);
-            self.receiver.credit.top_up(next, io);
+            self.receiver.top_up(self.rtt.least(), io);
             if self.receiver.credit.is_news(next) {
                 self.acks.on_credit();
             }
@@ -231,6 +232,17 @@ impl<T, H> Flow<T, H> {
         }
     }
 
+    /// Whether the peer has called, after a pause, once more since this was asked last: what answered its first SYN seems not to have arrived.
+    pub fn take_asked_again(&mut self) -> bool {
+        self.hellos.take_asked_again()
+    }
+
+    /// Whether it calls, and nobody has answered yet.
+    #[inline]
+    pub fn is_calling(&self) -> bool {
+        self.life.state() == State::SynSent && self.ends.peer().is_none()
+    }
+
     /// SYN-ACKs that are to be sent and were not yet, each the answer of one SYN.
     pub fn syn_acks_due(&self) -> u16 {
         self.hellos.syn_acks_due()
@@ -253,7 +265,13 @@ impl<T, H> Flow<T, H> {
     /// When to call [`Flow::on_timeout`] at the latest. `None`: nothing is awaited.
     #[inline]
     pub fn next_timeout(&self) -> Option<Nanos> {
-        let next = self.timers.next().min(self.acks.due_by());
+        let next = self.timers.next().min(self.acks.due_by()).min(self.sender.path.due_at());
+        (next != Nanos::MAX).then_some(next)
+    }
+
+    /// The same, where an acknowledgement that goes alone may be late by `patience`.
+    pub fn next_timeout_but(&self, patience: Nanos) -> Option<Nanos> {
+        let next = self.timers.next().min(self.acks.due_by().saturating_add(patience));
         (next != Nanos::MAX).then_some(next)
     }
 
@@ -286,10 +304,10 @@ impl<T, H> Flow<T, H> {
         self.ends.peer()
     }
 
-    /// Most payload of one packet of this flow, bytes: the smaller MTU of both ends, less the authentication tag agreed on.
+    /// Most payload of one packet of this flow, bytes: what both ends take, or less, where the path between is known to take less.
     #[inline]
     pub fn unit_size(&self) -> u32 {
-        self.ends.unit_size()
+        if self.life.is_open() { self.sender.path.size() } else { self.ends.unit_size() }
     }
 
     /// Units queued or sent and not yet acknowledged.
@@ -331,7 +349,7 @@ impl<T, H> Flow<T, H> {
             Held::Window
         } else if self.sender.waits_for_credit(now) {
             Held::Credit
-        } else if self.congestion.ready_at() > now {
+        } else if self.ready_at() > now {
             Held::Pace
         } else {
             Held::Not
@@ -431,6 +449,6 @@ mod tests {
     #[test]
     fn an_idle_flow_is_small() {
         let size = size_of::<Flow<u64, u64>>();
-        assert!(size <= 768, "{size} bytes, and there may be a hundred thousand");
+        assert!(size <= 800, "{size} bytes, and there may be a hundred thousand");
     }
 }

@@ -10,15 +10,26 @@ use crate::timers::{Timer, Timers};
 pub(crate) struct Hellos {
     syns_due: u16,
     syn_acks_due: u16,
+    /// The peer's cookie is to be brought back to it.
+    cookie_due: bool,
     /// The peer has not shown yet that it knows of the connection.
     unconfirmed: bool,
+    /// The peer has called once more.
+    asked_again: bool,
     /// How long until the packet goes once more.
     pause: Nanos,
 }
 
 impl Hellos {
     pub fn new(config: &Config) -> Self {
-        Hellos { syns_due: 0, syn_acks_due: 0, unconfirmed: false, pause: config.syn_retry }
+        Hellos {
+            syns_due: 0,
+            syn_acks_due: 0,
+            cookie_due: false,
+            unconfirmed: false,
+            asked_again: false,
+            pause: config.syn_retry,
+        }
     }
 
     /// So many copies of the SYN are to be sent, or as many as still wait, if those are more: a next hop may be found late.
@@ -26,9 +37,35 @@ impl Hellos {
         self.syns_due = self.syns_due.max(copies);
     }
 
+    /// The peer's cookie is to be brought back to it, in place of SYNs.
+    pub fn bring_cookie(&mut self) {
+        self.syns_due = 0;
+        self.cookie_due = true;
+    }
+
+    /// Whether that is so. It goes out now.
+    pub fn take_cookie(&mut self) -> bool {
+        core::mem::take(&mut self.cookie_due)
+    }
+
+    /// How long it may take until the peer has answered the next packet.
+    pub fn wait(&mut self, pause: Nanos) {
+        self.pause = pause;
+    }
+
     /// A SYN came, and buys so many SYN-ACKs.
     pub fn answer(&mut self, copies: u16) {
         self.syn_acks_due = self.syn_acks_due.saturating_add(copies);
+    }
+
+    /// The SYN came again, after a pause.
+    pub fn on_asked_again(&mut self) {
+        self.asked_again = true;
+    }
+
+    /// Whether it did since the last call.
+    pub fn take_asked_again(&mut self) -> bool {
+        core::mem::take(&mut self.asked_again)
     }
 
     /// SYN-ACKs to be sent.
@@ -39,7 +76,7 @@ impl Hellos {
     /// The peer's SYN-ACK came: it is to be confirmed, until the peer shows that it knows. `pause`: how long its answer may take.
     pub fn confirm(&mut self, pause: Nanos) {
         self.unconfirmed = true;
-        self.pause = pause;
+        self.wait(pause);
     }
 
     /// The peer has said something: whether that is the first to show that it knows of the connection.
@@ -71,6 +108,7 @@ impl Hellos {
 
     /// The connection is open, or over: neither SYN nor SYN-ACK goes any more.
     pub fn end(&mut self) {
+        self.cookie_due = false;
         self.syns_due = 0;
         self.syn_acks_due = 0;
     }

@@ -1,6 +1,6 @@
 //! What a flow asks of whoever drives it, and what it tells.
 
-use machnet_wire::{Fragment, Header, Hello, Nanos, PathEntry, Paths, Reason, Reset};
+use machnet_wire::{Fragment, Header, Hello, Nanos, Part, PathEntry, Paths, Reason, Reset};
 
 /// What the engine gives a flow for the length of one call: buffers of the channel, promises of buffers, news.
 ///
@@ -21,6 +21,11 @@ pub trait Io {
     fn deliver(&mut self, unit: Fragment, payload: &[u8]) -> bool;
     /// Keeps a unit that arrived ahead of its turn. `None`: no buffer; the peer retransmits the unit.
     fn hold(&mut self, unit: Fragment, payload: &[u8]) -> Option<Self::Held>;
+    /// Keeps room for a unit of `len` bytes that comes in parts, to be filled by [`Io::write_part`] before anything else but
+    /// [`Io::discard_held`]. `None` as above.
+    fn hold_parts(&mut self, len: u32) -> Option<Self::Held>;
+    /// Fills in a part of such a unit, from byte `at` on. It ends within the unit.
+    fn write_part(&mut self, held: &mut Self::Held, at: u32, part: &[u8]);
     /// Takes a kept unit, now next in order.
     fn deliver_held(&mut self, unit: Fragment, held: Self::Held);
     /// Drops a kept unit.
@@ -28,8 +33,9 @@ pub trait Io {
     /// Takes back a unit that was sent and acknowledged, or given up.
     fn complete(&mut self, tx: Self::Tx);
     /// Reserves up to `more` receive units for this flow, to be promised to its peer; how many it got. The peer has said that
-    /// it has something to send for `known` of them; the others are so that it need not ask first when it has.
-    fn grant(&mut self, more: u32, known: u32) -> u32;
+    /// it has something to send for `known` of them; the others are so that it need not ask first when it has. `round`: the least
+    /// round trip of the path, for over a long one what is promised comes spread ([`crate::Arriving`]); zero: not known.
+    fn grant(&mut self, more: u32, known: u32, round: Nanos) -> u32;
     /// Reserves up to `more` receive units for what has arrived without a promise; how many it got.
     fn take(&mut self, more: u32) -> u32;
     /// Units delivered to the application that it has not given back.
@@ -46,6 +52,15 @@ pub trait Io {
     /// The engine's drain epoch. When it changes, flows that have met congestion hold back for a moment.
     fn drain_epoch(&self) -> bool {
         false
+    }
+    /// The largest IP packet that goes to the peer, where another flow has found that it is less than both ends take. Asked when the flow
+    /// begins, and when its packets get lost.
+    fn known_mtu(&self) -> Option<u16> {
+        None
+    }
+    /// So large an IP packet goes to the peer, as probes have told, and no larger one.
+    fn learned_mtu(&mut self, mtu: u16) {
+        let _ = mtu;
     }
     /// How long before now the receive ring had last been looked at: so long a packet may have lain there.
     fn gap(&self) -> Nanos {
@@ -85,6 +100,8 @@ pub enum Closed {
     Clean,
     /// Nothing was heard for the configured time: to our SYN, or in a connection.
     Timeout,
+    /// The peer was heard, and yet the same unit was not acknowledged for [`crate::Config::no_progress`], however often it was sent.
+    NoProgress,
     /// The peer said so: refused, gone, reset.
     ByPeer(Reason),
     /// This end said so: the application's reset, or a peer that broke the protocol.
@@ -98,6 +115,8 @@ pub struct Transmit<'a, T> {
     pub header: Header,
     /// With `HIT`: the path word.
     pub hit: Option<PathEntry>,
+    /// With `PART`: which part of its unit the body is.
+    pub part: Option<Part>,
     /// SACK words that follow the header.
     pub sack: &'a [u64],
     /// What follows them.
@@ -118,6 +137,8 @@ pub enum Body<'a, T> {
         /// Bytes, at most [`crate::Flow::unit_size`].
         len: u32,
     },
+    /// So many bytes that mean nothing, of a PING.
+    Padding(u32),
     /// SYN, SYN-ACK, and the ACK that brings a cookie back. The engine fills in `hit` of a SYN-ACK.
     Hello(Hello),
     /// PATHS. None as the flow gives it: the engine fills in 1 to 32.
@@ -131,7 +152,7 @@ impl<T> Body<'_, T> {
     pub fn len(&self) -> usize {
         match self {
             Body::None => 0,
-            Body::Unit { len, .. } => *len as usize,
+            Body::Unit { len, .. } | Body::Padding(len) => *len as usize,
             Body::Hello(_) => Hello::LEN,
             Body::Paths(entries) => Paths::ENTRY * entries.len(),
             Body::Reset(_) => Reset::LEN,
@@ -147,7 +168,8 @@ impl<T> Body<'_, T> {
 impl<T> Transmit<'_, T> {
     /// Bytes that follow UDP's header.
     pub fn len(&self) -> usize {
-        machnet_wire::header::LEN + 8 * (usize::from(self.hit.is_some()) + self.sack.len()) + self.body.len()
+        let words = usize::from(self.hit.is_some()) + usize::from(self.part.is_some()) + self.sack.len();
+        machnet_wire::header::LEN + machnet_wire::header::WORD * words + self.body.len()
     }
 
     /// Never: there is always a header.

@@ -32,14 +32,18 @@ mod loss_timer;
 mod message;
 mod numbering;
 mod pairs;
+mod parts;
+mod path_mtu;
 mod queue;
 mod rack;
 mod receiver;
+mod repeats;
 mod rtt;
 mod sack;
 mod sender;
 mod silence;
 mod slots;
+mod spread;
 mod stats;
 mod timers;
 
@@ -47,11 +51,12 @@ pub use config::{Config, Setup, Syns};
 pub use error::{FlowError, NotSent, SendError};
 pub use flow::{CreditWait, Flow, Held};
 pub use io::{Body, Closed, Event, Io, Transmit, Unit};
+pub use spread::Arriving;
 pub use stats::Stats;
 
 /// The longest message, bytes.
 pub const MESSAGE_MAX: u32 = 8 << 20;
-/// Units beyond the acknowledged one that SACK words can speak of: the longest window.
-pub const REACH: u32 = 1024;
+/// Units from the first that is not acknowledged on that may be under way: SACK ranges can speak of each. The longest window.
+pub const REACH: u32 = machnet_wire::packet::RANGES_REACH as u32;
 /// Units that may wait in one flow, sent or not.
 pub const QUEUE_MAX: u32 = 1 << 16;

@@ -1,6 +1,6 @@
 //! How long what is in flight may stay unanswered: the tail-loss probe's timeout and the retransmission timeout.
 
-use machnet_wire::Nanos;
+use machnet_wire::{Nanos, Seq};
 
 use crate::Config;
 use crate::rtt::Rtt;
@@ -15,11 +15,14 @@ pub(crate) struct LossTimer {
     backoff: u16,
     /// Stalls that the present timeout was put off for.
     excused: u16,
+    /// Looks at the peer's silence since the first unit under way is the same, and the end of its number.
+    stuck: u16,
+    stuck_at: u16,
 }
 
 impl LossTimer {
     pub fn new(now: Nanos) -> Self {
-        LossTimer { base: now, backoff: 0, excused: 0 }
+        LossTimer { base: now, backoff: 0, excused: 0, stuck: 0, stuck_at: 0 }
     }
 
     /// The timeouts count from now.
@@ -58,6 +61,20 @@ impl LossTimer {
     /// It was a retransmission timeout.
     pub fn back_off(&mut self) {
         self.backoff = self.backoff.saturating_add(1);
+    }
+
+    /// The peer's silence was looked at while `first` was the first unit under way (`None`: there is none): how often in a row it was that one.
+    pub fn looked(&mut self, first: Option<Seq>) -> u16 {
+        match first {
+            Some(first) if first.0 as u16 == self.stuck_at => self.stuck = self.stuck.saturating_add(1),
+            first => (self.stuck, self.stuck_at) = (0, first.map_or(0, |first| first.0 as u16)),
+        }
+        self.stuck
+    }
+
+    /// The peer has no room for a unit that it would take otherwise: it gets through.
+    pub fn refused(&mut self) {
+        self.stuck = 0;
     }
 
     /// Whether the tail is probed next, before all of it counts as lost.

@@ -55,6 +55,12 @@ impl Numbering {
         newer
     }
 
+    /// Transmissions since the latest that was measured.
+    #[inline]
+    pub fn unmeasured(&self) -> u32 {
+        (self.next.since(self.measured) - 1).max(0) as u32
+    }
+
     /// What is under way is not to be measured.
     pub fn skip_measuring(&mut self) {
         self.measured = Seq(self.next.0.wrapping_sub(1));

@@ -1,6 +1,8 @@
 //! What there is to send: units in order, cut from the payloads that the application gave, kept until they are acknowledged.
 
-use machnet_wire::{Flags, Nanos, Seq};
+use alloc::vec::Vec;
+
+use machnet_wire::{Flags, Fragment, Nanos, Seq};
 
 use crate::message::Assembly;
 use crate::slots::Slots;
@@ -196,30 +198,68 @@ impl<T> Queue<T> {
             return Err(NotSent { tx, why: SendError::Full });
         }
         self.open = open;
-        let mut offset = 0;
-        for i in 0..pieces {
-            let (first, last) = (i == 0, i + 1 == pieces);
-            let mut flags = Flags::NONE;
-            if first && fragment.begin {
-                flags |= Flags::BEGIN;
-            }
-            if last && fragment.end {
-                flags |= Flags::END;
-            }
-            let piece = (len - offset).min(unit_size);
-            *self.meta.at_mut(self.end + i) = Meta {
-                message_len: if first { fragment.message_len } else { 0 },
-                offset,
-                len: piece as u16,
-                token: (pieces - 1 - i) as u8,
-                flags,
-                ..Meta::default()
-            };
-            offset += piece;
+        for (i, piece) in (0..).zip(pieces_of(fragment, len, unit_size, pieces)) {
+            *self.meta.at_mut(self.end + i) = piece;
         }
         *self.tokens.at_mut(self.end + (pieces - 1)) = Some(tx);
         self.end = self.end + pieces;
         Ok(())
+    }
+
+    /// Cuts payloads that wait as a whole into pieces of `size` bytes at most. A payload of which a piece has been sent stays as it is: its units have
+    /// their numbers.
+    #[cold]
+    pub fn cut_anew(&mut self, size: u32) {
+        let mut waiting = Vec::new();
+        let mut unit = self.next;
+        while unit.before(self.end) {
+            waiting.push((*self.meta.at(unit), self.tokens.at_mut(unit).take()));
+            unit = unit + 1;
+        }
+        let mut cut = Vec::with_capacity(waiting.len());
+        let mut pieces = waiting.into_iter().peekable();
+        while let Some((first, mut tx)) = pieces.next() {
+            let (mut len, mut flags) = (u32::from(first.len), first.flags);
+            let mut of = Vec::from([first]);
+            while tx.is_none()
+                && let Some((piece, token)) = pieces.next()
+            {
+                len += u32::from(piece.len);
+                flags |= piece.flags;
+                of.push(piece);
+                tx = token;
+            }
+            let longest = of.iter().map(|piece| u32::from(piece.len)).max().unwrap_or(0);
+            if first.offset != 0 || longest <= size {
+                let last = of.len() - 1;
+                let mut tx = tx;
+                cut.extend(
+                    of.into_iter()
+                        .enumerate()
+                        .map(|(i, piece)| (piece, if i == last { tx.take() } else { None })),
+                );
+                continue;
+            }
+            let fragment = Fragment {
+                begin: flags.has(Flags::BEGIN),
+                end: flags.has(Flags::END),
+                message_len: first.message_len,
+            };
+            let count = len.div_ceil(size).min(PIECES_MAX);
+            for (i, piece) in pieces_of(fragment, len, size, count).enumerate() {
+                cut.push((piece, if i as u32 + 1 == count { tx.take() } else { None }));
+            }
+        }
+        self.end = self.next;
+        for (meta, token) in cut {
+            let live = self.len();
+            if self.meta.reserve(self.first, live, live + 1) {
+                self.tokens.reserve(self.first, live, live + 1);
+            }
+            *self.meta.at_mut(self.end) = meta;
+            *self.tokens.at_mut(self.end) = token;
+            self.end = self.end + 1;
+        }
     }
 
     /// Queues a FIN.
@@ -300,6 +340,30 @@ impl<T> Queue<T> {
             self.complete_first(io);
         }
     }
+}
+
+/// The units of a payload of `len` bytes that goes in so many pieces of `size` bytes, the last of which is what is left.
+#[inline]
+fn pieces_of(fragment: Fragment, len: u32, size: u32, pieces: u32) -> impl Iterator<Item = Meta> {
+    (0..pieces).map(move |i| {
+        let (first, last) = (i == 0, i + 1 == pieces);
+        let mut flags = Flags::NONE;
+        if first && fragment.begin {
+            flags |= Flags::BEGIN;
+        }
+        if last && fragment.end {
+            flags |= Flags::END;
+        }
+        let offset = i * size;
+        Meta {
+            message_len: if first { fragment.message_len } else { 0 },
+            offset,
+            len: (len - offset).min(size) as u16,
+            token: (pieces - 1 - i) as u8,
+            flags,
+            ..Meta::default()
+        }
+    })
 }
 
 /// Pieces that one payload may go in: a 9001-byte packet's through a 576-byte path are 18.

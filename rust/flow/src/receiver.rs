@@ -1,9 +1,10 @@
 //! Units received: checked, delivered in order, kept while something before them is missing.
 
-use machnet_wire::{Flags, Fragment, Nanos, Packet, Seq};
+use machnet_wire::{Flags, Fragment, Nanos, Packet, Part, Seq};
 
 use crate::credit::Credit;
 use crate::message::Assembly;
+use crate::parts::{Parts, Taken};
 use crate::sack::Arrived;
 use crate::slots::Slots;
 use crate::stats::{Bytes, Counts};
@@ -16,6 +17,8 @@ pub(crate) struct Receiver<H> {
     next: Seq,
     waiting: Slots<Option<Waiting<H>>>,
     arrived: Arrived,
+    /// Units of which a part has come.
+    parts: Parts<H>,
     open: Assembly,
     finished: bool,
     /// The application reads no more.
@@ -50,6 +53,8 @@ pub(crate) enum Arrival {
     FilledGap,
     /// Ahead of its turn: kept.
     Ahead,
+    /// A part of a unit that is not whole yet.
+    Part,
     /// Come before.
     Duplicate,
     /// Ahead of its turn, and not kept: too far, or there is no buffer for one that is not next.
@@ -63,6 +68,8 @@ pub(crate) struct Context<'a> {
     pub now: Nanos,
     pub config: &'a Config,
     pub unit_size: u32,
+    /// The least round trip.
+    pub round: Nanos,
 }
 
 impl<H> Receiver<H> {
@@ -71,6 +78,7 @@ impl<H> Receiver<H> {
             next,
             waiting: Slots::new(),
             arrived: Arrived::new(),
+            parts: Parts::new(),
             open: Assembly::default(),
             finished: false,
             discarding: false,
@@ -100,6 +108,12 @@ impl<H> Receiver<H> {
         self.discarding
     }
 
+    /// Reserves as much credit as there ought to be; `round`: the least round trip.
+    #[inline]
+    pub fn top_up<I: Io<Held = H>>(&mut self, round: Nanos, io: &mut I) {
+        self.credit.top_up(self.next, self.arrived.count(), round, io);
+    }
+
     /// Takes the unit of a Data packet.
     #[inline]
     pub fn on_unit<I: Io<Held = H>>(
@@ -110,7 +124,8 @@ impl<H> Receiver<H> {
         io: &mut I,
     ) -> Result<Arrival, &'static str> {
         let header = &packet.header;
-        if packet.payload.len() > context.unit_size as usize {
+        let len = packet.part.map_or(packet.payload.len(), |part| part.unit_len.into());
+        if len > context.unit_size as usize {
             return Err("a unit is longer than the path's packets");
         }
         let ahead = header.unit.since(self.next);
@@ -122,7 +137,7 @@ impl<H> Receiver<H> {
             return Err("a unit follows the FIN");
         }
         let ahead = ahead as u32;
-        if ahead > REACH {
+        if ahead >= if self.discarding { REACH_UNREAD } else { REACH } {
             counts.rare().beyond_window += 1;
             return Ok(Arrival::Dropped);
         }
@@ -132,13 +147,23 @@ impl<H> Receiver<H> {
         }
         if !self.discarding {
             self.credit.activate(context.now);
-            if ahead >= self.credit.reserved() && !self.credit.stretch(ahead, context.config, io) {
+            if ahead >= self.credit.reserved()
+                && !self.credit.stretch(ahead, context.round, context.config, io)
+            {
                 counts.rare().refused += 1;
                 return Ok(Arrival::Refused);
             }
         }
+        if let Some(part) = packet.part {
+            counts.rare().parts_received += 1;
+            if !self.discarding {
+                return self.on_part(context, packet, part, counts, io);
+            }
+        } else if !self.parts.is_empty() {
+            self.parts.discard(header.unit, io);
+        }
         if ahead > 0 {
-            return self.keep(packet, ahead, counts, io);
+            return self.keep(packet, counts, io);
         }
         let was_open = self.open.is_open();
         if !self.take(context, packet, counts, io)? {
@@ -150,6 +175,67 @@ impl<H> Receiver<H> {
             return Ok(Arrival::FilledGap);
         }
         Ok(Arrival::InOrder { ends })
+    }
+
+    /// Takes a part of a unit, and the unit when it is whole.
+    #[cold]
+    fn on_part<I: Io<Held = H>>(
+        &mut self,
+        context: &Context<'_>,
+        packet: &Packet<'_>,
+        part: Part,
+        counts: &mut Counts,
+        io: &mut I,
+    ) -> Result<Arrival, &'static str> {
+        let (unit, fragment) = (packet.header.unit, packet.header.fragment());
+        let (len, held) = match self.parts.take(packet, part, io)? {
+            Taken::Whole(len, held) => (len, held),
+            Taken::More => return Ok(Arrival::Part),
+            Taken::Known => {
+                counts.rare().duplicates += 1;
+                return Ok(Arrival::Duplicate);
+            }
+            Taken::Dropped => {
+                counts.rare().beyond_window += 1;
+                return Ok(Arrival::Dropped);
+            }
+        };
+        if unit != self.next {
+            counts.rare().out_of_order += 1;
+            self.set_aside(unit, Waiting::Data { fragment, len, held });
+            return Ok(Arrival::Ahead);
+        }
+        let was_open = self.open.is_open();
+        self.take_held(context, fragment, len, held, counts, io)?;
+        if self.arrived.count() > 0 {
+            self.take_waiting(context, counts, io)?;
+            return Ok(Arrival::FilledGap);
+        }
+        Ok(Arrival::InOrder { ends: was_open && !self.open.is_open() })
+    }
+
+    /// Takes a unit that was kept and is now next in order.
+    fn take_held<I: Io<Held = H>>(
+        &mut self,
+        context: &Context<'_>,
+        fragment: Fragment,
+        len: u32,
+        held: H,
+        counts: &mut Counts,
+        io: &mut I,
+    ) -> Result<(), &'static str> {
+        self.open = match self.open.after(fragment, len) {
+            Ok(open) => open,
+            Err(what) => {
+                io.discard_held(held);
+                return Err(what);
+            }
+        };
+        io.deliver_held(fragment, held);
+        self.credit.used(context.now);
+        self.count(len, counts);
+        self.next = self.next + 1;
+        Ok(())
     }
 
     /// Takes the unit expected next. False: there was no buffer.
@@ -220,7 +306,6 @@ impl<H> Receiver<H> {
     fn keep<I: Io<Held = H>>(
         &mut self,
         packet: &Packet<'_>,
-        ahead: u32,
         counts: &mut Counts,
         io: &mut I,
     ) -> Result<Arrival, &'static str> {
@@ -244,11 +329,16 @@ impl<H> Receiver<H> {
             }
         };
         counts.rare().out_of_order += 1;
-        let live = self.arrived.highest().map_or(0, |highest| highest.since(self.next).max(0) as u32);
-        self.waiting.reserve(self.next + 1, live, ahead);
-        *self.waiting.at_mut(header.unit) = Some(waiting);
-        self.arrived.set(header.unit);
+        self.set_aside(header.unit, waiting);
         Ok(Arrival::Ahead)
+    }
+
+    /// A unit ahead of its turn has come.
+    fn set_aside(&mut self, unit: Seq, waiting: Waiting<H>) {
+        let live = self.arrived.highest().map_or(0, |highest| highest.since(self.next).max(0) as u32);
+        self.waiting.reserve(self.next + 1, live, unit.since(self.next) as u32);
+        *self.waiting.at_mut(unit) = Some(waiting);
+        self.arrived.set(self.next, unit);
     }
 
     /// Delivers what waited for the unit that just came.
@@ -267,17 +357,7 @@ impl<H> Receiver<H> {
             }
             match self.waiting.at_mut(self.next).take() {
                 Some(Waiting::Data { fragment, len, held }) => {
-                    self.open = match self.open.after(fragment, len) {
-                        Ok(open) => open,
-                        Err(what) => {
-                            io.discard_held(held);
-                            return Err(what);
-                        }
-                    };
-                    io.deliver_held(fragment, held);
-                    self.credit.used(context.now);
-                    self.count(len, counts);
-                    self.next = self.next + 1;
+                    self.take_held(context, fragment, len, held, counts, io)?;
                 }
                 Some(Waiting::Fin) => self.take_mark(context, true, counts, io)?,
                 Some(Waiting::Abort) => self.take_mark(context, false, counts, io)?,
@@ -301,6 +381,7 @@ impl<H> Receiver<H> {
             return;
         }
         self.discarding = true;
+        self.drop_parts(io);
         self.drop_waiting(io);
         self.credit.give_up(io);
     }
@@ -308,6 +389,11 @@ impl<H> Receiver<H> {
     /// Gives everything back. The receiver is of no use after.
     pub fn clear<I: Io<Held = H>>(&mut self, io: &mut I) {
         self.stop_reading(io);
+    }
+
+    /// Forgets what has come of units in parts: nothing is reserved for them any more.
+    pub fn drop_parts<I: Io<Held = H>>(&mut self, io: &mut I) {
+        self.parts.discard_all(io);
     }
 
     /// Frees the buffers of waiting units; that they arrived was promised and stays so.
@@ -330,3 +416,6 @@ impl<H> Receiver<H> {
         }
     }
 }
+
+/// How far ahead units are noted that nobody is going to read: credit does not bound those.
+const REACH_UNREAD: u32 = 1024;

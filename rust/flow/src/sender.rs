@@ -4,8 +4,10 @@ use machnet_wire::{Flags, Nanos, Packet, Seq};
 
 use crate::Io;
 use crate::allowance::Allowance;
+use crate::path_mtu::PathMtu;
 use crate::queue::{Queue, UnitState};
 use crate::rack::Rack;
+use crate::repeats::{Repeat, Repeats};
 use crate::rtt::Rtt;
 use crate::sack::Arrived;
 use crate::stats::{Bytes, Counts};
@@ -16,12 +18,15 @@ pub(crate) struct Sender<T> {
     pub queue: Queue<T>,
     in_flight: u32,
     /// Of those, sent more than once.
-    retransmits_in_flight: u32,
+    repeats: Repeats,
+    /// No unit before this one is in flight that was sent only once.
+    fresh_from: Seq,
     lost: u32,
     /// No unit before this one is lost.
     lost_from: Seq,
     sacked: Arrived,
     pub allowance: Allowance,
+    pub path: PathMtu,
     rack: Rack,
     tail: Tail,
     /// The next transmission when the last timeout passed, until it is known whether that was needless.
@@ -70,11 +75,13 @@ impl<T> Sender<T> {
         Sender {
             queue: Queue::new(first),
             in_flight: 0,
-            retransmits_in_flight: 0,
+            repeats: Repeats::new(),
+            fresh_from: first,
             lost: 0,
             lost_from: first,
             sacked: Arrived::new(),
             allowance: Allowance::new(first),
+            path: PathMtu::new(0),
             rack: Rack::new(first),
             tail: Tail::Quiet,
             timeout_tx: None,
@@ -95,6 +102,12 @@ impl<T> Sender<T> {
     #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight
+    }
+
+    /// Units that have arrived behind one that has not.
+    #[inline]
+    pub fn sacked(&self) -> u32 {
+        self.sacked.count()
     }
 
     /// Takes what an acknowledgement says about units. `echo`: the transmission that it answers.
@@ -133,31 +146,46 @@ impl<T> Sender<T> {
                 if self.queue.next().before(behind) {
                     return Err("acknowledges a unit that was never sent");
                 }
-                for i in 0..range.count {
-                    if self.sacked.set(first + u32::from(i)) {
-                        self.arrived(now, first + u32::from(i), echo, rtt, counts, &mut out);
-                    }
+                for i in (0..u32::from(range.count)).step_by(64) {
+                    let word = u64::MAX >> 64u32.saturating_sub(u32::from(range.count) - i);
+                    self.on_sacks(now, first + i, word, echo, rtt, counts, &mut out)?;
                 }
             }
         } else {
             for (i, word) in packet.sack.iter().enumerate() {
-                let first = ack + (1 + 64 * i as u32);
-                let mut news = word & !self.sacked.from(first);
-                while news != 0 {
-                    let unit = first + news.trailing_zeros();
-                    news &= news - 1;
-                    if !unit.before(self.queue.next()) {
-                        return Err("acknowledges a unit that was never sent");
-                    }
-                    self.arrived(now, unit, echo, rtt, counts, &mut out);
-                    self.sacked.set(unit);
-                }
+                self.on_sacks(now, ack + (1 + 64 * i as u32), word, echo, rtt, counts, &mut out)?;
             }
         }
         if out.acked > 0 {
             self.tail = Tail::Quiet;
         }
         Ok(out)
+    }
+
+    /// Of the 64 units from `first` on those have arrived whose bits are set in `word`.
+    #[inline]
+    #[allow(clippy::too_many_arguments)]
+    fn on_sacks(
+        &mut self,
+        now: Nanos,
+        first: Seq,
+        word: u64,
+        echo: Option<Seq>,
+        rtt: &Rtt,
+        counts: &mut Counts,
+        out: &mut Outcome,
+    ) -> Result<(), &'static str> {
+        let mut news = word & !self.sacked.from(first);
+        while news != 0 {
+            let unit = first + news.trailing_zeros();
+            news &= news - 1;
+            if !unit.before(self.queue.next()) {
+                return Err("acknowledges a unit that was never sent");
+            }
+            self.arrived(now, unit, echo, rtt, counts, out);
+            self.sacked.set(self.queue.first(), unit);
+        }
+        Ok(())
     }
 
     #[inline]
@@ -174,11 +202,14 @@ impl<T> Sender<T> {
         let (tx, sent, retransmitted) = (meta.tx, meta.sent, meta.retransmitted);
         let was_lost = meta.state == UnitState::Lost;
         meta.state = UnitState::Arrived;
+        self.path.on_arrived(meta.len);
         if was_lost {
             self.lost -= 1;
         } else {
             self.in_flight -= 1;
-            self.retransmits_in_flight -= u32::from(retransmitted);
+            if retransmitted {
+                self.repeats.remove(tx);
+            }
         }
         out.acked += 1;
         // The answer is to a transmission before the repetition, so the repetition has not been seen yet.
@@ -216,7 +247,9 @@ impl<T> Sender<T> {
         meta.state = UnitState::Lost;
         meta.timed_out = false;
         self.in_flight -= 1;
-        self.retransmits_in_flight -= u32::from(meta.retransmitted);
+        if meta.retransmitted {
+            self.repeats.remove(meta.tx);
+        }
         self.lost += 1;
         if unit.before(self.lost_from) || self.lost == 1 {
             self.lost_from = unit;
@@ -224,32 +257,48 @@ impl<T> Sender<T> {
     }
 
     /// Units that RACK holds for lost by now, and when it will know more.
+    ///
+    /// Those that were sent once went out in their order, and the others are listed in that of their transmissions: of both only the oldest
+    /// need be looked at.
     pub fn detect_losses(&mut self, now: Nanos, rtt: &Rtt) -> (u32, Option<Nanos>) {
-        // Units go out in order: without a hole and without repetitions nothing older than the newest that arrived is
-        // outstanding.
-        if self.sacked.count() == 0 && self.retransmits_in_flight == 0 {
+        // Without a hole and without repetitions nothing older than the newest that arrived is outstanding.
+        if self.sacked.count() == 0 && self.repeats.len() == 0 {
             return (0, None);
         }
         let delay = self.rack.loss_delay(rtt, self.sacked.count());
         let (mut lost, mut next) = (0, None);
-        let mut unit = self.queue.first();
-        while unit.before(self.queue.next()) {
+        while let Some(Repeat { unit, tx }) = self.repeats.first()
+            && tx.before(self.rack.newest())
+        {
+            let due = self.queue.meta(unit).sent + delay;
+            if due > now {
+                next = Some(due);
+                break;
+            }
+            self.path.on_lost(self.queue.meta(unit).len);
+            self.lose(unit);
+            lost += 1;
+        }
+        if self.fresh_from.before(self.queue.first()) {
+            self.fresh_from = self.queue.first();
+        }
+        while self.fresh_from.before(self.queue.next()) {
+            let unit = self.fresh_from;
             let meta = self.queue.meta(unit);
-            if meta.state == UnitState::InFlight {
-                if meta.tx.before(self.rack.newest()) {
-                    let due = meta.sent + delay;
-                    if due <= now {
-                        self.lose(unit);
-                        lost += 1;
-                    } else {
-                        next = Some(next.map_or(due, |n: Nanos| n.min(due)));
-                    }
-                } else if !meta.retransmitted {
-                    // This one was sent later, and so were all behind it.
+            if meta.state == UnitState::InFlight && !meta.retransmitted {
+                if !meta.tx.before(self.rack.newest()) {
                     break;
                 }
+                let due = meta.sent + delay;
+                if due > now {
+                    next = Some(next.map_or(due, |n: Nanos| n.min(due)));
+                    break;
+                }
+                self.path.on_lost(meta.len);
+                self.lose(unit);
+                lost += 1;
             }
-            unit = unit + 1;
+            self.fresh_from = unit + 1;
         }
         (lost, next)
     }
@@ -258,7 +307,9 @@ impl<T> Sender<T> {
     pub fn on_timeout(&mut self, next_tx: Seq) {
         let mut unit = self.queue.first();
         while unit.before(self.queue.next()) {
-            if self.queue.meta(unit).state == UnitState::InFlight {
+            let meta = self.queue.meta(unit);
+            if meta.state == UnitState::InFlight {
+                self.path.on_lost(meta.len);
                 self.lose(unit);
                 self.queue.meta_mut(unit).timed_out = true;
             }
@@ -266,6 +317,38 @@ impl<T> Sender<T> {
         }
         self.timeout_tx = Some(next_tx);
         self.tail = Tail::Quiet;
+    }
+
+    /// The path takes packets of `size` at most, payload: what is in flight and longer is to be sent again.
+    pub fn lose_longer(&mut self, size: u32) {
+        self.path.set_cut(None);
+        let mut unit = self.queue.first();
+        while unit.before(self.queue.next()) {
+            let meta = self.queue.meta(unit);
+            if meta.state == UnitState::InFlight && u32::from(meta.len) > size {
+                self.lose(unit);
+            }
+            unit = unit + 1;
+        }
+        self.tail = Tail::Quiet;
+    }
+
+    /// The unit of which parts have gone and more are to go, and where the next begins.
+    #[inline]
+    pub fn cut_at(&mut self) -> Option<(Seq, u16)> {
+        let (unit, at) = self.path.cut()?;
+        self.go_on(unit).then_some((unit, at))
+    }
+
+    /// Whether a unit of which parts have gone is still in flight, so that the rest of it is worth sending.
+    #[cold]
+    fn go_on(&mut self, unit: Seq) -> bool {
+        let live = self.queue.first().at_or_before(unit) && unit.before(self.queue.next());
+        let goes_on = live && self.queue.meta(unit).state == UnitState::InFlight;
+        if !goes_on {
+            self.path.set_cut(None);
+        }
+        goes_on
     }
 
     /// The timeout was needless: what it took for lost and was not repeated since is in flight as before.
@@ -277,10 +360,13 @@ impl<T> Sender<T> {
                 meta.state = UnitState::InFlight;
                 self.lost -= 1;
                 self.in_flight += 1;
-                self.retransmits_in_flight += u32::from(meta.retransmitted);
+                if meta.retransmitted {
+                    self.repeats.add(Repeat { unit, tx: meta.tx });
+                }
             }
             unit = unit + 1;
         }
+        self.fresh_from = self.queue.first();
     }
 
     /// What may go out now, if anything.
@@ -334,6 +420,11 @@ impl<T> Sender<T> {
         None
     }
 
+    /// The first unit that was sent and is not acknowledged.
+    pub fn under_way(&self) -> Option<Seq> {
+        (self.in_flight + self.lost > 0).then_some(self.queue.first())
+    }
+
     /// Whether a unit is to be sent, for the first time or again.
     pub fn has_more(&self) -> bool {
         self.lost > 0 || self.queue.has_next()
@@ -355,29 +446,31 @@ impl<T> Sender<T> {
             .then_some(self.allowance.try_at())
     }
 
-    /// The chosen unit goes out as transmission `tx`. True: the bytes sent went beyond 32 bits.
+    /// The chosen unit goes out as transmission `tx`; `round` is the least round trip. True: the bytes sent went beyond 32 bits.
     #[inline]
-    pub fn transmitted(&mut self, now: Nanos, unit: Seq, tx: Seq) -> bool {
+    pub fn transmitted(&mut self, now: Nanos, unit: Seq, tx: Seq, round: Nanos) -> bool {
         let meta = self.queue.meta_mut(unit);
         let before = core::mem::replace(&mut meta.state, UnitState::InFlight);
+        let before_tx = core::mem::replace(&mut meta.tx, tx);
         meta.sent = now;
-        meta.tx = tx;
         let mut beyond = false;
         if before == UnitState::Waiting {
             beyond = self.bytes.add(meta.len.into());
             self.queue.number_next();
         } else {
-            let was_retransmitted = core::mem::replace(&mut meta.retransmitted, true);
-            self.retransmits_in_flight += 1;
+            let was_repeated = core::mem::replace(&mut meta.retransmitted, true);
             if before == UnitState::Lost {
                 self.lost -= 1;
             } else {
                 self.in_flight -= 1;
-                self.retransmits_in_flight -= u32::from(was_retransmitted);
+                if was_repeated {
+                    self.repeats.remove(before_tx);
+                }
             }
+            self.repeats.add(Repeat { unit, tx });
         }
         self.in_flight += 1;
-        self.allowance.used(now);
+        self.allowance.used(now, round);
         beyond
     }
 
@@ -385,12 +478,14 @@ impl<T> Sender<T> {
     pub fn rest(&mut self) {
         self.queue.rest();
         self.sacked.rest();
+        self.repeats.rest();
     }
 
     /// Gives every token back. The sender is of no use after.
     pub fn clear<I: Io<Tx = T>>(&mut self, io: &mut I) {
         self.queue.clear(io);
-        *self = Sender { bytes: self.bytes, ..Sender::new(self.queue.end()) };
+        let path = PathMtu::new(self.path.size());
+        *self = Sender { bytes: self.bytes, path, ..Sender::new(self.queue.end()) };
         self.queue.seal();
     }
 }

@@ -9,6 +9,17 @@ use machnet_wire::Nanos;
 use crate::Config;
 use crate::timers::{Timer, Timers};
 
+/// What a look at the clock told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing.
+    Nothing,
+    /// One step of the peer's silence has passed.
+    Step,
+    /// It has been silent for too long.
+    Dead,
+}
+
 /// What is known of the peer's silence.
 #[derive(Debug, Clone, Hash)]
 pub(crate) struct Silence {
@@ -143,7 +154,7 @@ impl Silence {
     }
 
     /// The timer fired. `owes`: something is out, beside a PING, that the peer has to answer; `heard`: when it last spoke on
-    /// whatever connection. True: it has been silent for too long.
+    /// whatever connection.
     pub fn on_timer(
         &mut self,
         now: Nanos,
@@ -152,7 +163,7 @@ impl Silence {
         heard: impl FnOnce() -> Nanos,
         config: &Config,
         timers: &mut Timers,
-    ) -> bool {
+    ) -> Look {
         let step = step(config);
         self.unsent = self.ping_due;
         match self.waited {
@@ -161,19 +172,19 @@ impl Silence {
                 if now < idle_until {
                     self.waited = Nanos::MAX;
                     timers.set(Timer::Silence, idle_until);
-                    return false;
+                    return Look::Nothing;
                 }
                 self.ping_due = true;
                 self.ping_out = true;
                 self.begin_waiting(now);
                 // One that is asked more often than its silence is counted is asked again as soon as it has answered and been silent.
                 timers.set(Timer::Silence, now + step.min(self.keep_alive_after(config)));
-                return false;
+                return Look::Nothing;
             }
             Nanos::MAX => self.begin_waiting(now),
             _ if now < self.checked_at + step => {
                 timers.set(Timer::Silence, self.checked_at + step);
-                return false;
+                return Look::Nothing;
             }
             waited => {
                 let heard = self.last_heard.max(heard());
@@ -181,14 +192,19 @@ impl Silence {
                 self.waited = waited;
                 self.checked_at = now;
                 if waited >= config.dead_after {
-                    return true;
+                    return Look::Dead;
                 }
                 self.ping_due |= self.ping_out;
                 self.again = self.ping_out && !self.unsent;
             }
         }
         timers.set(Timer::Silence, now + step);
-        false
+        Look::Step
+    }
+
+    /// Whether so many steps are longer than a connection may go without progress.
+    pub fn is_stuck(steps: u16, config: &Config) -> bool {
+        step(config) * u64::from(steps) >= config.no_progress.max(config.dead_after)
     }
 }
 
@@ -235,7 +251,7 @@ mod tests {
         let (mut silence, mut timers) = (Silence::new(Nanos::ZERO), Timers::new());
         let mut now = config.keep_alive;
         let mut check = |silence: &mut Silence| {
-            assert!(!silence.on_timer(now, 0, false, || Nanos::ZERO, &config, &mut timers));
+            assert_ne!(silence.on_timer(now, 0, false, || Nanos::ZERO, &config, &mut timers), Look::Dead);
             now += step(&config);
             silence.checks(&config)
         };

@@ -52,6 +52,16 @@ machnet_wire::samples! {
         hellos_sent: Counter, Count;
         /// PINGs sent
         pings_sent: Counter, Count;
+        /// PINGs sent that are padded to find out whether packets of some length arrive
+        pmtu_probes: Counter, Count;
+        /// times a path was found to take shorter packets than before
+        pmtu_shrunk: Counter, Count;
+        /// times a path was found to take longer packets than before
+        pmtu_raised: Counter, Count;
+        /// packets sent with a part of a unit that is too long for its path
+        parts_sent: Counter, Count;
+        /// packets taken with a part of a unit
+        parts_received: Counter, Count;
         /// round trips sampled
         rtt_samples: Counter, Count;
     }

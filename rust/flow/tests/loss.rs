@@ -7,8 +7,13 @@ use machnet_wire::{Kind, Nanos, Packet};
 
 /// A connection over which enough has passed that round trip, window and credit are known.
 fn warm(seed: u64) -> Sim {
+    warm_with(seed, 4096)
+}
+
+/// The same where the receiver's channel has so many units.
+fn warm_with(seed: u64, units: u32) -> Sim {
     let mut sim = Sim::new(seed);
-    sim.ends[B].channel = Channel::new(4096);
+    sim.ends[B].channel = Channel::new(units);
     sim.establish();
     for n in 0..20 {
         sim.send(A, &message(n, 200_000));
@@ -42,6 +47,26 @@ fn a_repetition_that_is_lost_as_well_is_found_without_a_timeout() {
     sim.run_until(Nanos::millis(5), |sim| sim.ends[B].channel.messages.len() == 21);
     let after = sim.flow(A).stats();
     assert_eq!((after.retransmitted - before.retransmitted, after.rtos - before.rtos), (2, 0));
+}
+
+/// Each copy of one unit is lost, again and again, in the midst of a stream: each time the next transmission shows it.
+#[test]
+fn three_losses_of_one_unit_in_a_row_are_found_without_a_timeout() {
+    for times in [2, 3] {
+        // Enough to send and room for it, so that there is a next transmission.
+        let mut sim = warm_with(12, 65_536);
+        sim.ends[A].tokens_max = 16_384;
+        let before = sim.flow(A).stats();
+        sim.links[A].drop_if = Some(|p| p.header.kind == Kind::Data && p.header.message_len == 300_000);
+        sim.links[A].drops = times;
+        for n in 0..60 {
+            sim.send(A, &message(n, 300_000 + n as usize));
+        }
+        sim.run_until(Nanos::millis(40), |sim| sim.ends[B].channel.messages.len() == 80);
+        let after = sim.flow(A).stats();
+        let seen = (after.retransmitted - before.retransmitted, after.rtos - before.rtos);
+        assert_eq!(seen, (u64::from(times), 0), "{after:?}");
+    }
 }
 
 #[test]

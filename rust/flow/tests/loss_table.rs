@@ -1,6 +1,7 @@
 //! Loss by message size, as a committed table: a change of behaviour shows as a change of the table.
 //!
-//! One direction of a 10 Gb/s link with 15 us of delay and a queue of 256 packets; eight messages outstanding. After a
+//! One direction of a 10 Gb/s link with 15 us of delay and a queue of 256 packets; eight messages outstanding. Then the same with 100 to
+//! 300 us of delay (`j`), and with arrivals at multiples of 100 us alone (`t`). After a
 //! change that is meant, `MACHNET_WRITE=1 cargo test -p machnet-flow --test loss_table` writes it anew.
 
 mod common;
@@ -10,10 +11,20 @@ use machnet_wire::Nanos;
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/loss_table.txt");
 
-fn cell(loss: u64, size: usize) -> String {
+/// What the link does beside losing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Clean,
+    Jitter,
+    Ticks,
+}
+
+fn cell(path: Path, loss: u64, size: usize) -> String {
     let mut sim = Sim::new(42);
     for link in &mut sim.links {
-        link.delay = Nanos::micros(15);
+        link.delay = if path == Path::Jitter { Nanos::micros(100) } else { Nanos::micros(15) };
+        link.wobble = if path == Path::Jitter { Nanos::micros(200) } else { Nanos::ZERO };
+        link.tick = if path == Path::Ticks { Nanos::micros(100) } else { Nanos::ZERO };
         link.ps_per_byte = 800;
         link.loss_ppm = loss;
     }
@@ -46,10 +57,24 @@ fn the_table_is_as_committed() {
         table += &format!(" | {size:>17}");
     }
     table.push('\n');
-    for (name, ppm) in [("0", 0), ("0.1", 1_000), ("1", 10_000), ("5", 50_000), ("30", 300_000)] {
+    let rows = [
+        ("0", Path::Clean, 0),
+        ("0.1", Path::Clean, 1_000),
+        ("1", Path::Clean, 10_000),
+        ("5", Path::Clean, 50_000),
+        ("30", Path::Clean, 300_000),
+        ("0 j", Path::Jitter, 0),
+        ("0.1 j", Path::Jitter, 1_000),
+        ("1 j", Path::Jitter, 10_000),
+        ("3 j", Path::Jitter, 30_000),
+        ("5 j", Path::Jitter, 50_000),
+        ("0 t", Path::Ticks, 0),
+        ("1 t", Path::Ticks, 10_000),
+    ];
+    for (name, path, ppm) in rows {
         table += &format!("{name:>7}");
         for size in sizes {
-            table += &format!(" | {}", cell(ppm, size));
+            table += &format!(" | {}", cell(path, ppm, size));
         }
         table.push('\n');
     }

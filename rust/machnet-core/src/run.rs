@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use machnet_engine::idle::{self, Idle};
+use machnet_engine::idle::{self, Idle, Waited};
 use machnet_host::{Machine, Rounds, drive};
 use machnet_wire::Nanos;
 
@@ -111,7 +111,7 @@ impl Rounds for Turn<'_> {
     fn send(&mut self, _: Nanos) -> usize {
         0
     }
-    fn next_deadline(&self) -> Option<Nanos> {
+    fn next_deadline(&self, _: Nanos) -> Option<Nanos> {
         self.0.lock().due()
     }
     fn prepare_sleep(&mut self) -> bool {
@@ -127,6 +127,12 @@ impl Rounds for Turn<'_> {
         while matches!((&self.0.bell.0).read(&mut sink), Ok(n) if n == sink.len()) {}
         self.0.lock().wake();
     }
+    /// Whatever gives the world something to do rings, the links in their time.
+    fn rings(&self) -> bool {
+        true
+    }
+    /// Its engines' counters tell of the world, not of the thread that runs it.
+    fn waited(&mut self, _: Waited) {}
     fn is_drained(&self) -> bool {
         self.0.stop.load(Ordering::Relaxed)
     }
@@ -152,4 +158,6 @@ impl Machine for Clock {
     fn sleep(&mut self, fds: &[RawFd], longest: Nanos) {
         system::sleep(fds, longest.0);
     }
+    /// The thread is the test's, and stays as the test has it.
+    fn beside_hog(&mut self, _: bool) {}
 }

@@ -425,6 +425,16 @@ typedef struct machnet_stats_t {
   int32_t reason;
 } machnet_stats_t;
 
+// What the calls of one channel that wait know of their core: whether a thread that keeps it busy runs there.
+typedef struct machnet_waits_t {
+  // Times such a thread was found, or found to be still there: calls sleep at once then, instead of looking first.
+  uint64_t hog_alarms;
+  // For how long they do, nanoseconds, counted when it begins.
+  uint64_t hogged_ns;
+  // Time that calls are known to have waited for their core, nanoseconds: in looks of over 2 ms.
+  uint64_t core_wait_ns;
+} machnet_waits_t;
+
 // One part of a message for machnet_sendv.
 typedef struct machnet_iovec {
   // First byte; may be null where `len` is 0.
@@ -598,6 +608,9 @@ int machnet_stats(struct machnet_channel *ch,
                   machnet_conn conn,
                   struct machnet_stats_t *out,
                   int timeout_ms);
+
+// [any] Fills `out` with what calls that wait on this channel have met on their cores since it was made. 0.
+int machnet_waits(const struct machnet_channel *ch, struct machnet_waits_t *out);
 
 // [rx] Takes what the rings hold and writes up to `cap` events to `out`. Returns how many; call again while it returns `cap`.
 int machnet_poll(struct machnet_channel *ch,

@@ -24,7 +24,7 @@ use machnet_shm::{Origin, Request};
 impl machnet_channel {
     /// Attaches to the end.
     pub(crate) fn attach(&self) -> Result<(), i32> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.hogs);
         loop {
             match self.step() {
                 Err(MACHNET_EAGAIN) if patience.yielded() => {}
@@ -64,7 +64,7 @@ impl machnet_channel {
         let at = Ipv4Addr::from_bits(ip);
         let request = Request::Listen { id, ip: at, port, backlog: backlog.max(1), reuse_port, group };
         self.ask_wait(&mut rx, request, None)?;
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.hogs);
         loop {
             let reply = self.with_entered_rx(&mut rx, |side, _| {
                 side.reply(|event| listens(event.kind) && event.id == id)
@@ -84,7 +84,7 @@ impl machnet_channel {
     /// The next connection of a listener.
     pub(crate) fn accept(&self, listener: u32, wait: bool) -> Result<(machnet_conn, machnet_peer), i32> {
         let mut rx = enter(&self.rx)?;
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.hogs);
         loop {
             let taken = self.with_entered_rx(&mut rx, |side, conns| {
                 Ok(side.open()?.take_new(conns, Origin::Accepted(listener)))
@@ -108,7 +108,7 @@ impl machnet_channel {
         let (_, local_port) = enter(&self.tx)?.bound;
         let until = (timeout_ms != 0).then(|| now().saturating_add(u64::from(timeout_ms) * 1_000_000));
         self.ask_wait(&mut rx, Request::Connect { id, ip: to, port, local_port, timeout_ms }, until)?;
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.hogs);
         let (mut interrupted, mut cancelled) = (false, false);
         loop {
             let (made, failed) = self.with_entered_rx(&mut rx, |side, conns| {
@@ -148,7 +148,7 @@ impl machnet_channel {
         self.fixed.get().ok_or(MACHNET_ENOTATTACHED)?.conns.check(conn)?;
         let id = self.id();
         self.ask_wait(&mut rx, Request::Stats { id, flow: flow(conn) }, until)?;
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.hogs);
         loop {
             let answered = self.with_entered_rx(&mut rx, |side, _| {
                 let mine = |event: &machnet_event| event.kind == MACHNET_EVENT_STATS && event.id == id;
@@ -175,7 +175,7 @@ impl machnet_channel {
             });
         }
         let mut sent = 0;
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.hogs);
         loop {
             let rest = message.get(sent..).unwrap_or_default();
             let more = self.with_entered_tx(&mut tx, |side, conns| {
@@ -213,7 +213,7 @@ impl machnet_channel {
     ) -> Result<Got, Refused> {
         let refused = |code| Refused { code, message_len: 0 };
         let mut rx = enter(&self.rx).map_err(refused)?;
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.hogs);
         let mut whole = Got::default();
         loop {
             let room = out.get_mut(whole.bytes..).unwrap_or_default();
@@ -254,7 +254,7 @@ impl machnet_channel {
     /// Waits for anything to receive or poll, until `until` nanoseconds. False: the time is over.
     pub(crate) fn wait(&self, until: Option<u64>) -> Result<bool, i32> {
         let mut rx = enter(&self.rx)?;
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.hogs);
         loop {
             self.send_kept();
             let some = self.with_entered_rx(&mut rx, |side, _| {
@@ -287,7 +287,7 @@ impl machnet_channel {
         request: Request,
         until: Option<u64>,
     ) -> Result<(), i32> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::new(&self.hogs);
         loop {
             // What came in is set aside: it would keep the bell from being armed, and answers that nobody takes keep the engine
             // from taking requests. This comes first: where there is no place for an answer, nothing is to be asked.

@@ -10,6 +10,7 @@ use crate::code::{
 use crate::conns::Conns;
 use crate::ends::{DeliverEnd, flow};
 use crate::gate::{Gate, Inside, Once};
+use crate::hogs::Hogs;
 use crate::inbox::{Got, Mode};
 use crate::kept::Kept;
 use crate::last_error::LastError;
@@ -37,6 +38,7 @@ pub struct machnet_channel {
     /// Of the process that attached.
     pub(crate) mark: Mark,
     pub(crate) last_error: LastError,
+    pub(crate) hogs: Hogs,
     socket: AtomicI32,
     ids: AtomicU32,
     // Last: the slices that the fields above hold are cut from the memory. The sidecar takes the socket's end for that of this process.
@@ -60,6 +62,7 @@ impl machnet_channel {
             fixed: Once::new(),
             mark,
             last_error: LastError::new(),
+            hogs: Hogs::default(),
             ids: AtomicU32::new(0),
             held: Gate::new(None),
         }

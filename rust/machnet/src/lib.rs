@@ -13,6 +13,7 @@ pub mod code;
 mod conns;
 mod ends;
 mod gate;
+mod hogs;
 mod inbox;
 mod kept;
 mod last_error;

@@ -1,4 +1,5 @@
-//! How a blocking call waits: look, sched_yield between looks for up to 50 us, then sleep in ppoll(2).
+//! How a blocking call waits: look, sched_yield between looks for up to 50 us, then sleep in ppoll(2); at once where a thread beside it keeps
+//! the core busy ([`Hogs`]).
 //!
 //! Yielding hands a shared core to the engine in under a microsecond; sleeping at once costs 30 to 60 us per message,
 //! and spinning without yielding costs whole time slices where cores are shared.
@@ -6,12 +7,16 @@
 //! Signals: a thread that waits holds them off while it looks, and lets them in while it sleeps, so that none comes in between and leaves
 //! it asleep. Every call of the system here is a plain one: the C library's are points where a cancelled thread ends, which
 //! must not happen in the middle of Rust, with a direction taken.
+use crate::hogs::Hogs;
 use core::mem::MaybeUninit;
 use core::ptr::{null, null_mut};
 
 /// The wait of one call.
-pub struct Patience {
+pub struct Patience<'a> {
+    hogs: &'a Hogs,
     until: u64,
+    /// The clock, as read last.
+    now: u64,
     /// The thread's signal mask while we hold signals off.
     mask: Option<libc::sigset_t>,
 }
@@ -27,10 +32,11 @@ pub struct Woken {
     pub signal: bool,
 }
 
-impl Patience {
+impl<'a> Patience<'a> {
     /// Begins to wait.
-    pub fn new() -> Self {
-        Self { until: now().saturating_add(YIELD), mask: None }
+    pub fn new(hogs: &'a Hogs) -> Self {
+        let now = now();
+        Self { hogs, until: now.saturating_add(YIELD), now, mask: None }
     }
 
     /// Yields once; `false` when it is time to sleep instead.
@@ -38,13 +44,19 @@ impl Patience {
         if self.mask.is_none() {
             self.mask = Some(hold());
         }
+        if self.hogs.alarmed(self.now) {
+            return false;
+        }
         yielded();
-        now() < self.until
+        let began = core::mem::replace(&mut self.now, now());
+        self.hogs.yielded(began, self.now);
+        self.now < self.until
     }
 
     /// Waits anew, in the same call.
     pub fn renew(&mut self) {
-        self.until = now().saturating_add(YIELD);
+        self.now = now();
+        self.until = self.now.saturating_add(YIELD);
     }
 
     /// Sleeps until one of the two descriptors is readable or hung up, a signal comes, or the clock shows `until` nanoseconds. A
@@ -68,7 +80,7 @@ impl Patience {
     }
 }
 
-impl Drop for Patience {
+impl Drop for Patience<'_> {
     fn drop(&mut self) {
         if let Some(mask) = &self.mask {
             // SAFETY: `mask` is what `hold` got.
@@ -133,3 +145,27 @@ pub fn now() -> u64 {
 /// How long to yield before sleeping, nanoseconds. Waking a sleeping core costs about as much.
 pub(crate) const YIELD: u64 = 50_000;
 const SECOND: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_a_hog_a_wait_sleeps_at_once_and_holds_signals_off_until_then() {
+        let hogs = Hogs::default();
+        let patient = || {
+            let mut patience = Patience::new(&hogs);
+            patience.until = u64::MAX;
+            patience
+        };
+        assert!(patient().yielded(), "there is time to look");
+        let (now, slice) = (now(), 4_000_000);
+        hogs.yielded(now - 2 * slice, now - slice);
+        hogs.yielded(now - slice, now + SECOND);
+        let mut patience = patient();
+        assert!(!patience.yielded(), "an alarm");
+        patience.renew();
+        assert!(!patience.yielded(), "and after each sleep");
+        assert!(patience.mask.is_some());
+    }
+}

@@ -116,6 +116,18 @@ pub struct machnet_event {
     pub reserved: u32,
 }
 
+/// What the calls of one channel that wait know of their core: whether a thread that keeps it busy runs there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct machnet_waits_t {
+    /// Times such a thread was found, or found to be still there: calls sleep at once then, instead of looking first.
+    pub hog_alarms: u64,
+    /// For how long they do, nanoseconds, counted when it begins.
+    pub hogged_ns: u64,
+    /// Time that calls are known to have waited for their core, nanoseconds: in looks of over 2 ms.
+    pub core_wait_ns: u64,
+}
+
 /// What the sidecar knows of one connection, or knew when that ended.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

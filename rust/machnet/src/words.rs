@@ -11,7 +11,7 @@ pub const fn of(code: i32) -> &'static CStr {
         MACHNET_EAGAIN => c"nothing to do now; wait and call again",
         MACHNET_ECLOSED => c"closed",
         MACHNET_EREFUSED => c"connection refused: nobody listens at the remote port",
-        MACHNET_ETIMEDOUT => c"timed out: no answer from the remote host",
+        MACHNET_ETIMEDOUT => c"timed out: the remote host does not answer, or nothing gets through to it",
         MACHNET_ERESET => c"connection reset by the peer",
         MACHNET_EINUSE => c"port in use",
         MACHNET_ENETDOWN => c"the sidecar is gone or dropped this channel; attach anew",

@@ -1,10 +1,12 @@
 //! The control thread: it sleeps in poll until a signal, an engine, an application or somebody who asks has something to say, hands
 //! that to whom it concerns, and puts changed settings in force.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machnet_host::{Event, Host, State};
 
+use crate::announcer::Announcer;
 use crate::clients::{Asked, Clients};
 use crate::config::args::{self, Command};
 use crate::config::{Config, reload};
@@ -34,6 +36,8 @@ pub struct Control<'a, Q> {
     queries: Queries,
     /// The service manager.
     notify: Notify,
+    /// The port, and whether it is back.
+    announcer: Announcer,
     next_dump: Option<Instant>,
 }
 
@@ -50,7 +54,8 @@ impl<'a, Q> Control<'a, Q> {
     ) -> Control<'a, Q> {
         let next_dump = config.stats_interval.map(|every| Instant::now() + every);
         let (queries, notify) = (Queries::default(), Notify::from_environment());
-        Control { config, args, host, signals, stats, pins, clients, queries, notify, next_dump }
+        let announcer = Announcer::new(Arc::clone(&stats.port), Instant::now());
+        Control { config, args, host, signals, stats, pins, clients, queries, notify, announcer, next_dump }
     }
 
     /// Serves until a signal ends it; the socket's file is gone when this returns.
@@ -172,7 +177,7 @@ impl<'a, Q> Control<'a, Q> {
         let retry = self.host.retry_in().map(|wait| Instant::now() + Duration::from_nanos(wait.0));
         let others =
             [self.clients.due(), self.queries.due(), self.pins.due(), logger::due(), self.notify.due()];
-        others.into_iter().chain([self.next_dump, retry]).flatten().min()
+        others.into_iter().chain([self.next_dump, retry, Some(self.announcer.due())]).flatten().min()
     }
 
     fn keep_time(&mut self) {
@@ -181,6 +186,13 @@ impl<'a, Q> Control<'a, Q> {
         self.queries.keep_time(now);
         self.host.retry();
         self.pins.look(now, self.host.shared());
+        if self.announcer.is_back(now) {
+            self.host.shared().neighbors.announce(threads::now());
+            // One that sleeps until its next deadline knows nothing of this one.
+            if let Some(engine) = self.host.shared().handle(0) {
+                engine.wake();
+            }
+        }
         let health = || (self.stats.alive(), self.stats.status(attached(self.host)));
         self.notify.keep_time(now, health);
         logger::catch_up();

@@ -60,6 +60,7 @@ impl<'a> From<&'a Config> for Settings<'a> {
                 Policy::Spin => "spin",
                 Policy::Yield => "yield",
                 Policy::Adaptive => "adaptive",
+                Policy::Block => "block",
             },
             exclusive: config.exclusive,
             udp_ports: (*config.udp_ports.start(), *config.udp_ports.end()),

@@ -2,6 +2,7 @@
 //! same backwards at the end.
 #![allow(clippy::result_large_err, reason = "attach errors carry their sentence; once per application")]
 
+mod announcer;
 mod client;
 mod clients;
 mod config;
@@ -17,6 +18,7 @@ mod pins;
 mod pulse;
 mod queries;
 mod repeats;
+mod scheduling;
 mod signals;
 mod socket;
 mod start;

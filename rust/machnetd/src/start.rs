@@ -111,7 +111,9 @@ fn serve<Q: Queue + 'static>(
     let mut threads = Threads::new();
     for (index, engine) in (0..).zip(host.take_engines()) {
         let core = config.cores.get(usize::from(index)).copied();
-        threads.start(Job { index, engine, core, idle: config.waiting() }).map_err(engine_error)?;
+        threads
+            .start(Job { index, engine, core, idle: config.waiting(), scheduler: config.scheduler })
+            .map_err(engine_error)?;
     }
 
     // What attaching costs is for these two threads, and not for the engines' cores.

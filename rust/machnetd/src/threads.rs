@@ -15,6 +15,7 @@ use machnet_wire::Nanos;
 
 use crate::pins::{self, Pins};
 use crate::pulse::{Pulse, Pulses};
+use crate::scheduling::{self, Scheduler};
 
 /// This machine, for one engine.
 struct Real {
@@ -64,6 +65,10 @@ impl Machine for Real {
         };
         // An error (a signal) is an early end: the loop looks for work anyway.
     }
+
+    fn beside_hog(&mut self, there: bool) {
+        scheduling::short_slice(there);
+    }
 }
 
 /// The engine threads of the sidecar.
@@ -85,6 +90,8 @@ pub struct Job<Q: Queue> {
     pub core: Option<usize>,
     /// How it waits.
     pub idle: idle::Config,
+    /// How the kernel schedules it.
+    pub scheduler: Scheduler,
 }
 
 impl Threads {
@@ -109,12 +116,13 @@ impl Threads {
     /// # Errors
     /// The core does not exist or may not be used, or there is no thread to be had.
     pub fn start<Q: Queue + 'static>(&mut self, job: Job<Q>) -> Result<(), String> {
-        let Job { index, mut engine, core, idle } = job;
+        let Job { index, mut engine, core, idle, scheduler } = job;
         let end = self.end.clone();
         let (pinned, result) = channel();
         let pulse = self.pulses.add(now());
         let body = move || {
             let refused = core.and_then(|core| pin(core).err());
+            let refused = refused.or_else(|| schedule(scheduler).err());
             let go = refused.is_none();
             // SAFETY: no arguments, and it cannot fail.
             let _ = pinned.send(refused.map_or_else(|| Ok(unsafe { libc::gettid() }), Err));
@@ -180,6 +188,13 @@ pub enum Stopped {
 fn exact_naps() {
     // SAFETY: this option takes a number and no pointers. A refusal leaves longer naps.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1000 as libc::c_ulong) };
+}
+
+/// Gives the calling thread its scheduler.
+fn schedule(scheduler: Scheduler) -> Result<(), String> {
+    scheduling::begin(scheduler).map_err(|error| {
+        format!("give it a real-time priority: {error}; grant CAP_SYS_NICE or a limit (ulimit -r) of 1, or leave out engines.scheduler")
+    })
 }
 
 /// Binds the calling thread to one core.

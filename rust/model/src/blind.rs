@@ -53,6 +53,11 @@ fn forge(end: &End, out: &mut Vec<(&'static str, Vec<u8>)>) {
         out.push(("FIN", packet(Header { flags: Flags::FIN, ..of(Kind::Data) }, b"")));
         out.push(("ACK", packet(Header { credit: 9, ..of(Kind::Ack) }, b"")));
         out.push(("ACK", packet(Header { flags: Flags::PROBE, ..of(Kind::Ack) }, b"")));
+        let knock = Header { flags: Flags::PROBE | Flags::HELLO, unit: FIRST, ..of(Kind::Ack) };
+        for caller in [WRONG, record.peer()].into_iter().filter(|caller| *caller != 0) {
+            let hello = Hello { cookie: 99, ..Hello::new(caller, 1, 1500) };
+            out.push(("ACK with a hello", packet(knock, &hello.emit())));
+        }
         out.push(("PING", packet(of(Kind::Ping), b"")));
         out.push(("PING", packet(Header { flags: Flags::REPORT, ..of(Kind::Ping) }, b"")));
         out.push(("PATHS", packet(of(Kind::Paths), &[0, 1, 0, 2, 0, 0])));

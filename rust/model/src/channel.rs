@@ -1,7 +1,7 @@
 //! One end's channel: it keeps book of every token and every reservation, and of what was told and delivered.
 
 use machnet_flow::{Closed, Event, Io};
-use machnet_wire::Fragment;
+use machnet_wire::{Fragment, Nanos};
 
 use crate::rule::{Fault, Rule};
 
@@ -139,6 +139,16 @@ impl Io for Channel {
         Some(payload.to_vec())
     }
 
+    fn hold_parts(&mut self, len: u32) -> Option<Vec<u8>> {
+        self.held += 1;
+        self.within();
+        Some(vec![0; len as usize])
+    }
+
+    fn write_part(&mut self, held: &mut Vec<u8>, at: u32, part: &[u8]) {
+        held[at as usize..at as usize + part.len()].copy_from_slice(part);
+    }
+
     fn deliver_held(&mut self, _: Fragment, held: Vec<u8>) {
         self.held -= 1;
         self.came(held);
@@ -155,7 +165,7 @@ impl Io for Channel {
         }
     }
 
-    fn grant(&mut self, more: u32, _known: u32) -> u32 {
+    fn grant(&mut self, more: u32, _known: u32, _round: Nanos) -> u32 {
         self.take(more)
     }
 

@@ -40,6 +40,10 @@ pub struct End {
     pub left_to_others: Vec<u32>,
     /// Tags of the callers whose SYN found none.
     pub turned_away: Vec<u32>,
+    /// Tags of the callers that brought a cookie back, and began a connection by it.
+    pub proven: Vec<u32>,
+    /// Tags of the callers that brought one back which is not known here.
+    pub forgotten: Vec<u32>,
 }
 
 /// A place in a listener's backlog.
@@ -67,6 +71,8 @@ impl End {
             places: Vec::new(),
             left_to_others: Vec::new(),
             turned_away: Vec::new(),
+            proven: Vec::new(),
+            forgotten: Vec::new(),
         }
     }
 
@@ -251,11 +257,26 @@ impl End {
     pub fn give(&mut self, scenario: &Scenario, bytes: &[u8], out: &mut Vec<Vec<u8>>) {
         let packet = Packet::parse(bytes).expect("what is sent can be read");
         let header = &packet.header;
-        self.owed += u8::from(header.kind == Kind::Syn);
+        let proven = self.is_proven(&packet);
+        self.owed += u8::from(header.kind == Kind::Syn || proven);
         let Some(flow) = &mut self.flow else { return self.stranger(scenario, &packet, out) };
         match flow.on_packet(self.now, &packet, &mut self.channel) {
-            Ok(()) => self.on_pairs(&packet),
+            Ok(()) => {
+                // The engine would ask for another MAC, which is all the same here.
+                flow.take_asked_again();
+                self.on_pairs(&packet);
+            }
             Err(FlowError::Over) => {}
+            Err(FlowError::Tag) if proven => match flow.on_proven_syn(self.now, Nanos::ZERO, &packet) {
+                Err(FlowError::Superseded) => {
+                    self.forget();
+                    self.stranger(scenario, &packet, out);
+                }
+                Err(error) => self.channel.fault(Rule::Honest, error.to_string()),
+                Ok(()) => {
+                    flow.take_asked_again();
+                }
+            },
             Err(FlowError::Tag) => {
                 if header.kind != Kind::Rst {
                     out.push(self.refuse(header.tag, Reason::Closed));
@@ -294,7 +315,17 @@ impl End {
     /// A packet of no flow.
     fn stranger(&mut self, scenario: &Scenario, packet: &Packet<'_>, out: &mut Vec<Vec<u8>>) {
         match packet.header.kind {
-            Kind::Syn if !self.listeners.is_empty() => {
+            Kind::Ack if brings_cookie(packet) && !self.is_proven(packet) => {
+                let caller = Hello::parse(packet.payload).map_or(0, |hello| hello.tag);
+                if !self.forgotten.contains(&caller) {
+                    self.forgotten.push(caller);
+                }
+                out.push(self.refuse(packet.header.tag, Reason::Closed));
+            }
+            Kind::Syn | Kind::Ack
+                if !self.listeners.is_empty()
+                    && (packet.header.kind == Kind::Syn || brings_cookie(packet)) =>
+            {
                 let caller = Hello::parse(packet.payload).map_or(0, |hello| hello.tag);
                 let Some(listener) = self.listener(scenario, caller) else {
                     if !self.turned_away.contains(&caller) {
@@ -302,9 +333,15 @@ impl End {
                     }
                     return;
                 };
+                if packet.header.kind == Kind::Syn && scenario.cookies {
+                    return self.give_cookie(packet, out);
+                }
                 let setup = self.setup(1);
                 match Flow::accept(self.now, Nanos::ZERO, scenario.config, setup, packet) {
                     Ok(flow) => {
+                        if brings_cookie(packet) && !self.proven.contains(&caller) {
+                            self.proven.push(caller);
+                        }
                         if scenario.backlog.is_some() {
                             self.places.push(Place { tag: flow.tag(), listener });
                         }
@@ -321,6 +358,40 @@ impl End {
             Kind::Rst => {}
             _ => out.push(self.refuse(packet.header.tag, Reason::Closed)),
         }
+    }
+
+    /// As rust/engine/src/cookies.rs does it, without time: a cookie is good for as long as the sidecar runs.
+    fn give_cookie(&mut self, syn: &Packet<'_>, out: &mut Vec<Vec<u8>>) {
+        self.owed = self.owed.saturating_sub(1);
+        let Ok(caller) = Hello::parse(syn.payload) else { return };
+        let tag = COOKIE_TAG + self.side as u32;
+        let cookie = self.cookie(&caller, syn.header.unit, tag);
+        let header = Header {
+            tag: caller.tag,
+            unit: FIRST,
+            ack: syn.header.unit,
+            flags: Flags::ECHO,
+            ack_tx: syn.header.tx,
+            ts_echo: syn.header.ts,
+            src: syn.header.dst,
+            dst: syn.header.src,
+            ..Header::new(Kind::SynAck)
+        };
+        let mut bytes = vec![0; header::LEN + Hello::LEN];
+        let at = header.emit(&[], &mut bytes);
+        bytes[at..].copy_from_slice(&Hello { cookie, ..Hello::new(tag, self.epoch, 1500) }.emit());
+        out.push(bytes);
+    }
+
+    fn cookie(&self, caller: &Hello, unit: Seq, tag: u32) -> u64 {
+        crate::world::digest(&(self.side, self.epoch, Hello { cookie: 0, ..*caller }.emit(), unit, tag)) | 1
+    }
+
+    /// Whether a packet brings back a cookie of this end's.
+    fn is_proven(&self, packet: &Packet<'_>) -> bool {
+        let (header, hello) = (&packet.header, Hello::parse(packet.payload));
+        brings_cookie(packet)
+            && hello.is_ok_and(|hello| hello.cookie == self.cookie(&hello, header.unit, header.tag))
     }
 
     /// The listener that takes a SYN: the one whose turn it is by the caller's tag, or the next that has a place.
@@ -432,18 +503,18 @@ impl End {
                 hello.hit = Some(ROUTE);
             }
             let mut bytes = vec![0; t.len()];
-            let at = t.header.emit_with(t.hit, None, t.sack, &mut bytes);
+            let at = t.header.emit_with(t.hit, t.part, t.sack, &mut bytes);
             match t.body {
-                Body::None => {}
+                Body::None | Body::Padding(_) => {}
                 Body::Unit { tx, .. } => bytes[at..].copy_from_slice(self.channel.payload(*tx)),
                 Body::Paths(entries) => drop(Paths::emit(entries, &mut bytes[at..])),
                 Body::Hello(hello) => bytes[at..].copy_from_slice(&hello.emit()),
                 Body::Reset(reset) => bytes[at..].copy_from_slice(&reset.emit()),
             }
             let header = t.header;
-            if !self.channel.record.established
-                && !matches!(header.kind, Kind::Syn | Kind::SynAck | Kind::Rst)
-            {
+            let brings = header.flags.has(Flags::HELLO) && self.channel.record.dialled;
+            let allowed = brings || matches!(header.kind, Kind::Syn | Kind::SynAck | Kind::Rst);
+            if !self.channel.record.established && !allowed {
                 self.channel
                     .fault(Rule::Unproven, format!("{:?} to a peer that has proved nothing", header.kind));
             }
@@ -473,11 +544,18 @@ impl End {
     }
 }
 
+/// Whether a packet brings a cookie back.
+pub fn brings_cookie(packet: &Packet<'_>) -> bool {
+    packet.header.kind == Kind::Ack && packet.header.flags.has(Flags::HELLO)
+}
+
 /// What the `n`th message of a connection says: whose it is, for whom, and its number.
 fn payload(from: u32, to: u32, n: u32) -> Vec<u8> {
     [from, to, n].iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
+/// The tag that goes with a cookie, which is no connection's.
+const COOKIE_TAG: u32 = 0xc0c0_0000;
 /// Where a packet led. The rules of a connection do not depend on it.
 const ROUTE: PathEntry = PathEntry { src: 1, dst: 2, queue: 0 };
 /// Every connection numbers from here, so that the numbers of an old one fit a new one and only tags tell them apart.

@@ -10,6 +10,10 @@ pub enum Goal {
     Waited,
     /// They are, by a listener that took over when another one of its port closed, which had answered the caller's SYN.
     TookOver,
+    /// They are, by a cookie.
+    Proven,
+    /// A cookie came back to a sidecar that had started anew, and its caller calls again.
+    Forgotten,
     /// Both are established, and each was told where a packet of its own led.
     Reported,
     /// Every message was delivered that was sent, and some was.
@@ -35,6 +39,8 @@ impl Goal {
             Goal::Again => "established again",
             Goal::Waited => "served after a full backlog",
             Goal::TookOver => "served by another listener",
+            Goal::Proven => "established by a cookie",
+            Goal::Forgotten => "a cookie forgotten",
             Goal::Reported => "told where a pair leads",
             Goal::Delivered => "everything delivered",
             Goal::Clean => "closed clean",

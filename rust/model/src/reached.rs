@@ -4,6 +4,7 @@ use machnet_flow::Closed;
 use machnet_wire::Reason;
 
 use crate::channel::Record;
+use crate::end::End;
 use crate::goal::Goal;
 use crate::world::World;
 
@@ -22,6 +23,17 @@ pub fn is_met(goal: Goal, world: &World) -> bool {
         Goal::TookOver => {
             let [a, b] = [0, 1].map(|i| world.end(i));
             established(world) && b.left_to_others.contains(&a.channel.record.tag)
+        }
+        Goal::Proven => {
+            let [a, b] = [0, 1].map(|i| world.end(i));
+            let proven = |x: &End, y: &End| x.proven.contains(&y.channel.record.tag);
+            established(world) && (proven(a, b) || proven(b, a))
+        }
+        Goal::Forgotten => {
+            let [a, b] = [0, 1].map(|i| world.end(i));
+            b.forgotten.contains(&a.channel.record.tag)
+                && !established(world)
+                && a.lives(a.channel.record.tag)
         }
         Goal::Reported => established(world) && records().into_iter().all(|record| record.reported),
         Goal::Delivered => {

@@ -75,7 +75,12 @@ fn answer(came: &[u8], out: &[Vec<u8>]) -> Option<Fault> {
     let went = |wanted: Kind| out.iter().filter(|bytes| kind(bytes) == wanted).count();
     match kind(came) {
         Kind::Rst if went(Kind::Rst) > 0 => Some(Fault::new(Rule::NoRstForRst, "an RST was answered by one")),
-        Kind::Syn if went(Kind::SynAck) > 1 => Some(Fault::new(Rule::OneSynAck, "two SYN-ACKs for one SYN")),
+        Kind::Syn | Kind::Ack if went(Kind::SynAck) > 1 => {
+            Some(Fault::new(Rule::OneSynAck, "two SYN-ACKs for one SYN"))
+        }
+        Kind::Ack if went(Kind::SynAck) > 0 && out.iter().map(Vec::len).sum::<usize>() > came.len() => {
+            Some(Fault::new(Rule::OneSynAck, "a cookie was answered by more bytes than it came in"))
+        }
         Kind::Syn if out.iter().map(Vec::len).sum::<usize>() > came.len() => {
             Some(Fault::new(Rule::OneSynAck, "a SYN was answered by more bytes than it has"))
         }
@@ -130,7 +135,7 @@ fn closed(record: &Record, closed: Closed, end: &End, other: &End) -> Option<Fau
             let what = format!("{:x} was ended, though its application reads", record.tag);
             Some(Fault::new(Rule::ClosedForCause, what))
         }
-        Closed::ByPeer(_) | Closed::ByUs(_) | Closed::Timeout => None,
+        Closed::ByPeer(_) | Closed::ByUs(_) | Closed::Timeout | Closed::NoProgress => None,
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Scenario {
     /// How many connections a listener begins or keeps for its application at a time. None: the application takes each as it
     /// comes.
     pub backlog: Option<usize>,
+    /// A listener remembers nobody who has proved nothing: it gives cookies.
+    pub cookies: bool,
     /// Listeners that share the port.
     pub listeners: u8,
     /// Copies of a call's first SYN. More than one: each goes by a pair of its own, and both ends tell each other where packets led.
@@ -65,6 +67,7 @@ impl Scenario {
             name,
             listens: [false, true],
             backlog: None,
+            cookies: false,
             listeners: 1,
             syns: 1,
             open: false,
@@ -89,6 +92,11 @@ impl Scenario {
     /// With several pairs, which the first SYN tries together.
     fn sprayed(self, syns: u16) -> Scenario {
         Scenario { syns, ..self }
+    }
+
+    /// With cookies for all callers.
+    fn wary(self) -> Scenario {
+        Scenario { cookies: true, ..self }
     }
 
     /// Times so short that silence and orphans come to their end within a few timeouts.
@@ -261,6 +269,39 @@ impl Scenario {
                 )
                 .sprayed(2)
             },
+            Scenario::new("cookie", call(1, [2, 2]), &[Established, Proven, TimedOut]).wary(),
+            Scenario::new(
+                "cookie-and-send",
+                Bounds { sends: [1, 1], ..call(1, [1, 0]) },
+                &[Proven, Delivered],
+            )
+            .wary(),
+            Scenario::new(
+                "cookie-and-reuse",
+                Bounds { resets: [1, 0], ..twice(1, [1, 0]) },
+                &[Proven, Again, Reset],
+            )
+            .wary(),
+            Scenario::new(
+                "cookie-and-restart",
+                Bounds { restarts: [0, 1], ..twice(1, [1, 0]) },
+                &[Proven, Again, Forgotten],
+            )
+            .wary(),
+            Scenario::new("cookie-and-spray", call(0, [1, 0]), &[Proven, Reported]).sprayed(2).wary(),
+            // Two calls, and one place.
+            Scenario {
+                backlog: Some(1),
+                ..Scenario::new(
+                    "cookie-and-backlog",
+                    Bounds { resets: [1, 0], accepts: [0, 2], ..twice(0, [1, 1]) },
+                    &[Waited, Again, Proven],
+                )
+                .wary()
+            },
+            Scenario::new("both-call-cookie", both(0, [1, 1]), &[Established, Proven])
+                .listens([true; 2])
+                .wary(),
             Scenario {
                 bursts: true,
                 ..Scenario::new(

@@ -15,24 +15,34 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn a_server_outlives_fifty_killed_clients() {
-    kill_peers("server", 1, 50);
+    kill_peers("server", 1, 50, BUSY);
 }
 
 #[test]
 fn a_client_outlives_fifty_killed_servers() {
-    kill_peers("client", 1, 50);
+    kill_peers("client", 1, 50, BUSY);
 }
 
 #[test]
 fn two_engines_and_four_rings_outlive_their_peers() {
-    kill_peers("server", 2, 10);
+    kill_peers("server", 2, 10, BUSY);
+}
+
+#[test]
+fn a_server_and_its_clients_that_sleep_wake_each_other() {
+    kill_peers("server", 2, 10, ASLEEP);
+}
+
+#[test]
+fn a_client_and_its_servers_that_sleep_wake_each_other() {
+    kill_peers("client", 1, 10, ASLEEP);
 }
 
 #[test]
 fn clients_that_vanish_before_they_are_greeted_leave_the_server_alive() {
     let folder = Folder::new("vanish");
     let socket = folder.0.join("link.sock");
-    let mut server = Process::start("server", &socket, 1, 0);
+    let mut server = Process::start("server", &socket, 1, 0, BUSY);
     let deadline = Instant::now() + BOUND;
     while !socket.exists() {
         assert!(Instant::now() < deadline, "no socket within {BOUND:?}");
@@ -42,7 +52,7 @@ fn clients_that_vanish_before_they_are_greeted_leave_the_server_alive() {
         knock(&socket, round % 2 == 0);
     }
     // Still of use to a proper one.
-    let mut client = Process::start("client", &socket, 1, 1);
+    let mut client = Process::start("client", &socket, 1, 1, BUSY);
     server.expect("heard 1", 1);
     client.expect("heard 0", 1);
 }
@@ -80,15 +90,15 @@ fn role() {
     );
 }
 
-fn kill_peers(survivor: &'static str, queues: u16, kills: u64) {
-    let folder = Folder::new(&format!("{survivor}{queues}"));
+fn kill_peers(survivor: &'static str, queues: u16, kills: u64, how: &str) {
+    let folder = Folder::new(&format!("{survivor}{queues}{how}"));
     let socket = folder.0.join("link.sock");
     let other = if survivor == "server" { "client" } else { "server" };
-    let mut left = Process::start(survivor, &socket, queues, 0);
+    let mut left = Process::start(survivor, &socket, queues, 0, how);
     let mut seed = 0x9e37_79b9_7f4a_7c15u64 ^ u64::from(std::process::id());
     println!("seed {seed:#x}");
     for number in 1..=kills {
-        let mut peer = Process::start(other, &socket, queues, number);
+        let mut peer = Process::start(other, &socket, queues, number, how);
         // Told only once frames pass in both directions.
         left.expect(&format!("heard {number}"), number);
         peer.expect("heard 0", number);
@@ -121,7 +131,9 @@ fn run(role: MemifRole, socket: &Path, queues: u16, number: u64) {
         .enumerate()
         .map(|(index, queue)| {
             let (heard, stop) = (heard.clone(), stop.clone());
-            thread::spawn(move || engine(queue, number, &heard[index], &stop))
+            let body =
+                if std::env::var("MEMIF_HOW").is_ok_and(|how| how == ASLEEP) { sleeper } else { engine };
+            thread::spawn(move || body(queue, number, &heard[index], &stop))
         })
         .collect();
     let watcher = stop.clone();
@@ -157,6 +169,31 @@ fn engine(mut queue: DpdkQueue, number: u64, heard: &AtomicU64, stop: &AtomicU64
     }
 }
 
+/// The same, but it sleeps between one burst and the next until its rings ring, and hears nothing that came without that.
+fn sleeper(mut queue: DpdkQueue, number: u64, heard: &AtomicU64, stop: &AtomicU64) {
+    let mut rang = false;
+    while stop.load(Ordering::Acquire) == 0 {
+        queue.receive(16, &mut |frame, _| {
+            if rang {
+                heard.store(u64::from_be_bytes(frame[42..50].try_into().unwrap()), Ordering::Release);
+            }
+        });
+        for port in 0..16 {
+            let _ = queue.transmit(FRAME, Offload::None, |frame| build(frame, port, number));
+        }
+        queue.flush();
+        rang = false;
+        if let Some(fd) = queue.arm_interrupt() {
+            let mut bell = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            // SAFETY: one entry that lives through the call. Bounded: frames that came while both were awake rang for nobody.
+            rang = queue.backlog() == 0 && unsafe { libc::poll(&mut bell, 1, 50) } == 1;
+        } else {
+            thread::sleep(Duration::from_millis(1)); // there is no link
+        }
+        queue.disarm_interrupt();
+    }
+}
+
 /// Ethernet, IPv4 and UDP with a port that changes, so that every queue of the peer gets its share.
 fn build(frame: &mut [u8], port: u16, number: u64) {
     frame.fill(0);
@@ -174,13 +211,14 @@ struct Process {
 }
 
 impl Process {
-    fn start(role: &'static str, socket: &Path, queues: u16, number: u64) -> Process {
+    fn start(role: &'static str, socket: &Path, queues: u16, number: u64, how: &str) -> Process {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "role", "--nocapture"])
             .env("MEMIF_ROLE", role)
             .env("MEMIF_SOCKET", socket)
             .env("MEMIF_QUEUES", queues.to_string())
             .env("MEMIF_NUMBER", number.to_string())
+            .env("MEMIF_HOW", how)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -234,6 +272,9 @@ impl Drop for Folder {
     }
 }
 
+/// How processes wait.
+const BUSY: &str = "busy";
+const ASLEEP: &str = "asleep";
 /// Octets of a test frame.
 const FRAME: usize = 64;
 /// For a start and a handshake, on a machine that is busy with other things.

@@ -1,51 +1,13 @@
 //! The simulated network keeps its promises: what arrives, where, when, and the same again for the same seed.
 
-use machnet_nic::sim::{Host, Link, Net, SimQueue, Steal, SwitchPort};
+mod hosts;
+
+use hosts::{arrivals, mac, numbers, pair, send};
+use machnet_nic::sim::{Duty, Host, Link, Net, Shaper, SimQueue, Steal, SwitchPort, Tail};
 use machnet_nic::{Full, Mac, Offload, Queue, RxChecksum};
 use machnet_wire::Nanos;
 use machnet_wire::frame::{self, Frame, Route};
 use std::net::Ipv4Addr;
-
-/// Hosts 0 and 1, one queue each.
-fn pair(seed: u64, link: Link) -> (Net, SimQueue, SimQueue) {
-    let net = Net::new(seed);
-    net.set_links(link);
-    let a = net.add_host(Host::new(1)).remove(0);
-    let b = net.add_host(Host::new(2)).remove(0);
-    (net, a, b)
-}
-
-fn mac(n: u8) -> Mac {
-    Host::new(n).mac
-}
-
-/// A frame of `len` bytes that begins with its addresses and a number.
-fn send(queue: &mut SimQueue, to: Mac, number: u32, len: usize) -> Result<(), Full> {
-    let from = queue.info().mac;
-    queue.transmit(len, Offload::None, |b| {
-        b.fill(0);
-        b[..6].copy_from_slice(&to.0);
-        b[6..12].copy_from_slice(&from.0);
-        b[14..18].copy_from_slice(&number.to_be_bytes());
-    })
-}
-
-/// Numbers of the frames that wait, in order.
-fn numbers(queue: &mut SimQueue) -> Vec<u32> {
-    let mut got = Vec::new();
-    queue.receive(usize::MAX, &mut |b, _| got.push(u32::from_be_bytes([b[14], b[15], b[16], b[17]])));
-    got
-}
-
-/// Steps from event to event; times at which frames came to `queue`, with their numbers.
-fn arrivals(net: &Net, queue: &mut SimQueue) -> Vec<(Nanos, u32)> {
-    let mut got = Vec::new();
-    while let Some(at) = net.next_event() {
-        net.set_now(at);
-        got.extend(numbers(queue).into_iter().map(|n| (at, n)));
-    }
-    got
-}
 
 /// A UDP frame from host `from` to host `to` with a pattern for its payload.
 fn send_udp(queue: &mut SimQueue, from: u8, to: u8, ports: (u16, u16), offload: Offload) {
@@ -86,12 +48,14 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
     let run = |seed: u64| {
         let link = Link {
             jitter: Nanos::micros(30),
+            tail: Some(Tail { part: 0.1, scale: Nanos::micros(5), shape: 1.2 }),
             corruption: 0.1,
             rate: Some(1_000_000_000),
             ..Link::faulty(0.1)
         };
         let (net, mut a, mut b) = pair(seed, link);
         net.set_steal(1, Some(Steal { every: Nanos::micros(200), length: Nanos::micros(50) }));
+        net.set_duty(0, Some(Duty { run: Nanos::micros(90), pause: Nanos::micros(30) }));
         let mut got = Vec::new();
         for i in 0..500 {
             net.set_now(Nanos::micros(i));
@@ -466,7 +430,8 @@ proptest::proptest! {
     #[test]
     fn no_frame_vanishes_unaccounted(seed: u64, ops in proptest::collection::vec(op(), 1..400)) {
         let net = Net::new(seed);
-        net.set_links(Link { corruption: 0.2, rate: Some(1_000_000_000), buffer: 20_000, ..Link::faulty(0.2) });
+        let shaper = Some(Shaper { rate: 500_000_000, burst: 5_000, buffer: 10_000 });
+        net.set_links(Link { corruption: 0.2, rate: Some(1_000_000_000), buffer: 20_000, shaper, ..Link::faulty(0.2) });
         let (mut hosts, ports): (Vec<SimQueue>, Vec<_>) = (1..=3)
             .map(|n| net.open(Host { descriptors: 8, ..Host::new(n) }))
             .map(|mut nic| (nic.queues.remove(0), nic.port))

@@ -248,6 +248,22 @@ impl EngineEnd {
         true
     }
 
+    /// Keeps room for a unit of `len` bytes that comes in parts; as [`EngineEnd::hold`].
+    pub fn hold_parts(&mut self, len: usize) -> Option<HeldUnit> {
+        if len > self.geometry.unit_size as usize {
+            return None;
+        }
+        Some(HeldUnit { buffer: self.ledger.take_buffer()?, len: len as u16 })
+    }
+
+    /// Fills in a part of it, from byte `at` on; what would lie beyond the unit is left out.
+    pub fn write_part(&self, held: &HeldUnit, at: usize, part: &[u8]) {
+        if at + part.len() <= usize::from(held.len) {
+            let start = self.channel.map().rx_pool + held.buffer as usize * self.geometry.stride();
+            self.channel.region().write(start + at, part);
+        }
+    }
+
     /// Keeps a unit that arrived ahead of its turn. There is a buffer as long as held units stay within what is reserved.
     pub fn hold(&mut self, payload: &[u8]) -> Option<HeldUnit> {
         if payload.len() > self.geometry.unit_size as usize {

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
+use crate::world::Place;
 use machnet_engine::EngineHandle;
 use machnet_shm::{
     AppEnd, Delivery, Established, FlowId, Fragment, KeepAlive, Origin, Reason, Reply, Request,
 };
+use machnet_wire::Nanos;
 
 /// An application: queues of messages on its end of a channel.
 pub struct App {
@@ -14,6 +16,9 @@ pub struct App {
     pub sidecar: usize,
     /// Something may have changed for it since it was last polled.
     pub touched: bool,
+    /// Where it runs, if it shares a core, and what each thing that it does takes of that.
+    pub(crate) place: Place,
+    pub(crate) item: Nanos,
     pub end: AppEnd,
     pub number: u64,
     pub engine: EngineHandle,
@@ -85,6 +90,8 @@ impl App {
         Self {
             sidecar,
             touched: true,
+            place: Place::default(),
+            item: Nanos::ZERO,
             end,
             number,
             engine,

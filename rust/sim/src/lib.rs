@@ -12,4 +12,4 @@ mod world;
 pub use self::log::{keep_warnings, warnings};
 pub use app::{App, Conn, Out};
 pub use cost::{Cost, Parts, Work};
-pub use world::{AppNo, Core, Sidecar, World, pattern};
+pub use world::{AppNo, Core, Sidecar, Waits, World, pattern};

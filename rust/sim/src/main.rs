@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use args::Command;
-use machnet_sim::figures::{isolation, scaling, setup};
+use machnet_sim::figures::{isolation, path, scaling, setup};
 use serde::Serialize;
 
 fn main() -> ExitCode {
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Ok(Command::Scaling(seed, engines, time, json)) => {
             show(scaling::HEADING, &scaling::run(seed, &engines, time), json.as_deref())
         }
+        Ok(Command::Path(path, json)) => show(path::HEADING, &[path::run(&path)], json.as_deref()),
         Err(mistake) => {
             eprintln!("machnet-sim: {mistake}");
             return ExitCode::from(2);

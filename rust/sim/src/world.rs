@@ -23,7 +23,36 @@ pub struct World {
     /// Descriptors of the rings of hosts to come, and their MTU.
     pub descriptors: u16,
     pub mtu: u16,
+    /// How threads that are placed on a core wait; `None`: they look all the time.
+    pub waits: Option<Waits>,
     woken: Vec<usize>,
+}
+
+/// How a thread waits that shares its core: it looks for a while, giving the core away in between, and then sleeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// How long after the last work it looks.
+    pub linger: Nanos,
+    /// How long it takes from the bell until it runs.
+    pub wake: Nanos,
+}
+
+/// Where a thread is placed, and what it did.
+#[derive(Clone, Copy, Default)]
+pub struct Place {
+    /// The core of [`Net::add_core`] that it shares with others; `None`: it has one of its own.
+    on: Option<usize>,
+    /// When it ran last.
+    ran: Nanos,
+    /// When it found work last.
+    worked: Nanos,
+}
+
+impl Place {
+    /// When it fell asleep, if it sleeps now.
+    fn asleep(&self, now: Nanos, waits: Option<Waits>) -> Option<Nanos> {
+        self.on.and(waits).map(|waits| self.worked + waits.linger).filter(|since| *since < now)
+    }
 }
 
 /// What an engine's core does.
@@ -35,11 +64,20 @@ pub struct Core {
     due: Nanos,
     /// What the first half of a round found to do, where the second is still to come, at `busy`.
     half: Option<usize>,
+    place: Place,
 }
 
 impl Core {
     fn at(&self) -> Nanos {
         if self.half.is_some() { self.busy } else { self.due.max(self.busy) }
+    }
+
+    /// There is something for the engine.
+    fn ring(&mut self, now: Nanos, waits: Option<Waits>) {
+        self.due = match waits.filter(|_| self.place.asleep(now, waits).is_some()) {
+            Some(waits) => self.due.min(now + waits.wake),
+            None => Nanos::ZERO,
+        };
     }
 }
 
@@ -57,13 +95,23 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// Runs an engine for a round, or for half of one. Gives how much it found to do, and when the others may see what it left.
-    fn run(&mut self, at: usize, now: Nanos, cost: &Cost) -> (usize, Nanos) {
+    /// Runs an engine for a round, or for half of one. Gives how much it found to do, and when the others may see what it left. Others had
+    /// its core until `free`, and it sleeps since `asleep`.
+    fn run(
+        &mut self,
+        at: usize,
+        now: Nanos,
+        cost: &Cost,
+        free: Nanos,
+        asleep: Option<Nanos>,
+    ) -> (usize, Nanos) {
         let (engine, core) = (&mut self.engines[at], &mut self.cores[at]);
         if core.half.is_none() {
+            // Who rings from now on, be it between the halves, rings for the next round.
+            core.due = Nanos::MAX;
             // Rounds that would have found nothing are left out.
-            let last = now - cost.round();
-            if last >= core.busy && self.back <= last {
+            let last = (now - cost.round()).min(asleep.unwrap_or(Nanos::MAX));
+            if last >= core.busy.max(free).max(self.back) {
                 engine.looked(last);
             }
         }
@@ -92,9 +140,18 @@ impl Sidecar {
                 (work, core.busy)
             }
         };
-        core.due = engine.next_deadline().unwrap_or(Nanos::MAX);
+        if core.half.is_none() {
+            core.due = core.due.min(engine.next_deadline().unwrap_or(Nanos::MAX));
+        }
         (work, seen)
     }
+}
+
+/// A thread that shares its core.
+enum Thread {
+    /// Host, and number of the engine.
+    Engine(usize, usize),
+    App(AppNo),
 }
 
 /// Number of an application in its world.
@@ -111,6 +168,7 @@ impl World {
             cost: Cost::Round { round: Nanos(200), item: Nanos::ZERO },
             descriptors: 256,
             mtu: 1500,
+            waits: None,
             woken: Vec::new(),
         }
     }
@@ -150,16 +208,23 @@ impl World {
     /// The sidecar's process dies without a word and another starts in its place at once: another epoch, other secrets, another key in
     /// the NIC, and none of the applications.
     pub fn restart(&mut self, sidecar: usize) {
+        self.restart_with(sidecar, |_| {});
+    }
+
+    /// The same with other settings.
+    pub fn restart_with(&mut self, sidecar: usize, change: impl FnOnce(&mut EngineConfig)) {
         let mut config = self.sidecars[sidecar].shared.config.clone();
         config.epoch += 1 + self.now.0;
         config.secret[0] ^= config.epoch;
+        change(&mut config);
+        let ip = config.neighbor.ip;
         let queues = self.net.reopen(self.sidecars[sidecar].host);
         let shared = Shared::new(config, queues.len() as u16).expect("sockets");
         let begin = |(i, queue)| Engine::new(&shared, i as u16, queue, self.now).expect("in range");
         let engines: Vec<_> = queues.into_iter().enumerate().map(begin).collect();
         let old = &mut self.sidecars[sidecar];
         old.cores = vec![Core::default(); engines.len()];
-        (old.engines, old.shared) = (engines, shared);
+        (old.engines, old.shared, old.ip) = (engines, shared, ip);
         for app in self.apps.iter_mut().filter(|app| app.sidecar == sidecar) {
             app.alive = false;
         }
@@ -182,6 +247,18 @@ impl World {
         let number = handle.attach(end, member).unwrap_or_else(|_| panic!("inbox full"));
         self.apps.push(App::new(sidecar, app, number, handle));
         self.apps.len() - 1
+    }
+
+    /// Places an engine on a core of [`Net::add_core`], which it shares with what else is there: one thread runs at a time, and of those that
+    /// could the one whose turn is longest ago.
+    pub fn place(&mut self, sidecar: usize, engine: u16, core: usize) {
+        self.sidecars[sidecar].cores[usize::from(engine)].place.on = Some(core);
+    }
+
+    /// Places an application on a core, which each thing that it does takes `item` of.
+    pub fn place_app(&mut self, app: AppNo, core: usize, item: Nanos) {
+        let app = &mut self.apps[app];
+        (app.place.on, app.item) = (Some(core), item);
     }
 
     /// Runs until `done` or for `limit` of virtual time; whether it is done.
@@ -210,8 +287,8 @@ impl World {
         self.net.take_woken(&mut self.woken);
         for host in self.woken.drain(..) {
             // The test itself may have added hosts that have no sidecar.
-            let sidecar = self.sidecars.get_mut(host);
-            sidecar.into_iter().flat_map(|s| &mut s.cores).for_each(|core| core.due = Nanos::ZERO);
+            let (sidecar, waits) = (self.sidecars.get_mut(host), self.waits);
+            sidecar.into_iter().flat_map(|s| &mut s.cores).for_each(|core| core.ring(self.now, waits));
         }
         self.poll_apps();
         for host in 0..self.sidecars.len() {
@@ -224,40 +301,115 @@ impl World {
                 continue;
             }
             for at in 0..sidecar.engines.len() {
-                if sidecar.cores[at].at() > self.now {
-                    continue;
+                let core = &self.sidecars[host].cores[at];
+                if core.place.on.is_none() && core.at() <= self.now {
+                    self.run_engine(host, at, Nanos::ZERO);
                 }
-                let (work, seen) = sidecar.run(at, self.now, &self.cost);
-                if work == 0 {
-                    continue;
+            }
+        }
+        self.take_turns();
+    }
+
+    /// Runs an engine whose core others had until `free`.
+    fn run_engine(&mut self, host: usize, at: usize, free: Nanos) {
+        let sidecar = &mut self.sidecars[host];
+        let asleep = sidecar.cores[at].place.asleep(self.now, self.waits);
+        let (work, seen) = sidecar.run(at, self.now, &self.cost, free, asleep);
+        let place = &mut sidecar.cores[at].place;
+        place.ran = self.now;
+        if work == 0 {
+            return;
+        }
+        place.worked = self.now;
+        // It may have left something for the other engines, and for its applications.
+        sidecar.cores.iter_mut().for_each(|core| core.due = core.due.min(seen));
+        for app in self.apps.iter_mut() {
+            app.touched |= app.sidecar == host && usize::from(app.engine.engine()) == at;
+        }
+    }
+
+    /// Runs those that share cores, as far as these are free.
+    fn take_turns(&mut self) {
+        for core in 0..self.net.cores() {
+            loop {
+                let free = self.net.core_busy(core);
+                if free > self.now {
+                    break;
                 }
-                // It may have left something for the other engines, and for its applications.
-                sidecar.cores.iter_mut().for_each(|core| core.due = core.due.min(seen));
-                for app in self.apps.iter_mut() {
-                    app.touched |= app.sidecar == host && usize::from(app.engine.engine()) == at;
-                }
+                let ready = self.placed().filter(|(on, at, ..)| *on == core && *at <= self.now);
+                let Some((.., who)) = ready.min_by_key(|(_, _, turn, _)| *turn) else { break };
+                let until = match who {
+                    Thread::Engine(host, at) => {
+                        self.run_engine(host, at, free);
+                        self.sidecars[host].cores[at].busy
+                    }
+                    Thread::App(app) => {
+                        let work = self.poll_app(app);
+                        let app = &mut self.apps[app];
+                        app.place.ran = self.now;
+                        self.now + app.item * work as u64
+                    }
+                };
+                self.net.occupy(core, until);
             }
         }
     }
 
+    /// Threads that share cores and have something to do: core, from when on, what decides who is first, and who it is.
+    fn placed(&self) -> impl Iterator<Item = (usize, Nanos, (bool, Nanos), Thread)> {
+        let engines = self.sidecars.iter().enumerate().filter(|(_, s)| s.running).flat_map(|(host, s)| {
+            s.cores.iter().enumerate().map(move |(at, core)| {
+                // The second half of a round follows the first.
+                (
+                    core.place.on,
+                    host,
+                    core.at(),
+                    (core.half.is_none(), core.place.ran),
+                    Thread::Engine(host, at),
+                )
+            })
+        });
+        let apps =
+            self.apps.iter().enumerate().filter(|(_, app)| app.alive && app.touched).map(|(n, app)| {
+                (app.place.on, app.sidecar, Nanos::ZERO, (true, app.place.ran), Thread::App(n))
+            });
+        engines.chain(apps).filter_map(|(on, host, at, turn, who)| {
+            let on = on?;
+            Some((on, at.max(self.net.stolen_until(host).unwrap_or(Nanos::ZERO)), turn, who))
+        })
+    }
+
     fn poll_apps(&mut self) {
-        for app in self.apps.iter_mut().filter(|app| app.touched) {
-            if app.poll() > 0 {
-                self.sidecars[app.sidecar].cores[usize::from(app.engine.engine())].due = Nanos::ZERO;
+        for n in 0..self.apps.len() {
+            if self.apps[n].touched && self.apps[n].place.on.is_none() {
+                self.poll_app(n);
             }
         }
+    }
+
+    /// Has an application do what it can; how much that was.
+    fn poll_app(&mut self, n: AppNo) -> usize {
+        let app = &mut self.apps[n];
+        let work = app.poll();
+        if work > 0 {
+            let core = &mut self.sidecars[app.sidecar].cores[usize::from(app.engine.engine())];
+            core.ring(self.now, self.waits);
+        }
+        work
     }
 
     /// When something is due next.
     fn next(&self) -> Nanos {
         let mut next = self.net.next_event().unwrap_or(Nanos::MAX);
         for (host, sidecar) in self.sidecars.iter().enumerate().filter(|(_, s)| s.running) {
-            let first = sidecar.cores.iter().map(Core::at).min().unwrap_or(Nanos::MAX);
+            let own = sidecar.cores.iter().filter(|core| core.place.on.is_none());
+            let first = own.map(Core::at).min().unwrap_or(Nanos::MAX);
             if first < next {
                 next = first.max(self.net.stolen_until(host).unwrap_or(Nanos::ZERO)).min(next);
             }
         }
-        next
+        let placed = self.placed().map(|(core, at, ..)| at.max(self.net.core_busy(core)));
+        placed.min().unwrap_or(Nanos::MAX).min(next)
     }
 
     /// Runs until `done`; panics with seed and trace after 60 s of virtual time.

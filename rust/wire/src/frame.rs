@@ -17,6 +17,13 @@ pub enum Frame<'a> {
         /// The echo.
         echo: icmp::Echo<'a>,
     },
+    /// ICMP's word that a packet of ours was too long for a link.
+    TooLong {
+        /// IP header.
+        ip: ipv4::Header,
+        /// The message.
+        said: icmp::TooLong<'a>,
+    },
     /// A UDP datagram. Its checksum is not yet checked: see [`udp_checksum_fits`].
     Udp {
         /// Ethernet header.
@@ -45,6 +52,9 @@ pub fn parse(b: &[u8]) -> Result<Frame<'_>, ParseError> {
                 ipv4::protocol::UDP => {
                     let (udp, inner) = udp::Header::parse(payload)?;
                     Ok(Frame::Udp { ether, ip, udp, datagram: payload, payload: inner })
+                }
+                ipv4::protocol::ICMP if icmp::TooLong::is(payload) => {
+                    Ok(Frame::TooLong { ip, said: icmp::TooLong::parse(payload)? })
                 }
                 ipv4::protocol::ICMP => Ok(Frame::Icmp { ether, ip, echo: icmp::Echo::parse(payload)? }),
                 _ => Ok(Frame::Other),

@@ -24,7 +24,7 @@ mod channel;
 mod tests;
 mod waiting_list;
 
-use machnet_flow::CreditWait;
+use machnet_flow::{Arriving, CreditWait};
 
 use budget::Budget;
 use channel::ChannelQueue;
@@ -51,10 +51,10 @@ pub(crate) struct Claim {
     queue: Option<QueueIndex>,
     /// Units promised to the peer that have not come yet.
     promised: u32,
+    /// How many of them may come while the ring goes unattended.
+    arriving: Arriving,
     /// When it last asked for more, the budget had nothing to give, whatever the channel had.
     denied: bool,
-    /// It is its turn to have what others wait for.
-    turn: bool,
     waiting: Option<Waiting>,
     /// Its ticket in the queue that it waits in.
     ticket: u64,
@@ -74,7 +74,7 @@ pub enum Waiting {
 impl Claim {
     /// For a connection that begins, which holds nothing.
     pub fn new(channel: ChannelIndex, queue: Option<QueueIndex>) -> Self {
-        Self { channel, queue, promised: 0, denied: false, turn: false, waiting: None, ticket: 0 }
+        Self { channel, queue, promised: 0, arriving: Arriving::ALL, denied: false, waiting: None, ticket: 0 }
     }
 
     /// What the peer waits for.
@@ -103,16 +103,19 @@ impl Admission {
     }
 
     /// Promises up to `more` units to a connection whose peer has `known` of them ready; `reserve` takes units of its channel,
-    /// at most as many as it is given, and returns how many. How many are promised.
+    /// at most as many as it is given, and returns how many. How many are promised. `arriving`: what may come of its promise while the
+    /// ring goes unattended.
     #[inline]
     pub fn grant(
         &mut self,
         claim: &mut Claim,
+        arriving: Arriving,
         more: u32,
         known: u32,
         reserve: impl FnOnce(u32) -> u32,
     ) -> u32 {
         let Some(budget) = self.budget(claim) else { return reserve(more) };
+        budget.reckon(claim, arriving);
         let reserved = reserve(budget.allow(claim, more, known));
         budget.add(claim, reserved);
         reserved
@@ -274,12 +277,17 @@ impl Admission {
 
     /// A connection that was next has its turn.
     pub fn begin_turn(&mut self, claim: &mut Claim) {
-        claim.turn = claim.waiting.take() == Some(Waiting::ReceiveRing);
+        let turn = claim.waiting.take() == Some(Waiting::ReceiveRing);
+        if let Some(budget) = self.budget(claim) {
+            budget.turn = turn;
+        }
     }
 
     /// It has had it.
     pub fn end_turn(&mut self, claim: &mut Claim) {
-        claim.turn = false;
+        if let Some(budget) = self.budget(claim) {
+            budget.turn = false;
+        }
     }
 }
 

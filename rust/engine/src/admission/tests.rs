@@ -58,7 +58,7 @@ impl World {
     fn ask(&mut self, handle: ConnHandle, more: u32) -> u32 {
         let claim = self.claims.get_mut(&handle).expect("a connection");
         let free = &mut self.free[claim.channel.place()];
-        let got = self.admission.grant(claim, more, more, |n| {
+        let got = self.admission.grant(claim, Arriving::ALL, more, more, |n| {
             let n = n.min(*free);
             *free -= n;
             n

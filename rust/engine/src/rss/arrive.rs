@@ -69,8 +69,12 @@ impl Core {
     }
 
     /// Another copy of a SYN, which perhaps bought a SYN-ACK.
-    fn on_syn_copy(&mut self, index: ConnIndex, from: InPath) {
+    pub fn on_syn_copy(&mut self, index: ConnIndex, from: InPath) {
         let (now, queues) = (self.clock.now, self.router.queues());
+        let Some(conn) = self.conns.get_mut(index) else { return };
+        if conn.flow.take_asked_again() {
+            self.doubt_next_hop(index);
+        }
         let Some(conn) = self.conns.get_mut(index) else { return };
         let due = usize::from(conn.flow.syn_acks_due());
         let Some(peer) = conn.flow.peer() else { return };

@@ -10,11 +10,17 @@
 //!   others hold a queue takes the queue for a part of the path and gets more than its share. Only together can they show
 //!   it: from time to time an engine changes its drain epoch, and all flows to it and from it that have met congestion are silent
 //!   for two round trips, and then measure (compare the slowdowns of LEDBAT++, which nothing coordinates).
+//! - Delays are noisy where others use the cores, or where frames pass through user space: what does not grow with our own window
+//!   is no queue. How far delays are spread is allowed on top of the base delay, up to a bound, and only what stands for a round trip is
+//!   answered (`noise`).
+//! - A window that was cut for nothing comes back by leaps where nothing speaks for a queue, or a long path would stay empty for
+//!   minutes.
 //! - A path that has become longer is recognised by a delay that is as long as it is steady though windows are small, or
 //!   after a second in which small windows never brought it down.
-//! - Loss without delay is no sign of congestion until it exceeds 2 %: clouds lose at random, and one loss in
-//!   a window of 48 is 2 % already. So losses beyond 2 % are summed up (a one-sided CUSUM; Page, 1954), and eight of them count.
+//! - Loss without delay is no sign of congestion until it exceeds 2 %, nor beyond that if it does not depend on what is sent (`loss`).
 
+mod loss;
+mod noise;
 mod pacer;
 mod swift;
 
@@ -24,6 +30,8 @@ use machnet_wire::Nanos;
 
 use crate::REACH;
 use crate::rtt::Rtt;
+use loss::{Losses, Verdict};
+use noise::Noise;
 use pacer::Pacer;
 use swift::{ONE, Window, allowed_queueing, base_queueing};
 
@@ -36,11 +44,33 @@ pub(crate) struct Congestion {
     signs: Signs,
     /// The last signals were above their targets.
     over: bool,
-    /// Losses beyond those that are forgiven, in 1/`FORGIVEN` losses.
-    excess: u32,
+    /// What is known of the path while data flows.
+    path: Option<Box<Path>>,
     drain: Drain,
     rebase: Rebase,
     before_timeout: Option<Box<Window>>,
+}
+
+/// What a flow learns of its path, and forgets when it has been idle for long.
+#[derive(Debug, Clone, Hash)]
+struct Path {
+    noise: Noise,
+    losses: Losses,
+    crowded: Crowded,
+    /// Nothing has spoken for a queue since then.
+    calm_since: Nanos,
+}
+
+impl Path {
+    #[cold]
+    fn new() -> Box<Self> {
+        Box::new(Path {
+            noise: Noise::new(),
+            losses: Losses::new(),
+            crowded: Crowded { since: Nanos::MAX, least: u8::MAX },
+            calm_since: Nanos::ZERO,
+        })
+    }
 }
 
 /// What acknowledgements said since the last verdict. Those of one round are judged together, and the least delay of them
@@ -92,7 +122,7 @@ impl Congestion {
             pacer: Pacer::new(),
             signs: Signs::NONE,
             over: false,
-            excess: 0,
+            path: None,
             drain: Drain::default(),
             rebase: Rebase { since: Nanos::ZERO, measured: None },
             before_timeout: None,
@@ -145,6 +175,10 @@ impl Congestion {
     /// An acknowledgement came that measured the path's delay, if it did.
     #[inline]
     pub fn on_delay(&mut self, delay: Nanos, backlog: u8) {
+        // While the window doubles, so may the queue, and that is no noise.
+        if !self.fabric.is_starting() {
+            self.path.get_or_insert_with(Path::new).noise.sample(delay);
+        }
         self.signs.delay = self.signs.delay.min(delay);
         self.signs.backlog = backlog;
     }
@@ -154,7 +188,9 @@ impl Congestion {
     pub fn on_ack(&mut self, acked: u32, in_flight: u32) {
         self.signs.acked = (self.signs.acked + acked).min(REACH);
         self.signs.in_flight = self.signs.in_flight.max(in_flight);
-        self.excess = self.excess.saturating_sub(acked);
+        if let Some(path) = &mut self.path {
+            path.losses.arrived(acked);
+        }
     }
 
     /// Judges what came since the last time: once a round, before anything is sent. Gives the base delay anew when
@@ -170,39 +206,92 @@ impl Congestion {
         // A window that was not used says nothing about what the path bears (RFC 7661).
         let used = u64::from(in_flight) * ONE * 2 >= units;
 
+        let noise = self.path.as_ref().map_or(Nanos::ZERO, |path| path.noise.allowed(base));
         let queueing = delay - base;
+        let quiet = base_queueing(base);
         // The root is taken only where it can matter.
-        let slow = queueing > base_queueing(base) && queueing > allowed_queueing(base, units);
-        if slow {
-            let target = base + allowed_queueing(base, units);
-            self.fabric.cut(now, delay.0, target.0, smoothed);
-        } else if used {
-            self.fabric.grow(acked);
-        }
+        let allowed = if queueing > quiet || noise > quiet { allowed_queueing(base, units) } else { quiet };
+        let clean = noise <= allowed;
+        let allowed = allowed.max(noise);
+        let slow = queueing > allowed;
         let crowded = backlog > BACKLOG;
-        if crowded {
-            self.endpoint.cut(now, backlog.into(), BACKLOG.into(), smoothed);
-        } else if used {
-            self.endpoint.grow(acked);
+        let mut eager = false;
+        // A flow that never met congestion has nothing to remember of it.
+        if slow || crowded || self.path.is_some() {
+            let path = self.path.get_or_insert_with(Path::new);
+            if slow {
+                self.fabric.meets_congestion();
+                let target = base + allowed;
+                if let Some(standing) = path.noise.long(now, delay, clean, smoothed)
+                    && standing > target
+                    && self.fabric.cut(now, standing.0, target.0, smoothed)
+                {
+                    path.noise.answered();
+                }
+            } else {
+                path.noise.short();
+            }
+            // Where the path is clean, half of what is allowed is a queue already: others are there, too.
+            let empty = queueing * 2 <= allowed;
+            if path.noise.is_long() || clean && !empty {
+                path.calm_since = now;
+            }
+            // Before its first drain a flow may take the queue of others for a part of its path.
+            let measured = self.drain.until > Nanos::ZERO;
+            eager = empty && measured && path.losses.are_few(now) && now - path.calm_since > smoothed * CALM;
+            if crowded {
+                self.endpoint.meets_congestion();
+                if let Some(least) = path.crowded.stands(now, backlog, smoothed) {
+                    self.endpoint.cut(now, least.into(), BACKLOG.into(), smoothed);
+                }
+            } else {
+                path.crowded.since = Nanos::MAX;
+            }
+        }
+        if used && !slow {
+            self.fabric.grow(acked, eager);
+        }
+        if used && !crowded {
+            self.endpoint.grow(acked, eager && backlog == 0);
         }
         self.over = slow || crowded;
-        self.pace(now, smoothed);
+        self.pace(now, rtt);
         self.consider_rebase(now, delay, base)
     }
 
     /// `lost` units were found lost.
-    pub fn on_loss(&mut self, now: Nanos, lost: u32, smoothed: Nanos) {
-        self.excess = self.excess.saturating_add(lost.saturating_mul(FORGIVEN));
-        if self.over || self.excess > TOLERATED * FORGIVEN {
-            self.excess = 0;
-            self.fabric.halve(now, smoothed);
-            self.pace(now, smoothed);
+    pub fn on_loss(&mut self, now: Nanos, lost: u32, rtt: &Rtt) {
+        let window = self.fabric.units() as u32;
+        let base = rtt.least();
+        let path = self.path.get_or_insert_with(Path::new);
+        let verdict = path.losses.lost(now, lost, window, rtt.or_zero());
+        match verdict {
+            Some(Verdict::Random(before)) => self.fabric.widen(before),
+            Some(Verdict::Congestion) => {
+                self.fabric.halve(now, rtt.or_zero());
+                path.calm_since = now;
+            }
+            // On a noisy path a long delay is no sign of a full queue.
+            None if self.over && path.noise.allowed(base) <= base_queueing(base) => {
+                path.losses.forget();
+                self.fabric.halve(now, rtt.or_zero());
+            }
+            None => return,
         }
+        self.pace(now, rtt);
     }
 
     /// `units` that had been found lost had arrived after all.
     pub fn on_needless(&mut self, units: u32) {
-        self.excess = self.excess.saturating_sub(units.saturating_mul(FORGIVEN));
+        if let Some(path) = &mut self.path {
+            path.losses.needless(units);
+        }
+    }
+
+    /// Gives memory back that the next burst makes anew.
+    pub fn rest(&mut self) {
+        self.path = None;
+        self.rebase.measured = None;
     }
 
     /// The retransmission timeout passed.
@@ -233,13 +322,17 @@ impl Congestion {
 
     /// Where there is no congestion the acknowledgements pace the flow well enough.
     #[inline]
-    fn pace(&mut self, now: Nanos, smoothed: Nanos) {
-        let units = self.units();
+    fn pace(&mut self, now: Nanos, rtt: &Rtt) {
+        let (units, smoothed) = (self.units(), rtt.or_zero());
         if units < ONE {
             self.pacer.set(now, Nanos(smoothed.0 * ONE / units), 0);
         } else if self.over {
             // 1.25 windows a round trip, so that pacing never is what limits.
-            self.pacer.set(now, Nanos(smoothed.0 * ONE * 4 / (units * 5)), BURST);
+            let interval = Nanos((smoothed.0 * ONE * 4 / (units * 5)).max(1));
+            // A thread that comes late sends what it could not send meanwhile.
+            let late = (rtt.variation() * 2).max(AT_ONCE);
+            let most = if late > AT_ONCE { REACH } else { BURST };
+            self.pacer.set(now, interval, (late.0 / interval.0).min(most.into()) as u32);
         } else {
             self.pacer.stop();
         }
@@ -272,6 +365,27 @@ impl Congestion {
     }
 }
 
+/// How long the peer's ring has been too full. A peer that was away finds it full and empties it at once: that is not congestion.
+#[derive(Debug, Clone, Hash)]
+struct Crowded {
+    /// `Nanos::MAX`: it was not, the last time.
+    since: Nanos,
+    /// The least fill since then.
+    least: u8,
+}
+
+impl Crowded {
+    /// It is too full. The least that it was, once that has lasted for a round trip.
+    #[inline]
+    fn stands(&mut self, now: Nanos, backlog: u8, round_trip: Nanos) -> Option<u8> {
+        if self.since == Nanos::MAX {
+            *self = Crowded { since: now, least: u8::MAX };
+        }
+        self.least = self.least.min(backlog);
+        (now - self.since >= round_trip).then_some(self.least)
+    }
+}
+
 impl Rebase {
     #[inline]
     fn restart(&mut self, now: Nanos) {
@@ -289,17 +403,16 @@ impl Measured {
 /// The endpoint's target, of 255: a quarter of the peer's ring. The ring's fill stands for the delay in it, because
 /// nobody tells how fast the peer empties it.
 const BACKLOG: u8 = 64;
-/// One loss in so many units is forgiven: 2 %.
-const FORGIVEN: u32 = 50;
-/// Losses beyond the forgiven ones that together are a sign of congestion. At 1 % of random loss this happens once in
-/// millions of units, at 5 % after about 250.
-const TOLERATED: u32 = 8;
-/// Units that may go at once while paced.
+/// Units that may go at once while paced, and for how long they would otherwise have taken. On a long path, one by one: what arrives
+/// at once measures the path at one moment only.
 const BURST: u32 = 8;
+const AT_ONCE: Nanos = Nanos::micros(20);
 /// Round trips of silence: one until the last of the others is silent too, and one until the queue is gone.
 const SILENT: u64 = 2;
 /// Round trips from one drain to the next, at least.
 const DRAIN_EVERY: u64 = 100;
+/// Round trips without a sign of a queue after which the window grows by half in each: what it was cut for is gone.
+const CALM: u64 = 4;
 const REBASE_AFTER: Nanos = Nanos::secs(1);
 const REBASE_SAMPLES: u32 = 64;
 /// Units. Larger windows are a sign that the path is just full.

@@ -41,26 +41,43 @@ impl Window {
         self.units < self.threshold
     }
 
-    /// `acked` units arrived and the signal was under its target.
+    /// `acked` units arrived and the signal was under its target. `eager`: by up to a half a round trip, not by a unit.
     #[inline]
-    pub fn grow(&mut self, acked: u32) {
+    pub fn grow(&mut self, acked: u32, eager: bool) {
         let acked = u64::from(acked) * ONE;
         let units = self.units();
-        let more = if self.is_starting() || units < ONE { acked } else { acked * ONE / units };
+        let more = if self.is_starting() || units < ONE {
+            acked
+        } else if eager {
+            (acked / 2).max(acked * ONE / units)
+        } else {
+            acked * ONE / units
+        };
         self.units = (units + more).min(u64::from(REACH) * ONE) as u32;
     }
 
     /// The signal was at `value`, above `target`.
-    pub fn cut(&mut self, now: Nanos, value: u64, target: u64, rtt: Nanos) {
-        self.threshold = self.threshold.min(self.units);
+    pub fn cut(&mut self, now: Nanos, value: u64, target: u64, rtt: Nanos) -> bool {
         if now < self.cut_again_at {
-            return;
+            return false;
         }
         let units = self.units();
         let by = units * (value - target) / value.max(1) * BETA.0 / BETA.1;
         self.units = (units - by.min(units / 2)).max(LEAST) as u32;
         self.threshold = self.units;
         self.cut_again_at = now + rtt;
+        true
+    }
+
+    /// It doubles no more: a signal was above its target.
+    #[inline]
+    pub fn meets_congestion(&mut self) {
+        self.threshold = self.threshold.min(self.units);
+    }
+
+    /// It need not have been cut: as large again as it was.
+    pub fn widen(&mut self, units: u32) {
+        self.units = self.units.max(units);
     }
 
     /// Units were lost: the largest cut, once a round trip.
@@ -125,12 +142,12 @@ mod tests {
     #[test]
     fn a_new_window_doubles_until_the_first_cut_then_grows_by_one_a_round_trip() {
         let mut window = Window::new(8);
-        window.grow(8);
+        window.grow(8, false);
         assert_eq!(window.units(), 16 * ONE);
         window.cut(Nanos::micros(100), 150, 100, RTT);
         // 0.8 * (150 - 100) / 150 of it goes.
         assert_eq!(window.units() * 1000 / ONE, 11_733);
-        window.grow(12);
+        window.grow(12, false);
         assert_eq!(window.units() * 100 / ONE, 1_275);
     }
 
@@ -158,7 +175,7 @@ mod tests {
         assert_eq!(window.units(), LEAST);
         window.halve(RTT * 200, RTT);
         assert_eq!(window.units(), LEAST);
-        window.grow(1);
+        window.grow(1, false);
         assert_eq!(window.units(), ONE + LEAST);
     }
 

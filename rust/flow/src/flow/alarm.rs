@@ -5,6 +5,7 @@ use machnet_wire::{Nanos, Reason};
 use super::Flow;
 use crate::life::State;
 use crate::sender::Tail;
+use crate::silence::{Look, Silence};
 use crate::timers::Timer;
 use crate::{Closed, Io};
 
@@ -26,6 +27,9 @@ impl<T, H> Flow<T, H> {
         }
         if self.timers.take_due(Timer::Silence, now) {
             self.on_silence_timer(now, io);
+        }
+        if self.sender.path.take_due(now) {
+            self.on_path_timer(now, io);
         }
         if self.timers.take_due(Timer::Limit, now) {
             match self.life.state() {
@@ -67,6 +71,7 @@ impl<T, H> Flow<T, H> {
             self.sender.on_timeout(self.numbering.next());
             self.congestion.on_timeout(now);
             self.silence.watch(now, &self.config, &mut self.timers);
+            self.watch_path(now);
         }
         self.watch_losses(now, None);
     }
@@ -76,12 +81,14 @@ impl<T, H> Flow<T, H> {
         if now < at {
             self.timers.set(Timer::Lapse, at);
         } else if let Some(last) = self.receiver.arrived().highest() {
+            self.receiver.drop_parts(io);
             // The peer is about to fill a gap, and what is kept lies on reserved units.
             self.receiver.credit.lapse_behind(self.receiver.next(), last, &mut self.counts, io);
         } else if self.receiver.credit.reminds(now, self.receiver.next()) {
             self.acks.on_credit();
             self.watch_lapse();
         } else {
+            self.receiver.drop_parts(io);
             self.receiver.credit.lapse(self.receiver.next(), &self.config, &mut self.counts, io);
         }
     }
@@ -91,21 +98,25 @@ impl<T, H> Flow<T, H> {
             return;
         }
         let owes = self.sender.in_flight() > 0 || self.hellos.unconfirmed();
-        if self.silence.on_timer(
+        let look = self.silence.on_timer(
             now,
             self.ends.tag(),
             owes,
             || io.peer_heard(),
             &self.config,
             &mut self.timers,
-        ) {
-            self.end(Closed::Timeout, State::Dead, io);
+        );
+        let stuck = look == Look::Step
+            && Silence::is_stuck(self.loss_timer.looked(self.sender.under_way()), &self.config);
+        if look == Look::Dead || stuck {
+            self.end(if stuck { Closed::NoProgress } else { Closed::Timeout }, State::Dead, io);
             self.tell_reset(Reason::Timeout);
         } else if self.silence.is_asking() {
             // Neither end has had anything to say for long: what the next burst needs, it makes anew.
             self.sender.rest();
             self.receiver.rest();
             self.acks.rest();
+            self.congestion.rest();
             self.pairs.rest();
         }
         let checks = self.silence.checks(&self.config);
@@ -117,6 +128,7 @@ impl<T, H> Flow<T, H> {
     /// The handshake's packet was not answered.
     fn on_hello_timer(&mut self, now: Nanos) {
         match self.life.state() {
+            State::SynSent if self.ends.ticket().is_some() => self.hellos.bring_cookie(),
             State::SynSent => self.hellos.call(self.ends.syns().again.max(1)),
             State::Open if self.hellos.unconfirmed() => self.acks.on_unconfirmed(),
             _ => return,

@@ -75,8 +75,8 @@ impl<T, H> Flow<T, H> {
         self.on_open(now, packet, io)
     }
 
-    /// Whether a packet that carries our tag and [needs an agreement](needs_agreement) has it: a flow agrees on one lane, on no seals
-    /// and on no parts, and knows its peer's hello already.
+    /// Whether a packet that carries our tag and [needs an agreement](needs_agreement) has it: a flow agrees on one lane and on no
+    /// seals, takes parts, and knows its peer's hello already.
     #[cold]
     fn check_agreed<I: Io<Tx = T, Held = H>>(
         &mut self,
@@ -91,8 +91,8 @@ impl<T, H> Flow<T, H> {
         if header.flags.has(Flags::SEALED) {
             return Err(self.fail("a seal that was not agreed on", io));
         }
-        if header.flags.has(Flags::PART) {
-            return Err(self.fail("a part of a unit, which this end does not take", io));
+        if !header.flags.has(Flags::HELLO) {
+            return Ok(());
         }
         let hello = Hello::parse(packet.payload).map_err(FlowError::Malformed)?;
         if !self.ends.is_peer(hello.tag) {
@@ -129,7 +129,12 @@ impl<T, H> Flow<T, H> {
             return Err(self.fail(what, io));
         }
         if header.kind == Kind::Ping || header.flags.has(Flags::PROBE) {
-            self.acks.on_question(Echo::new(now, io.gap(), header));
+            let echo = Echo::new(now, io.gap(), header);
+            if header.kind == Kind::Ping && !packet.payload.is_empty() {
+                self.acks.on_probe(echo);
+            } else {
+                self.acks.on_question(echo);
+            }
             let again = match header.kind {
                 Kind::Data => header.unit.before(self.receiver.next()),
                 kind => kind == Kind::Ping && header.flags.has(Flags::PROBE),
@@ -156,6 +161,9 @@ impl<T, H> Flow<T, H> {
                 return Err("echoes a transmission that never was");
             }
             self.sample(now, packet, io.gap());
+            if self.sender.path.is_searching() && self.sender.path.on_echo(echo) {
+                self.sender.path.set_due(now);
+            }
         }
         let mut outcome = self.sender.on_ack(now, packet, echo, &self.rtt, &mut self.counts, io)?;
         // Credit may shrink, so an old packet that comes late must not speak for the peer.
@@ -170,12 +178,14 @@ impl<T, H> Flow<T, H> {
                 0 => Progress::None,
                 _ => Progress::Acked,
             };
-            self.sender.allowance.update(now, header.ack, header.credit, progress, rtt, &self.config);
+            let come = self.sender.sacked();
+            self.sender.allowance.update(now, header.ack, header.credit, come, progress, rtt, &self.config);
             let next = header.unit + u32::from(header.kind == Kind::Data);
             self.receiver.credit.demanded(next, header.want);
             if let (true, Some(echo)) = (header.flags.has(Flags::REFUSED), echo) {
                 self.sender.refused(header.ack + u32::from(header.credit), echo, &mut outcome);
                 if outcome.refused > 0 {
+                    self.loss_timer.refused();
                     self.counts.rare().refused_by_peer += u64::from(outcome.refused);
                     self.sender.allowance.refused(now, rtt, &self.config);
                     self.watch_losses(now, None);
@@ -211,7 +221,8 @@ impl<T, H> Flow<T, H> {
         let (lost, next) = self.sender.detect_losses(now, &self.rtt);
         if lost > 0 {
             self.counts.rare().lost += u64::from(lost);
-            self.congestion.on_loss(now, lost, self.rtt.or_zero());
+            self.congestion.on_loss(now, lost, &self.rtt);
+            self.watch_path(now);
         }
         self.watch_losses(now, next);
     }
@@ -224,7 +235,8 @@ impl<T, H> Flow<T, H> {
         io: &mut I,
     ) -> Result<(), &'static str> {
         let header = &packet.header;
-        let context = Context { now, config: &self.config, unit_size: self.ends.unit_size() };
+        let (unit_size, round) = (self.ends.unit_size(), self.rtt.least());
+        let context = Context { now, config: &self.config, unit_size, round };
         let arrival = self.receiver.on_unit(&context, packet, &mut self.counts, io)?;
         let runs_out = self.receiver.credit.runs_out(self.receiver.next());
         self.acks.on_unit(now, Echo::new(now, io.gap(), header), arrival, runs_out, &self.config);

@@ -7,6 +7,7 @@ use super::Flow;
 use crate::life::State;
 use crate::pairs::Due;
 use crate::sender::{Choice, Tail};
+use crate::spread;
 use crate::timers::Timer;
 use crate::{Body, Io, Transmit};
 
@@ -21,13 +22,14 @@ impl<T, H> Flow<T, H> {
         if !self.life.is_open() {
             return self.poll_not_open(now, io);
         }
-        if self.hellos.unconfirmed()
-            && let Some(hello) = self.ends.hello_with_cookie()
-        {
-            return self.poll_unknown(now, hello, io);
-        }
         if self.pairs.is_due() {
             return self.poll_pairs(now, io);
+        }
+        if self.sender.path.is_due() {
+            return self.send_probe(now, io);
+        }
+        if let Some((unit, at)) = self.sender.cut_at() {
+            return self.send_rest(now, unit, at, io);
         }
         if !self.sender.queue.is_empty() {
             if self.sender.in_flight() == 0 {
@@ -43,7 +45,7 @@ impl<T, H> Flow<T, H> {
             if let Some(choice) = self.choose(now) {
                 let words = self.receiver.arrived().word_count(self.receiver.next());
                 let room =
-                    self.ends.unit_size().saturating_sub(self.sender.queue.meta(choice.unit).len.into())
+                    self.sender.path.size().saturating_sub(self.sender.queue.meta(choice.unit).len.into())
                         as usize
                         / 8;
                 let hit = self.pairs.hit().filter(|_| room > 0);
@@ -60,6 +62,10 @@ impl<T, H> Flow<T, H> {
             }
         }
         if self.acks.goes_alone() {
+            if self.asks_round_trip() {
+                self.counts.pings_sent();
+                return Some(self.send_bare(now, Kind::Ping, Flags::NONE, io));
+            }
             self.counts.acks_sent();
             let probe = if self.hellos.unconfirmed() { Flags::PROBE } else { Flags::NONE };
             return Some(self.send_bare(now, Kind::Ack, probe, io));
@@ -78,11 +84,32 @@ impl<T, H> Flow<T, H> {
         let choice = self.sender.choose(now, self.congestion.window(now));
         let wait_until = match choice {
             None => self.congestion.held_until(now)?,
-            Some(choice) if choice.probe || self.congestion.ready_at() <= now => return Some(choice),
-            Some(_) => self.congestion.ready_at(),
+            Some(choice) if choice.probe || self.ready_at() <= now => return Some(choice),
+            Some(_) => self.ready_at(),
         };
         self.timers.set(Timer::Pace, wait_until);
         None
+    }
+
+    /// Whether an acknowledgement goes as a PING: one that only receives measures no round trips otherwise, and how much may be promised over
+    /// a long path, and how fast that grows, hangs on how long it is. The answer rides on what the peer sends.
+    #[inline]
+    fn asks_round_trip(&self) -> bool {
+        let unmeasured = self.numbering.unmeasured();
+        if self.rtt.smoothed().is_none() {
+            // The packets of the handshake that would have told were lost.
+            return unmeasured.is_power_of_two();
+        }
+        self.rtt.least() > spread::SHORT
+            && self.receiver.credit.reserved() > ASKED_FOR
+            && unmeasured > 0
+            && unmeasured.is_multiple_of(ASK_EVERY)
+    }
+
+    /// When the next unit may go, where there is congestion or the path is long.
+    #[inline]
+    pub(super) fn ready_at(&self) -> Nanos {
+        self.congestion.ready_at().max(self.sender.allowance.ready_at(self.rtt.least()))
     }
 
     #[inline]
@@ -117,7 +144,7 @@ impl<T, H> Flow<T, H> {
         if retransmits || choice.probe {
             header.flags |= Flags::PROBE;
         }
-        if self.sender.transmitted(now, unit, header.tx) {
+        if self.sender.transmitted(now, unit, header.tx, self.rtt.least()) {
             self.counts.sent_beyond();
         }
         self.congestion.sent(now);
@@ -125,8 +152,15 @@ impl<T, H> Flow<T, H> {
         if !self.timers.is_set(Timer::Loss) {
             self.watch_losses(now, None);
         }
-        let words = self.acks.take_words(self.receiver.arrived(), self.receiver.next()).min(room);
+        let sacks = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
+        let words = sacks.words.min(room);
+        if sacks.ranges && words > 0 {
+            header.flags |= Flags::RANGES;
+        }
         let meta = *self.sender.queue.meta(unit);
+        if u32::from(meta.len) > self.sender.path.size() && self.ends.takes_parts() {
+            return Some(self.part(header, unit, 0));
+        }
         let body = match self.sender.queue.token(unit) {
             Some(tx) if meta.len > 0 => Body::Unit { tx, offset: meta.offset, len: meta.len.into() },
             _ => Body::None,
@@ -134,11 +168,11 @@ impl<T, H> Flow<T, H> {
         if hit.is_some() {
             header.flags |= Flags::HIT;
         }
-        Some(Transmit { header, hit, sack: self.acks.words(words), body })
+        Some(Transmit { header, hit, part: None, sack: self.acks.words(words), body })
     }
 
     /// A packet without a body.
-    fn send_bare<I: Io<Tx = T, Held = H>>(
+    pub(super) fn send_bare<I: Io<Tx = T, Held = H>>(
         &mut self,
         now: Nanos,
         kind: Kind,
@@ -151,8 +185,11 @@ impl<T, H> Flow<T, H> {
         if hit.is_some() {
             header.flags |= Flags::HIT;
         }
-        let words = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
-        Transmit { header, hit, sack: self.acks.words(words), body: Body::None }
+        let sacks = self.acks.take_words(self.receiver.arrived(), self.receiver.next());
+        if sacks.ranges {
+            header.flags |= Flags::RANGES;
+        }
+        Transmit { header, hit, part: None, sack: self.acks.words(sacks.words), body: Body::None }
     }
 
     #[cold]
@@ -175,28 +212,22 @@ impl<T, H> Flow<T, H> {
         }
     }
 
-    /// The peer keeps nothing of us before it has its cookie back: whatever else went to it now would meet nobody.
-    #[cold]
-    fn poll_unknown<I: Io<Tx = T, Held = H>>(
-        &mut self,
-        now: Nanos,
-        hello: Hello,
-        io: &mut I,
-    ) -> Option<Transmit<'_, T>> {
-        if !self.acks.goes_alone() && !self.silence.take_ping() {
-            return None;
-        }
-        self.counts.acks_sent();
-        let ack = self.send_bare(now, Kind::Ack, Flags::PROBE | Flags::HELLO, io);
-        Some(Transmit { body: Body::Hello(hello), ..ack })
-    }
-
     #[cold]
     fn poll_not_open<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, io: &mut I) -> Option<Transmit<'_, T>> {
         if let Some(reason) = self.life.take_reset() {
             let header = self.header(now, Kind::Rst, io);
             let reset = self.ends.reset(reason);
-            return Some(Transmit { header, hit: None, sack: &[], body: Body::Reset(reset) });
+            return Some(Transmit { header, hit: None, part: None, sack: &[], body: Body::Reset(reset) });
+        }
+        if self.hellos.take_cookie()
+            && let (Some(ticket), Some(own)) = (self.ends.ticket(), self.ends.hello().copied())
+        {
+            self.counts.acks_sent();
+            let header = self.header(now, Kind::Ack, io);
+            let flags = header.flags | Flags::PROBE | Flags::HELLO;
+            let header = Header { tag: ticket.tag, ack: ticket.unit, flags, ..header };
+            let hello = Hello { cookie: ticket.cookie, ..own };
+            return Some(Transmit { header, hit: None, part: None, sack: &[], body: Body::Hello(hello) });
         }
         if self.hellos.take_syn_ack() {
             self.counts.hellos_sent();
@@ -206,13 +237,25 @@ impl<T, H> Flow<T, H> {
                 // The next copy answers the same SYN unless another comes.
                 self.acks.on_hello(echo);
             }
-            return Some(Transmit { header, hit: None, sack: &[], body: Body::Hello(*self.ends.hello()?) });
+            return Some(Transmit {
+                header,
+                hit: None,
+                part: None,
+                sack: &[],
+                body: Body::Hello(*self.ends.hello()?),
+            });
         }
         if self.hellos.take_syn() {
             self.counts.hellos_sent();
             let mut header = self.header(now, Kind::Syn, io);
             header.tag = 0;
-            return Some(Transmit { header, hit: None, sack: &[], body: Body::Hello(*self.ends.hello()?) });
+            return Some(Transmit {
+                header,
+                hit: None,
+                part: None,
+                sack: &[],
+                body: Body::Hello(*self.ends.hello()?),
+            });
         }
         if self.life.state() == State::Linger && self.acks.goes_alone() {
             self.counts.acks_sent();
@@ -223,7 +266,7 @@ impl<T, H> Flow<T, H> {
 
     /// The header of the next packet: it acknowledges all that has arrived, so nothing else need do so.
     #[inline]
-    fn header<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, kind: Kind, io: &mut I) -> Header {
+    pub(super) fn header<I: Io<Tx = T, Held = H>>(&mut self, now: Nanos, kind: Kind, io: &mut I) -> Header {
         let mut header = Header::new(kind);
         (header.src, header.dst) = self.ends.ports();
         header.tag = self.ends.peer_tag();
@@ -242,7 +285,7 @@ impl<T, H> Flow<T, H> {
                 // Nobody reads, so there is no hurry, and nothing is set aside for it.
                 1
             } else {
-                self.receiver.credit.top_up(header.ack, io);
+                self.receiver.top_up(self.rtt.least(), io);
                 let credit = self.receiver.credit.advertise(now, header.ack);
                 self.watch_lapse();
                 credit
@@ -264,8 +307,13 @@ impl<T, H> Flow<T, H> {
     }
 }
 
+/// Units promised for which it matters whether the path is as long as it seemed.
+const ASKED_FOR: u32 = 64;
+/// Packets without a measured answer before a question.
+const ASK_EVERY: u32 = 32;
+
 /// Units, as the header tells them.
 #[inline]
-fn capped(units: u32) -> u8 {
+pub(super) fn capped(units: u32) -> u8 {
     units.min(u8::MAX.into()) as u8
 }

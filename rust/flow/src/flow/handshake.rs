@@ -10,6 +10,7 @@ use machnet_wire::{Flags, Hello, Nanos, Packet, Reason, Reset};
 use super::Flow;
 use crate::acks::Echo;
 use crate::drain::DrainEpochs;
+use crate::ends::Ticket;
 use crate::life::State;
 use crate::receiver::Receiver;
 use crate::timers::Timer;
@@ -26,8 +27,8 @@ impl<T, H> Flow<T, H> {
         flow
     }
 
-    /// Answers a SYN: a SYN-ACK is ready to send for it (or as many as [`Setup::syns`] says). The application learns of the flow by
-    /// [`Event::Established`], when the peer has shown that it knows our tag. `gap` is what [`Io::gap`] would say.
+    /// Answers a SYN, or a cookie that came back with the hello of one: a SYN-ACK is ready to send for it (or as many as [`Setup::syns`] says).
+    /// The application learns of the flow by [`Event::Established`], when the peer has shown that it knows our tag. `gap` is what [`Io::gap`] would say.
     pub fn accept(
         now: Nanos,
         gap: Nanos,
@@ -51,8 +52,10 @@ impl<T, H> Flow<T, H> {
             State::SynReceived if known => {
                 // Where a SYN buys several SYN-ACKs its copies buy none: not before it is asked for again.
                 let copy = |last: Echo| now - last.at < self.config.syn_retry / 2;
-                if self.ends.syns().answers > 1 && self.acks.echo().is_some_and(copy) {
-                    return Ok(());
+                match self.acks.echo().is_some_and(copy) {
+                    true if self.ends.syns().answers > 1 => return Ok(()),
+                    true => {}
+                    false => self.hellos.on_asked_again(),
                 }
                 // Another copy, perhaps by other UDP ports: it buys another SYN-ACK.
                 self.hellos.answer(self.ends.syns().answers.max(1));
@@ -99,6 +102,10 @@ impl<T, H> Flow<T, H> {
         if header.ack != self.sender.queue.first() {
             return Err(self.fail("SYN-ACK acknowledges units", io));
         }
+        if hello.cookie != 0 {
+            self.on_cookie(now, io.gap(), hello, packet);
+            return Ok(());
+        }
         self.on_hello(now, io.gap(), hello, packet);
         self.sample(now, packet, io.gap());
         self.establish(now, header.flags.has(Flags::DRAIN_EPOCH), io);
@@ -108,6 +115,29 @@ impl<T, H> Flow<T, H> {
         self.watch_hello(now);
         self.silence.watch(now, &self.config, &mut self.timers);
         Ok(())
+    }
+
+    /// A SYN-ACK of a peer that keeps nothing of us: what it gave us goes back, with all that our SYN said. Nobody is connected before a
+    /// SYN-ACK without a cookie comes.
+    fn on_cookie(&mut self, now: Nanos, gap: Nanos, hello: Hello, packet: &Packet<'_>) {
+        if self.ends.peer().is_some() {
+            return;
+        }
+        let first = self.ends.ticket().is_none();
+        self.ends.keep_ticket(Ticket { tag: hello.tag, unit: packet.header.unit, cookie: hello.cookie });
+        if first {
+            // Other copies of our SYN buy more of them, of which one is enough.
+            self.acks.on_hello(Echo::new(now, gap, &packet.header));
+            self.sample(now, packet, gap);
+            self.hellos.bring_cookie();
+            self.hellos.wait(self.rtt.timeout(&self.config).max(self.config.syn_retry));
+            self.watch_hello(now);
+        }
+    }
+
+    /// Our cookie came back, with the hello of a SYN: the engine has found that its sender is where he says he is. Else it is that SYN.
+    pub fn on_proven_syn(&mut self, now: Nanos, gap: Nanos, packet: &Packet<'_>) -> Result<(), FlowError> {
+        self.on_syn(now, gap, packet)
     }
 
     /// What the peer says of itself.
@@ -127,9 +157,10 @@ impl<T, H> Flow<T, H> {
         self.hellos.end();
         self.timers.clear_all();
         self.silence.begin(now, self.ends.tag(), &self.config, &mut self.timers);
+        self.begin_path(now, io);
         io.event(Event::Established);
         self.receiver.credit.activate(now);
-        self.receiver.credit.top_up(self.receiver.next(), io);
+        self.receiver.top_up(self.rtt.least(), io);
         self.watch_lapse();
     }
 
@@ -147,6 +178,10 @@ impl<T, H> Flow<T, H> {
     ) -> Result<(), FlowError> {
         let reset = Reset::parse(packet.payload).map_err(FlowError::Malformed)?;
         let (ours, tag) = (self.ends.tag(), packet.header.tag);
+        if (tag == 0 || tag == ours) && self.ends.drop_ticket(reset.echo) {
+            // It is too old, or whoever gave it has started anew. Nothing was agreed on: we call again, after the pause.
+            return Ok(());
+        }
         let echoed = self.life.state() == State::SynSent && reset.echo == ours
             || self.ends.peer().map_or(tag == ours, |peer| reset.echo == peer.tag);
         if !echoed || tag != ours && tag != 0 {

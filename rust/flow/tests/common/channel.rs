@@ -21,6 +21,9 @@ pub struct Channel {
     pub events: Vec<Event>,
     pub aborted: u32,
     pub peer_heard: Nanos,
+    /// What other flows have found of the path, and what this one has.
+    pub known_mtu: Option<u16>,
+    pub learned_mtu: Option<u16>,
     /// How long the ring is not looked at, as the engine says.
     pub gap: Nanos,
     /// Takes nothing although it promised: an engine that is being torn down.
@@ -42,6 +45,8 @@ impl Channel {
             events: Vec::new(),
             aborted: 0,
             peer_heard: Nanos::ZERO,
+            known_mtu: None,
+            learned_mtu: None,
             gap: Nanos::ZERO,
             broken: false,
         }
@@ -113,6 +118,17 @@ impl Io for Channel {
         self.check();
         Some(payload.to_vec())
     }
+    fn hold_parts(&mut self, len: u32) -> Option<Vec<u8>> {
+        if self.broken {
+            return None;
+        }
+        self.held += 1;
+        self.check();
+        Some(vec![0; len as usize])
+    }
+    fn write_part(&mut self, held: &mut Vec<u8>, at: u32, part: &[u8]) {
+        held[at as usize..at as usize + part.len()].copy_from_slice(part);
+    }
     fn deliver_held(&mut self, unit: Fragment, held: Vec<u8>) {
         self.held -= 1;
         self.consume();
@@ -125,7 +141,7 @@ impl Io for Channel {
         assert!(self.closed().is_none(), "completed after Closed");
         assert!(self.tokens.remove(&tx).is_some(), "token {tx} was completed twice");
     }
-    fn grant(&mut self, more: u32, known: u32) -> u32 {
+    fn grant(&mut self, more: u32, known: u32, _round: Nanos) -> u32 {
         assert!(known <= more, "{known} of {more}");
         self.take(more)
     }
@@ -164,6 +180,12 @@ impl Io for Channel {
     }
     fn gap(&self) -> Nanos {
         self.gap
+    }
+    fn known_mtu(&self) -> Option<u16> {
+        self.known_mtu
+    }
+    fn learned_mtu(&mut self, mtu: u16) {
+        self.learned_mtu = Some(mtu);
     }
     fn peer_heard(&self) -> Nanos {
         self.peer_heard

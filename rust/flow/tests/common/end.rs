@@ -229,9 +229,9 @@ impl Sim {
                 t.body = Body::Paths(&one);
             }
             let mut bytes = vec![0; t.len()];
-            let at = t.header.emit_with(t.hit, None, t.sack, &mut bytes);
+            let at = t.header.emit_with(t.hit, t.part, t.sack, &mut bytes);
             match t.body {
-                Body::None => {}
+                Body::None | Body::Padding(_) => {}
                 Body::Unit { tx, offset, len } => {
                     let payload = &end.channel.tokens[tx];
                     bytes[at..].copy_from_slice(&payload[offset as usize..(offset + len) as usize]);

@@ -19,6 +19,12 @@ pub struct Link {
     pub reorder: u64,
     /// Up to so much more delay, for packets reordered.
     pub jitter: Nanos,
+    /// Each packet takes up to so much longer, and none overtakes another by it.
+    pub wobble: Nanos,
+    /// Packets arrive at multiples of this only; zero: whenever they are due.
+    pub tick: Nanos,
+    /// When the last one that was not reordered arrives.
+    pub last: Nanos,
     /// Time one byte takes, picoseconds; 0: none.
     pub ps_per_byte: u64,
     /// Packets that may wait for the link.
@@ -27,6 +33,8 @@ pub struct Link {
     pub drop_if: Option<fn(&Packet<'_>) -> bool>,
     pub drops: u32,
     pub down: bool,
+    /// The longest IP packet that it takes; longer ones vanish.
+    pub mtu: usize,
     pub free_at: Nanos,
 }
 
@@ -39,11 +47,15 @@ impl Default for Link {
             duplicate: 0,
             reorder: 0,
             jitter: Nanos::micros(60),
+            wobble: Nanos::ZERO,
+            tick: Nanos::ZERO,
+            last: Nanos::ZERO,
             ps_per_byte: 0,
             queue: 256,
             drop_if: None,
             drops: 0,
             down: false,
+            mtu: usize::MAX,
             free_at: Nanos::ZERO,
         }
     }
@@ -69,6 +81,7 @@ impl Sim {
         };
         let link = &mut self.links[i];
         let mut drop = link.down
+            || bytes.len() + 28 > link.mtu
             || self.rng.chance(link.loss)
             || link.loss_ppm > 0 && self.rng.below(1_000_000) < link.loss_ppm;
         if link.drops > 0 && link.drop_if.is_none_or(|f| f(&packet)) {
@@ -98,6 +111,12 @@ impl Sim {
             let mut at = leaves + link.delay;
             if copy > 0 || self.rng.chance(link.reorder) {
                 at += Nanos(self.rng.below(link.jitter.0));
+            } else if link.wobble > Nanos::ZERO {
+                at = (at + Nanos(self.rng.below(link.wobble.0 + 1))).max(self.links[i].last);
+                self.links[i].last = at;
+            }
+            if link.tick > Nanos::ZERO {
+                at = Nanos(at.0.next_multiple_of(link.tick.0));
             }
             self.order += 1;
             self.queue.push(Reverse((at.0, self.order, 1 - i, bytes.clone())));

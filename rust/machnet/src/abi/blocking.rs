@@ -11,7 +11,9 @@ use crate::code::{MACHNET_DONTWAIT, MACHNET_EEOF, MACHNET_EINVAL};
 use crate::inbox::{Got, Mode};
 use crate::patience::now;
 use crate::rx::Refused;
-use crate::types::{machnet_conn, machnet_options, machnet_peer, machnet_recv_info, machnet_stats_t};
+use crate::types::{
+    machnet_conn, machnet_options, machnet_peer, machnet_recv_info, machnet_stats_t, machnet_waits_t,
+};
 use core::ffi::{c_char, c_int, c_void};
 
 /// Initializes the library: 0, or MACHNET_ESYSTEM where the machine lacks what the channel needs. Cheap, may be called again.
@@ -222,6 +224,20 @@ pub unsafe extern "C" fn machnet_stats(
         Ok(stats) => {
             // SAFETY: `out` is null or writable.
             unsafe { put(out, stats) };
+            0
+        }
+        Err(code) => code,
+    }
+}
+
+/// [any] Fills `out` with what calls that wait on this channel have met on their cores since it was made. 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn machnet_waits(ch: *const machnet_channel, out: *mut machnet_waits_t) -> c_int {
+    // SAFETY: the contract of this module.
+    match unsafe { call(ch, "ask about waits", |ch| Ok(ch.hogs.counted())) } {
+        Ok(waits) => {
+            // SAFETY: `out` is null or writable.
+            unsafe { put(out, waits) };
             0
         }
         Err(code) => code,

@@ -25,6 +25,8 @@ use machnet_nic::Memory;
 use machnet_wire::{Mac, Nanos};
 use toml::Value;
 
+use crate::scheduling::Scheduler;
+
 pub use file::Source;
 pub use nic::ChosenNic;
 use settings::{Given, Settings};
@@ -60,6 +62,8 @@ pub struct Config {
     pub cores: Vec<usize>,
     /// How engines wait.
     pub idle: Policy,
+    /// How the kernel schedules engines.
+    pub scheduler: Scheduler,
     /// Nothing else runs on the engines' cores.
     pub exclusive: bool,
     /// Frames and units at once, 1..=32.
@@ -98,6 +102,8 @@ pub struct Config {
     pub connect: Nanos,
     /// Silence that ends a connection.
     pub dead_peer: Nanos,
+    /// How long a connection may go without progress while something is under way.
+    pub no_progress: Nanos,
     /// Idle time before a sign of life is asked for; `None`: never.
     pub keepalive: Option<Nanos>,
     /// How long what an application sent may still take when it has left, or when the sidecar ends.
@@ -195,7 +201,17 @@ impl Reader<'_> {
                 format!("names {} for {count} engines; name one per engine", plural(cores.len(), "core"));
             self.refuse("engines.cores", &engines.cores, &reason);
         }
-        let idle = self.take("engines.idle", &engines.idle, values::policy).unwrap_or_default();
+        let scheduler =
+            self.take("engines.scheduler", &engines.scheduler, values::scheduler).unwrap_or_default();
+        let usual = match scheduler {
+            Scheduler::Normal => Policy::default(),
+            Scheduler::RoundRobin => Policy::Block,
+        };
+        let idle = self.take("engines.idle", &engines.idle, values::policy).unwrap_or(usual);
+        if scheduler == Scheduler::RoundRobin && idle != Policy::Block {
+            let reason = "a real-time thread that stays ready keeps its core from everybody else; use idle = \"block\" with it";
+            self.refuse("engines.scheduler", &engines.scheduler, reason);
+        }
         let exclusive = self
             .take("engines.exclusive", &engines.exclusive, values::switch)
             .unwrap_or(idle == Policy::Spin);
@@ -258,6 +274,7 @@ impl Reader<'_> {
             engines: count as u16,
             cores,
             idle,
+            scheduler,
             exclusive,
             burst: burst as u16,
             udp_ports: self
@@ -295,6 +312,12 @@ impl Reader<'_> {
                 &timeouts.dead_peer_ms,
                 10..=600_000,
                 2000,
+            )),
+            no_progress: millis(self.number(
+                "timeouts.no_progress_ms",
+                &timeouts.no_progress_ms,
+                100..=600_000,
+                5000,
             )),
             linger: millis(self.number("timeouts.linger_ms", &timeouts.linger_ms, 0..=600_000, 1000)),
             keepalive: (keepalive > 0).then(|| millis(keepalive)),

@@ -32,7 +32,7 @@ impl Config {
             mac: self.set_mac,
             burst: self.burst,
             checksum_offload: self.checksum_offload,
-            interrupts: self.interrupts && self.idle == idle::Policy::Adaptive,
+            interrupts: self.interrupts && self.idle != idle::Policy::Spin,
         }
     }
 
@@ -52,6 +52,7 @@ impl Config {
         engine.connect_timeout = self.connect;
         engine.linger = self.linger;
         engine.flow.dead_after = self.dead_peer;
+        engine.flow.no_progress = self.no_progress;
         engine.flow.keep_alive = self.keepalive.unwrap_or(Nanos::MAX);
         engine
     }

@@ -139,7 +139,8 @@ settings! {
     engines: Engines {
         count: "--engines" Number "N", "1, or one per core", "engines, each with a thread and a NIC queue, 1 to 64";
         cores: "--cores" Numbers "N,N...", "not pinned", "the core of each engine";
-        idle: "--idle" Text "POLICY", "adaptive", "how engines wait for work: spin, yield or adaptive";
+        idle: "--idle" Text "POLICY", "adaptive, or block with rr", "how engines wait for work: spin, yield, adaptive or block";
+        scheduler: "--scheduler" Text "NAME", "normal", "how the kernel schedules engines: normal, or rr with idle block";
         exclusive: "--exclusive" Switch "BOOL", "true if idle is spin", "nothing else runs on the engines' cores";
         burst: "--burst" Number "N", "8, or 16 if exclusive", "frames and units taken at once, 1 to 32";
     }
@@ -170,6 +171,7 @@ settings! {
     timeouts: Timeouts {
         connect_ms: "--connect-timeout" Number "MS", "5000", "silence that ends a connection attempt, 1 to 600000 ms";
         dead_peer_ms: "--dead-peer" Number "MS", "2000", "silence that ends a connection in use, 10 to 600000 ms";
+        no_progress_ms: "--no-progress" Number "MS", "5000", "time without progress that ends a connection, 100 to 600000 ms";
         keepalive_ms: "--keepalive" Number "MS", "1000", "idle time before a peer is asked for a sign of life; 0: never";
         linger_ms: "--linger" Number "MS", "1000", "time to deliver what was sent before an exit; 0: none";
     }

@@ -47,15 +47,29 @@ fn every_bad_configuration_has_one_exact_sentence() {
         (
             "engines",
             "idle = \"fast\"",
-            "engines.idle = \"fast\": unknown policy; use \"spin\", \"yield\" or \"adaptive\"",
+            "engines.idle = \"fast\": unknown policy; use \"spin\", \"yield\", \"adaptive\" or \"block\"",
         ),
-        ("engines", "idle = 3", "engines.idle = 3: unknown policy; use \"spin\", \"yield\" or \"adaptive\""),
+        (
+            "engines",
+            "idle = 3",
+            "engines.idle = 3: unknown policy; use \"spin\", \"yield\", \"adaptive\" or \"block\"",
+        ),
         (
             "engines",
             "speed = 3",
-            "engines.speed = 3: unknown key; [engines] has count, cores, idle, exclusive, burst",
+            "engines.speed = 3: unknown key; [engines] has count, cores, idle, scheduler, exclusive, burst",
         ),
         ("engines", "count = 0", "engines.count = 0: out of range; use 1 to 64"),
+        (
+            "engines",
+            "scheduler = \"fifo\"",
+            "engines.scheduler = \"fifo\": unknown scheduler; use \"normal\" or \"rr\"",
+        ),
+        (
+            "engines",
+            "scheduler = \"rr\"\nidle = \"adaptive\"",
+            "engines.scheduler = \"rr\": a real-time thread that stays ready keeps its core from everybody else; use idle = \"block\" with it",
+        ),
         ("engines", "count = \"2\"", "engines.count = \"2\": not a whole number; use 1 to 64"),
         ("engines", "count = 1.5", "engines.count = 1.5: not a whole number; use 1 to 64"),
         ("engines", "burst = 33", "engines.burst = 33: out of range; use 1 to 32"),
@@ -258,6 +272,7 @@ fn every_bad_configuration_has_one_exact_sentence() {
         ("control", "socket = \"\"", "control.socket = \"\": empty; use some text"),
         ("control", "socket = 1", "control.socket = 1: not a text; put it into quotes"),
         ("channels", "units = 1000", "channels.units = 1000: not a power of two; use one from 16 to 65536"),
+        ("timeouts", "no_progress_ms = 99", "timeouts.no_progress_ms = 99: out of range; use 100 to 600000"),
         ("timeouts", "dead_peer_ms = 1", "timeouts.dead_peer_ms = 1: out of range; use 10 to 600000"),
         (
             "log",
@@ -298,7 +313,7 @@ fn mistakes_outside_of_values_have_a_line_too() {
     for (text, sentence) in [
         (
             "\nengines = 3",
-            "machnetd.toml:2: engines = 3: must be a section: a line [engines], then count, cores, idle, exclusive, burst",
+            "machnetd.toml:2: engines = 3: must be a section: a line [engines], then count, cores, idle, scheduler, exclusive, burst",
         ),
         (
             "x = 3",
@@ -351,8 +366,8 @@ fn all_mistakes_of_a_file_and_the_flags_are_told_in_the_order_of_the_file() {
     assert_eq!(
         config(file, "--burst 99 --ip 10.0.0.1").unwrap_err().lines().collect::<Vec<_>>(),
         [
-            "machnetd.toml:2: engines.idle = \"fast\": unknown policy; use \"spin\", \"yield\" or \"adaptive\"",
-            "machnetd.toml:3: engines.speed = 3: unknown key; [engines] has count, cores, idle, exclusive, burst",
+            "machnetd.toml:2: engines.idle = \"fast\": unknown policy; use \"spin\", \"yield\", \"adaptive\" or \"block\"",
+            "machnetd.toml:3: engines.speed = 3: unknown key; [engines] has count, cores, idle, scheduler, exclusive, burst",
             "machnetd.toml:4: [engin]: unknown section; the sections are [host], [nic], [engines], [rss], [dpdk], [control], [channels], [timeouts], [log], [metrics]",
             "machnetd.toml:6: mode = 0660: in TOML no number begins with 0; write mode = \"0660\"",
             "machnetd.toml:7: control.max_channels = 0: out of range; use 1 to 65535",
@@ -371,7 +386,7 @@ fn all_mistakes_of_a_file_and_the_flags_are_told_in_the_order_of_the_file() {
 #[test]
 fn flags_have_the_same_sentences_and_say_which_flag() {
     for (line, sentence) in [
-        ("--idle fast", "--idle fast: unknown policy; use \"spin\", \"yield\" or \"adaptive\""),
+        ("--idle fast", "--idle fast: unknown policy; use \"spin\", \"yield\", \"adaptive\" or \"block\""),
         ("--engines two", "--engines two: not a whole number; use 1 to 64"),
         ("--cores 0,x", "--cores 0,x: \"x\" is not a core; use core numbers from 0 to 1023, such as [0, 1]"),
         ("--mode 0999", "--mode 0999: not octal digits; use octal digits in quotes, \"0600\" to \"0777\""),
@@ -418,7 +433,8 @@ interrupts = false
 [engines]
 count = 2
 cores = [3, 5]
-idle = "spin"
+idle = "block"
+scheduler = "rr"
 exclusive = false
 burst = 4
 [rss]
@@ -444,6 +460,7 @@ per_application = 6
 [timeouts]
 connect_ms = 100
 dead_peer_ms = 300
+no_progress_ms = 700
 keepalive_ms = 0
 linger_ms = 250
 [log]
@@ -455,10 +472,10 @@ listen = "127.0.0.1:9464"
     let flags = "--ip 10.0.0.7/16 --gateway 10.0.255.254 --neighbor 10.0.0.8=02:00:00:00:00:08 \
         --neighbor 10.0.0.9=02:00:00:00:00:09 --memif client:/path/link --memif-id 4 --memif-peer-queues 2 --mtu 9001 \
         --set-mac 02:00:00:00:00:07 --descriptors 512 --checksum-offload false --interrupts false --engines 2 \
-        --cores 3,5 --idle spin --exclusive false --burst 4 --udp-ports 40000-40999 \
+        --cores 3,5 --idle block --scheduler rr --exclusive false --burst 4 --udp-ports 40000-40999 \
         --rss-retry 25 --reverse mirrored --paper false --hugepages true --memory 256 --file-prefix seven \
         --dpdk-arg -v --dpdk-arg --log-level=8 --socket /path/ctl --owner 7 --group 8 --mode 0600 --max-channels 3 \
-        --units 64 --flows 5 --channels-per-application 6 --connect-timeout 100 --dead-peer 300 --keepalive 0 --linger 250 --log trace --stats-interval 9 \
+        --units 64 --flows 5 --channels-per-application 6 --connect-timeout 100 --dead-peer 300 --no-progress 700 --keepalive 0 --linger 250 --log trace --stats-interval 9 \
         --metrics 127.0.0.1:9464";
     let (from_file, from_flags) = (config(file, "").unwrap(), config("", flags).unwrap());
     assert_eq!(from_file, from_flags);
@@ -509,6 +526,15 @@ fn a_device_of_the_kernels_is_used_in_the_way_that_is_asked_for() {
 fn cores_alone_say_how_many_engines() {
     let c = config("", &format!("{MINIMAL} --cores 1,2,3 --idle spin")).unwrap();
     assert_eq!((c.engines, c.exclusive, c.burst), (3, true, 16));
+}
+
+#[test]
+fn engines_of_real_time_priority_block() {
+    let waits = |flags| config("", &format!("{MINIMAL} {flags}")).map(|c| (c.idle, c.scheduler));
+    assert_eq!(waits(""), Ok((Policy::Adaptive, Scheduler::Normal)));
+    assert_eq!(waits("--scheduler rr"), Ok((Policy::Block, Scheduler::RoundRobin)));
+    assert_eq!(waits("--scheduler rr --idle block"), waits("--scheduler rr"));
+    assert_eq!(waits("--idle block"), Ok((Policy::Block, Scheduler::Normal)));
 }
 
 #[test]

@@ -13,6 +13,8 @@ use machnet_nic::xdp::XdpMode;
 use machnet_wire::Mac;
 use toml::Value;
 
+use crate::scheduling::Scheduler;
+
 /// A value or the reason against it.
 pub type Reasoned<T> = Result<T, String>;
 
@@ -181,7 +183,17 @@ pub fn policy(value: &Value) -> Reasoned<Policy> {
         Some("spin") => Ok(Policy::Spin),
         Some("yield") => Ok(Policy::Yield),
         Some("adaptive") => Ok(Policy::Adaptive),
-        _ => Err("unknown policy; use \"spin\", \"yield\" or \"adaptive\"".to_owned()),
+        Some("block") => Ok(Policy::Block),
+        _ => Err("unknown policy; use \"spin\", \"yield\", \"adaptive\" or \"block\"".to_owned()),
+    }
+}
+
+/// How the kernel schedules engines.
+pub fn scheduler(value: &Value) -> Reasoned<Scheduler> {
+    match value.as_str() {
+        Some("normal") => Ok(Scheduler::Normal),
+        Some("rr") => Ok(Scheduler::RoundRobin),
+        _ => Err("unknown scheduler; use \"normal\" or \"rr\"".to_owned()),
     }
 }
 

@@ -9,6 +9,7 @@ use super::memif::{self, InterfaceId, Matrix};
 use super::packet::{self, Packet, Sockets};
 use super::random;
 use crate::{Device, Memif, MemifRole, PortConfig};
+use std::path::PathBuf;
 
 /// A device with a port number, not yet configured.
 pub(super) struct Found {
@@ -16,6 +17,8 @@ pub(super) struct Found {
     /// How the queues of both ends share a memif's rings.
     pub matrix: Option<Matrix>,
     pub memif: Option<Memif>,
+    /// Where the driver of a memif listens, or connects.
+    pub driver_socket: PathBuf,
     /// What both ends of a memif must name.
     pub interface: InterfaceId,
     pub packet: Option<Packet>,
@@ -32,6 +35,7 @@ impl Found {
             id,
             matrix: None,
             memif: None,
+            driver_socket: PathBuf::new(),
             interface: InterfaceId(0),
             packet: None,
             sockets: Sockets::default(),
@@ -50,13 +54,15 @@ pub(super) fn open(device: &Device, config: &PortConfig, serial: u32) -> Result<
             let mac = find::text(config.mac.unwrap_or_else(random::mac));
             let name = format!("net_memif{serial}");
             let buffer = memif::buffer_size(config.mtu);
-            let args = memif::devargs(&name, link, matrix, config.descriptors, buffer, &mac)?;
+            let socket = memif::driver_socket(link);
+            let args = memif::devargs(&name, (link, &socket), matrix, config.descriptors, buffer, &mac)?;
             let id = ethdev::create_vdev(&args)?;
             let interface = InterfaceId::of(link, matrix, buffer);
             log::info!("memif {}: interface {interface}", link.socket.display());
             Ok(Found {
                 matrix: Some(matrix),
                 memif: Some(link.clone()),
+                driver_socket: socket,
                 interface,
                 gated: true,
                 reconnect: link.role == MemifRole::Client,

@@ -27,7 +27,14 @@ pub fn examine(
     match device {
         Device::Memif(link) => {
             let matrix = Matrix::new(port.queues, link.peer_queues)?;
-            memif::devargs("net_memif", link, matrix, port.descriptors, room, "")?;
+            memif::devargs(
+                "net_memif",
+                (link, &memif::driver_socket(link)),
+                matrix,
+                port.descriptors,
+                room,
+                "",
+            )?;
             memif::check_folder(link)?;
         }
         Device::Vdev(args) => {

@@ -247,7 +247,9 @@ impl Gate {
     /// Connects the clients whose time has come.
     fn attempt(&self) {
         let now = Instant::now();
-        lock(&self.links).iter_mut().for_each(|link| link.attempt(now));
+        let dial =
+            |port| lock(&self.relays).iter_mut().find(|relay| relay.port == port).is_none_or(Relay::dial);
+        lock(&self.links).iter_mut().for_each(|link| link.attempt(now, dial));
     }
 }
 

@@ -64,8 +64,9 @@ impl WatchedLink {
         }
     }
 
-    /// Connects, if it is time to. The interrupt thread is parked and the line is down: no burst touches the port.
-    pub(super) fn attempt(&mut self, now: Instant) {
+    /// Connects, if it is time to and `dial` has reached the server. The interrupt thread is parked and the line is down: no burst touches
+    /// the port.
+    pub(super) fn attempt(&mut self, now: Instant, dial: impl FnOnce(u16) -> bool) {
         if self.due().is_none_or(|at| at > now) {
             return;
         }
@@ -77,7 +78,7 @@ impl WatchedLink {
         }
         self.stop(); // an attempt that got stuck; nothing otherwise
         // SAFETY: the port is configured and stopped; no burst and no driver callback runs now.
-        let started = unsafe { dpdk_sys::mdpdk_port_start(self.port) } == 0;
+        let started = dial(self.port) && unsafe { dpdk_sys::mdpdk_port_start(self.port) } == 0;
         self.state = if started { State::Trying(now) } else { State::Down(now + RETRY) };
     }
 

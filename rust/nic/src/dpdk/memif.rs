@@ -28,13 +28,17 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
+    /// Ring pairs of a link at most; memif itself stops at 255.
+    pub(super) const MOST_RINGS: u16 = 128;
+
     pub(super) fn new(ours: u16, theirs: u16) -> Result<Matrix, DpdkError> {
         if !(1..=MAX_QUEUES).contains(&ours)
             || !(1..=MAX_QUEUES).contains(&theirs)
-            || ours * theirs > MAX_RINGS
+            || ours * theirs > Self::MOST_RINGS
         {
             return Err(DpdkError::Config(format!(
-                "memif with {ours} queues here and {theirs} at the peer: each side takes 1 to {MAX_QUEUES}, both together at most {MAX_RINGS} ring pairs"
+                "memif with {ours} queues here and {theirs} at the peer: each side takes 1 to {MAX_QUEUES}, both together at most {} ring pairs",
+                Self::MOST_RINGS
             )));
         }
         Ok(Matrix { ours, theirs })
@@ -64,6 +68,15 @@ impl Matrix {
     }
 }
 
+/// Where the driver of our end listens, or connects: behind a socket of ours, see [`relay`](super::relay).
+pub(super) fn driver_socket(link: &Memif) -> PathBuf {
+    match link.role {
+        MemifRole::Server => behind(&link.socket),
+        // An abstract name, which leaves nothing behind; a random one, since network namespaces are shared by processes of equal numbers.
+        MemifRole::Client => format!("@machnetd-memif-{:016x}", super::random::number()).into(),
+    }
+}
+
 /// Where the driver listens for a server known as `public`.
 pub(super) fn behind(public: &Path) -> PathBuf {
     let mut path = public.as_os_str().to_owned();
@@ -71,24 +84,24 @@ pub(super) fn behind(public: &Path) -> PathBuf {
     path.into()
 }
 
-/// The name and arguments under which EAL creates our end of the link. `buffer` is the size of a ring slot's buffer, bytes.
+/// The name and arguments under which EAL creates our end of the link, whose driver listens at or connects to `socket`. `buffer` is the size of a ring slot's buffer, bytes.
 pub(super) fn devargs(
     name: &str,
-    link: &Memif,
+    (link, socket): (&Memif, &Path),
     matrix: Matrix,
     descriptors: u16,
     buffer: u16,
     mac: &str,
 ) -> Result<String, DpdkError> {
-    // A server's driver listens behind a socket of ours: see `relay`.
-    let behind = behind(&link.socket);
-    let socket = if link.role == MemifRole::Server { &behind } else { &link.socket };
+    let public = link.socket.to_str().unwrap_or_default();
     let path = socket.to_str().unwrap_or_default();
     let (path, is_abstract) = match path.strip_prefix('@') {
         Some(rest) => (rest, "yes"),
         None => (path, "no"),
     };
-    if path.is_empty() || path.len() + 1 >= SOCKET_MAX || path.contains([',', '=', ' ', '\n']) {
+    let unfit =
+        |path: &str| path.is_empty() || path.len() + 1 >= SOCKET_MAX || path.contains([',', '=', ' ', '\n']);
+    if unfit(public.strip_prefix('@').unwrap_or(public)) || unfit(path) {
         return Err(DpdkError::Config(format!(
             "memif socket {:?}: needs 1 to {} bytes of UTF-8 without comma, equals sign or space",
             link.socket,
@@ -209,8 +222,6 @@ fn remove_stale(path: &Path) -> Result<(), DpdkError> {
 
 /// More engines than this per side make little sense on one machine.
 const MAX_QUEUES: u16 = 16;
-/// Ring pairs per link; memif itself stops at 255.
-const MAX_RINGS: u16 = 128;
 /// Room for a path in the driver, with its closing zero.
 const SOCKET_MAX: usize = 108;
 /// Granularity of buffer sizes, bytes; part of [`InterfaceId`].

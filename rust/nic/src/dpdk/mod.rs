@@ -11,6 +11,7 @@
 //! Frames wait in the driver's rings only: a burst is given back to its pool before `receive` returns. A thread that
 //! uses a queue registers itself with EAL at its first burst.
 
+mod bell;
 mod buffers;
 mod counted;
 mod descriptors;

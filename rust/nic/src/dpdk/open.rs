@@ -1,5 +1,6 @@
 //! Opening a port: get the device, give it queues and buffers, start it.
 
+use super::bell::Bells;
 use super::buffers;
 use super::descriptors;
 use super::device::{self, Found};
@@ -188,7 +189,7 @@ impl Eal {
         pools: &[*mut c_void],
         (device, config, mut setup): (&Device, &PortConfig, Setup),
     ) -> Result<Arc<DpdkPort>, DpdkError> {
-        let Found { id, memif, interface, sockets, gated, reconnect, .. } = found;
+        let Found { id, memif, driver_socket, interface, sockets, gated, reconnect, .. } = found;
         let environment = self.environment.clone();
         if !gated {
             // SAFETY: the port is configured.
@@ -210,7 +211,7 @@ impl Eal {
                 errno: error.raw_os_error().unwrap_or(libc::EAGAIN),
                 detail: String::new(),
             })?;
-            return Ok(DpdkPort::new(driver, seat, Watch::Keeper(keeper), sockets, environment));
+            return Ok(DpdkPort::new(driver, seat, Watch::Keeper(keeper), sockets, None, environment));
         }
         let gate = self.environment.gate()?;
         if !reconnect {
@@ -223,19 +224,25 @@ impl Eal {
             None => format!("memif port {id}"),
         };
         let line = Line::down();
-        gate.watch_link(id, line.clone(), reconnect, label);
-        if let Some(link) = memif.as_ref().filter(|link| link.role == MemifRole::Server) {
-            let relay = Relay::open(id, &link.socket, interface, line.clone()).map_err(|error| {
-                DpdkError::Refused {
-                    step: format!("listen on the memif socket {}", link.socket.display()),
+        let bells = memif.is_some().then(Arc::<Bells>::default);
+        if let (Some(link), Some(bells)) = (&memif, &bells) {
+            let (ours, theirs) = match link.role {
+                MemifRole::Server => (&link.socket, &driver_socket),
+                MemifRole::Client => (&driver_socket, &link.socket),
+            };
+            let shared = (interface, line.clone(), bells.clone());
+            let relay =
+                Relay::open(id, link.role, (ours, theirs), shared).map_err(|error| DpdkError::Refused {
+                    step: format!("listen on the memif socket {}", ours.display()),
                     errno: error.raw_os_error().unwrap_or(libc::EINVAL),
                     detail: String::new(),
-                }
-            })?;
+                })?;
             gate.serve(relay);
         }
+        gate.watch_link(id, line.clone(), reconnect, label);
         let seat = Seat::new(id, line, pools);
-        Ok(DpdkPort::new(driver, seat, Watch::Gate(gate), sockets, environment))
+        let bells = bells.filter(|_| config.interrupts);
+        Ok(DpdkPort::new(driver, seat, Watch::Gate(gate), sockets, bells, environment))
     }
 
     /// A number that no virtual device or pool of this process has had.

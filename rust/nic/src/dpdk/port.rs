@@ -1,5 +1,6 @@
 //! An open port: what its queues share, what it counts, and how it closes.
 
+use super::bell::Bells;
 use super::counted::Counted;
 use super::eal::Environment;
 use super::ethdev;
@@ -21,6 +22,8 @@ pub struct DpdkPort {
     keeper: Option<Keeper>,
     /// Of an af_packet port; else none.
     pub(super) sockets: Sockets,
+    /// Of a memif whose queues may sleep.
+    pub(super) bells: Option<Arc<Bells>>,
     /// After `gate` in order of dropping.
     _environment: Arc<Environment>,
 }
@@ -37,13 +40,14 @@ impl DpdkPort {
         seat: Arc<Seat>,
         watch: Watch,
         sockets: Sockets,
+        bells: Option<Arc<Bells>>,
         environment: Arc<Environment>,
     ) -> Arc<DpdkPort> {
         let (gate, keeper) = match watch {
             Watch::Gate(gate) => (Some(gate), None),
             Watch::Keeper(keeper) => (None, Some(keeper)),
         };
-        Arc::new(DpdkPort { driver, seat, gate, keeper, sockets, _environment: environment })
+        Arc::new(DpdkPort { driver, seat, gate, keeper, sockets, bells, _environment: environment })
     }
 
     /// Everything the driver counts, under the driver's own names; nothing while the device is being started again.

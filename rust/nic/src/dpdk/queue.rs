@@ -1,5 +1,6 @@
 //! One queue pair: bursts in, bursts out.
 
+use super::bell::QueueBell;
 use super::line::{Line, Member};
 use super::memif::Matrix;
 use super::port::DpdkPort;
@@ -35,6 +36,8 @@ pub struct DpdkQueue {
     more: bool,
     /// The interrupt is armed: the thread is about to sleep, and is to be found offline.
     armed: bool,
+    /// Of a memif: rings while the thread sleeps.
+    bell: Option<QueueBell>,
     /// What is known of a frame's checksums where the driver does not tell.
     unknown: RxChecksum,
     counters: QueueCounters,
@@ -106,6 +109,7 @@ impl DpdkQueue {
             spare: Frames::empty(),
             more: false,
             armed: false,
+            bell: port.bells.clone().map(QueueBell::new),
             unknown: if port.driver().contains("af_packet") {
                 RxChecksum::MaybePartial
             } else {
@@ -319,6 +323,9 @@ impl Queue for DpdkQueue {
     }
 
     fn backlog(&mut self) -> u16 {
+        if let (true, Some(bell)) = (self.armed, &self.bell) {
+            return bell.waiting();
+        }
         if !self.go() {
             return 0;
         }
@@ -340,6 +347,12 @@ impl Queue for DpdkQueue {
     }
 
     fn arm_interrupt(&mut self) -> Option<i32> {
+        if let Some(bell) = &mut self.bell {
+            self.member.leave();
+            let rings = self.line.is_up().then(|| bell.arm(&self.receive)).flatten();
+            self.armed = rings.is_some();
+            return rings;
+        }
         if !self.info.interrupts {
             self.idle();
             return None;
@@ -365,8 +378,12 @@ impl Queue for DpdkQueue {
     }
 
     fn disarm_interrupt(&mut self) {
+        let armed = std::mem::take(&mut self.armed);
+        if let (true, Some(bell)) = (armed, &self.bell) {
+            return bell.disarm();
+        }
         // A port that was started again meanwhile has none armed.
-        if !std::mem::take(&mut self.armed) || !self.go() {
+        if !armed || !self.go() {
             return;
         }
         // SAFETY: the port may be touched; eight writable bytes, and the descriptor is checked for input first.

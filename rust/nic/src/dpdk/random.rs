@@ -17,6 +17,13 @@ pub(super) fn mac() -> Mac {
     Mac(mac)
 }
 
+/// A number that nobody can guess.
+pub(super) fn number() -> u64 {
+    let mut number = [0u8; 8];
+    fill(&mut number);
+    u64::from_ne_bytes(number)
+}
+
 fn fill(out: &mut [u8]) {
     // SAFETY: `out` is writable for its length; short requests are never interrupted once the generator is seeded.
     let got = unsafe { libc::getrandom(out.as_mut_ptr().cast(), out.len(), 0) };

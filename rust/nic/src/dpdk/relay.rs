@@ -1,4 +1,5 @@
-//! The public socket of a memif server, in front of the one on which its driver listens.
+//! What stands between the driver of a memif and its peer's: at a server the public socket, in front of the one on which its driver listens,
+//! at a client a private socket, to which its driver connects.
 //!
 //! DPDK's listener registers a connection with EAL before it greets the client; a client that died in between makes
 //! it close the descriptor and leave the registration behind, and EAL then aborts the process. So clients come to
@@ -9,10 +10,15 @@
 //! The driver hangs up on a client that names another interface, and on one that comes while another has the link, and
 //! gives no reason. We see both, and log it.
 //!
+//! A client's driver connects to us as soon as we have reached the server, and we say to whom it speaks. So the messages by which a client
+//! describes its rings pass us at both ends: that is how their [bells](super::bell) are known.
+//!
 //! Runs in the parked interrupt thread only, so nothing here may block.
 
+use super::bell::{Bells, Description};
 use super::line::Line;
-use super::memif::{InterfaceId, behind};
+use super::memif::InterfaceId;
+use crate::MemifRole;
 use machnet_wire::{Nanos, WarningLimit};
 use std::ffi::c_int;
 use std::io;
@@ -22,80 +28,113 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// One server's public socket, and those who have come to it.
+/// One port's socket, and those who have come to it: at a server clients, at a client its driver.
 pub(super) struct Relay {
-    /// The port of the server.
+    /// The port.
     pub port: u16,
-    public: OwnedFd,
+    role: MemifRole,
+    own: OwnedFd,
     path: PathBuf,
-    driver: PathBuf,
+    /// Where to connect for who comes: at a server to the driver, at a client to the server.
+    beyond: PathBuf,
+    /// A connection there that waits for the driver.
+    ahead: Option<OwnedFd>,
     pairs: Vec<Pair>,
     /// The interface that the driver serves.
     id: InterfaceId,
     line: Arc<Line>,
+    bells: Arc<Bells>,
     begun: Instant,
     warnings: WarningLimit,
 }
 
-/// One client and its connection to the driver.
+/// One client and its connection to the server, one of which is the driver.
 struct Pair {
     /// `None` once it has left.
     client: Option<OwnedFd>,
-    driver: OwnedFd,
-    /// The driver has spoken; before that we must not leave it.
+    server: OwnedFd,
+    /// The server has spoken; before that we must not leave it.
     greeted: bool,
     /// The client's process; 0 where it cannot be seen.
     process: i32,
     /// The interface that the client has asked for since that was looked at last.
     asked: Option<InterfaceId>,
-    /// The driver has said that the link stands.
+    /// The server has said that the link stands.
     linked: bool,
+    /// What the client has told of it.
+    link: Description,
+    /// Its bells are known.
+    followed: bool,
 }
 
 impl Relay {
-    /// Opens the public socket; the driver must listen already.
-    pub(super) fn open(port: u16, path: &Path, id: InterfaceId, line: Arc<Line>) -> io::Result<Relay> {
-        let public = socket()?;
+    /// Opens the socket `path`, for those who want to go to `beyond`; the driver of a server must listen already.
+    pub(super) fn open(
+        port: u16,
+        role: MemifRole,
+        (path, beyond): (&Path, &Path),
+        (id, line, bells): (InterfaceId, Arc<Line>, Arc<Bells>),
+    ) -> io::Result<Relay> {
+        let own = socket()?;
         let (address, len) = address(path)?;
         // SAFETY: the address lives through the calls, and `len` bytes of it are set.
         unsafe {
-            check(libc::bind(public.as_raw_fd(), (&raw const address).cast(), len))?;
-            check(libc::listen(public.as_raw_fd(), BACKLOG))?;
+            check(libc::bind(own.as_raw_fd(), (&raw const address).cast(), len))?;
+            check(libc::listen(own.as_raw_fd(), BACKLOG))?;
         }
         Ok(Relay {
             port,
-            public,
+            role,
+            own,
             path: path.to_owned(),
-            driver: behind(path),
+            beyond: beyond.to_owned(),
+            ahead: None,
             pairs: Vec::new(),
             id,
             line,
+            bells,
             begun: Instant::now(),
             warnings: WarningLimit::default(),
         })
     }
 
+    /// Before the driver of a client connects: connects to the server. False: nobody is there.
+    pub(super) fn dial(&mut self) -> bool {
+        if self.role == MemifRole::Client {
+            self.ahead = connect(&self.beyond).ok();
+            return self.ahead.is_some();
+        }
+        true
+    }
+
     /// Appends what [`Relay::serve`] waits for.
     pub(super) fn interests(&self, out: &mut Vec<libc::pollfd>) {
         let entry = |fd: &OwnedFd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        out.push(entry(&self.public));
+        out.push(entry(&self.own));
         for pair in &self.pairs {
-            out.push(entry(&pair.driver));
+            out.push(entry(&pair.server));
             out.extend(pair.client.as_ref().map(entry));
         }
     }
 
     /// Does what can be done without waiting.
     pub(super) fn serve(&mut self) {
-        while let Ok(client) = accept(&self.public) {
-            match connect(&self.driver) {
-                Ok(driver) => self.pairs.push(Pair {
+        while let Ok(client) = accept(&self.own) {
+            let process = process(&client);
+            // Nobody but our own driver has business at a client's socket.
+            if self.role == MemifRole::Client && process != std::process::id() as i32 {
+                continue;
+            }
+            match self.ahead.take().map_or_else(|| connect(&self.beyond), Ok) {
+                Ok(server) => self.pairs.push(Pair {
                     greeted: false,
-                    process: process(&client),
+                    process,
                     asked: None,
                     linked: false,
                     client: Some(client),
-                    driver,
+                    server,
+                    link: Description::default(),
+                    followed: false,
                 }),
                 // The driver's queue is full, at most two wait there: the client will come again.
                 Err(error) => log::debug!("memif {}: a client must come again: {error}", self.path.display()),
@@ -107,12 +146,34 @@ impl Relay {
             asked.extend(pair.asked.take().map(|id| (pair.process, id)));
             stays
         });
+        self.follow_link();
+        if self.role == MemifRole::Client {
+            return;
+        }
         for (process, id) in asked {
             let Some(reason) = self.against(id) else { continue };
             self.line.refused.fetch_add(1, Ordering::Relaxed);
             if let Some(suppressed) = self.warnings.allow(Nanos(self.begun.elapsed().as_nanos() as u64)) {
                 log::warn!(
                     "memif {}: turned process {process} away: {reason}{suppressed}",
+                    self.path.display()
+                );
+            }
+        }
+    }
+
+    /// The bells are those of the link that stands.
+    fn follow_link(&mut self) {
+        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.has_link()) else { return self.bells.end() };
+        if std::mem::replace(&mut pair.followed, true) {
+            return;
+        }
+        match pair.link.rings(self.role) {
+            Ok(rings) => self.bells.begin(rings),
+            Err(error) => {
+                self.bells.end();
+                log::warn!(
+                    "memif {}: its rings have no bells ({error}); engines look at them by time",
                     self.path.display()
                 );
             }
@@ -127,7 +188,7 @@ impl Relay {
                 self.id
             ));
         }
-        let holder = self.pairs.iter().find(|pair| pair.linked && pair.client.is_some())?;
+        let holder = self.pairs.iter().find(|pair| pair.has_link())?;
         Some(format!(
             "process {} has the link, and a link has two ends; give each pair of sidecars a socket of its own",
             holder.process
@@ -138,27 +199,35 @@ impl Relay {
 impl Pair {
     /// `false` when nothing is left to be done.
     fn serve(&mut self) -> bool {
-        let driver = pass(&self.driver, self.client.as_ref(), |message| {
+        let server = pass(&self.server, self.client.as_ref(), |message, _| {
             self.linked |= field(message, 0).map(u16::from_ne_bytes) == Some(CONNECTED);
         });
-        self.greeted |= driver != Passed::Nothing;
+        self.greeted |= server != Passed::Nothing;
         if let Some(client) = &self.client
-            && pass(client, Some(&self.driver), |message| {
+            && pass(client, Some(&self.server), |message, descriptor| {
                 if field(message, 0).map(u16::from_ne_bytes) == Some(INIT) {
                     self.asked = field(message, ID_AT).map(u32::from_ne_bytes).map(InterfaceId);
                 }
+                self.link.see(message, descriptor);
             }) == Passed::End
         {
             self.client = None;
         }
-        driver != Passed::End && (self.client.is_some() || !self.greeted)
+        server != Passed::End && (self.client.is_some() || !self.greeted)
+    }
+
+    fn has_link(&self) -> bool {
+        self.linked && self.client.is_some()
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        for path in [&self.path, &self.driver] {
-            let _ = std::fs::remove_file(path);
+        // A client's own is abstract, and the other the server's.
+        if self.role == MemifRole::Server {
+            for path in [&self.path, &self.beyond] {
+                let _ = std::fs::remove_file(path);
+            }
         }
     }
 }
@@ -177,7 +246,7 @@ fn field<const N: usize>(message: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 /// Passes on every message that waits, or drops it where the receiver is gone. `see` is shown each.
-fn pass(from: &OwnedFd, to: Option<&OwnedFd>, mut see: impl FnMut(&[u8])) -> Passed {
+fn pass(from: &OwnedFd, to: Option<&OwnedFd>, mut see: impl FnMut(&[u8], Option<&OwnedFd>)) -> Passed {
     let mut bytes = [0u8; MESSAGE];
     let mut passed = Passed::Nothing;
     loop {
@@ -186,7 +255,7 @@ fn pass(from: &OwnedFd, to: Option<&OwnedFd>, mut see: impl FnMut(&[u8])) -> Pas
             // The end of `to` is found when it is read.
             Ok((len, descriptor)) => {
                 passed = Passed::Something;
-                see(&bytes[..len]);
+                see(&bytes[..len], descriptor.as_ref());
                 if let Some(to) = to {
                     let _ = send(to, &bytes[..len], descriptor.as_ref());
                 }
@@ -332,6 +401,8 @@ const BACKLOG: c_int = 16;
 
 #[cfg(test)]
 mod tests {
+    use super::super::bell;
+    use super::super::memif::behind;
     use super::*;
     use std::fs::File;
     use std::io::{Read, Seek, Write};
@@ -356,7 +427,9 @@ mod tests {
             check(libc::bind(listener.as_raw_fd(), (&raw const own).cast(), len)).unwrap();
             check(libc::listen(listener.as_raw_fd(), 1)).unwrap();
         }
-        let relay = Relay::open(0, &path, OURS, Line::down()).unwrap();
+        let bells = Arc::<Bells>::default();
+        let shared = (OURS, Line::down(), bells);
+        let relay = Relay::open(0, MemifRole::Server, (&path, &behind(&path)), shared).unwrap();
         let client = connect(&path).unwrap();
         (relay, listener, client)
     }
@@ -438,6 +511,49 @@ mod tests {
         drop(client);
         relay.serve();
         assert_eq!(relay.against(OURS), None);
+    }
+
+    #[test]
+    fn a_clients_driver_connects_once_the_server_is_there_and_its_rings_have_bells_while_the_link_stands() {
+        let name = |what: &str| PathBuf::from(format!("@memif-relay-{what}-{}", std::process::id()));
+        let (front, public) = (name("front"), name("public"));
+        let bells = Arc::<Bells>::default();
+        let shared = (OURS, Line::down(), bells.clone());
+        let mut relay = Relay::open(0, MemifRole::Client, (&front, &public), shared).unwrap();
+        assert!(!relay.dial(), "nobody is there");
+        let (at, len) = address(&public).unwrap();
+        let listener = socket().unwrap();
+        // SAFETY: the address lives through the calls.
+        unsafe {
+            check(libc::bind(listener.as_raw_fd(), (&raw const at).cast(), len)).unwrap();
+            check(libc::listen(listener.as_raw_fd(), 1)).unwrap();
+        }
+        assert!(relay.dial());
+        let server = accept(&listener).expect("reached before the driver is started");
+        let driver = connect(&front).unwrap();
+        relay.serve();
+
+        let (memory, bell) = bell::tests::region();
+        let memory = OwnedFd::from(memory);
+        send(&driver, &bell::tests::message(4, &[0; 10]), Some(&memory)).unwrap();
+        send(&driver, &bell::tests::ring_message(0, bell::tests::OFFSET), Some(&bell)).unwrap();
+        relay.serve();
+        for what in ["region", "ring"] {
+            assert!(
+                receive(&server, &mut [0; MESSAGE]).unwrap().1.is_some(),
+                "the {what} with its descriptor"
+            );
+        }
+        let mut queue = bell::QueueBell::new(bells);
+        assert_eq!(queue.arm(&[0]), None, "the link does not stand yet");
+        let mut connected = [0u8; 128];
+        connected[..2].copy_from_slice(&CONNECTED.to_ne_bytes());
+        send(&server, &connected, None).unwrap();
+        relay.serve();
+        assert!(queue.arm(&[0]).is_some());
+        drop(driver);
+        relay.serve();
+        assert_eq!((queue.arm(&[0]), relay.pairs.len()), (None, 0), "the link is over");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The network's state: hosts, links, and frames on their way.
 
 use super::dice::Dice;
-use super::link::{Egress, Fate, Link, Lose, Steal, SwitchPort, Wire};
+use super::link::{Duty, Egress, Fate, Link, Lose, Steal, SwitchPort, Wire};
 use super::nic::{Away, Nic};
+use super::relay::{Passing, Relay};
 use super::trace::{Happening, Trace};
 use super::{Counts, Host};
 use crate::{Mac, PortState};
@@ -16,6 +17,9 @@ pub(crate) struct Fabric {
     hosts: Vec<AtPort>,
     by_mac: BTreeMap<[u8; 6], usize>,
     wires: BTreeMap<(usize, usize), Wire>,
+    relays: Vec<Passing>,
+    /// Until when each core is busy.
+    cores: Vec<Nanos>,
     /// The link between hosts for which none was set.
     link: Link,
     /// Arrival, order of departure (so that equal times keep their order), place in `slots`.
@@ -35,6 +39,8 @@ pub(crate) struct Fabric {
 struct Flying {
     from: usize,
     to: usize,
+    /// The relay that has to send it yet.
+    relay: Option<usize>,
     /// It has left the port to its host, or there is none.
     passed: bool,
     frame: Vec<u8>,
@@ -56,6 +62,8 @@ impl Fabric {
             hosts: Vec::new(),
             by_mac: BTreeMap::new(),
             wires: BTreeMap::new(),
+            relays: Vec::new(),
+            cores: Vec::new(),
             link: Link::default(),
             arrivals: BinaryHeap::new(),
             slots: Vec::new(),
@@ -76,6 +84,31 @@ impl Fabric {
         let nic = Nic::new(host, Dice::new(self.seed, id as u64));
         self.hosts.push(AtPort { nic, egress: None, woken: false });
         id
+    }
+
+    pub fn add_relay(&mut self, relay: Relay) -> usize {
+        // Its stream is none of a host's or a link's.
+        let number = self.relays.len();
+        self.relays.push(Passing::new(relay, Dice::new(self.seed, 1 << 63 | number as u64)));
+        number
+    }
+
+    pub fn add_core(&mut self) -> usize {
+        self.cores.push(Nanos::ZERO);
+        self.cores.len() - 1
+    }
+
+    pub fn cores(&self) -> usize {
+        self.cores.len()
+    }
+
+    pub fn core_busy(&self, core: usize) -> Nanos {
+        self.cores[core]
+    }
+
+    pub fn occupy(&mut self, core: usize, until: Nanos) {
+        let busy_until = &mut self.cores[core];
+        *busy_until = until.max(*busy_until);
     }
 
     pub fn now(&self) -> Nanos {
@@ -136,6 +169,10 @@ impl Fabric {
 
     pub fn set_steal(&mut self, host: usize, steal: Option<Steal>) {
         self.hosts[host].nic.set_steal(self.now, steal);
+    }
+
+    pub fn set_duty(&mut self, host: usize, duty: Option<Duty>) {
+        self.hosts[host].nic.set_duty(self.now, duty);
     }
 
     pub fn stolen_until(&self, host: usize) -> Option<Nanos> {
@@ -217,8 +254,10 @@ impl Fabric {
         let leaves = self.stolen_until(from).unwrap_or(self.now);
         let now = self.now;
         let mut copy = self.copy_of(frame);
-        let wire = self.wire(from, to);
-        match wire.send(leaves, frame) {
+        let (seed, link) = (self.seed, self.link);
+        let (relays, cores) = (&mut self.relays, &mut self.cores);
+        let wire = wire(&mut self.wires, seed, link, from, to);
+        match wire.send(leaves, frame, |relay, at| relays[relay].take(at, cores)) {
             Fate::Lost => {
                 self.counts.lost += 1;
                 self.trace.push(now, Some(from), Some(to), Happening::Lost, frame);
@@ -238,7 +277,9 @@ impl Fabric {
                     self.counts.reordered += 1;
                     self.trace.push(now, Some(from), Some(to), Happening::HeldBack, frame);
                 }
-                self.fly(at, Flying { from, to, passed: self.hosts[to].egress.is_none(), frame: copy });
+                let relay = wire.link.relay;
+                let passed = self.hosts[to].egress.is_none();
+                self.fly(at, Flying { from, to, relay, passed, frame: copy });
             }
         }
     }
@@ -265,9 +306,13 @@ impl Fabric {
         let flying = &mut self.slots[slot];
         let (from, to, passed) = (flying.from, flying.to, flying.passed);
         let frame = std::mem::take(&mut flying.frame);
+        if let Some(relay) = flying.relay {
+            let at = self.relays[relay].send(now, &mut self.cores);
+            return self.fly(at, Flying { from, to, relay: None, passed, frame });
+        }
         if let Some(egress) = self.hosts[to].egress.as_mut().filter(|_| !passed) {
             match egress.pass(now, frame.len()) {
-                Some(at) => self.fly(at, Flying { from, to, passed: true, frame }),
+                Some(at) => self.fly(at, Flying { from, to, relay: None, passed: true, frame }),
                 None => {
                     self.counts.queue_full += 1;
                     self.trace.push(now, Some(from), Some(to), Happening::QueueFull, &frame);
@@ -319,10 +364,7 @@ impl Fabric {
     }
 
     fn wire(&mut self, from: usize, to: usize) -> &mut Wire {
-        let (seed, link) = (self.seed, self.link);
-        self.wires
-            .entry((from, to))
-            .or_insert_with(|| Wire::new(link, Dice::new(seed, (from as u64 + 1) << 32 | to as u64)))
+        wire(&mut self.wires, self.seed, self.link, from, to)
     }
 
     fn copy_of(&mut self, frame: &[u8]) -> Vec<u8> {
@@ -348,6 +390,18 @@ impl Fabric {
     pub fn nic(&mut self, host: usize) -> &mut Nic {
         &mut self.hosts[host].nic
     }
+}
+
+/// The wire from one host to another; a new one is `link`.
+fn wire(
+    wires: &mut BTreeMap<(usize, usize), Wire>,
+    seed: u64,
+    link: Link,
+    from: usize,
+    to: usize,
+) -> &mut Wire {
+    let new = || Wire::new(link, Dice::new(seed, (from as u64 + 1) << 32 | to as u64));
+    wires.entry((from, to)).or_insert_with(new)
 }
 
 impl Drop for Fabric {

@@ -13,13 +13,15 @@ mod link;
 mod nic;
 mod port;
 mod queue;
+mod relay;
 mod trace;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use link::{Link, Steal, SwitchPort};
+pub use link::{Duty, Link, Shaper, Steal, SwitchPort, Tail};
 pub use nic::Away;
 pub use queue::SimQueue;
+pub use relay::Relay;
 
 use crate::{Info, Mac, Opened, PortCounters};
 use fabric::Fabric;
@@ -129,7 +131,7 @@ pub struct Counts {
     pub delivered: u64,
     /// Copies lost by the link's dice or by a predicate.
     pub lost: u64,
-    /// Copies dropped because too much waited for a link's or a port's rate.
+    /// Copies dropped because too much waited for a link's, a shaper's or a port's rate.
     pub queue_full: u64,
     /// Copies that found the receive ring full.
     pub missed: u64,
@@ -212,6 +214,32 @@ impl Net {
         self.lock().set_links(link);
     }
 
+    /// Adds a relay; its number, for [`Link::relay`].
+    pub fn add_relay(&self, relay: Relay) -> usize {
+        self.lock().add_relay(relay)
+    }
+
+    /// Adds a processor core that relays and whoever drives the hosts share: its number, from 0. One thing is done on it at a time, and what
+    /// comes first is done first.
+    pub fn add_core(&self) -> usize {
+        self.lock().add_core()
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.lock().cores()
+    }
+
+    /// Until when a core is busy.
+    pub fn core_busy(&self, core: usize) -> Nanos {
+        self.lock().core_busy(core)
+    }
+
+    /// Keeps a core busy until then.
+    pub fn occupy(&self, core: usize, until: Nanos) {
+        self.lock().occupy(core, until);
+    }
+
     /// Puts a port with a rate of its own before a host, or takes it away; what is under way there goes on.
     pub fn set_port(&self, host: usize, port: Option<SwitchPort>) {
         self.lock().set_port(host, port);
@@ -251,6 +279,11 @@ impl Net {
     /// Takes the vCPU from a host at random times, repeatedly.
     pub fn set_steal(&self, host: usize, steal: Option<Steal>) {
         self.lock().set_steal(host, steal);
+    }
+
+    /// Has a host run and pause by turns, or no more.
+    pub fn set_duty(&self, host: usize, duty: Option<Duty>) {
+        self.lock().set_duty(host, duty);
     }
 
     /// When the host's vCPU is back, if it is away now.

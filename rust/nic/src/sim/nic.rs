@@ -1,7 +1,7 @@
 //! A host's NIC: its receive queues and their interrupts, which queue a frame goes to, what it counts, and when its vCPU is away.
 
 use super::dice::Dice;
-use super::link::Steal;
+use super::link::{Duty, Steal};
 use super::{HashOver, Host};
 use crate::{Info, PortCounters, PortState, Toeplitz};
 use machnet_wire::frame::{self, Frame};
@@ -26,6 +26,9 @@ pub(crate) struct Nic {
     steal: Option<Steal>,
     /// When the vCPU is taken away next.
     steal_at: Nanos,
+    duty: Option<Duty>,
+    /// When it pauses next.
+    pause_at: Nanos,
     /// Out of operation until then, and why.
     away_until: Nanos,
     away: Away,
@@ -88,6 +91,8 @@ impl Nic {
             stolen_until: Nanos::ZERO,
             steal: None,
             steal_at: Nanos::MAX,
+            duty: None,
+            pause_at: Nanos::MAX,
             away_until: Nanos::ZERO,
             away: Away::Reset,
         }
@@ -300,6 +305,23 @@ impl Nic {
         }
     }
 
+    /// Runs and pauses by turns from now on, or no more. Where in a turn it is now is drawn.
+    pub fn set_duty(&mut self, now: Nanos, duty: Option<Duty>) {
+        self.duty = duty;
+        self.pause_at = Nanos::MAX;
+        if let Some(Duty { run, pause }) = duty {
+            assert!(run + pause > Nanos::ZERO, "turns of no length");
+            let spent = Nanos(self.dice.below((run + pause).0));
+            self.pause_at = if spent < run {
+                now + (run - spent)
+            } else {
+                let rest = run + pause - spent;
+                self.steal(now + rest);
+                now + rest + run
+            };
+        }
+    }
+
     /// When the vCPU is back, if it is away now.
     pub fn stolen_until(&self, now: Nanos) -> Option<Nanos> {
         Some(self.stolen_until).filter(|until| *until > now)
@@ -307,6 +329,13 @@ impl Nic {
 
     /// Takes the vCPU away as often as that is due.
     pub fn begin_steals(&mut self, now: Nanos) {
+        if let Some(duty) = self.duty {
+            while self.pause_at <= now {
+                let end = self.pause_at + duty.pause;
+                self.stolen_until = self.stolen_until.max(end);
+                self.pause_at = end + duty.run;
+            }
+        }
         let Some(steal) = self.steal else { return };
         while self.steal_at <= now {
             let end = self.steal_at + steal.length;

@@ -92,7 +92,7 @@ impl Content {
                     Err(why) => Content::Udp { ips, ports, why },
                 }
             }
-            Ok(Frame::Other) => Content::Other,
+            Ok(Frame::TooLong { .. } | Frame::Other) => Content::Other,
             Err(why) => Content::Bad(why),
         }
     }

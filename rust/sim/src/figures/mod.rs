@@ -2,6 +2,7 @@
 //! them, and tests hold what was promised of them.
 
 pub mod isolation;
+pub mod path;
 pub mod scaling;
 pub mod setup;
 
@@ -53,6 +54,13 @@ const SMALL: Geometry = Geometry { units: 64, flows: 16, unit_size: 1424 };
 fn quantile(sorted: &[Nanos], part: f64) -> Nanos {
     let rank = (sorted.len() as f64 * part).ceil() as usize;
     sorted.get(rank.max(1) - 1).copied().unwrap_or(Nanos::ZERO)
+}
+
+/// Jain's fairness index: 1 when all are equal, 1/n when one has it all.
+pub fn jain(x: &[u64]) -> f64 {
+    let sum: f64 = x.iter().map(|&x| x as f64).sum();
+    let squares: f64 = x.iter().map(|&x| (x as f64).powi(2)).sum();
+    if squares == 0.0 { 1.0 } else { sum * sum / (x.len() as f64 * squares) }
 }
 
 /// Microseconds, to the nearest nanosecond.
