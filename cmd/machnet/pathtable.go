@@ -17,6 +17,10 @@ type namedPath struct {
 	shared bool // both hosts on the first core and the relay on the last; otherwise nothing is bound to a core
 	units  int  // of the sidecars' channels: a connection may have a quarter of them under way (docs/configuration.md)
 
+	// Of a receive ring. Over a long path it bounds what a connection may have under way (docs/transport.md, Long paths), and one that is overrun while its
+	// engine waits for a core costs retransmissions.
+	descriptors int
+
 	messages int  // echoes of 8 MiB in flight, so that both directions are full; 0: a stream from A to B
 	echo     bool // an echo of 64 B on a connection beside, for its latency
 
@@ -27,13 +31,16 @@ type namedPath struct {
 // The hosts' links carry packets of this size, and so do TCP's.
 const pathMTU = 1500
 
-// usualUnits is machnetd's default.
-const usualUnits = 1024
+// machnetd's defaults.
+const (
+	usualUnits       = 1024
+	usualDescriptors = 256
+)
 
 // paths are all of them, those on one set of processes in a row.
 func paths() []namedPath {
 	const us, ms = time.Microsecond, time.Millisecond
-	usual := namedPath{units: usualUnits, asked: 0.8}
+	usual := namedPath{units: usualUnits, descriptors: usualDescriptors, asked: 0.8}
 	with := func(name string, p relay.Path, change ...func(*namedPath)) namedPath {
 		row := usual
 		row.name, row.path = name, p
@@ -73,8 +80,8 @@ func paths() []namedPath {
 		all = append(all, with("shared-"+s.name, s.path, shared))
 	}
 	return append(all,
-		with("delay-10ms", relay.Path{Delay: 10 * ms}, func(p *namedPath) { p.units, p.least = 16384, 3*time.Second }),
-		with("delay-50ms", relay.Path{Delay: 50 * ms}, func(p *namedPath) { p.units, p.least = 65536, 5*time.Second }),
+		with("delay-10ms", relay.Path{Delay: 10 * ms}, func(p *namedPath) { p.units, p.descriptors, p.least = 16384, 4096, 3*time.Second }),
+		with("delay-50ms", relay.Path{Delay: 50 * ms}, func(p *namedPath) { p.units, p.descriptors, p.least = 65536, 4096, 5*time.Second }),
 	)
 }
 
