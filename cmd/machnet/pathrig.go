@@ -87,7 +87,9 @@ func (r *rig) newPathRig(ctx context.Context, shape pathShape) (*pathRig, error)
 		for j, h := range []**host{&arm.a, &arm.b} {
 			*h = &host{
 				name: fmt.Sprintf("%c-%s", 'A'+j, name), ip: fmt.Sprintf("10.77.%d.%d", i, j+1), network: networks[j], core: hostCore,
-				device: []string{"--vdev", "net_af_packet0,iface=" + device, "--units", strconv.Itoa(shape.units), "--descriptors", strconv.Itoa(shape.descriptors)},
+				device: []string{
+					"--vdev", "net_af_packet0,iface=" + device, "--units", strconv.Itoa(shape.units), "--descriptors", strconv.Itoa(shape.descriptors),
+				},
 			}
 			if name == armYield {
 				(*h).device = append((*h).device, "--idle", "yield")
