@@ -71,6 +71,7 @@ type pathRow struct {
 	Rate     float64 `json:"rate_mbit"` // of the line; 0: none
 	MTU      int     `json:"mtu"`
 	Units    int     `json:"units"`
+	Ring     int     `json:"descriptors"`
 	Load     string  `json:"load"`
 	Rounds   int     `json:"rounds"`
 	Duration float64 `json:"duration_s"`
@@ -175,7 +176,7 @@ func makePathRow(c pathsConfig, row namedPath, samples map[string][]pathSample) 
 	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 	r := pathRow{
 		Path: row.name, Via: "relay", Cores: "any", Delay: us(row.path.Delay), Jitter: us(row.path.Jitter), Tick: us(row.path.Tick),
-		Loss: 100 * row.path.Loss, Copies: 100 * row.path.Copies, Rate: float64(row.path.Rate) / 1e6, MTU: pathMTU, Units: row.units, Load: "stream",
+		Loss: 100 * row.path.Loss, Copies: 100 * row.path.Copies, Rate: float64(row.path.Rate) / 1e6, MTU: pathMTU, Units: row.units, Ring: row.descriptors, Load: "stream",
 		Rounds: c.rounds, Duration: row.lasts(c.duration).Seconds(), Factor: row.asked,
 	}
 	if row.kernel {

@@ -91,10 +91,11 @@ func TestEveryPathHasANameAndCanBe(t *testing.T) {
 
 func TestTheSimulatorIsAskedForTheSamePath(t *testing.T) {
 	for name, want := range map[string]string{
-		"kernel":            "path --delay 0 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 0",
-		"loss-0.1":          "path --delay 100 --jitter 200 --tick 0 --loss 0.1 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 5.5 --echo",
-		"shared-tick-500us": "path --delay 0 --jitter 0 --tick 500 --loss 0 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 5.5 --host-cores shared",
-		"rate-400mbit":      "path --delay 200 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 5.5 --rate 400",
+		"kernel":            "path --delay 0 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 1024 --ring 256 --bytes 99 --seed 1 --relay 0",
+		"loss-0.1":          "path --delay 100 --jitter 200 --tick 0 --loss 0.1 --copies 0 --mtu 1500 --units 1024 --ring 256 --bytes 99 --seed 1 --relay 5.5 --echo",
+		"shared-tick-500us": "path --delay 0 --jitter 0 --tick 500 --loss 0 --copies 0 --mtu 1500 --units 1024 --ring 256 --bytes 99 --seed 1 --relay 5.5 --host-cores shared",
+		"delay-1ms":         "path --delay 1000 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 4096 --ring 1024 --bytes 99 --seed 1 --relay 5.5",
+		"rate-400mbit":      "path --delay 200 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 1024 --ring 256 --bytes 99 --seed 1 --relay 5.5 --rate 400",
 		"loss-3-messages":   "",
 	} {
 		one, err := choosePaths(name)
