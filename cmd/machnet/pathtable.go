@@ -23,12 +23,21 @@ type namedPath struct {
 	messages int  // echoes of 8 MiB in flight, so that both directions are full; 0: a stream from A to B
 	echo     bool // an echo of 64 B on a connection beside, for its latency
 
-	least time.Duration // of a measurement: a long path takes its round trips to fill
+	least time.Duration // of a measurement of the usual duration: a long path takes its round trips to fill
 	asked float64       // of TCP's rate
 }
 
 // The hosts' links carry packets of this size, and so do TCP's.
 const pathMTU = 1500
+
+// usualDuration is the default of --duration.
+const usualDuration = 2 * time.Second
+
+// lasts is how long a measurement takes for which so much was asked. Who asks for less than is usual, as a test does, gets as much less everywhere.
+func (p namedPath) lasts(asked time.Duration) time.Duration {
+	share := min(1, asked.Seconds()/usualDuration.Seconds())
+	return max(asked, time.Duration(share*float64(p.least)))
+}
 
 // machnetd's defaults.
 const (
