@@ -25,7 +25,7 @@ func commands() []command {
 		{"demo", "two sidecars, a Go echo between them, beside kernel TCP", runDemo},
 		{"ping", "round-trip time to a peer's echo", runPing},
 		{"echo", "serve the echo that ping and bench --remote talk to", runEcho},
-		{"bench", "latency and throughput beside kernel TCP and UDP; bench go: of Go beside C; bench hogs: on busy cores; bench proxy: what a proxy adds; bench setup: of connecting; bench churn and bench isolation: what neighbours feel of each other", runBench},
+		{"bench", "latency and throughput beside kernel TCP and UDP; bench go: of Go beside C; bench hogs: on busy cores; bench paths: over delay, noise and losses; bench proxy: what a proxy adds; bench setup: of connecting; bench churn and bench isolation: what neighbours feel of each other", runBench},
 		{"proxy", "let programs that know TCP or Unix sockets use Machnet: --listen tcp://:6379 --to machnet://10.0.0.2:6379, or the other way round", runProxy},
 		{"ctl", "ask a running sidecar: stats, channels, listeners, connections, peers; drain a channel, set its log level", runCtl},
 		{"doctor", "what is wrong with this machine, its sidecar and the path to a peer, and the command that mends it", runDoctor},

@@ -37,11 +37,11 @@ type pathRig struct {
 
 // pathShape is what rows must have in common to be measured on one pathRig.
 type pathShape struct {
-	kernel, shared bool
-	units          int
+	kernel, shared     bool
+	units, descriptors int
 }
 
-func (p namedPath) shape() pathShape { return pathShape{p.kernel, p.shared, p.units} }
+func (p namedPath) shape() pathShape { return pathShape{p.kernel, p.shared, p.units, p.descriptors} }
 
 // pathArm is one arm, with the processes that some row has needed so far.
 type pathArm struct {
@@ -87,7 +87,9 @@ func (r *rig) newPathRig(ctx context.Context, shape pathShape) (*pathRig, error)
 		for j, h := range []**host{&arm.a, &arm.b} {
 			*h = &host{
 				name: fmt.Sprintf("%c-%s", 'A'+j, name), ip: fmt.Sprintf("10.77.%d.%d", i, j+1), network: networks[j], core: hostCore,
-				device: []string{"--vdev", "net_af_packet0,iface=" + device, "--units", strconv.Itoa(shape.units)},
+				device: []string{
+					"--vdev", "net_af_packet0,iface=" + device, "--units", strconv.Itoa(shape.units), "--descriptors", strconv.Itoa(shape.descriptors),
+				},
 			}
 			if name == armYield {
 				(*h).device = append((*h).device, "--idle", "yield")

@@ -26,7 +26,7 @@ func runPaths(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	fs := flag.NewFlagSet("bench paths", flag.ContinueOnError)
 	names := fs.String("paths", "", "names of the paths to measure, with commas between; by default all:\n"+pathNames())
 	fs.IntVar(&c.rounds, "rounds", 3, "rounds; figures are medians over them")
-	fs.DurationVar(&c.duration, "duration", 2*time.Second, "length of one measurement; some paths take longer ones")
+	fs.DurationVar(&c.duration, "duration", usualDuration, "length of one measurement; some paths take longer ones")
 	file := fs.String("json", "", "write an array of rows to this file; - is standard output")
 	fs.BoolVar(&c.verbose, "verbose", false, "show what the sidecars log")
 	if err := parse(fs, args, stdout, ""); err != nil {
@@ -71,6 +71,7 @@ type pathRow struct {
 	Rate     float64 `json:"rate_mbit"` // of the line; 0: none
 	MTU      int     `json:"mtu"`
 	Units    int     `json:"units"`
+	Ring     int     `json:"descriptors"`
 	Load     string  `json:"load"`
 	Rounds   int     `json:"rounds"`
 	Duration float64 `json:"duration_s"`
@@ -140,7 +141,7 @@ func (r *rig) paths(ctx context.Context, c pathsConfig, some []namedPath, show f
 			for turn := range p.arms {
 				arm := p.arms[(round+turn)%len(p.arms)]
 				show(n, row.name+", "+arm.name)
-				duration := max(c.duration, row.least)
+				duration := row.lasts(c.duration)
 				if arm.name == armDirect { // which has no long path to fill
 					duration = c.duration
 				}
@@ -175,8 +176,8 @@ func makePathRow(c pathsConfig, row namedPath, samples map[string][]pathSample) 
 	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 	r := pathRow{
 		Path: row.name, Via: "relay", Cores: "any", Delay: us(row.path.Delay), Jitter: us(row.path.Jitter), Tick: us(row.path.Tick),
-		Loss: 100 * row.path.Loss, Copies: 100 * row.path.Copies, Rate: float64(row.path.Rate) / 1e6, MTU: pathMTU, Units: row.units, Load: "stream",
-		Rounds: c.rounds, Duration: max(c.duration, row.least).Seconds(), Factor: row.asked,
+		Loss: 100 * row.path.Loss, Copies: 100 * row.path.Copies, Rate: float64(row.path.Rate) / 1e6, MTU: pathMTU, Units: row.units, Ring: row.descriptors, Load: "stream",
+		Rounds: c.rounds, Duration: row.lasts(c.duration).Seconds(), Factor: row.asked,
 	}
 	if row.kernel {
 		r.Via = "kernel"

@@ -16,7 +16,7 @@ func TestRatiosOfPathsAreThoseOfEachRound(t *testing.T) {
 		return all
 	}
 	row := namedPath{name: "p", asked: 0.8, echo: true, least: 3 * time.Second}
-	got := makePathRow(pathsConfig{rounds: 3, duration: time.Second}, row, map[string][]pathSample{
+	got := makePathRow(pathsConfig{rounds: 3, duration: usualDuration}, row, map[string][]pathSample{
 		// The machine was half as fast in the second round, for all.
 		armOurs: rates(80, 40, 60), armYield: rates(40, 20, 60), armTCP: rates(100, 50, 100), armDirect: rates(1000, 500, 10),
 	})
@@ -40,6 +40,20 @@ func TestRatiosOfPathsAreThoseOfEachRound(t *testing.T) {
 	}
 	if even := middle([]float64{1, 2, 4, 9}); even != 3 {
 		t.Errorf("the median of 1, 2, 4 and 9 is %v", even)
+	}
+}
+
+func TestAPathIsMeasuredForAsLongAsItNeedsAndNotInAHurry(t *testing.T) {
+	row := namedPath{least: 2 * usualDuration}
+	for asked, want := range map[time.Duration]time.Duration{
+		usualDuration: 2 * usualDuration, 3 * usualDuration: 3 * usualDuration, usualDuration / 20: usualDuration / 10,
+	} {
+		if got := row.lasts(asked); got != want {
+			t.Errorf("of %v asked it takes %v, want %v", asked, got, want)
+		}
+	}
+	if got := (namedPath{}).lasts(usualDuration / 2); got != usualDuration/2 {
+		t.Errorf("what needs no long one takes %v", got)
 	}
 }
 
@@ -77,10 +91,11 @@ func TestEveryPathHasANameAndCanBe(t *testing.T) {
 
 func TestTheSimulatorIsAskedForTheSamePath(t *testing.T) {
 	for name, want := range map[string]string{
-		"kernel":            "path --delay 0 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 0",
-		"loss-0.1":          "path --delay 100 --jitter 200 --tick 0 --loss 0.1 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 5.5 --echo",
-		"shared-tick-500us": "path --delay 0 --jitter 0 --tick 500 --loss 0 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 5.5 --host-cores shared",
-		"rate-400mbit":      "path --delay 200 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 1024 --bytes 99 --seed 1 --relay 5.5 --rate 400",
+		"kernel":            "path --delay 0 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 1024 --ring 256 --bytes 99 --seed 1 --relay 0",
+		"loss-0.1":          "path --delay 100 --jitter 200 --tick 0 --loss 0.1 --copies 0 --mtu 1500 --units 1024 --ring 256 --bytes 99 --seed 1 --relay 5.5 --echo",
+		"shared-tick-500us": "path --delay 0 --jitter 0 --tick 500 --loss 0 --copies 0 --mtu 1500 --units 1024 --ring 256 --bytes 99 --seed 1 --relay 5.5 --host-cores shared",
+		"delay-1ms":         "path --delay 1000 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 4096 --ring 1024 --bytes 99 --seed 1 --relay 5.5",
+		"rate-400mbit":      "path --delay 200 --jitter 0 --tick 0 --loss 0 --copies 0 --mtu 1500 --units 1024 --ring 256 --bytes 99 --seed 1 --relay 5.5 --rate 400",
 		"loss-3-messages":   "",
 	} {
 		one, err := choosePaths(name)

@@ -19,7 +19,7 @@ func (p namedPath) simArgs(bytes int64, perFrame float64) ([]string, bool) {
 	}
 	args := []string{
 		"path", "--delay", us(p.path.Delay), "--jitter", us(p.path.Jitter), "--tick", us(p.path.Tick), "--loss", number(100 * p.path.Loss), "--copies", number(100 * p.path.Copies),
-		"--mtu", strconv.Itoa(pathMTU), "--units", strconv.Itoa(p.units), "--bytes", strconv.FormatInt(bytes, 10), "--seed", "1", "--relay", number(perFrame),
+		"--mtu", strconv.Itoa(pathMTU), "--units", strconv.Itoa(p.units), "--ring", strconv.Itoa(p.descriptors), "--bytes", strconv.FormatInt(bytes, 10), "--seed", "1", "--relay", number(perFrame),
 	}
 	if p.path.Rate > 0 {
 		args = append(args, "--rate", number(float64(p.path.Rate)/1e6))

@@ -364,16 +364,18 @@ func TestBenchShowsRatesForThroughput(t *testing.T) {
 	}
 }
 
-// docs/bench.md explains every field, and no other.
-func TestEveryFieldOfARowIsDocumented(t *testing.T) {
-	onAnyLink(t)
+// fieldsOf reads the table of fields in a section of docs/bench.md.
+func fieldsOf(t *testing.T, heading string) map[string]bool {
+	t.Helper()
 	text, err := os.ReadFile("../../docs/bench.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, table, found := strings.Cut(string(text), "## Fields")
-	if !found {
-		t.Fatal("docs/bench.md has no section Fields")
+	_, section, found := strings.Cut(string(text), "\n## "+heading+"\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	_, table, hasTable := strings.Cut(section, "| field |")
+	if !found || !hasTable {
+		t.Fatalf("docs/bench.md has no section %q with a table of fields", heading)
 	}
 	documented := map[string]bool{}
 	for line := range strings.Lines(table) {
@@ -383,17 +385,30 @@ func TestEveryFieldOfARowIsDocumented(t *testing.T) {
 			}
 		}
 	}
+	return documented
+}
+
+// explained complains about fields of a row that the table does not have, and about others.
+func explained(t *testing.T, documented map[string]bool, r benchRow) {
+	t.Helper()
+	for name := range r {
+		if !documented[name] {
+			t.Errorf("%q is not in docs/bench.md", name)
+		}
+	}
+	for name := range documented {
+		if _, ok := r[name]; !ok {
+			t.Errorf("docs/bench.md explains %q, which no row has", name)
+		}
+	}
+}
+
+// docs/bench.md explains every field, and no other.
+func TestEveryFieldOfARowIsDocumented(t *testing.T) {
+	onAnyLink(t)
+	documented := fieldsOf(t, "Fields")
 	for _, r := range benchRows(t, "--transport", "tcp", "--inflight", "1") {
-		for name := range r {
-			if !documented[name] {
-				t.Errorf("%q is not in docs/bench.md", name)
-			}
-		}
-		for name := range documented {
-			if _, ok := r[name]; !ok {
-				t.Errorf("docs/bench.md explains %q, which no row has", name)
-			}
-		}
+		explained(t, documented, r)
 	}
 }
 
@@ -514,7 +529,19 @@ func TestBenchHogs(t *testing.T) {
 func TestBenchPaths(t *testing.T) {
 	onAnyLink(t)
 	needNamespaces(t)
-	c := startCommand(t, "bench", "paths", "--paths", "kernel,relay,loss-5,loss-3-messages,shared-tick-500us", "--rounds", "1", "--duration", "100ms", "--json", "-")
+	for name, list := range map[string]string{"streams": "kernel,loss-5,shared-tick-500us", "messages": "loss-3-messages"} {
+		t.Run(name, func(t *testing.T) { benchPaths(t, list) })
+	}
+	c := startCommand(t, "bench", "paths", "--paths", "relay,moon")
+	if code := c.exit(t, patience); code != 2 || !strings.Contains(c.errs.String(), `"moon": use kernel, relay, tick-100us`) {
+		t.Fatalf("exit code %d: %s", code, c.errs)
+	}
+}
+
+// benchPaths measures some paths, and checks that the rows are whole and agree with themselves.
+func benchPaths(t *testing.T, list string) {
+	t.Helper()
+	c := startCommand(t, "bench", "paths", "--paths", list, "--rounds", "1", "--duration", "100ms", "--json", "-")
 	if code := c.exit(t, 3*time.Minute); code != 0 {
 		t.Fatalf("exit code %d: %s", code, c.errs)
 	}
@@ -522,8 +549,10 @@ func TestBenchPaths(t *testing.T) {
 	if err := json.Unmarshal([]byte(c.out.String()), &rows); err != nil {
 		t.Fatalf("%v: %s", err, c.out)
 	}
+	documented := fieldsOf(t, "Real paths: `machnet bench paths`")
 	var names []string
 	for _, r := range rows {
+		explained(t, documented, r)
 		name, _ := r["path"].(string)
 		names = append(names, name)
 		rates := map[string]float64{}
@@ -557,17 +586,14 @@ func TestBenchPaths(t *testing.T) {
 				t.Errorf("%s: %s is %v", name, field, r[field])
 			}
 		}
+		// Who asks for short measurements gets no long ones.
+		r.number(t, "duration_s", 0.1, 0.2)
 		if via := map[bool]string{true: "kernel", false: "relay"}[name == "kernel"]; r["via"] != via {
 			t.Errorf("%s leads via the %v", name, r["via"])
 		}
 	}
-	if want := []string{"kernel", "relay", "loss-5", "loss-3-messages", "shared-tick-500us"}; !slices.Equal(names, want) {
-		t.Errorf("paths %q, want %q", names, want)
+	if got := strings.Join(names, ","); got != list {
+		t.Errorf("paths %q, want %q", got, list)
 	}
 	c.leavesNothing(t)
-
-	c = startCommand(t, "bench", "paths", "--paths", "relay,moon")
-	if code := c.exit(t, patience); code != 2 || !strings.Contains(c.errs.String(), `"moon": use kernel, relay, tick-100us`) {
-		t.Fatalf("exit code %d: %s", code, c.errs)
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -153,10 +154,13 @@ func TestPrometheusReadsTheMetrics(t *testing.T) {
 	})
 	t.Run("they are the counters of the control socket", func(t *testing.T) {
 		read := func(name string) (int, bool) {
-			for _, candidate := range []string{"machnet_engine_" + name + "_total", "machnet_engine_" + name, "machnet_" + name + "_total"} {
+			for candidate, unit := range map[string]float64{
+				"machnet_engine_" + name + "_total": 1, "machnet_engine_" + name: 1, "machnet_" + name + "_total": 1,
+				"machnet_engine_" + name + "_seconds_total": 1e9, // the control socket says nanoseconds
+			} {
 				if family := families[candidate]; family != nil && len(family.GetMetric()) == 1 && label(family.GetMetric()[0], "engine") == "0" {
 					m := family.GetMetric()[0]
-					return int(m.GetCounter().GetValue() + m.GetGauge().GetValue()), true
+					return int(math.Round((m.GetCounter().GetValue() + m.GetGauge().GetValue()) * unit)), true
 				}
 			}
 			return 0, false

@@ -210,10 +210,11 @@ func TestTheSameSeedMakesTheSamePath(t *testing.T) {
 	trace := func(seed, direction uint64) string {
 		return fmt.Sprint(run(t, newLane(p, seed, direction), 1000, 60, 10*time.Microsecond))
 	}
-	if trace(1, 0) != trace(1, 0) {
+	first, again := trace(1, 0), trace(1, 0)
+	if first != again {
 		t.Error("two runs of one seed differ")
 	}
-	if trace(1, 0) == trace(2, 0) || trace(1, 0) == trace(1, 1) {
+	if first == trace(2, 0) || first == trace(1, 1) {
 		t.Error("the dice of two seeds, or of two directions, fall alike")
 	}
 }

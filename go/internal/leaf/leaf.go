@@ -8,7 +8,7 @@
 //
 // To the runtime such a call is one long instruction: the goroutine cannot be preempted in it, its stack neither moves nor is looked at, and signal
 // handlers, which have a stack of their own, find a program counter that is not Go's, as in any C function. So the function must not block, must not
-// call back into Go, and must not take long: a garbage collection waits for it.
+// call back into Go, and must not take long: a garbage collection waits for it. A fault in it ends the program, as one in C does (Call).
 package leaf
 
 import (
@@ -21,7 +21,7 @@ import (
 // Stack is what C functions run on, one at a time: whoever calls must keep others away. The zero Stack must be made first.
 type Stack struct {
 	memory []byte
-	top    unsafe.Pointer
+	top    uintptr // of no object, so no pointer: the runtime's heap may begin there
 }
 
 const (
@@ -41,7 +41,7 @@ func (s *Stack) Make() error {
 	}
 	s.memory = memory
 	// Its last byte is at the end of a page, so this is aligned as both ABIs ask (16).
-	s.top = unsafe.Add(unsafe.Pointer(unsafe.SliceData(memory)), len(memory))
+	s.top = uintptr(unsafe.Pointer(unsafe.SliceData(memory))) + uintptr(len(memory))
 	return nil
 }
 
@@ -55,12 +55,28 @@ func (s *Stack) Free() {
 
 // Call calls a C function of one pointer, which may point to Go's memory, and that to more of it that the caller keeps alive. The function is of the
 // kind that the package is for.
+//
+// To the runtime a fault in it is one of the goroutine's, which becomes a panic; and the panic looks for deferred calls in frames of C, where it dies of
+// what it reads, without a word on the fault. A goroutine that is pinned to its thread must not panic: the program then ends at once and names the signal
+// and the address. What goes beyond the stack ends it by the signal alone, since not even the runtime's handler can write there.
 func (s *Stack) Call(fn, arg unsafe.Pointer) {
 	if count := counter.Load(); count != nil {
 		count.Add(1)
 	}
+	release()
+	procPin()
 	call(fn, arg, s.top)
+	procUnpin()
+	acquire()
 }
+
+//go:linkname procPin runtime.procPin
+//go:noescape
+func procPin() int
+
+//go:linkname procUnpin runtime.procUnpin
+//go:noescape
+func procUnpin()
 
 // CountIn has the calls of the process counted in count from now on; nil ends that. It is for tests.
 func CountIn(count *atomic.Int64) { counter.Store(count) }
@@ -70,4 +86,4 @@ var counter atomic.Pointer[atomic.Int64]
 // call calls fn(arg) on the stack that ends at top.
 //
 //go:noescape
-func call(fn, arg, top unsafe.Pointer)
+func call(fn, arg unsafe.Pointer, top uintptr)

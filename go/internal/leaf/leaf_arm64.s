@@ -2,7 +2,7 @@
 
 #include "textflag.h"
 
-// func call(fn, arg, top unsafe.Pointer)
+// func call(fn, arg unsafe.Pointer, top uintptr)
 // C keeps R19, R28 (g) and R29; the frame keeps the link register.
 TEXT ·call(SB), NOSPLIT, $16-24
 	MOVD fn+0(FP), R1

@@ -420,4 +420,18 @@ mod tests {
         mtu.on_lost(1424);
         assert!(mtu.is_in_doubt());
     }
+
+    #[test]
+    fn each_round_waits_twice_as_long_for_its_answers() {
+        let (mut mtu, mut tx) = in_doubt();
+        for n in 0..4 {
+            assert_eq!(mtu.wait(Nanos::millis(1)), None, "it is not all sent");
+            while mtu.is_due() {
+                mtu.take_probe(tx);
+                tx = tx + 1;
+            }
+            assert_eq!(mtu.wait(Nanos::millis(1)), Some(Nanos::millis(1 << n)));
+            assert_eq!(mtu.step(FULL), Found::Probing);
+        }
+    }
 }

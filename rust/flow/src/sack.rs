@@ -366,4 +366,17 @@ mod tests {
         // The next packet tells the same.
         assert_eq!(set.ranges(ack, next, &mut out).0, 1);
     }
+
+    /// A set of 256 bits that is full: behind the last one lies the first.
+    #[test]
+    fn the_first_units_are_not_taken_for_some_beyond_the_last() {
+        for first in [Seq(0), Seq(u32::MAX - 77)] {
+            let mut set = Arrived::new();
+            (1..256).for_each(|i| assert!(set.set(first, first + i)));
+            for from in [1, 100, 192, 193, 200, 255] {
+                let there = u64::MAX >> (from + 64u32).saturating_sub(256);
+                assert_eq!(set.from(first + from), there, "{first:?} +{from}");
+            }
+        }
+    }
 }

@@ -161,4 +161,11 @@ mod tests {
         // A ring that nobody looks at for as long as a round trip takes.
         assert_eq!(Arriving::within(Nanos::millis(50), Nanos::millis(20)).of(192), 192);
     }
+
+    #[test]
+    fn what_went_regardless_of_the_rate_holds_nothing_up_for_longer_than_one_unit_does() {
+        let (mut spread, now, round) = (Spread::new(), Nanos::secs(1), Nanos::millis(20));
+        (0..100).for_each(|_| spread.sent(now, 9, round));
+        assert_eq!(spread.ready_at(9, round), now + Spread::interval(9, round));
+    }
 }

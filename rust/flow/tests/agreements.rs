@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{A, B, Choices, Sim, message};
-use machnet_flow::{Closed, Event, FlowError};
+use common::{A, B, Channel, Choices, Sim, message};
+use machnet_flow::{Closed, Config, Event, FlowError};
 use machnet_wire::{
     Flags, Header, Hello, Kind, Nanos, Packet, ParseError, Part, Reason, Reset, SackRange, Seq, header,
 };
@@ -212,6 +212,23 @@ fn parts_that_do_not_fit_break_the_protocol() {
         assert_eq!(taken, Err(FlowError::Protocol(what)));
         assert_eq!(sim.ends[A].channel.closed(), Some(Closed::ByUs(Reason::Protocol)));
     }
+}
+
+/// Each part of a unit is sought among those of all that are under way.
+#[test]
+fn no_more_than_256_units_are_under_way_in_parts() {
+    let config = Config { credit_first: 1000, ..Config::default() };
+    let mut sim = Sim::with(3, config, 1500, Seq(1000));
+    sim.ends[A].channel = Channel::new(8192);
+    sim.establish();
+    sim.run_for(Nanos::millis(5));
+    let first = Header { flags: Flags::PART, ..from_b(&sim, Kind::Data) };
+    for n in 1..=300 {
+        let header = Header { unit: first.unit + n, tx: first.tx + n, ..first };
+        let part = Some(Part { offset: 10, unit_len: 1424 });
+        assert_eq!(give(&mut sim, &bytes(&header, part, &[], b"part")), Ok(()));
+    }
+    assert_eq!((sim.ends[A].channel.held, sim.flow(A).stats().beyond_window), (256, 44));
 }
 
 #[test]

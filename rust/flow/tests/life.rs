@@ -460,11 +460,12 @@ fn a_peer_is_dead_two_seconds_after_the_data_that_it_did_not_answer() {
     }
 }
 
-/// A question that is not answered, and a peer that speaks on another connection until it stops: the 2 s count from then.
+/// A question that is not answered, and a peer that speaks on another connection until it stops: the 2 s count from then. With data out, that
+/// is so as long as it is not stuck for five seconds.
 #[test]
 fn the_last_sign_of_life_counts_from_whatever_connection_it_came() {
-    for busy in [false, true] {
-        for spoke in [300, 1_010, 2_500, 7_777] {
+    for (busy, spoke) in [(false, [300, 1_010, 2_500, 7_777]), (true, [300, 1_010, 1_777, 2_500])] {
+        for spoke in spoke {
             let mut sim = ask_late(26);
             sim.establish();
             sim.run_for(Nanos::millis(1_990));

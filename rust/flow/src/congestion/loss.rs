@@ -212,4 +212,29 @@ mod tests {
         losses.lost(now, 1, 50, RTT);
         assert!(!losses.are_few(now + RTT * 65));
     }
+
+    #[test]
+    fn what_had_arrived_after_all_is_no_loss() {
+        let mut losses = Losses::new();
+        for i in 0..1000 {
+            losses.arrived(9);
+            assert_eq!(losses.lost(Nanos::micros(i), 1, 100, RTT), None);
+            losses.needless(1);
+        }
+        assert!(losses.are_few(Nanos::millis(1)));
+    }
+
+    #[test]
+    fn only_a_much_smaller_window_that_loses_as_much_says_that_losses_are_random() {
+        for (window, every, what) in [(80, 20, "it is not much smaller"), (50, 45, "they have become fewer")]
+        {
+            let (mut losses, mut now) = (Losses::new(), Nanos::ZERO);
+            assert_eq!(until_verdict(&mut losses, &mut now, 100, |_| 20), Some(Verdict::Congestion));
+            assert_eq!(
+                until_verdict(&mut losses, &mut now, window, |_| every),
+                Some(Verdict::Congestion),
+                "{what}"
+            );
+        }
+    }
 }

@@ -147,4 +147,18 @@ mod tests {
         }
         assert!(noise.is_long());
     }
+
+    #[test]
+    fn what_was_answered_has_to_stand_anew() {
+        let mut noise = Noise::new();
+        let us = Nanos::micros;
+        let stood = [0, 100, 200, 300].map(|at| noise.long(us(at), us(400), false, RTT));
+        assert_eq!(stood, [None, None, None, Some(us(400))]);
+        noise.answered();
+        for (at, long) in [(400, false), (500, true), (600, true), (699, true)] {
+            assert_eq!(noise.long(us(at), us(600), false, RTT), None);
+            assert_eq!(noise.is_long(), long, "one alone is an accident");
+        }
+        assert_eq!(noise.long(us(700), us(700), false, RTT), Some(us(600)), "what was before counts no more");
+    }
 }
