@@ -28,6 +28,21 @@ pub fn begin(scheduler: Scheduler) -> io::Result<()> {
     }
 }
 
+/// Whether this process may give its threads this scheduler: tried by one that ends at once.
+///
+/// # Errors
+/// As [`begin`]'s.
+pub fn try_out(scheduler: Scheduler) -> io::Result<()> {
+    if scheduler == Scheduler::Normal {
+        return Ok(());
+    }
+    let tried = std::thread::Builder::new().spawn(move || begin(scheduler))?;
+    tried.join().unwrap_or_else(|_| Err(io::Error::other("the thread that tried it panicked")))
+}
+
+/// What to do where [`begin`] is refused.
+pub const REMEDY: &str = "grant CAP_SYS_NICE or a limit (ulimit -r) of 1, or leave out engines.scheduler";
+
 /// Beside a hog: short time slices for the calling thread, so that the kernel lets it run sooner when it wakes; else those that threads
 /// usually have, which cost less switching. No privilege is needed. A kernel that has no such slices (before 6.12) ignores it.
 pub fn short_slice(wanted: bool) {

@@ -192,9 +192,8 @@ fn exact_naps() {
 
 /// Gives the calling thread its scheduler.
 fn schedule(scheduler: Scheduler) -> Result<(), String> {
-    scheduling::begin(scheduler).map_err(|error| {
-        format!("give it a real-time priority: {error}; grant CAP_SYS_NICE or a limit (ulimit -r) of 1, or leave out engines.scheduler")
-    })
+    scheduling::begin(scheduler)
+        .map_err(|error| format!("give it a real-time priority: {error}; {}", scheduling::REMEDY))
 }
 
 /// Binds the calling thread to one core.

@@ -19,7 +19,7 @@ fn refusals_have_one_sentence_and_a_code() {
         (
             &["--idle", "fast"],
             2,
-            "machnetd: --idle fast: unknown policy; use \"spin\", \"yield\" or \"adaptive\"",
+            "machnetd: --idle fast: unknown policy; use \"spin\", \"yield\", \"adaptive\" or \"block\"",
         ),
         (&["--config", "/nowhere/m.toml"], 2, "machnetd: /nowhere/m.toml: cannot read the configuration: "),
         (
@@ -78,7 +78,7 @@ fn check_starts_nothing() {
     fs::write(&file, "[engines]\nidle = \"fast\"\n").unwrap();
     let bad = folder.run(&["--config", path, "--check"]);
     let expected = format!(
-        "machnetd: {path}:2: engines.idle = \"fast\": unknown policy; use \"spin\", \"yield\" or \"adaptive\"\n"
+        "machnetd: {path}:2: engines.idle = \"fast\": unknown policy; use \"spin\", \"yield\", \"adaptive\" or \"block\"\n"
     );
     assert_eq!((bad.status.code(), text(&bad.stderr)), (Some(2), expected));
     assert_eq!(folder.names(), ["machnetd.toml"], "nothing was started");
@@ -120,7 +120,7 @@ fn all_mistakes_are_told_at_once() {
     let path = file.to_str().unwrap();
     let bad = folder.run(&["--config", path, "--check", "--mtu", "1"]);
     let expected = format!(
-        "machnetd: {path}:2: engines.idle = \"fast\": unknown policy; use \"spin\", \"yield\" or \"adaptive\"\n\
+        "machnetd: {path}:2: engines.idle = \"fast\": unknown policy; use \"spin\", \"yield\", \"adaptive\" or \"block\"\n\
          machnetd: {path}:4: mode = 0660: in TOML no number begins with 0; write mode = \"0660\"\n\
          machnetd: --mtu 1: out of range; use 576 to 9001\n"
     );
@@ -203,6 +203,30 @@ fn the_mode_is_the_configured_one_whatever_the_umask() {
     let mode = fs::symlink_metadata(sidecar.folder.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o666);
 }
+
+#[test]
+fn a_priority_that_may_not_be_had_is_refused_by_check_and_by_a_start() {
+    use std::os::unix::process::CommandExt;
+    let folder = Folder::new("priority");
+    for flags in [&["--check"][..], &["--log", "off"]] {
+        let mut command = folder.command(&[&["--scheduler", "rr"][..], flags].concat());
+        // SAFETY: `setrlimit` and `prctl` may be called between fork and exec; only root has, and loses, that capability.
+        unsafe {
+            command.pre_exec(|| {
+                let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+                libc::setrlimit(libc::RLIMIT_RTPRIO, &raw const limit);
+                libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_NICE, 0, 0, 0);
+                Ok(())
+            })
+        };
+        let refused = command.output().expect("machnetd runs");
+        let sentence = "machnetd: --scheduler rr: engines may have no real-time priority: Operation not permitted (os error 1); grant CAP_SYS_NICE or a limit (ulimit -r) of 1, or leave out engines.scheduler\n";
+        assert_eq!((refused.status.code(), text(&refused.stderr).as_str()), (Some(5), sentence), "{flags:?}");
+    }
+}
+
+/// Of `linux/capability.h`.
+const CAP_SYS_NICE: libc::c_ulong = 23;
 
 #[test]
 fn the_limit_on_descriptors_is_raised_and_one_that_is_too_low_is_said() {

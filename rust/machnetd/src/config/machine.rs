@@ -11,7 +11,7 @@ use super::args::Loaded;
 use super::settings::Given;
 use super::{ChosenNic, Config, Mistake, nic, plural};
 use crate::{CONTROL, ENGINE, NIC};
-use crate::{metrics, pins, socket, start};
+use crate::{metrics, pins, scheduling, socket, start};
 
 /// What came of looking.
 #[derive(Debug, Default)]
@@ -37,6 +37,10 @@ pub fn look(loaded: &Loaded) -> Findings {
             );
             refuse(ENGINE, refusal("engines.cores", &settings.engines.cores, &reason));
         }
+    }
+    if let Err(error) = scheduling::try_out(config.scheduler) {
+        let reason = format!("engines may have no real-time priority: {error}; {}", scheduling::REMEDY);
+        refuse(ENGINE, refusal("engines.scheduler", &settings.engines.scheduler, &reason));
     }
     if let Err(reason) = socket::try_folder(&config.socket, config.access()) {
         refuse(CONTROL, refusal("control.socket", &settings.control.socket, &reason));
