@@ -521,6 +521,15 @@ func TestBenchHogs(t *testing.T) {
 		for _, name := range []string{"sleeps_per_msg_app", "sleeps_per_msg_sidecar"} {
 			r.number(t, name, 0, 1e3)
 		}
+		for _, p := range []string{"p50", "p99"} {
+			want := r.number(t, p+"_us", 1e-6, 1e9) / r.number(t, "tcp_"+p+"_us", 1e-6, 1e9)
+			r.number(t, "ratio_"+p+"_vs_tcp", want*0.999, want*1.001)
+		}
+		for _, of := range []string{"", "tcp_"} {
+			if p50, p99 := r.number(t, of+"p50_us", 1e-6, 1e9), r.number(t, of+"p99_us", 1e-6, 1e9); p99 <= p50 {
+				t.Errorf("row %d: %sp99 of %g beside a p50 of %g", i, of, p99, p50)
+			}
+		}
 	}
 	c.leavesNothing(t)
 }
