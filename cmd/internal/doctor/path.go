@@ -123,15 +123,23 @@ func (p *peerPath) measure(ctx context.Context, socket string) {
 		_, p.noEcho = load.Drive([]net.Conn{conn}, load.Params{Size: echoSize, Inflight: 20, Duration: 300 * time.Millisecond})
 	}
 	_ = conn.SetDeadline(time.Time{})
+	p.state = p.look(ctx, socket)
+}
+
+// look asks what the sidecar knows of the first connection; nil where it does not say.
+func (p *peerPath) look(ctx context.Context, socket string) *control.State {
 	connections, err := control.Connections(ctx, socket)
 	if err != nil {
-		return
+		return nil
 	}
+	local, peer := p.conns[0].LocalAddr().String(), p.conns[0].RemoteAddr().String()
 	for _, c := range connections {
-		if c.Local == conn.LocalAddr().String() && c.Peer == conn.RemoteAddr().String() {
-			p.state, _ = control.ConnectionState(ctx, socket, c.Engine, c.Connection)
+		if c.Local == local && c.Peer == peer {
+			state, _ := control.ConnectionState(ctx, socket, c.Engine, c.Connection)
+			return state
 		}
 	}
+	return nil
 }
 
 func (p *peerPath) close() {

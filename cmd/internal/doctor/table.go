@@ -43,7 +43,7 @@ func pathChecks() []Check {
 		{"gateway", "host.gateway, the query peers, the kernel's default route", "nobody answers ARP for the gateway's address", checkGateway},
 		{"peer", "a connection to the peer's echo", "the peer does not answer", checkPeer},
 		{"udp-ports", "UDP ports of 64 connections, both ways", "packets with some ports of rss.udp_ports do not arrive", checkPorts},
-		{"path-mtu", "messages of growing size", "packets of nic.mtu do not pass", checkPathMTU},
+		{"path-mtu", "a message of one packet, and what the sidecars found that passes", "packets of nic.mtu do not pass", checkPathMTU},
 		{"rtt", "1000 echoes of 64 bytes", "(warns) the median or the 99th percentile is not that of a cloud's zone", checkRTT},
 		{"loss", "counters of the connection that was measured", "more than 1 % of the packets was lost; (warns) more than 0.1 %", checkLoss},
 		{"reordering", "counters of the connection that was measured", "(warns) more than 1 % of the packets came out of order", checkOrder},

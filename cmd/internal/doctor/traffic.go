@@ -10,7 +10,6 @@ import (
 
 	"github.com/machnet/machnet/cmd/internal/load"
 	"github.com/machnet/machnet/go/control"
-	"github.com/machnet/machnet/go/machnet"
 )
 
 // ports are a range of which no port was seen to pass.
@@ -110,7 +109,15 @@ func distinct(numbers []int) int {
 	return len(slices.Compact(numbers))
 }
 
-// checkPathMTU sends messages that take one packet each, of the largest size first.
+const (
+	// headers is what a packet is longer than its payload.
+	headers = 76
+	// mtuPatience is several times what two ends take to find out what passes between them.
+	mtuPatience = 2 * time.Second
+)
+
+// checkPathMTU has a message there and back that takes one packet of the largest size. Where such packets do not pass the sidecars find out
+// what does, and say so.
 func checkPathMTU(ctx context.Context, e *Env) Result {
 	if r := e.needsPath(ctx); r != nil {
 		return *r
@@ -119,60 +126,36 @@ func checkPathMTU(ctx context.Context, e *Env) Result {
 	if p.state == nil || p.noEcho != nil && p.echoes.TotalCount() == 0 {
 		return skip("the connection said nothing of itself")
 	}
-	most := p.state.UnitSize
-	headers := e.about.NIC.MTU - most
-	wait := max(300*time.Millisecond, 20*time.Duration(p.echoes.ValueAtQuantile(50)))
-	passes := func(size int) bool {
-		// A packet that is lost by chance is sent again within this time; a second connection is for one that was unlucky more often.
-		for range 2 {
-			if p.echo(ctx, e, size, wait) {
-				return true
-			}
-		}
-		return false
+	_ = p.conns[0].SetDeadline(time.Now().Add(mtuPatience))
+	_, err := load.NewPinger(p.conns[0], p.state.UnitSize).Ping()
+	state := p.look(ctx, e.socket())
+	if err != nil || state == nil {
+		return Result{Status: Fail, Found: fmt.Sprintf("a message of %d bytes did not come back in %v: %v", p.state.UnitSize, mtuPatience, err),
+			Expected: fmt.Sprintf("packets of %d bytes (nic.mtu)", e.about.NIC.MTU), Advice: "look at peer and at loss; then try again"}
 	}
-	if passes(most) {
+	passing := state.UnitSize + headers
+	inParts, _ := state.Counters.Get("parts_received")
+	r := Result{Status: Fail, Expected: fmt.Sprintf("packets of %d bytes (nic.mtu)", e.about.NIC.MTU),
+		Advice: "or raise the MTU of what lies between; the smaller nic.mtu of both ends counts"}
+	switch {
+	case state.UnitSize < p.state.UnitSize:
+		r.Found = fmt.Sprintf("packets of %d bytes pass, and none that is larger", passing)
+	case inParts > 0:
+		r.Found = fmt.Sprintf("packets of %d bytes pass on the way there, and only shorter ones on the way back", passing)
+		r.Advice = "raise the MTU of what lies between, or set a smaller nic.mtu; the smaller one of both ends counts"
+		return r
+	case passing < e.about.NIC.MTU:
+		r.Status = Warn
+		r.Found = fmt.Sprintf("packets of %d bytes pass: the peer takes no larger ones, or it is known that the path does not", passing)
+	default:
 		return ok("packets of %d bytes pass, both ways", e.about.NIC.MTU)
 	}
-	low, high := echoSize, most // low passes: the echoes did
-	for high-low > 1 {
-		if middle := (low + high) / 2; passes(middle) {
-			low = middle
-		} else {
-			high = middle
-		}
-	}
-	passing := low + headers
-	r := Result{Status: Fail, Found: fmt.Sprintf("packets of %d bytes pass, and none that is larger", passing), Expected: fmt.Sprintf("packets of %d bytes (nic.mtu)", e.about.NIC.MTU),
-		Advice: "or raise the MTU of what lies between; the smaller nic.mtu of both ends counts"}
-	if passing >= 576 {
-		command, advice := e.change(setMTU, strconv.Itoa(passing))
-		r.Command = command
-		if command == "" {
-			r.Advice = advice + "; " + r.Advice
-		}
+	command, advice := e.change(setMTU, strconv.Itoa(passing))
+	r.Command = command
+	if command == "" {
+		r.Advice = advice + "; " + r.Advice
 	}
 	return r
-}
-
-// echo has one message of this size go there and back, on a connection that is not used again.
-func (p *peerPath) echo(ctx context.Context, e *Env, size int, wait time.Duration) bool {
-	var conn *machnet.Conn
-	if n := len(p.conns) - 1; n > 0 {
-		conn, p.conns = p.conns[n], p.conns[:n]
-	} else {
-		var err error
-		if conn, err = p.dial(ctx, e.Peer, 0); err != nil {
-			return false
-		}
-	}
-	defer func() {
-		_ = conn.SetLinger(0)
-		_ = conn.Close()
-	}()
-	_ = conn.SetDeadline(time.Now().Add(wait))
-	_, err := load.NewPinger(conn, size).Ping()
-	return err == nil
 }
 
 // What a zone of a cloud does: some 50 to 200 us, and the tail of a vCPU that was away.
