@@ -32,7 +32,8 @@ impl Announcer {
         }
         self.next = now + EVERY;
         let is_up = self.port.state() == PortState::Up;
-        is_up && !std::mem::replace(&mut self.was_up, is_up)
+        let was_up = std::mem::replace(&mut self.was_up, is_up);
+        is_up && !was_up
     }
 }
 

@@ -126,7 +126,7 @@ fn links_change_while_a_queue_is_idle_and_what_is_sent_to_nobody_is_counted() {
     let mut link = Link::up("idle", 1, 1, 1500);
     let server = &mut link.server;
     server[0].receive(1, &mut |_, _| {});
-    assert_eq!(server[0].arm_interrupt(), None, "memif has no interrupt, and the queue is idle from here on");
+    assert!(server[0].arm_interrupt().is_some(), "its rings have bells, and the queue is idle from here on");
     link.client.clear();
     let deadline = Instant::now() + BOUND;
     while server[0].port().is_up() {

@@ -169,24 +169,29 @@ fn engine(mut queue: DpdkQueue, number: u64, heard: &AtomicU64, stop: &AtomicU64
     }
 }
 
-/// The same, but it sleeps between one burst and the next until its rings ring, and hears nothing that came without that.
+/// The same, but it sleeps until its rings ring, hears nothing that came without that, and sends when it was woken, or has slept for long: two that
+/// sent without pause would find each other's frames before they slept, and never sleep.
 fn sleeper(mut queue: DpdkQueue, number: u64, heard: &AtomicU64, stop: &AtomicU64) {
-    let mut rang = false;
+    let (mut rang, mut sends) = (false, true);
     while stop.load(Ordering::Acquire) == 0 {
         queue.receive(16, &mut |frame, _| {
             if rang {
                 heard.store(u64::from_be_bytes(frame[42..50].try_into().unwrap()), Ordering::Release);
             }
         });
-        for port in 0..16 {
+        for port in 0..if sends { 16 } else { 0 } {
             let _ = queue.transmit(FRAME, Offload::None, |frame| build(frame, port, number));
         }
         queue.flush();
-        rang = false;
+        (rang, sends) = (false, true);
         if let Some(fd) = queue.arm_interrupt() {
             let mut bell = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-            // SAFETY: one entry that lives through the call. Bounded: frames that came while both were awake rang for nobody.
-            rang = queue.backlog() == 0 && unsafe { libc::poll(&mut bell, 1, 50) } == 1;
+            if queue.backlog() == 0 {
+                // SAFETY: one entry that lives through the call. Bounded: frames that came while both were awake rang for nobody.
+                rang = unsafe { libc::poll(&mut bell, 1, 50) } == 1;
+            } else {
+                sends = false;
+            }
         } else {
             thread::sleep(Duration::from_millis(1)); // there is no link
         }
