@@ -173,13 +173,16 @@ fn engine(mut queue: DpdkQueue, number: u64, heard: &AtomicU64, stop: &AtomicU64
 /// sent without pause would find each other's frames before they slept, and never sleep.
 fn sleeper(mut queue: DpdkQueue, number: u64, heard: &AtomicU64, stop: &AtomicU64) {
     let (mut rang, mut sends) = (false, true);
+    let mut port = 0u16;
     while stop.load(Ordering::Acquire) == 0 {
         queue.receive(16, &mut |frame, _| {
             if rang {
                 heard.store(u64::from_be_bytes(frame[42..50].try_into().unwrap()), Ordering::Release);
             }
         });
-        for port in 0..if sends { 16 } else { 0 } {
+        for _ in 0..if sends { 16 } else { 0 } {
+            // Ports that are next to each other may all lead to one queue of the peer's.
+            port = port.wrapping_add(4099);
             let _ = queue.transmit(FRAME, Offload::None, |frame| build(frame, port, number));
         }
         queue.flush();
