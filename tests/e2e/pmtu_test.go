@@ -76,18 +76,7 @@ func talk(t *testing.T, p *pair) *machnet.Conn {
 	t.Helper()
 	l := listen(t, p.b.attach(t))
 	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
+	go echoAll(l)
 	return dial(t, p.a.attach(t), l.Addr())
 }
 

@@ -460,18 +460,7 @@ func TestAProxyCutsOffWhatDoesNotEnd(t *testing.T) {
 func TestAProxyServesOnWhenItsSidecarIsRestarted(t *testing.T) {
 	p := newPair(t, "--dead-peer", "300")
 	l := listenTCP(t)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(c, c)
-				_ = c.Close()
-			}()
-		}
-	}()
+	go echoAll(l)
 	_, far := startProxy(t, p.b, "machnet://:0", "tcp://"+l.Addr().String())
 	_, address := startProxy(t, p.a, "tcp://127.0.0.1:0", "machnet://"+far)
 	ask := func() (net.Conn, error) {

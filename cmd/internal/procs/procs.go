@@ -158,33 +158,26 @@ func (p *Process) CPU() (time.Duration, error) { return CPU(p.PID()) }
 
 // CPU is the processor time of all living threads of a process so far.
 func CPU(pid int) (time.Duration, error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	if err != nil {
-		return 0, err
-	}
-	var sum time.Duration
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-			continue // the thread has just ended
-		}
-		if err != nil {
-			return 0, err
-		}
-		ran, _, _ := strings.Cut(string(text), " ")
-		ns, err := strconv.ParseInt(ran, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", file, err)
-		}
-		sum += time.Duration(ns)
-	}
-	return sum, nil
+	ns, err := sumOfThreads(pid, "schedstat", func(text string) string {
+		ran, _, _ := strings.Cut(text, " ")
+		return ran
+	})
+	return time.Duration(ns), err
 }
 
 // Sleeps is how often the threads of the process that live have gone to sleep so far: given up their core with nothing to do, not for
 // another thread's sake.
 func (p *Process) Sleeps() (int64, error) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.PID()))
+	return sumOfThreads(p.PID(), "status", func(text string) string {
+		_, rest, _ := strings.Cut(text, "\nvoluntary_ctxt_switches:")
+		number, _, _ := strings.Cut(rest, "\n")
+		return strings.TrimSpace(number)
+	})
+}
+
+// sumOfThreads adds up a number over the living threads of a process: what number finds in the file of this name that the kernel has of each.
+func sumOfThreads(pid int, name string, number func(text string) string) (int64, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/%s", pid, name))
 	if err != nil {
 		return 0, err
 	}
@@ -197,11 +190,9 @@ func (p *Process) Sleeps() (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		_, rest, _ := strings.Cut(string(text), "\nvoluntary_ctxt_switches:")
-		number, _, _ := strings.Cut(rest, "\n")
-		n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+		n, err := strconv.ParseInt(number(string(text)), 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("%s: voluntary_ctxt_switches: %w", file, err)
+			return 0, fmt.Errorf("%s: %w", file, err)
 		}
 		sum += n
 	}
